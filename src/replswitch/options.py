@@ -1,0 +1,149 @@
+"""The options of a request, by the one name they have in every binding."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, TypedDict
+
+from replswitch.errors import ConfigurationError
+
+Secret = str | bytes | Iterable[str | bytes] | None
+SameSite = Literal["Strict", "Lax", "None"]
+Override = Callable[[Any], str | None]
+
+
+class RequestOptionNames(TypedDict, total=False):
+    """The same options as keyword arguments, for type checkers."""
+
+    cookie_name: str
+    enabled: bool
+    cookie_max_age: float
+    cookie_domain: str | None
+    cookie_path: str
+    cookie_samesite: SameSite | None
+    cookie_secure: bool | None
+    override: Override | None
+    debug_header: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestOptions:
+    """How requests are switched and marked.
+
+    Attributes:
+        cookie_name: the name of the marker's cookie.
+        enabled: False sends everything to the master; markers are neither read nor set.
+        cookie_max_age: seconds that a marker without a position holds; more than any lag to be expected.
+        cookie_domain: the cookie's Domain; None for the host that answers.
+        cookie_path: the cookie's Path.
+        cookie_samesite: ``"Strict"``, ``"Lax"``, ``"None"``; None leaves the attribute out.
+        cookie_secure: True or False; None sets Secure on https.
+        override: called with the request before its method decides; returns ``"master"``, ``"slave"`` or None.
+        debug_header: add ``Replswitch: slave; server=slave1.db:3306; reason=method`` to responses.
+
+    Raises:
+        ConfigurationError: a value is of the wrong kind.
+    """
+
+    cookie_name: str = "just_updated"
+    enabled: bool = True
+    cookie_max_age: float = 10
+    cookie_domain: str | None = None
+    cookie_path: str = "/"
+    cookie_samesite: SameSite | None = "Lax"
+    cookie_secure: bool | None = None
+    override: Override | None = None
+    debug_header: bool = False
+
+    def __post_init__(self) -> None:
+        # The characters that RFC 6265, section 4.1.1, allows in a cookie's name.
+        token = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`|~]+")
+        attribute = re.compile(r"[ -:<-~]*")
+        _require(
+            isinstance(self.cookie_name, str) and token.fullmatch(self.cookie_name),
+            "cookie_name",
+            self.cookie_name,
+            "letters, digits and !#$%&'*+-.^_`|~",
+        )
+        for name in ("enabled", "debug_header"):
+            value = getattr(self, name)
+            _require(isinstance(value, bool), name, value, "True or False")
+        _require(
+            isinstance(self.cookie_max_age, int | float)
+            and not isinstance(self.cookie_max_age, bool)
+            and 0 < self.cookie_max_age < float("inf"),
+            "cookie_max_age",
+            self.cookie_max_age,
+            "a number of seconds above 0",
+        )
+        _require(
+            self.cookie_domain is None
+            or (isinstance(self.cookie_domain, str) and attribute.fullmatch(self.cookie_domain)),
+            "cookie_domain",
+            self.cookie_domain,
+            'a domain such as "example.com", or None',
+        )
+        _require(
+            isinstance(self.cookie_path, str)
+            and self.cookie_path.startswith("/")
+            and attribute.fullmatch(self.cookie_path),
+            "cookie_path",
+            self.cookie_path,
+            'a path such as "/"',
+        )
+        _require(
+            self.cookie_samesite in ("Strict", "Lax", "None", None),
+            "cookie_samesite",
+            self.cookie_samesite,
+            '"Strict", "Lax", "None", or None to leave it out',
+        )
+        _require(
+            self.cookie_secure in (True, False, None),
+            "cookie_secure",
+            self.cookie_secure,
+            "True, False, or None for Secure on https",
+        )
+        _require(
+            not (self.cookie_samesite == "None" and self.cookie_secure is False),
+            "cookie_secure",
+            self.cookie_secure,
+            'True or None where "cookie_samesite" is "None": browsers refuse such a cookie without Secure',
+        )
+        _require(
+            self.override is None or callable(self.override),
+            "override",
+            self.override,
+            'a function of the request that returns "master", "slave" or None',
+        )
+
+
+def request_options(given: Mapping[str, Any]) -> RequestOptions:
+    """Make the options of what a user gave.
+
+    Raises:
+        ConfigurationError: a name is unknown or a value is of the wrong kind.
+    """
+    refuse_unknown("option", given, {field.name for field in fields(RequestOptions)})
+    return RequestOptions(**given)
+
+
+def refuse_unknown(what: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse a name that is not known, and say which one may be meant.
+
+    Raises:
+        ConfigurationError: a name in ``given`` is not in ``known``.
+    """
+    names = sorted(known)
+    for name in given:
+        if name not in names:
+            near = difflib.get_close_matches(str(name), names, n=1)
+            hint = f'Did you mean "{near[0]}"?' if near else f"Known are: {', '.join(names)}."
+            raise ConfigurationError(f'Unknown {what} "{name}". {hint}')
+
+
+def _require(fine: object, name: str, value: object, wanted: str) -> None:
+    if not fine:
+        raise ConfigurationError(f'The option "{name}" is {value!r}. It must be {wanted}.')

@@ -1,0 +1,89 @@
+"""Request facts in, decision out. Pure functions: nothing here knows a framework, a clock or a thread."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from replswitch.errors import ConfigurationError
+from replswitch.state import MASTER, SLAVE, State
+
+if TYPE_CHECKING:
+    from replswitch.marker import Marker
+
+#: The methods that read (R1). RFC 9110, section 9.2.1, and QUERY of the HTTP working group's draft.
+SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "QUERY"})
+
+#: The answers that send a visitor on to the page that must show his write (M1). RFC 9110, section 15.4.
+REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A side, the reason for it, and the server that was chosen, if one was.
+
+    Attributes:
+        state: ``"master"`` or ``"slave"``.
+        reason: a word, for logs and the ``Replswitch`` header: ``disabled``, ``marker``, ``override``,
+            ``method``, ``use_master``, ``use_slave``, ``default``, ``transaction``, ``own-write``, ``moved-write``,
+            ``no-slave``.
+        server: the server's name, None while none is chosen.
+        final: the state holds for everything in the request, whatever its code asks for.
+    """
+
+    state: State
+    reason: str
+    server: str | None = None
+    final: bool = False
+
+
+# Made once: these are on the way of every request.
+_DISABLED: Final = Decision(MASTER, "disabled", final=True)
+_MARKER: Final = Decision(MASTER, "marker", final=True)
+_READ: Final = Decision(SLAVE, "method")
+_WRITE: Final = Decision(MASTER, "method")
+
+
+def decide(method: str, *, marker: Marker | None = None, override: object = None, enabled: bool = True) -> Decision:
+    """Decide the state of a request.
+
+    Args:
+        method: the HTTP method, in capitals as HTTP has it.
+        marker: what the visitor must see, already checked; None without a marker that holds.
+        override: what the option ``override`` returned: ``"master"``, ``"slave"`` or None.
+        enabled: the option ``enabled``.
+
+    Returns:
+        the decision; a marker that holds by time is final, because nothing can check it (R4).
+
+    Raises:
+        ConfigurationError: ``override`` is something else.
+    """
+    if override not in (None, MASTER, SLAVE):
+        raise ConfigurationError(
+            f'The option "override" returned {override!r}. It may return "master", "slave", or None to let the '
+            "method decide."
+        )
+    if not enabled:
+        return _DISABLED
+    if marker is not None:
+        return _MARKER
+    if override is not None:
+        return Decision(MASTER if override == MASTER else SLAVE, "override")
+    return _READ if method in SAFE_METHODS else _WRITE
+
+
+def needs_marker(method: str, status: int, *, written: bool, recorded: bool, unrecorded: bool) -> bool:
+    """Say whether a response must carry a new marker (M1).
+
+    Args:
+        method: the request's HTTP method.
+        status: the response's status code.
+        written: a commit on the master was recorded in the request.
+        recorded: a database that records its commits was used in the request.
+        unrecorded: a database whose commits nobody records was used in the request.
+    """
+    if written:
+        return True
+    blind = unrecorded or not recorded
+    return blind and method not in SAFE_METHODS and status in REDIRECTS

@@ -1,0 +1,230 @@
+"""Which side the running code wants: an immutable stack for each thread and each asyncio task.
+
+One ContextVar holds the top frame of the stack; a frame knows the frame below it. Threads start with an empty
+stack, child tasks with a copy of their parent's, and as frames never change, nothing flows back.
+"""
+
+from __future__ import annotations
+
+import copy
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, Self
+
+from replswitch.errors import RevertError
+from replswitch.scope import Scope
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+State = Literal["master", "slave"]
+
+MASTER: Final = "master"
+SLAVE: Final = "slave"
+
+_stack: ContextVar[Frame | None] = ContextVar("replswitch.stack", default=None)
+
+# The switches that ignore instructions just now. Replaced, never changed: frames keep the set they were made under.
+_disabled: frozenset[Switch] = frozenset()
+
+
+class Frame:
+    """One instruction on the stack. As a context manager it leaves the stack as it was before the instruction.
+
+    The frame is its own context manager so that ``with switch.use_slave():`` makes no other object.
+    """
+
+    __slots__ = ("ignored_by", "parent", "scope", "state", "switch")
+
+    def __init__(self, state: State, switch: Switch | None, parent: Frame | None, scope: Scope) -> None:
+        self.state = state
+        self.switch = switch  # None: the instruction is for every database
+        self.parent = parent
+        self.scope = scope
+        self.ignored_by = _disabled
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        _stack.set(self.parent)
+        self.end()
+
+    def moved_to(self, parent: Frame | None) -> Self:
+        """Return the same instruction on another stack."""
+        moved = copy.copy(self)
+        moved.parent = parent
+        return moved
+
+    def end(self) -> None:
+        """End the scope, if it began with this instruction."""
+        if self.parent is None or self.parent.scope is not self.scope:
+            self.scope.end()
+
+
+class Block(Frame):
+    """An instruction for every database, found again by whoever gave it. Leaves the stack as it was on entry.
+
+    For objects that may be entered again while they are entered, and by several threads, and so keep no frame.
+    """
+
+    __slots__ = ("by", "entry")
+
+    def __init__(self, state: State, by: object) -> None:
+        parent = _stack.get()
+        super().__init__(state, None, parent, Scope() if parent is None else parent.scope)
+        self.by = by
+        self.entry = parent
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.parent = self.entry  # another one, if revert() took something from below
+        super().__exit__(kind, error, traceback)
+
+
+def instruction(state: State, scope: Scope | None = None) -> Frame:
+    """Make an instruction for every database, on top of the running stack but not yet in force.
+
+    Args:
+        state: the side that is wanted.
+        scope: begins this scope. Without one the instruction belongs to the scope that is open, and begins a scope
+            of its own where none is.
+    """
+    parent = _stack.get()
+    if scope is None:
+        scope = Scope() if parent is None else parent.scope
+    return Frame(state, None, parent, scope)
+
+
+def push(frame: Frame) -> Frame:
+    """Put an instruction in force. Leave it (``with``) to take it back."""
+    _stack.set(frame)
+    return frame
+
+
+def stack() -> Frame | None:
+    """Return the stack of this thread or task: its top frame, None while nobody has switched."""
+    return _stack.get()
+
+
+class Resumable:
+    """A stack that is left and entered again, as a generator's is: in force only while its code runs.
+
+    What the code leaves on it is there again when it goes on. The thread may be another one each time.
+
+    Args:
+        frame: the instruction that it begins with.
+    """
+
+    __slots__ = ("_base", "_outer", "_top")
+
+    def __init__(self, frame: Frame) -> None:
+        self._base = frame
+        self._top: Frame | None = frame
+        self._outer: Frame | None = None
+
+    def __enter__(self) -> None:
+        self._outer = _stack.get()
+        _stack.set(self._top)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._top = _stack.get()
+        _stack.set(self._outer)
+
+    def end(self) -> None:
+        """End the scope that it began, if it began one."""
+        self._base.end()
+
+
+class Switch:
+    """The state of one database.
+
+    Alone it serves a database that replswitch does not open: ask `state` before a connection is chosen. As
+    replswitch cannot see what such a database does, a marker puts it in master state (R4), and a redirect after
+    an unsafe request sets one (M1). `replswitch.connect` returns a switch that opens its own links.
+
+    Nobody switched: master. Instructions stack up; the latest one that applies wins, be it of this switch, of a
+    decorator or of the middleware.
+    """
+
+    # True where a subclass records the commits of its database in the scope by itself.
+    records_writes: ClassVar[bool] = False
+
+    def use_master(self) -> Frame:
+        """Use the master from now on. As ``with switch.use_master():`` only for the block."""
+        parent = _stack.get()
+        frame = Frame(MASTER, self, parent, Scope() if parent is None else parent.scope)
+        _stack.set(frame)
+        return frame
+
+    def use_slave(self) -> Frame:
+        """Use a slave from now on. As ``with switch.use_slave():`` only for the block."""
+        parent = _stack.get()
+        frame = Frame(SLAVE, self, parent, Scope() if parent is None else parent.scope)
+        _stack.set(frame)
+        return frame
+
+    def revert(self) -> None:
+        """Undo the latest ``use_master()`` or ``use_slave()`` of this switch.
+
+        What the middleware or a decorator did stays, and so does what was done outside the running request.
+
+        Raises:
+            RevertError: there is nothing to undo.
+        """
+        top = _stack.get()
+        above: list[Frame] = []
+        frame = top
+        while frame is not None and top is not None and frame.scope is top.scope:
+            if frame.switch is self:
+                break
+            above.append(frame)
+            frame = frame.parent
+        else:
+            raise RevertError(
+                "revert() found nothing to undo: in this request, thread or task there is no use_master() or "
+                "use_slave() of this database that was not reverted already. Call revert() once for each "
+                "of them, or write `with ….use_slave():`, which reverts by itself."
+            )
+        below = frame.parent
+        for other in reversed(above):
+            below = other.moved_to(below)
+        _stack.set(below)
+        if below is None or below.scope is not frame.scope:
+            frame.scope.end()
+
+    @property
+    def state(self) -> State:
+        """The side that the running code wants: ``"master"`` or ``"slave"``."""
+        frame = self.deciding_frame()
+        if frame is None or frame.scope.master_only:
+            return MASTER
+        return frame.state
+
+    def deciding_frame(self) -> Frame | None:
+        """Return the instruction that decides the state: the latest that applies. None while none does."""
+        frame = _stack.get()
+        if frame is not None and not self.records_writes:
+            frame.scope.unrecorded = True
+        while frame is not None:
+            if (frame.switch is None or frame.switch is self) and self not in frame.ignored_by:
+                return frame
+            frame = frame.parent
+        return None
+
+    @property
+    def state_change_disabled(self) -> bool:
+        """True: instructions given from now on are ignored by this switch, in every thread; reverts stay balanced.
+
+        The middleware's and the decorators' are ignored too. For tests that must see one state throughout.
+        """
+        return self in _disabled
+
+    @state_change_disabled.setter
+    def state_change_disabled(self, disabled: bool) -> None:
+        global _disabled  # noqa: PLW0603 - one set for all switches, so that a frame can keep it whole
+        _disabled = _disabled | {self} if disabled else _disabled - {self}

@@ -1,0 +1,240 @@
+"""The stack of states: rules S1 to S4."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from replswitch import MASTER, SLAVE, RevertError, Switch
+from replswitch.decorators import use_master, use_slave
+from replswitch.scope import Scope
+from replswitch.state import instruction, push, stack
+
+
+def test_nobody_switched_is_master() -> None:
+    assert Switch().state == MASTER
+
+
+def test_takes_effect_at_once_and_reverts() -> None:
+    switch = Switch()
+    switch.use_slave()
+    assert switch.state == SLAVE
+    switch.use_master()
+    assert switch.state == MASTER
+    switch.revert()
+    assert switch.state == SLAVE
+    switch.revert()
+    assert switch.state == MASTER
+    assert stack() is None
+
+
+def test_nested_blocks_restore_what_was_outside() -> None:
+    # django-multidb-router: nested `with use_primary_db` leaves the thread on the master for ever.
+    switch = Switch()
+    with switch.use_slave():
+        with switch.use_master(), switch.use_master():
+            assert switch.state == MASTER
+        assert switch.state == SLAVE
+    assert stack() is None
+
+
+def test_leaving_a_block_drops_what_was_left_unbalanced_inside() -> None:
+    switch = Switch()
+    with switch.use_slave():
+        switch.use_master()
+        switch.use_master()
+    assert stack() is None
+
+
+def test_leaving_a_block_brings_back_what_was_reverted_inside() -> None:
+    switch = Switch()
+    switch.use_slave()
+    with switch.use_master():
+        switch.revert()
+        switch.revert()
+        assert switch.state == MASTER
+        assert stack() is None
+    assert switch.state == SLAVE
+    switch.revert()
+
+
+def test_leaving_a_block_by_an_exception_restores() -> None:
+    switch = Switch()
+    with pytest.raises(ZeroDivisionError), switch.use_slave():
+        raise ZeroDivisionError
+    assert stack() is None
+
+
+def test_revert_with_nothing_to_undo_says_so() -> None:
+    switch, other = Switch(), Switch()
+    other.use_slave()
+    with pytest.raises(RevertError, match=r"found nothing to undo.*Call revert\(\) once for each"):
+        switch.revert()
+    other.revert()
+
+
+def test_a_switch_is_for_one_database_and_a_decorator_for_every_database() -> None:
+    one, two = Switch(), Switch()
+    with one.use_slave():
+        assert (one.state, two.state) == (SLAVE, MASTER)
+        with use_slave():
+            assert (one.state, two.state) == (SLAVE, SLAVE)
+            with one.use_master():
+                assert (one.state, two.state) == (MASTER, SLAVE)
+        assert (one.state, two.state) == (SLAVE, MASTER)
+
+
+def test_revert_takes_its_own_instruction_from_below_another_database_s() -> None:
+    one, two = Switch(), Switch()
+    one.use_slave()
+    two.use_slave()
+    one.revert()
+    assert (one.state, two.state) == (MASTER, SLAVE)
+    two.revert()
+    assert stack() is None
+
+
+def test_revert_does_not_undo_a_decorator_s_block() -> None:
+    switch = Switch()
+    with use_slave():
+        with pytest.raises(RevertError):
+            switch.revert()
+        assert switch.state == SLAVE
+
+
+def test_a_decorator_s_block_restores_although_something_below_it_was_reverted() -> None:
+    switch = Switch()
+    switch.use_slave()
+    with use_master():
+        switch.revert()
+        assert switch.state == MASTER
+    assert switch.state == SLAVE
+    switch.revert()
+    assert stack() is None
+
+
+class TestDisabled:
+    def test_instructions_are_ignored_and_reverts_stay_balanced(self) -> None:
+        switch = Switch()
+        switch.state_change_disabled = True
+        assert switch.state_change_disabled
+        switch.use_slave()
+        with switch.use_slave(), use_slave():
+            assert switch.state == MASTER
+        switch.revert()
+        with pytest.raises(RevertError):
+            switch.revert()
+        switch.state_change_disabled = False
+        assert not switch.state_change_disabled
+        with switch.use_slave():
+            assert switch.state == SLAVE
+
+    def test_what_was_in_force_before_stays(self) -> None:
+        switch = Switch()
+        with switch.use_slave():
+            switch.state_change_disabled = True
+            with switch.use_master():
+                assert switch.state == SLAVE
+            switch.state_change_disabled = False
+
+    def test_what_was_ignored_stays_ignored(self) -> None:
+        switch = Switch()
+        switch.state_change_disabled = True
+        with switch.use_slave():
+            switch.state_change_disabled = False
+            assert switch.state == MASTER
+
+    def test_other_switches_are_not_concerned(self) -> None:
+        switch, other = Switch(), Switch()
+        switch.state_change_disabled = True
+        with use_slave():
+            assert (switch.state, other.state) == (MASTER, SLAVE)
+        switch.state_change_disabled = False
+
+    def test_revert_below_an_ignored_instruction_keeps_it_ignored(self) -> None:
+        switch, other = Switch(), Switch()
+        other.use_slave()
+        switch.state_change_disabled = True
+        switch.use_slave()
+        switch.state_change_disabled = False
+        other.revert()
+        assert switch.state == MASTER
+        switch.revert()
+        assert stack() is None
+
+
+class TestWhoseState:
+    def test_a_thread_begins_with_master(self) -> None:
+        switch = Switch()
+        with switch.use_slave(), ThreadPoolExecutor(1) as pool:
+            assert pool.submit(lambda: switch.state).result() == MASTER
+
+    def test_a_thread_s_state_is_its_own(self) -> None:
+        switch = Switch()
+        inside, leave = threading.Event(), threading.Event()
+
+        def work() -> None:
+            with switch.use_slave():
+                inside.set()
+                leave.wait(10)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        inside.wait(10)
+        assert switch.state == MASTER
+        leave.set()
+        thread.join()
+
+    def test_a_child_task_starts_with_a_copy_and_nothing_flows_back(self) -> None:
+        switch = Switch()
+
+        async def child() -> str:
+            before = switch.state
+            switch.use_master()
+            await asyncio.sleep(0)
+            return before
+
+        async def parent() -> None:
+            with switch.use_slave():
+                assert set(await asyncio.gather(child(), child())) == {SLAVE}
+                assert switch.state == SLAVE
+
+        asyncio.run(parent())
+
+    def test_a_scope_of_its_own_hides_what_is_outside_from_revert(self) -> None:
+        switch = Switch()
+        with switch.use_slave():
+            with push(instruction(MASTER, Scope())):
+                assert switch.state == MASTER
+                with pytest.raises(RevertError):
+                    switch.revert()
+            assert switch.state == SLAVE
+
+
+class TestScopes:
+    """Outside a request, the outermost use_*() … revert() is a scope."""
+
+    def test_begins_with_the_outermost_and_is_shared_inside(self) -> None:
+        one, two = Switch(), Switch()
+        with one.use_slave() as outer, two.use_master() as inner:
+            assert outer.scope is inner.scope
+        assert outer.scope.ended
+
+    def test_lasts_while_anything_of_it_is_on_the_stack(self) -> None:
+        one, two = Switch(), Switch()
+        scope = one.use_slave().scope
+        two.use_slave()
+        one.revert()
+        assert not scope.ended
+        two.revert()
+        assert scope.ended
+
+    def test_the_next_one_is_new(self) -> None:
+        switch = Switch()
+        with switch.use_slave() as first:
+            pass
+        with switch.use_slave() as second:
+            assert second.scope is not first.scope
