@@ -1,0 +1,108 @@
+"""Physical connections to one server, kept in SQLAlchemy's QueuePool, which stands alone.
+
+The pool neither pings nor resets: what a link needs before it is used again, its driver does, and only then.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from typing import TYPE_CHECKING, Any, Final
+
+from replswitch.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, PoolResetState, QueuePool
+
+    from replswitch.drivers import Driver, Raw
+    from replswitch.servers import Server
+
+
+class Link:
+    """One physical connection, lent to one thread or task. It goes back to its pool when nothing refers to it.
+
+    So a cursor that is still being read keeps its link, whatever ended meanwhile.
+    """
+
+    __slots__ = ("_loan", "raw", "server")
+
+    def __init__(self, server: Server, loan: PoolProxiedConnection) -> None:
+        self.server = server
+        self.raw: Raw = loan.dbapi_connection
+        self._loan = loan
+
+    def discard(self) -> None:
+        """Close the connection rather than give it back."""
+        if self._loan.is_valid:
+            self._loan.invalidate()
+
+
+class LinkPool:
+    """The links to one server. As many as are asked for at a time; at most ``size`` idle ones are kept."""
+
+    def __init__(self, driver: Driver, settings: dict[str, Any], *, read_only: bool, size: int) -> None:
+        self._driver = driver
+        self._settings = settings
+        self._read_only = read_only
+        self._size = size
+        self.renew()
+        _pools.add(self)
+
+    def take(self, server: Server) -> Link:
+        """Lend a link that is alive: an idle one, or a new one. Idle ones that the server closed are dropped.
+
+        Raises:
+            Exception: the driver's own error, when a new link cannot be opened.
+        """
+        for _ in range(self._size + 1):
+            loan = self._pool.connect()
+            if self._driver.alive(loan.dbapi_connection):
+                break
+            loan.invalidate()
+        return Link(server, loan)
+
+    def close(self) -> None:
+        """Close the idle links. Those on loan are closed when nothing refers to them any more."""
+        self._pool.dispose()
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin with an empty pool: the old one, its locks and its idle links are left alone."""
+        self._pool = _new_queue_pool(self._open, self._rest, self._size)
+
+    def _open(self) -> Raw:
+        return self._driver.open(self._settings, read_only=self._read_only)
+
+    def _rest(self, raw: Raw, entry: ConnectionPoolEntry, state: PoolResetState) -> None:
+        if not self._driver.reusable(raw):
+            entry.invalidate()
+
+
+def _new_queue_pool(
+    opener: Callable[[], Raw], rest: Callable[[Raw, ConnectionPoolEntry, PoolResetState], None], size: int
+) -> QueuePool:
+    try:  # here, so that `import replswitch` does not bring SQLAlchemy along
+        from sqlalchemy import event  # noqa: PLC0415
+        from sqlalchemy.pool import QueuePool  # noqa: PLC0415
+    except ImportError as error:
+        raise ConfigurationError(
+            "replswitch.connect() keeps its connections in SQLAlchemy's pool, which is not installed: "
+            "pip install 'replswitch[mysql]'."
+        ) from error
+    pool = QueuePool(opener, pool_size=size, max_overflow=-1, use_lifo=True, reset_on_return=None)
+    event.listen(pool, "reset", rest)
+    return pool
+
+
+_pools: Final[weakref.WeakSet[LinkPool]] = weakref.WeakSet()
+
+
+def _renew_all() -> None:
+    for pool in _pools:
+        pool.renew()
+
+
+# A forked child must neither use the parent's sockets nor wait for locks that a thread of the parent held.
+os.register_at_fork(after_in_child=_renew_all)

@@ -1,0 +1,307 @@
+"""The way of a statement: which side, which link, and what becomes of an error."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from replswitch.errors import NoServerError, SlaveWriteError
+from replswitch.place import application_place
+from replswitch.policy import Decision
+from replswitch.state import MASTER, SLAVE, stack
+from replswitch.transaction import Transaction
+
+if TYPE_CHECKING:
+    from replswitch.cursor import Cursor
+    from replswitch.drivers import Driver, Raw
+    from replswitch.links import Link
+    from replswitch.local import Local, Locals
+    from replswitch.servers import Server, Servers
+    from replswitch.state import Frame, State, Switch
+
+logger = logging.getLogger(__name__)
+
+
+class Router:
+    """Runs the statements of one database on the links that its switch and its scope ask for.
+
+    Args:
+        switch: says which side the running code wants; it also stands for the database in scopes.
+        driver: opens the links.
+        servers: the servers to choose from.
+        locals_: what each thread and task holds.
+        move_writes: run a write that a slave refused on the master, instead of raising SlaveWriteError.
+    """
+
+    def __init__(self, switch: Switch, driver: Driver, servers: Servers, locals_: Locals, *, move_writes: bool) -> None:
+        self._switch = switch
+        self._driver = driver
+        self._servers = servers
+        self._locals = locals_
+        self._move_writes = move_writes
+        self._error = driver.module.Error
+        self.debug = False
+        self.closed = False
+
+    def local(self) -> Local:
+        """Return what the running thread or task holds, ready to work for the running scope.
+
+        Raises:
+            InterfaceError: the connection is closed.
+        """
+        self.check_open()
+        local = self._locals.mine()
+        frame = stack()
+        scope = None if frame is None else frame.scope
+        if local.scope is not scope:
+            local.enter(scope)
+            if scope is not None:
+                scope.recorded = True
+        return local
+
+    def check_open(self) -> None:
+        """Refuse to work once the connection is closed."""
+        if self.closed:
+            raise self._driver.module.InterfaceError(
+                "The connection is closed. Make a new one with replswitch.connect()."
+            )
+
+    # Running
+
+    def run(self, cursor: Cursor, method: str, sql: str, args: Any) -> Any:
+        """Run a statement; one that a slave refuses because it writes runs once more, on the master (S8)."""
+        local = self.local()
+        link = self._link(local)
+        try:
+            return self._run_on(local, link, cursor, method, sql, args)
+        except self._error as error:
+            if link.server.state == MASTER or not self._driver.refused_write(error):
+                self._failed(local, link, error)
+                raise
+            link = self._move_to_master(local, link, error)
+        try:
+            return self._run_on(local, link, cursor, method, sql, args)
+        except self._error as error:
+            self._failed(local, link, error)
+            raise
+
+    def _run_on(self, local: Local, link: Link, cursor: Cursor, method: str, sql: str, args: Any) -> Any:
+        self._read_on(link)
+        started = time.perf_counter() if self.debug else 0.0
+        try:
+            result = cursor.run_on(link, method, sql, args)
+        finally:
+            if self.debug:
+                self._log(local, link, sql, time.perf_counter() - started)
+            if link.server.state == MASTER:
+                self.look_for_writes(link)
+        if link.server.state == SLAVE and cursor.description is not None:
+            local.read_from_slave = True
+            if local.transaction is not None:
+                local.transaction.read = True
+        if self._driver.in_transaction(link.raw) is (local.transaction is None):
+            self._follow_transaction(local, link)
+        return result
+
+    def _follow_transaction(self, local: Local, link: Link) -> None:
+        # The application began or ended a transaction by a statement of its own, or DDL ended it.
+        if local.transaction is None:
+            local.transaction = Transaction(self._driver, local.scope)
+            local.transaction.adopt(link)
+        else:
+            local.transaction.ended_on(link)
+            local.transaction = None
+
+    def next_set(self, link: Link | None, raw: Raw) -> Any:
+        """Go on to the next result set of a procedure."""
+        if link is None or not hasattr(raw, "nextset"):
+            return None
+        try:
+            return raw.nextset()
+        except self._error as error:
+            self._refuse_late_write(link, error)
+            raise
+        finally:
+            self.look_for_writes(link)
+
+    def _read_on(self, link: Link) -> None:
+        try:
+            self._driver.read_on(link.raw)
+        except self._error as error:
+            self._refuse_late_write(link, error)
+            raise
+
+    # Choosing a link
+
+    def _link(self, local: Local) -> Link:
+        transaction = local.transaction
+        if transaction is None:
+            if not local.autocommit:
+                transaction = local.transaction = Transaction(self._driver, local.scope)
+        elif transaction.lost is not None:
+            raise transaction.lost
+        side, why = self._side(local)
+        link = local.links.get(side)
+        joined = transaction is not None and link is not None and link in transaction
+        if link is not None and not joined and not self._driver.alive(link.raw):
+            link.discard()
+            link = None
+        if link is None:
+            link = self._open(local, side)
+            local.links[link.server.state] = link
+            if link.server.state != side:
+                why = "no-slave"
+        if transaction is not None and not joined:
+            transaction.join(link)
+        frame = stack()
+        if frame is not None and (frame is not local.frame or link is not local.link):
+            local.frame, local.link = frame, link
+            frame.scope.note(Decision(link.server.state, why or _reason(self._switch, frame), link.server.name))
+        return link
+
+    def _side(self, local: Local) -> tuple[State, str | None]:
+        if local.transaction is not None and local.transaction.on_master:
+            return MASTER, "transaction"
+        why = None if local.scope is None else local.scope.pinned(self._switch)
+        return (self._switch.state, None) if why is None else (MASTER, why)
+
+    def _open(self, local: Local, side: State) -> Link:
+        if side == SLAVE and local.scope is not None:
+            for server in self._slaves(local):
+                try:
+                    link = server.take_link()
+                except self._error as error:
+                    if not self._driver.unreachable(error):
+                        raise
+                    logger.warning("The slave %s cannot be reached: %s", server.name, error)
+                else:
+                    local.scope.choose_slave(self._switch, server)
+                    return link
+            logger.warning("No slave can be reached: the master serves the reads of this scope.")
+            local.scope.pin(self._switch, "no-slave")
+            if MASTER in local.links:
+                return local.links[MASTER]
+        return self._open_master()
+
+    def _slaves(self, local: Local) -> list[Server]:
+        chosen = None if local.scope is None else local.scope.slave(self._switch)
+        order = self._servers.choose()
+        return order if chosen is None else [chosen, *(server for server in order if server is not chosen)]
+
+    def _open_master(self) -> Link:
+        master = self._servers.master
+        try:
+            return master.take_link()
+        except self._error as error:
+            if not self._driver.unreachable(error):
+                raise
+            raise NoServerError(
+                f"The master {master.name} cannot be reached: {error}. Start it, or correct the settings of "
+                "`master`. Reads in slave state go on meanwhile.",
+                server=master.name,
+            ) from error
+
+    # Writes and errors
+
+    def look_for_writes(self, link: Link) -> None:
+        """Record in the running scope that a write was committed on the master, if the link was told of one (M1)."""
+        if link.server.state == MASTER and self._driver.take_written(link.raw):
+            self._record()
+
+    def _record(self) -> None:
+        frame = stack()
+        if frame is not None:
+            frame.scope.record(self._switch, "own-write")
+
+    def _failed(self, local: Local, link: Link, error: Exception) -> None:
+        transaction = local.transaction
+        if self._driver.unreachable(error):
+            if link.server.state == MASTER:
+                self._record()  # nobody knows whether it was committed
+            link.discard()
+            local.links.pop(link.server.state, None)
+        elif transaction is None or not self._driver.rolled_back(link.raw, error):
+            return
+        if transaction is not None and link in transaction:
+            transaction.lost = error
+
+    def _move_to_master(self, local: Local, link: Link, error: Exception) -> Link:
+        place = application_place()
+        transaction = local.transaction
+        if not self._move_writes:
+            self._refuse(link, error, place, 'on_slave_write is "error"')
+        if transaction is not None and transaction.read:
+            self._refuse(link, error, place, "its transaction has read from the slave, and what it read may be stale")
+        if transaction is not None:
+            transaction.leave(link)
+        if local.scope is not None:
+            local.scope.pin(self._switch, "moved-write")
+        logger.warning(
+            "A write in slave state was moved to the master, at %s. The slave %s had refused it: %s. Before it, this "
+            "scope had %s from a slave. Say use_master() there.",
+            place,
+            link.server.name,
+            error,
+            "read" if local.read_from_slave else "not read",
+        )
+        return self._link(local)
+
+    def _refuse_late_write(self, link: Link, error: Exception) -> None:
+        if link.server.state == SLAVE and self._driver.refused_write(error):
+            self._refuse(link, error, application_place(), "its procedure has already returned rows of the slave")
+
+    def _refuse(self, link: Link, error: Exception, place: str, why: str) -> NoReturn:
+        raise SlaveWriteError(
+            f"A write in slave state, at {place}, was refused by the slave {link.server.name} ({error}) and not moved "
+            f"to the master: {why}. Say use_master() before the first statement that belongs to the write.",
+            server=link.server.name,
+            place=place,
+        ) from error
+
+    # Transactions
+
+    def commit(self) -> None:
+        """Commit the open transaction on every link in it."""
+        local = self.local()
+        transaction, local.transaction = local.transaction, None
+        if transaction is None:
+            return
+        try:
+            transaction.commit()
+        except self._error:
+            if transaction.on_master:
+                self._record()  # nobody knows whether it was committed
+            raise
+        for link in transaction.links:
+            self.look_for_writes(link)
+
+    def rollback(self) -> None:
+        """Roll the open transaction back on every link in it."""
+        local = self.local()
+        transaction, local.transaction = local.transaction, None
+        if transaction is not None and transaction.lost is None:
+            transaction.rollback()
+
+    def _log(self, local: Local, link: Link, sql: str, seconds: float) -> None:
+        frame = stack()
+        reason = "default"
+        if frame is not None:
+            noted = frame.scope.decisions
+            reason = noted[-1].reason if noted else reason
+        server = link.server
+        local.queries.append({"sql": sql, "time": seconds, "db": server.state, "server": server.name, "reason": reason})
+
+
+def _reason(switch: Switch, frame: Frame) -> str:
+    """Say which instruction decided: the request's own, or a ``use_*()`` in it."""
+    decision = frame.scope.decision
+    if decision is not None and decision.final:
+        return decision.reason
+    deciding = switch.deciding_frame()
+    if deciding is None:
+        return "default"
+    base = deciding.parent is None or deciding.parent.scope is not deciding.scope
+    if base and deciding.switch is None and deciding.scope.decision is not None:
+        return deciding.scope.decision.reason
+    return f"use_{deciding.state}"

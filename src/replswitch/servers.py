@@ -1,0 +1,98 @@
+"""The servers of one database: a master, and slaves to choose from."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from replswitch.errors import ConfigurationError
+from replswitch.links import LinkPool
+from replswitch.state import MASTER, SLAVE, State
+
+if TYPE_CHECKING:
+    from replswitch.drivers import Driver
+    from replswitch.links import Link
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Server:
+    """One database server, in one of its two parts.
+
+    Attributes:
+        name: what people know it by: ``slave1.db``, ``127.0.0.1:3307``.
+        state: the state it serves.
+        links: its links.
+    """
+
+    name: str
+    state: State
+    links: LinkPool
+
+    def take_link(self) -> Link:
+        """Lend a link. Raises the driver's own error when none can be opened."""
+        return self.links.take(self)
+
+
+class Servers:
+    """A master and its slaves.
+
+    Without slaves, a second server stands for the master: reached by the same settings, but read-only (S10).
+
+    Args:
+        driver: opens the links.
+        master: the master's settings, as the driver's ``connect`` takes them.
+        slaves: the slaves' settings; what one leaves out is the master's.
+        pool_size: idle links kept for each server.
+
+    Raises:
+        ConfigurationError: something is missing, unknown or of the wrong kind.
+    """
+
+    def __init__(self, driver: Driver, master: object, slaves: object, pool_size: int) -> None:
+        settings = _settings("master", master)
+        if not settings:
+            raise ConfigurationError(
+                'There is no master. Give `master` the settings of its server: {"host": "master.db", …}.'
+            )
+        if isinstance(slaves, str | bytes | Mapping) or not isinstance(slaves, Sequence):
+            raise ConfigurationError(
+                f"`slaves` is {_kind(slaves)}. It must be a list with a mapping of settings for each slave: "
+                '[{"host": "slave1.db"}].'
+            )
+        driver.check(settings, "the master")
+        self.master = self._server(driver, settings, MASTER, pool_size)
+        replicas = []
+        for number, slave in enumerate(slaves, start=1):
+            merged = {**settings, **_settings(f"slaves[{number - 1}]", slave)}
+            driver.check(merged, f"slave number {number}")
+            replicas.append(self._server(driver, merged, SLAVE, pool_size))
+        self.slaves = tuple(replicas) or (self._server(driver, settings, SLAVE, pool_size),)
+
+    def choose(self) -> list[Server]:
+        """Return the slaves in the order in which one that reads should try them."""
+        return random.sample(self.slaves, len(self.slaves))
+
+    def close(self) -> None:
+        """Close the idle links to all servers."""
+        for server in (self.master, *self.slaves):
+            server.links.close()
+
+    @staticmethod
+    def _server(driver: Driver, settings: dict[str, Any], state: State, pool_size: int) -> Server:
+        pool = LinkPool(driver, settings, read_only=state == SLAVE, size=pool_size)
+        return Server(driver.address(settings), state, pool)
+
+
+def _settings(name: str, given: object) -> dict[str, Any]:
+    if not isinstance(given, Mapping):
+        raise ConfigurationError(
+            f'`{name}` is {_kind(given)}. It must be a mapping of settings: {{"host": "…", "user": "…"}}.'
+        )
+    return dict(given)
+
+
+def _kind(value: object) -> str:
+    # Never the value itself: a string given here may be an address with a password in it.
+    return "None" if value is None else f"a value of type {type(value).__name__}"

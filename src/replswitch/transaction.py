@@ -1,0 +1,89 @@
+"""A transaction of one database. It belongs to the database, not to a link: links join it (S5)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from replswitch.state import MASTER
+
+if TYPE_CHECKING:
+    from replswitch.drivers import Driver
+    from replswitch.links import Link
+    from replswitch.scope import Scope
+
+
+class Transaction:
+    """What one thread or task does between ``begin()`` and ``commit()``. It has one outcome for every link in it.
+
+    Args:
+        driver: begins and ends it on each link.
+        scope: the request it was begun in, if any.
+
+    Attributes:
+        links: the links in it, in the order in which they joined.
+        read: rows were read from a slave, which may be stale for what is written next (S8).
+        lost: the error with which a server gave the transaction up; nothing but a rollback is left then.
+    """
+
+    def __init__(self, driver: Driver, scope: Scope | None) -> None:
+        self._driver = driver
+        self.links: list[Link] = []
+        self.scope = scope
+        self.read = False
+        self.lost: Exception | None = None
+
+    @property
+    def on_master(self) -> bool:
+        """Whether the master is in, and so serves the rest."""
+        return any(link.server.state == MASTER for link in self.links)
+
+    @property
+    def is_of_ended_request(self) -> bool:
+        """Whether it was begun in a request that is over."""
+        return self.scope is not None and self.scope.ended and self.scope.decision is not None
+
+    def __contains__(self, link: Link) -> bool:
+        return link in self.links
+
+    def join(self, link: Link) -> None:
+        """Take a link in: the transaction begins on it, with its first statement."""
+        self._driver.begin(link.raw)
+        self.links.append(link)
+
+    def adopt(self, link: Link) -> None:
+        """Take in a link on which the application began a transaction by a statement of its own."""
+        self.links.append(link)
+
+    def leave(self, link: Link) -> None:
+        """Roll one link back and go on without it."""
+        self.links.remove(link)
+        self._driver.rollback(link.raw)
+
+    def ended_on(self, link: Link) -> None:
+        """Follow a transaction that the server has ended on ``link``: the links to slaves let go."""
+        self._end_quietly([other for other in self.links if other is not link])
+
+    def commit(self) -> None:
+        """Commit on the master, then let the slaves' snapshots go. Where the master fails, all is rolled back."""
+        if self.lost is not None:
+            self.rollback()
+            raise self.lost
+        for link in self.links:
+            if link.server.state == MASTER:
+                try:
+                    self._driver.commit(link.raw)
+                except self._driver.module.Error:
+                    self.rollback()
+                    raise
+        self._end_quietly([link for link in self.links if link.server.state != MASTER])
+
+    def rollback(self) -> None:
+        """Roll back on every link. A link that fails is closed, which rolls back too."""
+        self._end_quietly(self.links)
+
+    def _end_quietly(self, links: list[Link]) -> None:
+        for link in links:
+            try:
+                self._driver.rollback(link.raw)
+            except self._driver.module.Error:
+                link.discard()

@@ -1,0 +1,83 @@
+"""Bad input to connect(): one error of ours that says what, where, and the cure."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import replswitch
+from replswitch import ConfigurationError
+
+MASTER = {"host": "master.db", "user": "shop"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, r"`master` is None\. It must be a mapping"),
+        ({"master": {}}, r"There is no master\. Give `master`"),
+        ({"master": "mysql://shop:secret@master.db"}, r"`master` is a value of type str\. It must be a mapping"),
+        ({"master": MASTER, "slaves": {"host": "slave.db"}}, r"`slaves` is a value of type dict.*a list"),
+        ({"master": MASTER, "slaves": "slave.db"}, r"`slaves` is a value of type str.*a list"),
+        ({"master": MASTER, "slaves": None}, r"`slaves` is None.*a list"),
+        ({"master": MASTER, "slaves": [{}, "slave.db"]}, r"`slaves\[1\]` is a value of type str\. It must be a map"),
+        ({"master": {"hots": "master.db"}}, r'Unknown setting of the master "hots"\. Did you mean "host"\?'),
+        ({"master": MASTER, "slaves": [{"prot": 1}]}, r'Unknown setting of slave number 1 "prot".*"port"'),
+        ({"master": MASTER, "slaves": [{"zzz": 1}]}, r'Unknown setting of slave number 1 "zzz"\. Known are: .*host'),
+        ({"master": {**MASTER, "autocommit": True}}, r'"autocommit" of the master is replswitch\'s own'),
+        ({"master": MASTER, "driver": "oracle"}, r"Unknown driver 'oracle'.*'pymysql' and 'sqlite3'"),
+        ({"master": MASTER, "on_slave_write": "ignore"}, r'"on_slave_write" is \'ignore\'.*"master" or "error"'),
+        ({"master": MASTER, "on_slave_wirte": "error"}, r'option of connect\(\) "on_slave_wirte"\. Did you mean "on_s'),
+        ({"master": MASTER, "pool_size": 0}, r'"pool_size" is 0\. It must be a whole number above 0'),
+        ({"master": MASTER, "pool_size": "5"}, r'"pool_size" is \'5\''),
+        ({"master": {"host": "x"}, "driver": "sqlite3"}, r'Unknown setting of the master "host"'),
+        ({"master": {"timeout": 1}, "driver": "sqlite3"}, r'the master has no "database".*path of a file'),
+        ({"master": {"database": ":memory:"}, "driver": "sqlite3"}, r"in memory.*Give a file"),
+        ({"master": {"database": "x", "isolation_level": None}, "driver": "sqlite3"}, r'"isolation_level" of the ma'),
+    ],
+)
+def test_is_refused_before_anything_is_opened(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        replswitch.connect(**arguments)
+
+
+def test_a_secret_in_a_wrong_value_is_not_repeated() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        replswitch.connect("mysql://shop:secret@master.db")  # type: ignore[arg-type]  # a user's slip
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("missing", "driver"), [("pymysql", "pymysql"), ("sqlalchemy", "sqlite3")])
+def test_what_is_not_installed_is_named_with_the_cure(missing: str, driver: str, tmp_path: Path) -> None:
+    program = f"""
+import sys
+sys.modules[{missing!r}] = None
+import replswitch
+try:
+    replswitch.connect({{"database": {str(tmp_path / "a.db")!r}}}, driver={driver!r})
+except replswitch.ConfigurationError as error:
+    print(error)
+"""
+    path = [str(Path(replswitch.__file__).parents[1])]
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path[:0] = {path!r}\n{program}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "pip install 'replswitch[mysql]'" in done.stdout
+    assert "not installed" in done.stdout
+
+
+def test_a_slave_s_file_is_not_created(tmp_path: Path) -> None:
+    db = replswitch.connect(
+        {"database": str(tmp_path / "master.db")}, [{"database": str(tmp_path / "slave.db")}], driver="sqlite3"
+    )
+    with db.use_slave(), db.cursor() as cursor:
+        cursor.execute("SELECT 1")
+    assert not (tmp_path / "slave.db").exists()
+    db.close()

@@ -1,0 +1,328 @@
+"""What only a real server does: killed links, result sets that wrote, procedures, deadlocks, forks."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pymysql
+import pytest
+from pymysql.cursors import DictCursor, SSCursor
+
+import replswitch
+from replswitch import MASTER, SLAVE, Connection, NoServerError, SlaveWriteError
+from replswitch.decorators import use_master, use_slave
+from replswitch.state import Frame
+from replswitch.testing import MariaDBPair
+
+Make = Callable[..., Connection]
+
+
+@pytest.fixture
+def make(mariadb_pair: MariaDBPair) -> Iterator[Make]:
+    with mariadb_pair.connect("master") as plain, plain.cursor() as cursor:
+        cursor.execute("DROP TABLE IF EXISTS message")
+        cursor.execute("CREATE TABLE message (id INT AUTO_INCREMENT PRIMARY KEY, body VARCHAR(100))")
+    mariadb_pair.wait_caught_up()
+    made: list[Connection] = []
+
+    def connect(**options: Any) -> Connection:
+        made.append(
+            replswitch.connect(
+                **{"master": mariadb_pair.master, "slaves": mariadb_pair.slaves, "debug": True, **options}
+            )
+        )
+        return made[-1]
+
+    yield connect
+    for connection in made:
+        connection.close()
+
+
+@pytest.fixture
+def db(make: Make) -> Connection:
+    return make()
+
+
+def run(db: Connection, sql: str, *kind: Any) -> Any:
+    with db.cursor(*kind) as cursor:
+        cursor.execute(sql)
+        return cursor.fetchall()
+
+
+def link_id(db: Connection) -> int:
+    return int(run(db, "SELECT CONNECTION_ID()")[0][0])
+
+
+def kill_link(pair: MariaDBPair, server: str, number: int) -> None:
+    """End a connection from outside, as a server does with one that was idle for too long."""
+    with pair.connect(server) as plain, plain.cursor() as cursor:
+        cursor.execute(f"KILL {number}")
+    time.sleep(0.1)
+
+
+def wrote(frame: Frame) -> bool:
+    return frame.scope.written_at is not None
+
+
+class TestClosedLinks:
+    @pytest.mark.parametrize(("server", "use"), [("master", use_master), ("slave", use_slave)])
+    def test_one_that_was_closed_while_idle_is_replaced(
+        self, db: Connection, mariadb_pair: MariaDBPair, server: str, use: Any
+    ) -> None:
+        with use():
+            number = link_id(db)
+            kill_link(mariadb_pair, server, number)
+            assert link_id(db) != number
+
+    def test_one_that_was_closed_in_the_pool_is_replaced(self, db: Connection, mariadb_pair: MariaDBPair) -> None:
+        with db.use_slave():
+            number = link_id(db)
+        kill_link(mariadb_pair, "slave", number)
+        with db.use_slave():
+            assert link_id(db) != number
+
+    def test_the_new_one_is_read_only_too(self, make: Make, mariadb_pair: MariaDBPair) -> None:
+        db = make(slaves=[], on_slave_write="error")
+        with db.use_slave():
+            kill_link(mariadb_pair, "master", link_id(db))
+            with pytest.raises(SlaveWriteError, match="1792"):
+                run(db, "INSERT INTO message (body) VALUES ('x')")
+
+    def test_in_a_transaction_it_is_an_error_until_the_rollback(
+        self, db: Connection, mariadb_pair: MariaDBPair
+    ) -> None:
+        db.begin()
+        run(db, "INSERT INTO message (body) VALUES ('x')")
+        kill_link(mariadb_pair, "master", link_id(db))
+        for _ in range(2):  # nothing runs outside the transaction that the application believes to be in
+            with pytest.raises(db.OperationalError):
+                run(db, "INSERT INTO message (body) VALUES ('y')")
+        with pytest.raises(db.OperationalError):
+            db.commit()
+        assert run(db, "SELECT COUNT(*) FROM message") == ((0,),)
+
+    def test_a_write_cut_off_on_its_way_counts_as_written(self, db: Connection, mariadb_pair: MariaDBPair) -> None:
+        with db.use_master() as frame:
+            number = link_id(db)
+            killer = threading.Timer(0.3, kill_link, (mariadb_pair, "master", number))
+            killer.start()
+            with pytest.raises(db.OperationalError):
+                run(db, "INSERT INTO message (body) SELECT SLEEP(5)")
+            killer.join()
+            assert wrote(frame)
+
+
+class TestWhatTellsOfAWrite:
+    @pytest.mark.parametrize(
+        "sql",
+        [
+            "INSERT INTO message (body) VALUES ('x')",
+            "INSERT INTO message (body) VALUES ('x') RETURNING id",
+            "CREATE TABLE other (id INT)",
+        ],
+    )
+    @pytest.mark.parametrize("kind", [None, DictCursor, SSCursor])
+    def test_a_statement_that_writes(self, db: Connection, sql: str, kind: Any) -> None:
+        with db.use_master() as frame:
+            run(db, "DROP TABLE IF EXISTS other")
+            frame.scope.written_at = None
+            run(db, sql, *([kind] if kind else []))
+            assert wrote(frame)
+
+    @pytest.mark.parametrize(
+        "sql", ["SELECT COUNT(*) FROM message", "UPDATE message SET body = 'x' WHERE id = 9", "SET @a = 1", "USE shop"]
+    )
+    def test_a_statement_that_writes_nothing(self, db: Connection, sql: str) -> None:
+        with db.use_master() as frame:
+            run(db, sql)
+            assert not wrote(frame)
+
+    def test_a_streamed_result_tells_behind_its_last_row(self, db: Connection) -> None:
+        with db.use_master() as frame, db.cursor(SSCursor) as cursor:
+            cursor.execute("INSERT INTO message (body) VALUES ('x'), ('y') RETURNING id")
+            assert cursor.fetchone() is not None
+            assert not wrote(frame)
+            assert len(list(cursor)) == 1
+            assert wrote(frame)
+
+    def test_a_procedure(self, db: Connection) -> None:
+        run(db, "CREATE OR REPLACE PROCEDURE post() BEGIN SELECT 1; INSERT INTO message (body) VALUES ('p'); END")
+        with db.use_master() as frame:
+            with db.cursor() as cursor:
+                cursor.callproc("post")
+                assert cursor.fetchall() == ((1,),)
+                cursor.nextset()
+            assert wrote(frame)
+
+    def test_where_nothing_tells_every_statement_counts(self, make: Make, mariadb_pair: MariaDBPair) -> None:
+        # A session that does not log moves no position, as a server without binary log.
+        with mariadb_pair.admin() as admin, admin.cursor() as cursor:
+            cursor.execute(f"GRANT BINLOG ADMIN ON *.* TO '{mariadb_pair.master['user']}'@'%'")
+        db = make(master={**mariadb_pair.master, "init_command": "SET SESSION sql_log_bin = 0"})
+        with db.use_master() as frame:
+            db.begin()
+            run(db, "SELECT 1")
+            assert not wrote(frame)
+            db.commit()
+            assert wrote(frame)
+
+
+class TestRefusedWrites:
+    @pytest.mark.parametrize(
+        "sql",
+        [
+            "INSERT INTO message (body) VALUES ('x')",
+            "UPDATE message SET body = 'x'",
+            "CREATE TABLE other (id INT)",
+            "CREATE TEMPORARY TABLE other (id INT)",
+            "SELECT * FROM message FOR UPDATE",
+        ],
+    )
+    @pytest.mark.parametrize("slaves", [None, []])
+    def test_all_kinds_are_moved(self, make: Make, sql: str, slaves: Any) -> None:
+        db = make() if slaves is None else make(slaves=slaves)
+        run(db, "DROP TABLE IF EXISTS other")
+        db.reset_queries()
+        with db.use_slave():
+            run(db, sql)
+        assert [query["db"] for query in db.queries] == [SLAVE, MASTER]
+        run(db, "DROP TABLE IF EXISTS other")
+
+    def test_a_procedure_that_has_returned_rows_is_not_run_again(
+        self, db: Connection, mariadb_pair: MariaDBPair
+    ) -> None:
+        run(db, "CREATE OR REPLACE PROCEDURE post() BEGIN SELECT 1; INSERT INTO message (body) VALUES ('p'); END")
+        mariadb_pair.wait_caught_up()
+        with db.use_slave():
+            cursor = db.cursor()
+            cursor.callproc("post")
+            assert cursor.fetchall() == ((1,),)
+            with pytest.raises(SlaveWriteError, match="already returned rows"):
+                cursor.nextset()
+            cursor.callproc("post")
+            with pytest.raises(SlaveWriteError, match="already returned rows"):
+                run(db, "SELECT 1")  # what the procedure still owes comes first
+        assert run(db, "SELECT COUNT(*) FROM message") == ((0,),)
+
+    def test_the_master_s_own_refusal_is_the_application_s(self, db: Connection) -> None:
+        run(db, "START TRANSACTION READ ONLY")
+        with pytest.raises(db.OperationalError, match="1792"):
+            run(db, "INSERT INTO message (body) VALUES ('x')")
+        db.rollback()
+
+    def test_a_transaction_moves_only_while_it_has_read_nothing(self, db: Connection) -> None:
+        with db.use_slave():
+            db.begin()
+            run(db, "SET @a = 1")
+            run(db, "INSERT INTO message (body) VALUES ('x')")
+            db.commit()
+        assert run(db, "SELECT COUNT(*) FROM message") == ((1,),)
+
+
+class TestTransactions:
+    def test_ddl_ends_one(self, db: Connection) -> None:
+        with use_master():
+            db.begin()
+            run(db, "INSERT INTO message (body) VALUES ('x')")
+            run(db, "CREATE OR REPLACE TABLE other (id INT)")
+            db.rollback()
+            run(db, "DROP TABLE other")
+        assert run(db, "SELECT COUNT(*) FROM message") == ((1,),)
+
+    def test_one_that_a_deadlock_took_is_an_error_until_the_rollback(self, db: Connection) -> None:
+        run(db, "INSERT INTO message (id) VALUES (1), (2)")
+        locked, errors = threading.Barrier(2), []
+
+        def work(first: int, second: int) -> None:
+            db.begin()
+            run(db, f"UPDATE message SET body = 'x' WHERE id = {first}")
+            locked.wait(10)
+            try:
+                run(db, f"UPDATE message SET body = 'x' WHERE id = {second}")
+            except pymysql.OperationalError as error:
+                errors.append(error)
+                with pytest.raises(pymysql.OperationalError, match="1213"):
+                    run(db, "INSERT INTO message (id) VALUES (3)")
+            db.rollback()
+
+        threads = [threading.Thread(target=work, args=order) for order in ((1, 2), (2, 1))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [error.args[0] for error in errors] == [1213]
+        assert run(db, "SELECT COUNT(*) FROM message") == ((2,),)
+
+    def test_a_session_that_was_turned_to_manual_commits_is_not_used_again(self, db: Connection) -> None:
+        with db.use_slave():
+            number = link_id(db)
+            run(db, "SET SESSION autocommit = 0")
+        with db.use_slave():
+            assert link_id(db) != number
+
+
+class TestServersThatAreDown:
+    def test_reads_go_to_the_master_while_the_slave_is_down(
+        self, db: Connection, mariadb_pair: MariaDBPair, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        mariadb_pair.kill("slave")
+        with db.use_slave():
+            run(db, "SELECT 1")
+            run(db, "SELECT 1")
+        assert [query["reason"] for query in db.queries] == ["no-slave", "no-slave"]
+        assert caplog.text.count("cannot be reached") == 1
+
+    def test_without_a_master_reads_go_on_and_writes_name_it(self, db: Connection, mariadb_pair: MariaDBPair) -> None:
+        mariadb_pair.kill("master")
+        with db.use_slave():
+            assert run(db, "SELECT 1") == ((1,),)
+        with pytest.raises(NoServerError, match=f"{mariadb_pair.master['port']} cannot be reached") as caught:
+            run(db, "INSERT INTO message (body) VALUES ('x')")
+        assert caught.value.server == f"127.0.0.1:{mariadb_pair.master['port']}"
+
+    def test_a_wrong_password_is_not_taken_for_a_dead_server(self, make: Make, mariadb_pair: MariaDBPair) -> None:
+        db = make(slaves=[{**mariadb_pair.slaves[0], "password": "wrong"}])
+        with db.use_slave(), pytest.raises(db.OperationalError, match="1045"):
+            run(db, "SELECT 1")
+
+    def test_one_slave_serves_all_reads_of_a_scope(self) -> None:
+        # django-multidb-router: three reads in a request, three servers, torn pages.
+        with MariaDBPair(slaves=2) as pair:
+            db = replswitch.connect(pair.master, pair.slaves, debug=True)
+            used = set()
+            for _ in range(20):
+                db.reset_queries()
+                with db.use_slave():
+                    for _ in range(3):
+                        run(db, "SELECT 1")
+                servers = {query["server"] for query in db.queries}
+                assert len(servers) == 1
+                used |= servers
+            assert len(used) == 2
+            db.close()
+
+
+class TestForks:
+    def test_a_child_opens_links_of_its_own_and_leaves_the_parent_s_alone(self, db: Connection) -> None:
+        with db.use_slave():
+            pooled = link_id(db)
+        with db.use_master():
+            held = link_id(db)
+            child = os.fork()
+            if child == 0:
+                status = 1
+                try:
+                    fine = link_id(db) != held
+                    with db.use_slave():
+                        fine = fine and link_id(db) != pooled
+                    status = 0 if fine else 2
+                finally:
+                    os._exit(status)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            assert link_id(db) == held
+        with db.use_slave():
+            assert link_id(db) == pooled
