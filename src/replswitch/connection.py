@@ -6,6 +6,7 @@ import inspect
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Never, Self
 
 from replswitch.cursor import Cursor
+from replswitch.database import Database
 from replswitch.drivers import Driver, load_driver
 from replswitch.errors import ConfigurationError
 from replswitch.local import Locals, Query
@@ -80,7 +81,7 @@ class Connection(Switch):
         self._driver = driver
         self._servers = servers
         self._locals = Locals(autocommit=autocommit)
-        self._router = Router(self, driver, servers, self._locals, move_writes=move_writes)
+        self._router = Router(Database(self, move_writes=move_writes), driver, servers, self._locals)
         self.debug = debug
 
     # PEP 249

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from replswitch.errors import NoServerError, SlaveWriteError
-from replswitch.place import application_place
-from replswitch.policy import Decision
+from replswitch.errors import NoServerError
 from replswitch.state import MASTER, SLAVE, stack
 from replswitch.transaction import Transaction
 
 if TYPE_CHECKING:
     from replswitch.cursor import Cursor
+    from replswitch.database import Database
     from replswitch.drivers import Driver, Raw
     from replswitch.links import Link
     from replswitch.local import Local, Locals
     from replswitch.servers import Server, Servers
-    from replswitch.state import Frame, State, Switch
+    from replswitch.state import State
 
 logger = logging.getLogger(__name__)
 
@@ -27,19 +26,17 @@ class Router:
     """Runs the statements of one database on the links that its switch and its scope ask for.
 
     Args:
-        switch: says which side the running code wants; it also stands for the database in scopes.
+        database: chooses the side, and records what is written.
         driver: opens the links.
         servers: the servers to choose from.
         locals_: what each thread and task holds.
-        move_writes: run a write that a slave refused on the master, instead of raising SlaveWriteError.
     """
 
-    def __init__(self, switch: Switch, driver: Driver, servers: Servers, locals_: Locals, *, move_writes: bool) -> None:
-        self._switch = switch
+    def __init__(self, database: Database, driver: Driver, servers: Servers, locals_: Locals) -> None:
+        self._database = database
         self._driver = driver
         self._servers = servers
         self._locals = locals_
-        self._move_writes = move_writes
         self._error = driver.module.Error
         self.debug = False
         self.closed = False
@@ -57,7 +54,7 @@ class Router:
         if local.scope is not scope:
             local.enter(scope)
             if scope is not None:
-                scope.recorded = True
+                self._database.use(scope)
         return local
 
     def check_open(self) -> None:
@@ -141,7 +138,7 @@ class Router:
                 transaction = local.transaction = Transaction(self._driver, local.scope)
         elif transaction.lost is not None:
             raise transaction.lost
-        side, why = self._side(local)
+        side, why = self._database.side(in_master_transaction=transaction is not None and transaction.on_master)
         link = local.links.get(side)
         joined = transaction is not None and link is not None and link in transaction
         if link is not None and not joined and not self._driver.alive(link.raw):
@@ -157,14 +154,8 @@ class Router:
         frame = stack()
         if frame is not None and (frame is not local.frame or link is not local.link):
             local.frame, local.link = frame, link
-            frame.scope.note(Decision(link.server.state, why or _reason(self._switch, frame), link.server.name))
+            self._database.note(frame, link.server.state, link.server.name, why)
         return link
-
-    def _side(self, local: Local) -> tuple[State, str | None]:
-        if local.transaction is not None and local.transaction.on_master:
-            return MASTER, "transaction"
-        why = None if local.scope is None else local.scope.pinned(self._switch)
-        return (self._switch.state, None) if why is None else (MASTER, why)
 
     def _open(self, local: Local, side: State) -> Link:
         if side == SLAVE and local.scope is not None:
@@ -176,16 +167,16 @@ class Router:
                         raise
                     logger.warning("The slave %s cannot be reached: %s", server.name, error)
                 else:
-                    local.scope.choose_slave(self._switch, server)
+                    local.scope.choose_slave(self._database.name, server)
                     return link
             logger.warning("No slave can be reached: the master serves the reads of this scope.")
-            local.scope.pin(self._switch, "no-slave")
+            local.scope.pin(self._database.name, "no-slave")
             if MASTER in local.links:
                 return local.links[MASTER]
         return self._open_master()
 
     def _slaves(self, local: Local) -> list[Server]:
-        chosen = None if local.scope is None else local.scope.slave(self._switch)
+        chosen = None if local.scope is None else local.scope.slave(self._database.name)
         order = self._servers.choose()
         return order if chosen is None else [chosen, *(server for server in order if server is not chosen)]
 
@@ -207,18 +198,13 @@ class Router:
     def look_for_writes(self, link: Link) -> None:
         """Record in the running scope that a write was committed on the master, if the link was told of one (M1)."""
         if link.server.state == MASTER and self._driver.take_written(link.raw):
-            self._record()
-
-    def _record(self) -> None:
-        frame = stack()
-        if frame is not None:
-            frame.scope.record(self._switch, "own-write")
+            self._database.record_write()
 
     def _failed(self, local: Local, link: Link, error: Exception) -> None:
         transaction = local.transaction
         if self._driver.unreachable(error):
             if link.server.state == MASTER:
-                self._record()  # nobody knows whether it was committed
+                self._database.record_write()  # nobody knows whether it was committed
             link.discard()
             local.links.pop(link.server.state, None)
         elif transaction is None or not self._driver.rolled_back(link.raw, error):
@@ -227,37 +213,20 @@ class Router:
             transaction.lost = error
 
     def _move_to_master(self, local: Local, link: Link, error: Exception) -> Link:
-        place = application_place()
         transaction = local.transaction
-        if not self._move_writes:
-            self._refuse(link, error, place, 'on_slave_write is "error"')
-        if transaction is not None and transaction.read:
-            self._refuse(link, error, place, "its transaction has read from the slave, and what it read may be stale")
+        self._database.move_write(
+            error,
+            link.server.name,
+            scope_has_read=local.read_from_slave,
+            transaction_has_read=transaction is not None and transaction.read,
+        )
         if transaction is not None:
             transaction.leave(link)
-        if local.scope is not None:
-            local.scope.pin(self._switch, "moved-write")
-        logger.warning(
-            "A write in slave state was moved to the master, at %s. The slave %s had refused it: %s. Before it, this "
-            "scope had %s from a slave. Say use_master() there.",
-            place,
-            link.server.name,
-            error,
-            "read" if local.read_from_slave else "not read",
-        )
         return self._link(local)
 
     def _refuse_late_write(self, link: Link, error: Exception) -> None:
         if link.server.state == SLAVE and self._driver.refused_write(error):
-            self._refuse(link, error, application_place(), "its procedure has already returned rows of the slave")
-
-    def _refuse(self, link: Link, error: Exception, place: str, why: str) -> NoReturn:
-        raise SlaveWriteError(
-            f"A write in slave state, at {place}, was refused by the slave {link.server.name} ({error}) and not moved "
-            f"to the master: {why}. Say use_master() before the first statement that belongs to the write.",
-            server=link.server.name,
-            place=place,
-        ) from error
+            self._database.refuse(error, link.server.name, "its procedure has already returned rows of the slave")
 
     # Transactions
 
@@ -271,7 +240,7 @@ class Router:
             transaction.commit()
         except self._error:
             if transaction.on_master:
-                self._record()  # nobody knows whether it was committed
+                self._database.record_write()  # nobody knows whether it was committed
             raise
         for link in transaction.links:
             self.look_for_writes(link)
@@ -291,17 +260,3 @@ class Router:
             reason = noted[-1].reason if noted else reason
         server = link.server
         local.queries.append({"sql": sql, "time": seconds, "db": server.state, "server": server.name, "reason": reason})
-
-
-def _reason(switch: Switch, frame: Frame) -> str:
-    """Say which instruction decided: the request's own, or a ``use_*()`` in it."""
-    decision = frame.scope.decision
-    if decision is not None and decision.final:
-        return decision.reason
-    deciding = switch.deciding_frame()
-    if deciding is None:
-        return "default"
-    base = deciding.parent is None or deciding.parent.scope is not deciding.scope
-    if base and deciding.switch is None and deciding.scope.decision is not None:
-        return deciding.scope.decision.reason
-    return f"use_{deciding.state}"

@@ -1,0 +1,118 @@
+"""One database as a scope knows it: which side serves it and why, what it wrote, which writes were moved.
+
+This is what every binding that runs statements shares; how links are opened and transactions begun is its own.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, NoReturn
+
+from replswitch.errors import SlaveWriteError
+from replswitch.place import application_place
+from replswitch.policy import Decision
+from replswitch.state import MASTER, stack
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from replswitch.scope import Scope
+    from replswitch.state import Frame, State, Switch
+
+logger = logging.getLogger(__name__)
+
+
+class Database:
+    """One database.
+
+    Args:
+        switch: says which side the running code wants.
+        name: what the database is called in scopes; the switch itself by default.
+        move_writes: whether a write that a slave refused may run on the master (the option ``on_slave_write``).
+    """
+
+    def __init__(self, switch: Switch, name: Hashable = None, *, move_writes: bool = True) -> None:
+        self.switch = switch
+        self.name = switch if name is None else name
+        self.move_writes = move_writes
+
+    def side(self, *, in_master_transaction: bool) -> tuple[State, str | None]:
+        """Choose the side of a statement (S4, S5, S8).
+
+        Args:
+            in_master_transaction: a transaction is open that the master has joined.
+
+        Returns:
+            the side, and the reason if it is another than the state's own.
+        """
+        if in_master_transaction:
+            return MASTER, "transaction"
+        frame = stack()
+        why = None if frame is None else frame.scope.pinned(self.name)
+        return (self.switch.state, None) if why is None else (MASTER, why)
+
+    def note(self, frame: Frame, state: State, server: str, why: str | None) -> None:
+        """Write down in the scope which server was chosen, and why."""
+        frame.scope.note(Decision(state, why or self._reason(frame), server))
+
+    def use(self, scope: Scope) -> None:
+        """Say that the database is used in ``scope``, and will record what it writes."""
+        scope.recorded = True
+
+    def record_write(self) -> None:
+        """Record in the running scope that a write was committed on the master, or may have been (M1)."""
+        frame = stack()
+        if frame is not None:
+            frame.scope.record(self.name, "own-write")
+
+    def move_write(self, error: Exception, server: str, *, scope_has_read: bool, transaction_has_read: bool) -> None:
+        """Let the master serve the database from now on, because a slave refused a write (S8).
+
+        Args:
+            error: what the slave said.
+            server: the slave.
+            scope_has_read: the scope has read from a slave before.
+            transaction_has_read: the open transaction has.
+
+        Raises:
+            SlaveWriteError: it may not be moved.
+        """
+        place = application_place()
+        if not self.move_writes:
+            self.refuse(error, server, 'on_slave_write is "error"')
+        if transaction_has_read:
+            self.refuse(error, server, "its transaction has read from the slave, and what it read may be stale")
+        frame = stack()
+        if frame is not None:
+            frame.scope.pin(self.name, "moved-write")
+        logger.warning(
+            "A write in slave state was moved to the master, at %s. The slave %s had refused it: %s. Before it, this "
+            "scope had %s from a slave. Say use_master() there.",
+            place,
+            server,
+            error,
+            "read" if scope_has_read else "not read",
+        )
+
+    def refuse(self, error: Exception, server: str, why: str) -> NoReturn:
+        """Raise SlaveWriteError for a write that a slave refused."""
+        place = application_place()
+        raise SlaveWriteError(
+            f"A write in slave state, at {place}, was refused by the slave {server} ({error}) and not moved to the "
+            f"master: {why}. Say use_master() before the first statement that belongs to the write.",
+            server=server,
+            place=place,
+        ) from error
+
+    def _reason(self, frame: Frame) -> str:
+        # Which instruction decided: the request's own, or a use_*() in it.
+        decision = frame.scope.decision
+        if decision is not None and decision.final:
+            return decision.reason
+        deciding = self.switch.deciding_frame()
+        if deciding is None:
+            return "default"
+        base = deciding.parent is None or deciding.parent.scope is not deciding.scope
+        if base and deciding.switch is None and deciding.scope.decision is not None:
+            return deciding.scope.decision.reason
+        return f"use_{deciding.state}"
