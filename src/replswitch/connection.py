@@ -104,7 +104,7 @@ class Connection(Switch):
         local = self._router.local()
         if local.transaction is not None:
             raise self.ProgrammingError("begin() inside a transaction. Call commit() or rollback() first.")
-        local.transaction = Transaction(self._driver, local.scope)
+        local.transaction = Transaction(self._driver)
 
     def commit(self) -> None:
         """Commit the transaction; without one, do nothing."""
@@ -162,11 +162,11 @@ class Connection(Switch):
     @property
     def queries(self) -> list[Query]:
         """What this thread or task ran while `debug` was on; the latest 9,000."""
-        return list(self._locals.mine().queries)
+        return list(self._locals.holdings().queries)
 
     def reset_queries(self) -> None:
         """Empty `queries`."""
-        self._locals.mine().queries.clear()
+        self._locals.holdings().queries.clear()
 
     def __getattr__(self, name: str) -> Any:
         # PEP 249, optional extensions: the module's exceptions are attributes of its connections.

@@ -16,7 +16,6 @@ from replswitch.state import MASTER, stack
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    from replswitch.scope import Scope
     from replswitch.state import Frame, State, Switch
 
 logger = logging.getLogger(__name__)
@@ -51,13 +50,12 @@ class Database:
         why = None if frame is None else frame.scope.pinned(self.name)
         return (self.switch.state, None) if why is None else (MASTER, why)
 
-    def note(self, frame: Frame, state: State, server: str, why: str | None) -> None:
-        """Write down in the scope which server was chosen, and why."""
-        frame.scope.note(Decision(state, why or self._reason(frame), server))
-
-    def use(self, scope: Scope) -> None:
-        """Say that the database is used in ``scope``, and will record what it writes."""
-        scope.recorded = True
+    def note(self, frame: Frame, state: State, server: str, why: str | None) -> str:
+        """Write down in the scope which server was chosen, and return the reason for it."""
+        reason = why or self._reason(frame)
+        frame.scope.recorded = True
+        frame.scope.note(Decision(state, reason, server))
+        return reason
 
     def record_write(self) -> None:
         """Record in the running scope that a write was committed on the master, or may have been (M1)."""

@@ -11,7 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from replswitch.errors import ReplSwitchError
-from replswitch.state import SLAVE
+from replswitch.state import SLAVE, stack
 
 if TYPE_CHECKING:
     from replswitch.links import Link
@@ -40,21 +40,20 @@ class Query(TypedDict):
 
 
 class Local:
-    """What belongs to one thread or task until its scope ends or it is closed.
+    """What a thread or task holds while it works for one request, or for none.
 
     Attributes:
-        scope: the scope that the links were taken in; None outside any.
+        scope: the scope that it works for; None outside any.
         links: at most one for each side: one slave serves all reads of a scope (S6).
         transaction: the open one.
         autocommit: whether a statement outside a transaction stands for itself.
         frame: the top of the stack when the latest decision was noted; with `link` it tells whether to note again.
         link: the link of the latest decision.
+        reason: the reason of the latest decision.
         read_from_slave: whether the scope has read from a slave.
-        queries: what ran while `debug` was on.
     """
 
     def __init__(self, *, autocommit: bool) -> None:
-        self._default = autocommit
         self._thread = threading.get_ident()
         self.scope: Scope | None = None
         self.links: dict[State, Link] = {}
@@ -62,23 +61,16 @@ class Local:
         self.autocommit = autocommit
         self.frame: Frame | None = None
         self.link: Link | None = None
+        self.reason = "default"
         self.read_from_slave = False
-        self.queries: deque[Query] = deque(maxlen=QUERIES_KEPT)
 
     def enter(self, scope: Scope | None) -> None:
         """Work for another scope from now on: every scope chooses its own slave."""
         if self.scope is not None:
             self.leave(self.scope)
-        transaction = self.transaction
-        if transaction is not None and transaction.is_of_ended_request:
-            self.abandon(transaction)
-            self.transaction = transaction = None
-        if transaction is None:
+        if self.transaction is None:
             self.links.pop(SLAVE, None)
-        self.scope = scope
-        self.read_from_slave = False
-        if scope is not None:
-            scope.hold(self)
+        self.scope, self.link, self.reason, self.read_from_slave = scope, None, "default", False
 
     def leave(self, scope: Scope) -> None:
         """Let go what was held for ``scope``. It may be another thread that ends the scope.
@@ -89,15 +81,12 @@ class Local:
         if self.scope is not scope:
             return
         transaction = self.transaction
-        if scope.decision is not None:
-            self.autocommit = self._default
-            if transaction is not None and transaction.is_of_ended_request and self._thread == threading.get_ident():
-                self.abandon(transaction)
+        if transaction is not None and scope.is_request and self._thread == threading.get_ident():
+            self._abandon(transaction)
         kept = {} if transaction is None else {s: link for s, link in self.links.items() if link in transaction}
         self.links, self.link = kept, None
 
-    def abandon(self, transaction: Transaction) -> None:
-        """Roll back a transaction that its request left open. Whoever still works in it is told."""
+    def _abandon(self, transaction: Transaction) -> None:
         if transaction.lost is None:
             logger.warning("A request ended in an open transaction, which was rolled back. Commit it or roll it back.")
             transaction.rollback()
@@ -106,24 +95,79 @@ class Local:
             )
 
 
+class Holdings:
+    """All that one thread or task holds: for the request it works for, for others that wait, and for none.
+
+    Attributes:
+        scope: the scope that was running when `current` was chosen.
+        current: what is held for it.
+        queries: what ran while `debug` was on.
+    """
+
+    def __init__(self, *, autocommit: bool) -> None:
+        self._autocommit = autocommit
+        self._outside = Local(autocommit=autocommit)
+        self.scope: Scope | None = None
+        self.current = self._outside
+        self.queries: deque[Query] = deque(maxlen=QUERIES_KEPT)
+
+    def turn_to(self, frame: Frame | None) -> None:
+        """Work for the scope of ``frame`` from now on.
+
+        A request has links and a transaction of its own, so that two that take turns in one thread do not mix; but
+        a transaction that was begun outside, and in which the request is called, is its transaction too (S5).
+        """
+        self.scope = None if frame is None else frame.scope
+        outer = frame
+        while outer is not None:
+            local = outer.scope.held_by(self)
+            if local is not None and local.transaction is not None:
+                self.current = local
+                return
+            outer = outer.parent
+        self.current = self._outside if self._outside.transaction is not None else self._own(self.scope)
+
+    def _own(self, scope: Scope | None) -> Local:
+        if scope is None or not scope.is_request:
+            if self._outside.scope is not scope:
+                self._outside.enter(scope)
+                if scope is not None:
+                    scope.hold(self, self._outside)
+            return self._outside
+        local = scope.held_by(self)
+        if local is None:
+            local = Local(autocommit=self._autocommit)
+            local.scope = scope
+            scope.hold(self, local)
+        return local
+
+
 class Locals:
-    """The `Local` of each thread and each asyncio task; gone with it."""
+    """The `Holdings` of each thread and each asyncio task; gone with it."""
 
     def __init__(self, *, autocommit: bool) -> None:
         self._autocommit = autocommit
         self._threads = threading.local()
-        self._tasks: weakref.WeakKeyDictionary[asyncio.Task[Any], Local] = weakref.WeakKeyDictionary()
+        self._tasks: weakref.WeakKeyDictionary[asyncio.Task[Any], Holdings] = weakref.WeakKeyDictionary()
 
     def mine(self) -> Local:
-        """Return the running thread's or task's own."""
+        """Return what the running thread or task holds for the running scope."""
+        holdings = self.holdings()
+        frame = stack()
+        if holdings.scope is not (None if frame is None else frame.scope):
+            holdings.turn_to(frame)
+        return holdings.current
+
+    def holdings(self) -> Holdings:
+        """Return all that the running thread or task holds."""
         # The documented asyncio.get_running_loop() raises where there is none, which costs each query of a thread.
         if _get_running_loop() is not None and (task := asyncio.current_task()) is not None:
-            local = self._tasks.get(task)
-            if local is None:
-                local = self._tasks[task] = Local(autocommit=self._autocommit)
-            return local
+            holdings = self._tasks.get(task)
+            if holdings is None:
+                holdings = self._tasks[task] = Holdings(autocommit=self._autocommit)
+            return holdings
         try:
-            mine: Local = self._threads.local
+            mine: Holdings = self._threads.holdings
         except AttributeError:
-            mine = self._threads.local = Local(autocommit=self._autocommit)
+            mine = self._threads.holdings = Holdings(autocommit=self._autocommit)
         return mine

@@ -10,6 +10,22 @@ from typing import Any, Literal, TypedDict
 
 from replswitch.errors import ConfigurationError
 
+# No cookie lives longer: RFC 6265bis, section 5.5.
+_LONGEST = 400 * 24 * 60 * 60
+
+_ATTRIBUTES = {
+    "comment",
+    "domain",
+    "expires",
+    "httponly",
+    "max-age",
+    "partitioned",
+    "path",
+    "samesite",
+    "secure",
+    "version",
+}
+
 Secret = str | bytes | Iterable[str | bytes] | None
 SameSite = Literal["Strict", "Lax", "None"]
 Override = Callable[[Any], str | None]
@@ -59,14 +75,17 @@ class RequestOptions:
     debug_header: bool = False
 
     def __post_init__(self) -> None:
-        # The characters that RFC 6265, section 4.1.1, allows in a cookie's name.
-        token = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`|~]+")
-        attribute = re.compile(r"[ -:<-~]*")
+        # The characters that RFC 6265, section 4.1.1, allows in a cookie's name; RFC 2965 gave "$" in front a meaning.
+        token = re.compile(r"(?!\$)[A-Za-z0-9!#$%&'*+\-.^_`|~]+")
+        # Without those that would have to be quoted, which not every browser reads back.
+        attribute = re.compile(r"[!#-+\--:<-\[\]-~]*")
         _require(
-            isinstance(self.cookie_name, str) and token.fullmatch(self.cookie_name),
+            isinstance(self.cookie_name, str)
+            and token.fullmatch(self.cookie_name)
+            and self.cookie_name.lower() not in _ATTRIBUTES,
             "cookie_name",
             self.cookie_name,
-            "letters, digits and !#$%&'*+-.^_`|~",
+            "letters, digits and !#$%&'*+-.^_`|~, without $ in front, and not the name of a cookie's attribute",
         )
         for name in ("enabled", "debug_header"):
             value = getattr(self, name)
@@ -74,10 +93,10 @@ class RequestOptions:
         _require(
             isinstance(self.cookie_max_age, int | float)
             and not isinstance(self.cookie_max_age, bool)
-            and 0 < self.cookie_max_age < float("inf"),
+            and 0 < self.cookie_max_age <= _LONGEST,
             "cookie_max_age",
             self.cookie_max_age,
-            "a number of seconds above 0",
+            f"a number of seconds above 0, and at most {_LONGEST} (400 days)",
         )
         _require(
             self.cookie_domain is None

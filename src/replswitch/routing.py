@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from replswitch.drivers import Driver, Raw
     from replswitch.links import Link
     from replswitch.local import Local, Locals
-    from replswitch.servers import Server, Servers
+    from replswitch.servers import Servers
     from replswitch.state import State
 
 logger = logging.getLogger(__name__)
@@ -48,14 +48,7 @@ class Router:
             InterfaceError: the connection is closed.
         """
         self.check_open()
-        local = self._locals.mine()
-        frame = stack()
-        scope = None if frame is None else frame.scope
-        if local.scope is not scope:
-            local.enter(scope)
-            if scope is not None:
-                self._database.use(scope)
-        return local
+        return self._locals.mine()
 
     def check_open(self) -> None:
         """Refuse to work once the connection is closed."""
@@ -104,7 +97,7 @@ class Router:
     def _follow_transaction(self, local: Local, link: Link) -> None:
         # The application began or ended a transaction by a statement of its own, or DDL ended it.
         if local.transaction is None:
-            local.transaction = Transaction(self._driver, local.scope)
+            local.transaction = Transaction(self._driver)
             local.transaction.adopt(link)
         else:
             local.transaction.ended_on(link)
@@ -135,7 +128,7 @@ class Router:
         transaction = local.transaction
         if transaction is None:
             if not local.autocommit:
-                transaction = local.transaction = Transaction(self._driver, local.scope)
+                transaction = local.transaction = Transaction(self._driver)
         elif transaction.lost is not None:
             raise transaction.lost
         side, why = self._database.side(in_master_transaction=transaction is not None and transaction.on_master)
@@ -154,31 +147,27 @@ class Router:
         frame = stack()
         if frame is not None and (frame is not local.frame or link is not local.link):
             local.frame, local.link = frame, link
-            self._database.note(frame, link.server.state, link.server.name, why)
+            local.reason = self._database.note(frame, link.server.state, link.server.name, why)
         return link
 
     def _open(self, local: Local, side: State) -> Link:
-        if side == SLAVE and local.scope is not None:
-            for server in self._slaves(local):
-                try:
-                    link = server.take_link()
-                except self._error as error:
-                    if not self._driver.unreachable(error):
-                        raise
-                    logger.warning("The slave %s cannot be reached: %s", server.name, error)
-                else:
-                    local.scope.choose_slave(self._database.name, server)
-                    return link
-            logger.warning("No slave can be reached: the master serves the reads of this scope.")
-            local.scope.pin(self._database.name, "no-slave")
-            if MASTER in local.links:
-                return local.links[MASTER]
-        return self._open_master()
-
-    def _slaves(self, local: Local) -> list[Server]:
-        chosen = None if local.scope is None else local.scope.slave(self._database.name)
-        order = self._servers.choose()
-        return order if chosen is None else [chosen, *(server for server in order if server is not chosen)]
+        frame = stack()
+        if side == MASTER or frame is None:
+            return self._open_master()
+        scope, name = frame.scope, self._database.name
+        for server in self._servers.choose(scope.slave(name)):
+            try:
+                link = server.take_link()
+            except self._error as error:
+                if not self._driver.unreachable(error):
+                    raise
+                logger.warning("The slave %s cannot be reached: %s", server.name, error)
+            else:
+                scope.choose_slave(name, server)
+                return link
+        logger.warning("No slave can be reached: the master serves the reads of this scope.")
+        scope.pin(name, "no-slave")
+        return local.links.get(MASTER) or self._open_master()
 
     def _open_master(self) -> Link:
         master = self._servers.master
@@ -253,10 +242,7 @@ class Router:
             transaction.rollback()
 
     def _log(self, local: Local, link: Link, sql: str, seconds: float) -> None:
-        frame = stack()
-        reason = "default"
-        if frame is not None:
-            noted = frame.scope.decisions
-            reason = noted[-1].reason if noted else reason
         server = link.server
-        local.queries.append({"sql": sql, "time": seconds, "db": server.state, "server": server.name, "reason": reason})
+        self._locals.holdings().queries.append(
+            {"sql": sql, "time": seconds, "db": server.state, "server": server.name, "reason": local.reason}
+        )

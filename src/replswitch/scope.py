@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final
 
 from replswitch.place import application_place
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
+    from replswitch.local import Local
     from replswitch.marker import Marker
     from replswitch.policy import Decision
     from replswitch.servers import Server
 
 logger = logging.getLogger(__name__)
 
-
-class Holder(Protocol):
-    """Whoever keeps something for a scope, and lets it go when the scope ends."""
-
-    def leave(self, scope: Scope) -> None:
-        """The scope has ended: let go what was kept for it."""
+#: How many decisions a scope remembers: the first ones. They go into a response header.
+DECISIONS_KEPT: Final = 20
 
 
 class Scope:
@@ -55,7 +52,7 @@ class Scope:
     _decisions: tuple[Decision, ...] = ()
     _pins: dict[Hashable, str] | None = None
     _slaves: dict[Hashable, Server] | None = None
-    _holders: list[Holder] | None = None
+    _held: dict[Hashable, Local] | None = None
 
     def record(self, database: Hashable, reason: str) -> None:
         """A write of ``database`` was committed on the master, which serves this database from now on."""
@@ -96,18 +93,27 @@ class Scope:
 
     def note(self, decision: Decision) -> None:
         """Write a decision down."""
-        if decision not in self._decisions[-1:]:
+        if decision not in self._decisions[-1:] and len(self._decisions) < DECISIONS_KEPT:
             self._decisions = (*self._decisions, decision)
 
-    def hold(self, holder: Holder) -> None:
-        """Tell ``holder`` when the scope ends."""
-        if self._holders is None:
-            self._holders = []
-        self._holders.append(holder)
+    @property
+    def is_request(self) -> bool:
+        """Whether it is a request's, and not a block's outside any request."""
+        return self.decision is not None
+
+    def hold(self, holder: Hashable, local: Local) -> None:
+        """Keep what ``holder``, one thread's or task's part in a database, holds for this scope."""
+        if self._held is None:
+            self._held = {}
+        self._held[holder] = local
+
+    def held_by(self, holder: Hashable) -> Local | None:
+        """Return what ``holder`` holds for this scope."""
+        return None if self._held is None else self._held.get(holder)
 
     def end(self) -> None:
-        """End the scope: whoever holds something for it lets go."""
+        """End the scope: what is held for it is let go."""
         self.ended = True
-        holders, self._holders = self._holders, None
-        for holder in holders or ():
-            holder.leave(self)
+        held, self._held = self._held, None
+        for local in (held or {}).values():
+            local.leave(self)

@@ -9,7 +9,6 @@ from replswitch.state import MASTER
 if TYPE_CHECKING:
     from replswitch.drivers import Driver
     from replswitch.links import Link
-    from replswitch.scope import Scope
 
 
 class Transaction:
@@ -17,7 +16,6 @@ class Transaction:
 
     Args:
         driver: begins and ends it on each link.
-        scope: the request it was begun in, if any.
 
     Attributes:
         links: the links in it, in the order in which they joined.
@@ -25,10 +23,9 @@ class Transaction:
         lost: the error with which a server gave the transaction up; nothing but a rollback is left then.
     """
 
-    def __init__(self, driver: Driver, scope: Scope | None) -> None:
+    def __init__(self, driver: Driver) -> None:
         self._driver = driver
         self.links: list[Link] = []
-        self.scope = scope
         self.read = False
         self.lost: Exception | None = None
 
@@ -36,11 +33,6 @@ class Transaction:
     def on_master(self) -> bool:
         """Whether the master is in, and so serves the rest."""
         return any(link.server.state == MASTER for link in self.links)
-
-    @property
-    def is_of_ended_request(self) -> bool:
-        """Whether it was begun in a request that is over."""
-        return self.scope is not None and self.scope.ended and self.scope.decision is not None
 
     def __contains__(self, link: Link) -> bool:
         return link in self.links

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import math
-import time
-from typing import TYPE_CHECKING
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Unpack
 
 from webob import Request
 from webob.cookies import make_cookie, parse_cookie  # type: ignore[attr-defined]  # types-WebOb leaves it out
 
 from replswitch.errors import ConfigurationError, ReplSwitchError
-from replswitch.marker import MAX_LENGTH, Marker, MarkerNames, MarkerSigner
 from replswitch.options import RequestOptionNames, Secret, request_options
-from replswitch.policy import decide, needs_marker
-from replswitch.scope import Scope
-from replswitch.state import Resumable, instruction
+from replswitch.request import DEBUG_HEADER, RequestPolicy
+from replswitch.state import Resumable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-    from typing_extensions import Unpack
-
-    from replswitch.options import RequestOptions
-    from replswitch.policy import Decision
+    from replswitch.scope import Scope
     from replswitch.state import Frame
 
     ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
@@ -59,9 +51,7 @@ class ReplicationMiddleware:
                 "application itself: ReplicationMiddleware(application, secret=…)."
             )
         self.application = application
-        self.options: RequestOptions = request_options(options)
-        self.signer = MarkerSigner(secret)
-        self.names = MarkerNames(self.options.cookie_name)
+        self.policy = RequestPolicy(request_options(options), secret)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request.
@@ -69,62 +59,49 @@ class ReplicationMiddleware:
         Raises:
             ConfigurationError: the option ``override`` returned something else than a state or None.
         """
-        options = self.options
-        scope = Scope()
-        scope.marker = self._marker(environ)
-        scope.decision = decide(
-            environ["REQUEST_METHOD"],
-            marker=scope.marker,
-            override=None if options.override is None else options.override(Request(environ)),
-            enabled=options.enabled,
-        )
-        scope.master_only = scope.decision.final
-        return _Response(self, environ, start_response, scope, instruction(scope.decision.state, scope)).run()
+        frame = self.policy.begin(environ["REQUEST_METHOD"], self._tokens(environ), self._override(environ))
+        return _Response(self, environ, start_response, frame).run()
 
-    def extra_headers(self, environ: WSGIEnvironment, status: str, scope: Scope) -> list[tuple[str, str]]:
+    def extra_headers(self, method: str, status: str, scope: Scope, *, https: bool) -> list[tuple[str, str]]:
         """Return what the response to a request needs besides its own headers: a marker, the debug header."""
         headers = []
+        options = self.policy.options
         code = int(status[:3]) if status[:3].isdigit() else 0
-        if self.options.enabled and needs_marker(
-            environ["REQUEST_METHOD"],
-            code,
-            written=scope.written_at is not None,
-            recorded=scope.recorded,
-            unrecorded=scope.unrecorded,
-        ):
-            marker = Marker(time.time() if scope.written_at is None else scope.written_at)
-            token = self.signer.write(marker if scope.marker is None else marker.merge(scope.marker))
-            headers.append(("Set-Cookie", self._cookie(token, https=environ["wsgi.url_scheme"] == "https")))
-        if self.options.debug_header:
-            headers.append(("Replswitch", ", ".join(map(_header_value, _told(scope)))))
+        cookie = self.policy.cookie(scope, method, code, https=https)
+        if cookie is not None:
+            set_cookie = make_cookie(
+                cookie.name,
+                cookie.value,
+                max_age=cookie.max_age,
+                path=options.cookie_path,
+                domain=options.cookie_domain,
+                secure=cookie.secure,
+                httponly=True,
+                samesite=options.cookie_samesite,
+            )
+            headers.append(("Set-Cookie", set_cookie))
+        if options.debug_header:
+            headers.append((DEBUG_HEADER, self.policy.debug_header(scope)))
         return headers
 
-    def _marker(self, environ: WSGIEnvironment) -> Marker | None:
-        cookies = environ.get("HTTP_COOKIE", "")
-        if self.options.cookie_name not in cookies or not self.options.enabled:
+    def _override(self, environ: WSGIEnvironment) -> object:
+        override = self.policy.options.override
+        if override is None or not self.policy.options.enabled:
             return None
-        wanted = {name.encode() for name in self.names.all}
-        tokens = [
-            value.decode("latin-1")
-            for name, value in parse_cookie(cookies.encode("latin-1", "replace").decode("latin-1"))
-            if name in wanted and len(value) <= MAX_LENGTH
-        ]
-        return self.signer.read(tokens, now=time.time(), max_age=self.options.cookie_max_age)
+        request = Request(environ)
+        wanted = override(request)
+        if request.is_body_seekable:  # it has looked into the body, which WebOb then keeps for the application
+            environ["wsgi.input"].seek(0)
+        return wanted
 
-    def _cookie(self, token: str, *, https: bool) -> str:
-        options = self.options
-        secure = https if options.cookie_secure is None else options.cookie_secure
-        return make_cookie(
-            self.names.next(),
-            token,
-            max_age=math.ceil(options.cookie_max_age),
-            path=options.cookie_path,
-            domain=options.cookie_domain,
-            # Browsers take SameSite=None with Secure only: RFC 6265bis, section 5.6.
-            secure=secure or options.cookie_samesite == "None",
-            httponly=True,
-            samesite=options.cookie_samesite,
-        )
+    def _tokens(self, environ: WSGIEnvironment) -> list[str]:
+        cookies = environ.get("HTTP_COOKIE", "")
+        if self.policy.options.cookie_name not in cookies:
+            return []  # nothing to parse: most requests
+        names = self.policy.cookie_names
+        # A server that does not keep to PEP 3333 may hand on characters outside latin-1.
+        pairs = parse_cookie(cookies.encode("latin-1", "replace").decode("latin-1"))
+        return [value.decode("latin-1") for name, value in pairs if name.decode("latin-1") in names]
 
 
 class _Response:
@@ -136,8 +113,8 @@ class _Response:
     """
 
     __slots__ = (
-        "_body", "_environ", "_exc_info", "_headers", "_middleware", "_pieces", "_running", "_scope",
-        "_start_response", "_status", "_write",
+        "_body", "_environ", "_exc_info", "_headers", "_https", "_method", "_middleware", "_pieces", "_running",
+        "_scope", "_start_response", "_status", "_write",
     )  # fmt: skip
 
     def __init__(
@@ -145,40 +122,43 @@ class _Response:
         middleware: ReplicationMiddleware,
         environ: WSGIEnvironment,
         start_response: StartResponse,
-        scope: Scope,
         frame: Frame,
     ) -> None:
         self._middleware = middleware
         self._environ = environ
+        # As the server gave them: an application may change its environ.
+        self._method: str = environ["REQUEST_METHOD"]
+        self._https = environ.get("wsgi.url_scheme") == "https"
         self._start_response = start_response
-        self._scope = scope
+        self._scope = frame.scope
         self._running = Resumable(frame)
         self._status: str | None = None
         self._headers: list[tuple[str, str]] = []
         self._exc_info: ExcInfo | None = None
         self._write: Callable[[bytes], object] | None = None
+        self._body: Iterable[bytes] | None = None
         self._pieces: Iterator[bytes] | None = None
 
     def run(self) -> Iterable[bytes]:
         """Call the application, and return what the server gets to iterate over."""
+        file_wrapper = self._environ.get("wsgi.file_wrapper")
         try:
             with self._running:
-                self._body = self._middleware.application(self._environ, self.start_response)
-            if not self._is_complete(self._body):
+                body = self._body = self._middleware.application(self._environ, self.start_response)
+            if type(body) not in (list, tuple) and not (
+                isinstance(file_wrapper, type) and isinstance(body, file_wrapper)
+            ):
                 return self
-            if self._status is not None:
+            # Nothing of the application runs any more: the server may have the body as it is, so that it can see
+            # its length, or hand the file to the kernel.
+            if self._status is not None and self._write is None:
                 self._send_headers()
         except BaseException:
-            self._running.end()
+            self.close()
             raise
+        self._body = None
         self._running.end()
-        return self._body
-
-    def _is_complete(self, body: Iterable[bytes]) -> bool:
-        # Nothing of the application runs any more: the server may have the body as it is, so that it can see its
-        # length, or hand the file to the kernel.
-        wrapper = self._environ.get("wsgi.file_wrapper")
-        return type(body) in (list, tuple) or (isinstance(wrapper, type) and isinstance(body, wrapper))
+        return body
 
     # What the application calls
 
@@ -205,7 +185,7 @@ class _Response:
     def _send_headers(self) -> None:
         if self._status is None:
             return  # the server knows best what to say to an application that never called start_response()
-        extra = self._middleware.extra_headers(self._environ, self._status, self._scope)
+        extra = self._middleware.extra_headers(self._method, self._status, self._scope, https=self._https)
         exc_info, self._exc_info = self._exc_info, None
         self._scope.answered = True
         self._write = self._start_response(self._status, [*self._headers, *extra], *((exc_info,) if exc_info else ()))
@@ -220,7 +200,7 @@ class _Response:
         try:
             with self._running:
                 if self._pieces is None:
-                    self._pieces = iter(self._body)
+                    self._pieces = iter(self._body or ())
                 while not piece:
                     piece = next(self._pieces)
                     if self._write is not None:
@@ -235,20 +215,16 @@ class _Response:
 
     def close(self) -> None:
         """End the request, when the server has done, or the client has gone away."""
+        body, self._body = self._body, None
         try:
-            close = getattr(self._body, "close", None)
+            close = getattr(body, "close", None)
             if close is not None:
                 with self._running:
                     close()
         finally:
             self._running.end()
 
-
-def _told(scope: Scope) -> tuple[Decision, ...]:
-    """Return the decisions to tell of: the servers that were chosen, or the request's own where none was."""
-    return scope.decisions or (() if scope.decision is None else (scope.decision,))
-
-
-def _header_value(decision: Decision) -> str:
-    server = "" if decision.server is None else f"; server={quote(decision.server, safe='/:[]')}"
-    return f"{decision.state}{server}; reason={decision.reason}"
+    def __del__(self) -> None:
+        # A server that forgot to close: a generator that Python closes by itself would wake up in the server's state.
+        if self._body is not None:
+            self.close()
