@@ -1,0 +1,63 @@
+# The two to know: `make demo` shows what replswitch does, `make test` proves it.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo test test-all lint types format coverage bench build clean venv mariadb FORCE
+.DEFAULT_GOAL := help
+
+help: ## list the targets (this list)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@echo "Variables: PYTHON=$(PYTHON) (3.11 or newer), VENV=$(VENV), PORT (demo), ARGS (test, test-all, coverage, bench)."
+
+demo: $(VENV)/installed ## run the message board on a replicated pair, until Ctrl-C (PORT=8000 sets its port)
+	@$(BIN)/python examples/board $(if $(PORT),--port $(PORT))
+
+test: mariadb lint types ## everything before a commit: lint, types, all tests (ARGS="-k marker" narrows them)
+	$(BIN)/pytest $(ARGS)
+
+test-all: mariadb $(VENV)/installed ## the tests on every supported Python and framework that is here, and on the wheel
+	$(BIN)/nox $(ARGS)
+
+lint: $(VENV)/installed ## style and layout (ruff)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/installed ## types (mypy --strict)
+	$(BIN)/mypy
+
+format: $(VENV)/installed ## repair style and layout where ruff can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+coverage: mariadb $(VENV)/installed ## the tests, and the lines that none of them ran
+	$(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage report --show-missing --skip-covered
+
+bench: mariadb $(VENV)/installed ## the benchmarks (ARGS are theirs)
+	$(BIN)/python benchmarks $(ARGS)
+
+build: $(VENV)/installed ## sdist and wheel, into dist/
+	$(BIN)/python -m build
+
+clean: ## remove what the other targets made, the virtual environments included
+	rm -rf $(VENV) .nox build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+
+venv:
+	@tools/ensure-venv '$(PYTHON)' '$(VENV)' $(if $(filter-out file default,$(origin PYTHON)),exact)
+
+mariadb:
+	@tools/ensure-mariadb
+
+# Installed again when the requirements changed, or when a module came or went: a strict editable install
+# (setup.cfg) links each file by its name. A change inside a file needs nothing.
+$(VENV)/installed: pyproject.toml setup.cfg $(VENV)/modules
+	@echo "Installing replswitch and its tools into $(VENV)"
+	@$(BIN)/python -m pip install -qq --editable '.[dev]'
+	@touch $@
+
+$(VENV)/modules: FORCE | venv
+	@find src integrations -type f ! -name '*.pyc' | LC_ALL=C sort > $@.new
+	@test -d build && cmp -s $@.new $@ || cp $@.new $@

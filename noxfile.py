@@ -1,0 +1,97 @@
+"""The tests on every supported Python that this machine has, on the oldest dependencies, and on the wheel."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import zipfile
+from pathlib import Path
+
+import nox
+from packaging.requirements import Requirement
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+EXTRAS = PROJECT["project"]["optional-dependencies"]
+PACKAGES = {"replswitch", "django_replswitch", "flask_replswitch"}
+
+RUNS_TESTS = {"hypothesis", "pytest", "pytest-timeout", "sybil", "waitress"}
+TOOLS = [requirement for requirement in EXTRAS["dev"] if Requirement(requirement).name in RUNS_TESTS]
+"""The part of the extra ``dev`` that the tests import."""
+
+
+def runs(python: Path, version: str) -> bool:
+    """Tell whether a command is a Python of that version."""
+    program = "import sys; print('%d.%d' % sys.version_info[:2])"
+    try:
+        answer = subprocess.run([python, "-c", program], capture_output=True, text=True)  # noqa: S603, PLW1510 - ours
+    except OSError:
+        return False
+    return answer.returncode == 0 and answer.stdout.strip() == version
+
+
+def is_here(version: str) -> bool:
+    """Tell whether a Python of that version is on this machine, and see to it that it is the first in the PATH.
+
+    pyenv puts a command into the PATH for every version that it has; the command of a version that is not
+    activated fails. So each candidate is run, and pyenv's own folders are looked into as well.
+    """
+    folders = [Path(folder) for folder in os.get_exec_path()]
+    if shutil.which("pyenv"):
+        root = subprocess.run(["pyenv", "root"], capture_output=True, text=True, check=True)  # noqa: S607 - the user's
+        folders += sorted(Path(root.stdout.strip()).glob(f"versions/{version}.*/bin"), reverse=True)
+    for folder in folders:
+        if runs(folder / f"python{version}", version):
+            if shutil.which(f"python{version}") != str(folder / f"python{version}"):
+                os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ['PATH']}"
+            return True
+    return False
+
+
+SUPPORTED = nox.project.python_versions(PROJECT)
+HERE = [version for version in SUPPORTED if is_here(version)]
+if HERE != SUPPORTED:
+    print(f"Skipped, not on this machine: Python {', '.join(sorted(set(SUPPORTED) - set(HERE)))}")
+
+nox.options.reuse_venv = "yes"
+nox.options.default_venv_backend = "virtualenv"  # uv, where it is there, would not follow pip's settings
+
+
+@nox.session(python=HERE)
+def tests(session: nox.Session) -> None:
+    """Run the tests with the newest dependencies."""
+    session.install("--editable", ".[mysql]", *TOOLS)
+    session.run("pytest", *session.posargs)
+
+
+@nox.session(python=HERE[:1] if HERE[:1] == SUPPORTED[:1] else [])
+def oldest(session: nox.Session) -> None:
+    """Run the tests with the oldest dependencies that pyproject.toml admits."""
+    session.install("--editable", ".[mysql]", *lowest(PROJECT["project"]["dependencies"] + EXTRAS["mysql"]), *TOOLS)
+    session.run("pytest", *session.posargs)
+
+
+@nox.session(reuse_venv=False)
+def wheel(session: nox.Session) -> None:
+    """Build the distribution, install the wheel, and run the tests that the sdist carries on it."""
+    folder = Path(session.virtualenv.location, "dist")
+    session.install("build")
+    session.run("python", "-m", "build", "--outdir", folder, silent=True)
+    (built,) = folder.glob("*.whl")
+    (sdist,) = folder.glob("*.tar.gz")
+    with zipfile.ZipFile(built) as archive:
+        typed = {name.partition("/")[0] for name in archive.namelist() if name.endswith("/py.typed")}
+    if typed != PACKAGES:
+        session.error(f"{built.name} should have the packages {PACKAGES}, with py.typed, and has {typed}")
+
+    session.install(f"{built}[mysql]", *TOOLS)
+    shutil.unpack_archive(sdist, folder, filter="data")
+    session.chdir(folder / sdist.name.removesuffix(".tar.gz"))
+    # pyproject.toml puts the sources into the path; here the installed wheel is what the tests must import.
+    session.run("pytest", "-o", "pythonpath=", *session.posargs)
+
+
+def lowest(requirements: list[str]) -> list[str]:
+    """Pin each requirement to its lower bound: ``name>=1.2,<2`` is ``name==1.2``."""
+    parsed = [Requirement(requirement) for requirement in requirements]
+    return [f"{one.name}=={bound.version}" for one in parsed for bound in one.specifier if bound.operator == ">="]

@@ -1,0 +1,164 @@
+"""The project's own commands: what they say and do on machines where something is missing."""
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from replswitch.testing.launch import SBIN
+
+ROOT = Path(__file__).parents[2]
+TOOLS = ROOT / "tools"
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Path:
+    """A folder of commands that stands in for everything in the PATH."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in ("dirname", "env", "grep", "mktemp", "rm", "sh", "true"):
+        found = shutil.which(name)
+        assert found
+        (folder / name).symlink_to(found)
+    return folder
+
+
+@pytest.fixture
+def run(machine: Path, tmp_path: Path) -> Run:
+    """Run a script from tools/ on that machine."""
+
+    def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = {"PATH": str(machine), "SBIN": "", "TMPDIR": str(tmp_path)}
+        return subprocess.run(
+            [TOOLS / name, *arguments], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+
+    return run
+
+
+def command(folder: Path, name: str, body: str) -> None:
+    """Put a command into a folder."""
+    file = folder / name
+    file.write_text(f"#!/bin/sh\n{body}\n")
+    file.chmod(file.stat().st_mode | stat.S_IXUSR)
+
+
+SERVER = ("mariadbd", "mariadb-install-db", "my_print_defaults")
+
+
+def test_mariadb_that_is_there_is_left_alone(machine: Path, run: Run) -> None:
+    for name in SERVER:
+        command(machine, name, "")
+    done = run("ensure-mariadb")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_mariadb_is_looked_for_where_the_tests_look_for_it() -> None:
+    assert f"${{SBIN-{':'.join(SBIN)}}}\n" in (TOOLS / "ensure-mariadb").read_text()
+
+
+@pytest.mark.parametrize("apt", [True, False], ids=["Debian", "elsewhere"])
+def test_without_rights_one_line_says_what_to_install(machine: Path, run: Run, apt: bool) -> None:
+    command(machine, "id", "echo 1000")
+    command(machine, "sudo", "exit 1")
+    if apt:
+        command(machine, "apt-get", ": > called")
+    done = run("ensure-mariadb")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert "apt-get install mariadb-server-core mariadb-client-core" in done.stderr
+    assert not (machine.parent / "called").exists()
+
+
+@pytest.mark.parametrize("user", ["0", "1000"], ids=["root", "sudo"])
+def test_with_rights_the_programs_are_installed_and_nothing_is_removed(machine: Path, run: Run, user: str) -> None:
+    command(machine, "id", f"echo {user}")
+    command(machine, "sudo", ': > sudo-called; shift; exec "$@"')
+    made = "".join(f"; ln -s $(command -v sh) {machine}/{name}" for name in SERVER)
+    (machine / "ln").symlink_to(shutil.which("ln") or "")
+    command(machine, "apt-get", f'echo "$DEBIAN_FRONTEND $@" >> called{made}')
+    done = run("ensure-mariadb")
+    assert done.returncode == 0, done.stderr
+    called = (machine.parent / "called").read_text().splitlines()
+    assert [line.split()[:2] for line in called] == [["noninteractive", "install"]]
+    assert "--no-remove" in called[0]
+    assert called[0].endswith(" mariadb-server-core mariadb-client-core")
+    assert (machine.parent / "sudo-called").exists() == (user != "0")
+
+
+def test_old_lists_of_packages_are_renewed_once(machine: Path, run: Run) -> None:
+    command(machine, "id", "echo 0")
+    command(machine, "apt-get", 'echo $1 >> called; echo "E: no such package"; exit 100')
+    done = run("ensure-mariadb")
+    assert (machine.parent / "called").read_text().split() == ["install", "update", "install"]
+    assert done.returncode == 1
+    assert done.stderr.startswith("E: no such package\ntools/ensure-mariadb: ")
+
+
+@pytest.mark.parametrize("version", ["2.7", "3.9", "3.10"])
+def test_a_python_that_is_too_old_is_refused_in_one_line(machine: Path, run: Run, version: str) -> None:
+    command(machine, "python3", f"echo {version}")
+    done = run("ensure-venv", "python3", "venv")
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"tools/ensure-venv: python3 is Python {version}, and replswitch needs 3.11 or newer:"
+        " name another one with PYTHON=...\n"
+    )
+
+
+@pytest.mark.parametrize("broken", [True, False], ids=["fails", "missing"])
+def test_a_python_that_does_not_run_is_refused_in_one_line(machine: Path, run: Run, broken: bool) -> None:
+    if broken:
+        command(machine, "python3", "echo pyenv: command not found >&2; exit 127")
+    done = run("ensure-venv", "python3", "venv")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "python3 does not run" in done.stderr
+
+
+@pytest.mark.parametrize("end", ["exit 1", "kill -TERM $PPID"], ids=["failed", "stopped"])
+def test_half_an_environment_is_removed(machine: Path, run: Run, tmp_path: Path, end: str) -> None:
+    (machine / "mkdir").symlink_to(shutil.which("mkdir") or "")
+    command(machine, "python3", f'[ "$1" = -c ] && echo 3.11 && exit\nmkdir -p venv\n{end}')
+    done = run("ensure-venv", "python3", "venv")
+    assert done.returncode == 1
+    assert not (tmp_path / "venv").exists()
+    if end == "exit 1":
+        assert done.stderr.count("\n") == 1
+        assert "apt-get install python3.11-venv" in done.stderr
+
+
+def test_an_environment_that_is_there_is_kept(machine: Path, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "venv" / "bin").mkdir(parents=True)
+    command(tmp_path / "venv" / "bin", "python", "echo 3.12")
+    command(machine, "python3", "echo 3.11")
+    assert run("ensure-venv", "python3", "venv").returncode == 0
+    done = run("ensure-venv", "python3", "venv", "exact")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "tools/ensure-venv: venv is Python 3.12 and python3 is 3.11: remove venv, or set VENV=another-folder\n"
+    )
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not on this machine")
+def test_make_help_lists_every_target() -> None:
+    done = subprocess.run(["make", "--silent"], cwd=ROOT, env=os.environ, capture_output=True, text=True, check=True)
+    listed = {line.split()[1] for line in done.stdout.splitlines() if line.startswith("  make ")}
+    phony = next(line for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith(".PHONY:"))
+    inner = {"venv", "mariadb", "FORCE"}
+    assert listed == set(phony.split()[1:]) - inner
+
+
+def test_a_python_of_the_tests_is_one_that_the_tools_accept(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "venv" / "bin").mkdir(parents=True)
+    command(tmp_path / "venv" / "bin", "python", f'exec {sys.executable} "$@"')
+    done = run("ensure-venv", sys.executable, "venv", "exact")
+    assert done.returncode == 0, done.stderr

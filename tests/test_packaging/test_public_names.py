@@ -1,0 +1,61 @@
+"""What users may rely on is written down here once more, so that it changes only on purpose."""
+
+import inspect
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+import replswitch
+
+PUBLIC = [
+    "MASTER",
+    "SLAVE",
+    "ConfigurationError",
+    "Connection",
+    "NoServerError",
+    "ReplSwitchError",
+    "RevertError",
+    "SlaveWriteError",
+    "State",
+    "Switch",
+    "connect",
+]
+
+
+def test_the_front_door_shows_these_names_in_this_order() -> None:
+    assert replswitch.__all__ == PUBLIC
+
+
+def test_the_front_door_shows_nothing_else() -> None:
+    shown = {
+        name for name, value in vars(replswitch).items() if not name.startswith("_") and not inspect.ismodule(value)
+    }
+    assert shown == set(PUBLIC)
+
+
+def test_errors_are_named_errors_and_share_one_root() -> None:
+    errors = [value for value in vars(replswitch).values() if isinstance(value, type) and issubclass(value, Exception)]
+    assert {error.__name__ for error in errors} == {name for name in PUBLIC if name.endswith("Error")}
+    assert all(issubclass(error, replswitch.ReplSwitchError) for error in errors)
+
+
+@pytest.fixture(scope="module")
+def imported() -> set[str]:
+    """The top-level names of the modules that ``import replswitch`` brings into a fresh interpreter."""
+    program = (
+        "import json, sys; before = set(sys.modules); import replswitch;"
+        "print(json.dumps(sorted({name.partition('.')[0] for name in set(sys.modules) - before})))"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    return set(json.loads(done.stdout))
+
+
+def test_importing_replswitch_imports_no_framework_and_no_driver(imported: set[str]) -> None:
+    assert "replswitch" in imported
+    foreign = {name for name in imported - sys.stdlib_module_names if not name.startswith("_sysconfigdata")}
+    assert foreign <= {"replswitch", "itsdangerous"}
+    assert "sqlite3" not in imported
