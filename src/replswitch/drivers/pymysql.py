@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import inspect
 import os
-import re
 import select
 import struct
 from typing import TYPE_CHECKING, Any, Final
 
 import pymysql
 from pymysql.connections import Connection, MySQLResult
-from pymysql.constants import CLIENT, CR, ER, SERVER_STATUS
+from pymysql.constants import CLIENT, SERVER_STATUS
 
+from replswitch.drivers import mysql
 from replswitch.errors import ConfigurationError
 from replswitch.options import refuse_unknown
 
@@ -28,24 +28,6 @@ _SETTINGS: Final = set(inspect.signature(Connection.__init__).parameters) - {"se
 # SERVER_SESSION_STATE_CHANGED: the answer tells of a change that the session tracks.
 # https://dev.mysql.com/doc/dev/mysql-server/latest/mysql__com_8h.html
 _SESSION_CHANGED: Final = 0x4000
-
-# 1792 ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION, 1836 ER_READ_ONLY_MODE, 1290 ER_OPTION_PREVENTS_STATEMENT:
-# https://mariadb.com/kb/en/mariadb-error-code-reference/. 1290 is also said of other options.
-_REFUSED: Final = {1792, 1836}
-_OPTION_PREVENTS: Final = 1290
-_READ_ONLY_OPTION: Final = re.compile(r"--(super[-_])?read[-_]only")
-
-# No server, too many connections, shutting down, killed (MariaDB 1927, MySQL 4031), gone or lost.
-_UNREACHABLE: Final = {
-    CR.CR_CONNECTION_ERROR,
-    CR.CR_CONN_HOST_ERROR,
-    CR.CR_SERVER_GONE_ERROR,
-    CR.CR_SERVER_LOST,
-    ER.CON_COUNT_ERROR,
-    ER.SERVER_SHUTDOWN,
-    1927,
-    4031,
-}
 
 
 class _Result(MySQLResult):
@@ -229,21 +211,15 @@ class PyMySQLDriver:
 
     def refused_write(self, error: Exception) -> bool:
         """Errors 1792 and 1836, and 1290 where it names a read-only option."""
-        code, message = _code_and_message(error)
-        return code in _REFUSED or (code == _OPTION_PREVENTS and bool(_READ_ONLY_OPTION.search(message)))
+        return mysql.refused_write(error)
 
     def unreachable(self, error: Exception) -> bool:
         """The codes of a server that is not there, and of a connection that is gone."""
-        return isinstance(error, pymysql.OperationalError) and _code_and_message(error)[0] in _UNREACHABLE
+        return isinstance(error, pymysql.OperationalError) and mysql.unreachable(error)
 
     def rolled_back(self, raw: _Connection, error: Exception) -> bool:
         """A deadlock (1213) takes the whole transaction, and so does a lost connection."""
-        return _code_and_message(error)[0] == ER.LOCK_DEADLOCK or raw._sock is None
-
-
-def _code_and_message(error: Exception) -> tuple[int, str]:
-    code, message = (*error.args, 0, "")[:2]
-    return (code if isinstance(code, int) else 0), str(message)
+        return mysql.deadlocked(error) or raw._sock is None
 
 
 DRIVER: Final = PyMySQLDriver()

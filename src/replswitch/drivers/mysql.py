@@ -1,0 +1,42 @@
+"""What the errors of MariaDB and MySQL mean, for any driver that puts the code and the message into ``args``.
+
+The codes: https://mariadb.com/kb/en/mariadb-error-code-reference/ and
+https://dev.mysql.com/doc/mysql-errors/en/server-error-reference.html; those from 2000 on are the clients' own.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+# ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION, ER_READ_ONLY_MODE; and ER_OPTION_PREVENTS_STATEMENT, which is said of
+# other options too.
+_REFUSED: Final = {1792, 1836}
+_OPTION_PREVENTS: Final = 1290
+_READ_ONLY_OPTION: Final = re.compile(r"--(super[-_])?read[-_]only")
+
+# Too many connections, shutting down, killed (MariaDB), gone for idleness (MySQL); no socket, no host, gone, lost.
+_UNREACHABLE: Final = {1040, 1053, 1927, 4031, 2002, 2003, 2006, 2013}
+
+_DEADLOCK: Final = 1213
+
+
+def refused_write(error: Exception) -> bool:
+    """Say whether the server refused a write because the session or the server is read-only (S8)."""
+    code, message = _code_and_message(error)
+    return code in _REFUSED or (code == _OPTION_PREVENTS and bool(_READ_ONLY_OPTION.search(message)))
+
+
+def unreachable(error: Exception) -> bool:
+    """Say whether the server is not there, takes nobody in, or the connection to it is gone."""
+    return _code_and_message(error)[0] in _UNREACHABLE
+
+
+def deadlocked(error: Exception) -> bool:
+    """Say whether the server rolled the transaction back to end a deadlock."""
+    return _code_and_message(error)[0] == _DEADLOCK
+
+
+def _code_and_message(error: Exception) -> tuple[int, str]:
+    code, message = (*error.args, 0, "")[:2]
+    return (code if isinstance(code, int) else 0), str(message)
