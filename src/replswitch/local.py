@@ -54,7 +54,6 @@ class Local:
     """
 
     def __init__(self, *, autocommit: bool) -> None:
-        self._thread = threading.get_ident()
         self.scope: Scope | None = None
         self.links: dict[State, Link] = {}
         self.transaction: Transaction | None = None
@@ -63,6 +62,11 @@ class Local:
         self.link: Link | None = None
         self.reason = "default"
         self.read_from_slave = False
+
+    @property
+    def is_in_block(self) -> bool:
+        """Whether a transaction is open whose beginning the application has set."""
+        return self.transaction is not None and self.transaction.explicit
 
     def enter(self, scope: Scope | None) -> None:
         """Work for another scope from now on: every scope chooses its own slave."""
@@ -81,18 +85,13 @@ class Local:
         if self.scope is not scope:
             return
         transaction = self.transaction
-        if transaction is not None and scope.is_request and self._thread == threading.get_ident():
-            self._abandon(transaction)
+        if transaction is not None and scope.is_request and transaction.lost is None:
+            logger.warning("A request ended in an open transaction, which was rolled back. Commit it or roll it back.")
+            transaction.abandon(
+                ReplSwitchError("The request in which this transaction was begun has ended, and it was rolled back.")
+            )
         kept = {} if transaction is None else {s: link for s, link in self.links.items() if link in transaction}
         self.links, self.link = kept, None
-
-    def _abandon(self, transaction: Transaction) -> None:
-        if transaction.lost is None:
-            logger.warning("A request ended in an open transaction, which was rolled back. Commit it or roll it back.")
-            transaction.rollback()
-            transaction.lost = ReplSwitchError(
-                "The request in which this transaction was begun has ended, and the transaction was rolled back."
-            )
 
 
 class Holdings:
@@ -101,6 +100,7 @@ class Holdings:
     Attributes:
         scope: the scope that was running when `current` was chosen.
         current: what is held for it.
+        is_borrowed: `current` was chosen for the transaction that is open there.
         queries: what ran while `debug` was on.
     """
 
@@ -109,6 +109,7 @@ class Holdings:
         self._outside = Local(autocommit=autocommit)
         self.scope: Scope | None = None
         self.current = self._outside
+        self.is_borrowed = False
         self.queries: deque[Query] = deque(maxlen=QUERIES_KEPT)
 
     def turn_to(self, frame: Frame | None) -> None:
@@ -121,11 +122,13 @@ class Holdings:
         outer = frame
         while outer is not None:
             local = outer.scope.held_by(self)
-            if local is not None and local.transaction is not None:
-                self.current = local
-                return
+            if local is not None and local.is_in_block:
+                break
             outer = outer.parent
-        self.current = self._outside if self._outside.transaction is not None else self._own(self.scope)
+        else:
+            local = self._outside
+        self.is_borrowed = local.is_in_block
+        self.current = local if self.is_borrowed else self._own(self.scope)
 
     def _own(self, scope: Scope | None) -> Local:
         if scope is None or not scope.is_request:
@@ -154,7 +157,9 @@ class Locals:
         """Return what the running thread or task holds for the running scope."""
         holdings = self.holdings()
         frame = stack()
-        if holdings.scope is not (None if frame is None else frame.scope):
+        if holdings.scope is not (None if frame is None else frame.scope) or (
+            holdings.is_borrowed and not holdings.current.is_in_block
+        ):
             holdings.turn_to(frame)
         return holdings.current
 

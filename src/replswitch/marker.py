@@ -26,8 +26,9 @@ NAMES: Final = 4
 #: No cookie of ours is longer, in characters: what RFC 6265, section 6.1, asks browsers to keep at least.
 MAX_LENGTH: Final = 4096
 
-#: How many tokens of one request are read. Twice our names: the same cookie may come for two paths or domains.
-MAX_TOKENS: Final = 2 * NAMES
+#: How many tokens of one request are read: each name may come for several paths and domains, and others may set
+#: cookies under our names.
+MAX_TOKENS: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,8 @@ class MarkerSigner:
             one marker that asks for what any of them asks for; None when none of them holds.
         """
         merged: Marker | None = None
-        for token in itertools.islice(tokens, MAX_TOKENS):
+        readable = (token for token in tokens if len(token) <= MAX_LENGTH)
+        for token in itertools.islice(readable, MAX_TOKENS):
             marker = self._read_one(token)
             if marker is None or not -FUTURE <= now - marker.written_at <= max_age:
                 continue
@@ -89,8 +91,6 @@ class MarkerSigner:
         return merged
 
     def _read_one(self, token: str) -> Marker | None:
-        if len(token) > MAX_LENGTH:
-            return None
         try:
             payload = self._serializer.loads(token)
             # The last character of a signature has bits to spare; only as it was written is it ours.
@@ -127,8 +127,8 @@ def _secrets(secret: Secret) -> list[bytes]:
     secrets = list(given) if isinstance(given, Iterable) else []
     if not secrets or not all(isinstance(each, str | bytes) and each for each in secrets):
         raise ConfigurationError(
-            "There is no secret to sign markers with. Give `secret` a long random string, the same in every process "
-            "of the application, or a list of them with the newest first; `python -c 'import secrets; "
+            "There is no secret to sign markers with, or it is no string. Give `secret` a long random string, the same "
+            "in every process of the application, or a list of them with the newest first; `python -c 'import secrets; "
             "print(secrets.token_urlsafe(32))'` makes one."
         )
     return [each.encode() if isinstance(each, str) else each for each in secrets]

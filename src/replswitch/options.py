@@ -120,7 +120,7 @@ class RequestOptions:
             '"Strict", "Lax", "None", or None to leave it out',
         )
         _require(
-            self.cookie_secure in (True, False, None),
+            self.cookie_secure is None or isinstance(self.cookie_secure, bool),
             "cookie_secure",
             self.cookie_secure,
             "True, False, or None for Secure on https",

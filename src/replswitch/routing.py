@@ -128,7 +128,7 @@ class Router:
         transaction = local.transaction
         if transaction is None:
             if not local.autocommit:
-                transaction = local.transaction = Transaction(self._driver)
+                transaction = local.transaction = Transaction(self._driver, explicit=False)
         elif transaction.lost is not None:
             raise transaction.lost
         side, why = self._database.side(in_master_transaction=transaction is not None and transaction.on_master)

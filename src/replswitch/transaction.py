@@ -16,6 +16,7 @@ class Transaction:
 
     Args:
         driver: begins and ends it on each link.
+        explicit: the application said where it begins; without autocommit any statement does.
 
     Attributes:
         links: the links in it, in the order in which they joined.
@@ -23,8 +24,9 @@ class Transaction:
         lost: the error with which a server gave the transaction up; nothing but a rollback is left then.
     """
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: Driver, *, explicit: bool = True) -> None:
         self._driver = driver
+        self.explicit = explicit
         self.links: list[Link] = []
         self.read = False
         self.lost: Exception | None = None
@@ -72,6 +74,11 @@ class Transaction:
     def rollback(self) -> None:
         """Roll back on every link. A link that fails is closed, which rolls back too."""
         self._end_quietly(self.links)
+
+    def abandon(self, error: Exception) -> None:
+        """Let the links go and answer whoever goes on in it with ``error``. The pool rolls back what comes back."""
+        self.lost = error
+        self.links.clear()
 
     def _end_quietly(self, links: list[Link]) -> None:
         for link in links:

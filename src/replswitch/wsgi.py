@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from http.cookies import Morsel
 from typing import TYPE_CHECKING, Unpack
 
 from webob import Request
-from webob.cookies import make_cookie, parse_cookie  # type: ignore[attr-defined]  # types-WebOb leaves it out
 
 from replswitch.errors import ConfigurationError, ReplSwitchError
 from replswitch.options import RequestOptionNames, Secret, request_options
-from replswitch.request import DEBUG_HEADER, RequestPolicy
+from replswitch.request import DEBUG_HEADER, MarkerCookie, RequestPolicy
 from replswitch.state import Resumable
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
+    from replswitch.options import RequestOptions
     from replswitch.scope import Scope
     from replswitch.state import Frame
 
@@ -69,17 +70,7 @@ class ReplicationMiddleware:
         code = int(status[:3]) if status[:3].isdigit() else 0
         cookie = self.policy.cookie(scope, method, code, https=https)
         if cookie is not None:
-            set_cookie = make_cookie(
-                cookie.name,
-                cookie.value,
-                max_age=cookie.max_age,
-                path=options.cookie_path,
-                domain=options.cookie_domain,
-                secure=cookie.secure,
-                httponly=True,
-                samesite=options.cookie_samesite,
-            )
-            headers.append(("Set-Cookie", set_cookie))
+            headers.append(("Set-Cookie", _set_cookie(cookie, options)))
         if options.debug_header:
             headers.append((DEBUG_HEADER, self.policy.debug_header(scope)))
         return headers
@@ -99,9 +90,21 @@ class ReplicationMiddleware:
         if self.policy.options.cookie_name not in cookies:
             return []  # nothing to parse: most requests
         names = self.policy.cookie_names
-        # A server that does not keep to PEP 3333 may hand on characters outside latin-1.
-        pairs = parse_cookie(cookies.encode("latin-1", "replace").decode("latin-1"))
-        return [value.decode("latin-1") for name, value in pairs if name.decode("latin-1") in names]
+        # A library would undo the quoting of all other cookies; a token has none, and this takes linear time.
+        pairs = (pair.partition("=") for pair in cookies.split(";"))
+        return [value.strip(' \t"') for name, _, value in pairs if name.strip() in names]
+
+
+def _set_cookie(cookie: MarkerCookie, options: RequestOptions) -> str:
+    morsel: Morsel[str] = Morsel()
+    morsel.set(cookie.name, cookie.value, cookie.value)
+    morsel["max-age"] = cookie.max_age
+    morsel["path"] = options.cookie_path
+    morsel["domain"] = options.cookie_domain or ""
+    morsel["secure"] = cookie.secure
+    morsel["httponly"] = True
+    morsel["samesite"] = options.cookie_samesite or ""
+    return morsel.OutputString()
 
 
 class _Response:
@@ -113,8 +116,8 @@ class _Response:
     """
 
     __slots__ = (
-        "_body", "_environ", "_exc_info", "_headers", "_https", "_method", "_middleware", "_pieces", "_running",
-        "_scope", "_start_response", "_status", "_write",
+        "_body", "_closed", "_environ", "_exc_info", "_headers", "_https", "_method", "_middleware", "_pieces",
+        "_running", "_scope", "_sent", "_start_response", "_status", "_write",
     )  # fmt: skip
 
     def __init__(
@@ -136,7 +139,9 @@ class _Response:
         self._headers: list[tuple[str, str]] = []
         self._exc_info: ExcInfo | None = None
         self._write: Callable[[bytes], object] | None = None
-        self._body: Iterable[bytes] | None = None
+        self._sent = False
+        self._body: Iterable[bytes] = ()
+        self._closed = False
         self._pieces: Iterator[bytes] | None = None
 
     def run(self) -> Iterable[bytes]:
@@ -151,12 +156,12 @@ class _Response:
                 return self
             # Nothing of the application runs any more: the server may have the body as it is, so that it can see
             # its length, or hand the file to the kernel.
-            if self._status is not None and self._write is None:
+            if not self._sent:
                 self._send_headers()
         except BaseException:
             self.close()
             raise
-        self._body = None
+        self._closed = True
         self._running.end()
         return body
 
@@ -166,7 +171,7 @@ class _Response:
         self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None
     ) -> Callable[[bytes], object]:
         """Keep the status and the headers; the server hears of them with the first piece of the body."""
-        if self._write is not None:
+        if self._sent:
             # Too late for new headers: with exc_info the server raises it, without it is an error of the application.
             return self._start_response(status, headers, *((exc_info,) if exc_info else ()))
         if self._status is not None and exc_info is None:
@@ -177,7 +182,7 @@ class _Response:
         return self._write_piece
 
     def _write_piece(self, data: bytes) -> None:
-        if self._write is None:
+        if not self._sent:
             self._send_headers()
         if self._write is not None:
             self._write(data)
@@ -187,7 +192,7 @@ class _Response:
             return  # the server knows best what to say to an application that never called start_response()
         extra = self._middleware.extra_headers(self._method, self._status, self._scope, https=self._https)
         exc_info, self._exc_info = self._exc_info, None
-        self._scope.answered = True
+        self._scope.answered = self._sent = True
         self._write = self._start_response(self._status, [*self._headers, *extra], *((exc_info,) if exc_info else ()))
 
     # What the server calls
@@ -200,24 +205,26 @@ class _Response:
         try:
             with self._running:
                 if self._pieces is None:
-                    self._pieces = iter(self._body or ())
+                    self._pieces = iter(self._body)
                 while not piece:
                     piece = next(self._pieces)
-                    if self._write is not None:
+                    if self._sent:
                         break
         except StopIteration:
-            if self._write is None:
+            if not self._sent:
                 self._send_headers()
             raise
-        if self._write is None:
+        if not self._sent:
             self._send_headers()
         return piece
 
     def close(self) -> None:
         """End the request, when the server has done, or the client has gone away."""
-        body, self._body = self._body, None
+        if self._closed:
+            return
+        self._closed = True
         try:
-            close = getattr(body, "close", None)
+            close = getattr(self._body, "close", None)
             if close is not None:
                 with self._running:
                     close()
@@ -226,5 +233,4 @@ class _Response:
 
     def __del__(self) -> None:
         # A server that forgot to close: a generator that Python closes by itself would wake up in the server's state.
-        if self._body is not None:
-            self.close()
+        self.close()

@@ -6,7 +6,7 @@ import inspect
 import os
 import select
 import struct
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import pymysql
 from pymysql.connections import Connection, MySQLResult
@@ -57,6 +57,8 @@ class _Connection(Connection):
     #: Whether the server tells of such commits at all.
     tells = False
 
+    _default_tls: ClassVar[Any] = None
+
     if TYPE_CHECKING:  # what types-PyMySQL leaves out
         _sock: Any
         server_capabilities: int
@@ -67,6 +69,14 @@ class _Connection(Connection):
         self._process = os.getpid()
         self._poll = select.poll()
         super().__init__(**settings)
+
+    def _create_ssl_ctx(self, sslp: Any) -> Any:
+        # PyMySQL tries TLS with every server, and to read the system's certificates for it takes 30 ms each time.
+        if sslp:
+            return super()._create_ssl_ctx(sslp)  # type: ignore[misc]  # types-PyMySQL leaves it out
+        if _Connection._default_tls is None:
+            _Connection._default_tls = super()._create_ssl_ctx(sslp)  # type: ignore[misc]
+        return _Connection._default_tls
 
     def connect(self, sock: Any = None) -> None:
         super().connect(sock)

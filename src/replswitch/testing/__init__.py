@@ -1,0 +1,18 @@
+"""A throw-away replicated pair for tests, with a lag that the test sets; see ``docs/testing.md``."""
+
+from __future__ import annotations
+
+from replswitch.testing.errors import NotCaughtUpError, PairError, ServerNotFoundError, ServerStartError
+from replswitch.testing.mariadb import MariaDBPair
+from replswitch.testing.pair import ReplicatedPair
+from replswitch.testing.sqlite import SQLitePair
+
+__all__ = [
+    "MariaDBPair",
+    "NotCaughtUpError",
+    "PairError",
+    "ReplicatedPair",
+    "SQLitePair",
+    "ServerNotFoundError",
+    "ServerStartError",
+]

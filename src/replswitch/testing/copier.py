@@ -1,0 +1,213 @@
+"""The copier: reproduces the commits of one SQLite file in others, after a lag.
+
+SQLite does not replicate. What a slave does is imitated with three of its own means:
+
+* ``PRAGMA data_version`` says that another connection, in whatever process, has committed to the master. It
+  is asked every few milliseconds.
+* The backup API then takes a snapshot of the master into memory, and later writes it into the slave in one
+  transaction. So a reader of the slave sees the master as it was at some moment, never half of one.
+* Both files are in WAL mode, in which readers and one writer do not wait for each other.
+
+Commits that follow each other faster than the copier looks arrive on the slave together.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+from replswitch.testing.errors import NotCaughtUpError, PairError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+LOOK_EVERY = 0.005
+"""Seconds between two looks at the master."""
+
+WAITING = 200
+"""About how many snapshots may wait for a long lag to pass: the longer the lag, the rarer they are taken."""
+
+
+class Snapshot(NamedTuple):
+    """The master as it was at one moment."""
+
+    number: int
+    taken: float
+    content: sqlite3.Connection
+
+
+class Copier:
+    """Copies a master to its slaves from :meth:`start` to :meth:`close`, in a thread of its own.
+
+    Args:
+        master: the file to copy from; it exists and is in WAL mode, as the slaves' files do and are.
+        slaves: the files to copy to, by name. They equal the master when the copier starts.
+    """
+
+    def __init__(self, master: Path, slaves: dict[str, Path]) -> None:
+        self._changed = threading.Condition()
+        self._lag = 0.0
+        self._idle: set[str] = set()
+        self._ended = False
+        self._error: BaseException | None = None
+        self._master = _open(master)
+        self._slaves = {name: _open(path) for name, path in slaves.items()}
+        self._applied = dict.fromkeys(slaves, 0)
+        self._version = self._read_version()
+        self._snapshots: list[Snapshot] = []
+        self._number = 0
+        self._looked = 0.0
+        self._thread = threading.Thread(target=self._run, name="replswitch-copier", daemon=True)
+
+    def start(self) -> None:
+        """Begin to copy."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop copying.
+
+        Raises:
+            PairError: the copier had failed before; its error is the cause.
+        """
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+        self._thread.join()
+        for connection in (self._master, *self._slaves.values(), *(one.content for one in self._snapshots)):
+            connection.close()
+        self._check()
+
+    def set_lag(self, seconds: float) -> None:
+        """Set how long a commit waits; holds for those that wait already, too."""
+        with self._changed:
+            self._check()
+            self._lag = seconds
+            self._changed.notify_all()
+
+    def set_idle(self, name: str, idle: bool) -> None:
+        """Leave a server alone, or take care of it again: nothing is taken from or given to an idle one."""
+        with self._changed:
+            self._check()
+            (self._idle.add if idle else self._idle.discard)(name)
+            self._changed.notify_all()
+
+    def position(self) -> int:
+        """Look at the master now, and return the number of the snapshot that has all its commits.
+
+        Raises:
+            PairError: the copier has failed; its error is the cause.
+        """
+        with self._changed:
+            self._check()
+            while not self._look():
+                self._changed.wait(LOOK_EVERY)
+            return self._number
+
+    def wait(self, name: str, position: int, deadline: float) -> None:
+        """Wait until a slave has a snapshot.
+
+        Raises:
+            NotCaughtUpError: not until the deadline (of ``time.monotonic()``).
+            PairError: the copier has failed; its error is the cause.
+        """
+        with self._changed:
+            while self._applied[name] < position and name not in self._idle:
+                self._check()
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise NotCaughtUpError(
+                        f"{name} has not caught up: the master is at copy {position}, {name} at"
+                        f" {self._applied[name]} (lag: {self._lag} s). If the lag does not explain it, some"
+                        f" connection holds a write transaction open on {name}.",
+                        server=name,
+                    )
+                self._changed.wait(left)
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise PairError(f"the copier has failed, the slaves get nothing more: {self._error}") from self._error
+
+    def _run(self) -> None:
+        try:
+            with self._changed:
+                while not self._ended:
+                    if time.monotonic() >= self._looked + self._lag / WAITING:
+                        self._look()
+                    self._apply()
+                    self._changed.wait(LOOK_EVERY)
+        except BaseException as error:
+            logger.exception("the copier has failed")
+            with self._changed:
+                self._error = error
+                self._changed.notify_all()
+
+    def _look(self) -> bool:
+        """Take a snapshot if the master has changed; False if it was busy and must be looked at again."""
+        self._looked = time.monotonic()
+        if "master" in self._idle:
+            return True
+        version = self._read_version()
+        if version == self._version:
+            return True
+        content = sqlite3.connect(":memory:", check_same_thread=False)
+        if not _copy(self._master, content):
+            content.close()
+            return False
+        self._number += 1
+        self._version = version
+        self._snapshots.append(Snapshot(self._number, time.monotonic(), content))
+        return True
+
+    def _apply(self) -> None:
+        """Give each slave the newest snapshot that is due, and drop those that nobody needs."""
+        now = time.monotonic()
+        due = [one for one in self._snapshots if one.taken + self._lag <= now]
+        if not due:
+            return
+        newest = due[-1]
+        for name, slave in self._slaves.items():
+            behind = self._applied[name] < newest.number
+            if behind and name not in self._idle and _copy(newest.content, slave):
+                # A backup does not trigger the automatic checkpoint, so the WAL would grow for ever.
+                slave.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                self._applied[name] = newest.number
+                self._changed.notify_all()
+        needed = newest.number if min(self._applied.values()) < newest.number else newest.number + 1
+        for one in self._snapshots:
+            if one.number < needed:
+                one.content.close()
+        self._snapshots = [one for one in self._snapshots if one.number >= needed]
+
+    def _read_version(self) -> int:
+        return int(self._master.execute("PRAGMA data_version").fetchone()[0])
+
+
+class _Busy(Exception):  # noqa: N818 - not an error: try again later
+    """The other side is locked at the moment."""
+
+
+def _copy(source: sqlite3.Connection, target: sqlite3.Connection) -> bool:
+    """Copy a whole database in one transaction; False if it is locked at the moment."""
+
+    def progress(status: int, _remaining: int, _total: int) -> None:
+        # Without this, backup() goes on trying for as long as the lock is held.
+        if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise _Busy
+
+    with suppress(_Busy):
+        source.backup(target, progress=progress)
+        return True
+    return False
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    """Return a connection for the copier, which is used under its lock, by any thread."""
+    connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=0)
+    connection.execute("PRAGMA synchronous = OFF")
+    return connection

@@ -1,0 +1,156 @@
+"""The keeper: a small process that owns a folder and the servers in it, and outlives whoever asked for them.
+
+A test run can end in ways in which none of its own clean-up code runs (``kill -9``, a crash, a CI job that
+is cancelled). So the servers are not children of the test run but of this process, which is started as a
+script by :class:`replswitch.testing.kept.Kept` and shares a pipe with it. When the pipe closes, or the
+process that started the keeper is gone, the keeper kills its servers, removes its folder and ends.
+
+It is their parent, so a process id that it signals cannot have passed on to a stranger: an id stays taken
+until the parent has asked for the exit code. It runs on the standard library alone and imports nothing of
+replswitch, so that it is up in a moment.
+
+One request is one line of JSON on standard input, its answer one line on standard output::
+
+    {"do": "start", "name": "master", "argv": ["mariadbd", …], "log": "/…/master.log"}   -> {"pid": 4711}
+    {"do": "kill", "name": "master"}                                                     -> {"code": -9}
+    {"do": "poll", "name": "master"}                                                     -> {"code": null}
+
+The first line it writes, unasked, is ``{"folder": "/tmp/replswitch-…"}``. A request that fails is answered
+with ``{"error": "…"}``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LOOK_EVERY = 0.5
+"""Seconds between two looks at whether the process that started the keeper still lives."""
+
+PR_SET_PDEATHSIG = 1
+"""From <linux/prctl.h>; see prctl(2)."""
+
+REMOVE_WITHIN = 10.0
+"""Seconds for which the removal of the folder is repeated: what was just killed may still be writing."""
+
+
+class Keeper:
+    """The folder, and the processes that were started in it.
+
+    Args:
+        base: the directory in which the folder is made.
+    """
+
+    def __init__(self, base: str) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="replswitch-", dir=base))
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Do what one request asks for and return its answer."""
+        if request["do"] == "start":
+            return {"pid": self.start(request["name"], request["argv"], request["log"])}
+        if request["do"] == "kill":
+            return {"code": self.kill(request["name"])}
+        return {"code": self.processes[request["name"]].poll()}
+
+    def start(self, name: str, argv: list[str], log: str) -> int:
+        """Start a process in a session of its own; what it writes is appended to the file ``log``."""
+        with Path(log).open("ab") as output:
+            process = subprocess.Popen(  # noqa: S603 - the command comes from the process that started us
+                argv,
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=die_with_keeper if sys.platform == "linux" else None,  # noqa: PLW1509 - no threads
+            )
+        self.processes[name] = process
+        return process.pid
+
+    def kill(self, name: str) -> int:
+        """Kill a process and what it started itself, wait until it is gone, and return its exit code."""
+        process = self.processes[name]
+        if process.poll() is None:
+            # Its session is new, so its process group has its id; the id is taken until wait() returns.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        return process.wait()
+
+    def close(self) -> None:
+        """Kill everything and remove the folder."""
+        for name in self.processes:
+            self.kill(name)
+        deadline = time.monotonic() + REMOVE_WITHIN
+        while self.folder.exists() and time.monotonic() < deadline:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            if self.folder.exists():
+                time.sleep(0.05)
+
+
+def die_with_keeper() -> None:
+    """In a new child: ask Linux to kill it when the keeper ends, were it by ``kill -9``."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def requests(parent: int) -> Iterator[dict[str, Any]]:
+    """Yield the requests that come in, until the pipe closes or ``parent`` is no longer our parent.
+
+    The parent's end of the pipe may have been inherited by a process that it forked and that still lives;
+    so the pipe alone does not tell whether the parent is gone.
+    """
+    unread = b""
+    while os.getppid() == parent:
+        if not select.select([0], [], [], LOOK_EVERY)[0]:
+            continue
+        received = os.read(0, 65536)
+        if not received:
+            return
+        *lines, unread = (unread + received).split(b"\n")
+        for line in lines:
+            yield json.loads(line)
+
+
+def write(answer: dict[str, Any]) -> None:
+    """Write one answer to the pipe; a parent that is gone is noticed where requests are read."""
+    with contextlib.suppress(BrokenPipeError):
+        os.write(1, json.dumps(answer).encode() + b"\n")
+
+
+def main(base: str) -> None:
+    """Serve requests until the other side goes away, then leave nothing behind."""
+    parent = os.getppid()
+    for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(ignored, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    keeper = Keeper(base)
+    try:
+        write({"folder": str(keeper.folder)})
+        for request in requests(parent):
+            try:
+                answer = keeper.answer(request)
+            except (OSError, KeyError) as error:
+                answer = {"error": f"{type(error).__name__}: {error}"}
+            write(answer)
+    finally:
+        # A second signal must not cut the clean-up short.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        keeper.close()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

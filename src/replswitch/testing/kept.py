@@ -1,0 +1,135 @@
+"""A folder and processes that vanish together with the process that asked for them.
+
+:class:`Kept` is this side of the pipe to :mod:`replswitch.testing.keeper`, which does the keeping.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import weakref
+from pathlib import Path
+from typing import Any
+
+from replswitch.testing import keeper
+from replswitch.testing.errors import PairError
+
+LONGEST_BASE = 50
+"""Characters of a temporary directory that leave room for a socket's path below it: 107 on Linux (unix(7)),
+103 on macOS."""
+
+_all_kept: weakref.WeakSet[Kept] = weakref.WeakSet()
+
+
+class Kept:
+    """A temporary folder, and processes that are started and killed by name.
+
+    Both are gone after :meth:`close`, and also when this process ends in whatever way. They do not receive
+    the signals of this process's terminal (Ctrl-C). A process that is forked from this one has no part in
+    them: there, :meth:`close` does nothing.
+
+    Attributes:
+        folder: the folder.
+    """
+
+    def __init__(self) -> None:
+        base = tempfile.gettempdir()
+        self._lock = threading.Lock()
+        self._owner = os.getpid()
+        # By its path and with -I -S: neither the user's site packages nor replswitch itself are imported.
+        self._process = subprocess.Popen(  # noqa: S603 - our own script
+            [
+                sys.executable,
+                "-I",
+                "-S",
+                keeper.__file__,
+                base if len(base) <= LONGEST_BASE else "/tmp",  # noqa: S108 - mkdtemp below it
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            start_new_session=True,
+        )
+        _all_kept.add(self)
+        self.folder = Path(self._read()["folder"])
+
+    def start(self, name: str, argv: list[str], log: Path) -> int:
+        """Start a process.
+
+        Args:
+            name: what it is called here; a name can be used again when its process has ended.
+            argv: the command and its arguments.
+            log: the file to which its standard output and error are appended.
+
+        Returns:
+            Its process id.
+
+        Raises:
+            PairError: the command could not be executed.
+        """
+        return int(self._ask(do="start", name=name, argv=argv, log=str(log))["pid"])
+
+    def kill(self, name: str) -> None:
+        """Kill the process (SIGKILL) and wait until it is gone."""
+        self._ask(do="kill", name=name)
+
+    def exit_code(self, name: str) -> int | None:
+        """Return the exit code of the process, or None while it runs."""
+        code: int | None = self._ask(do="poll", name=name)["code"]
+        return code
+
+    def close(self) -> None:
+        """Kill all processes, remove the folder, and wait until that is done."""
+        with self._lock:
+            self._hang_up()
+            self._process.wait()
+        if os.getpid() == self._owner:
+            shutil.rmtree(self.folder, ignore_errors=True)  # still there if the keeper itself was killed
+
+    def _ask(self, **request: Any) -> dict[str, Any]:
+        """Send one request and return its answer."""
+        with self._lock:
+            if self._process.stdin is None or self._process.stdin.closed:
+                raise PairError("the servers of this pair belong to another process, or the pair is closed")
+            with contextlib.suppress(BrokenPipeError):  # told by the missing answer
+                self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            return self._read()
+
+    def _read(self) -> dict[str, Any]:
+        """Read one answer."""
+        line = self._process.stdout.readline() if self._process.stdout else b""
+        if not line:
+            raise PairError(
+                "the process that keeps the servers is gone, and the servers with it:"
+                f" exit code {self._process.wait()}. Was it killed? Close the pair and start it again."
+            )
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise PairError(f"the process that keeps the servers says: {answer['error']}")
+        return answer
+
+    def _hang_up(self) -> None:
+        """Close the pipes; for the keeper that is the word to clean up and end."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+    def _forget(self) -> None:
+        """In a forked child: let go of what is the parent's, so that the pipe closes when the parent ends."""
+        self._hang_up()
+        self._lock = threading.Lock()  # another thread may have held it when the process was forked
+        self._process.returncode = 0  # not our child: nothing to wait for, nothing to warn of
+
+
+def _forget_all() -> None:
+    for kept in list(_all_kept):
+        kept._forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)

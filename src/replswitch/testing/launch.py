@@ -1,0 +1,98 @@
+"""Finding a server program, a port for it, and the moment at which it is ready."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import socket
+import time
+from typing import TYPE_CHECKING
+
+from replswitch.testing.errors import ServerNotFoundError, ServerStartError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from replswitch.testing.kept import Kept
+
+WITHIN = 60.0
+"""Seconds after which a program that is not ready is given up; on a busy machine it may need some."""
+
+PORTS = range(20000, 30000)
+"""Below the range from which Linux, macOS and Windows take the ports of outgoing connections, so that none of
+those occupies the port of a server that is down."""
+
+SBIN = ("/usr/sbin", "/usr/local/sbin", "/usr/libexec", "/usr/local/libexec", "/usr/local/mysql/bin")
+"""Where servers are installed, although these are not in the PATH of everybody."""
+
+LOG_LINES = 20
+"""How much of a log goes into an error."""
+
+
+def find_program(name: str, package: str) -> str:
+    """Return the path of a program.
+
+    Args:
+        name: its file name.
+        package: the Debian package that brings it, for the error.
+
+    Raises:
+        ServerNotFoundError: it is not on this machine.
+    """
+    path = shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", os.defpath), *SBIN]))
+    if path is None:
+        raise ServerNotFoundError(
+            f"{name} is not on this machine (looked in PATH and {', '.join(SBIN)})."
+            f" On Debian and Ubuntu: apt-get install {package}"
+        )
+    return path
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nobody listens on now; another process may still be faster."""
+    while True:
+        port = random.choice(PORTS)  # noqa: S311 - nothing secret
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+
+
+def run(kept: Kept, name: str, argv: list[str], log: Path, *, ready: Callable[[], bool] | None = None) -> None:
+    """Start a program and wait until it is ready.
+
+    Args:
+        kept: who keeps it.
+        name: what it is called there.
+        argv: the command.
+        log: what it writes; the file begins anew.
+        ready: tells whether it is up; None is a program that is ready when it has ended without an error.
+
+    Raises:
+        ServerStartError: it failed, or was not ready in time. It does not run any more.
+    """
+    log.unlink(missing_ok=True)
+    kept.start(name, argv, log)
+    deadline = time.monotonic() + WITHIN
+    while time.monotonic() < deadline:
+        code = kept.exit_code(name)
+        if code == 0 and ready is None:
+            return
+        if code is not None:
+            raise ServerStartError(f"{name}: {argv[0]} ended with exit code {code}.", server=name, log=_tail(log))
+        if ready is not None and ready():
+            return
+        time.sleep(0.01)
+    kept.kill(name)
+    raise ServerStartError(f"{name}: {argv[0]} was not ready within {WITHIN:.0f} s.", server=name, log=_tail(log))
+
+
+def _tail(log: Path) -> str:
+    """Return the last lines of a log."""
+    if not log.exists():
+        return ""
+    return "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])

@@ -1,0 +1,230 @@
+"""What every throw-away pair can do: the contract, and the bookkeeping that all of them share.
+
+A pair is one master and its slaves, made for a test and gone after it. What differs from database to database
+is in :mod:`replswitch.testing.hooks`.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from abc import abstractmethod
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from replswitch.errors import ConfigurationError
+from replswitch.testing.errors import PairError
+from replswitch.testing.hooks import PairHooks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MASTER = "master"
+
+
+class ReplicatedPair(PairHooks):
+    """A master and its slaves, which live as long as a ``with`` block (or from ``start()`` to ``close()``).
+
+    The servers are called ``master``, ``slave``, ``slave2``, ``slave3`` and so on. What a test did to the
+    servers is undone by :meth:`reset`; the data is the test's own.
+
+    Args:
+        slaves: how many slaves; 1 or more.
+
+    Raises:
+        ConfigurationError: ``slaves`` is not such a number.
+
+    Attributes:
+        driver: the name of the driver, as ``replswitch.connect(driver=…)`` takes it.
+    """
+
+    driver: ClassVar[str]
+
+    def __init__(self, slaves: int = 1) -> None:
+        if not isinstance(slaves, int) or isinstance(slaves, bool) or slaves < 1:
+            raise ConfigurationError(f"slaves={slaves!r}: a pair has 1 slave or more")
+        self.slave_names = ("slave", *(f"slave{number}" for number in range(2, slaves + 1)))
+        self.names = (MASTER, *self.slave_names)
+        self._lag = 0.0
+        self._stopped: set[str] = set()
+        self._started = False
+        self._owner = os.getpid()
+        self._lock = threading.RLock()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def master(self) -> dict[str, Any]:
+        """The connection parameters of the master, as the driver's ``connect()`` takes them."""
+        return self._parameters(self._known(MASTER))
+
+    @property
+    def slaves(self) -> list[dict[str, Any]]:
+        """The connection parameters of each slave."""
+        return [self._parameters(self._known(name)) for name in self.slave_names]
+
+    @abstractmethod
+    def connect(self, name: str = MASTER) -> Any:
+        """Return a plain connection of the driver to one server, with autocommit on, for a look at it.
+
+        Args:
+            name: which server. A slave refuses to be written to.
+        """
+
+    def start(self, name: str | None = None) -> None:
+        """Start the pair, or start one of its servers again after :meth:`kill`.
+
+        A server comes back under the same address and with its data, and replication goes on by itself,
+        unless it was stopped with :meth:`stop_slave`. What runs already is left alone.
+
+        Args:
+            name: the server; None is the whole pair.
+
+        Raises:
+            PairError: it did not start.
+        """
+        with self._exclusively():
+            if name is None:
+                self._start_all()
+            elif not self._is_up(self._known(name)):
+                self._start_server(name)
+                if name != MASTER:
+                    self._set_lag(name)
+
+    def close(self) -> None:
+        """Stop all servers and remove everything they left. Closing twice is no error.
+
+        In a process that was forked from the one that started the pair, this does nothing.
+        """
+        if os.getpid() != self._owner:
+            return
+        with self._exclusively():
+            self._started = False
+            self._stopped.clear()
+            self._remove()
+
+    def kill(self, name: str) -> None:
+        """Kill a server as a power cut would. It is back after :meth:`start`."""
+        with self._exclusively():
+            if self._is_up(self._known(name)):
+                self._kill_server(name)
+
+    def stop_slave(self, name: str = "slave") -> None:
+        """Stop replication on a slave; the server goes on to serve what it has."""
+        with self._exclusively():
+            self._stopped.add(self._known_slave(name))
+            if self._is_up(name):
+                self._stop_replication(name)
+
+    def start_slave(self, name: str = "slave") -> None:
+        """Let a slave replicate again."""
+        with self._exclusively():
+            self._stopped.discard(self._known_slave(name))
+            if self._is_up(name):
+                self._start_replication(name)
+
+    @property
+    def lag(self) -> float:
+        """How many seconds the slaves stay behind the master; may be set at any time.
+
+        A transaction is not seen on any slave sooner than this after its commit. Changed while transactions
+        wait, the new lag holds for them too: 0 lets them through at once.
+
+        Raises:
+            ConfigurationError: when set to something that is no lag for this database.
+        """
+        return self._lag
+
+    @lag.setter
+    def lag(self, seconds: float) -> None:
+        self._check_lag(seconds)
+        with self._exclusively():
+            if seconds == self._lag:
+                return
+            self._lag = seconds
+            if self._started:
+                for name in self.slave_names:
+                    if self._is_up(name):
+                        self._set_lag(name)
+
+    def wait_caught_up(self, timeout: float = 10) -> None:
+        """Wait until each slave has everything that the master has committed by now.
+
+        Slaves that are killed, or stopped with :meth:`stop_slave`, are not waited for.
+
+        Args:
+            timeout: seconds that this may take longer than the lag does.
+
+        Raises:
+            NotCaughtUpError: a slave was not there in time, or cannot go on. It is a TimeoutError.
+            PairError: the master is down, so what it has is not known.
+        """
+        if not self._is_up(self._known(MASTER)):
+            raise PairError('the master is down: nobody can say what it has. Call start("master") first')
+        with self._exclusively():
+            position = self._master_position()
+        deadline = time.monotonic() + self._lag + timeout
+        for name in self.slave_names:
+            if self._is_replicating(name):
+                self._wait_for(name, position, deadline)
+
+    def reset(self) -> None:
+        """Undo what was done to the servers: all are up and replicate, without a lag, and have caught up.
+
+        Raises:
+            PairError: that could not be done; close the pair and start it again.
+        """
+        for name in self.names:
+            self.start(name)
+        self.lag = 0
+        for name in self.slave_names:
+            self.start_slave(name)
+        self.wait_caught_up()
+
+    def _start_all(self) -> None:
+        """Start the pair, or leave nothing behind."""
+        if self._started:
+            return
+        try:
+            self._create()
+            self._started = True
+            for name in self.names:
+                self.start(name)
+        except BaseException:
+            self.close()
+            raise
+
+    @contextmanager
+    def _exclusively(self) -> Iterator[None]:
+        """Let one thread at a time change the pair, and only those of the process that it belongs to."""
+        if os.getpid() != self._owner:
+            raise PairError("this pair belongs to the process that this one was forked from")
+        with self._lock:
+            yield
+
+    def _known(self, name: str) -> str:
+        """Return ``name`` if the pair is started and has such a server."""
+        if name not in self.names:
+            raise ConfigurationError(f"{name!r} is no server of this pair; it has {', '.join(self.names)}")
+        if not self._started:
+            raise PairError(f"the pair is not started: use `with {type(self).__name__}() as pair:` or call start()")
+        return name
+
+    def _known_slave(self, name: str) -> str:
+        if name == MASTER:
+            raise ConfigurationError(f"the master replicates nothing; slaves are {', '.join(self.slave_names)}")
+        return self._known(name)
+
+    def _is_replicating(self, name: str) -> bool:
+        return name not in self._stopped and self._is_up(name)
+
+    def _check_lag(self, seconds: float) -> None:
+        """Raise ConfigurationError if this is no lag, or none that this database can have."""
+        if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 <= seconds <= 86400:
+            raise ConfigurationError(f"lag={seconds!r}: a lag is a number of seconds from 0 to 86400")

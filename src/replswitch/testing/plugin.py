@@ -1,0 +1,88 @@
+"""The pytest plugin: throw-away pairs as fixtures. Installed with replswitch, found by pytest itself.
+
+A pair is started by the first test that asks for it and serves the whole session. Each test finds it with
+all servers up, replicating, without a lag and caught up; the data is the tests' own.
+
+===========================  =====================================================================
+``mariadb_pair``             a MariaDB master and one slave
+``sqlite_pair``              a SQLite master and one slave
+``replicated_pair``          the test runs twice: with each of the two
+``mariadb_pair_of_session``  the same pair for fixtures of session scope: not reset for each test
+``sqlite_pair_of_session``   likewise
+===========================  =====================================================================
+
+Where the MariaDB server is not installed, tests that need it are skipped; but they fail when the environment
+variable ``CI`` is set (and is not ``false`` or ``0``), so that CI cannot lose them unnoticed.
+
+pytest loads this module in every run, also in those that never ask for a pair, so PyMySQL is not
+imported before a pair is started.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import pytest
+
+from replswitch.testing import MariaDBPair, PairError, ReplicatedPair, ServerNotFoundError, SQLitePair
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+logger = logging.getLogger(__name__)
+
+
+@pytest.fixture(scope="session")
+def mariadb_pair_of_session() -> Iterator[MariaDBPair]:
+    """A MariaDB master and one slave; not reset for each test."""
+    pair = MariaDBPair()
+    try:
+        pair.start()
+    except ServerNotFoundError as error:
+        if os.environ.get("CI", "").lower() not in {"", "0", "false"}:
+            pytest.fail(f"CI is set, so this must not be skipped: {error}")
+        pytest.skip(str(error))
+    yield pair
+    pair.close()
+
+
+@pytest.fixture(scope="session")
+def sqlite_pair_of_session() -> Iterator[SQLitePair]:
+    """A SQLite master and one slave; not reset for each test."""
+    with SQLitePair() as pair:
+        yield pair
+
+
+@pytest.fixture
+def mariadb_pair(mariadb_pair_of_session: MariaDBPair) -> MariaDBPair:
+    """A MariaDB master and one slave: up, replicating, without a lag and caught up."""
+    _refresh(mariadb_pair_of_session)
+    return mariadb_pair_of_session
+
+
+@pytest.fixture
+def sqlite_pair(sqlite_pair_of_session: SQLitePair) -> SQLitePair:
+    """A SQLite master and one slave: up, replicating, without a lag and caught up."""
+    _refresh(sqlite_pair_of_session)
+    return sqlite_pair_of_session
+
+
+@pytest.fixture(params=["mariadb", "sqlite"])
+def replicated_pair(request: pytest.FixtureRequest) -> ReplicatedPair:
+    """The one pair and then the other: up, replicating, without a lag and caught up."""
+    pair: ReplicatedPair = request.getfixturevalue(f"{request.param}_pair")
+    return pair
+
+
+def _refresh(pair: ReplicatedPair) -> None:
+    """Undo what the last test did to the servers; what cannot be undone costs a new pair, not every test."""
+    try:
+        pair.reset()
+    except PairError as error:
+        logger.warning("the pair cannot be reset and is made anew, empty: %s", error)
+        with suppress(PairError):
+            pair.close()
+        pair.start()

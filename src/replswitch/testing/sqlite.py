@@ -1,0 +1,118 @@
+"""A throw-away pair of SQLite files, of which one follows the other."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from replswitch.testing.copier import Copier
+from replswitch.testing.errors import PairError
+from replswitch.testing.kept import Kept
+from replswitch.testing.pair import MASTER, ReplicatedPair
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+
+class SQLitePair(ReplicatedPair):
+    """A SQLite file and its slaves, in WAL mode; :class:`~replswitch.testing.copier.Copier` is the replication.
+
+    Needs nothing but Python and starts at once. The lag may have a fraction. Made for small databases: each
+    commit copies the whole file. What differs from servers, because there are none:
+
+    * After ``kill(name)`` nobody can open the file ("unable to open database file"), but a connection that
+      has been used before goes on to work, and what it writes to a killed master is replicated after its
+      start.
+    * Nothing refuses a write to a slave's file, except on connections with ``PRAGMA query_only`` (those of
+      :meth:`connect` and of ``replswitch.connect()``). The next copy undoes it.
+
+    Args:
+        slaves: how many slaves; 1 or more.
+    """
+
+    driver: ClassVar[str] = "sqlite3"
+
+    def __init__(self, slaves: int = 1) -> None:
+        super().__init__(slaves)
+        self._kept: Kept | None = None
+        self._copier: Copier | None = None
+        self._down: set[str] = set()
+
+    def connect(self, name: str = MASTER) -> sqlite3.Connection:
+        """Return a sqlite3 connection to one file, with ``isolation_level=None``; to a slave, read-only."""
+        connection = sqlite3.connect(self._file(self._known(name)), isolation_level=None)
+        if name != MASTER:
+            connection.execute("PRAGMA query_only = ON")
+        return connection
+
+    def _parameters(self, name: str) -> dict[str, Any]:
+        return {"database": str(self._file(name))}
+
+    def _file(self, name: str) -> Path:
+        if self._kept is None:
+            raise PairError("the pair is closed")
+        return self._kept.folder / f"{name}.db"
+
+    @property
+    def _replication(self) -> Copier:
+        if self._copier is None:
+            raise PairError("the pair is closed")
+        return self._copier
+
+    def _create(self) -> None:
+        self._down.clear()
+        self._kept = Kept()
+        for name in self.names:
+            with closing(sqlite3.connect(self._file(name))) as connection:
+                connection.execute("PRAGMA journal_mode = WAL").fetchall()
+        self._copier = Copier(self._file(MASTER), {name: self._file(name) for name in self.slave_names})
+        self._copier.set_lag(self._lag)
+        self._copier.start()
+
+    def _remove(self) -> None:
+        copier, self._copier = self._copier, None
+        kept, self._kept = self._kept, None
+        try:
+            if copier is not None:
+                copier.close()
+        finally:
+            if kept is not None:
+                kept.close()
+
+    def _is_up(self, name: str) -> bool:
+        return name not in self._down
+
+    def _kill_server(self, name: str) -> None:
+        """Put a link that leads nowhere in the file's place; each step is atomic for those who open it."""
+        file = self._file(name)
+        self._replication.set_idle(name, True)
+        file.with_suffix(".killed").hardlink_to(file)
+        nowhere = file.with_suffix(".nowhere")
+        nowhere.symlink_to(file.parent / "the server was killed" / file.name)
+        nowhere.replace(file)
+        self._down.add(name)
+
+    def _start_server(self, name: str) -> None:
+        file = self._file(name)
+        file.with_suffix(".killed").replace(file)
+        self._down.discard(name)
+        self._replication.set_idle(name, name in self._stopped)
+
+    def _set_lag(self, name: str) -> None:
+        self._replication.set_lag(self._lag)
+
+    def _stop_replication(self, name: str) -> None:
+        self._replication.set_idle(name, True)
+
+    def _start_replication(self, name: str) -> None:
+        self._replication.set_idle(name, False)
+
+    def _master_position(self) -> int:
+        return self._replication.position()
+
+    def _wait_for(self, name: str, position: Any, deadline: float) -> None:
+        self._replication.wait(name, position, deadline)

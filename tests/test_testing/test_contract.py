@@ -1,0 +1,319 @@
+"""The contract of ReplicatedPair, held by every pair."""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+import time
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import pymysql
+import pytest
+
+from replswitch.errors import ConfigurationError
+from replswitch.testing import MariaDBPair, NotCaughtUpError, PairError, ReplicatedPair, SQLitePair
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+LONG = 3600
+"""A lag that no test waits for."""
+
+
+def execute(pair: ReplicatedPair, name: str, sql: str) -> list[Any]:
+    with closing(pair.connect(name)) as connection, closing(connection.cursor()) as cursor:
+        cursor.execute(sql)
+        return list(cursor.fetchall())
+
+
+def write(pair: ReplicatedPair, number: int) -> None:
+    execute(pair, "master", f"INSERT INTO message VALUES ({number})")
+
+
+def read(pair: ReplicatedPair, name: str) -> list[int]:
+    return [row[0] for row in execute(pair, name, "SELECT number FROM message ORDER BY number")]
+
+
+@pytest.fixture(scope="module")
+def pair_of() -> Iterator[Callable[[type[ReplicatedPair]], ReplicatedPair]]:
+    """One pair of each kind, started when it is first asked for."""
+    with ExitStack() as running:
+        yield cache(lambda kind: running.enter_context(kind(slaves=2)))
+
+
+class PairContract(ABC):
+    kind: type[ReplicatedPair]
+    driver_error: type[Exception]
+
+    @pytest.fixture
+    def pair(self, pair_of: Callable[[type[ReplicatedPair]], ReplicatedPair]) -> ReplicatedPair:
+        pair = pair_of(self.kind)
+        pair.reset()
+        execute(pair, "master", "DROP TABLE IF EXISTS message")
+        execute(pair, "master", "CREATE TABLE message (number INTEGER PRIMARY KEY)")
+        pair.wait_caught_up()
+        return pair
+
+    @abstractmethod
+    def blocked(self, pair: ReplicatedPair, name: str) -> AbstractContextManager[None]:
+        """While this is entered, the slave cannot apply anything."""
+
+    @abstractmethod
+    def plain_connect(self, parameters: dict[str, Any]) -> Any:
+        """A connection as anybody would open it who has the parameters."""
+
+    def test_the_servers_have_names_and_addresses_of_their_own(self, pair: ReplicatedPair) -> None:
+        assert pair.names == ("master", "slave", "slave2")
+        assert pair.slave_names == ("slave", "slave2")
+        addresses = [pair.master, *pair.slaves]
+        assert all(addresses.count(address) == 1 for address in addresses)
+
+    def test_the_parameters_are_those_of_the_driver(self, pair: ReplicatedPair) -> None:
+        write(pair, 1)
+        pair.wait_caught_up()
+        for parameters in (pair.master, *pair.slaves):
+            with closing(self.plain_connect(parameters)) as connection, closing(connection.cursor()) as cursor:
+                cursor.execute("SELECT number FROM message")
+                assert cursor.fetchall()[0] == (1,)
+
+    def test_parameters_may_be_changed_by_who_gets_them(self, pair: ReplicatedPair) -> None:
+        pair.master.clear()
+        pair.slaves.clear()
+        assert pair.master
+        assert len(pair.slaves) == 2
+
+    def test_what_is_written_to_the_master_arrives_on_each_slave(self, pair: ReplicatedPair) -> None:
+        for number in range(20):
+            write(pair, number)
+        pair.wait_caught_up()
+        assert read(pair, "slave") == read(pair, "slave2") == list(range(20))
+
+    def test_a_slave_refuses_to_be_written_to(self, pair: ReplicatedPair) -> None:
+        for name in pair.slave_names:
+            with pytest.raises(self.driver_error, match=r"read.?only"):
+                execute(pair, name, "INSERT INTO message VALUES (1)")
+
+    def test_a_transaction_arrives_as_a_whole(self, pair: ReplicatedPair) -> None:
+        with closing(pair.connect()) as connection, closing(connection.cursor()) as cursor:
+            cursor.execute("BEGIN")
+            cursor.execute("INSERT INTO message VALUES (1)")
+            pair.wait_caught_up()
+            assert read(pair, "slave") == []
+            cursor.execute("INSERT INTO message VALUES (2)")
+            cursor.execute("COMMIT")
+        pair.wait_caught_up()
+        assert read(pair, "slave") == [1, 2]
+
+    def test_the_slaves_stay_behind_by_the_lag(self, pair: ReplicatedPair) -> None:
+        pair.lag = 1
+        began = time.monotonic()
+        write(pair, 1)
+        assert pair.lag == 1
+        assert read(pair, "slave") == read(pair, "slave2") == []
+        assert read(pair, "master") == [1]
+        pair.wait_caught_up()
+        assert read(pair, "slave") == read(pair, "slave2") == [1]
+        assert time.monotonic() - began >= 1
+
+    def test_a_lag_set_to_zero_lets_through_what_waits(self, pair: ReplicatedPair) -> None:
+        pair.lag = LONG
+        write(pair, 1)
+        assert read(pair, "slave") == []
+        pair.lag = 0
+        pair.wait_caught_up()
+        assert read(pair, "slave") == read(pair, "slave2") == [1]
+
+    def test_a_lag_holds_back_nothing_that_has_arrived(self, pair: ReplicatedPair) -> None:
+        write(pair, 1)
+        pair.wait_caught_up()
+        pair.lag = LONG
+        write(pair, 2)
+        assert read(pair, "slave") == [1]
+
+    def test_a_lag_outlives_a_kill(self, pair: ReplicatedPair) -> None:
+        pair.lag = LONG
+        pair.kill("slave")
+        pair.start("slave")
+        write(pair, 1)
+        assert read(pair, "slave") == []
+        pair.kill("slave")
+        pair.lag = 0
+        pair.start("slave")
+        pair.wait_caught_up()
+        assert read(pair, "slave") == [1]
+
+    def test_a_stopped_slave_serves_what_it_has(self, pair: ReplicatedPair) -> None:
+        write(pair, 1)
+        pair.wait_caught_up()
+        pair.stop_slave()
+        write(pair, 2)
+        pair.wait_caught_up()
+        assert read(pair, "slave") == [1]
+        assert read(pair, "slave2") == [1, 2]
+        pair.start_slave()
+        pair.wait_caught_up()
+        assert read(pair, "slave") == [1, 2]
+
+    def test_a_stopped_slave_stays_so_when_lag_or_server_change(self, pair: ReplicatedPair) -> None:
+        pair.stop_slave("slave2")
+        pair.lag = LONG
+        pair.lag = 0
+        pair.kill("slave2")
+        write(pair, 1)
+        pair.start("slave2")
+        pair.wait_caught_up()
+        time.sleep(0.2)  # time for what must not happen
+        assert read(pair, "slave") == [1]
+        assert read(pair, "slave2") == []
+        pair.kill("slave2")
+        pair.start_slave("slave2")
+        pair.start("slave2")
+        pair.wait_caught_up()
+        assert read(pair, "slave2") == [1]
+
+    def test_a_killed_slave_comes_back_and_catches_up(self, pair: ReplicatedPair) -> None:
+        write(pair, 1)
+        pair.wait_caught_up()
+        address = pair.slaves[0]
+        pair.kill("slave")
+        with pytest.raises(self.driver_error):
+            read(pair, "slave")
+        write(pair, 2)
+        pair.wait_caught_up()
+        assert read(pair, "slave2") == [1, 2]
+        pair.start("slave")
+        assert pair.slaves[0] == address
+        pair.wait_caught_up()
+        assert read(pair, "slave") == [1, 2]
+
+    def test_a_killed_master_comes_back_with_all_it_had(self, pair: ReplicatedPair) -> None:
+        address = pair.master
+        write(pair, 1)
+        pair.wait_caught_up()
+        pair.stop_slave("slave2")
+        write(pair, 2)
+        pair.kill("master")
+        with pytest.raises(self.driver_error):
+            write(pair, 3)
+        assert read(pair, "slave") in ([1], [1, 2])
+        assert read(pair, "slave2") == [1]
+        pair.start("master")
+        pair.start_slave("slave2")
+        assert pair.master == address
+        write(pair, 4)
+        pair.wait_caught_up()
+        assert read(pair, "slave") == read(pair, "slave2") == read(pair, "master") == [1, 2, 4]
+
+    def test_killing_and_starting_twice_is_no_error(self, pair: ReplicatedPair) -> None:
+        pair.kill("slave")
+        pair.kill("slave")
+        pair.start("slave")
+        pair.start("slave")
+        pair.start()
+        pair.start_slave("slave")
+        pair.stop_slave("slave")
+        pair.stop_slave("slave")
+        pair.reset()
+        assert read(pair, "slave") == []
+
+    def test_reset_undoes_everything(self, pair: ReplicatedPair) -> None:
+        pair.lag = LONG
+        write(pair, 1)
+        pair.stop_slave("slave")
+        pair.kill("slave2")
+        pair.kill("master")
+        pair.reset()
+        assert pair.lag == 0
+        assert read(pair, "slave") == read(pair, "slave2") == [1]
+
+    def test_a_slave_that_is_not_there_in_time_is_named(self, pair: ReplicatedPair) -> None:
+        with self.blocked(pair, "slave2"):
+            write(pair, 1)
+            with pytest.raises(NotCaughtUpError, match="slave2 has not caught up: the master is at") as raised:
+                pair.wait_caught_up(timeout=0.3)
+            assert raised.value.server == "slave2"
+            assert isinstance(raised.value, TimeoutError)
+        pair.wait_caught_up()
+        assert read(pair, "slave2") == [1]
+
+    def test_nobody_waits_for_a_master_that_is_down(self, pair: ReplicatedPair) -> None:
+        pair.kill("master")
+        with pytest.raises(PairError, match="the master is down"):
+            pair.wait_caught_up()
+
+    def test_unknown_servers_are_refused(self, pair: ReplicatedPair) -> None:
+        for act in (pair.kill, pair.start, pair.connect, pair.stop_slave, pair.start_slave):
+            with pytest.raises(ConfigurationError, match=r"'slave3' is no server .* master, slave, slave2"):
+                act("slave3")
+        for act in (pair.stop_slave, pair.start_slave):
+            with pytest.raises(ConfigurationError, match="the master replicates nothing"):
+                act("master")
+
+    @pytest.mark.parametrize("lag", [-1, math.nan, math.inf, "2", None, True, 86401])
+    def test_what_is_no_lag_is_refused(self, pair: ReplicatedPair, lag: Any) -> None:
+        with pytest.raises(ConfigurationError, match="a lag is a number of seconds from 0 to 86400"):
+            pair.lag = lag
+        assert pair.lag == 0
+
+    @pytest.mark.parametrize("slaves", [0, -1, True, 1.0, "1", None])
+    def test_a_pair_has_a_slave(self, slaves: Any) -> None:
+        with pytest.raises(ConfigurationError, match="a pair has 1 slave or more"):
+            self.kind(slaves=slaves)
+
+    def test_a_pair_must_be_started(self) -> None:
+        pair = self.kind()
+        for act in (pair.connect, pair.wait_caught_up, pair.stop_slave, lambda: pair.master):
+            with pytest.raises(PairError, match=rf"use `with {self.kind.__name__}\(\) as pair:`"):
+                act()
+
+    def test_a_pair_can_be_started_again_and_is_new_then(self) -> None:
+        pair = self.kind()
+        pair.lag = 1
+        for _ in range(2):
+            pair.start()
+            try:
+                execute(pair, "master", "CREATE TABLE message (number INTEGER PRIMARY KEY)")
+                write(pair, 1)
+                with pytest.raises(self.driver_error):  # the table is not there yet
+                    read(pair, "slave")
+                parameters = pair.slaves[0]
+            finally:
+                pair.close()
+                pair.close()
+            with pytest.raises(self.driver_error):
+                self.plain_connect(parameters)
+            with pytest.raises(PairError):
+                pair.connect()
+
+
+class TestMariaDBPair(PairContract):
+    kind = MariaDBPair
+    driver_error = pymysql.MySQLError
+
+    def plain_connect(self, parameters: dict[str, Any]) -> Any:
+        return pymysql.connect(**parameters)
+
+    @contextmanager
+    def blocked(self, pair: ReplicatedPair, name: str) -> Iterator[None]:
+        assert isinstance(pair, MariaDBPair)
+        with closing(pair.admin(name)) as connection, connection.cursor() as cursor:
+            cursor.execute("LOCK TABLES shop.message READ")
+            yield
+
+
+class TestSQLitePair(PairContract):
+    kind = SQLitePair
+    driver_error = sqlite3.Error
+
+    def plain_connect(self, parameters: dict[str, Any]) -> Any:
+        return sqlite3.connect(**parameters)
+
+    @contextmanager
+    def blocked(self, pair: ReplicatedPair, name: str) -> Iterator[None]:
+        with closing(pair.connect(name)) as connection:
+            connection.execute("PRAGMA query_only = OFF")
+            connection.execute("BEGIN IMMEDIATE")
+            yield

@@ -1,0 +1,189 @@
+"""Nothing is left behind, whatever happens to the process that started a pair."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from replswitch.testing import MariaDBPair, PairError, ServerStartError, launch
+from replswitch.testing.kept import LONGEST_BASE, Kept
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable, Iterator
+
+    Script = Callable[[str], subprocess.Popen[str]]
+    Gone = Callable[[Path], bool]
+
+START_TWO_PAIRS = """
+import os, signal, sys, time
+from contextlib import closing
+from pathlib import Path
+from replswitch.testing import MariaDBPair, PairError, SQLitePair
+
+mariadb, sqlite = MariaDBPair(), SQLitePair()
+for pair in (mariadb, sqlite):
+    pair.start()
+with closing(mariadb.connect("slave")) as connection, connection.cursor() as cursor:
+    cursor.execute("SELECT @@datadir")
+    print(Path(cursor.fetchone()[0]).parent, flush=True)
+print(Path(sqlite.master["database"]).parent, flush=True)
+"""
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+
+
+def line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def two_folders(process: subprocess.Popen[str], left: Callable[[Path], list[str]]) -> list[Path]:
+    """The folders that the script has made, after a look at whether its servers run."""
+    folders = [Path(line(process)), Path(line(process))]
+    assert all(folder.is_dir() for folder in folders)
+    assert len([command for command in left(folders[0]) if "mariadbd" in command]) == 2
+    return folders
+
+
+@pytest.fixture
+def kept() -> Iterator[Kept]:
+    kept = Kept()
+    yield kept
+    kept.close()
+
+
+def test_a_killed_test_run_leaves_nothing_although_its_child_lives(
+    script: Script, gone: Gone, left: Callable[[Path], list[str]]
+) -> None:
+    process = script(START_TWO_PAIRS + "if os.fork() == 0: print('child', flush=True)\nsys.stdin.read()")
+    folders = two_folders(process, left)
+    assert line(process) == "child"
+    process.kill()
+    process.wait()
+    assert all(gone(folder) for folder in folders)
+
+
+def test_signals_of_the_terminal_do_not_reach_the_servers(
+    script: Script, gone: Gone, left: Callable[[Path], list[str]]
+) -> None:
+    process = script(
+        START_TWO_PAIRS
+        + """
+signal.signal(signal.SIGQUIT, lambda *_: None)
+try:
+    print("sleeping", flush=True)
+    time.sleep(60)
+except KeyboardInterrupt:
+    for pair in (mariadb, sqlite):
+        pair.connect("slave").close()
+        pair.wait_caught_up()
+        pair.close()
+    print("all there")
+"""
+    )
+    folders = two_folders(process, left)
+    assert line(process) == "sleeping"
+    for key in (signal.SIGQUIT, signal.SIGINT):  # Ctrl-\\ and Ctrl-C; the script is the leader of its group
+        os.killpg(process.pid, key)
+    assert line(process) == "all there"
+    assert process.wait(timeout=10) == 0
+    assert all(gone(folder) for folder in folders)
+
+
+def test_a_forked_child_has_no_part_in_the_pair_and_a_forgotten_close_is_made_up_for(
+    script: Script, gone: Gone, left: Callable[[Path], list[str]]
+) -> None:
+    process = script(
+        START_TWO_PAIRS
+        + """
+if os.fork() == 0:
+    for pair in (mariadb, sqlite):
+        pair.close()
+        pair.connect("slave").close()
+        try:
+            pair.kill("slave")
+        except PairError as error:
+            print(error, flush=True)
+    sys.exit()
+os.wait()
+for pair in (mariadb, sqlite):
+    pair.connect("slave").close()
+    pair.reset()
+    pair.kill("slave")
+    pair.start("slave")
+print("all there")
+"""
+    )
+    folders = two_folders(process, left)
+    assert line(process) == line(process) == "this pair belongs to the process that this one was forked from"
+    assert line(process) == "all there"
+    assert process.wait(timeout=10) == 0
+    assert all(gone(folder) for folder in folders)
+
+
+def test_a_killed_keeper_takes_the_servers_along(gone: Gone, left: Callable[[Path], list[str]]) -> None:
+    pair = MariaDBPair()
+    pair.start()
+    assert pair._kept is not None
+    folder = pair._kept.folder
+    assert left(folder)
+    pair._kept._process.kill()
+    pair._kept._process.wait()
+    for act in (pair.wait_caught_up, pair.reset, lambda: pair.kill("slave")):
+        with pytest.raises(PairError, match=r"the process that keeps the servers is gone.*exit code -9"):
+            act()
+    pair.close()
+    assert gone(folder)
+
+
+def test_a_keeper_that_is_asked_to_end_cleans_up(kept: Kept, gone: Gone) -> None:
+    kept.start("server", ["sh", "-c", f": {kept.folder}; sleep 60"], kept.folder / "log")
+    kept._process.terminate()
+    assert gone(kept.folder)
+
+
+def test_a_process_that_is_not_ready_in_time_is_killed(
+    kept: Kept, left: Callable[[Path], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "WITHIN", 0.3)
+    log = kept.folder / "log"
+    argv = ["sh", "-c", f"echo I am slow in {kept.folder}; sleep 60"]
+    with pytest.raises(ServerStartError, match=r"slow: sh was not ready within 0 s\.\n.*\nI am slow in"):
+        launch.run(kept, "slow", argv, log, ready=lambda: False)
+    assert kept.exit_code("slow") == -signal.SIGKILL
+    assert not any("sleep" in command for command in left(kept.folder))
+
+
+def test_a_process_that_fails_shows_the_end_of_its_log(kept: Kept) -> None:
+    log = kept.folder / "log"
+    with pytest.raises(ServerStartError) as raised:
+        launch.run(kept, "wrong", ["sh", "-c", "seq 1000; exit 3"], log)
+    assert "wrong: sh ended with exit code 3." in str(raised.value)
+    assert raised.value.log.splitlines() == [str(number) for number in range(981, 1001)]
+    with pytest.raises(ServerStartError, match=r"exit code 3\. It wrote no log\."):
+        launch.run(kept, "silent", ["sh", "-c", "exit 3"], log)
+
+
+def test_a_command_that_is_not_there_is_named(kept: Kept) -> None:
+    with pytest.raises(PairError, match="No such file or directory: 'nonsense'"):
+        kept.start("server", ["nonsense"], kept.folder / "log")
+
+
+def test_a_socket_fits_below_the_folder_although_tmpdir_is_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = tmp_path / ("x" * LONGEST_BASE)
+    base.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(base))
+    with closing(Kept()) as kept:
+        assert len(str(kept.folder / "slave99.sock")) < 100
+        assert kept.folder.is_dir()
+    assert not kept.folder.exists()

@@ -1,0 +1,115 @@
+"""The pytest plugin, in test runs of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Run = Callable[..., str]
+
+
+@pytest.fixture
+def run(tmp_path: Path, environment: dict[str, str]) -> Run:
+    """Runs pytest on a test module, with the plugin and no other, and returns what it printed."""
+
+    def pytest_on(code: str, *arguments: str, **more: str) -> str:
+        (tmp_path / "test_it.py").write_text(code)
+        clean = {name: value for name, value in environment.items() if name != "CI"}
+        result = subprocess.run(
+            [sys.executable, "-m", "pytest", "-p", "replswitch.testing.plugin", "-rA", "-Werror", *arguments],
+            cwd=tmp_path,
+            env=clean | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"} | more,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return result.stdout + result.stderr
+
+    return pytest_on
+
+
+def test_each_test_finds_the_pair_in_order(run: Run) -> None:
+    output = run("""
+import pytest
+
+@pytest.fixture(scope="session")
+def ports(mariadb_pair_of_session):
+    return [mariadb_pair_of_session.master["port"]]
+
+def test_misuse(mariadb_pair, ports):
+    mariadb_pair.lag = 60
+    mariadb_pair.stop_slave()
+    mariadb_pair.kill("master")
+
+def test_next(mariadb_pair, sqlite_pair, ports):
+    assert mariadb_pair.lag == 0
+    mariadb_pair.connect("master").close()
+    assert mariadb_pair.master["port"] == ports[0]
+    sqlite_pair.kill("slave")
+
+def test_both(replicated_pair):
+    replicated_pair.connect("slave").close()
+    replicated_pair.wait_caught_up()
+
+def test_beyond_repair(mariadb_pair):
+    with mariadb_pair.admin("slave") as admin, admin.cursor() as cursor:
+        cursor.execute("STOP SLAVE")
+        cursor.execute("RESET SLAVE ALL")
+
+def test_new(mariadb_pair, ports):
+    assert mariadb_pair.slave_names == ("slave",)
+    mariadb_pair.wait_caught_up()
+""")
+    assert "6 passed" in output
+
+
+NEEDS_MARIADB = """
+from replswitch.testing import launch
+launch.SBIN = ()
+
+def test_mariadb(mariadb_pair):
+    pass
+
+def test_both(replicated_pair):
+    pass
+"""
+
+
+def test_without_a_server_tests_are_skipped(run: Run) -> None:
+    output = run(NEEDS_MARIADB, PATH="/nowhere")
+    assert "1 passed, 2 skipped" in output
+    assert "apt-get install mariadb-server" in output
+
+
+def test_without_a_server_tests_fail_in_ci(run: Run) -> None:
+    output = run(NEEDS_MARIADB, PATH="/nowhere", CI="true")
+    assert "1 passed, 2 errors" in output
+    assert "CI is set, so this must not be skipped" in output
+    assert "apt-get install mariadb-server" in output
+    assert "2 skipped" in run(NEEDS_MARIADB, PATH="/nowhere", CI="false")
+
+
+def test_the_plugin_imports_no_driver_and_starts_nothing(run: Run) -> None:
+    output = run("""
+import sys
+
+def test_nothing():
+    assert "pymysql" not in sys.modules
+    assert "sqlalchemy" not in sys.modules
+""")
+    assert "1 passed" in output
+    assert "mariadb_pair_of_session" in run("", "--fixtures")
+
+
+def test_the_example_of_the_documentation_passes(run: Run) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "testing.md").read_text()
+    blocks = [block.partition("```")[0] for block in page.split("```python\n")[1:]]
+    (example,) = [block for block in blocks if "def test_" in block]
+    assert "2 passed" in run(example)

@@ -1,0 +1,200 @@
+"""What is particular to a SQLitePair: its copier."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from replswitch.testing import PairError, SQLitePair
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def pair() -> Iterator[SQLitePair]:
+    with SQLitePair(slaves=2) as pair, closing(pair.connect("master")) as connection:
+        connection.execute("CREATE TABLE message (number INTEGER PRIMARY KEY, text TEXT)")
+        pair.wait_caught_up()
+        yield pair
+
+
+def count(pair: SQLitePair, name: str) -> int:
+    with closing(pair.connect(name)) as connection:
+        return int(connection.execute("SELECT count(*) FROM message").fetchone()[0])
+
+
+def insert(pair: SQLitePair) -> None:
+    with closing(pair.connect()) as connection:
+        connection.execute("INSERT INTO message (text) VALUES ('hello')")
+
+
+def test_the_parameters_are_a_file(pair: SQLitePair) -> None:
+    assert set(pair.master) == {"database"}
+    assert Path(pair.master["database"]).name == "master.db"
+    assert [Path(slave["database"]).name for slave in pair.slaves] == ["slave.db", "slave2.db"]
+    assert pair.driver == "sqlite3"
+
+
+def test_a_lag_may_have_a_fraction(pair: SQLitePair) -> None:
+    pair.lag = 0.3
+    began = time.monotonic()
+    insert(pair)
+    assert count(pair, "slave") == 0
+    pair.wait_caught_up()
+    assert time.monotonic() - began >= 0.3
+    assert count(pair, "slave") == count(pair, "slave2") == 1
+
+
+def test_commits_arrive_in_their_order_one_lag_later(pair: SQLitePair) -> None:
+    pair.lag = 0.3
+    seen = []
+    for _ in range(12):
+        insert(pair)
+        time.sleep(0.05)
+        seen.append(count(pair, "slave"))
+    assert seen == sorted(seen)
+    assert seen[0] == 0
+    assert 0 < seen[-1] < 12
+
+
+def test_commits_of_another_process_arrive(pair: SQLitePair) -> None:
+    code = (
+        "import sqlite3, sys; connection = sqlite3.connect(sys.argv[1]);"
+        " connection.execute('INSERT INTO message (number) VALUES (7)'); connection.commit()"
+    )
+    subprocess.run([sys.executable, "-c", code, pair.master["database"]], check=True)
+    pair.wait_caught_up()
+    assert count(pair, "slave") == 1
+
+
+def test_readers_and_copier_do_not_fail_each_other(pair: SQLitePair) -> None:
+    """While the master is written as fast as it goes, slaves are read by new and by old connections."""
+    over = threading.Event()
+    errors: list[Exception] = []
+    reads: list[int] = []
+
+    def reader(name: str, statements: int) -> None:
+        last = 0
+        while not over.is_set():
+            try:
+                with closing(sqlite3.connect(pair.slaves[0]["database"].replace("slave", name))) as connection:
+                    for _ in range(statements):
+                        rows, highest = connection.execute("SELECT count(*), max(number) FROM message").fetchone()
+                        assert rows == (highest or 0) >= last
+                        last = rows
+            except (sqlite3.Error, AssertionError) as error:
+                errors.append(error)
+                return
+            reads.append(last)
+
+    threads = [
+        threading.Thread(target=reader, args=(name, statements)) for name in pair.slave_names for statements in (1, 50)
+    ]
+    for thread in threads:
+        thread.start()
+    with closing(pair.connect("master")) as connection:
+        connection.execute("PRAGMA synchronous = OFF")
+        written = 0
+        until = time.monotonic() + 3
+        while time.monotonic() < until:
+            connection.execute("INSERT INTO message (text) VALUES (?)", ("x" * 100,))
+            written += 1
+        pair.wait_caught_up()
+    over.set()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert len(reads) > 20
+    assert len(set(reads)) > 3  # they saw it grow
+    assert count(pair, "slave") == count(pair, "slave2") == written
+
+
+def test_a_long_transaction_of_a_reader_sees_one_moment_and_blocks_nobody(pair: SQLitePair) -> None:
+    with closing(pair.connect("slave")) as reader:
+        reader.execute("BEGIN")
+        assert reader.execute("SELECT count(*) FROM message").fetchone() == (0,)
+        for expected in (1, 2):
+            insert(pair)
+            pair.wait_caught_up()
+            assert count(pair, "slave") == expected
+            assert reader.execute("SELECT count(*) FROM message").fetchone() == (0,)
+        reader.execute("COMMIT")
+        assert reader.execute("SELECT count(*) FROM message").fetchone() == (2,)
+
+
+def test_a_rolled_back_transaction_does_not_arrive(pair: SQLitePair) -> None:
+    with closing(pair.connect()) as connection:
+        connection.execute("BEGIN")
+        connection.execute("INSERT INTO message (number) VALUES (1)")
+        connection.execute("ROLLBACK")
+    pair.wait_caught_up()
+    assert count(pair, "slave") == 0
+
+
+def test_a_long_lag_does_not_fill_the_memory(pair: SQLitePair) -> None:
+    pair.lag = 60
+    until = time.monotonic() + 1
+    while time.monotonic() < until:
+        insert(pair)
+    assert pair._copier is not None
+    assert 1 <= len(pair._copier._snapshots) <= 6
+    pair.lag = 0
+    pair.wait_caught_up()
+    assert pair._copier._snapshots == []
+    assert count(pair, "slave") == count(pair, "master")
+
+
+def test_what_was_written_to_a_slave_is_undone_by_the_next_copy(pair: SQLitePair) -> None:
+    with closing(sqlite3.connect(**pair.slaves[0], isolation_level=None)) as connection:
+        connection.execute("INSERT INTO message (number) VALUES (100)")
+        assert connection.execute("SELECT count(*) FROM message").fetchone() == (1,)
+        insert(pair)
+        pair.wait_caught_up()
+        assert connection.execute("SELECT number FROM message").fetchall() == [(1,)]
+
+
+def test_a_killed_file_cannot_be_opened_but_open_connections_go_on(pair: SQLitePair) -> None:
+    with closing(pair.connect("master")) as master:
+        master.execute("SELECT * FROM message").fetchall()
+        pair.kill("master")
+        with pytest.raises(sqlite3.OperationalError, match="unable to open database file"):
+            pair.connect("master").close()
+        master.execute("INSERT INTO message (number) VALUES (1)")
+        assert count(pair, "slave") == 0
+        pair.start("master")
+        pair.wait_caught_up()
+        assert count(pair, "slave") == 1
+
+
+def test_a_copier_that_fails_does_not_do_so_in_silence(caplog: pytest.LogCaptureFixture) -> None:
+    pair = SQLitePair()
+    pair.start()
+    folder = Path(pair.master["database"]).parent
+    try:
+        with closing(pair.connect()) as connection:
+            connection.execute("CREATE TABLE message (number INTEGER PRIMARY KEY)")
+            pair.wait_caught_up()
+            assert pair._copier is not None
+            pair._copier._slaves["slave"].close()
+            connection.execute("INSERT INTO message VALUES (1)")
+        for _ in range(2):
+            with pytest.raises(PairError, match="the copier has failed") as raised:
+                pair.wait_caught_up()
+            assert isinstance(raised.value.__cause__, sqlite3.ProgrammingError)
+        with pytest.raises(PairError, match="the copier has failed"):
+            pair.lag = 1
+        assert "the copier has failed" in caplog.text
+    finally:
+        with pytest.raises(PairError, match="the copier has failed"):
+            pair.close()
+    assert not folder.exists()
+    pair.close()
