@@ -358,8 +358,9 @@ class TestScopes:
                 insert(db, 1)
                 begun.set()
                 ended.wait(10)
-                insert(db, 2)
-                db.commit()
+                for again in (lambda: insert(db, 2), db.commit):
+                    with pytest.raises(ReplSwitchError, match="has ended"):
+                        again()
 
         with ThreadPoolExecutor(1) as pool:
             future = pool.submit(work)
@@ -367,7 +368,7 @@ class TestScopes:
             scope.end()
             ended.set()
             future.result()
-        assert count(db) == 2  # in a thread of its own it was never the request's
+        assert count(db) == 0
 
     def test_autocommit_is_back_behind_a_request(self, db: Connection) -> None:
         with request_scope():

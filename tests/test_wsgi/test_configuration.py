@@ -1,0 +1,207 @@
+"""What is wrong is refused when it is given, with what, where and the cure in the message."""
+
+from __future__ import annotations
+
+from http.cookies import SimpleCookie
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from replswitch import ConfigurationError, Switch
+from replswitch.wsgi import ReplicationMiddleware
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from tests.test_wsgi.conftest import SendRequest, Wrap
+
+
+def page(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    start_response("302 Found", [("Content-Type", "text/plain"), ("Location", "/")])
+    return [Switch().state.encode()]
+
+
+def options(name: str, value: object) -> dict[str, Any]:
+    """One option, of whatever kind: what the type checker would refuse."""
+    return {name: value}
+
+
+def accepted(name: str, value: object) -> WSGIApplication | None:
+    """The page behind the middleware with this option; None where the middleware refuses it as it should."""
+    try:
+        return ReplicationMiddleware(page, "secret", **options(name, value))
+    except ConfigurationError as error:
+        message = str(error)
+    assert message.startswith(f'The option "{name}" is {value!r}. It must be '), message
+    return None
+
+
+@pytest.mark.parametrize("secret", [None, "", b"", [], [""], [b"", "good"], ()])
+def test_no_secret(secret: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"There is no secret .*Give `secret` a long random string, the same"):
+        ReplicationMiddleware(page, secret)
+
+
+def test_a_secret_that_was_left_out() -> None:
+    with pytest.raises(ConfigurationError, match=r"There is no secret"):
+        ReplicationMiddleware(page)
+
+
+@pytest.mark.parametrize("secret", [42, 4.2, True, [42], [None], object()])
+def test_a_secret_that_is_none(secret: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"secret"):
+        ReplicationMiddleware(page, secret)
+
+
+def test_the_message_about_a_secret_does_not_tell_it() -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        ReplicationMiddleware(page, ["what nobody may know", ""])
+    assert "what nobody may know" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("cookie_nam", "cookie_name"),
+        ("cookiename", "cookie_name"),
+        ("COOKIE_NAME", None),
+        ("cookie_maxage", "cookie_max_age"),
+        ("max_age", "cookie_max_age"),
+        ("samesite", "cookie_samesite"),
+        ("debug_headers", "debug_header"),
+        ("enable", "enabled"),
+        ("overide", "override"),
+        ("x", None),
+    ],
+)
+def test_an_unknown_option(name: str, meant: str | None) -> None:
+    hint = f'Did you mean "{meant}"?' if meant else "Known are: cookie_domain, cookie_max_age, cookie_name, "
+    with pytest.raises(ConfigurationError) as raised:
+        ReplicationMiddleware(page, "secret", **options(name, 1))
+    assert str(raised.value).startswith(f'Unknown option "{name}". {hint}')
+
+
+WRONG: dict[str, list[object]] = {
+    "cookie_name": ["", None, 1, b"name", "two words", "semi;colon", "comma,", "equals=", "umlaut\u00e4", "line\n", []],
+    "enabled": ["true", "", None, 0, 1, []],
+    "debug_header": ["on", None, 1],
+    "cookie_max_age": [0, -1, "10", None, True, float("nan"), float("inf"), [], 0.0],
+    "cookie_domain": [1, b"example.com", "example.com; x", "line\n", "umlaut\u00e4", [], True],
+    "cookie_path": ["", None, "no-slash", "/semi;colon", "/line\n", "/umlaut\u00e4", b"/", 1],
+    "cookie_samesite": ["lax", "none", "", True, 1, b"Lax", []],
+    "cookie_secure": ["yes", "", 2, []],
+    "override": ["master", 1, True, [], {}],
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
+def test_an_option_of_the_wrong_kind(name: str, value: object) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        ReplicationMiddleware(page, "secret", **options(name, value))
+    message = str(raised.value)
+    assert message.startswith(f'The option "{name}" is {value!r}. It must be ')
+    assert len(message) > len(f'The option "{name}" is {value!r}. It must be ') + 5
+
+
+def test_every_option_has_its_wrong_kinds_tested() -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        ReplicationMiddleware(page, "secret", zzz=1)  # type: ignore[call-arg]  # that is the point
+    known = str(raised.value).partition("Known are: ")[2].rstrip(".").split(", ")
+    assert sorted(WRONG) == sorted(known)
+
+
+def test_same_site_none_without_secure_which_no_browser_takes() -> None:
+    with pytest.raises(ConfigurationError, match=r'"cookie_secure" is False.*where "cookie_samesite" is "None"'):
+        ReplicationMiddleware(page, "secret", cookie_samesite="None", cookie_secure=False)
+
+
+@pytest.mark.parametrize(
+    "name", ["$name", "$", "path", "Domain", "max-age", "expires", "secure", "HttpOnly", "comment"]
+)
+def test_a_name_that_is_accepted_makes_a_cookie_that_is_read_again(send: SendRequest, name: str) -> None:
+    application = accepted("cookie_name", name)
+    if application is None:
+        return
+    for _ in range(4):
+        (cookie,) = send(application, "POST").cookies
+        assert send(application, cookie=cookie.partition(";")[0]).body == b"master"
+
+
+@pytest.mark.parametrize(
+    "seconds",
+    [10**6, 10**9, 10**12, 10**30, 10**400, 1e12, 1e300],
+    ids=lambda seconds: str(seconds)[:8],
+)
+def test_an_age_that_is_accepted_makes_a_cookie(send: SendRequest, seconds: float) -> None:
+    application = accepted("cookie_max_age", seconds)
+    if application is None:
+        return
+    (cookie,) = send(application, "POST").cookies
+    assert send(application, cookie=cookie.partition(";")[0]).body == b"master"
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value"),
+    [
+        *[("path", path) for path in ("/", "/shop", "/a b", "/a,b", '/a"b', "/a\\b", "/%7Eme/(1)+&$'*!:@~")],
+        *[("domain", domain) for domain in ("example.com", ".example.com", "a b", " ", 'a"b', "a,b")],
+    ],
+)
+def test_what_is_accepted_stands_in_the_cookie_as_it_was_given(send: SendRequest, attribute: str, value: str) -> None:
+    # A browser takes the octets as they are: RFC 6265, section 5.2. An escaped path matches no page, and then
+    # the visitor misses his write.
+    application = accepted(f"cookie_{attribute}", value)
+    if application is None:
+        return
+    (cookie,) = send(application, "POST").cookies
+    assert f"{attribute}={value}" in [
+        part.partition("=")[0].lower() + "=" + part.partition("=")[2] for part in cookie.split("; ")
+    ]
+
+
+@pytest.mark.parametrize("nonsense", ["Slave", "replica", "", 0, True, False, b"master", [], object()], ids=repr)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_an_override_that_returns_nonsense(send: SendRequest, wrap: Wrap, nonsense: object, method: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        send(wrap(page, override=lambda request: nonsense), method)
+    message = str(raised.value)
+    assert message.startswith(f'The option "override" returned {nonsense!r}. It may return "master", "slave", or None')
+
+
+def test_an_override_that_raises_raises_its_own_error(send: SendRequest, wrap: Wrap) -> None:
+    def override(request: Any) -> None:
+        raise LookupError("mine")
+
+    with pytest.raises(LookupError, match="mine"):
+        send(wrap(page, override=override))
+
+
+def test_the_kill_switch_works_whatever_is_wrong_with_the_override(send: SendRequest, wrap: Wrap) -> None:
+    assert send(wrap(page, enabled=False, override=lambda request: "nonsense")).body == b"master"
+
+
+@pytest.mark.parametrize("application", [None, "shop.wsgi:application", 1, [], {}])
+def test_an_application_that_is_none(application: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"cannot be called\. Give the application itself") as raised:
+        ReplicationMiddleware(application, "secret")
+    assert repr(application) in str(raised.value)
+
+
+def test_what_is_right_is_accepted(send: SendRequest, wrap: Wrap) -> None:
+    application = wrap(
+        page,
+        cookie_name="a!#$%&'*+-.^_`|~9",
+        enabled=True,
+        cookie_max_age=0.5,
+        cookie_domain=None,
+        cookie_path="/shop/",
+        cookie_samesite=None,
+        cookie_secure=True,
+        override=None,
+        debug_header=False,
+    )
+    (cookie,) = send(application, "POST").cookies
+    ((name, morsel),) = SimpleCookie(cookie).items()
+    assert name.startswith("a!#$%&'*+-.^_`|~9")
+    assert morsel["path"] == "/shop/"

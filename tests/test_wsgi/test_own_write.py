@@ -1,0 +1,307 @@
+"""Nobody misses an own write: the situations in which other packages were seen to fail, on real pairs with real lag.
+
+Each test is named after its situation.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+
+from replswitch import SlaveWriteError
+from replswitch.decorators import use_master, use_slave
+from replswitch.testing import MariaDBPair
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
+    from tests.test_wsgi.conftest import Board, Browser, SendRequest
+
+OK = ("200 OK", [("Content-Type", "text/plain")])
+
+
+def test_post_redirect_get_get_while_the_slave_lags(board: Board, browser_of: type[Browser]) -> None:
+    board.pair.lag = 2
+    browser = browser_of(board.application)
+    pages = [browser.post("n=2"), *(browser.send() for _ in range(10))]
+    assert board.on("slave") == [1], "the slave did not lag, so nothing was tested"
+    assert [page.body for page in pages] == [b"1 2"] * 11
+    assert {page.side for page in pages} == {"master"}
+    assert all("reason=marker" in page.told for page in pages)
+
+
+def test_other_visitors_are_served_by_the_slave_meanwhile(board: Board, browser_of: type[Browser]) -> None:
+    board.pair.lag = 2
+    browser_of(board.application).post("n=2")
+    pages = [browser_of(board.application).send() for _ in range(5)]
+    assert board.on("slave") == [1], "the slave did not lag, so nothing was tested"
+    assert [page.body for page in pages] == [b"1"] * 5
+    assert {page.side for page in pages} == {"slave"}
+
+
+def test_no_page_is_stale_until_the_visitor_is_back_on_the_slave(board: Board, browser_of: type[Browser]) -> None:
+    board.pair.lag = 1
+    browser = browser_of(board.behind(board.serve, cookie_max_age=3))
+    began = time.monotonic()
+    pages = [browser.post("n=2")]
+    while pages[-1].side == "master" and time.monotonic() - began < 6:
+        time.sleep(0.02)
+        pages.append(browser.send())
+    assert {page.body for page in pages} == {b"1 2"}
+    assert pages[-1].side == "slave"
+    assert time.monotonic() - began >= 2.9
+
+
+@pytest.mark.parametrize("status", ["200 OK", "201 Created", "204 No Content", "422 Unprocessable", "500 Oops"])
+def test_post_that_is_not_answered_with_a_redirect_then_get(
+    board: Board, browser_of: type[Browser], status: str
+) -> None:
+    board.pair.lag = 2
+    browser = browser_of(board.application)
+    assert browser.send("POST", f"n=2&status={status}").status == status
+    pages = [browser.send() for _ in range(3)]
+    assert board.on("slave") == [1], "the slave did not lag, so nothing was tested"
+    assert [page.body for page in pages] == [b"1 2"] * 3
+
+
+def test_a_page_and_its_xhrs_in_parallel_after_the_redirect(board: Board, browser_of: type[Browser]) -> None:
+    board.pair.lag = 2
+    browser = browser_of(board.application)
+    browser.send("POST", "n=2")
+    together = threading.Barrier(6)
+    pages: list[bytes] = []
+
+    def fetch() -> None:
+        same = browser_of(board.application, dict(browser.jar))
+        for _ in range(3):
+            together.wait(10)
+            pages.append(same.send().body)
+
+    threads = [threading.Thread(target=fetch) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert board.on("slave") == [1], "the slave did not lag, so nothing was tested"
+    assert pages == [b"1 2"] * 18
+
+
+def test_parallel_posts_of_one_visitor_are_all_seen(board: Board, browser_of: type[Browser]) -> None:
+    board.pair.lag = 2
+    together = threading.Barrier(3)
+    browser = browser_of(board.application)
+
+    def write(number: int) -> None:
+        together.wait(10)
+        browser.keep(browser_of(board.application).send("POST", f"n={number}"))
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in (2, 3, 4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(browser.jar) == 3  # under a name of its own each (M4)
+    assert browser.send().body == b"1 2 3 4"
+    for name in list(browser.jar):  # any one of them is enough to see all that was written before it
+        assert browser_of(board.application, {name: browser.jar[name]}).send().side == "master"
+
+
+def test_a_client_that_sends_the_unsigned_cookie_is_ignored(board: Board, send: SendRequest) -> None:
+    for value in ("true", "1", '"true"', "master", ""):
+        page = send(board.application, cookie=f"just_updated={value}")
+        assert (page.side, page.body, page.cookies) == ("slave", b"1", [])
+
+
+@pytest.mark.parametrize("header", ["HTTP_X_REPLICATED_STATE", "HTTP_REPLSWITCH", "HTTP_JUST_UPDATED"])
+def test_a_client_that_sends_a_header_with_a_state_is_ignored(board: Board, send: SendRequest, header: str) -> None:
+    written = send(board.application, "POST", "n=2", **{header: "slave"})
+    assert (written.code, written.side) == (302, "master")
+    assert board.on("master") == [1, 2]
+    assert send(board.application, **{header: "master"}).side == "slave"
+
+
+def test_a_get_that_writes(board: Board, browser_of: type[Browser], caplog: pytest.LogCaptureFixture) -> None:
+    board.pair.lag = 2
+
+    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if environ["QUERY_STRING"]:
+            board.write(2)
+        start_response(*OK)
+        return [repr(board.numbers()).encode()]
+
+    browser = browser_of(board.behind(application))
+    with caplog.at_level(logging.WARNING, "replswitch"):
+        page = browser.send("GET", "write")
+    assert (page.body, page.code) == (b"[1, 2]", 200)
+    assert "reason=moved-write" in page.told
+    (record,) = caplog.records
+    assert "A write in slave state was moved to the master" in record.getMessage()
+    assert " in write." in record.getMessage()  # the place in the application
+    assert len(page.cookies) == 1
+    assert browser.send().body == b"[1, 2]"
+    assert board.on("slave") == [1], "the slave did not lag, so nothing was tested"
+
+
+def test_a_get_that_writes_in_a_transaction_that_has_read_from_the_slave(board: Board, send: SendRequest) -> None:
+    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        board.db.begin()
+        try:
+            board.numbers()
+            board.write(2)
+        except SlaveWriteError as error:
+            start_response("409 Conflict", OK[1])
+            return [str(error).encode()]
+        finally:
+            board.db.rollback()
+        return []
+
+    answer = send(board.behind(application))
+    assert answer.code == 409
+    assert b"may be stale" in answer.body
+    assert answer.cookies == []
+    assert board.on("master") == [1]
+
+
+def test_decorated_functions_inside_a_request_push_and_pop(board: Board, send: SendRequest) -> None:
+    seen: list[str] = []
+
+    @use_slave
+    def read() -> None:
+        seen.append(board.db.state)
+        board.numbers()
+
+    @use_slave
+    def fail() -> None:
+        seen.append(board.db.state)
+        raise LookupError
+
+    @use_slave
+    def nested() -> None:
+        with use_master(), use_master():
+            seen.append(board.db.state)
+        with board.db.use_master():
+            seen.append(board.db.state)
+        seen.append(board.db.state)
+
+    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        read()
+        seen.append(board.db.state)
+        with pytest.raises(LookupError):
+            fail()
+        seen.append(board.db.state)
+        nested()
+        seen.append(board.db.state)
+        board.write(2)
+        start_response(*OK)
+        return []
+
+    answer = send(board.behind(application), "POST")
+    assert seen == ["slave", "master", "slave", "master", "master", "master", "slave", "master"]
+    assert len(answer.cookies) == 1
+    assert board.on("master") == [1, 2]
+
+
+def test_a_decorated_function_inside_a_get_leaves_the_slave_state_behind(board: Board, send: SendRequest) -> None:
+    @use_master
+    def latest() -> list[int]:
+        return board.numbers()
+
+    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        start_response(*OK)
+        return [repr((board.numbers(), latest(), board.numbers())).encode()]
+
+    board.pair.lag = 2
+    send(board.application, "POST", "n=2")
+    page = send(board.behind(application))
+    assert page.body == b"([1], [1, 2], [1])"
+    assert [part.partition(";")[0].strip() for part in page.told.split(",")] == ["slave", "master", "slave"]
+    assert page.cookies == []
+
+
+def test_use_slave_in_a_request_with_a_marker_reads_from_the_master(board: Board, browser_of: type[Browser]) -> None:
+    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        with use_slave(), board.db.use_slave():
+            start_response(*OK)
+            return [repr(board.numbers()).encode()]
+
+    board.pair.lag = 2
+    browser = browser_of(board.application)
+    browser.send("POST", "n=2")
+    page = browser_of(board.behind(application), browser.jar).send()
+    assert page.body == b"[1, 2]"
+    assert board.on("slave") == [1], "the slave did not lag, so nothing was tested"
+
+
+def test_a_write_and_a_read_in_slave_state_in_one_request(board: Board, send: SendRequest) -> None:
+    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        board.write(2)
+        with use_slave():
+            found = board.numbers()
+        start_response(*OK)
+        return [repr(found).encode()]
+
+    board.pair.lag = 2
+    answer = send(board.behind(application), "POST")
+    assert answer.body == b"[1, 2]"
+    assert board.on("slave") == [1], "the slave did not lag, so nothing was tested"
+
+
+@pytest.mark.parametrize(("method", "found"), [("GET", [1]), ("POST", [1, 2])])
+def test_the_queries_of_a_streaming_response_run_in_the_state_of_its_request(
+    board: Board, send: SendRequest, method: str, found: list[int]
+) -> None:
+    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
+        start_response(*OK)
+        for _ in range(3):
+            yield repr(board.numbers()).encode()
+
+    board.pair.lag = 2
+    send(board.application, "POST", "n=2")
+    board.db.debug = True
+    page = send(board.behind(application), method)
+    assert page.pieces == [repr(found).encode()] * 3
+    assert {query["db"] for query in board.db.queries} == {"slave" if method == "GET" else "master"}
+    assert page.side == ("slave" if method == "GET" else "master")
+
+
+def test_no_statement_of_our_own_is_sent(mariadb_board: Board, browser_of: type[Browser]) -> None:
+    board, pair = mariadb_board, mariadb_board.pair
+    assert isinstance(pair, MariaDBPair)
+    browser_of(board.application).send()
+    browser_of(board.application).post("n=2")  # both links are open from here on
+    select, insert = "SELECT n FROM wsgi_message ORDER BY n", "INSERT INTO wsgi_message VALUES (3)"
+    with ExitStack() as recording:
+        master = recording.enter_context(pair.statements("master"))
+        slave = recording.enter_context(pair.statements("slave"))
+        browser = browser_of(board.application)
+        browser.send()
+        browser.post("n=3")
+        browser.send()
+        browser_of(board.application).send()
+    assert master == [insert, select, select]
+    assert slave == [select, select]
+
+
+def test_requests_that_ask_nothing_send_nothing_and_open_nothing(
+    mariadb_board: Board, browser_of: type[Browser]
+) -> None:
+    board, pair = mariadb_board, mariadb_board.pair
+    assert isinstance(pair, MariaDBPair)
+
+    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        start_response(*OK)
+        return [board.db.state.encode()]
+
+    with ExitStack() as recording:
+        master = recording.enter_context(pair.statements("master"))
+        slave = recording.enter_context(pair.statements("slave"))
+        browser = browser_of(board.behind(application))
+        assert browser.send("POST").body == b"master"
+        assert browser.send().body == b"slave"
+    assert master == slave == []

@@ -1,0 +1,93 @@
+"""The pure decisions: which side a request gets, and whether its response needs a marker."""
+
+from __future__ import annotations
+
+import pytest
+
+from replswitch import ConfigurationError
+from replswitch.marker import Marker
+from replswitch.policy import REDIRECTS, SAFE_METHODS, Decision, decide, needs_marker
+
+MARKER = Marker(1.0)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "TRACE", "QUERY"])
+def test_methods_that_read_ask_for_a_slave(method: str) -> None:
+    assert decide(method) == Decision("slave", "method", server=None, final=False)
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "CONNECT", "PROPFIND", "get", "", "GETT"])
+def test_every_other_method_asks_for_the_master(method: str) -> None:
+    assert decide(method) == Decision("master", "method", server=None, final=False)
+
+
+@pytest.mark.parametrize(
+    ("method", "marker", "override", "enabled", "decision"),
+    [
+        # the override comes before the method …
+        ("GET", None, "master", True, Decision("master", "override")),
+        ("GET", None, "slave", True, Decision("slave", "override")),
+        ("POST", None, "slave", True, Decision("slave", "override")),
+        ("POST", None, "master", True, Decision("master", "override")),
+        ("POST", None, None, True, Decision("master", "method")),
+        # … but a marker, which nothing can check, before it, and for everything in the request (R4) …
+        ("GET", MARKER, None, True, Decision("master", "marker", final=True)),
+        ("GET", MARKER, "slave", True, Decision("master", "marker", final=True)),
+        ("POST", MARKER, None, True, Decision("master", "marker", final=True)),
+        # … and the kill switch before everything
+        ("GET", None, None, False, Decision("master", "disabled", final=True)),
+        ("GET", None, "slave", False, Decision("master", "disabled", final=True)),
+        ("GET", MARKER, "slave", False, Decision("master", "disabled", final=True)),
+    ],
+)
+def test_the_order_of_what_decides(
+    method: str, marker: Marker | None, override: str | None, enabled: bool, decision: Decision
+) -> None:
+    assert decide(method, marker=marker, override=override, enabled=enabled) == decision
+
+
+@pytest.mark.parametrize("nonsense", ["Master", "SLAVE", "", "replica", 1, 0, True, False, [], b"slave", object()])
+def test_an_override_that_returned_nonsense_is_an_error(nonsense: object) -> None:
+    with pytest.raises(ConfigurationError, match=r'"override" returned .*It may return "master", "slave", or None'):
+        decide("GET", override=nonsense)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("status", [200, 201, 204, 302, 404, 500, 0])
+@pytest.mark.parametrize("recorded", [False, True])
+@pytest.mark.parametrize("unrecorded", [False, True])
+def test_a_recorded_write_needs_a_marker_whatever_the_answer_is(
+    method: str, status: int, recorded: bool, unrecorded: bool
+) -> None:
+    assert needs_marker(method, status, written=True, recorded=recorded, unrecorded=unrecorded)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "unrecorded", "needed"),
+    [
+        (True, False, False),  # every database that was used would have told of a write
+        (True, True, True),
+        (False, True, True),
+        (False, False, True),  # nothing was used that we know of; what we do not know of may have been written to
+    ],
+)
+@pytest.mark.parametrize("status", sorted(REDIRECTS))
+def test_a_redirect_after_an_unsafe_method_stands_for_a_write_that_nobody_records(
+    status: int, recorded: bool, unrecorded: bool, needed: bool
+) -> None:
+    assert needs_marker("POST", status, written=False, recorded=recorded, unrecorded=unrecorded) is needed
+    assert needs_marker("DELETE", status, written=False, recorded=recorded, unrecorded=unrecorded) is needed
+
+
+@pytest.mark.parametrize("method", sorted(SAFE_METHODS))
+def test_a_redirect_after_a_safe_method_stands_for_nothing(method: str) -> None:
+    assert not needs_marker(method, 302, written=False, recorded=False, unrecorded=True)
+
+
+@pytest.mark.parametrize("status", [0, 100, 200, 201, 204, 300, 304, 305, 306, 400, 404, 500])
+def test_what_is_no_redirect_stands_for_nothing(status: int) -> None:
+    assert not needs_marker("POST", status, written=False, recorded=False, unrecorded=True)
+
+
+def test_the_redirects_are_those_that_lead_to_another_page() -> None:
+    assert {301, 302, 303, 307, 308} == REDIRECTS
