@@ -1,0 +1,136 @@
+"""What the demonstration adds to the board's page: a look behind the scenes, and two things to play with.
+
+`Backstage` wraps the whole board, the middleware included, as a debug toolbar would. The board knows nothing of it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from webob import Request, Response
+from webob.exc import HTTPBadRequest, HTTPSeeOther
+
+from . import panels
+from .board import fields, number
+from .standing import standing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
+    from replswitch.local import Query
+    from replswitch.testing import ReplicatedPair
+
+    from .board import Board
+
+VISITS_KEPT = 12
+LONGEST_LAG = 10
+
+SWITCH = "get_after_post"
+"""The cookie of a visitor who has turned GET-after-POST off says ``off``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A request to the board, and what it asked the database.
+
+    Attributes:
+        method: the HTTP method.
+        path: the path with the query string.
+        status: the status code of the answer.
+        queries: what replswitch ran for it, where and why.
+        withheld: it was a GET after a POST, and its marker was kept from replswitch.
+    """
+
+    method: str
+    path: str
+    status: int
+    queries: list[Query]
+    withheld: bool
+
+
+class Backstage:
+    """The board with a look behind the scenes; a WSGI application.
+
+    Args:
+        board: the board, whose queries are shown.
+        pair: the servers that it is connected to, whose lag is shown and set.
+        engine: what these servers are, for people.
+    """
+
+    def __init__(self, board: Board, pair: ReplicatedPair, engine: str) -> None:
+        self.board = board
+        self.db = board.db
+        self.db.debug = True
+        self.pair = pair
+        self.engine = engine
+        self.visits: deque[Visit] = deque(maxlen=VISITS_KEPT)
+        self.actions = {
+            ("POST", "/backstage/lag"): self.set_lag,
+            ("POST", "/backstage/get-after-post"): self.turn_get_after_post,
+            ("GET", "/backstage/standing"): self.show_standing,
+        }
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request: what is not ours is the board's."""
+        action = self.actions.get((environ["REQUEST_METHOD"], environ["PATH_INFO"]), self.visit)
+        return action(Request(environ))(environ, start_response)
+
+    def visit(self, request: Request) -> Response:
+        """Let the board answer, write down what it asked the database, and show that on its page."""
+        off = request.cookies.get(SWITCH) == "off"
+        withheld = off and withhold_markers(request) and request.method == "GET"
+        self.db.reset_queries()
+        response: Response = request.get_response(self.board)
+        path = panels.path(request.environ["PATH_INFO"], request.query_string)
+        visit = Visit(request.method, path, response.status_int, self.db.queries, withheld)
+        self.visits.appendleft(visit)
+        if response.content_type == "text/html" and request.method != "HEAD":
+            response.text = panels.add_to(
+                response.text,
+                visits=list(self.visits),
+                visit=visit,
+                posted=number(fields(request.query_string).get("posted", "")),
+                standing=standing(self.pair, self.db),
+                lag=self.pair.lag,
+                longest_lag=LONGEST_LAG,
+                engine=self.engine,
+                off=off,
+            )
+        return response
+
+    def show_standing(self, request: Request) -> Response:
+        """Return the piece of the page that tells how far the slave is behind."""
+        return Response(panels.standing_html(standing(self.pair, self.db)), cache_control="no-store")
+
+    def set_lag(self, request: Request) -> Response:
+        """Set the lag."""
+        form = fields(request.body.decode(errors="replace"))
+        seconds = number(form.get("seconds", ""))
+        if seconds is None or seconds > LONGEST_LAG:
+            return HTTPBadRequest(f"The lag is a whole number of seconds from 0 to {LONGEST_LAG}.")
+        self.pair.lag = seconds
+        return back(form)
+
+    def turn_get_after_post(self, request: Request) -> Response:
+        """Turn replswitch's GET-after-POST off or on, for this visitor alone."""
+        form = fields(request.body.decode(errors="replace"))
+        response = back(form)
+        response.set_cookie(SWITCH, "off" if form.get("turn") == "off" else "on", httponly=True, samesite="Lax")
+        return response
+
+
+def back(form: dict[str, str]) -> Response:
+    """Send the visitor back to the page that he came from."""
+    posted = number(form.get("posted", ""))
+    return HTTPSeeOther(location="/" if posted is None else f"/?posted={posted}")
+
+
+def withhold_markers(request: Request) -> bool:
+    """Take replswitch's markers out of a request. Return whether there were any."""
+    markers = [name for name in request.cookies if name.startswith("just_updated")]
+    for name in markers:
+        del request.cookies[name]
+    return bool(markers)

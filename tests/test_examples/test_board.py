@@ -1,0 +1,380 @@
+"""The message board in examples/board, run as its visitors and its operator do."""
+
+from __future__ import annotations
+
+import html
+import http.client
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from http.cookies import SimpleCookie
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlencode, urlsplit
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parents[2]
+LONG_LAG = 10
+LAG = 2
+
+
+@contextmanager
+def demo(*arguments: str, folder: Path | None = None) -> Iterator[subprocess.Popen[str]]:
+    """The demonstration as a process; what it keeps in a temporary folder goes to ``folder``."""
+    environ = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    if folder is not None:
+        environ["TMPDIR"] = str(folder)
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "examples" / "board"), *arguments],
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        with process:
+            try:
+                yield process
+            finally:
+                process.terminate()
+    finally:
+        process.wait()
+
+
+def until_it_serves(process: subprocess.Popen[str]) -> tuple[str, list[str]]:
+    """Wait for the line with the address. Return the address and the lines before."""
+    assert process.stdout is not None
+    lines: list[str] = []
+    for line in process.stdout:
+        if match := re.search(r"http://\S+:\d+", line):
+            return match[0], lines
+        lines.append(line)
+    assert process.stderr is not None
+    pytest.fail(f"The board did not start: {lines} {process.stderr.read()}")
+
+
+def end(process: subprocess.Popen[str], number: signal.Signals) -> tuple[int, str]:
+    """Send a signal. Return the exit code and what was written to standard error."""
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=15)
+    return process.returncode, errors
+
+
+class Asked(NamedTuple):
+    """A query in the log."""
+
+    db: str
+    reason: str
+
+
+class Logged(NamedTuple):
+    """A request in the log."""
+
+    request: str
+    queries: list[Asked]
+
+
+class Page(NamedTuple):
+    status: int
+    location: str
+    text: str
+
+    @property
+    def messages(self) -> str:
+        return self.text.partition('<ol id="messages"')[2].partition("</ol>")[0]
+
+    @property
+    def log(self) -> list[Logged]:
+        visits = self.text.partition('<ol class="visits"')[2].partition("</ol>")[0]
+        found = []
+        for visit in visits.split("<b>")[1:]:
+            method, path = re.findall(r"^(\w+)</b> (\S+)</code>", visit)[0]
+            queries = re.findall(r'class="badge (\w+)">\1</span> <code>([\w-]+)</code>', visit)
+            found.append(Logged(f"{method} {html.unescape(path)}", [Asked(*query) for query in queries]))
+        return found
+
+
+class Browser:
+    """A visitor, with cookies of his own."""
+
+    def __init__(self, address: str) -> None:
+        self.server = urlsplit(address).netloc
+        self.cookies: dict[str, str] = {}
+
+    def ask(self, method: str, path: str, form: dict[str, str] | None = None) -> Page:
+        headers = {"Cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items())}
+        body = None
+        if form is not None:
+            body = urlencode(form)
+            headers["Content-Type"] = "application/x-www-form-urlencoded"
+        connection = http.client.HTTPConnection(self.server, timeout=10)
+        try:
+            connection.request(method, path, body, headers)
+            response = connection.getresponse()
+            for line in response.headers.get_all("Set-Cookie", []):
+                self.cookies |= {name: morsel.value for name, morsel in SimpleCookie(line).items()}
+            location = urlsplit(response.headers.get("Location", ""))
+            text = response.read().decode()
+            return Page(response.status, f"{location.path}?{location.query}".rstrip("?"), text)
+        finally:
+            connection.close()
+
+    def get(self, path: str = "/") -> Page:
+        return self.ask("GET", path)
+
+    def post(self, text: str, name: str = "") -> Page:
+        """Post a message and follow the redirect."""
+        answer = self.ask("POST", "/", {"text": text, "name": name})
+        assert answer.status == 303
+        return self.get(answer.location)
+
+    def set_lag(self, seconds: int) -> None:
+        assert self.ask("POST", "/backstage/lag", {"seconds": str(seconds)}).status == 303
+
+    def turn_get_after_post(self, turn: str) -> None:
+        assert self.ask("POST", "/backstage/get-after-post", {"turn": turn, "posted": ""}).status == 303
+
+    def wait_for(self, text: str, path: str = "/") -> Page:
+        """Load a page again and again until it has a text."""
+        deadline = time.monotonic() + LAG + 5
+        while text not in (page := self.get(path)).messages:
+            assert time.monotonic() < deadline, f"{text!r} never came"
+            time.sleep(0.1)
+        return page
+
+
+@contextmanager
+def board(database: str) -> Iterator[str]:
+    """The address of a board, which is ended by Ctrl-C and must leave nothing behind."""
+    folder = Path(tempfile.mkdtemp(prefix="board-"))  # tmp_path is too long for the servers' sockets
+    try:
+        with demo("--database", database, "--port", "0", folder=folder) as process:
+            address, lines = until_it_serves(process)
+            assert any({"sqlite": "SQLite", "mariadb": "MariaDB"}[database] in line for line in lines)
+            yield address
+            processes = children(process.pid)
+            assert list(folder.iterdir())
+            assert end(process, signal.SIGINT) == (0, "")
+        assert not list(folder.iterdir())
+        assert not [each for each in processes if Path(f"/proc/{each}").exists()]
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module", params=["sqlite", "mariadb"])
+def address(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The address of a board that runs for all tests."""
+    if request.param == "mariadb":
+        # Skips where there is no server, except in CI.
+        request.getfixturevalue("mariadb_pair_of_session")
+    with board(request.param) as address:
+        yield address
+
+
+@pytest.fixture
+def visitor(address: str) -> Browser:
+    return Browser(address)
+
+
+class TestGetAfterPost:
+    def test_whoever_posts_sees_his_message_while_others_still_read_the_slave(
+        self, visitor: Browser, address: str
+    ) -> None:
+        visitor.set_lag(LONG_LAG)
+        page = visitor.post("Do I see it?", "Ann")
+        assert "Do I see it?" in page.messages
+        assert "not on the slave yet" in page.text
+        path = page.log[0].request.removeprefix("GET ")
+        assert page.log[:2] == [
+            Logged(f"GET {path}", [Asked("master", "marker")]),
+            Logged("POST /", [Asked("master", "method")]),
+        ]
+
+        page = Browser(address).get()
+        assert "Do I see it?" not in page.messages
+        assert page.log[0] == Logged("GET /", [Asked("slave", "method")])
+
+        visitor.set_lag(0)
+        Browser(address).wait_for("Do I see it?")
+
+    def test_turned_off_his_message_is_missing_and_comes_with_the_slave(self, visitor: Browser) -> None:
+        visitor.set_lag(LAG)
+        visitor.turn_get_after_post("off")
+        posted = time.monotonic()
+        page = visitor.post("Where is it?")
+        path = page.log[0].request.removeprefix("GET ")
+        number = path.rpartition("=")[2]
+        assert "Where is it?" not in page.messages
+        assert f"Your message #{number} is not on the slave yet." in page.messages
+        assert page.log[0] == Logged(f"GET {path}", [Asked("slave", "method")])
+        assert 'aria-checked="false"' in page.text
+
+        page = visitor.wait_for("Where is it?", path)
+        assert time.monotonic() - posted >= LAG
+        assert "not on the slave yet" not in page.messages
+        assert page.log[0].queries == [Asked("slave", "method")]
+        visitor.set_lag(0)
+
+    def test_it_can_be_turned_on_again(self, visitor: Browser) -> None:
+        visitor.set_lag(LONG_LAG)
+        visitor.turn_get_after_post("off")
+        path = visitor.post("Gone and back").log[0].request.removeprefix("GET ")
+        assert "Gone and back" not in visitor.get(path).messages
+        visitor.turn_get_after_post("on")
+        page = visitor.get(path)
+        assert "Gone and back" in page.messages
+        assert page.log[0].queries == [Asked("master", "marker")]
+        visitor.set_lag(0)
+
+    def test_the_page_tells_what_the_slave_lacks(self, visitor: Browser) -> None:
+        visitor.set_lag(0)
+        text = f"A message for {visitor.server}"
+        path = visitor.post(text).log[0].request.removeprefix("GET ")
+        visitor.turn_get_after_post("off")
+        visitor.wait_for(text, path)
+        assert "The slave has everything." in visitor.get("/backstage/standing").text
+        visitor.set_lag(LONG_LAG)
+        visitor.post("one")
+        visitor.post("two")
+        assert re.search(r"The slave is [\d.]+ s behind: it lacks 2 messages\.", visitor.get().text)
+        visitor.set_lag(0)
+
+
+class TestForm:
+    def test_nothing_is_html_that_a_visitor_wrote(self, visitor: Browser) -> None:
+        page = visitor.post("<script>alert('☃')</script> & $text", '"><b>Ann</b>')
+        assert "&lt;script&gt;alert(&#x27;☃&#x27;)&lt;/script&gt; &amp; $text" in page.messages
+        assert "&quot;&gt;&lt;b&gt;Ann&lt;/b&gt;" in page.messages
+        assert "<script>alert" not in page.text
+        page = visitor.get('/?posted="><script>alert(1)</script>'.replace(" ", "+"))
+        assert page.status == 200
+        assert "<script>alert" not in page.text
+
+    @pytest.mark.parametrize(
+        ("form", "problem"),
+        [
+            ({"text": "\n" + "é" * 500, "name": "Ann"}, "Your message has 501 characters, but only 500 fit."),
+            ({"text": "hello", "name": "x" * 41}, "Your name has 41 characters, but only 40 fit."),
+            ({"text": " \n", "name": "Ann"}, "There is no message yet."),
+        ],
+    )
+    def test_what_cannot_be_posted_stays_in_the_form(
+        self, visitor: Browser, form: dict[str, str], problem: str
+    ) -> None:
+        page = visitor.ask("POST", "/", form)
+        assert page.status == 422
+        assert problem in page.text
+        # A newline directly behind the tag is not part of the text.
+        assert f">\n{form['text']}</textarea>" in page.text
+        assert f'name="name" value="{form["name"]}"' in page.text
+        assert page.log[0] == Logged("POST /", [Asked("master", "method")])
+
+    def test_as_much_as_fits_can_be_posted(self, visitor: Browser) -> None:
+        page = visitor.ask("POST", "/", {"text": "\r\n".join("é" * 250) + "é", "name": "x" * 40})
+        assert page.status == 303
+
+
+class TestStrangeRequests:
+    def test_an_unknown_path(self, visitor: Browser) -> None:
+        assert visitor.get("/nothing").status == 404
+        assert visitor.get("/%ff?posted=%ff").status == 404
+        assert visitor.get().log[1] == Logged("GET /%FF?posted=%ff", [])
+
+    @pytest.mark.parametrize("posted", ["-1", "1.5", "٣", "9" * 30, "9" * 5000, "%ff", ""])
+    def test_an_unknown_message(self, visitor: Browser, posted: str) -> None:
+        page = visitor.get("/?" + urlencode({"posted": posted}))
+        assert page.status == 200
+        assert "Your message" not in page.messages
+
+    def test_an_unknown_method(self, visitor: Browser) -> None:
+        assert visitor.ask("DELETE", "/").status == 405
+
+    def test_head(self, visitor: Browser) -> None:
+        page = visitor.ask("HEAD", "/")
+        assert page.status == 200
+        assert page.text == ""
+
+    @pytest.mark.parametrize("seconds", ["11", "-1", "1.5", "soon", ""])
+    def test_a_lag_that_cannot_be_set(self, visitor: Browser, seconds: str) -> None:
+        page = visitor.ask("POST", "/backstage/lag", {"seconds": seconds})
+        assert page.status == 400
+        assert "a whole number of seconds from 0 to 10" in page.text
+
+
+class TestCommand:
+    def test_ctrl_c_leaves_nothing_behind(self) -> None:
+        with board("sqlite") as address:
+            assert Browser(address).post("Is anybody here?").status == 200
+
+    def test_it_ends_when_it_is_terminated_while_it_starts(self) -> None:
+        with demo("--port", "0") as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            assert end(process, signal.SIGTERM) == (0, "")
+
+    def test_without_a_port_it_takes_the_next_that_is_free(self) -> None:
+        with demo("--database", "sqlite") as first, demo("--database", "sqlite") as second:
+            one, another = urlsplit(until_it_serves(first)[0]), urlsplit(until_it_serves(second)[0])
+            assert one.hostname == another.hostname == "127.0.0.1"
+            assert one.port is not None
+            assert another.port is not None
+            assert 8000 <= one.port < 8100
+            assert 8000 <= another.port < 8100
+            assert one.port != another.port
+
+    def test_a_port_that_is_taken(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            with demo("--database", "sqlite", "--port", str(port)) as process:
+                output, errors = process.communicate(timeout=15)
+        assert process.returncode == 1
+        assert output == ""
+        assert errors == f"error: cannot serve on port {port} of 127.0.0.1: Address already in use.\n"
+
+    def test_an_address_that_is_not_ours(self) -> None:
+        with demo("--database", "sqlite", "--host", "192.0.2.1") as process:
+            output, errors = process.communicate(timeout=15)
+        assert (process.returncode, output) == (1, "")
+        assert errors == "error: cannot serve on port 8000 of 192.0.2.1: Cannot assign requested address.\n"
+
+    @pytest.mark.parametrize("port", ["http", "65536"])
+    def test_a_port_that_is_none(self, port: str) -> None:
+        with demo(f"--port={port}") as process:
+            _, errors = process.communicate(timeout=15)
+        assert process.returncode == 2
+        assert errors.endswith(f"argument --port: {port!r} is no port; a port is a number from 0 to 65535\n")
+
+    def test_help(self) -> None:
+        with demo("--help") as process:
+            output, _ = process.communicate(timeout=15)
+        assert process.returncode == 0
+        assert all(option in output for option in ("--port", "--host", "--database"))
+
+
+def children(pid: int) -> set[int]:
+    """The processes that a process has started, and what they have started; none where there is no /proc."""
+    started: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue  # it has ended in the meantime
+        started.setdefault(parent, []).append(int(stat.parent.name))
+    found: set[int] = set()
+    waiting = [pid]
+    while waiting:
+        new = started.get(waiting.pop(), [])
+        found.update(new)
+        waiting += new
+    return found
