@@ -6,7 +6,8 @@ This is what every binding that runs statements shares; how links are opened and
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, NoReturn
+import random
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from replswitch.errors import SlaveWriteError
 from replswitch.place import application_place
@@ -14,11 +15,14 @@ from replswitch.policy import Decision
 from replswitch.state import MASTER, stack
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Sequence
 
+    from replswitch.scope import Scope
     from replswitch.state import Frame, State, Switch
 
 logger = logging.getLogger(__name__)
+
+S = TypeVar("S")
 
 
 class Database:
@@ -56,6 +60,25 @@ class Database:
         frame.scope.recorded = True
         frame.scope.note(Decision(state, reason, server))
         return reason
+
+    def slaves_to_try(self, scope: Scope, slaves: Sequence[S]) -> list[S]:
+        """Return the slaves in the order in which a read should try them: the scope's own first (S6).
+
+        Those that have failed in the scope are left out.
+        """
+        chosen = scope.slave(self.name)
+        fit = [slave for slave in slaves if not scope.avoids(self.name, slave)]
+        random.shuffle(fit)
+        return sorted(fit, key=lambda slave: slave is not chosen)
+
+    def lose_slave(self, scope: Scope, server: Hashable, name: str, error: Exception) -> None:
+        """Leave a slave alone that cannot be reached, for the rest of the scope (F1)."""
+        logger.warning("The slave %s cannot be reached: %s", name, error)
+        scope.avoid_slave(self.name, server)
+
+    def lack_slaves(self, scope: Scope) -> None:
+        """Let the master serve the reads of the scope, because no slave can."""
+        scope.pin(self.name, "no-slave")
 
     def record_write(self) -> None:
         """Record in the running scope that a write was committed on the master, or may have been (M1)."""

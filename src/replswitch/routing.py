@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
     from replswitch.local import Local, Locals
     from replswitch.servers import Servers
     from replswitch.state import State
-
-logger = logging.getLogger(__name__)
 
 
 class Router:
@@ -60,21 +57,37 @@ class Router:
     # Running
 
     def run(self, cursor: Cursor, method: str, sql: str, args: Any) -> Any:
-        """Run a statement; one that a slave refuses because it writes runs once more, on the master (S8)."""
+        """Run a statement.
+
+        One that a slave refuses because it writes runs once more, on the master (S8); a read that loses its slave
+        runs once more on another, and last on the master (F1).
+        """
         local = self.local()
         link = self._link(local)
-        try:
-            return self._run_on(local, link, cursor, method, sql, args)
-        except self._error as error:
-            if link.server.state == MASTER or not self._driver.refused_write(error):
-                self._failed(local, link, error)
-                raise
-            link = self._move_to_master(local, link, error)
-        try:
-            return self._run_on(local, link, cursor, method, sql, args)
-        except self._error as error:
-            self._failed(local, link, error)
-            raise
+        while True:
+            try:
+                return self._run_on(local, link, cursor, method, sql, args)
+            except self._error as error:
+                link = self._link_after(local, link, error)
+
+    def _link_after(self, local: Local, link: Link, error: Exception) -> Link:
+        """Return the link on which a statement that has failed may run again; where it may not, raise the error."""
+        if link.server.state == SLAVE and self._driver.refused_write(error):
+            return self._move_to_master(local, link, error)
+        transaction, frame = local.transaction, stack()
+        if self._driver.unreachable(error):
+            link.discard()
+            local.links.pop(link.server.state, None)
+            if link.server.state == SLAVE and transaction is None and frame is not None:
+                self._database.lose_slave(frame.scope, link.server, link.server.name, error)
+                return self._link(local)
+            if link.server.state == MASTER:
+                self._database.record_write()  # nobody knows whether it was committed
+            if transaction is not None:
+                transaction.lost = error
+        elif transaction is not None and self._driver.rolled_back(link.raw, error):
+            transaction.lost = error
+        raise error
 
     def _run_on(self, local: Local, link: Link, cursor: Cursor, method: str, sql: str, args: Any) -> Any:
         self._read_on(link)
@@ -154,19 +167,18 @@ class Router:
         frame = stack()
         if side == MASTER or frame is None:
             return self._open_master()
-        scope, name = frame.scope, self._database.name
-        for server in self._servers.choose(scope.slave(name)):
+        scope = frame.scope
+        for server in self._database.slaves_to_try(scope, self._servers.slaves):
             try:
                 link = server.take_link()
             except self._error as error:
                 if not self._driver.unreachable(error):
                     raise
-                logger.warning("The slave %s cannot be reached: %s", server.name, error)
+                self._database.lose_slave(scope, server, server.name, error)
             else:
-                scope.choose_slave(name, server)
+                scope.choose_slave(self._database.name, server)
                 return link
-        logger.warning("No slave can be reached: the master serves the reads of this scope.")
-        scope.pin(name, "no-slave")
+        self._database.lack_slaves(scope)
         return local.links.get(MASTER) or self._open_master()
 
     def _open_master(self) -> Link:
@@ -188,18 +200,6 @@ class Router:
         """Record in the running scope that a write was committed on the master, if the link was told of one (M1)."""
         if link.server.state == MASTER and self._driver.take_written(link.raw):
             self._database.record_write()
-
-    def _failed(self, local: Local, link: Link, error: Exception) -> None:
-        transaction = local.transaction
-        if self._driver.unreachable(error):
-            if link.server.state == MASTER:
-                self._database.record_write()  # nobody knows whether it was committed
-            link.discard()
-            local.links.pop(link.server.state, None)
-        elif transaction is None or not self._driver.rolled_back(link.raw, error):
-            return
-        if transaction is not None and link in transaction:
-            transaction.lost = error
 
     def _move_to_master(self, local: Local, link: Link, error: Exception) -> Link:
         transaction = local.transaction

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from replswitch.place import application_place
 
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from replswitch.local import Local
     from replswitch.marker import Marker
     from replswitch.policy import Decision
-    from replswitch.servers import Server
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +50,8 @@ class Scope:
     _late = False
     _decisions: tuple[Decision, ...] = ()
     _pins: dict[Hashable, str] | None = None
-    _slaves: dict[Hashable, Server] | None = None
+    _slaves: dict[Hashable, Any] | None = None
+    _failed: frozenset[tuple[Hashable, Hashable]] = frozenset()
     _held: dict[Hashable, Local] | None = None
 
     def record(self, database: Hashable, reason: str) -> None:
@@ -76,15 +76,28 @@ class Scope:
         """Say why the master must serve ``database``; None when it need not."""
         return None if self._pins is None else self._pins.get(database)
 
-    def slave(self, database: Hashable) -> Server | None:
-        """Return the slave that serves the reads of ``database`` in this scope, None before one is chosen."""
+    def slave(self, database: Hashable) -> Any:
+        """Return the slave that serves the reads of ``database`` in this scope, None before one is chosen.
+
+        What stands for a server is the binding's own.
+        """
         return None if self._slaves is None else self._slaves.get(database)
 
-    def choose_slave(self, database: Hashable, server: Server) -> None:
-        """Let ``server`` serve the reads of ``database`` from now on."""
+    def choose_slave(self, database: Hashable, server: Hashable) -> None:
+        """Let ``server`` serve the reads of ``database`` from now on (S6)."""
         if self._slaves is None:
             self._slaves = {}
         self._slaves[database] = server
+
+    def avoid_slave(self, database: Hashable, server: Hashable) -> None:
+        """Let ``server``, which has failed, serve no more reads of ``database``."""
+        self._failed = self._failed | {(database, server)}
+        if self._slaves is not None:
+            self._slaves.pop(database, None)
+
+    def avoids(self, database: Hashable, server: Hashable) -> bool:
+        """Say whether ``server`` has failed in this scope."""
+        return (database, server) in self._failed
 
     @property
     def decisions(self) -> tuple[Decision, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -69,15 +68,6 @@ class Servers:
             driver.check(merged, f"slave number {number}")
             replicas.append(self._server(driver, merged, SLAVE, pool_size))
         self.slaves = tuple(replicas) or (self._server(driver, settings, SLAVE, pool_size),)
-
-    def choose(self, chosen: Server | None) -> list[Server]:
-        """Return the slaves in the order in which one that reads should try them.
-
-        Args:
-            chosen: the one that serves its scope already (S6).
-        """
-        order = random.sample(self.slaves, len(self.slaves))
-        return order if chosen is None else sorted(order, key=lambda server: server is not chosen)
 
     def close(self) -> None:
         """Close the idle links to all servers."""
