@@ -71,7 +71,7 @@ class Database:
         random.shuffle(fit)
         return sorted(fit, key=lambda slave: slave is not chosen)
 
-    def lose_slave(self, scope: Scope, server: Hashable, name: str, error: Exception) -> None:
+    def lose_slave(self, scope: Scope, server: Hashable, name: str, error: BaseException) -> None:
         """Leave a slave alone that cannot be reached, for the rest of the scope (F1)."""
         logger.warning("The slave %s cannot be reached: %s", name, error)
         scope.avoid_slave(self.name, server)
@@ -86,7 +86,9 @@ class Database:
         if frame is not None:
             frame.scope.record(self.name, "own-write")
 
-    def move_write(self, error: Exception, server: str, *, scope_has_read: bool, transaction_has_read: bool) -> None:
+    def move_write(
+        self, error: BaseException, server: str, *, scope_has_read: bool, transaction_has_read: bool
+    ) -> None:
         """Let the master serve the database from now on, because a slave refused a write (S8).
 
         Args:
@@ -115,7 +117,7 @@ class Database:
             "read" if scope_has_read else "not read",
         )
 
-    def refuse(self, error: Exception, server: str, why: str) -> NoReturn:
+    def refuse(self, error: BaseException, server: str, why: str) -> NoReturn:
         """Raise SlaveWriteError for a write that a slave refused."""
         place = application_place()
         raise SlaveWriteError(

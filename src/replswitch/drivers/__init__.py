@@ -60,10 +60,10 @@ class Driver(Protocol):
     def read_on(self, raw: Raw) -> None:
         """Read the answers that an earlier statement still owes (a procedure's further result sets)."""
 
-    def refused_write(self, error: Exception) -> bool:
+    def refused_write(self, error: BaseException) -> bool:
         """Say whether the error is the database refusing to write through a read-only connection (S8)."""
 
-    def unreachable(self, error: Exception) -> bool:
+    def unreachable(self, error: BaseException) -> bool:
         """Say whether the error means that the server is not there or went away."""
 
     def rolled_back(self, raw: Raw, error: Exception) -> bool:

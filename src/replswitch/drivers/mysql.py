@@ -21,22 +21,22 @@ _UNREACHABLE: Final = {1040, 1053, 1927, 4031, 2002, 2003, 2006, 2013}
 _DEADLOCK: Final = 1213
 
 
-def refused_write(error: Exception) -> bool:
+def refused_write(error: BaseException) -> bool:
     """Say whether the server refused a write because the session or the server is read-only (S8)."""
     code, message = _code_and_message(error)
     return code in _REFUSED or (code == _OPTION_PREVENTS and bool(_READ_ONLY_OPTION.search(message)))
 
 
-def unreachable(error: Exception) -> bool:
+def unreachable(error: BaseException) -> bool:
     """Say whether the server is not there, takes nobody in, or the connection to it is gone."""
     return _code_and_message(error)[0] in _UNREACHABLE
 
 
-def deadlocked(error: Exception) -> bool:
+def deadlocked(error: BaseException) -> bool:
     """Say whether the server rolled the transaction back to end a deadlock."""
     return _code_and_message(error)[0] == _DEADLOCK
 
 
-def _code_and_message(error: Exception) -> tuple[int, str]:
+def _code_and_message(error: BaseException) -> tuple[int, str]:
     code, message = (*error.args, 0, "")[:2]
     return (code if isinstance(code, int) else 0), str(message)

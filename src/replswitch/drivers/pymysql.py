@@ -219,11 +219,11 @@ class PyMySQLDriver:
         while raw._result is not None and raw._result.has_next:
             raw.next_result()
 
-    def refused_write(self, error: Exception) -> bool:
+    def refused_write(self, error: BaseException) -> bool:
         """Errors 1792 and 1836, and 1290 where it names a read-only option."""
         return mysql.refused_write(error)
 
-    def unreachable(self, error: Exception) -> bool:
+    def unreachable(self, error: BaseException) -> bool:
         """The codes of a server that is not there, and of a connection that is gone."""
         return isinstance(error, pymysql.OperationalError) and mysql.unreachable(error)
 

@@ -99,11 +99,11 @@ class SQLiteDriver:
     def read_on(self, raw: _Connection) -> None:
         """Nothing: a statement of SQLite has one result."""
 
-    def refused_write(self, error: Exception) -> bool:
+    def refused_write(self, error: BaseException) -> bool:
         """SQLITE_READONLY in all its extended forms."""
         return _code(error) == sqlite3.SQLITE_READONLY
 
-    def unreachable(self, error: Exception) -> bool:
+    def unreachable(self, error: BaseException) -> bool:
         """SQLITE_CANTOPEN: the file is not there."""
         return _code(error) == sqlite3.SQLITE_CANTOPEN
 
@@ -112,7 +112,7 @@ class SQLiteDriver:
         return not raw.in_transaction
 
 
-def _code(error: Exception) -> int:
+def _code(error: BaseException) -> int:
     # The low byte is the primary code: https://www.sqlite.org/rescode.html
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 

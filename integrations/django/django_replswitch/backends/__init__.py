@@ -1,0 +1,4 @@
+"""Django database backends that switch between a master and its slaves under one alias.
+
+``mysql`` and ``sqlite3`` are Django's own backends with `wrapper.SwitchingWrapper` in front.
+"""

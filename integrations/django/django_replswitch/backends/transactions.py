@@ -1,0 +1,164 @@
+"""The transaction belongs to the database: a link joins it with its first statement, and all end together (S5)."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, Final
+
+from django.db import DEFAULT_DB_ALIAS, Error
+from django.db.backends.utils import debug_transaction
+
+from django_replswitch.backends.selection import SelectingWrapper
+from replswitch import SLAVE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from django_replswitch.backends.links import Link
+
+# What speaks of the transaction, and must outlive the opening of another link in it.
+_KEPT: Final = ("autocommit", "in_atomic_block", "savepoint_ids", "atomic_blocks", "needs_rollback", "run_on_commit")
+
+
+class TransactionWrapper(SelectingWrapper):
+    """Keeps Django's bookkeeping of a transaction for all its links."""
+
+    def __init__(self, settings_dict: dict[str, Any], alias: str = DEFAULT_DB_ALIAS) -> None:
+        super().__init__(settings_dict, alias)
+        self.autocommit = settings_dict.get("AUTOCOMMIT", True)
+        self._savepoints: list[str] = []  # of the running transaction, for links that join later
+        self._begins_explicitly = False
+
+    def connect(self) -> None:
+        """Open a link. What the transaction knows is kept, where Django's own would begin it anew."""
+        # Behind a transaction that was cut off by close(), beginning anew is right.
+        kept = {} if self.closed_in_transaction else {name: getattr(self, name) for name in _KEPT}
+        if self.closed_in_transaction:
+            self._forget_block()
+        try:
+            super().connect()
+        finally:
+            for name, value in kept.items():
+                setattr(self, name, value)
+
+    def close(self) -> None:
+        """Close every link; outside an atomic block, what was begun on them is over."""
+        super().close()
+        if not self.in_atomic_block:
+            self._forget_block()
+
+    def get_autocommit(self) -> bool:
+        """Return the mode that the application asked for. No connection is opened to know it."""
+        return bool(self.autocommit)
+
+    def set_autocommit(self, autocommit: bool, force_begin_transaction_with_broken_autocommit: bool = False) -> None:
+        """Turn autocommit on or off. A link hears of it with its first statement."""
+        if self._only is not None:  # a link that is being opened
+            self._set_autocommit(autocommit)
+            self.autocommit = autocommit
+            return
+        self.validate_no_atomic_block()
+        is_connected = self.connection is not None
+        self.close_if_health_check_failed()
+        if is_connected:
+            self.ensure_connection()
+        self._begins_explicitly = force_begin_transaction_with_broken_autocommit and hasattr(
+            self, "_start_transaction_under_autocommit"
+        )
+        if autocommit:
+            for link in self._links.values():
+                if not link.autocommit and self._connection_of(link) is not None:
+                    with self._on(link):
+                        self._set_autocommit(True)
+                    link.autocommit = True
+            self._forget_block()
+        else:
+            with debug_transaction(self, "BEGIN"):
+                pass  # said now, as Django does; done with the first statement
+        self.autocommit = autocommit
+        if autocommit and self.run_commit_hooks_on_set_autocommit_on:
+            self.run_and_clear_commit_hooks()
+            self.run_commit_hooks_on_set_autocommit_on = False
+
+    def _connection_of(self, link: Link) -> Any:
+        return self.connection if link is self._link else link.parked["connection"]
+
+    def _join(self, link: Link) -> None:
+        if self.autocommit:
+            return
+        with self._on(link):
+            if self._begins_explicitly:
+                self._start_transaction_under_autocommit()
+            elif link.autocommit:
+                self._set_autocommit(False)
+                link.autocommit = False
+            self._block.append(link)
+            link.read = False
+            self._execute_quietly(map(self.ops.savepoint_create_sql, self._savepoints))
+
+    def _forget_block(self) -> None:
+        self._block.clear()
+        self._savepoints.clear()
+        self.autocommit = self.settings_dict.get("AUTOCOMMIT", True)
+
+    def _commit(self) -> None:
+        in_block = self._master in self._block
+        try:
+            self._end(super()._commit)
+        except Error:
+            if in_block:
+                self._record(written=True)  # nobody knows whether it was committed
+            raise
+        if in_block:
+            self._record(written=self._take_written(self._connection_of(self._master), in_transaction=False))
+
+    def _rollback(self) -> None:
+        self._end(super()._rollback)
+
+    def _end(self, end: Callable[[], None]) -> None:
+        if self.autocommit and not self._block:
+            end()  # whatever the application began by a statement of its own
+            return
+        for link in sorted(self._block, key=lambda link: link.server.state == SLAVE):
+            try:
+                with self._on(link):
+                    end()
+            except Error:
+                if link is self._master or self._master not in self._block:
+                    raise
+                self._close_link(link)  # the outcome is the master's; a slave has only let its snapshot go
+        self._block.clear()
+        self._savepoints.clear()
+
+    def _savepoint(self, sid: str) -> None:
+        self._savepoints.append(sid)
+        self._on_block(super()._savepoint, sid, self.ops.savepoint_create_sql(sid))
+
+    def _savepoint_rollback(self, sid: str) -> None:
+        if sid in self._savepoints:
+            del self._savepoints[self._savepoints.index(sid) + 1 :]
+        self._on_block(super()._savepoint_rollback, sid, self.ops.savepoint_rollback_sql(sid))
+
+    def _savepoint_commit(self, sid: str) -> None:
+        if sid in self._savepoints:
+            del self._savepoints[self._savepoints.index(sid) :]
+        self._on_block(super()._savepoint_commit, sid, self.ops.savepoint_commit_sql(sid))
+
+    def _on_block(self, run: Callable[[str], None], sid: str, sql: str) -> None:
+        """Run a statement on every link in the transaction; it is logged once, as it would be with one link."""
+        if not self._block:
+            with debug_transaction(self, sql):
+                pass  # said now; done on a link that joins, where it still matters
+            return
+        first, *others = self._block
+        with self._on(first):
+            run(sid)
+        for link in others:
+            with self._on(link):
+                self._execute_quietly([sql])
+
+    def _execute_quietly(self, statements: Iterable[str]) -> None:
+        """Run statements on the selected link without a place in the log of queries."""
+        with self.wrap_database_errors, closing(self.create_link_cursor(None)) as cursor:
+            for sql in statements:
+                cursor.execute(sql)

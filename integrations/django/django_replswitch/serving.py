@@ -1,0 +1,93 @@
+"""What the middleware and the decorators do around a view."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
+
+from django_replswitch.conf import request_policy
+from replswitch.request import DEBUG_HEADER
+from replswitch.state import Frame, Resumable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from replswitch import State
+
+
+def begin(request: HttpRequest, wanted: State | None = None) -> Frame:
+    """Decide for a request.
+
+    Args:
+        request: the request.
+        wanted: what a view's decorator asks for, in the place of the option ``OVERRIDE``.
+    """
+    policy = request_policy()
+    override: Any = wanted
+    if override is None and policy.options.override is not None and policy.options.enabled:
+        override = policy.options.override(request)
+    tokens = [value for name, value in request.COOKIES.items() if name in policy.cookie_names]
+    return policy.begin(request.method or "", tokens, override)
+
+
+def finish(request: HttpRequest, response: HttpResponseBase, frame: Frame) -> HttpResponseBase:
+    """Add the marker and the debug header to a response, and keep the state for the pieces of a streamed one."""
+    policy, scope = request_policy(), frame.scope
+    cookie = policy.cookie(scope, request.method or "", response.status_code, https=request.is_secure())
+    if cookie is not None:
+        response.set_cookie(
+            cookie.name,
+            cookie.value,
+            max_age=cookie.max_age,
+            path=policy.options.cookie_path,
+            domain=policy.options.cookie_domain,
+            secure=cookie.secure,
+            httponly=True,
+            samesite=policy.options.cookie_samesite,
+        )
+    if policy.options.debug_header:
+        response.headers[DEBUG_HEADER] = policy.debug_header(scope)
+    scope.answered = True
+    hold_state(response, Resumable(frame))
+    return response
+
+
+def hold_state(response: HttpResponseBase, running: Resumable) -> None:
+    """Let the state hold while a streamed response is produced, and only then (S9)."""
+    if not isinstance(response, StreamingHttpResponse) or getattr(response, "file_to_stream", None) is not None:
+        return
+    pieces: Any = response.streaming_content
+    response.streaming_content = _AsyncPieces(pieces, running) if response.is_async else _Pieces(pieces, running)
+
+
+class _Pieces:
+    def __init__(self, pieces: Iterator[bytes], running: Resumable) -> None:
+        self._pieces = pieces
+        self._running = running
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        with self._running:
+            return next(self._pieces)
+
+    def close(self) -> None:
+        close = getattr(self._pieces, "close", None)
+        if close is not None:
+            with self._running:
+                close()
+
+
+class _AsyncPieces:
+    def __init__(self, pieces: AsyncIterator[bytes], running: Resumable) -> None:
+        self._pieces = pieces
+        self._running = running
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        with self._running:
+            return await anext(self._pieces)
