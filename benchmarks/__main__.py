@@ -1,0 +1,15 @@
+"""All benchmarks of this folder, one after the other: python benchmarks.
+
+Each prints ratios from one run, with the limit that the project has set itself beside them. Each also runs alone.
+"""
+
+from __future__ import annotations
+
+import connection
+import state
+import statements
+import wsgi
+from ratio import run
+
+if __name__ == "__main__":
+    run(__doc__, state.rows, wsgi.rows, connection.rows, statements.rows)

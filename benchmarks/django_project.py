@@ -1,0 +1,95 @@
+"""The settings of the benchmarks' Django project: one project, with each of the packages that are compared."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+#: What a worker's project is built with.
+STOCK, OURS, REPLICATED, MULTIDB = "stock", "replswitch", "django-replicated", "multidb-router"
+
+#: The middleware of each; without any on stock Django.
+MIDDLEWARE: Final = {
+    STOCK: [],
+    OURS: ["django_replswitch.middleware.ReplicationMiddleware"],
+    REPLICATED: ["django_replicated.middleware.ReplicationMiddleware"],
+    MULTIDB: ["multidb.middleware.PinningRouterMiddleware"],
+}
+
+_ROUTERS: Final = {
+    REPLICATED: ["django_replicated.router.ReplicationRouter"],
+    MULTIDB: ["multidb.PinningReplicaRouter"],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A Django project on a pair of servers.
+
+    Attributes:
+        built_with: whose database settings, middleware and router it has.
+        driver: the module: ``MySQLdb`` (mysqlclient) or ``pymysql``.
+        master: the master's connection parameters, as PyMySQL takes them.
+        slave: the slave's.
+        atomic: ``ATOMIC_REQUESTS``.
+        health_checks: ``CONN_HEALTH_CHECKS``.
+    """
+
+    built_with: str
+    driver: str
+    master: dict[str, Any]
+    slave: dict[str, Any]
+    atomic: bool = False
+    health_checks: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what a project can be made of again."""
+        return asdict(self)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings.
+
+        Beside what its package needs, each has the aliases ``stock`` on the master, ``stock_slave`` and
+        ``another_slave`` on the slave, with Django's own backend.
+        """
+        databases = {
+            "default": self._database(self.master),
+            "slave": self._database(self.slave),
+            "stock": self._database(self.master),
+            "stock_slave": self._database(self.slave),
+            "another_slave": self._database(self.slave),
+        }
+        if self.built_with == OURS:
+            databases["default"]["ENGINE"] = "django_replswitch.backends.mysql"
+            databases["default"]["SLAVES"] = [{"HOST": self.slave["host"], "PORT": self.slave["port"]}]
+        if self.built_with in {STOCK, OURS}:
+            del databases["slave"]
+        return {
+            **self._of_packages(),
+            "SECRET_KEY": "a secret for the benchmark alone",
+            "ALLOWED_HOSTS": ["*"],
+            "ROOT_URLCONF": "django_views",
+            "DEFAULT_AUTO_FIELD": "django.db.models.BigAutoField",
+            "MIDDLEWARE": MIDDLEWARE[self.built_with],
+            "DATABASES": databases,
+            "DATABASE_ROUTERS": _ROUTERS.get(self.built_with, []),
+        }
+
+    def _of_packages(self) -> dict[str, Any]:
+        from django_replicated import settings as defaults  # noqa: PLC0415 - only workers have Django set up
+
+        replicated = {name: getattr(defaults, name) for name in dir(defaults) if name.startswith("REPLICATED_")}
+        return {**replicated, "REPLICATED_DATABASE_SLAVES": ["slave"], "REPLICA_DATABASES": ["slave"]}
+
+    def _database(self, server: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "ENGINE": "django.db.backends.mysql",
+            "HOST": server["host"],
+            "PORT": server["port"],
+            "USER": server["user"],
+            "PASSWORD": server["password"],
+            "NAME": server["database"],
+            "CONN_MAX_AGE": None,  # what a query costs is measured, not what connecting costs
+            "CONN_HEALTH_CHECKS": self.health_checks,
+            "ATOMIC_REQUESTS": self.atomic,
+        }

@@ -1,0 +1,159 @@
+"""What the benchmarks share: alternating batches, ratios with their limits, the table, and the command line.
+
+A machine's speed changes from minute to minute, so a number of seconds says little. Whatever is compared here runs
+in one process, in short batches that take turns, and each round of batches gives a ratio of its own; the median of
+these is the figure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextvars import copy_context
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Final
+
+#: Does one thing so many times.
+Batch = Callable[[int], object]
+
+#: For each side, what one time took, in seconds, batch by batch.
+Times = dict[str, list[float]]
+
+#: How long a batch should take, in seconds: short, so that a round is over before the machine changes its pace.
+BATCH: Final = 0.002
+
+
+def repeated(call: Callable[[], object]) -> Batch:
+    """Make a batch of something that is long enough for the call itself not to count."""
+
+    def batch(number: int) -> None:
+        for _ in repeat(None, number):
+            call()
+
+    return batch
+
+
+def measure(sides: Mapping[str, Batch], rounds: int) -> Times:
+    """Run the sides in turn, each round in another order: a batch feels what ran before it.
+
+    All batches are of one length, since the first of a batch takes longer than the rest. Each side has a copy of the
+    running context to itself: in a context that holds another side's variable as well, a ContextVar takes half as
+    long again to set, and more where their hashes collide.
+
+    Args:
+        sides: what is compared, by its name.
+        rounds: how many batches of each.
+    """
+    runs = {name: _apart(batch) for name, batch in sides.items()}
+    number = min(map(_number, runs.values()))
+    times: Times = {name: [] for name in sides}
+    names = list(sides)
+    for _ in range(rounds):
+        random.shuffle(names)
+        for name in names:
+            times[name].append(_seconds(runs[name], number) / number)
+    return times
+
+
+def _apart(batch: Batch) -> Batch:
+    context = copy_context()
+    return lambda number: context.run(batch, number)
+
+
+def _number(batch: Batch) -> int:
+    # By the quickest of several tries: one that was interrupted would make the batches too short.
+    number = 1
+    batch(number)  # what is made on first use is not what is measured
+    while (seconds := min(_seconds(batch, number) for _ in range(5))) < BATCH / 4:
+        number *= 2
+    return max(1, round(number * BATCH / seconds))
+
+
+def _seconds(batch: Batch, number: int) -> float:
+    started = time.perf_counter()
+    batch(number)
+    return time.perf_counter() - started
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        name: what is compared.
+        figure: the ratio, or a count.
+        limit: the most it may be; None for a line that only informs.
+        detail: where the figure comes from.
+    """
+
+    name: str
+    figure: float
+    limit: float | None = None
+    detail: str = ""
+
+    @property
+    def over(self) -> bool:
+        """Whether the figure, as printed, is over its limit."""
+        return self.limit is not None and round(self.figure, 2) > self.limit
+
+    def __str__(self) -> str:
+        limit = "" if self.limit is None else f"{self.limit:.2f}"
+        verdict = "" if self.limit is None else "OVER THE LIMIT" if self.over else "ok"
+        return f"{self.name:<58}{self.figure:>6.2f}{limit:>7}  {verdict:<15}{self.detail}".rstrip()
+
+
+def ratio(
+    name: str, times: Times, ours: str, against: str, *, floor: str | None = None, limit: float | None = None
+) -> Row:
+    """Make a row of how much longer one side takes than another: the median of the rounds' ratios.
+
+    Args:
+        name: what is compared.
+        times: what `measure` returned.
+        ours: the side that should be short.
+        against: the side it is held against.
+        floor: a side that both contain; only what each adds to it is compared.
+        limit: the most that the ratio may be.
+    """
+    floors = times[floor] if floor is not None else [0.0] * len(times[ours])
+    above = [(a - c, b - c) for a, b, c in zip(times[ours], times[against], floors, strict=True)]
+    low, middle, high = statistics.quantiles(a / b for a, b in above)
+    a, b = (statistics.median(column) * 1e6 for column in zip(*above, strict=True))
+    quick = _quick(ours, times, floor) / _quick(against, times, floor)
+    detail = f"{a:.2f} µs against {b:.2f} µs; half the rounds {low:.2f} to {high:.2f}; quickest tenth {quick:.2f}"
+    return Row(name, middle, limit, detail)
+
+
+def _quick(side: str, times: Times, floor: str | None) -> float:
+    # What nobody disturbed: where a neighbour takes the processor every other moment, medians say little.
+    return _tenth(times[side]) - (0.0 if floor is None else _tenth(times[floor]))
+
+
+def _tenth(batches: list[float]) -> float:
+    return statistics.quantiles(batches, n=10)[0]
+
+
+def run(doc: str | None, *benchmarks: Callable[[], Iterable[Row]]) -> None:
+    """Read the command line, run the benchmarks, print their rows, and leave the program.
+
+    Args:
+        doc: the script's docstring, for ``--help``.
+        benchmarks: each yields its rows.
+    """
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="exit with status 1 when a figure is over its limit")
+    check = parser.parse_args().check
+    over = 0
+    print(f"{'':<58}{'figure':>6}{'limit':>7}")
+    for benchmark in benchmarks:
+        for row in benchmark():
+            print(row, flush=True)
+            over += row.over
+    if over:
+        print(f"{over} over the limit")
+    sys.exit(1 if check and over else 0)
