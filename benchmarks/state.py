@@ -1,6 +1,7 @@
 """What it costs to switch: `with switch.use_slave(): pass` against a bare ContextVar that is set and reset.
 
-The cost of the loop around them is taken off both.
+Both in one context, as in an application; how many variables a context holds changes what it costs to set one. The
+cost of the loop around them is taken off both.
 """
 
 from __future__ import annotations
@@ -17,7 +18,12 @@ from replswitch.decorators import use_slave
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ratio import Times
+
 ROUNDS = 400
+
+# Variables of other libraries: decimal's, asgiref's, a tracer's …
+OTHERS = 4
 
 variable: ContextVar[str | None] = ContextVar("variable", default=None)
 switch = Switch()
@@ -70,11 +76,21 @@ def state(number: int) -> None:
             switch.state  # noqa: B018 - reading it is what is measured
 
 
+def in_an_application() -> Times:
+    """Measure in a context as an application's: both variables are in it, and some of other libraries."""
+    for number in range(OTHERS):
+        ContextVar[int](f"other{number}").set(number)
+    variable.set(None)
+    with switch.use_slave():
+        pass
+    sides = (loop, bare, block, inner_block, pair, every_database, state)
+    return measure({side.__name__: side for side in sides}, ROUNDS)
+
+
 def rows() -> Iterator[Row]:
     """Yield the rows."""
-    sides = (loop, bare, block, inner_block, pair, every_database, state)
-    # In an empty context, whatever ran before.
-    times = Context().run(measure, {side.__name__: side for side in sides}, ROUNDS)
+    times = Context().run(in_an_application)
+    alone = Context().run(measure, {side.__name__: side for side in (loop, bare, block)}, ROUNDS)
     for name, side, limit in (
         ("with switch.use_slave(): pass / ContextVar set and reset", "block", 4),
         ("  inside another block", "inner_block", 4),
@@ -83,6 +99,7 @@ def rows() -> Iterator[Row]:
         ("  reading switch.state", "state", None),
     ):
         yield ratio(name, times, side, "bare", floor="loop", limit=limit)
+    yield ratio("  as the first, each alone in an empty context", alone, "block", "bare", floor="loop")
 
 
 if __name__ == "__main__":

@@ -135,7 +135,7 @@ class Database:
         deciding = self.switch.deciding_frame()
         if deciding is None:
             return "default"
-        base = deciding.parent is None or deciding.parent.scope is not deciding.scope
-        if base and deciding.switch is None and deciding.scope.decision is not None:
-            return deciding.scope.decision.reason
+        decision = deciding.scope.decision
+        if decision is not None and deciding.switch is None and deciding.begins_scope:
+            return decision.reason
         return f"use_{deciding.state}"

@@ -16,7 +16,7 @@ import inspect
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from replswitch.errors import ConfigurationError
-from replswitch.state import MASTER, SLAVE, Block, Resumable, State, instruction, push, stack
+from replswitch.state import MASTER, SLAVE, Block, Resumable, State, block, instruction, push, stack
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
@@ -85,7 +85,7 @@ class Use:
         return functools.wraps(function)(wrapper)
 
     def __enter__(self) -> None:
-        push(Block(self._state, by=self))
+        push(block(self._state, by=self))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

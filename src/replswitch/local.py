@@ -14,6 +14,8 @@ from replswitch.errors import ReplSwitchError
 from replswitch.state import SLAVE, stack
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping
+
     from replswitch.links import Link
     from replswitch.scope import Scope
     from replswitch.state import Frame, State
@@ -47,8 +49,10 @@ class Local:
         links: at most one for each side: one slave serves all reads of a scope (S6).
         transaction: the open one.
         autocommit: whether a statement outside a transaction stands for itself.
-        frame: the top of the stack when the latest decision was noted; with `link` it tells whether to note again.
-        link: the link of the latest decision.
+        frame: the top of the stack when the latest link was chosen, and `pins` the scope's: while both are the same,
+            the choice is.
+        link: the link that was chosen.
+        pins: see `frame`.
         reason: the reason of the latest decision.
         read_from_slave: whether the scope has read from a slave.
     """
@@ -60,6 +64,7 @@ class Local:
         self.autocommit = autocommit
         self.frame: Frame | None = None
         self.link: Link | None = None
+        self.pins: Mapping[Hashable, str] | None = None
         self.reason = "default"
         self.read_from_slave = False
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
 from replswitch.marker import Marker, MarkerNames, MarkerSigner
-from replswitch.policy import Decision, decide, needs_marker
+from replswitch.policy import SAFE_METHODS, Decision, decide, needs_marker
 from replswitch.scope import Scope
 from replswitch.state import Frame, instruction
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from replswitch.options import RequestOptions, Secret
 
@@ -57,7 +57,7 @@ class RequestPolicy:
         self._names = MarkerNames(options.cookie_name)
         self.cookie_names = frozenset(self._names.all)
 
-    def begin(self, method: str, tokens: Iterable[str], override: object = None) -> Frame:
+    def begin(self, method: str, tokens: Sequence[str], override: object = None) -> Frame:
         """Decide for a request.
 
         Args:
@@ -73,19 +73,28 @@ class RequestPolicy:
         """
         options = self.options
         scope = Scope()
-        if options.enabled:
+        if tokens and options.enabled:
             scope.marker = self._signer.read(tokens, now=time.time(), max_age=options.cookie_max_age)
         decision = decide(method, marker=scope.marker, override=override, enabled=options.enabled)
         scope.decision = decision
         scope.master_only = decision.final
         return instruction(decision.state, scope)
 
-    def cookie(self, scope: Scope, method: str, status: int, *, https: bool) -> MarkerCookie | None:
-        """Return the marker that the response must carry; None when there is nothing new (M6)."""
-        options = self.options
-        written_at = scope.written_at
+    def cookie(self, scope: Scope, method: str, status: int | str, *, https: bool) -> MarkerCookie | None:
+        """Return the marker that the response must carry; None when there is nothing new (M6).
+
+        Args:
+            scope: the request's.
+            method: its HTTP method.
+            status: the response's status code; something that is none counts as no redirect.
+            https: whether the request came over https.
+        """
+        options, written_at = self.options, scope.written_at
+        if written_at is None and method in SAFE_METHODS:
+            return None  # most responses
+        code = int(status) if str(status).isdecimal() else 0
         if not options.enabled or not needs_marker(
-            method, status, written=written_at is not None, recorded=scope.recorded, unrecorded=scope.unrecorded
+            method, code, written=written_at is not None, recorded=scope.recorded, unrecorded=scope.unrecorded
         ):
             return None
         marker = Marker(time.time() if written_at is None else written_at)

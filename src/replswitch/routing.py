@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from replswitch.links import Link
     from replswitch.local import Local, Locals
     from replswitch.servers import Servers
-    from replswitch.state import State
+    from replswitch.state import Frame, State
 
 
 class Router:
@@ -138,6 +138,20 @@ class Router:
     # Choosing a link
 
     def _link(self, local: Local) -> Link:
+        """Return the link for the next statement: mostly the one of the statement before."""
+        frame, link = stack(), local.link
+        if (
+            link is not None
+            and frame is local.frame
+            and (frame is None or frame.scope.pins is local.pins)
+            and local.transaction is None
+            and local.autocommit
+            and self._driver.alive(link.raw)
+        ):
+            return link
+        return self._choose_link(local, frame)
+
+    def _choose_link(self, local: Local, frame: Frame | None) -> Link:
         transaction = local.transaction
         if transaction is None:
             if not local.autocommit:
@@ -157,10 +171,10 @@ class Router:
                 why = "no-slave"
         if transaction is not None and not joined:
             transaction.join(link)
-        frame = stack()
         if frame is not None and (frame is not local.frame or link is not local.link):
-            local.frame, local.link = frame, link
             local.reason = self._database.note(frame, link.server.state, link.server.name, why)
+        local.frame, local.link = frame, link
+        local.pins = None if frame is None else frame.scope.pins
         return link
 
     def _open(self, local: Local, side: State) -> Link:

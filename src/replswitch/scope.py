@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from replswitch.place import application_place
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Mapping
 
     from replswitch.local import Local
     from replswitch.marker import Marker
@@ -35,6 +36,7 @@ class Scope:
         marker: what the visitor must see, as his request told; None without a marker that holds.
         decision: what was decided for the request as a whole; None outside a request.
         answered: the headers of the response are out, and no marker can be added any more.
+        pins: the databases that the master must serve, with the reason. Replaced, never changed.
         ended: the request is over. A thread or task that outlives it still sees what the scope knew.
     """
 
@@ -46,10 +48,10 @@ class Scope:
     decision: Decision | None = None
     answered = False
     ended = False
+    pins: Mapping[Hashable, str] = MappingProxyType({})
 
     _late = False
     _decisions: tuple[Decision, ...] = ()
-    _pins: dict[Hashable, str] | None = None
     _slaves: dict[Hashable, Any] | None = None
     _failed: frozenset[tuple[Hashable, Hashable]] = frozenset()
     _held: dict[Hashable, Local] | None = None
@@ -68,13 +70,12 @@ class Scope:
 
     def pin(self, database: Hashable, reason: str) -> None:
         """Let the master serve ``database`` until the scope ends. The first reason given is kept."""
-        if self._pins is None:
-            self._pins = {}
-        self._pins.setdefault(database, reason)
+        if database not in self.pins:
+            self.pins = {**self.pins, database: reason}
 
     def pinned(self, database: Hashable) -> str | None:
         """Say why the master must serve ``database``; None when it need not."""
-        return None if self._pins is None else self._pins.get(database)
+        return self.pins.get(database)
 
     def slave(self, database: Hashable) -> Any:
         """Return the slave that serves the reads of ``database`` in this scope, None before one is chosen.

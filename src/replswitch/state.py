@@ -7,8 +7,9 @@ stack, child tasks with a copy of their parent's, and as frames never change, no
 from __future__ import annotations
 
 import copy
+import threading
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, ClassVar, Final, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, Self, TypeVar
 
 from replswitch.errors import RevertError
 from replswitch.scope import Scope
@@ -22,25 +23,48 @@ MASTER: Final = "master"
 SLAVE: Final = "slave"
 
 _stack: ContextVar[Frame | None] = ContextVar("replswitch.stack", default=None)
+_get: Final = _stack.get
+_set: Final = _stack.set
 
 # The switches that ignore instructions just now. Replaced, never changed: frames keep the set they were made under.
 _disabled: frozenset[Switch] = frozenset()
+
+_making_scope: Final = threading.Lock()
 
 
 class Frame:
     """One instruction on the stack. As a context manager it leaves the stack as it was before the instruction.
 
-    The frame is its own context manager so that ``with switch.use_slave():`` makes no other object.
+    A frame is its own context manager, it has no ``__init__``, and its scope is made when it is first asked for:
+    switching is on the way of every request, and few blocks have anything to write down.
     """
 
-    __slots__ = ("ignored_by", "parent", "scope", "state", "switch")
+    __slots__ = ("_scope", "parent", "state", "switch")
 
-    def __init__(self, state: State, switch: Switch | None, parent: Frame | None, scope: Scope) -> None:
-        self.state = state
-        self.switch = switch  # None: the instruction is for every database
-        self.parent = parent
-        self.scope = scope
-        self.ignored_by = _disabled
+    state: State
+    switch: Switch | None  # None: the instruction is for every database
+    parent: Frame | None
+    _scope: Scope | None  # only where the scope begins with this frame
+
+    ignored_by: ClassVar[frozenset[Switch]] = frozenset()
+
+    @property
+    def scope(self) -> Scope:
+        """What the running request, or the outermost block outside a request, knows."""
+        frame = self
+        while (scope := frame._scope) is None:
+            if frame.parent is None:
+                with _making_scope:  # two threads may have the same frame
+                    if frame._scope is None:
+                        frame._scope = Scope()
+            else:
+                frame = frame.parent
+        return scope
+
+    @property
+    def begins_scope(self) -> bool:
+        """Whether the scope begins with this instruction."""
+        return self.parent is None or self._scope is not None
 
     def __enter__(self) -> Self:
         return self
@@ -48,22 +72,32 @@ class Frame:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        _stack.set(self.parent)
-        self.end()
-
-    def moved_to(self, parent: Frame | None) -> Self:
-        """Return the same instruction on another stack."""
-        moved = copy.copy(self)
-        moved.parent = parent
-        return moved
+        _set(self.parent)
+        if self._scope is not None:
+            self._scope.end()
 
     def end(self) -> None:
         """End the scope, if it began with this instruction."""
-        if self.parent is None or self.parent.scope is not self.scope:
-            self.scope.end()
+        if self._scope is not None:
+            self._scope.end()
+
+    def moved_to(self, parent: Frame | None, scope: Scope | None) -> Self:
+        """Return the same instruction on another stack, where ``scope`` may begin with it."""
+        moved = copy.copy(self)
+        moved.parent = parent
+        moved._scope = scope
+        return moved
 
 
-class Block(Frame):
+class IgnoredFrame(Frame):
+    """An instruction that some switches ignore."""
+
+    __slots__ = ("ignored_by",)
+
+    ignored_by: frozenset[Switch]  # type: ignore[misc]  # where it is not empty it is the frame's own
+
+
+class Block(IgnoredFrame):
     """An instruction for every database, found again by whoever gave it. Leaves the stack as it was on entry.
 
     For objects that may be entered again while they are entered, and by several threads, and so keep no frame.
@@ -71,11 +105,8 @@ class Block(Frame):
 
     __slots__ = ("by", "entry")
 
-    def __init__(self, state: State, by: object) -> None:
-        parent = _stack.get()
-        super().__init__(state, None, parent, Scope() if parent is None else parent.scope)
-        self.by = by
-        self.entry = parent
+    by: object
+    entry: Frame | None
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -92,21 +123,35 @@ def instruction(state: State, scope: Scope | None = None) -> Frame:
         scope: begins this scope. Without one the instruction belongs to the scope that is open, and begins a scope
             of its own where none is.
     """
-    parent = _stack.get()
-    if scope is None:
-        scope = Scope() if parent is None else parent.scope
-    return Frame(state, None, parent, scope)
+    return _filled(IgnoredFrame() if _disabled else Frame(), state, None, scope)
+
+
+def block(state: State, by: object) -> Block:
+    """Make an instruction for every database that is found again by ``by``."""
+    made = _filled(Block(), state, None)
+    made.by, made.entry, made.ignored_by = by, made.parent, _disabled
+    return made
+
+
+F = TypeVar("F", bound=Frame)
+
+
+def _filled(frame: F, state: State, switch: Switch | None, scope: Scope | None = None) -> F:
+    frame.state, frame.switch, frame.parent, frame._scope = state, switch, _get(), scope
+    if isinstance(frame, IgnoredFrame):
+        frame.ignored_by = _disabled
+    return frame
 
 
 def push(frame: Frame) -> Frame:
     """Put an instruction in force. Leave it (``with``) to take it back."""
-    _stack.set(frame)
+    _set(frame)
     return frame
 
 
 def stack() -> Frame | None:
     """Return the stack of this thread or task: its top frame, None while nobody has switched."""
-    return _stack.get()
+    return _get()
 
 
 class Resumable:
@@ -126,14 +171,14 @@ class Resumable:
         self._outer: Frame | None = None
 
     def __enter__(self) -> None:
-        self._outer = _stack.get()
-        _stack.set(self._top)
+        self._outer = _get()
+        _set(self._top)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._top = _stack.get()
-        _stack.set(self._outer)
+        self._top = _get()
+        _set(self._outer)
 
     def end(self) -> None:
         """End the scope that it began, if it began one."""
@@ -156,16 +201,26 @@ class Switch:
 
     def use_master(self) -> Frame:
         """Use the master from now on. As ``with switch.use_master():`` only for the block."""
-        parent = _stack.get()
-        frame = Frame(MASTER, self, parent, Scope() if parent is None else parent.scope)
-        _stack.set(frame)
+        if _disabled:
+            return push(_filled(IgnoredFrame(), MASTER, self))
+        frame = Frame()
+        frame.state = MASTER
+        frame.switch = self
+        frame.parent = _get()
+        frame._scope = None
+        _set(frame)
         return frame
 
     def use_slave(self) -> Frame:
         """Use a slave from now on. As ``with switch.use_slave():`` only for the block."""
-        parent = _stack.get()
-        frame = Frame(SLAVE, self, parent, Scope() if parent is None else parent.scope)
-        _stack.set(frame)
+        if _disabled:
+            return push(_filled(IgnoredFrame(), SLAVE, self))
+        frame = Frame()
+        frame.state = SLAVE
+        frame.switch = self
+        frame.parent = _get()
+        frame._scope = None
+        _set(frame)
         return frame
 
     def revert(self) -> None:
@@ -176,26 +231,23 @@ class Switch:
         Raises:
             RevertError: there is nothing to undo.
         """
-        top = _stack.get()
         above: list[Frame] = []
-        frame = top
-        while frame is not None and top is not None and frame.scope is top.scope:
-            if frame.switch is self:
-                break
+        frame = _get()
+        while frame is not None and frame.switch is not self:
             above.append(frame)
-            frame = frame.parent
-        else:
+            frame = None if frame.begins_scope else frame.parent
+        if frame is None:
             raise RevertError(
                 "revert() found nothing to undo: in this request, thread or task there is no use_master() or "
                 "use_slave() of this database that was not reverted already. Call revert() once for each "
                 "of them, or write `with ….use_slave():`, which reverts by itself."
             )
-        below = frame.parent
+        below, scope = frame.parent, frame._scope
         for other in reversed(above):
-            below = other.moved_to(below)
-        _stack.set(below)
-        if below is None or below.scope is not frame.scope:
-            frame.scope.end()
+            below = other.moved_to(below, scope if other is above[-1] else None)
+        _set(below)
+        if not above:
+            frame.end()
 
     @property
     def state(self) -> State:
@@ -207,7 +259,7 @@ class Switch:
 
     def deciding_frame(self) -> Frame | None:
         """Return the instruction that decides the state: the latest that applies. None while none does."""
-        frame = _stack.get()
+        frame = _get()
         if frame is not None and not self.records_writes:
             frame.scope.unrecorded = True
         while frame is not None:

@@ -67,8 +67,7 @@ class ReplicationMiddleware:
         """Return what the response to a request needs besides its own headers: a marker, the debug header."""
         headers = []
         options = self.policy.options
-        code = int(status[:3]) if status[:3].isdigit() else 0
-        cookie = self.policy.cookie(scope, method, code, https=https)
+        cookie = self.policy.cookie(scope, method, status[:3], https=https)
         if cookie is not None:
             headers.append(("Set-Cookie", _set_cookie(cookie, options)))
         if options.debug_header:
@@ -191,9 +190,13 @@ class _Response:
         if self._status is None:
             return  # the server knows best what to say to an application that never called start_response()
         extra = self._middleware.extra_headers(self._method, self._status, self._scope, https=self._https)
+        headers = [*self._headers, *extra]
         exc_info, self._exc_info = self._exc_info, None
         self._scope.answered = self._sent = True
-        self._write = self._start_response(self._status, [*self._headers, *extra], *((exc_info,) if exc_info else ()))
+        if exc_info:
+            self._write = self._start_response(self._status, headers, exc_info)
+        else:
+            self._write = self._start_response(self._status, headers)
 
     # What the server calls
 

@@ -30,6 +30,18 @@ _SETTINGS: Final = set(inspect.signature(Connection.__init__).parameters) - {"se
 _SESSION_CHANGED: Final = 0x4000
 
 
+# This process, without a call of the system for each statement.
+_process = os.getpid()
+
+
+def _know_process() -> None:
+    global _process  # noqa: PLW0603 - it changes in a forked child, and nowhere else
+    _process = os.getpid()
+
+
+os.register_at_fork(after_in_child=_know_process)
+
+
 class _Result(MySQLResult):
     """A result that keeps the server's status of the packet behind the last row, which PyMySQL passes over."""
 
@@ -66,7 +78,7 @@ class _Connection(Connection):
 
     def __init__(self, *, read_only: bool, **settings: Any) -> None:
         self._read_only = read_only
-        self._process = os.getpid()
+        self._process = _process
         self._poll = select.poll()
         super().__init__(**settings)
 
@@ -96,10 +108,10 @@ class _Connection(Connection):
     def alive(self) -> bool:
         # Between statements the server says nothing: what can be read now is its farewell, or the end. A socket
         # that a fork left in two processes is the parent's.
-        return self._sock is not None and self._process == os.getpid() and not self._poll.poll(0)
+        return self._sock is not None and self._process == _process and not self._poll.poll(0)
 
     def close(self) -> None:
-        if self._process == os.getpid():
+        if self._process == _process:
             super().close()
         else:  # without the QUIT that would end the parent's session
             self._force_close()
