@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sys
 import sysconfig
-from pathlib import Path
 from typing import Final
 
-_OWN: Final = str(Path(__file__).parent)
+_OWN: Final = {"replswitch", "django_replswitch", "flask_replswitch"}
 _LIBRARIES: Final = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")} | {"<"})
 
 
@@ -21,7 +20,7 @@ def application_place() -> str:
     nearest = None
     while frame is not None:
         file = frame.f_code.co_filename
-        if not file.startswith(_OWN):
+        if str(frame.f_globals.get("__name__")).partition(".")[0] not in _OWN:
             place = f"{file}:{frame.f_lineno} in {frame.f_code.co_name}"
             if not file.startswith(_LIBRARIES):
                 return place

@@ -190,8 +190,8 @@ class Router:
                     raise
                 self._database.lose_slave(scope, server, server.name, error)
             else:
-                scope.choose_slave(self._database.name, server)
-                return link
+                chosen = scope.choose_slave(self._database.name, server)
+                return link if chosen is server else self._open(local, side)
         self._database.lack_slaves(scope)
         return local.links.get(MASTER) or self._open_master()
 

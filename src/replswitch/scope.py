@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -20,6 +21,10 @@ logger = logging.getLogger(__name__)
 
 #: How many decisions a scope remembers: the first ones. They go into a response header.
 DECISIONS_KEPT: Final = 20
+
+
+# What changes seldom needs no lock of its own: threads may share a scope.
+_changing: Final = threading.Lock()
 
 
 class Scope:
@@ -70,8 +75,9 @@ class Scope:
 
     def pin(self, database: Hashable, reason: str) -> None:
         """Let the master serve ``database`` until the scope ends. The first reason given is kept."""
-        if database not in self.pins:
-            self.pins = {**self.pins, database: reason}
+        with _changing:
+            if database not in self.pins:
+                self.pins = {**self.pins, database: reason}
 
     def pinned(self, database: Hashable) -> str | None:
         """Say why the master must serve ``database``; None when it need not."""
@@ -84,17 +90,22 @@ class Scope:
         """
         return None if self._slaves is None else self._slaves.get(database)
 
-    def choose_slave(self, database: Hashable, server: Hashable) -> None:
-        """Let ``server`` serve the reads of ``database`` from now on (S6)."""
-        if self._slaves is None:
-            self._slaves = {}
-        self._slaves[database] = server
+    def choose_slave(self, database: Hashable, server: Hashable) -> Any:
+        """Let ``server`` serve the reads of ``database`` from now on, and return it (S6).
+
+        Where another thread of the scope was faster, its choice is returned.
+        """
+        with _changing:
+            if self._slaves is None:
+                self._slaves = {}
+            return self._slaves.setdefault(database, server)
 
     def avoid_slave(self, database: Hashable, server: Hashable) -> None:
         """Let ``server``, which has failed, serve no more reads of ``database``."""
-        self._failed = self._failed | {(database, server)}
-        if self._slaves is not None:
-            self._slaves.pop(database, None)
+        with _changing:
+            self._failed = self._failed | {(database, server)}
+            if self._slaves is not None and self._slaves.get(database) is server:
+                del self._slaves[database]
 
     def avoids(self, database: Hashable, server: Hashable) -> bool:
         """Say whether ``server`` has failed in this scope."""

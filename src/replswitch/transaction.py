@@ -58,18 +58,21 @@ class Transaction:
         self._end_quietly([other for other in self.links if other is not link])
 
     def commit(self) -> None:
-        """Commit on the master, then let the slaves' snapshots go. Where the master fails, all is rolled back."""
+        """Let the slaves' snapshots go, for which SQLite's master may have to wait, then commit on the master.
+
+        Where the master fails, all is rolled back.
+        """
         if self.lost is not None:
             self.rollback()
             raise self.lost
-        for link in self.links:
-            if link.server.state == MASTER:
-                try:
-                    self._driver.commit(link.raw)
-                except self._driver.module.Error:
-                    self.rollback()
-                    raise
         self._end_quietly([link for link in self.links if link.server.state != MASTER])
+        try:
+            for link in self.links:
+                if link.server.state == MASTER:
+                    self._driver.commit(link.raw)
+        except self._driver.module.Error:
+            self.rollback()
+            raise
 
     def rollback(self) -> None:
         """Roll back on every link. A link that fails is closed, which rolls back too."""

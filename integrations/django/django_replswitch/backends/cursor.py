@@ -71,10 +71,12 @@ class SwitchingCursor:
         self._let_go()
 
     def _let_go(self) -> None:
-        cursor, self._cursor, self._link = self._cursor, None, None
+        cursor, link, self._cursor, self._link = self._cursor, self._link, None, None
         if cursor is not None:
             with suppress(self._wrapper.Database.Error):  # of a link that is lost
                 cursor.close()
+        if link is not None:
+            self._wrapper.look_for_late_writes(link)
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._bound)

@@ -53,15 +53,17 @@ class Link:
         server: where it leads.
         autocommit: the connection's own mode, where Django's wrapper says what the application wants.
         read: rows were read through it in the running transaction.
+        savepoints: those of the running transaction when it joined.
         parked: the values of `LINK_ATTRIBUTES`, while another link works.
     """
 
-    __slots__ = ("autocommit", "parked", "read", "server")
+    __slots__ = ("autocommit", "parked", "read", "savepoints", "server")
 
     def __init__(self, server: Server) -> None:
         self.server = server
         self.autocommit = False
         self.read = False
+        self.savepoints: tuple[str, ...] = ()
         self.parked = dict(LINK_ATTRIBUTES)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from django.db import DEFAULT_DB_ALIAS, OperationalError
+from django.db import DEFAULT_DB_ALIAS, OperationalError, ProgrammingError
 from django.db.backends.base.base import NO_DB_ALIAS
 
 from django_replswitch.backends.cursor import SwitchingCursor
@@ -88,6 +88,10 @@ class SelectingWrapper(StockWrapper):
         """Select the link for the next statement, connected and in the running transaction."""
         if self._only is not None:
             return self._only
+        if self.closed_in_transaction:
+            if self.in_atomic_block:
+                raise ProgrammingError("The connection was closed inside this atomic block. Leave the block first.")
+            self._leave_closed_block()
         side, why = self._side()
         link = self._select(self._link_of(side))
         if link not in self._block:
@@ -123,6 +127,9 @@ class SelectingWrapper(StockWrapper):
         self._database.lose_slave(frame.scope, link.server, link.server.name, error)
         return True
 
+    def _leave_closed_block(self) -> None:
+        """Begin anew behind a block whose connections were closed in it."""
+
     def _join(self, link: Link) -> None:
         """Take the selected link into the running transaction."""
 
@@ -141,8 +148,7 @@ class SelectingWrapper(StockWrapper):
             if not fit:
                 self._database.lack_slaves(scope)
                 return self._master
-            server = fit[0]
-            scope.choose_slave(self.alias, server)
+            server = scope.choose_slave(self.alias, fit[0])
         link = self._links.get(server)
         if link is None:
             link = self._links[server] = Link(server)
@@ -230,6 +236,13 @@ class SelectingWrapper(StockWrapper):
                     self._close_link(link)
         super().close()
 
+    def close_if_health_check_failed(self) -> None:
+        """Close the selected link if it does not answer; it is in no transaction yet."""
+        if self.connection is not None and self.health_check_enabled and not self.health_check_done:
+            if not self.is_usable():
+                self._close_link(self._link)
+            self.health_check_done = True
+
     def _close_link(self, link: Link) -> None:
         with self._on(link):
             try:
@@ -239,6 +252,9 @@ class SelectingWrapper(StockWrapper):
 
     def close_if_unusable_or_obsolete(self) -> None:
         """Close the links that have failed or are too old; each by itself."""
+        if self.autocommit != self.settings_dict["AUTOCOMMIT"]:
+            self.close()  # as Django does: what the application left open is nobody's any more
+            return
         for link in tuple(self._links.values()):
             with self._on(link):
                 super().close_if_unusable_or_obsolete()
@@ -249,6 +265,9 @@ class SelectingWrapper(StockWrapper):
             self._database.record_write()
 
     # What the backend knows
+
+    #: Whether the driver tells of writes; where it does not, every statement counts.
+    _tells_of_writes = True
 
     def _take_written(self, connection: Any, *, in_transaction: bool) -> bool:
         """Say whether a write was committed on the master since the question was last asked."""

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
         """What a mixin in front of a backend finds behind it."""
 
         Database: Any
+        health_check_enabled: bool
+        health_check_done: bool
 
         def create_cursor(self, name: str | None = None) -> Any:
             """Return a cursor."""

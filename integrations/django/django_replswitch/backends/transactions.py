@@ -9,7 +9,6 @@ from django.db import DEFAULT_DB_ALIAS, Error
 from django.db.backends.utils import debug_transaction
 
 from django_replswitch.backends.selection import SelectingWrapper
-from replswitch import SLAVE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -31,24 +30,34 @@ class TransactionWrapper(SelectingWrapper):
 
     def connect(self) -> None:
         """Open a link. What the transaction knows is kept, where Django's own would begin it anew."""
-        # Behind a transaction that was cut off by close(), beginning anew is right.
-        kept = {} if self.closed_in_transaction else {name: getattr(self, name) for name in _KEPT}
-        if self.closed_in_transaction:
-            self._forget_block()
+        self._leave_closed_block()
+        kept = {name: getattr(self, name) for name in _KEPT}
         try:
             super().connect()
         finally:
             for name, value in kept.items():
                 setattr(self, name, value)
 
+    def _leave_closed_block(self) -> None:
+        """Begin anew behind a block whose connections were closed in it, as Django does when it connects again."""
+        if self.closed_in_transaction and not self.in_atomic_block:
+            self.closed_in_transaction = self.needs_rollback = False
+            self.savepoint_ids, self.atomic_blocks, self.run_on_commit = [], [], []
+            self.connection = None
+            for link in self._links.values():
+                link.parked["connection"] = None
+            self._forget_block()
+
     def close(self) -> None:
         """Close every link; outside an atomic block, what was begun on them is over."""
+        self._leave_closed_block()
         super().close()
         if not self.in_atomic_block:
             self._forget_block()
 
     def get_autocommit(self) -> bool:
         """Return the mode that the application asked for. No connection is opened to know it."""
+        self._leave_closed_block()
         return bool(self.autocommit)
 
     def set_autocommit(self, autocommit: bool, force_begin_transaction_with_broken_autocommit: bool = False) -> None:
@@ -71,6 +80,8 @@ class TransactionWrapper(SelectingWrapper):
                     with self._on(link):
                         self._set_autocommit(True)
                     link.autocommit = True
+            if self._master in self._block:  # by hand: the server has committed
+                self._record(written=self._take_written(self._connection_of(self._master), in_transaction=False))
             self._forget_block()
         else:
             with debug_transaction(self, "BEGIN"):
@@ -93,7 +104,7 @@ class TransactionWrapper(SelectingWrapper):
                 self._set_autocommit(False)
                 link.autocommit = False
             self._block.append(link)
-            link.read = False
+            link.read, link.savepoints = False, tuple(self._savepoints)
             self._execute_quietly(map(self.ops.savepoint_create_sql, self._savepoints))
 
     def _forget_block(self) -> None:
@@ -119,14 +130,15 @@ class TransactionWrapper(SelectingWrapper):
         if self.autocommit and not self._block:
             end()  # whatever the application began by a statement of its own
             return
-        for link in sorted(self._block, key=lambda link: link.server.state == SLAVE):
+        # The slaves first: they only let their snapshots go, for which SQLite's master may have to wait.
+        for link in sorted(self._block, key=lambda link: link is self._master):
             try:
                 with self._on(link):
                     end()
             except Error:
                 if link is self._master or self._master not in self._block:
                     raise
-                self._close_link(link)  # the outcome is the master's; a slave has only let its snapshot go
+                self._close_link(link)  # the outcome is the master's
         self._block.clear()
         self._savepoints.clear()
 
@@ -137,7 +149,14 @@ class TransactionWrapper(SelectingWrapper):
     def _savepoint_rollback(self, sid: str) -> None:
         if sid in self._savepoints:
             del self._savepoints[self._savepoints.index(sid) + 1 :]
+            for link in [link for link in self._block if sid in link.savepoints]:
+                self._leave_block(link)  # all that it did is undone: it joined behind the savepoint
         self._on_block(super()._savepoint_rollback, sid, self.ops.savepoint_rollback_sql(sid))
+
+    def _leave_block(self, link: Link) -> None:
+        with self._on(link), self.wrap_database_errors:
+            self.connection.rollback()
+        self._block.remove(link)
 
     def _savepoint_commit(self, sid: str) -> None:
         if sid in self._savepoints:

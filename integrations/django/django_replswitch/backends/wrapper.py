@@ -28,11 +28,18 @@ class SwitchingWrapper(TransactionWrapper):
 
     def look_for_writes(self, link: Link) -> None:
         """Record in the running scope that a statement of the application committed a write on the master (M1)."""
-        if self._only is None and link is self._master and self.connection is not None:
-            self._record(written=self._take_written(self.connection, in_transaction=not self.autocommit))
+        if self._only is None and link is self._master and (connection := self._connection_of(link)) is not None:
+            self._record(written=self._take_written(connection, in_transaction=not self.autocommit))
+
+    def look_for_late_writes(self, link: Link) -> None:
+        """Look again when a cursor is closed: some statements write with the last row that is fetched from them."""
+        if self._tells_of_writes:
+            self.look_for_writes(link)
 
     def note_read(self, link: Link) -> None:
-        """Remember that rows were read."""
+        """Remember that the application has read rows."""
+        if self._only is not None:
+            return
         link.read = True
         if link.server.state == SLAVE:
             frame = stack()
@@ -66,7 +73,5 @@ class SwitchingWrapper(TransactionWrapper):
             transaction_has_read=link in self._block and link.read,
         )
         if link in self._block:
-            with self.wrap_database_errors:
-                self.connection.rollback()
-            self._block.remove(link)
+            self._leave_block(link)
         return self.link_for_statement()

@@ -21,6 +21,8 @@ class DatabaseWrapper(SwitchingWrapper, base.DatabaseWrapper):
     # PyMySQL shows what the server says of a commit; mysqlclient keeps it to itself.
     _driver: Driver | None = load_driver("pymysql") if base.DatabaseWrapper.Database.__name__ == "pymysql" else None
 
+    _tells_of_writes = _driver is not None
+
     @async_unsafe
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         """Connect to the selected server; to a slave read-only in the database (S7)."""

@@ -27,6 +27,12 @@ class DatabaseWrapper(SwitchingWrapper, base.DatabaseWrapper):
             self._changes = connection.total_changes
         return connection
 
+    def _rollback(self) -> None:
+        super()._rollback()
+        connection = self._connection_of(self._master)
+        if connection is not None:
+            self._changes = connection.total_changes
+
     def _shares_link(self) -> bool:
         return self.is_in_memory_db()
 

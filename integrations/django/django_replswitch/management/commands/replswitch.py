@@ -1,0 +1,106 @@
+"""``manage.py replswitch``: the servers of each database that switches, and how they stand."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import connections
+
+from django_replswitch.standing import TIMEOUT, Standing, standings, switches, switching_aliases
+
+HEADINGS = ("state", "server", "reachable", "version", "read_only", "replication", "behind")
+
+
+class Command(BaseCommand):
+    """The command."""
+
+    help = (
+        "Asks the master and the slaves of each database that switches how they are: reachable, read_only, "
+        "replicating, how far behind. Exits with 1 when a server cannot be reached, a slave does not replicate, or "
+        "the master refuses to be written to."
+    )
+    requires_system_checks: list[str] = []  # noqa: RUF012 - it is for looking what is wrong
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """Add the options."""
+        parser.add_argument("--database", metavar="ALIAS", help="only this alias of DATABASES (default: all)")
+        parser.add_argument(
+            "--format", choices=("table", "json"), default="table", help="how to print it (default: %(default)s)"
+        )
+        parser.add_argument(
+            "--timeout",
+            type=_seconds,
+            metavar="SECONDS",
+            help=f"how long to wait for a server (default: connect_timeout of its OPTIONS, or {TIMEOUT})",
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Ask, print, and fail if something is wrong."""
+        found = {alias: standings(alias, options["timeout"]) for alias in self._aliases(options["database"])}
+        if options["format"] == "json":
+            told = {alias: [_as_json(each) for each in servers] for alias, servers in found.items()}
+            self.stdout.write(json.dumps(told, indent=2))
+        else:
+            self.stdout.write("\n\n".join(_as_text(alias, servers) for alias, servers in found.items()))
+        problems = [
+            f"{alias}: {_problem(each)}" for alias, servers in found.items() for each in servers if each.problem
+        ]
+        if problems:
+            raise CommandError("\n".join(problems))
+
+    def _aliases(self, wanted: str | None) -> list[str]:
+        switching = switching_aliases()
+        if wanted is None:
+            if not switching:
+                raise CommandError(
+                    'No database switches. Set "ENGINE": "django_replswitch.backends.mysql" in DATABASES.'
+                )
+            return switching
+        if wanted not in connections.settings:
+            raise CommandError(f'There is no alias "{wanted}" in DATABASES. There are: {", ".join(connections)}.')
+        if not switches(connections.settings[wanted]["ENGINE"]):
+            raise CommandError(
+                f'The database "{wanted}" does not switch: its ENGINE is "{connections.settings[wanted]["ENGINE"]}".'
+            )
+        return [wanted]
+
+
+def _as_json(standing: Standing) -> dict[str, Any]:
+    names = ("state", "server", "reachable", "version", "read_only", "replication", "behind", "problem", "note")
+    return {name: getattr(standing, name) for name in names}
+
+
+def _as_text(alias: str, servers: list[Standing]) -> str:
+    rows = [HEADINGS, *map(_as_row, servers)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [f"{alias} ({connections.settings[alias]['ENGINE']})"]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        lines.append(f"  {'  '.join(cells)}".rstrip())
+    lines += [f"  {each.state} {each.server}: {each.note}" for each in servers if each.note]
+    return "\n".join(lines)
+
+
+def _as_row(standing: Standing) -> tuple[str, ...]:
+    return (
+        standing.state,
+        standing.server,
+        "yes" if standing.reachable else "no",
+        standing.version or "-",
+        "-" if standing.read_only is None else "yes" if standing.read_only else "no",
+        standing.replication or "-",
+        "-" if standing.behind is None else f"{standing.behind} s",
+    )
+
+
+def _problem(standing: Standing) -> str:
+    return f"the {standing.state} {standing.server}: {standing.problem}"
+
+
+def _seconds(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and 0 < int(text) < 100_000):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds; a whole number from 1 on")
+    return int(text)
