@@ -86,6 +86,19 @@ class Database:
         if frame is not None:
             frame.scope.record(self.name, "own-write")
 
+    def suspect_write(self) -> None:
+        """Say that a statement on the master may have written, where its driver does not tell.
+
+        The master serves the rest of the scope. In a request that promises to write nothing the binding finds out
+        before the response (`Scope.in_doubt`): every read behind a marker would set another one. Elsewhere it counts.
+        """
+        frame = stack()
+        if frame is None or not (frame.scope.is_safe or frame.scope.answered):
+            self.record_write()
+        else:
+            frame.scope.pin(self.name, "own-write")
+            frame.scope.in_doubt = True
+
     def move_write(
         self, error: BaseException, server: str, *, scope_has_read: bool, transaction_has_read: bool
     ) -> None:

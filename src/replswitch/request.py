@@ -13,7 +13,7 @@ from replswitch.scope import Scope
 from replswitch.state import Frame, instruction
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from replswitch.options import RequestOptions, Secret
 
@@ -77,6 +77,7 @@ class RequestPolicy:
             scope.marker = self._signer.read(tokens, now=time.time(), max_age=options.cookie_max_age)
         decision = decide(method, marker=scope.marker, override=override, enabled=options.enabled)
         scope.decision = decision
+        scope.is_safe = method in SAFE_METHODS
         scope.master_only = decision.final
         return instruction(decision.state, scope)
 
@@ -113,6 +114,15 @@ class RequestPolicy:
         """Return what was decided: ``slave; server=slave1.db; reason=method``, one behind the other."""
         told = scope.decisions or (() if scope.decision is None else (scope.decision,))
         return ", ".join(map(_header_value, told))
+
+
+def marker_tokens(cookie_header: str, names: Collection[str]) -> list[str]:
+    """Return the values of all cookies with one of the names, also where several have the same.
+
+    A library would undo the quoting of all other cookies; a token has none, and this takes linear time.
+    """
+    pairs = (pair.partition("=") for pair in cookie_header.split(";"))
+    return [value.strip(' \t"') for name, _, value in pairs if name.strip() in names]
 
 
 def _header_value(decision: Decision) -> str:

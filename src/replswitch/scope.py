@@ -39,6 +39,8 @@ class Scope:
         unrecorded: a database whose commits nobody records was asked for its state.
         written_at: when the latest commit was recorded, in seconds since the epoch; None without one.
         marker: what the visitor must see, as his request told; None without a marker that holds.
+        in_doubt: a statement on the master may have written, and its binding can find out before the response.
+        is_safe: the request's method promises to write nothing; False outside requests.
         decision: what was decided for the request as a whole; None outside a request.
         answered: the headers of the response are out, and no marker can be added any more.
         pins: the databases that the master must serve, with the reason. Replaced, never changed.
@@ -48,6 +50,8 @@ class Scope:
     master_only = False
     recorded = False
     unrecorded = False
+    in_doubt = False
+    is_safe = False
     written_at: float | None = None
     marker: Marker | None = None
     decision: Decision | None = None

@@ -9,7 +9,7 @@ from webob import Request
 
 from replswitch.errors import ConfigurationError, ReplSwitchError
 from replswitch.options import RequestOptionNames, Secret, request_options
-from replswitch.request import DEBUG_HEADER, MarkerCookie, RequestPolicy
+from replswitch.request import DEBUG_HEADER, MarkerCookie, RequestPolicy, marker_tokens
 from replswitch.state import Resumable
 
 if TYPE_CHECKING:
@@ -88,10 +88,7 @@ class ReplicationMiddleware:
         cookies = environ.get("HTTP_COOKIE", "")
         if self.policy.options.cookie_name not in cookies:
             return []  # nothing to parse: most requests
-        names = self.policy.cookie_names
-        # A library would undo the quoting of all other cookies; a token has none, and this takes linear time.
-        pairs = (pair.partition("=") for pair in cookies.split(";"))
-        return [value.strip(' \t"') for name, _, value in pairs if name.strip() in names]
+        return marker_tokens(cookies, self.policy.cookie_names)
 
 
 def _set_cookie(cookie: MarkerCookie, options: RequestOptions) -> str:

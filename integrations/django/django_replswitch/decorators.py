@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, overload
+import inspect
+from typing import TYPE_CHECKING, Any, cast, overload
 
 from asgiref.sync import iscoroutinefunction
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponseBase
 from django.template.response import SimpleTemplateResponse
 
-from django_replswitch.serving import begin, finish, hold_state
+from django_replswitch.serving import asettle, begin, finish, hold_state, settle
 from replswitch import MASTER, SLAVE, State
 from replswitch.decorators import Use
 from replswitch.state import Frame, Resumable, instruction, push, stack
@@ -55,32 +56,41 @@ class _Use(Use):
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         plain: Any = super().__call__(function)
-        wrapper: Any
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            return plain  # no view
+        view: Any = function
 
-        if iscoroutinefunction(function):
-            view: Any = function
+        async def awaited(request: HttpRequest, answer: Any, frame: Frame, *, is_outermost: bool) -> Any:
+            with push(frame):
+                response = await answer
+                if is_outermost:
+                    await asettle(frame.scope)
+            return _kept(request, response, frame, is_outermost=is_outermost)
 
-            async def wrapper(*args: Any, **kwargs: Any) -> Any:
-                request = _request(args)
-                if request is None:
-                    return await plain(*args, **kwargs)
-                frame, is_outermost = self._frame(request)
-                with push(frame):
-                    response = await view(*args, **kwargs)
-                return _kept(request, response, frame, is_outermost=is_outermost)
+        @functools.wraps(function)
+        async def asynchronous(*args: Any, **kwargs: Any) -> Any:
+            request = _request(args)
+            if request is None:
+                return await plain(*args, **kwargs)
+            frame, is_outermost = self._frame(request)
+            return await awaited(request, view(*args, **kwargs), frame, is_outermost=is_outermost)
 
-        else:
+        @functools.wraps(function)
+        def synchronous(*args: Any, **kwargs: Any) -> Any:
+            request = _request(args)
+            if request is None:
+                return plain(*args, **kwargs)
+            frame, is_outermost = self._frame(request)
+            with push(frame):
+                response = view(*args, **kwargs)
+                if is_outermost and not inspect.iscoroutine(response):
+                    settle(frame.scope)
+            if inspect.iscoroutine(response):  # the dispatch() of an asynchronous class
+                return awaited(request, response, frame, is_outermost=is_outermost)
+            return _kept(request, response, frame, is_outermost=is_outermost)
 
-            def wrapper(*args: Any, **kwargs: Any) -> Any:
-                request = _request(args)
-                if request is None:
-                    return plain(*args, **kwargs)
-                frame, is_outermost = self._frame(request)
-                with push(frame):
-                    response: Any = function(*args, **kwargs)
-                return _kept(request, response, frame, is_outermost=is_outermost)
-
-        return functools.wraps(function)(wrapper)
+        wrapper: Any = asynchronous if iscoroutinefunction(function) else synchronous
+        return cast("Callable[P, R]", wrapper)
 
     def _frame(self, request: HttpRequest) -> tuple[Frame, bool]:
         running = stack()
@@ -96,15 +106,20 @@ def _request(args: tuple[Any, ...]) -> HttpRequest | None:
 
 def _kept(request: HttpRequest, response: Any, frame: Frame, *, is_outermost: bool) -> Any:
     """Let the state hold for what is produced behind the view: a template's queries, the pieces of a stream."""
+    if not isinstance(response, HttpResponseBase):
+        return response  # no view, though it takes a request
     if isinstance(response, SimpleTemplateResponse) and not response.is_rendered:
-        running, render = Resumable(frame), response.render
+        running = Resumable(frame)
 
-        def rendered() -> Any:
+        def render() -> Any:
+            del response.render  # and so nothing of this is left in a response that is cached
             with running:
-                answer = render()
+                answer = response.render()
+                if is_outermost:
+                    settle(frame.scope)
             return finish(request, answer, frame) if is_outermost else answer
 
-        response.render = rendered  # type: ignore[method-assign]  # this one response's
+        response.render = render  # type: ignore[method-assign]  # this one response's
         return response
     if is_outermost:
         return finish(request, response, frame)

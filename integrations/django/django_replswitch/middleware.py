@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 
-from django_replswitch.serving import begin, finish
+from django_replswitch.serving import asettle, begin, finish, settle
 from replswitch.state import push
 
 if TYPE_CHECKING:
@@ -34,10 +34,12 @@ class ReplicationMiddleware:
         frame = begin(request)
         with push(frame):
             response = self.get_response(request)
+            settle(frame.scope)
         return finish(request, response, frame)
 
     async def _serve(self, request: HttpRequest) -> HttpResponseBase:
         frame = begin(request)
         with push(frame):
             response = await self.get_response(request)
+            await asettle(frame.scope)
         return finish(request, response, frame)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from asgiref.sync import sync_to_async
+from django.db import connections
 from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
 
+from django_replswitch.backends.selection import SelectingWrapper
 from django_replswitch.conf import request_policy
-from replswitch.request import DEBUG_HEADER
+from replswitch.request import DEBUG_HEADER, marker_tokens
 from replswitch.state import Frame, Resumable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from replswitch import State
+    from replswitch.scope import Scope
 
 
 def begin(request: HttpRequest, wanted: State | None = None) -> Frame:
@@ -27,8 +31,23 @@ def begin(request: HttpRequest, wanted: State | None = None) -> Frame:
     override: Any = wanted
     if override is None and policy.options.override is not None and policy.options.enabled:
         override = policy.options.override(request)
-    tokens = [value for name, value in request.COOKIES.items() if name in policy.cookie_names]
+    # Not request.COOKIES, which has one value of each name.
+    tokens = marker_tokens(request.META.get("HTTP_COOKIE", ""), policy.cookie_names)
     return policy.begin(request.method or "", tokens, override)
+
+
+def settle(scope: Scope) -> None:
+    """Let the connections of this thread find out whether they have written, where that is in doubt."""
+    if scope.in_doubt:
+        for connection in connections.all(initialized_only=True):
+            if isinstance(connection, SelectingWrapper):
+                connection.settle()
+
+
+async def asettle(scope: Scope) -> None:
+    """Do the same in the thread that serves synchronous code."""
+    if scope.in_doubt:
+        await sync_to_async(settle)(scope)
 
 
 def finish(request: HttpRequest, response: HttpResponseBase, frame: Frame) -> HttpResponseBase:
@@ -58,7 +77,17 @@ def hold_state(response: HttpResponseBase, running: Resumable) -> None:
     if not isinstance(response, StreamingHttpResponse) or getattr(response, "file_to_stream", None) is not None:
         return
     pieces: Any = response.streaming_content
+    # What closes the view's own iterator stands here already, and is the view's code too.
+    response._resource_closers = [_entered(running, closer) for closer in response._resource_closers]
     response.streaming_content = _AsyncPieces(pieces, running) if response.is_async else _Pieces(pieces, running)
+
+
+def _entered(running: Resumable, closer: Callable[[], object]) -> Callable[[], None]:
+    def close() -> None:
+        with running:
+            closer()
+
+    return close
 
 
 class _Pieces:
@@ -72,12 +101,6 @@ class _Pieces:
     def __next__(self) -> bytes:
         with self._running:
             return next(self._pieces)
-
-    def close(self) -> None:
-        close = getattr(self._pieces, "close", None)
-        if close is not None:
-            with self._running:
-                close()
 
 
 class _AsyncPieces:

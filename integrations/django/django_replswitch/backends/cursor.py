@@ -43,6 +43,7 @@ class SwitchingCursor:
         if self._closed:
             raise wrapper.Database.ProgrammingError("The cursor is closed.")
         link = wrapper.link_for_statement()
+        is_write = False
         while True:
             try:
                 result = getattr(self._on(link), method)(*args)
@@ -51,11 +52,13 @@ class SwitchingCursor:
                 following = wrapper.link_after_failure(link, error)
                 if following is None:
                     raise
+                is_write = link.server.state != following.server.state and wrapper.is_refused_write(error)
                 link = following
             else:
                 break
-        wrapper.look_for_writes(link)
-        if self._cursor.description is not None:
+        has_rows = self._cursor.description is not None
+        wrapper.look_for_writes(link, has_rows=has_rows and not is_write)
+        if has_rows:
             wrapper.note_read(link)
         return result
 

@@ -103,6 +103,8 @@ class SelectingWrapper(StockWrapper):
         frame = stack()
         if frame is not None and self._noted != (frame, link):
             self._noted = (frame, link)
+            if link is self._master and frame.scope.is_safe and is_recording():
+                self.before_doubt()
             self._database.note(frame, self.side, link.server.name, why)
         return link
 
@@ -184,6 +186,17 @@ class SelectingWrapper(StockWrapper):
         """Return a cursor that chooses its side with each statement."""
         return SwitchingCursor(self, name)
 
+    def _cursor(self, name: str | None = None) -> Any:
+        """Return a cursor; where no side is connected yet, connect the one that is wanted, as Django does."""
+        if self._only is None and not self.closed_in_transaction:
+            link = self._select(self._link_of(self._side()[0]))
+            if link not in self._block:
+                self._ready(link)
+        else:
+            self.ensure_connection()
+        with self.wrap_database_errors:
+            return self._prepare_cursor(self.create_cursor(name))
+
     def create_link_cursor(self, name: str | None) -> Any:
         """Return a cursor of the backend's own on the selected link."""
         return super().create_cursor(name)
@@ -259,21 +272,44 @@ class SelectingWrapper(StockWrapper):
             with self._on(link):
                 super().close_if_unusable_or_obsolete()
 
-    def _record(self, *, written: bool) -> None:
-        """Record in the running scope that the application committed a write on the master, if it did (M1)."""
-        if written and is_recording():
+    def _record(self, *, written: bool | None) -> None:
+        """Record in the running scope that the application committed a write on the master, if it did (M1).
+
+        Args:
+            written: None where nobody knows.
+        """
+        if written is False or not is_recording():
+            return
+        if written is None:
+            self._database.suspect_write()
+        else:
             self._database.record_write()
+
+    def before_doubt(self) -> None:
+        """Prepare to find out whether the next statement on the master has written."""
+
+    def settle(self) -> None:
+        """Find out whether a statement that may have written did, and record it."""
 
     # What the backend knows
 
     #: Whether the driver tells of writes; where it does not, every statement counts.
     _tells_of_writes = True
 
-    def _take_written(self, connection: Any, *, in_transaction: bool) -> bool:
-        """Say whether a write was committed on the master since the question was last asked."""
+    def _take_written(self, connection: Any, *, in_transaction: bool, has_rows: bool = False) -> bool | None:
+        """Say whether a write was committed on the master since the question was last asked.
+
+        Args:
+            connection: the driver's.
+            in_transaction: the statement belongs to a transaction that is still open.
+            has_rows: the statement has returned rows, as most that only read do.
+
+        Returns:
+            None where nobody knows.
+        """
         raise NotImplementedError
 
-    def _is_refused_write(self, error: BaseException) -> bool:
+    def is_refused_write(self, error: BaseException) -> bool:
         """Say whether a driver's error means that a read-only connection refused a write."""
         raise NotImplementedError
 

@@ -27,6 +27,8 @@ class TransactionWrapper(SelectingWrapper):
         self.autocommit = settings_dict.get("AUTOCOMMIT", True)
         self._savepoints: list[str] = []  # of the running transaction, for links that join later
         self._begins_explicitly = False
+        # Whether the application has written on the master in it; None where it has run what may have.
+        self._may_have_written: bool | None = False
 
     def connect(self) -> None:
         """Open a link. What the transaction knows is kept, where Django's own would begin it anew."""
@@ -81,7 +83,7 @@ class TransactionWrapper(SelectingWrapper):
                         self._set_autocommit(True)
                     link.autocommit = True
             if self._master in self._block:  # by hand: the server has committed
-                self._record(written=self._take_written(self._connection_of(self._master), in_transaction=False))
+                self._record(written=self._written_in_block())
             self._forget_block()
         else:
             with debug_transaction(self, "BEGIN"):
@@ -110,6 +112,7 @@ class TransactionWrapper(SelectingWrapper):
     def _forget_block(self) -> None:
         self._block.clear()
         self._savepoints.clear()
+        self._may_have_written = False
         self.autocommit = self.settings_dict.get("AUTOCOMMIT", True)
 
     def _commit(self) -> None:
@@ -121,10 +124,20 @@ class TransactionWrapper(SelectingWrapper):
                 self._record(written=True)  # nobody knows whether it was committed
             raise
         if in_block:
-            self._record(written=self._take_written(self._connection_of(self._master), in_transaction=False))
+            self._record(written=self._written_in_block())
+        self._may_have_written = False
+
+    def _written_in_block(self) -> bool | None:
+        told = self._take_written(
+            self._connection_of(self._master), in_transaction=False, has_rows=not self._may_have_written
+        )
+        if self._tells_of_writes and self._may_have_written is not False:
+            return told
+        return self._may_have_written
 
     def _rollback(self) -> None:
         self._end(super()._rollback)
+        self._may_have_written = False
 
     def _end(self, end: Callable[[], None]) -> None:
         if self.autocommit and not self._block:

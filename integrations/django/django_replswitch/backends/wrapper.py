@@ -8,6 +8,7 @@ from django.db import DEFAULT_DB_ALIAS
 
 from django_replswitch.backends.transactions import TransactionWrapper
 from django_replswitch.conf import moves_writes
+from django_replswitch.recording import is_recording
 from replswitch import MASTER, SLAVE
 from replswitch.state import stack
 
@@ -26,10 +27,13 @@ class SwitchingWrapper(TransactionWrapper):
         super().__init__(settings_dict, alias)
         self._read_in: Scope | None = None  # the latest scope that has read from a slave
 
-    def look_for_writes(self, link: Link) -> None:
+    def look_for_writes(self, link: Link, *, has_rows: bool = False) -> None:
         """Record in the running scope that a statement of the application committed a write on the master (M1)."""
         if self._only is None and link is self._master and (connection := self._connection_of(link)) is not None:
-            self._record(written=self._take_written(connection, in_transaction=not self.autocommit))
+            if not self.autocommit and is_recording() and self._may_have_written is not True:
+                self._may_have_written = None if has_rows else True
+            in_transaction = not self.autocommit
+            self._record(written=self._take_written(connection, in_transaction=in_transaction, has_rows=has_rows))
 
     def look_for_late_writes(self, link: Link) -> None:
         """Look again when a cursor is closed: some statements write with the last row that is fetched from them."""
@@ -62,7 +66,7 @@ class SwitchingWrapper(TransactionWrapper):
         if link not in self._block and self._is_lost_slave(link, error):
             self._close_link(link)
             return self.link_for_statement()
-        if not self._is_refused_write(error):
+        if not self.is_refused_write(error):
             return None
         frame = stack()
         self._database.move_writes = moves_writes()

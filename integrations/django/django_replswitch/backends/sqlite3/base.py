@@ -36,13 +36,14 @@ class DatabaseWrapper(SwitchingWrapper, base.DatabaseWrapper):
     def _shares_link(self) -> bool:
         return self.is_in_memory_db()
 
-    def _take_written(self, connection: Any, *, in_transaction: bool) -> bool:
+    def _take_written(self, connection: Any, *, in_transaction: bool, has_rows: bool = False) -> bool | None:
         if connection.in_transaction:
             return False
         seen, self._changes = self._changes, connection.total_changes
         return seen != self._changes
 
-    def _is_refused_write(self, error: BaseException) -> bool:
+    def is_refused_write(self, error: BaseException) -> bool:
+        """Look at the error's code."""
         return self._driver.refused_write(error)
 
     def _is_unreachable(self, error: BaseException) -> bool:
