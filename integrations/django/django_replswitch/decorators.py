@@ -57,7 +57,7 @@ class _Use(Use):
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         plain: Any = super().__call__(function)
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            return plain  # no view
+            return cast("Callable[P, R]", plain)  # no view
         view: Any = function
 
         async def awaited(request: HttpRequest, answer: Any, frame: Frame, *, is_outermost: bool) -> Any:

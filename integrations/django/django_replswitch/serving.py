@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING, Any, Final
 
 from asgiref.sync import sync_to_async
 from django.db import connections
@@ -76,10 +77,12 @@ def hold_state(response: HttpResponseBase, running: Resumable) -> None:
     """Let the state hold while a streamed response is produced, and only then (S9)."""
     if not isinstance(response, StreamingHttpResponse) or getattr(response, "file_to_stream", None) is not None:
         return
-    pieces: Any = response.streaming_content
+    streamed: Any = response
     # What closes the view's own iterator stands here already, and is the view's code too.
-    response._resource_closers = [_entered(running, closer) for closer in response._resource_closers]
-    response.streaming_content = _AsyncPieces(pieces, running) if response.is_async else _Pieces(pieces, running)
+    streamed._resource_closers = [_entered(running, closer) for closer in streamed._resource_closers]
+    # The iterator itself: what `streaming_content` returns would not be closed with it.
+    pieces = streamed._iterator
+    streamed.streaming_content = _async_pieces(pieces, running) if streamed.is_async else _Pieces(pieces, running)
 
 
 def _entered(running: Resumable, closer: Callable[[], object]) -> Callable[[], None]:
@@ -103,14 +106,23 @@ class _Pieces:
             return next(self._pieces)
 
 
-class _AsyncPieces:
-    def __init__(self, pieces: AsyncIterator[bytes], running: Resumable) -> None:
-        self._pieces = pieces
-        self._running = running
+# The asynchronous iterators that are being streamed: where a client goes away, they must not be collected before the
+# generator around them, which closes them in their state.
+_streamed: Final[set[Any]] = set()
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
 
-    async def __anext__(self) -> bytes:
-        with self._running:
-            return await anext(self._pieces)
+async def _async_pieces(pieces: AsyncIterator[bytes], running: Resumable) -> AsyncIterator[bytes]:
+    _streamed.add(pieces)
+    try:
+        while True:
+            with running:
+                try:
+                    piece = await anext(pieces)
+                except StopAsyncIteration:
+                    return
+            yield piece
+    finally:
+        if isinstance(pieces, AsyncGenerator):
+            with running:
+                await pieces.aclose()
+        _streamed.discard(pieces)

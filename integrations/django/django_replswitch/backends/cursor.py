@@ -50,7 +50,7 @@ class SwitchingCursor:
             except wrapper.Database.Error as error:
                 wrapper.look_for_writes(link)
                 following = wrapper.link_after_failure(link, error)
-                if following is None:
+                if following is None or following is link:
                     raise
                 is_write = link.server.state != following.server.state and wrapper.is_refused_write(error)
                 link = following

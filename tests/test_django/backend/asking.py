@@ -1,0 +1,117 @@
+"""What the tests ask the project's database, and the servers behind its back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import pytest
+from django.db import connections, transaction
+from django.db.utils import ConnectionHandler
+from tests.test_django.project.models import Message
+
+from replswitch.testing import MariaDBPair
+
+# Whether the server's answers tell of writes: PyMySQL shows them, mysqlclient does not, and then every statement on
+# the master counts as one (M1).
+_default: Any = connections["default"]
+TELLS = _default.Database.__name__ == "pymysql"
+
+NEXT_ALIAS = iter(f"made{number}" for number in range(1_000_000))
+
+
+def ask(db: Any, sql: str) -> Any:
+    """The first row of an answer; a single value without its tuple."""
+    with db.cursor() as cursor:
+        cursor.execute(sql)
+        row = cursor.fetchone()
+    return row[0] if row is not None and len(row) == 1 else row
+
+
+def link_id(db: Any) -> int:
+    """The server's number of the link that the state asks for."""
+    return int(ask(db, "SELECT CONNECTION_ID()"))
+
+
+def on(pair: MariaDBPair, server: str, sql: str) -> Any:
+    """What one server says to somebody else."""
+    with closing(pair.connect(server)) as plain, plain.cursor() as cursor:
+        cursor.execute(sql)
+        row = cursor.fetchone()
+    return row[0] if row is not None and len(row) == 1 else row
+
+
+def bodies(pair: MariaDBPair, server: str = "master") -> list[str]:
+    """The messages that one server has committed."""
+    with closing(pair.connect(server)) as plain, plain.cursor() as cursor:
+        cursor.execute("SELECT body FROM project_message ORDER BY id")
+        return [row[0] for row in cursor.fetchall()]
+
+
+def seen() -> list[str]:
+    """The messages that the application sees."""
+    return list(Message.objects.order_by("pk").values_list("body", flat=True))
+
+
+def sides(db: Any) -> list[str]:
+    """Where each statement was run, but for those that set connections up, and begin and end transactions."""
+    quiet = ("BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE", "SET SESSION")
+    return [query["db"] for query in db.queries if not query["sql"].startswith(quiet)]
+
+
+def kill(pair: MariaDBPair, server: str, link: int) -> None:
+    """End a link from the server's side, as a restart, an idle timeout or an administrator does."""
+    with pair.admin(server) as admin, admin.cursor() as cursor:
+        cursor.execute(f"KILL {link}")
+
+
+def links_on(pair: MariaDBPair, server: str) -> set[int]:
+    """The application's links to a server."""
+    with pair.admin(server) as admin, admin.cursor() as cursor:
+        cursor.execute("SELECT id FROM information_schema.processlist WHERE user = 'shop'")
+        return {row[0] for row in cursor.fetchall()}
+
+
+@contextmanager
+def default_with(*slaves: dict[str, Any]) -> Iterator[Any]:
+    """The alias ``default`` with other slaves, in every thread."""
+    settings = connections.settings["default"]
+    before = settings["SLAVES"]
+    connections["default"].close()
+    settings["SLAVES"] = list(slaves)
+    del connections["default"]
+    try:
+        connections["default"].force_debug_cursor = True
+        yield connections["default"]
+    finally:
+        settings["SLAVES"] = before
+        connections["default"].close()
+        del connections["default"]
+
+
+class FailedError(Exception):
+    """What the application raises in a block."""
+
+
+@contextmanager
+def rolled_back(using: str | None = None) -> Iterator[None]:
+    """A block that ends with an exception."""
+    with pytest.raises(FailedError), transaction.atomic(using=using):  # noqa: PT012 - the block is the caller's
+        yield
+        raise FailedError
+
+
+def connect(**settings: Any) -> Any:
+    """Add an alias that DATABASES does not have, in this thread."""
+    alias = next(NEXT_ALIAS)
+    connections[alias] = ConnectionHandler({"default": {}, alias: settings})[alias]
+    connections[alias].force_debug_cursor = True
+    return connections[alias]
+
+
+def forget(db: Any) -> None:
+    """Take it away again."""
+    db.in_atomic_block = False
+    db.close()
+    del connections[db.alias]

@@ -1,0 +1,157 @@
+"""Tests that Django's own test runner runs, in a process of its own: see test_test_runs.py."""
+
+# ruff: noqa: PT009 - they are unittest's
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from django.db import Error, connection, connections, transaction
+from django.test import TestCase, TransactionTestCase
+from tests.test_django.backend.asking import ask
+from tests.test_django.project.models import Message, Reply
+
+from django_replswitch.decorators import use_slave
+from replswitch import MASTER, SLAVE
+
+db: Any = connection
+
+
+def wait_for_the_slave() -> None:
+    """Until the test database has reached the slave."""
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            with db.use_slave():
+                Message.objects.exists()
+            return
+        except Error:
+            db.close()
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+class SeesItsOwnData(TestCase):
+    """What the code under test reads in slave state, the test has written."""
+
+    message: Message
+
+    @classmethod
+    def setUpTestData(cls) -> None:
+        cls.message = Message.objects.create(body="of the class")
+
+    def setUp(self) -> None:
+        Reply.objects.create(message=self.message, body="of the test")
+
+    def check(self) -> None:
+        Message.objects.create(body="new")
+        with use_slave():
+            self.assertEqual(Message.objects.count(), 2)
+            self.assertEqual(Reply.objects.count(), 1)
+            Message.objects.create(body="in slave state")
+            with transaction.atomic():
+                self.assertEqual(Message.objects.count(), 3)
+        self.assertEqual(Message.objects.count(), 3)
+
+    def test_as_it_is(self) -> None:
+        self.check()
+
+    def test_and_again(self) -> None:
+        self.check()
+
+    def test_with_switching_disabled(self) -> None:
+        db.state_change_disabled = True
+        try:
+            with db.use_slave():
+                self.assertEqual(db.state, MASTER)
+                self.check()
+        finally:
+            db.state_change_disabled = False
+
+    def test_callbacks(self) -> None:
+        with use_slave(), self.captureOnCommitCallbacks(execute=True) as callbacks:
+            transaction.on_commit(lambda: Message.objects.create(body="new"))
+        self.assertEqual((len(callbacks), Message.objects.count()), (1, 2))
+
+    def test_number_of_queries(self) -> None:
+        with self.assertNumQueries(2), use_slave():
+            Message.objects.count()
+            Message.objects.create(body="new")
+
+
+class HasNoDataOfItsOwn(TestCase):
+    """A test that begins in slave state does not decide what the next one may do."""
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        wait_for_the_slave()
+        super().setUpClass()
+
+    def test_1_reads(self) -> None:
+        with use_slave():
+            self.assertEqual(Message.objects.count(), 0)
+
+    def test_2_writes(self) -> None:
+        with use_slave():
+            Message.objects.create(body="new")
+            self.assertEqual(Message.objects.count(), 1)
+
+    def test_3_reads(self) -> None:
+        with use_slave():
+            self.assertEqual(Message.objects.count(), 0)
+
+
+class UsesTheTestDatabase(TransactionTestCase):
+    """Every link does, and DDL and flushing go to the master."""
+
+    databases = {"default", "other"}  # noqa: RUF012 - as Django has it
+
+    def test_every_link(self) -> None:
+        wait_for_the_slave()
+        for alias, name in (("default", "test_shop"), ("other", "test_test_other")):
+            each: Any = connections[alias]
+            self.assertEqual(ask(each, "SELECT DATABASE()"), name)
+            with each.use_slave():
+                self.assertEqual(ask(each, "SELECT DATABASE(), @@tx_read_only"), (name, 1))
+
+    def test_commits_reach_the_slave(self) -> None:
+        wait_for_the_slave()
+        Message.objects.create(body="new")
+        deadline = time.monotonic() + 10
+        with db.use_slave() as frame:
+            while not Message.objects.exists() and time.monotonic() < deadline:
+                time.sleep(0.02)
+            self.assertEqual(Message.objects.get().body, "new")
+            self.assertEqual(frame.scope.decisions[0].state, SLAVE)
+
+    def test_is_empty(self) -> None:
+        self.assertEqual(Message.objects.count(), 0)
+
+
+class SharesAMemory(TransactionTestCase):
+    """SQLite in memory: another link would find another database."""
+
+    databases = {"default", "other"}  # noqa: RUF012 - as Django has it
+
+    def check(self) -> None:
+        for alias in ("default", "other"):
+            messages = Message.objects.using(alias)
+            messages.create(body="new")
+            with use_slave():
+                self.assertEqual(messages.count(), 1)
+                with transaction.atomic(using=alias):
+                    self.assertEqual(messages.get().body, "new")
+                    messages.create(body="newer")
+            self.assertEqual(messages.count(), 2)
+
+    def test_once(self) -> None:
+        self.check()
+
+    def test_again(self) -> None:
+        self.check()
+
+
+class SharesAMemoryInABlock(SharesAMemory, TestCase):
+    """The same in a TestCase."""

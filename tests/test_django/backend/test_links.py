@@ -1,0 +1,399 @@
+"""The life of links: each of them is opened late, kept, looked at, given up and opened again by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from django.core.signals import request_finished, request_started
+from django.db import DatabaseError, Error, close_old_connections, connections, reset_queries, transaction
+from django.db.backends.signals import connection_created
+from tests.test_django.backend.asking import ask, bodies, default_with, kill, link_id, links_on, seen, sides
+from tests.test_django.project.models import Message
+
+from django_replswitch.decorators import use_slave
+from replswitch import MASTER, SLAVE
+from replswitch.testing import MariaDBPair
+
+Warnings = Callable[[], list[str]]
+
+STATE = "SELECT @@tx_read_only, @@autocommit, @@in_transaction"
+
+
+def next_request() -> None:
+    """What Django does between two requests."""
+    request_finished.send(sender=None)
+    request_started.send(sender=None)
+
+
+def link_ids(db: Any) -> tuple[int, int]:
+    """The links to the master and to the slave; they are opened if they are not."""
+    with db.use_slave():
+        slave = link_id(db)
+    return link_id(db), slave
+
+
+def check_both(db: Any) -> None:
+    """Both links work as they should."""
+    assert ask(db, STATE) == (0, 1, 0)
+    with db.use_slave():
+        assert ask(db, STATE) == (1, 1, 0)
+
+
+class TestOpening:
+    def test_a_request_that_reads_opens_none_to_the_master(self, django_pair: MariaDBPair, db: Any) -> None:
+        opened: list[str] = []
+
+        def note(connection: Any, **_: Any) -> None:
+            opened.append(connection.alias)
+
+        connection_created.connect(note)
+        try:
+            with use_slave():
+                seen()
+                with db.cursor() as cursor:
+                    cursor.execute("SELECT 1")
+                with transaction.atomic():
+                    Message.objects.exists()
+                assert db.is_usable()
+            next_request()
+        finally:
+            connection_created.disconnect(note)
+        assert opened == ["default"]
+        assert links_on(django_pair, "master") == set()
+
+    def test_nor_a_transaction_s_bookkeeping(self, django_pair: MariaDBPair, db: Any) -> None:
+        with use_slave():
+            assert transaction.get_autocommit()
+            transaction.set_autocommit(False)
+            transaction.commit()
+            transaction.rollback()
+            transaction.set_autocommit(True)
+            close_old_connections()
+            db.close()
+        assert not links_on(django_pair, "master") | links_on(django_pair, "slave")
+
+    def test_one_that_writes_opens_none_to_the_slave(self, django_pair: MariaDBPair, db: Any) -> None:
+        Message.objects.create(body="a")
+        assert seen() == ["a"]
+        assert links_on(django_pair, "slave") == set()
+
+    def test_a_cursor_that_runs_nothing(self, django_pair: MariaDBPair, db: Any) -> None:
+        with use_slave(), db.cursor():
+            pass
+        assert links_on(django_pair, "master") == set()
+
+    def test_each_link_is_opened_once(self, django_pair: MariaDBPair, db: Any) -> None:
+        first = link_ids(db)
+        assert link_ids(db) == first
+        assert (links_on(django_pair, "master"), links_on(django_pair, "slave")) == ({first[0]}, {first[1]})
+
+    def test_what_is_run_on_opening_runs_on_the_link_that_is_opened(self, db: Any) -> None:
+        def greet(connection: Any, **_: Any) -> None:
+            ask(connection, "SELECT @greeted := 1")
+
+        connection_created.connect(greet)
+        try:
+            with db.use_slave():
+                assert ask(db, "SELECT @greeted") == 1
+            assert ask(db, "SELECT @greeted") == 1
+        finally:
+            connection_created.disconnect(greet)
+
+    def test_ensure_connection_and_connect(self, django_pair: MariaDBPair, db: Any) -> None:
+        with db.use_slave():
+            db.ensure_connection()
+            assert db.connection is not None
+            assert links_on(django_pair, "master") == set()
+        db.ensure_connection()
+        check_both(db)
+
+
+class TestClosing:
+    def test_close_closes_all(self, django_pair: MariaDBPair, db: Any) -> None:
+        before = link_ids(db)
+        db.close()
+        db.close()
+        assert db.connection is None
+        assert wait_for_none(django_pair)
+        assert link_ids(db) != before
+        check_both(db)
+
+    def test_close_in_slave_state_too(self, django_pair: MariaDBPair, db: Any) -> None:
+        link_ids(db)
+        with db.use_slave():
+            db.close()
+        assert wait_for_none(django_pair)
+
+    def test_connections_close_all(self, django_pair: MariaDBPair, db: Any) -> None:
+        link_ids(db)
+        link_ids(connections["other"])
+        connections.close_all()
+        assert wait_for_none(django_pair)
+        check_both(db)
+
+    def test_a_cursor_of_before_says_so(self, db: Any) -> None:
+        with db.use_slave(), db.cursor() as cursor:
+            cursor.execute("SELECT 1")
+            cursor.close()
+            with pytest.raises(DatabaseError):
+                cursor.execute("SELECT 1")
+
+    @pytest.mark.parametrize("closed", ["by the application", "as too old"])
+    @pytest.mark.parametrize("joined", [[SLAVE], [MASTER], [SLAVE, MASTER]], ids="+".join)
+    def test_in_a_block(self, django_pair: MariaDBPair, db: Any, closed: str, joined: list[str]) -> None:
+        link_ids(db)
+        with transaction.atomic():
+            for side in joined:
+                with db.use_slave() if side == SLAVE else db.use_master():
+                    ask(db, "SELECT 1")
+            if MASTER in joined:
+                Message.objects.create(body="lost")
+            if closed == "as too old":
+                close_old_connections()
+            else:
+                db.close()
+            with pytest.raises(Error):
+                seen()
+        with transaction.atomic():  # at once, with no statement outside a block before
+            Message.objects.create(body="a")
+        check_both(db)
+        assert bodies(django_pair) == ["a"]
+
+    def test_a_block_that_raises_behind_it(self, django_pair: MariaDBPair, db: Any) -> None:
+        with pytest.raises(ZeroDivisionError), transaction.atomic():  # noqa: PT012
+            Message.objects.create(body="lost")
+            db.close()
+            raise ZeroDivisionError
+        assert transaction.get_autocommit()
+        Message.objects.create(body="a")
+        assert bodies(django_pair) == ["a"]
+
+
+def wait_for_none(pair: MariaDBPair) -> bool:
+    """Whether the servers see all links closed, which takes them a moment."""
+    return any(not links_on(pair, "master") | links_on(pair, "slave") for _ in range(100))
+
+
+class TestMaxAge:
+    def test_none_is_kept_by_default(self, django_pair: MariaDBPair, db: Any) -> None:
+        link_ids(db)
+        next_request()
+        assert wait_for_none(django_pair)
+
+    def test_all_are_kept_with_one(self, persistent: Any) -> None:
+        before = link_ids(persistent)
+        for _ in range(3):
+            next_request()
+            assert link_ids(persistent) == before
+
+    def test_each_has_an_age_of_its_own(self, persistent: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        now = 1000.0
+        monkeypatch.setattr("django.db.backends.base.base.time", SimpleNamespace(monotonic=lambda: now))
+        persistent.settings_dict["CONN_MAX_AGE"] = 60
+        with persistent.use_slave():
+            slave = link_id(persistent)
+        now += 40
+        master = link_id(persistent)
+        now += 40
+        next_request()
+        new_master, new_slave = link_ids(persistent)
+        assert (new_master == master, new_slave == slave) == (True, False)
+        check_both(persistent)
+        now += 40
+        next_request()
+        newest_master, newest_slave = link_ids(persistent)
+        assert (newest_master == master, newest_slave == new_slave) == (False, True)
+
+
+class TestHealthChecks:
+    """A link that died while nobody used it costs no request anything."""
+
+    @pytest.mark.parametrize("last", [MASTER, SLAVE])
+    @pytest.mark.parametrize("dead", [[MASTER], [SLAVE], [MASTER, SLAVE]], ids="+".join)
+    @pytest.mark.parametrize("block", ["atomic", "autocommit", "by hand"])
+    @pytest.mark.parametrize("first", [MASTER, SLAVE])
+    def test_dead_links_are_opened_again(
+        self,
+        django_pair: MariaDBPair,
+        persistent: Any,
+        warnings: Warnings,
+        last: str,
+        dead: list[str],
+        block: str,
+        first: str,
+    ) -> None:
+        db = persistent
+        ids = dict(zip((MASTER, SLAVE), link_ids(db), strict=True))
+        with db.use_slave() if last == SLAVE else db.use_master():
+            ask(db, "SELECT 1")
+        for side in dead:
+            kill(django_pair, side, ids[side])
+        next_request()
+
+        def read_and_write() -> None:
+            if first == SLAVE:
+                with db.use_slave():
+                    assert seen() == []
+                    assert ask(db, "SELECT @@tx_read_only") == 1
+            Message.objects.create(body="a")
+            if first == MASTER:
+                with db.use_slave():
+                    ask(db, "SELECT 1")
+
+        if block == "atomic":
+            with transaction.atomic():
+                read_and_write()
+        elif block == "by hand":
+            transaction.set_autocommit(False)
+            try:
+                read_and_write()
+                assert bodies(django_pair) == []
+                transaction.commit()
+            finally:
+                transaction.rollback()
+                transaction.set_autocommit(True)
+        else:
+            read_and_write()
+        assert bodies(django_pair) == ["a"]
+        assert warnings() == []
+        check_both(db)
+
+    def test_living_links_are_kept_and_asked_once_a_request(self, django_pair: MariaDBPair, persistent: Any) -> None:
+        before = link_ids(persistent)
+        next_request()
+        pings = [django_pair.status(server, "Com_admin_commands") for server in (MASTER, SLAVE)]
+        for _ in range(3):
+            assert link_ids(persistent) == before
+        assert [django_pair.status(server, "Com_admin_commands") for server in (MASTER, SLAVE)] == [
+            count + 1 for count in pings
+        ]
+
+    def test_none_is_asked_without_the_setting(self, django_pair: MariaDBPair, persistent: Any) -> None:
+        persistent.settings_dict["CONN_HEALTH_CHECKS"] = False
+        before = link_ids(persistent)
+        pings = [django_pair.status(server, "Com_admin_commands") for server in (MASTER, SLAVE)]
+        for _ in range(3):
+            next_request()
+            assert link_ids(persistent) == before
+        assert [django_pair.status(server, "Com_admin_commands") for server in (MASTER, SLAVE)] == pings
+
+
+class TestGoneAway:
+    """A link that dies in use, without health checks."""
+
+    def test_the_master_s_fails_one_request(self, django_pair: MariaDBPair, persistent: Any) -> None:
+        persistent.settings_dict["CONN_HEALTH_CHECKS"] = False
+        db = persistent
+        master, slave = link_ids(db)
+        kill(django_pair, "master", master)
+        next_request()
+        with pytest.raises(DatabaseError):
+            Message.objects.create(body="a")
+        with db.use_slave():
+            assert link_id(db) == slave  # is not drawn into it
+        next_request()
+        Message.objects.create(body="b")
+        assert bodies(django_pair) == ["b"]
+        new_master, new_slave = link_ids(db)
+        assert (new_master == master, new_slave == slave) == (False, True)
+        check_both(db)
+
+    def test_the_slave_s_fails_none(self, django_pair: MariaDBPair, persistent: Any) -> None:
+        persistent.settings_dict["CONN_HEALTH_CHECKS"] = False
+        db = persistent
+        master, slave = link_ids(db)
+        kill(django_pair, "slave", slave)
+        next_request()
+        with db.use_slave():
+            assert seen() == []
+        next_request()
+        with db.use_slave():
+            assert ask(db, STATE) == (1, 1, 0)
+            assert link_id(db) != slave
+        assert link_id(db) == master
+
+    def test_a_slave_s_that_dies_between_two_reads_fails_none(self, django_pair: MariaDBPair, db: Any) -> None:
+        with db.use_slave(), db.cursor() as cursor:
+            cursor.execute("SELECT CONNECTION_ID()")
+            kill(django_pair, "slave", cursor.fetchone()[0])
+            cursor.execute("SELECT 7")
+            assert cursor.fetchone() == (7,)
+            assert sides(db)[-1] == MASTER
+        with db.use_slave():
+            assert ask(db, "SELECT @@tx_read_only") == 1
+
+    def test_another_slave_takes_over(self, django_pair: MariaDBPair, db: Any) -> None:
+        port = django_pair.slaves[0]["port"]
+        slaves = [{"PORT": port, "OPTIONS": {"init_command": f"SET @me = {number}"}} for number in range(2)]
+        with default_with(*slaves) as two, two.use_slave():
+            me, link = ask(two, "SELECT @me, CONNECTION_ID()")
+            kill(django_pair, "slave", link)
+            assert ask(two, "SELECT @me, @@tx_read_only") == (1 - me, 1)
+            assert ask(two, "SELECT @me") == 1 - me
+            assert sides(two)[-1] == SLAVE
+
+    def test_a_slave_that_cannot_be_reached(self, django_pair: MariaDBPair, db: Any, warnings: Warnings) -> None:
+        django_pair.kill("slave")
+        Message.objects.create(body="a")
+        with db.use_slave():
+            assert seen() == ["a"]
+            assert (db.state, sides(db)[-1]) == (SLAVE, MASTER)
+        assert "cannot be reached" in warnings()[0]
+        django_pair.start("slave")
+        django_pair.wait_caught_up()
+        with db.use_slave():
+            assert seen() == ["a"]
+            assert sides(db)[-1] == SLAVE
+
+    def test_reads_go_on_without_a_master(self, django_pair: MariaDBPair, db: Any) -> None:
+        link_ids(db)
+        django_pair.kill("master")
+        with db.use_slave():
+            assert seen() == []
+        next_request()
+        with db.use_slave():
+            assert seen() == []
+        with pytest.raises(DatabaseError):
+            Message.objects.create(body="a")
+        django_pair.start("master")
+        next_request()
+        check_both(db)
+
+
+class TestLeftBehind:
+    """What a request has not tidied up does no harm to the next one."""
+
+    @pytest.mark.parametrize("joined", [[SLAVE], [MASTER], [SLAVE, MASTER]], ids="+".join)
+    def test_autocommit_left_off(self, django_pair: MariaDBPair, persistent: Any, joined: list[str]) -> None:
+        db = persistent
+        link_ids(db)
+        transaction.set_autocommit(False)
+        for side in joined:
+            with db.use_slave() if side == SLAVE else db.use_master():
+                ask(db, "SELECT COUNT(*) FROM project_message")
+        if MASTER in joined:
+            Message.objects.create(body="never committed")
+        next_request()
+        assert transaction.get_autocommit()
+        check_both(db)
+        assert bodies(django_pair) == []
+
+    def test_no_transaction_is_left_open_on_the_slave(self, django_pair: MariaDBPair, persistent: Any) -> None:
+        """It would hold up the slave's replication as soon as a table is altered."""
+        with persistent.use_slave(), transaction.atomic():
+            seen()
+        with transaction.atomic():
+            with persistent.use_slave():
+                seen()
+            Message.objects.create(body="a")
+        with django_pair.admin("slave") as admin, admin.cursor() as cursor:
+            cursor.execute("SELECT COUNT(*) FROM information_schema.innodb_trx")
+            assert cursor.fetchone() == (0,)
+
+    def test_the_log_of_queries(self, db: Any) -> None:
+        seen()
+        reset_queries()
+        assert db.queries == []

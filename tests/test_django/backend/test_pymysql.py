@@ -1,0 +1,44 @@
+"""The same tests where mysqlclient is not installed: PyMySQL stands in by itself, with no code of the user's."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parent
+ALL = ["test_links.py", "test_slave_writes.py", "test_switching.py", "test_test_runs.py", "test_threads.py"]
+ALL += ["test_transactions.py", "test_writes.py"]
+
+
+@pytest.mark.skipif("PROJECT_WITHOUT_MYSQLCLIENT" in os.environ, reason="this is that run")
+def test_all() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(str(FOLDER / name) for name in ALL)],
+        env={**os.environ, "PROJECT_WITHOUT_MYSQLCLIENT": "1"},
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_it_stands_in_in_a_project(run_python: Callable[..., str]) -> None:
+    script = """
+import django
+django.setup()
+from django.core.management import call_command
+from django.db import connection
+from tests.test_django.project.models import Message
+
+call_command("check", databases=["default"])
+Message.objects.create(body="it's")
+print(connection.Database.__name__, Message.objects.get().body)
+"""
+    assert run_python(script, PROJECT_WITHOUT_MYSQLCLIENT="1").split("\n")[-2] == "pymysql it's"
+    assert run_python(script.replace(".create", ".get_or_create")).split("\n")[-2] == "MySQLdb it's"

@@ -1,0 +1,379 @@
+"""A write in slave state runs on the master, with one warning that names the place (S8)."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import DatabaseError, IntegrityError, transaction
+from django.db.models import F
+from django.test import override_settings
+from tests.test_django.backend.asking import bodies, default_with, on, seen, sides
+from tests.test_django.project.models import Message, Place, Reply, Restaurant, Tag
+
+from django_replswitch.decorators import use_slave
+from replswitch import MASTER, SLAVE, SlaveWriteError
+from replswitch.decorators import use_master
+from replswitch.testing import MariaDBPair
+
+Warnings = Callable[[], list[str]]
+Write = Callable[[Message], None]
+
+
+def rows(pair: MariaDBPair) -> list[int]:
+    """How many rows the master has of messages, replies, tags, links between messages and tags, and restaurants."""
+    tables = ("message", "reply", "tag", "message_tags", "restaurant")
+    return [on(pair, "master", f"SELECT COUNT(*) FROM project_{table}") for table in tables]
+
+
+@pytest.fixture
+def message(django_pair: MariaDBPair, db: Any) -> Message:
+    """A message, which both servers have, with a reply and the tag "one"; and the tag "two"."""
+    message = Message.objects.create(body="old")
+    Reply.objects.create(message=message, body="reply")
+    message.tags.add(Tag.objects.create(pk=1, name="one"))
+    Tag.objects.create(pk=2, name="two")
+    django_pair.wait_caught_up()
+    return message
+
+
+# What each write leaves of messages, replies, tags, links and restaurants; and whether it reads before.
+
+
+def save(message: Message) -> None:
+    message.body = "new"
+    message.save()
+
+
+def save_some_fields(message: Message) -> None:
+    message.body = "new"
+    message.save(update_fields=["body"])
+
+
+def save_a_new_one(message: Message) -> None:
+    Message(body="new").save()
+
+
+def save_with_a_key(message: Message) -> None:
+    Message(pk=message.pk + 1, body="new").save()
+
+
+def save_a_child(message: Message) -> None:
+    restaurant = Restaurant(name="Zum Lamm", stars=1)
+    restaurant.save()
+    assert Restaurant.objects.get().pk == Place.objects.get().pk
+
+
+def create(message: Message) -> None:
+    assert Message.objects.create(body="new").pk > message.pk
+
+
+def get_or_create(message: Message) -> None:
+    assert Message.objects.get_or_create(body="new")[1]
+
+
+def update_or_create(message: Message) -> None:
+    assert not Message.objects.update_or_create(pk=message.pk, defaults={"body": "new"})[1]
+
+
+def update_or_create_a_new_one(message: Message) -> None:
+    assert Message.objects.update_or_create(body="new")[1]
+
+
+def bulk_create(message: Message) -> None:
+    Message.objects.bulk_create([Message(body="new"), Message(body="newer")])
+
+
+def bulk_update(message: Message) -> None:
+    message.body = "new"
+    Message.objects.bulk_update([message], ["body"])
+
+
+def update(message: Message) -> None:
+    assert Message.objects.update(body=F("id")) == 1
+
+
+def delete(message: Message) -> None:
+    message.delete()
+
+
+def delete_all(message: Message) -> None:
+    Message.objects.all().delete()
+
+
+def delete_without_cascade(message: Message) -> None:
+    Reply.objects.all().delete()
+
+
+def add_to_many(message: Message) -> None:
+    message.tags.add(2)
+
+
+def clear_many(message: Message) -> None:
+    message.tags.clear()
+
+
+def add_to_one(message: Message) -> None:
+    message.reply_set.create(body="another")
+
+
+def raw_insert(message: Message) -> None:
+    with transaction.get_connection().cursor() as cursor:
+        cursor.execute("INSERT INTO project_message (body) VALUES (%s)", ["new"])
+        assert cursor.rowcount == 1
+        assert cursor.lastrowid > message.pk
+
+
+def raw_executemany(message: Message) -> None:
+    with transaction.get_connection().cursor() as cursor:
+        cursor.executemany("INSERT INTO project_message (body) VALUES (%s)", [["new"], ["newer"]])
+
+
+def in_a_block(message: Message) -> None:
+    with transaction.atomic(), transaction.atomic():
+        Message.objects.create(body="new")
+        assert Message.objects.count() == 2
+
+
+def locked(message: Message) -> None:
+    with transaction.atomic():
+        assert Message.objects.select_for_update().get() == message
+
+
+WRITES = [
+    (save, [1, 1, 2, 1, 0], False),
+    (save_some_fields, [1, 1, 2, 1, 0], False),
+    (save_a_new_one, [2, 1, 2, 1, 0], False),
+    (save_with_a_key, [2, 1, 2, 1, 0], False),
+    (save_a_child, [1, 1, 2, 1, 1], False),
+    (create, [2, 1, 2, 1, 0], False),
+    (get_or_create, [2, 1, 2, 1, 0], True),
+    (update_or_create, [1, 1, 2, 1, 0], False),
+    (update_or_create_a_new_one, [2, 1, 2, 1, 0], False),
+    (bulk_create, [3, 1, 2, 1, 0], False),
+    (bulk_update, [1, 1, 2, 1, 0], False),
+    (update, [1, 1, 2, 1, 0], False),
+    (delete, [0, 0, 2, 0, 0], False),
+    (delete_all, [0, 0, 2, 0, 0], True),
+    (delete_without_cascade, [1, 0, 2, 1, 0], False),
+    (add_to_many, [1, 1, 2, 2, 0], False),
+    (clear_many, [1, 1, 2, 0, 0], False),
+    (add_to_one, [1, 2, 2, 1, 0], False),
+    (raw_insert, [2, 1, 2, 1, 0], False),
+    (raw_executemany, [3, 1, 2, 1, 0], False),
+    (in_a_block, [2, 1, 2, 1, 0], False),
+    (locked, [1, 1, 2, 1, 0], False),
+]
+
+
+every_write = pytest.mark.parametrize(
+    ("write", "left", "reads"), WRITES, ids=lambda value: getattr(value, "__name__", "")
+)
+
+
+@every_write
+def test_runs_on_the_master(
+    django_pair: MariaDBPair, db: Any, message: Message, write: Write, left: list[int], reads: bool
+) -> None:
+    with use_slave(), db.use_slave() as frame:
+        write(message)
+        assert frame.scope.written_at is not None or write is locked
+        seen()
+        assert sides(db)[-1] == MASTER  # until the scope ends
+    assert rows(django_pair) == left
+    with use_slave():
+        seen()
+        assert sides(db)[-1] == SLAVE
+
+
+@every_write
+def test_is_told_with_one_warning_that_names_the_place(
+    db: Any, message: Message, warnings: Warnings, write: Write, left: list[int], reads: bool
+) -> None:
+    with use_slave():
+        write(message)
+    (warning,) = warnings()
+    assert ("had read from a slave" if reads else "had not read from a slave") in warning
+    place = warning.partition("moved to the master, at ")[2].partition(". The slave ")[0]
+    where, _, function = place.partition(" in ")
+    path, _, line = where.rpartition(":")
+    assert Path(path) == Path(__file__)
+    assert function == write.__name__
+    source, first = inspect.getsourcelines(write)
+    assert first < int(line) < first + len(source)
+
+
+@every_write
+def test_without_slaves_too(
+    django_pair: MariaDBPair, message: Message, warnings: Warnings, write: Write, left: list[int], reads: bool
+) -> None:
+    with default_with() as db, use_slave():  # S10: the link refuses, not the server
+        seen()
+        assert sides(db)[-1] == SLAVE
+        write(message)
+        assert sides(db)[-1] == MASTER
+    assert rows(django_pair) == left
+    (warning,) = warnings()
+    assert "(1792, " in warning
+
+
+class TestWarning:
+    def test_of_the_first_statement_of_a_connection(
+        self, django_pair: MariaDBPair, make: Any, warnings: Warnings
+    ) -> None:
+        db = make()
+        with db.use_slave():
+            Message.objects.using(db.alias).create(body="new")
+        (warning,) = warnings()
+        assert "had not read from a slave" in warning
+
+    def test_says_when_the_scope_had_read(self, db: Any, warnings: Warnings) -> None:
+        with db.use_slave():
+            seen()
+            Message.objects.create(body="new")
+        with db.use_slave():
+            Message.objects.create(body="new")
+        first, second = warnings()
+        assert "had read from a slave" in first
+        assert "had not read from a slave" in second
+
+    def test_comes_once_for_a_scope(self, db: Any, warnings: Warnings) -> None:
+        with db.use_slave():
+            for _ in range(3):
+                Message.objects.create(body="new")
+            with db.use_slave():
+                Message.objects.create(body="new")
+            seen()
+        assert len(warnings()) == 1
+
+    def test_an_error_of_the_application_is_its_own(
+        self, django_pair: MariaDBPair, db: Any, warnings: Warnings
+    ) -> None:
+        Tag.objects.create(name="one")
+        with db.use_slave(), pytest.raises(IntegrityError):
+            Tag.objects.create(name="one")
+        with db.use_slave(), pytest.raises(DatabaseError), db.cursor() as cursor:
+            cursor.execute("INSERT INTO nowhere VALUES (1)")
+        assert len(warnings()) == 2  # both were writes
+        with db.use_slave(), pytest.raises(DatabaseError), db.cursor() as cursor:
+            cursor.execute("SELECT nothing FROM nowhere")
+        assert len(warnings()) == 2
+        assert sides(db)[-1] == SLAVE
+
+    def test_from_then_on_the_master_serves_whatever_the_outcome(self, db: Any) -> None:
+        Tag.objects.create(name="one")
+        with db.use_slave():
+            with pytest.raises(IntegrityError):
+                Tag.objects.create(name="one")
+            seen()
+            assert sides(db)[-1] == MASTER
+
+    def test_other_aliases_stay_with_their_slaves(self, django_pair: MariaDBPair, db: Any, make: Any) -> None:
+        other = make()
+        with use_slave():
+            Message.objects.create(body="new")
+            Message.objects.using(other.alias).count()
+        assert sides(other)[-1] == SLAVE
+
+
+class TestAfterARead:
+    """A block that has read from the slave cannot go on with a write."""
+
+    def test_a_set_of_many_raises_and_says_what_to_do(
+        self, django_pair: MariaDBPair, db: Any, message: Message, warnings: Warnings
+    ) -> None:
+        two = Tag.objects.get(name="two")
+        with db.use_slave():
+            with pytest.raises(SlaveWriteError, match=r"has read from the slave.*use_master\(\) before") as caught:
+                message.tags.set([two])
+            assert [tag.name for tag in message.tags.all()] == ["one"]
+        assert Path(caught.value.place.partition(":")[0]) == Path(__file__)
+        assert caught.value.place.endswith(f" in {inspect.stack()[0].function}")
+        assert caught.value.server == f"127.0.0.1:{django_pair.slaves[0]['port']}"
+        assert caught.value.__cause__ is not None
+        assert rows(django_pair) == [1, 1, 2, 1, 0]
+        assert warnings() == []
+
+    def test_the_cure_cures(self, db: Any, message: Message) -> None:
+        two = Tag.objects.get(name="two")
+        with db.use_slave(), use_master():
+            message.tags.set([two])
+        assert [tag.name for tag in message.tags.all()] == ["two"]
+
+    def test_nothing_of_the_block_is_left(self, django_pair: MariaDBPair, db: Any) -> None:
+        with use_slave(), pytest.raises(SlaveWriteError), transaction.atomic():  # noqa: PT012
+            seen()
+            with transaction.atomic():
+                Message.objects.create(body="new")
+        assert bodies(django_pair) == []
+        with use_slave():
+            assert seen() == []
+            assert sides(db)[-1] == SLAVE
+
+    def test_whoever_catches_it_may_go_on(self, django_pair: MariaDBPair, db: Any) -> None:
+        with use_slave(), transaction.atomic():
+            seen()
+            with pytest.raises(SlaveWriteError), transaction.atomic():
+                Message.objects.create(body="never")
+            assert seen() == []
+            with use_master():
+                Message.objects.create(body="new")
+        assert bodies(django_pair) == ["new"]
+
+    def test_a_read_in_an_earlier_block_is_none_of_this_one(self, django_pair: MariaDBPair, db: Any) -> None:
+        with use_slave():
+            with transaction.atomic():
+                seen()
+            with transaction.atomic():
+                Message.objects.create(body="new")
+        assert bodies(django_pair) == ["new"]
+
+    def test_a_read_on_the_master_is_none(self, django_pair: MariaDBPair, db: Any) -> None:
+        with use_slave(), transaction.atomic():
+            with use_master():
+                seen()
+            Message.objects.create(body="new")
+        assert bodies(django_pair) == ["new"]
+
+    def test_manual_transactions_too(self, django_pair: MariaDBPair, db: Any) -> None:
+        transaction.set_autocommit(False)
+        with use_slave():
+            seen()
+            with pytest.raises(SlaveWriteError):
+                Message.objects.create(body="new")
+            transaction.rollback()
+            Message.objects.create(body="newer")
+            transaction.commit()
+        transaction.set_autocommit(True)
+        assert bodies(django_pair) == ["newer"]
+
+
+class TestRefused:
+    """ON_SLAVE_WRITE = "error"."""
+
+    @override_settings(REPLSWITCH={"ON_SLAVE_WRITE": "error"})
+    def test_raises_and_writes_nothing(self, django_pair: MariaDBPair, db: Any, warnings: Warnings) -> None:
+        with db.use_slave():
+            with pytest.raises(SlaveWriteError, match='on_slave_write is "error"') as caught:
+                Message.objects.create(body="new")
+            with pytest.raises(SlaveWriteError), transaction.atomic():
+                Message.objects.create(body="new")
+            seen()
+            assert sides(db)[-1] == SLAVE
+        assert __file__ in caught.value.place
+        assert (bodies(django_pair), warnings()) == ([], [])
+        Message.objects.create(body="new")
+        assert bodies(django_pair) == ["new"]
+
+
+def test_a_write_with_statements_before_it_that_read_nothing_moves_whole(django_pair: MariaDBPair, db: Any) -> None:
+    with db.use_slave(), transaction.atomic(), db.cursor() as cursor:
+        cursor.execute("SET @who = 'me'")
+        outer = transaction.savepoint()
+        cursor.execute("INSERT INTO project_message (body) VALUES ('a')")
+        transaction.savepoint_commit(outer)
+        cursor.execute("INSERT INTO project_message (body) VALUES ('b')")
+    assert bodies(django_pair) == ["a", "b"]

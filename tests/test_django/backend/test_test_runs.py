@@ -1,0 +1,67 @@
+"""What Django's test runner and its TestCase make of a switching connection, in processes of their own."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings
+
+from replswitch.testing import MariaDBPair
+
+RunPython = Callable[..., str]
+
+SCRIPT = """
+import sys, unittest
+import django
+django.setup()
+from django.test.runner import DiscoverRunner
+
+runner = DiscoverRunner(verbosity=0, interactive=False, keepdb=False)
+labels = ["tests.test_django.backend.in_test_run." + name for name in NAMES]
+sys.exit(runner.run_tests(labels))
+"""
+
+
+@pytest.fixture
+def test_run(run_python: RunPython) -> Callable[..., None]:
+    """Have Django run some of the classes in in_test_run.py."""
+
+    def run(*names: str, **options: Any) -> None:
+        run_python(SCRIPT.replace("NAMES", repr(list(names))), **options)
+
+    return run
+
+
+def test_a_test_case_sees_its_own_data(test_run: Callable[..., None]) -> None:
+    test_run("SeesItsOwnData")
+
+
+def test_tests_do_not_depend_on_each_other(test_run: Callable[..., None]) -> None:
+    test_run("HasNoDataOfItsOwn")
+
+
+def test_every_link_uses_the_test_database(django_pair: MariaDBPair, test_run: Callable[..., None]) -> None:
+    databases = copy.deepcopy(settings.DATABASES)
+    databases["default"]["SLAVES"][0]["NAME"] = "shop_on_the_slave"
+    test_run("UsesTheTestDatabase", databases=databases)
+    with django_pair.admin() as admin, admin.cursor() as cursor:
+        cursor.execute("SHOW DATABASES LIKE 'test\\_%shop'")
+        assert cursor.fetchall() == ()  # it is gone behind the run
+    with django_pair.admin("slave") as admin, admin.cursor() as cursor:
+        cursor.execute("SHOW DATABASES LIKE 'shop_on_the_slave'")
+        assert cursor.fetchall() == ()
+
+
+def test_sqlite_in_memory_is_one_link(tmp_path: Path, test_run: Callable[..., None]) -> None:
+    """Where NAME is a file, Django has the tests run in memory; and the slave's NAME is theirs, too."""
+    file, other = (str(tmp_path / name) for name in ("file", "other file"))
+    databases = {
+        "default": {"ENGINE": "django_replswitch.backends.sqlite3", "NAME": file, "SLAVES": [{"NAME": other}]},
+        "other": {"ENGINE": "django_replswitch.backends.sqlite3", "NAME": ":memory:"},
+    }
+    test_run("SharesAMemory", "SharesAMemoryInABlock", databases=databases)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,417 @@
+"""One block, one outcome (S5): links join with their first statement, and end together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.db import DatabaseError, connections, transaction
+from tests.test_django.backend.asking import (
+    FailedError,
+    ask,
+    bodies,
+    kill,
+    link_id,
+    links_on,
+    on,
+    rolled_back,
+    seen,
+    sides,
+)
+from tests.test_django.project.models import Message, Tag
+
+from replswitch import MASTER, SLAVE
+from replswitch.decorators import use_master, use_slave
+from replswitch.testing import MariaDBPair
+
+
+def create(body: str) -> Message:
+    return Message.objects.create(body=body)
+
+
+class TestAtomic:
+    def test_a_block_in_slave_state_does_not_touch_the_master(self, django_pair: MariaDBPair, db: Any) -> None:
+        with (
+            django_pair.statements("master") as to_master,
+            django_pair.statements("slave") as to_slave,
+            use_slave(),
+            transaction.atomic(),
+        ):
+            assert seen() == []
+            with transaction.atomic():
+                assert seen() == []
+        assert (to_master, links_on(django_pair, "master")) == ([], set())
+        selects = [sql for sql in to_slave if sql.startswith("SELECT `project_message`")]
+        assert len(selects) == 2
+        assert "COMMIT" in [sql.upper() for sql in to_slave[-2:]]
+
+    def test_deciding_for_the_master_first_never_opens_one_on_the_slave(
+        self, django_pair: MariaDBPair, db: Any
+    ) -> None:
+        with django_pair.statements("slave") as to_slave, use_slave(), transaction.atomic():
+            with use_master():
+                create("a")
+            assert seen() == ["a"]
+            with transaction.atomic():
+                assert seen() == ["a"]
+        assert (to_slave, links_on(django_pair, "slave")) == ([], set())
+        assert bodies(django_pair) == ["a"]
+
+    def test_a_block_without_a_statement_opens_nothing(self, django_pair: MariaDBPair, db: Any) -> None:
+        with transaction.atomic(), transaction.atomic():
+            pass
+        with rolled_back(), use_slave(), transaction.atomic():
+            pass
+        assert not links_on(django_pair, "master") | links_on(django_pair, "slave")
+
+    def test_once_the_master_is_in_it_serves_the_rest(self, django_pair: MariaDBPair, db: Any) -> None:
+        with transaction.atomic():
+            with db.use_slave():
+                assert seen() == []
+            create("a")
+            with db.use_slave():
+                assert seen() == ["a"]
+        assert sides(db) == [SLAVE, MASTER, MASTER]
+        assert bodies(django_pair) == ["a"]
+
+    def test_an_exception_leaves_nothing(self, django_pair: MariaDBPair, db: Any) -> None:
+        @use_master
+        def view() -> None:
+            create("a")
+            with db.use_slave():
+                create("b")
+            raise FailedError
+
+        with pytest.raises(FailedError), use_slave(), transaction.atomic():  # noqa: PT012
+            assert seen() == []
+            view()
+        assert bodies(django_pair) == []
+        with use_slave():
+            assert seen() == []
+        assert sides(db)[-1] == SLAVE
+
+    def test_one_block_after_another(self, django_pair: MariaDBPair, db: Any) -> None:
+        for number in range(3):
+            with transaction.atomic(), db.use_slave():
+                ask(db, "SELECT 1")
+            with transaction.atomic():
+                create(str(number))
+            with rolled_back():
+                create("never")
+        assert bodies(django_pair) == ["0", "1", "2"]
+        for state in (db.use_slave, db.use_master):
+            with state():
+                assert ask(db, "SELECT @@autocommit, @@in_transaction") == (1, 0)
+
+    def test_what_is_not_committed_is_not_seen_by_others(self, django_pair: MariaDBPair, db: Any) -> None:
+        with transaction.atomic():
+            create("a")
+            assert bodies(django_pair) == []
+        assert bodies(django_pair) == ["a"]
+
+    def test_blocks_of_two_aliases_are_two(self, django_pair: MariaDBPair, db: Any) -> None:
+        with rolled_back():
+            create("a")
+            with transaction.atomic(using="other"):
+                Message.objects.using("other").create(body="b")
+        assert bodies(django_pair) == []
+        assert Message.objects.using("other").count() == 1
+
+    def test_durable(self, django_pair: MariaDBPair, db: Any) -> None:
+        with use_slave(), transaction.atomic(durable=True):
+            seen()
+            with pytest.raises(RuntimeError, match="durable"), transaction.atomic(durable=True):
+                pass
+            with db.use_master():
+                create("a")
+        assert bodies(django_pair) == ["a"]
+
+    def test_an_error_of_the_database_breaks_the_block_for_every_link(self, db: Any) -> None:
+        with transaction.atomic():
+            with db.use_slave(), pytest.raises(DatabaseError), transaction.atomic():
+                ask(db, "SELECT nothing FROM nowhere")
+            with db.use_slave():
+                assert seen() == []
+            with pytest.raises(DatabaseError), transaction.atomic():
+                ask(db, "SELECT nothing FROM nowhere")
+            create("a")
+        with rolled_back():
+            Tag.objects.create(name="x")
+            with pytest.raises(DatabaseError), transaction.atomic(savepoint=False):
+                Tag.objects.create(name="x")
+            with db.use_slave(), pytest.raises(transaction.TransactionManagementError):
+                seen()
+        assert seen() == ["a"]
+
+
+class TestSavepoints:
+    def test_a_link_that_joins_late_has_them(self, django_pair: MariaDBPair, db: Any) -> None:
+        with transaction.atomic():
+            with db.use_slave():
+                seen()
+            with pytest.raises(FailedError), transaction.atomic(), transaction.atomic():  # noqa: PT012
+                create("a")  # the master joins below two savepoints
+                raise FailedError
+            assert seen() == []
+            create("b")
+            with transaction.atomic():
+                create("c")
+        assert bodies(django_pair) == ["b", "c"]
+
+    def test_those_that_were_left_before_it_joined_are_gone(self, django_pair: MariaDBPair, db: Any) -> None:
+        with django_pair.statements("master") as to_master, transaction.atomic():
+            with db.use_slave():
+                with transaction.atomic():
+                    seen()
+                with rolled_back():
+                    pass
+            with transaction.atomic():
+                create("a")
+        assert sum(sql.startswith("SAVEPOINT") for sql in to_master) == 1
+        assert sum(sql.startswith("RELEASE") for sql in to_master) == 1
+        assert bodies(django_pair) == ["a"]
+
+    def test_of_the_application_s_own(self, django_pair: MariaDBPair, db: Any) -> None:
+        with transaction.atomic():
+            with db.use_slave():
+                seen()
+            outer = transaction.savepoint()
+            create("a")
+            inner = transaction.savepoint()
+            create("b")
+            transaction.savepoint_rollback(inner)
+            assert seen() == ["a"]
+            create("c")
+            transaction.savepoint_rollback(inner)  # a savepoint outlives its rollback
+            transaction.savepoint_commit(inner)
+            create("d")
+            transaction.savepoint_commit(outer)
+        assert bodies(django_pair) == ["a", "d"]
+
+    def test_rolled_back_before_the_master_joins(self, django_pair: MariaDBPair, db: Any) -> None:
+        with transaction.atomic():
+            outer = transaction.savepoint()
+            inner = transaction.savepoint()
+            transaction.savepoint_rollback(outer)
+            create("a")
+            transaction.savepoint_rollback(outer)
+            assert seen() == []
+            with pytest.raises(DatabaseError), transaction.atomic():
+                transaction.savepoint_rollback(inner)  # went with the rollback to the outer one
+        assert bodies(django_pair) == []
+
+    def test_set_rollback(self, django_pair: MariaDBPair, db: Any) -> None:
+        with transaction.atomic(), db.use_slave():
+            seen()
+            with db.use_master():
+                create("a")
+            transaction.set_rollback(True)
+        assert bodies(django_pair) == []
+
+
+class TestOnCommit:
+    def test_is_called_once_behind_the_commit(self, django_pair: MariaDBPair, db: Any) -> None:
+        called: list[list[str]] = []
+        with transaction.atomic():
+            transaction.on_commit(lambda: called.append(bodies(django_pair)))
+            with db.use_slave():
+                seen()
+                transaction.on_commit(lambda: called.append(bodies(django_pair)))
+            create("a")  # opens the master's link, which must not forget the callbacks
+            assert called == []
+        assert called == [["a"], ["a"]]
+
+    def test_not_behind_a_rollback(self, db: Any) -> None:
+        called: list[int] = []
+        with transaction.atomic():
+            with rolled_back():
+                transaction.on_commit(lambda: called.append(1))
+                create("a")
+            transaction.on_commit(lambda: called.append(2))
+        with rolled_back():
+            transaction.on_commit(lambda: called.append(3))
+            create("a")
+        create("b")
+        assert called == [2]
+
+    def test_at_once_outside_a_block(self, db: Any) -> None:
+        called: list[int] = []
+        with db.use_slave():
+            transaction.on_commit(lambda: called.append(1))
+        assert called == [1]
+
+    def test_may_switch_and_write(self, django_pair: MariaDBPair, db: Any) -> None:
+        with use_slave(), transaction.atomic():
+            with db.use_master():
+                create("a")
+            transaction.on_commit(lambda: create("b"))
+        assert bodies(django_pair) == ["a", "b"]
+
+    def test_of_a_block_on_the_slave_alone(self, django_pair: MariaDBPair, db: Any) -> None:
+        called: list[int] = []
+        with db.use_slave(), transaction.atomic():
+            seen()
+            transaction.on_commit(lambda: called.append(1))
+        assert called == [1]
+        assert links_on(django_pair, "master") == set()
+
+
+class TestLostLinks:
+    """A server that goes away in a block."""
+
+    def test_the_slave_s_has_no_say_in_what_the_master_has_committed(self, django_pair: MariaDBPair, db: Any) -> None:
+        called: list[int] = []
+        with transaction.atomic():
+            with db.use_slave():
+                link = link_id(db)
+            create("a")
+            transaction.on_commit(lambda: called.append(1))
+            kill(django_pair, "slave", link)
+        assert (bodies(django_pair), called) == (["a"], [1])
+        with db.use_slave():
+            assert ask(db, "SELECT @@tx_read_only, @@autocommit") == (1, 1)
+
+    def test_nor_in_a_rollback(self, django_pair: MariaDBPair, db: Any) -> None:
+        with rolled_back():
+            with db.use_slave():
+                kill_after = link_id(db)
+            create("a")
+            kill(django_pair, "slave", kill_after)
+        assert bodies(django_pair) == []
+        create("b")
+        with db.use_slave():
+            assert ask(db, "SELECT @@tx_read_only, @@autocommit") == (1, 1)
+        assert bodies(django_pair) == ["b"]
+
+    def test_the_master_s_takes_the_block(self, django_pair: MariaDBPair, db: Any) -> None:
+        with pytest.raises(DatabaseError), transaction.atomic():  # noqa: PT012
+            with db.use_slave():
+                seen()
+            create("a")
+            kill(django_pair, "master", link_id(db))
+            create("b")
+        with transaction.atomic():
+            create("c")
+        assert bodies(django_pair) == ["c"]
+
+    def test_and_so_it_does_at_the_commit(self, django_pair: MariaDBPair, db: Any) -> None:
+        called: list[int] = []
+        with pytest.raises(DatabaseError), transaction.atomic():  # noqa: PT012
+            with db.use_slave():
+                seen()
+            create("a")
+            transaction.on_commit(lambda: called.append(1))
+            kill(django_pair, "master", link_id(db))
+        assert (bodies(django_pair), called) == ([], [])
+        with transaction.atomic():
+            create("c")
+        with db.use_slave():
+            assert ask(db, "SELECT @@tx_read_only, @@autocommit, @@in_transaction") == (1, 1, 0)
+        assert bodies(django_pair) == ["c"]
+
+    def test_a_slave_that_dies_in_a_block_fails_it(self, django_pair: MariaDBPair, db: Any) -> None:
+        with pytest.raises(DatabaseError), db.use_slave(), transaction.atomic():  # noqa: PT012
+            kill(django_pair, "slave", link_id(db))
+            seen()
+        with db.use_slave(), transaction.atomic():
+            assert seen() == []
+
+
+class TestByHand:
+    """set_autocommit(False), commit(), rollback()."""
+
+    def test_commit_and_rollback(self, django_pair: MariaDBPair, db: Any) -> None:
+        transaction.set_autocommit(False)
+        assert not transaction.get_autocommit()
+        with db.use_slave():
+            assert seen() == []
+        create("a")
+        with db.use_slave():
+            assert seen() == ["a"]
+        transaction.rollback()
+        with db.use_slave():
+            assert seen() == []
+        assert sides(db)[-1] == SLAVE
+        create("b")
+        assert bodies(django_pair) == []
+        transaction.commit()
+        assert bodies(django_pair) == ["b"]
+        transaction.set_autocommit(True)
+        for state in (db.use_slave, db.use_master):
+            with state():
+                assert ask(db, "SELECT @@autocommit, @@in_transaction") == (1, 0)
+
+    def test_an_atomic_block_in_it_is_a_savepoint(self, django_pair: MariaDBPair, db: Any) -> None:
+        transaction.set_autocommit(False)
+        create("a")
+        with rolled_back():
+            create("b")
+        assert seen() == ["a"]
+        assert bodies(django_pair) == []
+        transaction.commit()
+        transaction.set_autocommit(True)
+        assert bodies(django_pair) == ["a"]
+
+    def test_what_turning_autocommit_on_commits_is_recorded(self, django_pair: MariaDBPair, db: Any) -> None:
+        with db.use_master() as frame:
+            transaction.set_autocommit(False)
+            create("a")
+            assert frame.scope.written_at is None
+            transaction.set_autocommit(True)  # MySQL commits what is open
+            assert bodies(django_pair) == ["a"]
+            assert frame.scope.written_at is not None
+
+    def test_is_forbidden_in_a_block(self, db: Any) -> None:
+        with transaction.atomic():
+            for wrong in (db.commit, db.rollback, lambda: db.set_autocommit(True)):
+                with pytest.raises(transaction.TransactionManagementError):
+                    wrong()
+
+    def test_nothing_to_commit_is_no_error(self, db: Any) -> None:
+        db.commit()
+        db.rollback()
+        with db.use_slave():
+            db.commit()
+
+    def test_autocommit_off_in_the_settings(self, django_pair: MariaDBPair, db: Any, make: Any) -> None:
+        db = make(AUTOCOMMIT=False)
+        with db.use_slave():
+            assert ask(db, "SELECT COUNT(*) FROM project_message") == 0
+        Message.objects.using(db.alias).create(body="a")
+        assert bodies(django_pair) == []
+        db.rollback()
+        Message.objects.using(db.alias).create(body="b")
+        db.commit()
+        assert bodies(django_pair) == ["b"]
+
+
+class TestSelectForUpdate:
+    def test_locks_on_the_master(self, django_pair: MariaDBPair, db: Any) -> None:
+        create("a")
+        with transaction.atomic():
+            assert Message.objects.select_for_update().get().body == "a"
+            with pytest.raises(Exception, match="Lock wait timeout"):
+                on(django_pair, "master", "SELECT * FROM project_message FOR UPDATE NOWAIT")
+
+    def test_in_slave_state_too(self, django_pair: MariaDBPair, db: Any) -> None:
+        create("a")
+        with db.use_slave(), transaction.atomic():
+            assert Message.objects.select_for_update().get().body == "a"
+            with pytest.raises(Exception, match="Lock wait timeout"):
+                on(django_pair, "master", "SELECT * FROM project_message FOR UPDATE NOWAIT")
+            assert sides(db)[-1] == MASTER
+
+    def test_outside_a_block_is_refused_as_ever(self, db: Any) -> None:
+        with db.use_slave(), pytest.raises(transaction.TransactionManagementError):
+            Message.objects.select_for_update().get()
+
+
+def test_connections_made_of_the_same_alias_have_blocks_of_their_own(django_pair: MariaDBPair, db: Any) -> None:
+    copy: Any = connections["default"].copy()
+    with transaction.atomic():
+        create("a")
+        assert ask(copy, "SELECT COUNT(*) FROM project_message") == 0
+        with copy.use_slave():
+            assert (db.state, copy.state) == (SLAVE, SLAVE)  # one alias, one state
+    assert ask(copy, "SELECT COUNT(*) FROM project_message") == 1
+    copy.close()

@@ -1,0 +1,233 @@
+"""What tells of a write (M1).
+
+PyMySQL shows what the server says of each commit. mysqlclient does not: there every statement of the application on
+the master counts, outside a transaction at once, in one with its commit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.db import DatabaseError, IntegrityError, connections, transaction
+from tests.test_django.backend.asking import TELLS, ask, kill, link_id, on, seen, sides
+from tests.test_django.project.models import Message, Place, Restaurant, Tag
+
+from django_replswitch.decorators import use_slave
+from django_replswitch.recording import unrecorded
+from replswitch import SLAVE
+from replswitch.decorators import use_master
+from replswitch.testing import MariaDBPair
+
+
+def in_a_block() -> None:
+    with transaction.atomic():
+        Message.objects.create(body="new")
+
+
+def in_a_block_in_slave_state() -> None:
+    with use_slave(), transaction.atomic():
+        Message.objects.create(body="new")
+
+
+def by_hand() -> None:
+    transaction.set_autocommit(False)
+    Message.objects.create(body="new")
+    transaction.commit()
+    transaction.set_autocommit(True)
+
+
+def raw() -> None:
+    ask(connections["default"], "INSERT INTO project_message (body) VALUES ('new')")
+
+
+def raw_that_returns_rows() -> None:
+    ask(connections["default"], "INSERT INTO project_message (body) VALUES ('new') RETURNING id")
+
+
+WRITES: dict[str, Callable[[], object]] = {
+    "create": lambda: Message.objects.create(body="new"),  # INSERT … RETURNING
+    "bulk_create": lambda: Message.objects.bulk_create([Message(body="a"), Message(body="b")]),
+    "get_or_create": lambda: Message.objects.get_or_create(body="new"),
+    "a child": lambda: Restaurant.objects.create(name="new"),
+    "update": lambda: Message.objects.update(body="new"),
+    "delete": lambda: Message.objects.all().delete(),
+    "in a block": in_a_block,
+    "in a block in slave state": in_a_block_in_slave_state,
+    "by hand": by_hand,
+    "raw": raw,
+    "raw that returns rows": raw_that_returns_rows,
+    "unusual": lambda: ask(connections["default"], "ANALYZE TABLE project_tag"),
+}
+
+
+def rolled_back() -> None:
+    with transaction.atomic():
+        Message.objects.create(body="new")
+        transaction.set_rollback(True)
+
+
+def rolled_back_by_hand() -> None:
+    transaction.set_autocommit(False)
+    Message.objects.create(body="new")
+    transaction.rollback()
+    transaction.set_autocommit(True)
+
+
+def to_a_savepoint() -> None:
+    with transaction.atomic():
+        Message.objects.exists()
+        sid = transaction.savepoint()
+        Message.objects.create(body="new")
+        transaction.savepoint_rollback(sid)
+
+
+NO_WRITES: dict[str, tuple[Callable[[], object], bool]] = {  # and whether it counts with mysqlclient
+    "a read": (seen, True),
+    "an update of nothing": (lambda: Message.objects.filter(pk=0).update(body="x"), True),
+    "an update to the same": (lambda: Message.objects.update(body="old"), True),
+    "a delete of nothing": (lambda: Message.objects.filter(pk=0).delete(), True),
+    "a read in a block": (transaction.atomic(seen), True),
+    "get_or_create that gets": (lambda: Message.objects.get_or_create(body="old"), True),
+    "rolled back": (rolled_back, False),
+    "rolled back by hand": (rolled_back_by_hand, False),
+    "rolled back to a savepoint": (to_a_savepoint, True),
+    "a read from the slave": (use_slave(seen), False),
+    "a block on the slave": (use_slave(transaction.atomic(seen)), False),
+    "an empty block": (transaction.atomic(lambda: None), False),
+    "autocommit off and on": (lambda: [transaction.set_autocommit(mode) for mode in (False, True)], False),
+}
+
+
+@pytest.fixture(autouse=True)
+def message(django_pair: MariaDBPair, db: Any) -> Message:
+    """A message that both servers have."""
+    message = Message.objects.create(body="old")
+    django_pair.wait_caught_up()
+    return message
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_a_write_is_recorded(db: Any, name: str) -> None:
+    with use_master(), db.use_master() as frame:
+        before = time.time()
+        WRITES[name]()
+        assert frame.scope.written_at is not None
+        assert before <= frame.scope.written_at <= time.time()
+        with db.use_slave():
+            seen()
+        assert sides(db)[-1] != SLAVE
+
+
+@pytest.mark.parametrize("name", NO_WRITES)
+def test_what_is_no_write_is_not(db: Any, name: str) -> None:
+    function, counts = NO_WRITES[name]
+    with db.use_master() as frame:
+        function()
+        assert (frame.scope.written_at is not None) == (counts and not TELLS)
+
+
+def test_in_a_block_with_its_commit(db: Any) -> None:
+    with db.use_master() as frame, transaction.atomic():
+        with transaction.atomic():
+            Message.objects.create(body="new")
+        assert frame.scope.written_at is None
+        transaction.on_commit(lambda: told.append(frame.scope.written_at))
+        told: list[float | None] = []
+    assert told == [frame.scope.written_at]
+    assert told != [None]
+
+
+def test_a_commit_of_an_outer_scope_s_block_is_the_outer_scope_s(db: Any) -> None:
+    with transaction.atomic():
+        with db.use_master() as frame:
+            Message.objects.create(body="new")
+        assert frame.scope.written_at is None
+
+
+def test_a_write_that_failed_is_none_where_the_server_tells(db: Any) -> None:
+    Tag.objects.create(name="one")
+    with db.use_master() as frame:
+        with pytest.raises(IntegrityError):
+            Tag.objects.create(name="one")
+        assert (frame.scope.written_at is None) == TELLS
+
+
+def test_an_answer_that_never_came_counts(django_pair: MariaDBPair, db: Any) -> None:
+    """Nobody knows what became of the write."""
+    link = link_id(db)
+    with db.use_master() as frame:
+        kill(django_pair, "master", link)
+        with pytest.raises(DatabaseError):
+            Message.objects.create(body="new")
+        assert frame.scope.written_at is not None
+
+
+def test_nor_that_to_a_commit(django_pair: MariaDBPair, db: Any) -> None:
+    with db.use_master() as frame:
+        with pytest.raises(DatabaseError), transaction.atomic():  # noqa: PT012
+            Message.objects.create(body="new")
+            kill(django_pair, "master", link_id(db))
+        assert frame.scope.written_at is not None
+
+
+def test_what_opens_a_link_is_none(django_pair: MariaDBPair, db: Any, make: Any) -> None:
+    fresh = make()
+    with db.use_master() as frame:
+        fresh.ensure_connection()
+        assert frame.scope.written_at is None
+
+
+def test_a_write_of_one_scope_is_not_the_next_one_s(db: Any) -> None:
+    with db.use_master():
+        Message.objects.create(body="new")
+    with db.use_slave() as frame:
+        seen()
+        assert frame.scope.written_at is None
+    assert sides(db)[-1] == SLAVE
+
+
+class TestUnrecorded:
+    def test_a_write_makes_no_marker(self, django_pair: MariaDBPair, db: Any) -> None:
+        with db.use_master() as frame:
+            with unrecorded():
+                Message.objects.create(body="new")
+                with transaction.atomic():
+                    Place.objects.create(name="new")
+            assert frame.scope.written_at is None
+            with db.use_slave():
+                seen()
+            assert sides(db)[-1] == SLAVE
+        assert on(django_pair, "master", "SELECT COUNT(*) FROM project_message") == 2
+
+    def test_the_next_write_does(self, db: Any) -> None:
+        with db.use_master() as frame:
+            with unrecorded():
+                Message.objects.create(body="new")
+            Message.objects.create(body="newer")
+            assert frame.scope.written_at is not None
+
+    def test_the_one_before_does(self, db: Any) -> None:
+        with db.use_master() as frame:
+            Message.objects.create(body="new")
+            with unrecorded():
+                Message.objects.create(body="newer")
+            assert frame.scope.written_at is not None
+
+    def test_sessions(self, django_pair: MariaDBPair, db: Any) -> None:
+        store = import_module(settings.SESSION_ENGINE).SessionStore
+        with use_slave(), db.use_slave() as frame:
+            session = store()
+            session["cart"] = [1]
+            session.save()
+            assert store(session.session_key)["cart"] == [1]
+            session.cycle_key()
+            session.flush()
+            assert frame.scope.written_at is None
+            seen()
+            assert sides(db)[-1] == SLAVE
+        assert on(django_pair, "master", "SELECT COUNT(*) FROM django_session") == 0

@@ -1,0 +1,251 @@
+"""``manage.py replswitch``, on the MariaDB pair in every state it can be in."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from django_replswitch.management.commands.replswitch import Command
+from replswitch.testing import MariaDBPair, SQLitePair
+
+ALIAS = "checked"
+
+
+def run(*arguments: str) -> tuple[str, str]:
+    """What the command prints, and what it complains about."""
+    output = StringIO()
+    complaint = ""
+    try:
+        call_command(Command(), *arguments, stdout=output)
+    except CommandError as error:
+        complaint = str(error)
+    return output.getvalue(), complaint
+
+
+def servers() -> list[dict[str, Any]]:
+    told: list[dict[str, Any]] = json.loads(run("--format", "json")[0])[ALIAS]
+    return told
+
+
+def slave() -> dict[str, Any]:
+    return servers()[1]
+
+
+@pytest.fixture
+def checked(use_databases: Any, database: dict[str, Any]) -> dict[str, Any]:
+    use_databases(checked=database)
+    return database
+
+
+@pytest.fixture
+def conflict(mariadb_pair: MariaDBPair) -> Iterator[None]:
+    """A row that only the slave has, and that replication is going to collide with."""
+
+    def execute(name: str, sql: str) -> None:
+        with closing(mariadb_pair.admin(name)) as admin, admin.cursor() as cursor:
+            cursor.execute("SET sql_log_bin = %s", (int(name == "master"),))
+            cursor.execute(sql)
+
+    execute("master", "CREATE TABLE shop.conflict (id INT PRIMARY KEY)")
+    mariadb_pair.wait_caught_up()
+    execute("slave", "INSERT INTO shop.conflict VALUES (1)")
+    execute("master", "INSERT INTO shop.conflict VALUES (1)")
+    yield
+    execute("slave", "DELETE FROM shop.conflict")
+    mariadb_pair.reset()
+    execute("master", "DROP TABLE shop.conflict")
+
+
+class TestServers:
+    def test_a_table(self, checked: dict[str, Any]) -> None:
+        output, complaint = run()
+        assert complaint == ""
+        title, headings, master, slave, _ = output.split("\n")
+        assert title == "checked (django_replswitch.backends.mysql)"
+        assert headings.split() == ["state", "server", "reachable", "version", "read_only", "replication", "behind"]
+        address = f"127.0.0.1:{checked['PORT']}"
+        assert master.split()[:3] == ["master", address, "yes"]
+        assert master.split()[4:] == ["no", "-", "-"]
+        address = f"127.0.0.1:{checked['SLAVES'][0]['PORT']}"
+        assert slave.split()[:3] == ["slave", address, "yes"]
+        assert slave.split()[4:] == ["yes", "running", "0", "s"]
+
+    @pytest.mark.usefixtures("checked")
+    def test_a_lag(self, mariadb_pair: MariaDBPair) -> None:
+        mariadb_pair.lag = 30
+        with closing(mariadb_pair.connect()) as plain, plain.cursor() as cursor:
+            cursor.execute("CREATE OR REPLACE TABLE lagging (id INT)")
+        deadline = time.monotonic() + 10
+        while not (slave()["behind"] or 0) >= 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert slave()["replication"] == "running"
+        assert slave()["problem"] is None
+
+    @pytest.mark.usefixtures("checked")
+    def test_replication_is_stopped(self, mariadb_pair: MariaDBPair) -> None:
+        mariadb_pair.stop_slave()
+        output, complaint = run()
+        assert output.split()[-2:] == ["stopped", "-"]
+        assert complaint.endswith(": replication is stopped")
+
+    @pytest.mark.usefixtures("checked", "conflict")
+    def test_replication_ended_with_an_error(self) -> None:
+        deadline = time.monotonic() + 10
+        while slave()["replication"] != "broken":
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert "replication ended with an error: " in slave()["problem"]
+        assert "Duplicate entry '1'" in slave()["problem"]
+
+    @pytest.mark.usefixtures("checked")
+    def test_the_slave_is_dead(self, mariadb_pair: MariaDBPair) -> None:
+        mariadb_pair.kill("slave")
+        output, complaint = run()
+        assert output.split("\n")[3].split()[2:] == ["no", "-", "-", "-", "-"]
+        assert complaint.startswith("checked: the slave 127.0.0.1:")
+        assert "no connection: Can't connect" in complaint
+
+    @pytest.mark.usefixtures("checked")
+    def test_the_master_is_dead(self, mariadb_pair: MariaDBPair) -> None:
+        mariadb_pair.kill("master")
+        deadline = time.monotonic() + 10
+        while slave()["replication"] != "connecting":
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        _, complaint = run()
+        assert "the master 127.0.0.1:" in complaint
+        assert "it does not reach its master: " in complaint
+
+    def test_a_slave_that_follows_nobody(self, use_databases: Any, database: dict[str, Any]) -> None:
+        (slave,) = database["SLAVES"]
+        use_databases(checked={**database, "PORT": slave["PORT"], "SLAVES": [{"PORT": database["PORT"]}]})
+        output, complaint = run()
+        assert "none" in output.split("\n")[3].split()
+        assert "it is read_only, so nobody can write" in complaint
+        assert "it follows no master" in complaint
+
+    def test_without_slaves_the_master_stands_in(self, use_databases: Any, database: dict[str, Any]) -> None:
+        use_databases(checked={**database, "SLAVES": []})
+        output, complaint = run()
+        assert complaint == ""
+        assert output.endswith(": it is the master itself\n")
+
+    def test_a_server_that_never_answers(self, use_databases: Any, database: dict[str, Any]) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            slave = {"PORT": silent.getsockname()[1]}
+            use_databases(checked={**database, "SLAVES": [slave, slave, slave]})
+            began = time.monotonic()
+            output, complaint = run("--timeout", "1")
+            assert time.monotonic() - began < 2.5
+        assert output.count(" no ") == 4  # the master is not read_only
+        assert complaint.count("no connection") == 3
+
+    def test_a_user_who_may_not_ask(
+        self, use_databases: Any, database: dict[str, Any], make_user: Callable[[str], dict[str, str]]
+    ) -> None:
+        use_databases(checked={**database, **make_user("SELECT")})
+        output, complaint = run()
+        assert complaint == ""
+        assert "On the master: GRANT SLAVE MONITOR ON *.* TO 'checked'@'%'\n" in output
+        assert slave()["replication"] == "unknown"
+
+    def test_a_password_that_is_wrong(self, use_databases: Any, database: dict[str, Any]) -> None:
+        use_databases(checked={**database, "PASSWORD": "wr0ng"})
+        output, complaint = run()
+        assert "Access denied" in complaint
+        assert "wr0ng" not in output + complaint
+
+    def test_sqlite(self, use_databases: Any, sqlite_pair: SQLitePair, tmp_path: Path) -> None:
+        names = [sqlite_pair.master["database"], sqlite_pair.slaves[0]["database"], str(tmp_path / "nowhere.db")]
+        database = {
+            "ENGINE": "django_replswitch.backends.sqlite3",
+            "NAME": names[0],
+            "SLAVES": [{"NAME": name} for name in names[1:]],
+        }
+        use_databases(checked=database)
+        output, complaint = run()
+        assert [line.split()[2] for line in output.splitlines()[2:]] == ["yes", "yes", "no"]
+        assert complaint == "checked: the slave nowhere.db: there is no such file"
+        assert not Path(names[2]).exists()
+
+
+class TestArguments:
+    def test_one_database(self, use_databases: Any, database: dict[str, Any]) -> None:
+        use_databases(checked=database, also_checked=dict(database))
+        assert list(json.loads(run("--format", "json")[0])) == ["checked", "also_checked"]
+        assert list(json.loads(run("--format", "json", "--database", "also_checked")[0])) == ["also_checked"]
+
+    @pytest.mark.usefixtures("checked")
+    def test_an_alias_that_is_none(self) -> None:
+        assert (
+            run("--database", "chequed")[1] == 'There is no alias "chequed" in DATABASES. There are: default, checked.'
+        )
+
+    @pytest.mark.usefixtures("checked")
+    def test_a_database_that_does_not_switch(self) -> None:
+        _, complaint = run("--database", "default")
+        assert complaint == 'The database "default" does not switch: its ENGINE is "django.db.backends.dummy".'
+
+    def test_no_database_that_switches(self, use_databases: Any) -> None:
+        use_databases()
+        assert run()[1].startswith('No database switches. Set "ENGINE": "django_replswitch.backends.mysql"')
+
+    @pytest.mark.parametrize("seconds", ["0", "-1", "1.5", "soon"])
+    def test_a_timeout_that_is_none(self, seconds: str) -> None:
+        with pytest.raises(CommandError, match="is no number of seconds"):
+            call_command(Command(), f"--timeout={seconds}")
+
+
+class TestInAProject:
+    """In a process of its own, by the name that it has for manage.py."""
+
+    MANAGE = """
+import sys
+from django.conf import settings
+from django.core.management import execute_from_command_line
+settings.INSTALLED_APPS.append("django_replswitch")
+try:
+    execute_from_command_line(["manage.py", *{arguments!r}])
+except SystemExit as end:
+    print("exit code", end.code, file=sys.stderr)
+    print("exit code", end.code)
+"""
+
+    def test_it_succeeds(self, run_python: Callable[..., str]) -> None:
+        output = run_python(self.MANAGE.format(arguments=["replswitch"]))
+        assert output.startswith("default (django_replswitch.backends.mysql)")
+        assert "exit code" not in output
+
+    def test_it_fails(self, run_python: Callable[..., str], mariadb_pair: MariaDBPair) -> None:
+        mariadb_pair.stop_slave()
+        assert run_python(self.MANAGE.format(arguments=["replswitch"])).endswith("exit code 1\n")
+
+    def test_help(self, run_python: Callable[..., str]) -> None:
+        output = run_python(self.MANAGE.format(arguments=["replswitch", "--help"]))
+        assert all(option in output for option in ("--database ALIAS", "--format {table,json}", "--timeout SECONDS"))
+
+    def test_check(self, run_python: Callable[..., str]) -> None:
+        output = run_python(self.MANAGE.format(arguments=["check", "--tag", "replswitch", "--database", "default"]))
+        assert output.startswith("System check identified no issues")
+
+
+def test_the_checks_run_without_the_application_in_installed_apps(run_python: Callable[..., str]) -> None:
+    script = """
+import django
+from django.conf import settings
+from django.core.checks import run_checks
+settings.MIDDLEWARE.clear()
+django.setup()
+print([message.id for message in run_checks() if message.id.startswith("replswitch")])
+"""
+    assert run_python(script) == "['replswitch.W002']\n"

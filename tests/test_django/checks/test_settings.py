@@ -1,0 +1,222 @@
+"""The checks that look at the settings alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.core.checks import CheckMessage
+from django.test import override_settings
+
+from django_replswitch.checks import settings as checks
+
+from django.contrib.sessions.backends.db import SessionStore as StockStore  # isort: skip - Django is set up by conftest
+
+MYSQL = "django_replswitch.backends.mysql"
+MIDDLEWARE = "django_replswitch.middleware.ReplicationMiddleware"
+SESSIONS = "django.contrib.sessions.middleware.SessionMiddleware"
+SERVERS = {"ENGINE": MYSQL, "NAME": "shop", "HOST": "master.db", "SLAVES": [{"HOST": "slave.db"}]}
+STOCK = {"ENGINE": "django.db.backends.mysql", "NAME": "shop", "HOST": "master.db"}
+
+
+class OwnStore(StockStore):
+    """A session store of a project's own, in the module that SESSION_ENGINE names: this one."""
+
+
+SessionStore = OwnStore
+
+
+def found() -> list[CheckMessage]:
+    """What all checks but those of the servers say."""
+    every = (
+        checks.check_slaves,
+        checks.check_options,
+        checks.check_middleware,
+        checks.check_sessions,
+        checks.check_predecessors,
+    )
+    return [message for check in every for message in check(None)]
+
+
+def ids() -> list[str]:
+    assert all(message.hint for message in found())
+    return [str(message.id).removeprefix("replswitch.") for message in found()]
+
+
+@pytest.fixture(autouse=True)
+def right_settings(use_databases: Any) -> Any:
+    """Settings that no check has anything to say about."""
+    use_databases(default=dict(SERVERS))
+    with override_settings(
+        MIDDLEWARE=[MIDDLEWARE, SESSIONS], SESSION_ENGINE="django_replswitch.sessions", DATABASE_ROUTERS=[]
+    ):
+        yield
+
+
+class TestNoFalseAlarms:
+    def test_right_settings(self) -> None:
+        assert found() == []
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"SLAVES": []},
+            {"SLAVES": ()},
+            {"SLAVES": [{"PORT": 3307}]},
+            {"SLAVES": [{"USER": "reader", "PASSWORD": "s3cret"}]},  # a proxy that routes by user
+            {"SLAVES": [{"OPTIONS": {"unix_socket": "/run/slave.sock"}}]},
+            {"ENGINE": "django_replswitch.backends.sqlite3", "SLAVES": [{"NAME": "/var/lib/slave.db"}]},
+        ],
+    )
+    def test_databases_that_are_right(self, use_databases: Any, change: dict[str, Any]) -> None:
+        use_databases(default={**SERVERS, **change})
+        assert found() == []
+
+    def test_a_project_that_does_not_switch(self, use_databases: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        use_databases(default=dict(STOCK))
+        with override_settings(
+            MIDDLEWARE=[SESSIONS, "multidb.middleware.PinningRouterMiddleware"],
+            SESSION_ENGINE="django.contrib.sessions.backends.db",
+        ):
+            monkeypatch.setattr(settings, "DATABASE_ROUTERS", ["multidb.PinningReplicaRouter"])
+            assert found() == []
+
+    @override_settings(ROOT_URLCONF=None, MIDDLEWARE=[])
+    def test_a_project_without_requests(self) -> None:
+        assert found() == []
+
+    @override_settings(MIDDLEWARE=["django.middleware.security.SecurityMiddleware", MIDDLEWARE, SESSIONS])
+    def test_harmless_middleware_outside(self) -> None:
+        assert found() == []
+
+    @pytest.mark.parametrize(
+        "engine",
+        [
+            "django_replswitch.sessions.cached_db",
+            "django.contrib.sessions.backends.cache",
+            "django.contrib.sessions.backends.signed_cookies",
+        ],
+    )
+    def test_session_engines_that_are_right(self, engine: str) -> None:
+        with override_settings(SESSION_ENGINE=engine):
+            assert found() == []
+
+    def test_sessions_in_a_database_without_slaves(self, use_databases: Any) -> None:
+        use_databases(default=dict(STOCK), shop=dict(SERVERS))
+        with override_settings(SESSION_ENGINE="django.contrib.sessions.backends.db"):
+            assert found() == []
+
+    @override_settings(MIDDLEWARE=[MIDDLEWARE], SESSION_ENGINE="django.contrib.sessions.backends.db")
+    def test_a_project_without_sessions(self) -> None:
+        assert found() == []
+
+
+class TestSlaves:
+    def test_slaves_that_the_engine_does_not_know(self, use_databases: Any) -> None:
+        use_databases(default=dict(SERVERS), old={**STOCK, "SLAVES": [{"HOST": "slave.db"}]})
+        assert ids() == ["E001"]
+        assert '"django.db.backends.mysql", does not know them' in found()[0].msg
+
+    @pytest.mark.parametrize("slaves", ["slave.db", {"HOST": "slave.db"}, ["slave.db"], None])
+    def test_the_wrong_shape(self, use_databases: Any, slaves: object) -> None:
+        use_databases(default={**SERVERS, "SLAVES": slaves})
+        assert ids() == ["E002"]
+        assert '[{"HOST": "slave1.db"}]' in found()[0].msg
+
+    @pytest.mark.parametrize("key", ["SLAVE", "slaves", "REPLICAS", "READ_REPLICA", "SALVES"])
+    def test_another_word_for_it(self, use_databases: Any, key: str) -> None:
+        database = {**SERVERS, key: [{"HOST": "slave.db"}]}
+        del database["SLAVES"]
+        use_databases(default=database)
+        assert ids() == ["E003"]
+        assert f'the unknown key "{key}"' in found()[0].msg
+
+    @pytest.mark.parametrize(
+        ("key", "hint"),
+        [
+            ("HOTS", 'Did you mean "HOST"?'),
+            ("host", 'Did you mean "HOST"?'),
+            ("WEIGHT", "A slave may have HOST, PORT, NAME, USER, PASSWORD, OPTIONS; what is left out is the master's."),
+            ("CONN_MAX_AGE", 'It is said once for all servers of an alias: put it into DATABASES["default"] itself.'),
+        ],
+    )
+    def test_an_unknown_key(self, use_databases: Any, key: str, hint: str) -> None:
+        use_databases(default={**SERVERS, "SLAVES": [{"HOST": "slave1.db"}, {"HOST": "slave2.db", key: 1}]})
+        (message,) = found()
+        assert message.id == "replswitch.E004"
+        assert message.msg == f'DATABASES["default"]["SLAVES"][1] has the unknown key "{key}".'
+        assert message.hint == hint
+
+    def test_none(self, use_databases: Any) -> None:
+        use_databases(default={"ENGINE": MYSQL, "NAME": "shop"})
+        assert ids() == ["I001"]
+
+    @pytest.mark.parametrize(
+        "slave", [{}, {"HOST": "master.db"}, {"PORT": "3306"}, {"PASSWORD": "s3cret"}, {"OPTIONS": {"charset": "utf8"}}]
+    )
+    def test_the_address_of_the_master(self, use_databases: Any, slave: dict[str, Any]) -> None:
+        use_databases(default={**SERVERS, "SLAVES": [slave]})
+        assert ids() == ["W001"]
+
+
+class TestOptions:
+    @pytest.mark.parametrize(
+        ("options", "says"),
+        [
+            ({"COOKIE_MAX_AGES": 30}, 'Did you mean "COOKIE_MAX_AGE"?'),
+            ({"COOKIE_MAX_AGE": "30"}, "cookie_max_age"),
+            ({"ON_SLAVE_WRITE": "raise"}, '"master" or "error"'),
+            ([("ENABLED", True)], "must be a dictionary"),
+        ],
+    )
+    def test_wrong_ones(self, options: object, says: str) -> None:
+        with override_settings(REPLSWITCH=options):
+            assert ids() == ["E005"]
+            assert says in found()[0].msg
+
+
+class TestMiddleware:
+    @override_settings(MIDDLEWARE=[SESSIONS])
+    def test_missing(self) -> None:
+        assert ids() == ["W002"]
+
+    @pytest.mark.parametrize("outside", [SESSIONS, "django.middleware.cache.UpdateCacheMiddleware"])
+    def test_what_must_not_be_outside(self, outside: str) -> None:
+        with override_settings(MIDDLEWARE=[outside, MIDDLEWARE]):
+            assert ids() == ["W003"]
+            assert f'"{outside}" stands before' in found()[0].msg
+
+
+class TestSessions:
+    @pytest.mark.parametrize(
+        ("engine", "hint"),
+        [
+            ("django.contrib.sessions.backends.db", '"django_replswitch.sessions"'),
+            ("django.contrib.sessions.backends.cached_db", '"django_replswitch.sessions.cached_db"'),
+            (__name__, "django_replswitch.sessions.on_master.OnMaster"),
+        ],
+    )
+    def test_an_engine_that_follows_the_state(self, engine: str, hint: str) -> None:
+        with override_settings(SESSION_ENGINE=engine):
+            assert ids() == ["W004"]
+            assert hint in str(found()[0].hint)
+
+
+class TestPredecessors:
+    @pytest.mark.parametrize("router", ["multidb.PinningReplicaRouter", "django_replicated.router.ReplicationRouter"])
+    def test_a_router(self, router: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(settings, "DATABASE_ROUTERS", [router])  # Django, told of the change, would import it
+        assert [message.id for message in checks.check_predecessors(None)] == ["replswitch.W005"]
+
+    @pytest.mark.parametrize(
+        ("path", "package"),
+        [
+            ("multidb.middleware.PinningRouterMiddleware", "django-multidb-router"),
+            ("django_replicated.middleware.ReplicationMiddleware", "django-replicated"),
+        ],
+    )
+    def test_a_middleware(self, path: str, package: str) -> None:
+        with override_settings(MIDDLEWARE=[MIDDLEWARE, path]):
+            assert ids() == ["W006"]
+            assert package in found()[0].msg

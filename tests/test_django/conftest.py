@@ -1,0 +1,125 @@
+"""The project on the MariaDB pair, with the tables of its models in both databases.
+
+Django is set up while the tests are collected, because modules that import models need it; the servers are filled in
+when the first test asks for them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import django
+import pytest
+from django.conf import settings
+from django.core.management import call_command
+from django.db import connections
+
+from replswitch.state import push, stack
+
+if TYPE_CHECKING:
+    from replswitch.testing import MariaDBPair
+
+ROOT = Path(__file__).parents[2]
+SETTINGS = "tests.test_django.project.settings"
+
+if not settings.configured:
+    sys.path[:0] = [str(ROOT)]
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", SETTINGS)
+    django.setup()
+
+RunPython = Callable[..., str]
+
+
+@pytest.fixture(scope="session")
+def django_pair_of_session(mariadb_pair_of_session: MariaDBPair) -> Iterator[MariaDBPair]:
+    """The pair with the project's tables in ``shop`` (alias ``default``) and ``test_other`` (alias ``other``)."""
+    pair = mariadb_pair_of_session
+    (slave,) = pair.slaves
+    for database in settings.DATABASES.values():
+        database["HOST"], database["PORT"] = pair.master["host"], pair.master["port"]
+        database["USER"], database["PASSWORD"] = pair.master["user"], pair.master["password"]
+        database["SLAVES"] = [{"HOST": slave["host"], "PORT": slave["port"]}]
+    forget_connections()
+    with closing(pair.connect()) as plain, plain.cursor() as cursor:
+        cursor.execute("CREATE DATABASE IF NOT EXISTS test_other")
+    for alias in connections:
+        call_command("migrate", database=alias, run_syncdb=True, verbosity=0)
+    forget_connections()
+    pair.wait_caught_up()
+    yield pair
+    forget_connections()
+
+
+@pytest.fixture
+def django_pair(mariadb_pair: MariaDBPair, django_pair_of_session: MariaDBPair) -> Iterator[MariaDBPair]:
+    """The pair with empty tables, caught up; Django's connections are new, and nobody has switched."""
+    assert stack() is None
+    forget_connections()
+    empty_tables(mariadb_pair)
+    yield mariadb_pair
+    for alias in connections:
+        connections[alias].state_change_disabled = False  # type: ignore[attr-defined]
+    forget_connections()
+    left = stack()
+    if left is not None:
+        push(None)  # type: ignore[arg-type]  # or every test behind it fails, too
+    assert left is None, "the test left a state behind"
+
+
+def forget_connections() -> None:
+    """Close this thread's connections; the next use makes new ones."""
+    for connection in connections.all(initialized_only=True):
+        connection.in_atomic_block = False  # a failed test may have left a transaction open
+        connection.close()
+        del connections[connection.alias]
+
+
+def empty_tables(pair: MariaDBPair) -> None:
+    """Delete what tests have written, on all servers."""
+    with closing(pair.connect()) as plain, plain.cursor() as cursor:
+        cursor.execute("SET foreign_key_checks = 0")
+        cursor.execute(
+            "SELECT table_schema, table_name FROM information_schema.tables WHERE table_schema IN"
+            " ('shop', 'test_other') AND table_name REGEXP '^(project_|django_session)'"
+        )
+        for schema, table in cursor.fetchall():
+            cursor.execute(f"DELETE FROM {schema}.{table}")
+    pair.wait_caught_up()
+
+
+@pytest.fixture
+def run_python(django_pair: MariaDBPair) -> RunPython:
+    """Run a script in a process of its own, on the same pair, and return what it prints.
+
+    Its settings are the project's; ``databases=`` replaces DATABASES. In ``PROJECT_WITHOUT_MYSQLCLIENT=1`` mysqlclient
+    is not there.
+    """
+
+    def run(script: str, *, databases: dict[str, Any] | None = None, **variables: str) -> str:
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "src", ROOT / "integrations" / "django"))),
+            "DJANGO_SETTINGS_MODULE": SETTINGS,
+            "PROJECT_DATABASES": json.dumps(databases or settings.DATABASES),
+            **variables,
+        }
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", script],
+            env=environment,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    return run

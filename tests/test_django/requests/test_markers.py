@@ -1,0 +1,392 @@
+"""Markers: the cookie, its keys, the setting REPLSWITCH, and which requests make one."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.conf import settings
+from django.core import signing
+from django.core.exceptions import ImproperlyConfigured
+from django.db import transaction
+from django.http import HttpRequest, HttpResponse
+from django.test import Client, override_settings
+from tests.test_django.project.models import Message, Tag
+from tests.test_django.requests.board import answer, board, connection, connections, shown, through_wsgi, write
+
+from django_replswitch.decorators import use_master, use_slave
+from replswitch.marker import Marker, MarkerSigner
+
+if TYPE_CHECKING:
+    from tests.test_django.requests.board import Site
+    from tests.test_django.requests.conftest import Visitors
+
+SECRET = "a long random string of the tests"
+
+
+def token(age: float = 0, secret: Any = SECRET) -> str:
+    return MarkerSigner(secret).write(Marker(time.time() - age))
+
+
+def side(cookie: str, **changed: Any) -> str:
+    with override_settings(**changed):
+        return through_wsgi("GET", "/", {"Cookie": cookie}).side
+
+
+# The cookie
+
+
+def test_the_cookie(site: Site, new_visitor: Visitors) -> None:
+    (marker,) = new_visitor().post("/?n=2").markers
+    told = {name: marker[name] for name in ("max-age", "path", "domain", "samesite", "httponly", "secure")}
+    assert told == {
+        "max-age": marker["max-age"],
+        "path": "/",
+        "domain": "",
+        "samesite": "Lax",
+        "httponly": True,
+        "secure": "",
+    }
+    assert int(marker["max-age"]) == 10
+
+
+def test_the_cookie_is_secure_on_https(site: Site) -> None:
+    with override_settings(SECURE_PROXY_SSL_HEADER=("HTTP_X_FORWARDED_PROTO", "https")):
+        (marker,) = site.visitor().post("/?n=2", X_Forwarded_Proto="https").markers
+    assert marker["secure"] is True
+    response: Any = Client().post("/?n=3", secure=True)
+    assert [cookie["secure"] for cookie in response.cookies.values()] == [True]
+
+
+OPTIONS: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"COOKIE_MAX_AGE": 42}, {"max-age": 42}),
+    ({"COOKIE_MAX_AGE": 1.5}, {"max-age": 2}),
+    ({"COOKIE_PATH": "/board/"}, {"path": "/board/"}),
+    ({"COOKIE_DOMAIN": "example.com"}, {"domain": "example.com"}),
+    ({"COOKIE_SAMESITE": "Strict"}, {"samesite": "Strict"}),
+    ({"COOKIE_SAMESITE": None}, {"samesite": ""}),
+    ({"COOKIE_SAMESITE": "None"}, {"samesite": "None", "secure": True}),
+    ({"COOKIE_SECURE": True}, {"secure": True}),
+]
+
+
+def test_options_of_the_cookie(site: Site) -> None:
+    for options, wanted in OPTIONS:
+        site.options(**options)
+        (marker,) = site.visitor().post("/?n=2").markers
+        assert {name: marker[name] for name in wanted} == wanted, options
+
+
+def test_the_name_of_the_cookie(site: Site) -> None:
+    site.options(COOKIE_NAME="written")
+    visitor = site.visitor()
+    (name,) = visitor.post("/?n=2").cookies
+    assert name.startswith("written")
+    assert visitor.get().side == "master"
+    assert side(f"just_updated={token()}") == "slave"
+
+
+def test_a_marker_holds_as_long_as_the_option_says(site: Site) -> None:
+    assert side(f"just_updated={token(9)}") == "master"
+    assert side(f"just_updated={token(11)}") == "slave"
+    site.options(COOKIE_MAX_AGE=30)
+    assert side(f"just_updated={token(29)}") == "master"
+    assert side(f"just_updated={token(31)}") == "slave"
+
+
+def test_markers_under_all_their_names_count(site: Site, new_visitor: Visitors) -> None:
+    for name in ("just_updated", "just_updated_1", "just_updated_2", "just_updated_3"):
+        assert new_visitor().get(Cookie=f"other=1; {name}={token()}").side == "master"
+    assert new_visitor().get(Cookie=f"just_updated_99={token()}").side == "slave"
+    assert new_visitor().get(Cookie=f"just_updated={token(11)}; just_updated_1={token()}").side == "master"
+
+
+@pytest.mark.parametrize("order", ["{good}; {bad}", "{bad}; {good}"])
+def test_a_second_cookie_of_the_same_name_hides_no_marker(site: Site, order: str) -> None:
+    """Browsers send one for each path and domain: RFC 6265, section 5.4."""
+    for bad in ("junk", token(11)):
+        assert side(order.format(good=f"just_updated={token()}", bad=f"just_updated={bad}")) == "master"
+
+
+def test_parallel_responses_use_several_names(site: Site) -> None:
+    names = {name for n in range(4) for name in through_wsgi("POST", f"/?n={n}", {}).cookies}
+    assert names == {"just_updated", "just_updated_1", "just_updated_2", "just_updated_3"}
+
+
+# Keys
+
+
+def test_keys_are_rotated(site: Site) -> None:
+    old, new = "the old key of the tests", "the new key of the tests"
+    assert side(f"just_updated={token(secret=old)}", SECRET_KEY=old) == "master"
+    assert side(f"just_updated={token(secret=old)}", SECRET_KEY=new) == "slave"
+    assert side(f"just_updated={token(secret=old)}", SECRET_KEY=new, SECRET_KEY_FALLBACKS=[old]) == "master"
+    with override_settings(SECRET_KEY=new, SECRET_KEY_FALLBACKS=[old]):
+        (marker,) = site.visitor().post("/?n=2").markers
+    assert side(f"just_updated={marker.value}", SECRET_KEY=new) == "master"
+    assert side(f"just_updated={marker.value}", SECRET_KEY=old) == "slave"
+
+
+def test_a_marker_of_another_part_of_django_is_none(site: Site) -> None:
+    assert side(f"just_updated={signing.dumps({'t': time.time()})}") == "slave"
+
+
+# REPLSWITCH
+
+
+def test_disabled(site: Site, new_visitor: Visitors) -> None:
+    asked: list[object] = []
+    site.options(ENABLED=False, OVERRIDE=asked.append)
+    site.serve(view=use_slave(board))
+    for path in ("/", "/view"):
+        page = new_visitor().get(path, Cookie=f"just_updated={token()}")
+        assert (page.side, page.markers) == ("master", [])
+        assert "reason=disabled" in page.told
+        assert new_visitor().post(f"{path}?n=2").markers == []
+    assert asked == []
+
+
+def test_override(site: Site, new_visitor: Visitors) -> None:
+    def override(request: HttpRequest) -> str | None:
+        return request.GET.get("wanted")
+
+    site.options(OVERRIDE=override)
+    site.pair.lag = 2
+    write(2)
+    assert new_visitor().get("/?wanted=master").text == "1 2"
+    assert new_visitor().get("/?wanted=slave").text == "1"
+    assert new_visitor().get().side == "slave"
+    assert new_visitor().get("/?wanted=slave", Cookie=f"just_updated={token()}").text == "1 2"
+    site.assert_lagged()
+    with pytest.raises(Exception, match=r'The option "override" returned \'both\'\. It may return "master"'):
+        Client().get("/?wanted=both")
+
+
+def test_the_debug_header_is_off_by_default(site: Site) -> None:
+    with override_settings(REPLSWITCH={}):
+        assert "Replswitch" not in Client().get("/")
+        del settings.REPLSWITCH
+        assert "Replswitch" not in Client().get("/")
+    assert "Replswitch" in Client().get("/")
+
+
+def test_on_slave_write(site: Site) -> None:
+    def view(request: HttpRequest) -> HttpResponse:
+        write(2)
+        return answer("written")
+
+    site.serve(view=view)
+    site.options(ON_SLAVE_WRITE="error")
+    assert through_wsgi("GET", "/view", {}, raising=False).status == 500
+    assert site.on("master") == "1"
+    site.options(ON_SLAVE_WRITE="master")
+    assert through_wsgi("GET", "/view", {}).text == "written"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"COOKIE_NAEM": "x"}, r'Unknown option "COOKIE_NAEM"\. Did you mean "COOKIE_NAME"\?'),
+        ({"cookie_name": "x"}, r'Unknown option "cookie_name"'),
+        ({1: 2}, r'Unknown option "1"'),
+        ({"COOKIE_MAX_AGE": "10"}, r"cookie_max_age\" is '10'\. It must be a number of seconds"),
+        ({"COOKIE_MAX_AGE": 0}, "a number of seconds above 0"),
+        ({"COOKIE_NAME": "a b"}, "letters, digits"),
+        ({"ENABLED": "no"}, "True or False"),
+        ({"OVERRIDE": "path.to.function"}, "a function of the request"),
+        ({"COOKIE_SAMESITE": "None", "COOKIE_SECURE": False}, "browsers refuse such a cookie"),
+        ({"ON_SLAVE_WRITE": "ignore"}, r'"ON_SLAVE_WRITE" is \'ignore\'\. It must be "master" or "error"'),
+        ({"ON_SLAVE_WRITE": []}, r'It must be "master" or "error"'),
+        ([("ENABLED", True)], "It must be a dictionary of options"),
+        (None, "It must be a dictionary of options"),
+    ],
+    ids=repr,
+)
+def test_a_wrong_setting_is_refused_clearly(wrong: Any, message: str) -> None:
+    with (
+        override_settings(REPLSWITCH=wrong),
+        pytest.raises(ImproperlyConfigured, match=rf"(?is)^settings\.REPLSWITCH: .*{message}"),
+    ):
+        Client().get("/")
+
+
+@override_settings(REPLSWITCH={"DEBUG_HEADER": True, "COOKIE_NAME": "decorated"})
+def test_override_settings_as_a_decorator(django_pair: object) -> None:
+    with override_settings(ROOT_URLCONF="tests.test_django.requests.urls"):
+        response: Any = Client().post("/?n=2")
+    (name,) = response.cookies
+    assert name.startswith("decorated")
+
+
+def test_override_settings_holds_for_one_client_in_turns(site: Site) -> None:
+    client: Any = Client()
+    for max_age in (20, 30):
+        with override_settings(REPLSWITCH={"COOKIE_MAX_AGE": max_age}):
+            assert {cookie["max-age"] for cookie in client.post("/?n=2").cookies.values()} == {max_age}
+
+
+# Which requests make a marker
+
+
+def no_query(request: HttpRequest) -> HttpResponse:
+    return answer("")
+
+
+def rolled_back(request: HttpRequest) -> HttpResponse:
+    with transaction.atomic():
+        write(2)
+        transaction.set_rollback(True)
+    return answer("", 302)
+
+
+def refused_by_the_database(request: HttpRequest) -> HttpResponse:
+    with pytest.raises(Exception, match=r"1364|NULL|default"), transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("INSERT INTO project_message () VALUES ()")
+    return answer("")
+
+
+def test_a_post_that_changes_nothing_makes_no_marker(site: Site, new_visitor: Visitors) -> None:
+    views = (no_query, rolled_back, refused_by_the_database)
+    site.serve(**{view.__name__: view for view in views})
+    assert [new_visitor().post(f"/{view.__name__}").cookies for view in views] == [{}] * 3
+
+
+def test_a_request_that_only_reads_on_the_master(site: Site) -> None:
+    """PyMySQL shows that nothing was written. With mysqlclient nothing tells, and a marker may be made (M1)."""
+
+    def view(request: HttpRequest) -> HttpResponse:
+        with use_master():
+            return answer(shown())
+
+    site.serve(view=view)
+    markers = [len(site.visitor().send(method, "/view").markers) for method in ("GET", "POST")]
+    assert max(markers) <= (0 if connection.Database.__name__ == "pymysql" else 1)
+
+
+def test_a_get_makes_no_marker(site: Site, new_visitor: Visitors) -> None:
+    assert new_visitor().get().cookies == {}
+    assert new_visitor().send("HEAD").cookies == {}
+
+
+def test_a_get_with_a_marker_makes_no_new_one(site: Site, new_visitor: Visitors) -> None:
+    page = new_visitor().get(Cookie=f"just_updated={token()}")
+    assert (page.side, page.cookies) == ("master", {})
+
+
+def queryset(request: HttpRequest) -> None:
+    Message.objects.update(body="2")
+
+
+def bulk(request: HttpRequest) -> None:
+    Message.objects.bulk_create([Message(body="2"), Message(body="3")])
+
+
+def deleted(request: HttpRequest) -> None:
+    Message.objects.all().delete()
+
+
+def related(request: HttpRequest) -> None:
+    Message.objects.get().tags.create(name="tag")
+
+
+def in_a_transaction(request: HttpRequest) -> None:
+    with transaction.atomic(), transaction.atomic():
+        write(2)
+
+
+def on_commit(request: HttpRequest) -> None:
+    with transaction.atomic():
+        transaction.on_commit(lambda: write(2))
+
+
+def by_hand(request: HttpRequest) -> None:
+    transaction.set_autocommit(False)
+    try:
+        write(2)
+        transaction.commit()
+    finally:
+        transaction.set_autocommit(True)
+
+
+def raw(request: HttpRequest) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE project_message SET body = 'raw'")
+
+
+def in_the_other_database(request: HttpRequest) -> None:
+    Message.objects.using("other").create(body="2")
+
+
+WRITES = [queryset, bulk, deleted, related, in_a_transaction, on_commit, by_hand, raw, in_the_other_database]
+
+
+@pytest.mark.parametrize("change", WRITES)
+def test_a_request_that_commits_a_change_makes_a_marker(site: Site, change: Any) -> None:
+    def view(request: HttpRequest) -> HttpResponse:
+        if request.method == "GET":
+            for database in connections.all():
+                database.use_master()
+        change(request)
+        return answer("")
+
+    site.serve(view=view)
+    assert len(site.visitor().post("/view").markers) == 1
+    Message.objects.all().delete()
+    Tag.objects.all().delete()
+    write(1)
+    assert len(site.visitor().get("/view").markers) == 1
+
+
+# Sessions
+
+
+def touches_its_session(request: HttpRequest) -> HttpResponse:
+    before = shown()
+    request.session["visits"] = request.session.get("visits", 0) + 1
+    request.session.save()
+    return answer(f"{request.session['visits']};{before};{shown()};{connection.state}")
+
+
+@pytest.mark.parametrize("engine", ["django_replswitch.sessions", "django_replswitch.sessions.cached_db"])
+def test_a_session_makes_no_marker_and_moves_no_read(site: Site, new_visitor: Visitors, engine: str) -> None:
+    site.sessions(engine)
+    site.serve(view=touches_its_session)
+    site.pair.lag = 2
+    write(2)
+    visitor = new_visitor()
+    pages = [visitor.get("/view") for _ in range(3)]
+    site.assert_lagged()
+    assert [page.text for page in pages] == [f"{n};1;1;slave" for n in (1, 2, 3)]
+    assert [page.markers for page in pages] == [[], [], []]
+    assert not any("own-write" in page.told for page in pages)
+    assert list(visitor.jar) == ["sessionid"]
+
+
+def test_a_post_that_touches_only_its_session_makes_no_marker(site: Site, new_visitor: Visitors) -> None:
+    def view(request: HttpRequest) -> HttpResponse:
+        request.session["x"] = 1
+        return answer("", 302)
+
+    site.sessions()
+    site.serve(view=view)
+    visitor = new_visitor()
+    assert visitor.post("/view").markers == []
+    assert visitor.get().side == "slave"
+
+
+def test_a_write_beside_a_session_makes_a_marker(site: Site, new_visitor: Visitors) -> None:
+    def view(request: HttpRequest) -> HttpResponse:
+        request.session["x"] = 1
+        request.session.save()
+        write(2)
+        request.session.save()
+        return answer("", 302)
+
+    site.sessions()
+    site.serve(view=view)
+    site.pair.lag = 2
+    visitor = new_visitor()
+    assert len(visitor.post("/view").markers) == 1
+    assert visitor.get().text == "1 2"
+    site.assert_lagged()

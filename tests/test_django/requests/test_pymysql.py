@@ -1,0 +1,38 @@
+"""With PyMySQL in the place of mysqlclient: the server tells which commits wrote, so some answers differ.
+
+Tests of this folder run once more in a process that has no mysqlclient, on a pair of its own.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+
+AGAIN = {
+    "test_situations.py": "get_after_post and wsgi",
+    "test_markers.py": "(changes_nothing and wsgi) or commits_a_change or only_reads or (makes_no_new and wsgi)",
+    "test_streaming.py": "late_commit or only_read",
+    "test_sessions.py": "transaction or atomic",
+    "test_peers.py": "(get_get and wsgi) or safe_read or (a_get_writes and wsgi) or no_statement or (killed and live)",
+}
+"""The tests by file, as ``pytest -k`` takes them."""
+
+WITHOUT_MYSQLCLIENT = """
+import sys
+
+sys.modules["MySQLdb"] = None
+import pytest
+
+sys.exit(pytest.main(sys.argv[1:]))
+"""
+
+
+def test_with_pymysql() -> None:
+    chosen = " or ".join(f"({file.removesuffix('.py')} and ({names}))" for file, names in AGAIN.items())
+    files = [str(FOLDER / file) for file in AGAIN]
+    command = [sys.executable, "-c", WITHOUT_MYSQLCLIENT, "-q", "--no-header", "-p", "no:cacheprovider", *files]
+    done = subprocess.run([*command, "-k", chosen], capture_output=True, text=True, check=False, cwd=FOLDER.parents[2])
+    assert done.returncode == 0, done.stdout + done.stderr
