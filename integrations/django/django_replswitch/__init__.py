@@ -1,1 +1,1 @@
-"""Binds replswitch to Django. Empty so far: the backend, the middleware and the sessions are still to come."""
+"""Binds replswitch to Django: backends, a middleware, decorators, session engines, system checks and a command."""
