@@ -71,6 +71,14 @@ for block in blocks:
     if block not in in_settings:
         exec(block, shown)
 
+def articles(side):
+    with side(), connection.cursor() as cursor:
+        cursor.execute("SELECT id, name, stock FROM shop_article ORDER BY id")
+        return list(cursor.fetchall())
+
+while articles(connection.use_slave) != articles(connection.use_master):
+    time.sleep(0.1)  # the examples have written
+
 from django.test import RequestFactory, TestCase
 from django.test.runner import DiscoverRunner
 make = RequestFactory()

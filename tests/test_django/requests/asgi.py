@@ -45,8 +45,9 @@ class Exchange:
             "client": ("127.0.0.1", 1),
         }
         await application(scope, self._receive, self._send)
-        gc.collect()
-        await asyncio.sleep(0.05)  # a server's loop goes on, and closes the generators that were left
+        if self.leave_after is not None:
+            gc.collect()
+            await asyncio.sleep(0.05)  # a server's loop goes on, and closes the generators that were left
         cookies: dict[str, Morsel[str]] = {}
         for name, value in self.answered:
             if name == "set-cookie":
