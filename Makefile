@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-all lint types format coverage bench build clean venv mariadb FORCE
+.PHONY: help demo test test-all lint types format coverage bench build clean venv mariadb mysqlclient FORCE
 .DEFAULT_GOAL := help
 
 help: ## list the targets (this list)
@@ -15,10 +15,10 @@ help: ## list the targets (this list)
 demo: $(VENV)/installed ## run the message board on a replicated pair, until Ctrl-C (PORT=8000 sets its port)
 	@$(BIN)/python examples/board $(if $(PORT),--port $(PORT))
 
-test: mariadb lint types ## everything before a commit: lint, types, all tests (ARGS="-k marker" narrows them)
+test: mariadb mysqlclient lint types ## everything before a commit: lint, types, all tests (ARGS="-k marker" narrows them)
 	$(BIN)/pytest $(ARGS)
 
-test-all: mariadb $(VENV)/installed ## the tests on every supported Python and framework that is here, and on the wheel
+test-all: mariadb mysqlclient ## the tests on every supported Python and framework that is here, and on the wheel
 	$(BIN)/nox $(ARGS)
 
 lint: $(VENV)/installed ## style and layout (ruff)
@@ -32,11 +32,11 @@ format: $(VENV)/installed ## repair style and layout where ruff can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-coverage: mariadb $(VENV)/installed ## the tests, and the lines that none of them ran
+coverage: mariadb mysqlclient ## the tests, and the lines that none of them ran
 	$(BIN)/coverage run -m pytest $(ARGS)
 	$(BIN)/coverage report --show-missing --skip-covered
 
-bench: mariadb $(VENV)/installed ## the benchmarks (ARGS are theirs)
+bench: mariadb mysqlclient ## the benchmarks (ARGS are theirs)
 	$(BIN)/python benchmarks $(ARGS)
 
 build: $(VENV)/installed ## sdist and wheel, into dist/
@@ -50,6 +50,10 @@ venv:
 
 mariadb:
 	@tools/ensure-mariadb
+
+# Not in the extra dev: where it cannot be compiled, everything else goes on without it.
+mysqlclient: $(VENV)/installed
+	@tools/ensure-mysqlclient $(BIN)/python
 
 # Installed again when the requirements changed, or when a module came or went: a strict editable install
 # (setup.cfg) links each file by its name. A change inside a file needs nothing.

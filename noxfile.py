@@ -11,6 +11,7 @@ from pathlib import Path
 import nox
 from packaging.requirements import Requirement
 
+ROOT = Path(__file__).parent
 PROJECT = nox.project.load_toml("pyproject.toml")
 EXTRAS = PROJECT["project"]["optional-dependencies"]
 PACKAGES = {"replswitch", "django_replswitch", "flask_replswitch"}
@@ -53,21 +54,28 @@ HERE = [version for version in SUPPORTED if is_here(version)]
 if HERE != SUPPORTED:
     print(f"Skipped, not on this machine: Python {', '.join(sorted(set(SUPPORTED) - set(HERE)))}")
 
+DJANGO = {"3.11": "5.2", "3.12": "6.1", "3.13": "6.1"}
+"""The series of Django that is tested on each Python: the long-term one on the oldest, else the newest."""
+
 nox.options.reuse_venv = "yes"
 nox.options.default_venv_backend = "virtualenv"  # uv, where it is there, would not follow pip's settings
 
 
-@nox.session(python=HERE)
-def tests(session: nox.Session) -> None:
+@nox.session
+@nox.parametrize(("python", "django"), [(version, DJANGO[version]) for version in HERE])
+def tests(session: nox.Session, django: str) -> None:
     """Run the tests with the newest dependencies."""
-    session.install("--editable", ".[mysql]", *TOOLS)
+    session.install("--editable", ".[mysql,django]", f"Django~={django}.0", *TOOLS)
+    install_mysqlclient(session, *EXTRAS["mysqlclient"])
     session.run("pytest", *session.posargs)
 
 
 @nox.session(python=HERE[:1] if HERE[:1] == SUPPORTED[:1] else [])
 def oldest(session: nox.Session) -> None:
     """Run the tests with the oldest dependencies that pyproject.toml admits."""
-    session.install("--editable", ".[mysql]", *lowest(PROJECT["project"]["dependencies"] + EXTRAS["mysql"]), *TOOLS)
+    pinned = lowest(PROJECT["project"]["dependencies"] + EXTRAS["mysql"] + EXTRAS["django"])
+    session.install("--editable", ".[mysql,django]", *pinned, *TOOLS)
+    install_mysqlclient(session, *lowest(EXTRAS["mysqlclient"]))
     session.run("pytest", *session.posargs)
 
 
@@ -84,11 +92,17 @@ def wheel(session: nox.Session) -> None:
     if typed != PACKAGES:
         session.error(f"{built.name} should have the packages {PACKAGES}, with py.typed, and has {typed}")
 
-    session.install(f"{built}[mysql]", *TOOLS)
+    session.install(f"{built}[mysql,django]", *TOOLS)
+    install_mysqlclient(session, *EXTRAS["mysqlclient"])
     shutil.unpack_archive(sdist, folder, filter="data")
     session.chdir(folder / sdist.name.removesuffix(".tar.gz"))
     # pyproject.toml puts the sources into the path; here the installed wheel is what the tests must import.
     session.run("pytest", "-o", "pythonpath=", *session.posargs)
+
+
+def install_mysqlclient(session: nox.Session, requirement: str) -> None:
+    """Install the driver that must be compiled. Where that cannot be and CI is not set, the session goes on."""
+    session.run(str(ROOT / "tools" / "ensure-mysqlclient"), "python", requirement, external=True)
 
 
 def lowest(requirements: list[str]) -> list[str]:

@@ -358,9 +358,10 @@ class TestScopes:
                 insert(db, 1)
                 begun.set()
                 ended.wait(10)
-                for again in (lambda: insert(db, 2), db.commit):
-                    with pytest.raises(ReplSwitchError, match="has ended"):
-                        again()
+                with pytest.raises(ReplSwitchError, match="has ended"):
+                    insert(db, 2)
+                with pytest.raises(ReplSwitchError, match="has ended"):
+                    db.commit()
 
         with ThreadPoolExecutor(1) as pool:
             future = pool.submit(work)

@@ -34,8 +34,8 @@ def machine(tmp_path: Path) -> Path:
 def run(machine: Path, tmp_path: Path) -> Run:
     """Run a script from tools/ on that machine."""
 
-    def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        environment = {"PATH": str(machine), "SBIN": "", "TMPDIR": str(tmp_path)}
+    def run(name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        environment = {"PATH": str(machine), "SBIN": "", "TMPDIR": str(tmp_path), **environment}
         return subprocess.run(
             [TOOLS / name, *arguments], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
         )
@@ -103,6 +103,81 @@ def test_old_lists_of_packages_are_renewed_once(machine: Path, run: Run) -> None
     assert done.stderr.startswith("E: no such package\ntools/ensure-mariadb: ")
 
 
+@pytest.fixture
+def environment_of(machine: Path) -> Callable[..., str]:
+    """Make the Python of an environment, and say how its pip does.
+
+    It has mysqlclient where ``installed`` exists. Its pip makes that, unless it was told to use no index.
+    """
+
+    def make(*, headers: str = "/opt/python/include", pip_works: bool = True) -> str:
+        command(
+            machine,
+            "python",
+            f"""
+            case "$*" in
+            "-m pip"*) echo "$*" >> pip-called; {"true" if pip_works else "exit 1"}
+                case "$*" in *--no-index*) ;; *) : > installed ;; esac; test -e installed ;;
+            *MySQLdb*) test -e installed ;;
+            *get_path*) echo {headers} ;;
+            *CC*) echo compiler ;;
+            *version_info*) echo python3.11-dev ;;
+            *) exec {sys.executable} "$@" ;;
+            esac""",
+        )
+        return "python"
+
+    return make
+
+
+def compiler(machine: Path) -> str:
+    """Return what makes a compiler and a client library when it is run by a shell."""
+    made = ((machine / "compiler", "true"), (machine / "pkg-config", "true"))
+    return "; ".join(f"printf '#!/bin/sh\\n{body}\\n' > {file}; chmod +x {file}" for file, body in made)
+
+
+def test_mysqlclient_that_is_there_is_left_alone(run: Run, environment_of: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "installed").touch()
+    done = run("ensure-mysqlclient", environment_of())
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert "--no-index" in (tmp_path / "pip-called").read_text()
+
+
+@pytest.mark.parametrize("headers", ["/usr/include/python3.11", "/opt/python/include"], ids=["system's", "own"])
+def test_what_compiling_mysqlclient_takes_is_installed(
+    machine: Path, run: Run, environment_of: Callable[..., str], headers: str
+) -> None:
+    (machine / "chmod").symlink_to(shutil.which("chmod") or "")
+    command(machine, "id", "echo 0")
+    command(machine, "apt-get", f'echo "$@" >> called; {compiler(machine)}')
+    done = run("ensure-mysqlclient", environment_of(headers=headers), CI="true")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("Installing mysqlclient>=2.2.1 (compiled)\n")
+    packages = " gcc libc6-dev pkg-config libmariadb-dev" + " python3.11-dev" * headers.startswith("/usr")
+    assert (machine.parent / "called").read_text().endswith(f"{packages}\n")
+
+
+@pytest.mark.parametrize("ci", ["", "false", "true", "1"])
+def test_without_mysqlclient_one_line_says_so_and_only_ci_stops(
+    machine: Path, run: Run, environment_of: Callable[..., str], ci: str
+) -> None:
+    command(machine, "id", "echo 1000")
+    done = run("ensure-mysqlclient", environment_of(), CI=ci)
+    assert done.returncode == (ci in {"true", "1"})
+    assert done.stderr.count("\n") == 1
+    assert "apt-get install gcc libc6-dev pkg-config libmariadb-dev)" in done.stderr
+
+
+def test_a_mysqlclient_that_does_not_compile_is_told_in_one_line(
+    machine: Path, run: Run, environment_of: Callable[..., str]
+) -> None:
+    subprocess.run(compiler(machine), shell=True, check=True)
+    done = run("ensure-mysqlclient", environment_of(pip_works=False), "mysqlclient==2.2.1", CI="1")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "see: python -m pip install 'mysqlclient==2.2.1'" in done.stderr
+
+
 @pytest.mark.parametrize("version", ["2.7", "3.9", "3.10"])
 def test_a_python_that_is_too_old_is_refused_in_one_line(machine: Path, run: Run, version: str) -> None:
     command(machine, "python3", f"echo {version}")
@@ -153,7 +228,7 @@ def test_make_help_lists_every_target() -> None:
     done = subprocess.run(["make", "--silent"], cwd=ROOT, env=os.environ, capture_output=True, text=True, check=True)
     listed = {line.split()[1] for line in done.stdout.splitlines() if line.startswith("  make ")}
     phony = next(line for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith(".PHONY:"))
-    inner = {"venv", "mariadb", "FORCE"}
+    inner = {"venv", "mariadb", "mysqlclient", "FORCE"}
     assert listed == set(phony.split()[1:]) - inner
 
 

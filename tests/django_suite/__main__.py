@@ -1,0 +1,158 @@
+"""Runs Django's own tests with Django's mysql backend and with ours, and says which tests tell them apart.
+
+Both run on one pair of real MariaDB servers that is started for it, with the same driver. The tests are those
+of the installed Django's sdist, which is downloaded once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import platform
+import sys
+import tempfile
+from contextlib import closing
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.django_suite.suite_outcomes import BAD, PASSED, SKIPPED, only_in
+from tests.django_suite.suite_run import BrokenRunError, Run
+from tests.django_suite.suite_source import MISSING, MissingError, default_cache, installed, tests_of_django
+
+from replswitch.testing import MariaDBPair, ServerNotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+STOCK = "django.db.backends.mysql"
+OURS = "django_replswitch.backends.mysql"
+
+LABELS = [
+    "basic",
+    "transactions",
+    "transaction_hooks",
+    "backends",
+    "delete_regress",
+    "select_for_update",
+    "sessions_tests",
+    "test_utils",
+    "queries",
+    "db_utils",
+]
+"""The labels that are about connections and transactions."""
+
+MODULES = {"mysqlclient": "MySQLdb", "pymysql": "pymysql"}
+
+DETAIL = 30
+"""So many lines of a traceback are printed at most, the last ones."""
+
+
+def main() -> int:
+    """Return 0 where no test fails with ours only, 1 where one does."""
+    options = arguments()
+    try:
+        with tempfile.TemporaryDirectory(prefix="django-suite-") as temporary:
+            folder: Path = options.keep or Path(temporary)
+            return compare(options.labels, options.driver, options.cache, folder)
+    except (MissingError, ServerNotFoundError) as error:
+        print(error, file=sys.stderr)
+        return MISSING
+    except BrokenRunError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.django_suite",
+        description=__doc__.partition("\n")[0],
+        epilog="Exit code: 0 if no test fails with ours that passes with Django's, 1 if one does, 2 if a run did not"
+        f" come to its end, {MISSING} if something is missing on this machine.",
+    )
+    parser.add_argument(
+        "labels",
+        nargs="*",
+        metavar="label",
+        default=LABELS,
+        help='what to run, as Django\'s runtests.py takes it: "basic", "basic.tests.ModelTest.test_extra" …'
+        f" (default: {' '.join(LABELS)})",
+    )
+    parser.add_argument("--driver", choices=MODULES, default="mysqlclient", help="(default: %(default)s)")
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=default_cache(),
+        metavar="FOLDER",
+        help="where Django's sdist is, or is put to be used again (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--keep", type=Path, metavar="FOLDER", help="put the outcome of each test and the output of both runs there"
+    )
+    return parser.parse_args()
+
+
+def compare(labels: Sequence[str], driver: str, cache: Path, folder: Path) -> int:
+    """Run labels with both engines and print what differs.
+
+    Raises:
+        MissingError: Django, its sdist or the driver is not there.
+        ServerNotFoundError: MariaDB is not there.
+        BrokenRunError: a run did not come to its end.
+    """
+    try:
+        importlib.import_module(MODULES[driver])
+    except ImportError as error:
+        raise MissingError(f"the driver {driver} cannot be imported ({error}): pip install {driver}") from error
+    tests = tests_of_django(cache)
+
+    stock, ours = Run("stock", STOCK, folder), Run("replswitch", OURS, folder)
+    with MariaDBPair() as pair:
+        with closing(pair.admin()) as admin, admin.cursor() as cursor:
+            # Databases of Django's own names, routines in spite of the binary log.
+            cursor.execute(f"GRANT ALL ON *.* TO {pair.user}@'%'")
+            cursor.execute("SELECT VERSION()")
+            row = cursor.fetchone()
+        pair.wait_caught_up()
+        server = str(row[0]).partition("-log")[0] if row else "?"
+        stock.run(tests, labels, pair, driver=driver, slaves=False)
+        ours.run(tests, labels, pair, driver=driver, slaves=True)
+
+    print(
+        f"Django {installed().version}, Python {platform.python_version()}, {driver} {version(driver)}, {server}\n"
+        f"labels: {' '.join(labels)}\n"
+    )
+    return report(stock, ours)
+
+
+def report(stock: Run, ours: Run) -> int:
+    """Print counts, times and differences; return the exit code."""
+    print(f"{'':34}{'tests':>8}{'passed':>8}{'failed':>8}{'skipped':>9}{'seconds':>9}")
+    for run in (stock, ours):
+        counts = run.outcomes.counts()
+        bad = sum(counts[kind] for kind in BAD)
+        told = f"{counts.total():>8}{counts[PASSED]:>8}{bad:>8}{counts[SKIPPED]:>9}{run.seconds:>9.1f}"
+        print(f"{run.engine:34}{told}")
+
+    worse = only_in(ours.outcomes.tests, stock.outcomes.tests)
+    better = only_in(stock.outcomes.tests, ours.outcomes.tests)
+    for tests, where, other in ((worse, ours, stock), (better, stock, ours)):
+        print(f"\nFail with {where.engine}, and not with {other.engine}: {len(tests)}")
+        for test in tests:
+            tell(test, where, other)
+    return 1 if worse else 0
+
+
+def tell(test: str, where: Run, other: Run) -> None:
+    """Print one difference."""
+    here, there = where.outcomes.tests.get(test), other.outcomes.tests.get(test)
+    print(f"\n  {test}: {here.kind if here else 'not run'} ({there.kind if there else 'not run'} with {other.name})")
+    if here:
+        lines = here.detail.rstrip().splitlines()
+        for line in ["…"] * (len(lines) > DETAIL) + lines[-DETAIL:]:
+            print(f"    {line}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

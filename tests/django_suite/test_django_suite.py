@@ -1,0 +1,121 @@
+"""Django's own tests pass with our engine as they do with Django's; and what says so can be trusted."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.django_suite.suite_outcomes import Outcome, Outcomes, only_in
+from tests.django_suite.suite_source import MISSING
+
+import django_replswitch
+import replswitch
+
+ROOT = Path(__file__).parents[2]
+
+
+def packages() -> str:
+    """Return a PYTHONPATH with the packages that this test imports: the checkout's or the installed wheel's."""
+    return os.pathsep.join(str(Path(package.__file__ or "").parents[1]) for package in (replswitch, django_replswitch))
+
+
+def compare(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the script."""
+    environment = {**os.environ, "PYTHONPATH": packages(), **environment}
+    command = [sys.executable, "-m", "tests.django_suite", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+def unless_missing(done: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
+    """Skip where this machine lacks what the script needs, and fail there when CI is set."""
+    if done.returncode == MISSING:
+        if os.environ.get("CI", "").lower() not in {"", "0", "false"}:
+            pytest.fail(f"CI is set, so this must not be skipped: {done.stderr}")
+        pytest.skip(done.stderr.strip())
+    return done
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("driver", ["mysqlclient", "pymysql"])
+def test_djangos_own_tests_pass_as_with_its_mysql_backend_which_takes_a_minute(driver: str) -> None:
+    done = unless_missing(compare("--driver", driver))
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def sabotage(folder: Path, code: str) -> str:
+    """Return a PYTHONPATH on which Django's process with our engine runs code when it starts."""
+    folder.joinpath("sitecustomize.py").write_text(
+        f"import os\nif 'django_replswitch' in os.environ.get('DJANGO_SUITE', ''):\n    {code}\n"
+    )
+    return os.pathsep.join([str(folder), packages()])
+
+
+@pytest.mark.timeout(300)
+def test_a_test_that_fails_with_our_engine_only_is_reported(tmp_path: Path) -> None:
+    broken = sabotage(tmp_path, "from django.db.models import Model; Model.__str__ = lambda self: 'broken'")
+    done = unless_missing(compare("--keep", str(tmp_path / "kept"), "str", PYTHONPATH=broken))
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Fail with django_replswitch.backends.mysql, and not with django.db.backends.mysql: 1\n" in done.stdout
+    assert re.search(r"^  str\.tests\.\w+\.\w+: failed \(passed with stock\)$", done.stdout, re.MULTILINE)
+    assert "AssertionError: 'broken' != " in done.stdout
+    kept = (tmp_path / "kept" / "replswitch.jsonl").read_text().splitlines()
+    assert {json.loads(line).get("kind") for line in kept} == {None, "passed", "failed"}
+
+
+@pytest.mark.timeout(300)
+def test_a_run_that_is_cut_off_is_no_success(tmp_path: Path) -> None:
+    dying = sabotage(tmp_path, "from django.db.models import Model; Model.__str__ = lambda self: os._exit(0)")
+    done = unless_missing(compare("str", PYTHONPATH=dying))
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "the run with django_replswitch.backends.mysql was cut off (exit 0)" in done.stderr
+
+
+@pytest.mark.timeout(300)
+def test_a_label_that_django_does_not_have_is_no_success() -> None:
+    done = unless_missing(compare("no_such_label"))
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stderr.endswith("cannot be loaded: unittest.loader._FailedTest.no_such_label\n")
+
+
+def test_a_sdist_that_cannot_be_downloaded_is_told_in_one_line(tmp_path: Path) -> None:
+    done = compare("--driver", "pymysql", "--cache", str(tmp_path), PIP_NO_INDEX="1", PIP_FIND_LINKS=str(tmp_path))
+    assert done.returncode == MISSING
+    assert done.stderr.count("\n") == 1
+    assert "in which Django's tests are, cannot be downloaded: " in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("ours", "stock", "differs"),
+    [
+        ("passed", "passed", False),
+        ("failed", "passed", True),
+        ("error", "passed", True),
+        ("skipped", "passed", True),
+        ("expected failure", "passed", True),
+        ("", "passed", True),
+        ("failed", "skipped", True),
+        ("error", "", True),
+        ("unexpected success", "expected failure", True),
+        ("failed", "error", False),
+        ("passed", "failed", False),
+        ("skipped", "skipped", False),
+        ("skipped", "failed", False),
+    ],
+)
+def test_what_a_difference_is(ours: str, stock: str, differs: bool) -> None:
+    one, other = ({"test": Outcome(kind)} if kind else {} for kind in (ours, stock))
+    assert only_in(one, other) == (["test"] if differs else [])
+
+
+def test_the_worst_of_what_ran_under_one_name_counts() -> None:
+    run = Outcomes()
+    run.read(json.dumps({"test": "twice", "kind": kind}) for kind in ("passed", "failed", "skipped"))
+    assert run.tests["twice"].kind == "failed"
+    assert not run.finished
