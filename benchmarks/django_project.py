@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from typing import Any, Final
 
 #: What a worker's project is built with.
@@ -49,15 +50,14 @@ class Project:
     def settings(self) -> dict[str, Any]:
         """Return the settings.
 
-        Beside what its package needs, each has the aliases ``stock`` on the master, ``stock_slave`` and
-        ``another_slave`` on the slave, with Django's own backend.
+        Beside what its package needs, each has the aliases ``stock`` and ``stock_slave``: Django's own backend, on
+        the master and on the slave.
         """
         databases = {
-            "default": self._database(self.master),
-            "slave": self._database(self.slave),
+            "default": self._database(self.master) | {"ATOMIC_REQUESTS": self.atomic},
+            "slave": self._database(self.slave) | {"ATOMIC_REQUESTS": self.atomic},
             "stock": self._database(self.master),
             "stock_slave": self._database(self.slave),
-            "another_slave": self._database(self.slave),
         }
         if self.built_with == OURS:
             databases["default"]["ENGINE"] = "django_replswitch.backends.mysql"
@@ -76,9 +76,9 @@ class Project:
         }
 
     def _of_packages(self) -> dict[str, Any]:
-        from django_replicated import settings as defaults  # noqa: PLC0415 - only workers have Django set up
-
-        replicated = {name: getattr(defaults, name) for name in dir(defaults) if name.startswith("REPLICATED_")}
+        # django-replicated asks for all of its settings, and has a module with their defaults.
+        defaults = vars(import_module("django_replicated.settings"))
+        replicated = {name: value for name, value in defaults.items() if name.startswith("REPLICATED_")}
         return {**replicated, "REPLICATED_DATABASE_SLAVES": ["slave"], "REPLICA_DATABASES": ["slave"]}
 
     def _database(self, server: dict[str, Any]) -> dict[str, Any]:
@@ -91,5 +91,4 @@ class Project:
             "NAME": server["database"],
             "CONN_MAX_AGE": None,  # what a query costs is measured, not what connecting costs
             "CONN_HEALTH_CHECKS": self.health_checks,
-            "ATOMIC_REQUESTS": self.atomic,
         }

@@ -7,6 +7,7 @@ still take turns, and each process measures its batches by itself.
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -14,13 +15,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from django_project import MULTIDB, OURS, REPLICATED, STOCK, Project
-from ratio import Row, Times
+from django_project import STOCK, Project
 
 from replswitch.testing import MariaDBPair
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from ratio import Times
 
 #: The drivers by the names of their distributions.
 DRIVERS: Final = {"mysqlclient": "MySQLdb", "PyMySQL": "pymysql"}
@@ -34,11 +36,16 @@ class Worker:
 
     Args:
         project: the project.
+        seed: of the hashes. Processes that are compared have the same, or their dictionaries differ.
     """
 
-    def __init__(self, project: Project) -> None:
-        script = str(Path(__file__).with_name("django_worker.py"))
-        self._process = subprocess.Popen([sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    def __init__(self, project: Project, seed: int = 0) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("django_worker.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=os.environ | {"PYTHONHASHSEED": str(seed)},
+        )
         self._write(project.as_dict())
 
     def __enter__(self) -> Self:
@@ -79,32 +86,48 @@ def project_of(pair: MariaDBPair, built_with: str, driver: str = "mysqlclient", 
 
 
 @contextmanager
-def workers(projects: Iterable[Project]) -> Iterator[list[Worker]]:
+def workers(projects: Iterable[Project], seed: int = 0) -> Iterator[list[Worker]]:
     """Start a process for each project."""
     with ExitStack() as stack:
-        yield [stack.enter_context(Worker(project)) for project in projects]
+        yield [stack.enter_context(Worker(project, seed)) for project in projects]
 
 
-def alternate(sides: dict[str, tuple[Worker, str]], rounds: int) -> Times:
+def alternate(sides: dict[str, tuple[Worker, str]], rounds: int) -> tuple[Times, Times]:
     """Run the sides in turn, each round in another order; `ratio.measure` for sides in several processes.
+
+    Connections are fresh each time.
 
     Args:
         sides: by their names, the process and what it does; see `django_worker.Doer`.
         rounds: how many batches of each.
+
+    Returns:
+        the times that went by, and the times of the processor in them. What the server does and how long the way to
+        it is are in the first alone, and so is whatever else the machine does.
     """
+    for worker, _ in sides.values():
+        worker.do("close_connections")
     number = min(_number(worker, side) for worker, side in sides.values())
-    times: Times = {name: [] for name in sides}
+    elapsed: Times = {name: [] for name in sides}
+    worked: Times = {name: [] for name in sides}
     names = list(sides)
     for _ in range(rounds):
         random.shuffle(names)
         for name in names:
             worker, side = sides[name]
-            times[name].append(worker.do("batch", side=side, number=number) / number)
-    return times
+            for times, seconds in zip((elapsed, worked), worker.do("batch", side=side, number=number), strict=True):
+                times[name].append(seconds / number)
+    return elapsed, worked
+
+
+def extend(times: Times, more: Times) -> None:
+    """Add the batches of another group."""
+    for name, batches in more.items():
+        times.setdefault(name, []).extend(batches)
 
 
 def _number(worker: Worker, side: str) -> int:
     worker.do("batch", side=side, number=1)  # what is made on first use is not what is measured
     number = 20
-    quickest: float = min(worker.do("batch", side=side, number=number) for _ in range(5))
+    quickest: float = min(worker.do("batch", side=side, number=number)[0] for _ in range(5))
     return max(1, round(BATCH / quickest * number))

@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 class Message(models.Model):
     """What the views read and write."""
 
-    body = models.TextField()
+    body: models.TextField[str, str] = models.TextField()
 
     class Meta:
+        """The application is no other than this module."""
+
         app_label = "benchmark"
 
     def __str__(self) -> str:

@@ -14,10 +14,11 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from django_project import MIDDLEWARE, Project
-from ratio import Batch, Times, measure, repeated
-from served import ENVIRON, send, serve
+from ratio import Batch, repeated
+from served import ENVIRON, serve, write
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from wsgiref.types import WSGIApplication
 
 
@@ -53,27 +54,40 @@ class Doer:
             editor.create_model(Message)
         Message.objects.using("stock").create(pk=1, body="hello")
 
-    def measure(self, sides: list[str], rounds: int) -> Times:
-        """Measure sides of this one process against each other, each time with fresh connections."""
+    def close_connections(self) -> None:
+        """Close all connections; the next use makes new ones."""
         from django.db import connections  # noqa: PLC0415
 
         connections.close_all()
-        return measure({side: _batch(side) for side in sides}, rounds)
 
-    def batch(self, side: str, number: int) -> float:
-        """Do something so many times, and return how many seconds it took."""
+    def batch(self, side: str, number: int) -> tuple[float, float]:
+        """Do something so many times, and return how many seconds went by, and how many of them this thread worked."""
         batch = _batch(side)
-        started = time.perf_counter()
+        worked, started = time.thread_time(), time.perf_counter()
         batch(number)
-        return time.perf_counter() - started
+        return time.perf_counter() - started, time.thread_time() - worked
 
-    def send(self, methods: list[str], times: int) -> str:
-        """Send requests of one visitor, and return his cookie."""
+    def visit(self, methods: list[str], times: int) -> None:
+        """Send requests of one visitor, whose browser keeps the markers."""
         cookie = ""
-        for _ in range(times):
-            for method in methods:
-                cookie = send(_application(), method, cookie)
-        return cookie
+        for method in methods * times:
+            cookie = _sent(method, cookie)
+
+
+def _sent(method: str, cookie: str) -> str:
+    """Send one request to the view with the query, and return the cookie that a browser sends with the next."""
+    cookies = [cookie]
+
+    def answer(status: str, headers: list[tuple[str, str]], exc_info: object = None) -> Callable[[bytes], object]:
+        assert status == {"GET": "200 OK", "POST": "302 Found"}[method], status
+        cookies.extend(value.partition(";")[0] for name, value in headers if name == "Set-Cookie")
+        return write
+
+    environ = ENVIRON | {"PATH_INFO": "/message", "REQUEST_METHOD": method, "HTTP_COOKIE": cookie}
+    body: Any = _application()(environ, answer)
+    list(body)
+    body.close()
+    return cookies[-1]
 
 
 @cache
