@@ -47,6 +47,7 @@ class LinkPool:
         self._settings = settings
         self._read_only = read_only
         self._size = size
+        self._closed = False
         self.renew()
         _pools.add(self)
 
@@ -65,8 +66,8 @@ class LinkPool:
 
     def close(self) -> None:
         """Close the idle links. Those on loan are closed when nothing refers to them any more."""
+        self._closed = True
         self._pool.dispose()
-        self.renew()
 
     def renew(self) -> None:
         """Begin with an empty pool: the old one, its locks and its idle links are left alone."""
@@ -76,7 +77,7 @@ class LinkPool:
         return self._driver.open(self._settings, read_only=self._read_only)
 
     def _rest(self, raw: Raw, entry: ConnectionPoolEntry, state: PoolResetState) -> None:
-        if not self._driver.reusable(raw):
+        if self._closed or not self._driver.reusable(raw):
             entry.invalidate()
 
 

@@ -106,9 +106,13 @@ class _Connection(Connection):
             self.written = True
 
     def alive(self) -> bool:
-        # Between statements the server says nothing: what can be read now is its farewell, or the end. A socket
-        # that a fork left in two processes is the parent's.
-        return self._sock is not None and self._process == _process and not self._poll.poll(0)
+        if self._sock is None or self._process != _process:
+            return False  # closed, or a socket that a fork left in two processes: it is the parent's
+        result = self._result
+        if result is not None and (result.has_next or result.unbuffered_active):
+            return True  # what can be read now is the rest of an answer
+        # Between statements the server says nothing: what can be read now is its farewell, or the end.
+        return not self._poll.poll(0)
 
     def close(self) -> None:
         if self._process == _process:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +20,12 @@ class QueriesLog(deque[dict[str, Any]]):
 
     def __init__(self, limit: int, served_by: Callable[[], dict[str, str]]) -> None:
         super().__init__(maxlen=limit)
-        self._served_by = served_by
+        self._served_by = weakref.WeakMethod(served_by)  # the connection holds the log
 
     def append(self, query: dict[str, Any]) -> None:
         """Add a query that has just run."""
-        super().append(LoggedQuery(query, self._served_by()))
+        served_by = self._served_by()
+        super().append(LoggedQuery(query, {} if served_by is None else served_by()))
 
 
 class LoggedQuery(dict[str, Any]):
