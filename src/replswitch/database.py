@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import random
+from functools import lru_cache
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from replswitch.errors import SlaveWriteError
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 S = TypeVar("S")
+
+
+# Few are different, and one is noted in each request.
+_decision = lru_cache(maxsize=256)(Decision)
 
 
 class Database:
@@ -58,7 +63,7 @@ class Database:
         """Write down in the scope which server was chosen, and return the reason for it."""
         reason = why or self._reason(frame)
         frame.scope.recorded = True
-        frame.scope.note(Decision(state, reason, server))
+        frame.scope.note(_decision(state, reason, server))
         return reason
 
     def slaves_to_try(self, scope: Scope, slaves: Sequence[S]) -> list[S]:
@@ -68,6 +73,8 @@ class Database:
         """
         chosen = scope.slave(self.name)
         fit = [slave for slave in slaves if not scope.avoids(self.name, slave)]
+        if len(fit) < 2:
+            return fit
         random.shuffle(fit)
         return sorted(fit, key=lambda slave: slave is not chosen)
 

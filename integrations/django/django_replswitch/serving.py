@@ -33,7 +33,8 @@ def begin(request: HttpRequest, wanted: State | None = None) -> Frame:
     if override is None and policy.options.override is not None and policy.options.enabled:
         override = policy.options.override(request)
     # Not request.COOKIES, which has one value of each name.
-    tokens = marker_tokens(request.META.get("HTTP_COOKIE", ""), policy.cookie_names)
+    cookies = request.META.get("HTTP_COOKIE", "")
+    tokens = marker_tokens(cookies, policy.cookie_names) if policy.options.cookie_name in cookies else []
     return policy.begin(request.method or "", tokens, override)
 
 
@@ -54,7 +55,9 @@ async def asettle(scope: Scope) -> None:
 def finish(request: HttpRequest, response: HttpResponseBase, frame: Frame) -> HttpResponseBase:
     """Add the marker and the debug header to a response, and keep the state for the pieces of a streamed one."""
     policy, scope = request_policy(), frame.scope
-    cookie = policy.cookie(scope, request.method or "", response.status_code, https=request.is_secure())
+    cookie = None
+    if scope.written_at is not None or not scope.is_safe:  # most responses need not ask for the scheme
+        cookie = policy.cookie(scope, request.method or "", response.status_code, https=request.is_secure())
     if cookie is not None:
         response.set_cookie(
             cookie.name,
@@ -69,7 +72,8 @@ def finish(request: HttpRequest, response: HttpResponseBase, frame: Frame) -> Ht
     if policy.options.debug_header:
         response.headers[DEBUG_HEADER] = policy.debug_header(scope)
     scope.answered = True
-    hold_state(response, Resumable(frame))
+    if response.streaming:
+        hold_state(response, Resumable(frame))
     return response
 
 
