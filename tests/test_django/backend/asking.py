@@ -18,6 +18,9 @@ from replswitch.testing import MariaDBPair
 _default: Any = connections["default"]
 TELLS = _default.Database.__name__ == "pymysql"
 
+# Django 6.1 has a new name for it, and deprecates the old one.
+savepoint: Any = getattr(transaction, "savepoint_create", None) or transaction.savepoint
+
 NEXT_ALIAS = iter(f"made{number}" for number in range(1_000_000))
 
 

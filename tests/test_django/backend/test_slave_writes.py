@@ -11,7 +11,7 @@ import pytest
 from django.db import DatabaseError, IntegrityError, transaction
 from django.db.models import F
 from django.test import override_settings
-from tests.test_django.backend.asking import bodies, default_with, on, seen, sides
+from tests.test_django.backend.asking import bodies, default_with, on, savepoint, seen, sides
 from tests.test_django.project.models import Message, Place, Reply, Restaurant, Tag
 
 from django_replswitch.decorators import use_slave
@@ -372,7 +372,7 @@ class TestRefused:
 def test_a_write_with_statements_before_it_that_read_nothing_moves_whole(django_pair: MariaDBPair, db: Any) -> None:
     with db.use_slave(), transaction.atomic(), db.cursor() as cursor:
         cursor.execute("SET @who = 'me'")
-        outer = transaction.savepoint()
+        outer = savepoint()
         cursor.execute("INSERT INTO project_message (body) VALUES ('a')")
         transaction.savepoint_commit(outer)
         cursor.execute("INSERT INTO project_message (body) VALUES ('b')")

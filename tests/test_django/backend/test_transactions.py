@@ -15,6 +15,7 @@ from tests.test_django.backend.asking import (
     links_on,
     on,
     rolled_back,
+    savepoint,
     seen,
     sides,
 )
@@ -175,9 +176,9 @@ class TestSavepoints:
         with transaction.atomic():
             with db.use_slave():
                 seen()
-            outer = transaction.savepoint()
+            outer = savepoint()
             create("a")
-            inner = transaction.savepoint()
+            inner = savepoint()
             create("b")
             transaction.savepoint_rollback(inner)
             assert seen() == ["a"]
@@ -190,8 +191,8 @@ class TestSavepoints:
 
     def test_rolled_back_before_the_master_joins(self, django_pair: MariaDBPair, db: Any) -> None:
         with transaction.atomic():
-            outer = transaction.savepoint()
-            inner = transaction.savepoint()
+            outer = savepoint()
+            inner = savepoint()
             transaction.savepoint_rollback(outer)
             create("a")
             transaction.savepoint_rollback(outer)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.db import DatabaseError, IntegrityError, connections, transaction
-from tests.test_django.backend.asking import TELLS, ask, kill, link_id, on, seen, sides
+from tests.test_django.backend.asking import TELLS, ask, kill, link_id, on, savepoint, seen, sides
 from tests.test_django.project.models import Message, Place, Restaurant, Tag
 
 from django_replswitch.decorators import use_slave
@@ -81,7 +81,7 @@ def rolled_back_by_hand() -> None:
 def to_a_savepoint() -> None:
     with transaction.atomic():
         Message.objects.exists()
-        sid = transaction.savepoint()
+        sid = savepoint()
         Message.objects.create(body="new")
         transaction.savepoint_rollback(sid)
 

@@ -203,13 +203,16 @@ class SelectingWrapper(StockWrapper):
 
     @contextmanager
     def temporary_connection(self) -> Iterator[Any]:
-        """Say of the side that is wanted whether it must be closed again."""
-        if self._only is None:
-            self._select(self._link_of(self._side()[0]))
-        if self.in_atomic_block:
-            self.ensure_connection()  # and so it is not closed again, which would break the block
-        with super().temporary_connection() as cursor:
-            yield cursor
+        """Run what Django asks for itself, such as the server's version, on the side that is wanted.
+
+        The application has neither read nor written by it.
+        """
+        link = self._link if self._only is not None else self._link_of(self._side()[0])
+        with self._on(link):
+            if self.in_atomic_block:
+                self.ensure_connection()  # and so it is not closed again, which would break the block
+            with super().temporary_connection() as cursor:
+                yield cursor
 
     # Connecting
 
