@@ -117,4 +117,6 @@ def forget(db: Any) -> None:
     """Take it away again."""
     db.in_atomic_block = False
     db.close()
+    if db.vendor == "sqlite" and db.connection is not None:
+        db.connection.close()  # a database in memory, which Django keeps
     del connections[db.alias]
