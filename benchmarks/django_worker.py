@@ -32,7 +32,7 @@ def set_up(project: Project) -> None:
         stand_in.install_as_MySQLdb()
 
     import django  # noqa: PLC0415 - behind the driver
-    from django.conf import settings  # noqa: PLC0415
+    from django.conf import settings  # noqa: PLC0415 - behind the driver and the settings
 
     settings.configure(**project.settings())
     django.setup()
@@ -47,8 +47,8 @@ class Doer:
 
     def create(self) -> None:
         """Make the table and its first row, on the master."""
-        from django.db import connections  # noqa: PLC0415
-        from django_views import Message  # noqa: PLC0415
+        from django.db import connections  # noqa: PLC0415 - behind the driver and the settings
+        from django_views import Message  # noqa: PLC0415 - behind the driver and the settings
 
         with connections["stock"].schema_editor() as editor:
             editor.create_model(Message)
@@ -56,7 +56,7 @@ class Doer:
 
     def close_connections(self) -> None:
         """Close all connections; the next use makes new ones."""
-        from django.db import connections  # noqa: PLC0415
+        from django.db import connections  # noqa: PLC0415 - behind the driver and the settings
 
         connections.close_all()
 
@@ -92,8 +92,8 @@ def _sent(method: str, cookie: str) -> str:
 
 @cache
 def _application(middleware: str | None = None) -> WSGIApplication:
-    from django.core.handlers.wsgi import WSGIHandler  # noqa: PLC0415
-    from django.test import override_settings  # noqa: PLC0415
+    from django.core.handlers.wsgi import WSGIHandler  # noqa: PLC0415 - behind the driver and the settings
+    from django.test import override_settings  # noqa: PLC0415 - behind the driver and the settings
 
     if middleware is None:  # the project's own
         return WSGIHandler()
@@ -113,7 +113,7 @@ def _batch(side: str) -> Batch:
 
 
 def _in_state(alias: str, state: str, batch: Batch) -> Batch:
-    from django.db import connections  # noqa: PLC0415
+    from django.db import connections  # noqa: PLC0415 - behind the driver and the settings
 
     connection: Any = connections[alias]
     block = {"master": connection.use_master, "slave": connection.use_slave} if state != "stock" else {}
@@ -126,7 +126,7 @@ def _in_state(alias: str, state: str, batch: Batch) -> Batch:
 
 
 def _orm_query(alias: str) -> Any:
-    from django_views import Message  # noqa: PLC0415
+    from django_views import Message  # noqa: PLC0415 - behind the driver and the settings
 
     def query() -> None:
         Message.objects.using(alias).get(pk=1)
@@ -135,7 +135,7 @@ def _orm_query(alias: str) -> Any:
 
 
 def _cursor_query(alias: str) -> Any:
-    from django.db import connections  # noqa: PLC0415
+    from django.db import connections  # noqa: PLC0415 - behind the driver and the settings
 
     def query() -> None:
         with connections[alias].cursor() as cursor:

@@ -81,7 +81,7 @@ def serve(pair: ReplicatedPair, port: int) -> None:
         "SHOP_SLAVES": json.dumps([as_django_has_it(slave) for slave in pair.slaves]),
     }
     import django  # noqa: PLC0415 - the settings had to wait for the servers
-    from django.core.management import call_command  # noqa: PLC0415
+    from django.core.management import call_command  # noqa: PLC0415 - likewise
 
     django.setup()
     call_command("migrate", verbosity=0)

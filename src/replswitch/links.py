@@ -85,8 +85,8 @@ def _new_queue_pool(
     opener: Callable[[], Raw], rest: Callable[[Raw, ConnectionPoolEntry, PoolResetState], None], size: int
 ) -> QueuePool:
     try:  # here, so that `import replswitch` does not bring SQLAlchemy along
-        from sqlalchemy import event  # noqa: PLC0415
-        from sqlalchemy.pool import QueuePool  # noqa: PLC0415
+        from sqlalchemy import event  # noqa: PLC0415 - see the line above
+        from sqlalchemy.pool import QueuePool  # noqa: PLC0415 - likewise
     except ImportError as error:
         raise ConfigurationError(
             "replswitch.connect() keeps its connections in SQLAlchemy's pool, which is not installed: "

@@ -50,37 +50,37 @@ class RecordingResult(unittest.TextTestResult):
         super().startTest(test)
         self._running, self._began, self._kind, self._detail = test, time.perf_counter(), "", ""
 
-    def stopTest(self, test: unittest.TestCase) -> None:  # noqa: N802
+    def stopTest(self, test: unittest.TestCase) -> None:  # noqa: N802 - unittest's name
         super().stopTest(test)
         seconds = round(time.perf_counter() - self._began, 4)
         self.record.write(test=test.id(), kind=self._kind or ERROR, detail=self._detail, seconds=seconds)
         self._running = None
 
-    def addSuccess(self, test: unittest.TestCase) -> None:  # noqa: N802
+    def addSuccess(self, test: unittest.TestCase) -> None:  # noqa: N802 - unittest's name
         super().addSuccess(test)
         self._note(test, PASSED)
 
-    def addSkip(self, test: unittest.TestCase, reason: str) -> None:  # noqa: N802
+    def addSkip(self, test: unittest.TestCase, reason: str) -> None:  # noqa: N802 - unittest's name
         super().addSkip(test, reason)
         self._note(test, SKIPPED, reason)
 
-    def addExpectedFailure(self, test: unittest.TestCase, err: Failure) -> None:  # noqa: N802
+    def addExpectedFailure(self, test: unittest.TestCase, err: Failure) -> None:  # noqa: N802 - unittest's name
         super().addExpectedFailure(test, err)
         self._note(test, EXPECTED)
 
-    def addUnexpectedSuccess(self, test: unittest.TestCase) -> None:  # noqa: N802
+    def addUnexpectedSuccess(self, test: unittest.TestCase) -> None:  # noqa: N802 - unittest's name
         super().addUnexpectedSuccess(test)
         self._note(test, UNEXPECTED)
 
-    def addFailure(self, test: unittest.TestCase, err: Failure) -> None:  # noqa: N802
+    def addFailure(self, test: unittest.TestCase, err: Failure) -> None:  # noqa: N802 - unittest's name
         super().addFailure(test, err)
         self._note(test, FAILED, self.failures[-1][1])
 
-    def addError(self, test: unittest.TestCase, err: Failure) -> None:  # noqa: N802
+    def addError(self, test: unittest.TestCase, err: Failure) -> None:  # noqa: N802 - unittest's name
         super().addError(test, err)
         self._note(test, ERROR, self.errors[-1][1])
 
-    def addSubTest(  # noqa: N802
+    def addSubTest(  # noqa: N802 - unittest's name
         self, test: unittest.TestCase, subtest: unittest.TestCase, err: Failure | None
     ) -> None:
         super().addSubTest(test, subtest, err)

@@ -163,7 +163,7 @@ class TestClosing:
         assert bodies(django_pair) == ["a"]
 
     def test_a_block_that_raises_behind_it(self, django_pair: MariaDBPair, db: Any) -> None:
-        with pytest.raises(ZeroDivisionError), transaction.atomic():  # noqa: PT012
+        with pytest.raises(ZeroDivisionError), transaction.atomic():  # noqa: PT012 - the whole block is what raises
             Message.objects.create(body="lost")
             db.close()
             raise ZeroDivisionError

@@ -83,7 +83,7 @@ class TestAtomic:
                 create("b")
             raise FailedError
 
-        with pytest.raises(FailedError), use_slave(), transaction.atomic():  # noqa: PT012
+        with pytest.raises(FailedError), use_slave(), transaction.atomic():  # noqa: PT012 - the whole block is what raises
             assert seen() == []
             view()
         assert bodies(django_pair) == []
@@ -150,7 +150,7 @@ class TestSavepoints:
         with transaction.atomic():
             with db.use_slave():
                 seen()
-            with pytest.raises(FailedError), transaction.atomic(), transaction.atomic():  # noqa: PT012
+            with pytest.raises(FailedError), transaction.atomic(), transaction.atomic():  # noqa: PT012 - the whole block is what raises
                 create("a")  # the master joins below two savepoints
                 raise FailedError
             assert seen() == []
@@ -285,7 +285,7 @@ class TestLostLinks:
         assert bodies(django_pair) == ["b"]
 
     def test_the_master_s_takes_the_block(self, django_pair: MariaDBPair, db: Any) -> None:
-        with pytest.raises(DatabaseError), transaction.atomic():  # noqa: PT012
+        with pytest.raises(DatabaseError), transaction.atomic():  # noqa: PT012 - the whole block is what raises
             with db.use_slave():
                 seen()
             create("a")
@@ -297,7 +297,7 @@ class TestLostLinks:
 
     def test_and_so_it_does_at_the_commit(self, django_pair: MariaDBPair, db: Any) -> None:
         called: list[int] = []
-        with pytest.raises(DatabaseError), transaction.atomic():  # noqa: PT012
+        with pytest.raises(DatabaseError), transaction.atomic():  # noqa: PT012 - the whole block is what raises
             with db.use_slave():
                 seen()
             create("a")
@@ -311,7 +311,7 @@ class TestLostLinks:
         assert bodies(django_pair) == ["c"]
 
     def test_a_slave_that_dies_in_a_block_fails_it(self, django_pair: MariaDBPair, db: Any) -> None:
-        with pytest.raises(DatabaseError), db.use_slave(), transaction.atomic():  # noqa: PT012
+        with pytest.raises(DatabaseError), db.use_slave(), transaction.atomic():  # noqa: PT012 - the whole block is what raises
             kill(django_pair, "slave", link_id(db))
             seen()
         with db.use_slave(), transaction.atomic():

@@ -169,7 +169,7 @@ def test_an_answer_that_never_came_counts(django_pair: MariaDBPair, db: Any) -> 
 
 def test_nor_that_to_a_commit(django_pair: MariaDBPair, db: Any) -> None:
     with db.use_master() as frame:
-        with pytest.raises(DatabaseError), transaction.atomic():  # noqa: PT012
+        with pytest.raises(DatabaseError), transaction.atomic():  # noqa: PT012 - the whole block is what raises
             Message.objects.create(body="new")
             kill(django_pair, "master", link_id(db))
         assert frame.scope.written_at is not None

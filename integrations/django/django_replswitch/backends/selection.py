@@ -294,9 +294,9 @@ class SelectingWrapper(StockWrapper):
     def settle(self) -> None:
         """Find out whether a statement that may have written did, and record it."""
 
-    # What the backend knows
+    # What the backend knows: each fills these in
 
-    #: Whether the driver tells of writes; where it does not, every statement counts.
+    #: Whether the driver tells of writes; where it does not, a statement that returns no rows counts as one.
     _tells_of_writes = True
 
     def _take_written(self, connection: Any, *, in_transaction: bool, has_rows: bool = False) -> bool | None:
