@@ -10,14 +10,20 @@ import random
 from functools import lru_cache
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
-from replswitch.errors import SlaveWriteError
+from replswitch.drivers import Written
+from replswitch.errors import PositionError, SlaveWriteError
 from replswitch.place import application_place
 from replswitch.policy import Decision
+from replswitch.positions.clock import fall_back_to_clock
+from replswitch.progress import Progress
 from replswitch.state import MASTER, stack
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
+    from replswitch.drivers import Driver, Raw
+    from replswitch.positions import Position
+    from replswitch.progress import Standing
     from replswitch.scope import Scope
     from replswitch.state import Frame, State, Switch
 
@@ -35,14 +41,33 @@ class Database:
 
     Args:
         switch: says which side the running code wants.
-        name: what the database is called in scopes; the switch itself by default.
+        name: what the database is called in markers. The same in every process of the application, whichever server is
+            the master; databases that replicate by themselves should have different ones.
+        key: what it is called in scopes; the switch itself by default.
         move_writes: whether a write that a slave refused may run on the master (the option ``on_slave_write``).
+        wait: seconds that a read may wait for a slave (the option ``wait``).
+        has_slaves: whether there are any. Where the master stands in, it has reached every position (S10).
     """
 
-    def __init__(self, switch: Switch, name: Hashable = None, *, move_writes: bool = True) -> None:
+    def __init__(
+        self,
+        switch: Switch,
+        name: str,
+        key: Hashable = None,
+        *,
+        move_writes: bool = True,
+        wait: float = 0,
+        has_slaves: bool = True,
+    ) -> None:
         self.switch = switch
-        self.name = switch if name is None else name
+        self.name = name
+        self.key = switch if key is None else key
         self.move_writes = move_writes
+        self.wait = wait
+        self.has_slaves = has_slaves
+        self._progress = Progress()
+
+    # Which side
 
     def side(self, *, in_master_transaction: bool) -> tuple[State, str | None]:
         """Choose the side of a statement (S4, S5, S8).
@@ -56,23 +81,57 @@ class Database:
         if in_master_transaction:
             return MASTER, "transaction"
         frame = stack()
-        why = None if frame is None else frame.scope.pinned(self.name)
+        why = None if frame is None else frame.scope.pinned(self.key)
         return (self.switch.state, None) if why is None else (MASTER, why)
 
-    def note(self, frame: Frame, state: State, server: str, why: str | None) -> str:
-        """Write down in the scope which server was chosen, and return the reason for it."""
-        reason = why or self._reason(frame)
-        frame.scope.recorded = True
-        frame.scope.note(_decision(state, reason, server))
-        return reason
+    # Which slave
+
+    def must_see(self, scope: Scope) -> Position | None:
+        """Return how far a slave must have come to serve the scope; None where any may.
+
+        What is in doubt is found out first.
+        """
+        scope.settle()
+        return scope.must_see.get(self.name) if self.has_slaves else None
+
+    def is_behind(self, scope: Scope, link: Standing, position: Position, driver: Driver, raw: Raw) -> bool:
+        """Say whether a slave lacks what the scope must see: asked where it is not known, and waited for if it may be.
+
+        Args:
+            scope: the running one.
+            link: to the slave; in no transaction.
+            position: what `must_see` returned.
+            driver: asks.
+            raw: the link's connection.
+
+        Raises:
+            Exception: the driver's own error.
+        """
+        if self._progress.has_reached(link, position):
+            return False
+        self._ask(link, driver, raw)
+        if self._progress.has_reached(link, position):
+            return False
+        if not self.wait or scope.has_waited:
+            return True
+        scope.has_waited = True
+        if driver.wait_for(raw, position, self.wait):
+            self._ask(link, driver, raw)
+        return not self._progress.has_reached(link, position)
+
+    def _ask(self, link: Standing, driver: Driver, raw: Raw) -> None:
+        try:
+            self._progress.learn(link, *driver.standing(raw))
+        except PositionError as error:
+            logger.warning("A slave's position cannot be read, so the master serves: %s", error)
 
     def slaves_to_try(self, scope: Scope, slaves: Sequence[S]) -> list[S]:
         """Return the slaves in the order in which a read should try them: the scope's own first (S6).
 
-        Those that have failed in the scope are left out.
+        Those that have failed in the scope, or were too far behind for it, are left out.
         """
-        chosen = scope.slave(self.name)
-        fit = [slave for slave in slaves if not scope.avoids(self.name, slave)]
+        chosen = scope.slave(self.key)
+        fit = [slave for slave in slaves if not scope.avoids(self.key, slave)]
         if len(fit) < 2:
             return fit
         random.shuffle(fit)
@@ -81,30 +140,79 @@ class Database:
     def lose_slave(self, scope: Scope, server: Hashable, name: str, error: BaseException) -> None:
         """Leave a slave alone that cannot be reached, for the rest of the scope (F1)."""
         logger.warning("The slave %s cannot be reached: %s", name, error)
-        scope.avoid_slave(self.name, server)
+        scope.avoid_slave(self.key, server)
 
-    def lack_slaves(self, scope: Scope) -> None:
-        """Let the master serve the reads of the scope, because no slave can."""
-        scope.pin(self.name, "no-slave")
+    def pass_over(self, scope: Scope, server: Hashable) -> None:
+        """Leave a slave alone that is too far behind, for the rest of the scope: what it must see only grows."""
+        scope.avoid_slave(self.key, server)
 
-    def record_write(self) -> None:
-        """Record in the running scope that a write was committed on the master, or may have been (M1)."""
-        frame = stack()
-        if frame is not None:
-            frame.scope.record(self.name, "own-write")
+    def lack_slaves(self, scope: Scope) -> str:
+        """Let the master serve the reads of the scope, because no slave can, and return the reason.
 
-    def suspect_write(self) -> None:
-        """Say that a statement on the master may have written, where its driver does not tell.
+        The reason is ``own-write`` or ``marker`` where there is something that a slave might lack.
+        """
+        why = "no-slave"
+        if self.has_slaves and self.name in scope.must_see:
+            why = "own-write" if scope.has_written(self.name) else "marker"
+        scope.pin(self.key, why)
+        return scope.pins[self.key]
 
-        The master serves the rest of the scope. In a request that promises to write nothing the binding finds out
-        before the response (`Scope.in_doubt`): every read behind a marker would set another one. Elsewhere it counts.
+    # What was decided, and what was written
+
+    def note(self, frame: Frame, state: State, server: str, why: str | None) -> str:
+        """Write down in the scope which server was chosen, and return the reason for it."""
+        reason = why or self._reason(frame)
+        frame.scope.recorded = True
+        frame.scope.note(_decision(state, reason, server))
+        return reason
+
+    def record_write(self, position: Position | None = None) -> None:
+        """Record in the running scope that a write was committed on the master, or may have been (M1).
+
+        Args:
+            position: from which on a slave has it; None where nobody knows.
         """
         frame = stack()
-        if frame is None or not (frame.scope.is_safe or frame.scope.answered):
-            self.record_write()
+        if frame is not None:
+            frame.scope.record(self.key, self.name, position)
+
+    def look_for_writes(self, link: Hashable, driver: Driver, raw: Raw) -> None:
+        """Record what was committed through a link to the master since this was last asked.
+
+        Where the driver does not tell, the server is asked before the scope reads from a slave, or answers.
+
+        Args:
+            link: to the master.
+            driver: tells.
+            raw: the link's connection.
+        """
+        written = driver.take_written(raw)
+        if written is Written.NO:
+            return
+        frame = stack()
+        if frame is None:
+            return
+        if written is not Written.ASK:
+            self._record(frame.scope, written)
+        elif frame.scope.answered:
+            self._settle(frame.scope, driver, raw)  # nobody is going to ask in time
         else:
-            frame.scope.pin(self.name, "own-write")
-            frame.scope.in_doubt = True
+            scope = frame.scope
+            scope.doubt(link, lambda: self._settle(scope, driver, raw))
+
+    def _settle(self, scope: Scope, driver: Driver, raw: Raw) -> None:
+        written: Position | Written = Written.YES
+        try:
+            written = driver.ask_written(raw)
+        except driver.module.Error as error:
+            logger.info("The master did not say what was written: %s", error)
+        except PositionError as error:
+            fall_back_to_clock(f"The position of a commit cannot be read ({error})")
+        self._record(scope, written)
+
+    def _record(self, scope: Scope, written: Position | Written) -> None:
+        if written is not Written.NO:
+            scope.record(self.key, self.name, None if isinstance(written, Written) else written)
 
     def move_write(
         self, error: BaseException, server: str, *, scope_has_read: bool, transaction_has_read: bool
@@ -127,7 +235,7 @@ class Database:
             self.refuse(error, server, "its transaction has read from the slave, and what it read may be stale")
         frame = stack()
         if frame is not None:
-            frame.scope.pin(self.name, "moved-write")
+            frame.scope.pin(self.key, "moved-write")
         logger.warning(
             "A write in slave state was moved to the master, at %s. The slave %s had refused it: %s. Before it, this "
             "scope had %s from a slave. Say use_master() there.",

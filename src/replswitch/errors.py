@@ -5,6 +5,7 @@
     ReplSwitchError
     ├── ConfigurationError    a setting or an option is wrong; raised when it is given, not at the first query
     ├── RevertError           revert() found nothing of the application's to undo
+    ├── PositionError         a text that should be a position of replication is none
     ├── SlaveWriteError       a write reached a slave and could not be moved to the master
     └── NoServerError         no server is left that could serve the statement
 
@@ -24,6 +25,10 @@ class ConfigurationError(ReplSwitchError):
 
 class RevertError(ReplSwitchError):
     """``revert()`` was called more often than ``use_master()`` and ``use_slave()``."""
+
+
+class PositionError(ReplSwitchError):
+    """A text, from wherever it came, is no position of replication. The message says what one looks like."""
 
 
 class SlaveWriteError(ReplSwitchError):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from replswitch.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
 
     from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, PoolResetState, QueuePool
 
@@ -32,6 +32,15 @@ class Link:
         self.server = server
         self.raw: Raw = loan.dbapi_connection
         self._loan = loan
+
+    @property
+    def identity(self) -> Hashable | None:
+        """Which server it leads to, as the server says; None before it was asked. Kept with the connection."""
+        return self._loan.info.get("identity")
+
+    @identity.setter
+    def identity(self, identity: Hashable | None) -> None:
+        self._loan.info["identity"] = identity
 
     def discard(self) -> None:
         """Close the connection rather than give it back."""

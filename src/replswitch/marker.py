@@ -1,27 +1,32 @@
-"""The marker: a signed, dated token that says "I wrote". It travels in a cookie."""
+"""The marker: a signed, dated token that says "I wrote, up to this position". It travels in a cookie."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
 import random
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from itsdangerous import BadData, URLSafeSerializer
 from itsdangerous.encoding import base64_decode, base64_encode
 
-from replswitch.errors import ConfigurationError
+from replswitch.errors import ConfigurationError, PositionError
+from replswitch.positions import read, write
 
 if TYPE_CHECKING:
     from replswitch.options import Secret
+    from replswitch.positions import Position
 
 #: How far a marker's date may lie in the future, in seconds; servers' clocks differ (M2).
 FUTURE: Final = 60
 
 #: How many names a marker's cookie has, so that parallel responses do not overwrite each other (M4).
 NAMES: Final = 4
+
+#: Longer positions make a marker by time, in characters: what is left of a cookie is the signature's and the names'.
+LONGEST_POSITIONS: Final = 2048
 
 #: No cookie of ours is longer, in characters: what RFC 6265, section 6.1, asks browsers to keep at least.
 MAX_LENGTH: Final = 4096
@@ -33,18 +38,57 @@ MAX_TOKENS: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """What a visitor must see: everything that was written up to a time.
+    """What a visitor must see: everything that was written, up to a position of each database or up to a time.
+
+    Times are in seconds since the epoch by the application's clock.
 
     Attributes:
-        written_at: when the latest write was committed, in seconds since the epoch by the master application's
-            clock.
+        written_at: when the latest of the writes was committed whose position nobody knows; None without one.
+        positions: of each database that was written to, by its name: how far its slaves must have come.
+        placed_at: when the latest of those writes was committed; None without one.
     """
 
-    written_at: float
+    written_at: float | None = None
+    positions: Mapping[str, Position] = field(default_factory=dict)
+    placed_at: float | None = None
 
     def merge(self, other: Marker) -> Marker:
-        """Return the marker that asks for everything that either of the two asks for."""
-        return self if self.written_at >= other.written_at else other
+        """Return the marker that asks for everything that either of the two asks for (M4)."""
+        positions, written_at = dict(self.positions), _latest(self.written_at, other.written_at)
+        placed_at = _latest(self.placed_at, other.placed_at)
+        for database, position in other.positions.items():
+            known = positions.get(database, position)
+            if type(known) is not type(position):  # the database has moved to another engine: nothing compares them
+                written_at = _latest(written_at, placed_at)
+            positions[database] = known.merge(position) if type(known) is type(position) else position
+        return Marker(written_at, positions, placed_at)
+
+    def holding(self, now: float, *, max_age: float, position_max_age: float) -> Marker | None:
+        """Return what of it is not too old; None when nothing is.
+
+        Args:
+            now: the time.
+            max_age: how long a write without a position holds.
+            position_max_age: how long positions hold.
+        """
+        written_at = self.written_at if _is_recent(self.written_at, now, max_age) else None
+        if _is_recent(self.placed_at, now, position_max_age):
+            return self if written_at == self.written_at else Marker(written_at, self.positions, self.placed_at)
+        return None if written_at is None else Marker(written_at)
+
+    def short(self) -> Marker:
+        """Return the marker with its positions, or by time where they would outgrow a cookie (P3)."""
+        if sum(map(len, map(write, self.positions.values()))) <= LONGEST_POSITIONS:
+            return self
+        return Marker(_latest(self.written_at, self.placed_at))
+
+
+def _latest(first: float | None, second: float | None) -> float | None:
+    return max((time for time in (first, second) if time is not None), default=None)
+
+
+def _is_recent(time: float | None, now: float, max_age: float) -> bool:
+    return time is not None and -FUTURE <= now - time <= max_age
 
 
 class MarkerSigner:
@@ -67,16 +111,23 @@ class MarkerSigner:
 
     def write(self, marker: Marker) -> str:
         """Return the token: only letters, digits and ``-_.``, so it needs no quoting in a cookie or a header."""
-        token = self._serializer.dumps({"t": round(marker.written_at, 3)})
+        payload: dict[str, object] = {}
+        if marker.written_at is not None:
+            payload["t"] = round(marker.written_at, 3)
+        if marker.placed_at is not None:
+            payload["at"] = round(marker.placed_at, 3)
+            payload["p"] = {database: write(position) for database, position in marker.positions.items()}
+        token = self._serializer.dumps(payload)
         return token if isinstance(token, str) else token.decode("ascii")
 
-    def read(self, tokens: Iterable[str], *, now: float, max_age: float) -> Marker | None:
+    def read(self, tokens: Iterable[str], *, now: float, max_age: float, position_max_age: float) -> Marker | None:
         """Merge the tokens that are ours and not too old; the others are ignored (M5).
 
         Args:
             tokens: what a client sent; anything at all.
             now: seconds since the epoch.
-            max_age: seconds that a marker holds.
+            max_age: seconds that a write without a position holds.
+            position_max_age: seconds that positions hold.
 
         Returns:
             one marker that asks for what any of them asks for; None when none of them holds.
@@ -85,9 +136,10 @@ class MarkerSigner:
         readable = (token for token in tokens if len(token) <= MAX_LENGTH)
         for token in itertools.islice(readable, MAX_TOKENS):
             marker = self._read_one(token)
-            if marker is None or not -FUTURE <= now - marker.written_at <= max_age:
-                continue
-            merged = marker if merged is None else merged.merge(marker)
+            if marker is not None:
+                marker = marker.holding(now, max_age=max_age, position_max_age=position_max_age)
+            if marker is not None:
+                merged = marker if merged is None else merged.merge(marker)
         return merged
 
     def _read_one(self, token: str) -> Marker | None:
@@ -95,14 +147,21 @@ class MarkerSigner:
             payload = self._serializer.loads(token)
             # The last character of a signature has bits to spare; only as it was written is it ours.
             signature = token.rpartition(".")[2]
-            if base64_encode(base64_decode(signature)).decode() != signature:
+            if base64_encode(base64_decode(signature)).decode() != signature or not isinstance(payload, dict):
                 return None
-            written_at = payload.get("t") if isinstance(payload, dict) else None
-            if isinstance(written_at, bool) or not isinstance(written_at, int | float):
-                return None
-            return Marker(float(written_at))
-        except (BadData, UnicodeError, OverflowError):
+            written_at, placed_at = _time(payload.get("t")), _time(payload.get("at"))
+            positions = {database: read(text) for database, text in payload["p"].items()} if placed_at else {}
+        except (BadData, UnicodeError, OverflowError, PositionError, LookupError, TypeError, AttributeError):
             return None
+        return Marker(written_at, positions, placed_at)
+
+
+def _time(value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError
+    return float(value)
 
 
 class MarkerNames:

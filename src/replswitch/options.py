@@ -37,6 +37,7 @@ class RequestOptionNames(TypedDict, total=False):
     cookie_name: str
     enabled: bool
     cookie_max_age: float
+    position_max_age: float
     cookie_domain: str | None
     cookie_path: str
     cookie_samesite: SameSite | None
@@ -53,6 +54,7 @@ class RequestOptions:
         cookie_name: the name of the marker's cookie.
         enabled: False sends everything to the master; markers are neither read nor set.
         cookie_max_age: seconds that a marker without a position holds; more than any lag to be expected.
+        position_max_age: seconds that a marker with positions holds at most.
         cookie_domain: the cookie's Domain; None for the host that answers.
         cookie_path: the cookie's Path.
         cookie_samesite: ``"Strict"``, ``"Lax"``, ``"None"``; None leaves the attribute out.
@@ -67,6 +69,7 @@ class RequestOptions:
     cookie_name: str = "just_updated"
     enabled: bool = True
     cookie_max_age: float = 10
+    position_max_age: float = 3600
     cookie_domain: str | None = None
     cookie_path: str = "/"
     cookie_samesite: SameSite | None = "Lax"
@@ -90,14 +93,14 @@ class RequestOptions:
         for name in ("enabled", "debug_header"):
             value = getattr(self, name)
             _require(isinstance(value, bool), name, value, "True or False")
-        _require(
-            isinstance(self.cookie_max_age, int | float)
-            and not isinstance(self.cookie_max_age, bool)
-            and 0 < self.cookie_max_age <= _LONGEST,
-            "cookie_max_age",
-            self.cookie_max_age,
-            f"a number of seconds above 0, and at most {_LONGEST} (400 days)",
-        )
+        for name in ("cookie_max_age", "position_max_age"):
+            value = getattr(self, name)
+            _require(
+                isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= _LONGEST,
+                name,
+                value,
+                f"a number of seconds above 0, and at most {_LONGEST} (400 days)",
+            )
         _require(
             self.cookie_domain is None
             or (isinstance(self.cookie_domain, str) and attribute.fullmatch(self.cookie_domain)),

@@ -54,7 +54,8 @@ def decide(method: str, *, marker: Marker | None = None, override: object = None
         enabled: the option ``enabled``.
 
     Returns:
-        the decision; a marker that holds by time is final, because nothing can check it (R4).
+        the decision; a marker that holds by time is final, because nothing can check it (R4). Positions can be
+        checked: each database chooses its server by them.
 
     Raises:
         ConfigurationError: ``override`` is something else.
@@ -66,24 +67,20 @@ def decide(method: str, *, marker: Marker | None = None, override: object = None
         )
     if not enabled:
         return _DISABLED
-    if marker is not None:
+    if marker is not None and marker.written_at is not None:
         return _MARKER
     if override is not None:
         return Decision(MASTER if override == MASTER else SLAVE, "override")
     return _READ if method in SAFE_METHODS else _WRITE
 
 
-def needs_marker(method: str, status: int, *, written: bool, recorded: bool, unrecorded: bool) -> bool:
-    """Say whether a response must carry a new marker (M1).
+def may_have_written(method: str, status: int, *, recorded: bool, unrecorded: bool) -> bool:
+    """Say whether a response must carry a marker because nobody saw what its request wrote (M1).
 
     Args:
         method: the request's HTTP method.
         status: the response's status code.
-        written: a commit on the master was recorded in the request.
         recorded: a database that records its commits was used in the request.
         unrecorded: a database whose commits nobody records was used in the request.
     """
-    if written:
-        return True
-    blind = unrecorded or not recorded
-    return blind and method not in SAFE_METHODS and status in REDIRECTS
+    return (unrecorded or not recorded) and method not in SAFE_METHODS and status in REDIRECTS

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
 from replswitch.marker import Marker, MarkerNames, MarkerSigner
-from replswitch.policy import SAFE_METHODS, Decision, decide, needs_marker
+from replswitch.policy import SAFE_METHODS, Decision, decide, may_have_written
 from replswitch.scope import Scope
 from replswitch.state import Frame, instruction
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from replswitch.options import RequestOptions, Secret
+
+logger = logging.getLogger(__name__)
 
 #: The response header that tells what was decided (the option ``debug_header``).
 DEBUG_HEADER = "Replswitch"
@@ -74,12 +77,19 @@ class RequestPolicy:
         options = self.options
         scope = Scope()
         if tokens and options.enabled:
-            scope.marker = self._signer.read(tokens, now=time.time(), max_age=options.cookie_max_age)
+            self._take_marker(scope, tokens)
         decision = decide(method, marker=scope.marker, override=override, enabled=options.enabled)
         scope.decision = decision
         scope.is_safe = method in SAFE_METHODS
         scope.master_only = decision.final
         return instruction(decision.state, scope)
+
+    def _take_marker(self, scope: Scope, tokens: Sequence[str]) -> None:
+        now, max_age = time.time(), self.options.cookie_max_age
+        marker = self._signer.read(tokens, now=now, max_age=max_age, position_max_age=self.options.position_max_age)
+        if marker is not None:
+            scope.come_with(marker)
+            scope.recently_marked = marker.placed_at is not None and now - marker.placed_at <= max_age
 
     def cookie(self, scope: Scope, method: str, status: int | str, *, https: bool) -> MarkerCookie | None:
         """Return the marker that the response must carry; None when there is nothing new (M6).
@@ -90,23 +100,31 @@ class RequestPolicy:
             status: the response's status code; something that is none counts as no redirect.
             https: whether the request came over https.
         """
-        options, written_at = self.options, scope.written_at
-        if written_at is None and method in SAFE_METHODS:
+        scope.settle()
+        options, wrote = self.options, scope.wrote
+        if wrote is None and method in SAFE_METHODS:
             return None  # most responses
-        code = int(status) if str(status).isdecimal() else 0
-        if not options.enabled or not needs_marker(
-            method, code, written=written_at is not None, recorded=scope.recorded, unrecorded=scope.unrecorded
-        ):
+        if not options.enabled:
             return None
-        marker = Marker(time.time() if written_at is None else written_at)
-        if scope.marker is not None:
-            marker = marker.merge(scope.marker)
+        code = int(status) if str(status).isdecimal() else 0
+        if may_have_written(method, code, recorded=scope.recorded, unrecorded=scope.unrecorded):
+            unseen = Marker(time.time())
+            wrote = unseen if wrote is None else wrote.merge(unseen)
+        if wrote is None:
+            return None
+        marker = wrote if scope.marker is None else wrote.merge(scope.marker)
+        short = marker.short()
+        if short is not marker:
+            logger.warning(
+                "The positions that a visitor must see have outgrown a cookie, and his marker holds by time: %s",
+                ", ".join(sorted(marker.positions)),
+            )
         # Browsers take SameSite=None with Secure only: RFC 6265bis, section 5.6.
         secure = https if options.cookie_secure is None else options.cookie_secure
         return MarkerCookie(
             self._names.next(),
-            self._signer.write(marker),
-            math.ceil(options.cookie_max_age),
+            self._signer.write(short),
+            math.ceil(options.cookie_max_age if short.placed_at is None else options.position_max_age),
             secure or options.cookie_samesite == "None",
         )
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from replswitch.drivers import Driver, Raw
     from replswitch.links import Link
     from replswitch.local import Local, Locals
+    from replswitch.positions import Position
+    from replswitch.scope import Scope
     from replswitch.servers import Servers
     from replswitch.state import Frame, State
 
@@ -159,17 +161,11 @@ class Router:
         elif transaction.lost is not None:
             raise transaction.lost
         side, why = self._database.side(in_master_transaction=transaction is not None and transaction.on_master)
-        link = local.links.get(side)
-        joined = transaction is not None and link is not None and link in transaction
-        if link is not None and not joined and not self._driver.alive(link.raw):
-            link.discard()
-            link = None
-        if link is None:
-            link = self._open(local, side)
-            local.links[link.server.state] = link
-            if link.server.state != side:
-                why = "no-slave"
-        if transaction is not None and not joined:
+        if side == SLAVE and frame is not None:
+            link, why = self._slave_link(local, frame.scope)
+        else:
+            link = self._master_link(local)
+        if transaction is not None and link not in transaction:
             transaction.join(link)
         if frame is not None and (frame is not local.frame or link is not local.link):
             local.reason = self._database.note(frame, link.server.state, link.server.name, why)
@@ -177,23 +173,69 @@ class Router:
         local.pins = None if frame is None else frame.scope.pins
         return link
 
-    def _open(self, local: Local, side: State) -> Link:
-        frame = stack()
-        if side == MASTER or frame is None:
-            return self._open_master()
-        scope = frame.scope
-        for server in self._database.slaves_to_try(scope, self._servers.slaves):
+    def _master_link(self, local: Local) -> Link:
+        link = self._usable(local, MASTER)
+        if link is None:
+            link = local.links[MASTER] = self._open_master()
+        return link
+
+    def _usable(self, local: Local, side: State) -> Link | None:
+        """Return the link that is held for a side, if it is still alive."""
+        link = local.links.get(side)
+        if link is None or (local.transaction is not None and link in local.transaction):
+            return link
+        if self._driver.alive(link.raw):
+            return link
+        link.discard()
+        del local.links[side]
+        return None
+
+    def _slave_link(self, local: Local, scope: Scope) -> tuple[Link, str | None]:
+        """Return a link to a slave that has what the scope must see; where none has, to the master, and the reason."""
+        database, transaction = self._database, local.transaction
+        must_see = database.must_see(scope)
+        if (why := scope.pinned(database.key)) is not None:  # found out just now
+            return self._master_link(local), why
+        link = self._usable(local, SLAVE)
+        if link is not None and transaction is not None and link in transaction:
+            if must_see is transaction.must_see:
+                return link, None
+            return self._master_link(local), database.lack_slaves(scope)
+        if link is not None and not self._is_behind(local, scope, link, must_see):
+            return link, None
+        for server in database.slaves_to_try(scope, self._servers.slaves):
             try:
                 link = server.take_link()
             except self._error as error:
                 if not self._driver.unreachable(error):
                     raise
-                self._database.lose_slave(scope, server, server.name, error)
-            else:
-                chosen = scope.choose_slave(self._database.name, server)
-                return link if chosen is server else self._open(local, side)
-        self._database.lack_slaves(scope)
-        return local.links.get(MASTER) or self._open_master()
+                database.lose_slave(scope, server, server.name, error)
+                continue
+            if self._is_behind(local, scope, link, must_see):
+                continue
+            if scope.choose_slave(database.key, server) is not server:  # another thread of the scope was faster
+                return self._slave_link(local, scope)
+            local.links[SLAVE] = link
+            return link, None
+        return self._master_link(local), database.lack_slaves(scope)
+
+    def _is_behind(self, local: Local, scope: Scope, link: Link, must_see: Position | None) -> bool:
+        """Say whether a slave may not serve the scope, and let it go if so."""
+        database = self._database
+        try:
+            if must_see is None or not database.is_behind(scope, link, must_see, self._driver, link.raw):
+                if local.transaction is not None:
+                    local.transaction.must_see = must_see
+                return False
+        except self._error as error:
+            if not self._driver.unreachable(error):
+                raise
+            link.discard()
+            database.lose_slave(scope, link.server, link.server.name, error)
+        else:
+            database.pass_over(scope, link.server)
+        local.links.pop(SLAVE, None)
+        return True
 
     def _open_master(self) -> Link:
         master = self._servers.master
@@ -212,8 +254,8 @@ class Router:
 
     def look_for_writes(self, link: Link) -> None:
         """Record in the running scope that a write was committed on the master, if the link was told of one (M1)."""
-        if link.server.state == MASTER and self._driver.take_written(link.raw):
-            self._database.record_write()
+        if link.server.state == MASTER:
+            self._database.look_for_writes(link, self._driver, link.raw)
 
     def _move_to_master(self, local: Local, link: Link, error: Exception) -> Link:
         transaction = local.transaction

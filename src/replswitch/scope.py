@@ -8,14 +8,15 @@ import time
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from replswitch.marker import Marker
 from replswitch.place import application_place
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping
+    from collections.abc import Callable, Hashable, Mapping
 
     from replswitch.local import Local
-    from replswitch.marker import Marker
     from replswitch.policy import Decision
+    from replswitch.positions import Position
 
 logger = logging.getLogger(__name__)
 
@@ -37,23 +38,29 @@ class Scope:
         master_only: everything in this scope runs on the master, whatever the code asks for.
         recorded: a database that records its commits was used.
         unrecorded: a database whose commits nobody records was asked for its state.
-        written_at: when the latest commit was recorded, in seconds since the epoch; None without one.
+        wrote: what was committed on the master in this scope; None without a commit.
         marker: what the visitor must see, as his request told; None without a marker that holds.
-        in_doubt: a statement on the master may have written, and its binding can find out before the response.
+        recently_marked: the marker is so young that it would hold even without positions.
+        must_see: how far the slaves of each database must have come to serve this scope, by the database's name in
+            markers: what the marker asks for, and what was written since. Replaced, never changed.
         is_safe: the request's method promises to write nothing; False outside requests.
         decision: what was decided for the request as a whole; None outside a request.
         answered: the headers of the response are out, and no marker can be added any more.
-        pins: the databases that the master must serve, with the reason. Replaced, never changed.
+        pins: the databases that the master must serve, with the reason. Replaced, never changed; and replaced also
+            when anything else changes that decides which server may serve a read.
+        has_waited: a read has waited for a slave already (the option ``wait``).
         ended: the request is over. A thread or task that outlives it still sees what the scope knew.
     """
 
     master_only = False
     recorded = False
     unrecorded = False
-    in_doubt = False
     is_safe = False
-    written_at: float | None = None
+    wrote: Marker | None = None
     marker: Marker | None = None
+    recently_marked = False
+    must_see: Mapping[str, Position] = MappingProxyType({})
+    has_waited = False
     decision: Decision | None = None
     answered = False
     ended = False
@@ -64,11 +71,30 @@ class Scope:
     _slaves: dict[Hashable, Any] | None = None
     _failed: frozenset[tuple[Hashable, Hashable]] = frozenset()
     _held: dict[Hashable, Local] | None = None
+    _doubts: Mapping[Hashable, Callable[[], None]] = MappingProxyType({})
 
-    def record(self, database: Hashable, reason: str) -> None:
-        """A write of ``database`` was committed on the master, which serves this database from now on."""
-        self.written_at = time.time()
-        self.pin(database, reason)
+    def come_with(self, marker: Marker) -> None:
+        """Take the marker of the request."""
+        self.marker = marker
+        self.must_see = marker.positions
+
+    def record(self, database: Hashable, name: str, position: Position | None) -> None:
+        """A write was committed on the master.
+
+        Args:
+            database: which has been written to.
+            name: what it is called in markers.
+            position: from which on a slave has it. Where nobody knows, the master serves this database from now on.
+        """
+        now = time.time()
+        with _changing:
+            wrote = Marker(now) if position is None else Marker(positions={name: position}, placed_at=now)
+            self.wrote = wrote if self.wrote is None else self.wrote.merge(wrote)
+            if position is None:
+                self.pins = {database: "own-write", **self.pins}
+            else:
+                self.must_see = Marker(positions=self.must_see).merge(wrote).positions
+                self.pins = dict(self.pins)
         if self.answered and not self._late:
             self._late = True
             logger.warning(
@@ -76,6 +102,29 @@ class Scope:
                 "does not know of it and may miss it. Commit before the first piece of the body is produced.",
                 application_place(),
             )
+
+    def has_written(self, name: str) -> bool:
+        """Say whether a write with a position was recorded of a database, by its name in markers."""
+        return self.wrote is not None and name in self.wrote.positions
+
+    def doubt(self, link: Hashable, settle: Callable[[], None]) -> None:
+        """A statement on the master may have written; ``settle`` finds out, and records it."""
+        with _changing:
+            self._doubts = {**self._doubts, link: settle}
+            self.pins = dict(self.pins)
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether a statement may have written, and nobody has found out yet."""
+        return bool(self._doubts)
+
+    def settle(self) -> None:
+        """Find out whether the statements wrote that may have."""
+        while self._doubts:
+            with _changing:
+                doubts, self._doubts = self._doubts, MappingProxyType({})
+            for settle in doubts.values():
+                settle()
 
     def pin(self, database: Hashable, reason: str) -> None:
         """Let the master serve ``database`` until the scope ends. The first reason given is kept."""

@@ -45,6 +45,12 @@ class Servers:
         slaves: the slaves' settings; what one leaves out is the master's.
         pool_size: idle links kept for each server.
 
+    Attributes:
+        master: the master.
+        slaves: the slaves, or the one that stands in.
+        has_slaves: whether there are any.
+        schema: what the database is called on the servers.
+
     Raises:
         ConfigurationError: something is missing, unknown or of the wrong kind.
     """
@@ -67,6 +73,8 @@ class Servers:
             merged = {**settings, **_settings(f"slaves[{number - 1}]", slave)}
             driver.check(merged, f"slave number {number}")
             replicas.append(self._server(driver, merged, SLAVE, pool_size))
+        self.schema = driver.schema(settings)
+        self.has_slaves = bool(replicas)
         self.slaves = tuple(replicas) or (self._server(driver, settings, SLAVE, pool_size),)
 
     def close(self) -> None:

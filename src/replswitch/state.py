@@ -253,8 +253,11 @@ class Switch:
     def state(self) -> State:
         """The side that the running code wants: ``"master"`` or ``"slave"``."""
         frame = self.deciding_frame()
-        if frame is None or frame.scope.master_only:
+        if frame is None:
             return MASTER
+        scope = frame.scope
+        if scope.master_only or (scope.recently_marked and not self.records_writes):
+            return MASTER  # the latter: the marker tells where other databases must be, and nothing checks this one
         return frame.state
 
     def deciding_frame(self) -> Frame | None:

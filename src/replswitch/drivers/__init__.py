@@ -6,20 +6,48 @@ send, executes none twice and never reconnects.
 
 from __future__ import annotations
 
+from enum import Enum
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from replswitch.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Hashable, Mapping
     from types import ModuleType
+
+    from replswitch.positions import Position
 
 #: Any driver's connection or cursor: PEP 249 names their methods, but no common class.
 Raw = Any
 
 #: The drivers by the name that `replswitch.connect` takes, with the package to install.
-_DRIVERS: Final = {"pymysql": "replswitch[mysql]", "sqlite3": "replswitch[mysql]"}
+_DRIVERS: Final = {
+    "pymysql": "replswitch[mysql]",
+    "mysqlclient": "replswitch[mysqlclient]",
+    "sqlite3": "replswitch[mysql]",
+}
+
+
+class Written(Enum):
+    """What is known of a write on the master whose position is not."""
+
+    NO = "nothing was written"
+    YES = "something was, or may have been, and nobody can tell its position"
+    ASK = "something may have been written, and the server can be asked (`Driver.ask_written`)"
+
+
+def later(first: Position | Written, second: Position | Written) -> Position | Written:
+    """Return what is known of two writes of one session: the position of both, if that is known."""
+    if first is Written.NO:
+        return second
+    if second is Written.NO:
+        return first
+    if Written.YES in (first, second):
+        return Written.YES
+    if isinstance(first, Written) or isinstance(second, Written):
+        return Written.ASK
+    return first.merge(second)
 
 
 class Driver(Protocol):
@@ -32,6 +60,9 @@ class Driver(Protocol):
 
     def address(self, settings: Mapping[str, Any]) -> str:
         """Name the server that the settings lead to, for people: ``slave1.db``, ``127.0.0.1:3307``."""
+
+    def schema(self, settings: Mapping[str, Any]) -> str:
+        """Name the database that the settings lead to, whichever server has it: ``shop``."""
 
     def open(self, settings: Mapping[str, Any], *, read_only: bool) -> Raw:
         """Open a connection in autocommit mode; with ``read_only`` the database itself refuses writes (S7)."""
@@ -54,8 +85,20 @@ class Driver(Protocol):
     def in_transaction(self, raw: Raw) -> bool:
         """Say whether a transaction is open, as the server told with its latest answer."""
 
-    def take_written(self, raw: Raw) -> bool:
-        """Say whether a write was committed since the question was last asked (M1)."""
+    def take_written(self, raw: Raw) -> Position | Written:
+        """Say what was committed since the question was last asked, without a round trip (M1, P1)."""
+
+    def ask_written(self, raw: Raw) -> Position | Written:
+        """Ask the server, where `take_written` said that it can be asked; one round trip."""
+
+    def standing(self, raw: Raw) -> tuple[Hashable, Position | None]:
+        """Ask which server the connection leads to and how far it has come (P2); one round trip.
+
+        What stands for the server is the same for all connections to it. The position is None where it has none.
+        """
+
+    def wait_for(self, raw: Raw, position: Position, seconds: float) -> bool:
+        """Wait until the server has reached a position; False when it has not after so many seconds."""
 
     def read_on(self, raw: Raw) -> None:
         """Read the answers that an earlier statement still owes (a procedure's further result sets)."""
@@ -77,8 +120,9 @@ def load_driver(name: str) -> Driver:
         ConfigurationError: the driver is not known, or what it needs is not installed.
     """
     if name not in _DRIVERS:
+        *others, last = map(repr, _DRIVERS)
         raise ConfigurationError(
-            f"Unknown driver {name!r}. replswitch.connect() works with {' and '.join(map(repr, _DRIVERS))}."
+            f"Unknown driver {name!r}. replswitch.connect() works with {', '.join(others)} and {last}."
         )
     try:
         driver: Driver = import_module(f"replswitch.drivers.{name}").DRIVER

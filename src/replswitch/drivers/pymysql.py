@@ -11,15 +11,20 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import pymysql
 from pymysql.connections import Connection, MySQLResult
 from pymysql.constants import CLIENT, SERVER_STATUS
+from pymysql.protocol import MysqlPacket
 
-from replswitch.drivers import mysql
-from replswitch.errors import ConfigurationError
+from replswitch.drivers import Written, later, mysql
+from replswitch.drivers.gtids import has_positions, is_mariadb, last_written, standing, wait_for
+from replswitch.drivers.session_track import gtid_told, status_of
+from replswitch.errors import ConfigurationError, PositionError
 from replswitch.options import refuse_unknown
+from replswitch.positions import MariaDBPosition, MySQLPosition
+from replswitch.positions.clock import fall_back_to_clock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Hashable, Mapping
 
-    from pymysql.protocol import MysqlPacket
+    from replswitch.positions import Position
 
 # Ours to decide: transactions are begun and ended by replswitch, and a link is open from its beginning.
 _OURS: Final = {"autocommit", "defer_connect"}
@@ -42,17 +47,65 @@ def _know_process() -> None:
 os.register_at_fork(after_in_child=_know_process)
 
 
+# What PyMySQL waits for behind the descriptions of a result's columns, which a server that knows better leaves out.
+_END_OF_COLUMNS: Final = MysqlPacket(b"\xfe\0\0\2\0", "ascii")
+
+# A longer packet that begins with 0xFE is a row, with a first column of 16 MB or more.
+_LONGEST_END: Final = 0xFFFFFF
+
+
+class _Columns:
+    """Stands for the connection while PyMySQL reads the descriptions of a result's columns."""
+
+    __slots__ = ("_connection", "decoders", "encoding", "use_unicode")
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self.decoders = connection.decoders
+        self.encoding = connection.encoding
+        self.use_unicode = connection.use_unicode
+
+    def _read_packet(self, packet_type: type[MysqlPacket] = MysqlPacket) -> MysqlPacket:
+        if packet_type is MysqlPacket:
+            return _END_OF_COLUMNS
+        packet: MysqlPacket = self._connection._read_packet(packet_type)
+        return packet
+
+
 class _Result(MySQLResult):
-    """A result that keeps the server's status of the packet behind the last row, which PyMySQL passes over."""
+    """A result that keeps what the packet behind the last row says of the session.
+
+    Where the server can (CLIENT_DEPRECATE_EOF) that packet is an OK packet, with the position of what a statement
+    that returns rows has written. PyMySQL knows only its predecessor.
+    """
+
+    connection: Any  # a _Connection until the result is read
+
+    def _get_descriptions(self) -> None:
+        connection = self.connection
+        if connection.ends_in_ok:
+            self.connection = _Columns(connection)
+            try:
+                super()._get_descriptions()  # type: ignore[misc]  # types-PyMySQL leaves it out
+            finally:
+                self.connection = connection
+        else:
+            super()._get_descriptions()  # type: ignore[misc]  # likewise
 
     def _check_packet_is_eof(self, packet: MysqlPacket) -> bool:
-        if not packet.is_eof_packet():
+        data: bytes = packet.get_all_data()  # type: ignore[no-untyped-call]  # types-PyMySQL leaves it out
+        if data[0] != 0xFE or len(data) >= _LONGEST_END:
             return False
-        # Marker, number of warnings, status:
-        # https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_basic_eof_packet.html
-        self.warning_count, status = struct.unpack_from("<HH", packet.get_all_data(), 1)  # type: ignore[no-untyped-call]
+        connection = self.connection
+        if connection.ends_in_ok:
+            status, self.warning_count, end = status_of(data)
+            connection.heard(status, data[end:])
+        else:
+            # Marker, number of warnings, status:
+            # https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_basic_eof_packet.html
+            self.warning_count, status = struct.unpack_from("<HH", data, 1)
+            connection.heard(status)
         self.has_next = bool(status & SERVER_STATUS.SERVER_MORE_RESULTS_EXISTS)
-        self.connection.heard(status)  # type: ignore[union-attr]  # it is a _Connection until the result is read
         return True
 
 
@@ -64,16 +117,21 @@ class _Connection(Connection):
         settings: PyMySQL's own.
     """
 
-    #: A commit that wrote something was told of and not yet taken.
-    written = False
-    #: Whether the server tells of such commits at all.
+    plain_cursor = pymysql.cursors.Cursor
+
+    #: What was committed and not yet taken.
+    written: Position | Written = Written.NO
+    #: Whether the server tells of commits at all.
     tells = False
+    #: Whether the rows of a result end in an OK packet.
+    ends_in_ok = False
 
     _default_tls: ClassVar[Any] = None
 
     if TYPE_CHECKING:  # what types-PyMySQL leaves out
         _sock: Any
         server_capabilities: int
+        client_flag: int
         _force_close: Callable[[], None]
 
     def __init__(self, *, read_only: bool, **settings: Any) -> None:
@@ -90,20 +148,44 @@ class _Connection(Connection):
             _Connection._default_tls = super()._create_ssl_ctx(sslp)  # type: ignore[misc]
         return _Connection._default_tls
 
+    def _request_authentication(self) -> None:
+        # The server has told what it can; this says which of it is wanted.
+        self.ends_in_ok = bool(self.server_capabilities & CLIENT.DEPRECATE_EOF)
+        if self.ends_in_ok:
+            self.client_flag |= CLIENT.DEPRECATE_EOF
+        super()._request_authentication()  # type: ignore[misc]  # types-PyMySQL leaves it out
+
     def connect(self, sock: Any = None) -> None:
         super().connect(sock)
         self._poll.register(self._sock, select.POLLIN)
-        with self.cursor(pymysql.cursors.Cursor) as cursor:
-            if self._read_only:
+        if self._read_only:
+            with self.cursor(self.plain_cursor) as cursor:
                 cursor.execute("SET SESSION TRANSACTION READ ONLY")
-            else:
-                self.tells = _track_commits(self, cursor)
-        self.written = False
+        else:
+            self.tells = _track_commits(self)
+        self.written = Written.NO
 
-    def heard(self, status: int) -> None:
+    def heard(self, status: int, rest: bytes = b"") -> None:
+        """Keep what an answer said of the session.
+
+        Args:
+            status: its flags.
+            rest: what followed them; empty in a packet that has no room for more.
+        """
         self.server_status = status
-        if status & _SESSION_CHANGED:
-            self.written = True
+        if not status & _SESSION_CHANGED or not self.tells:
+            return
+        try:
+            told = self._committed(gtid_told(rest)) if rest else Written.ASK
+        except PositionError as error:
+            fall_back_to_clock(f"The position of a commit cannot be read ({error})")
+            told = Written.YES
+        self.written = later(self.written, told)
+
+    def _committed(self, gtid: str) -> Position | Written:
+        if not gtid:
+            return Written.NO
+        return MariaDBPosition.parse(gtid) if is_mariadb(self) else MySQLPosition.parse(gtid)
 
     def alive(self) -> bool:
         if self._sock is None or self._process != _process:
@@ -128,44 +210,41 @@ class _Connection(Connection):
         else:
             result.read()
         self._result = result
-        if result.server_status is not None:
-            self.heard(result.server_status)
+        if result.server_status is not None:  # an OK packet; behind rows it was heard already
+            self.heard(result.server_status, result.message)  # type: ignore[arg-type]  # it is bytes, or b""
         return result.affected_rows
 
     def _read_ok_packet(self) -> Any:
         answer = super()._read_ok_packet()  # type: ignore[misc]  # types-PyMySQL leaves it out
-        self.heard(answer.server_status)
+        self.heard(answer.server_status, answer.message)
         return answer
 
 
-def _track_commits(raw: _Connection, cursor: Any) -> bool:
+def _track_commits(raw: _Connection) -> bool:
     """Have the server tell of commits that wrote, in the very answer to the commit; say whether it will.
 
-    Only positions are tracked, so that the flag means nothing else. With binary logging off, with Galera, or on a
-    MySQL without GTIDs, no position need change when something is written.
+    Only positions are tracked, so that the flag means nothing else.
     """
+    if not has_positions(raw):
+        return False
     if not raw.server_capabilities & CLIENT.SESSION_TRACK:
+        fall_back_to_clock("The master tells no positions, because it cannot track sessions")
         return False
-    cursor.execute(
-        "SHOW VARIABLES WHERE Variable_name IN ('log_bin', 'sql_log_bin', 'wsrep_on', 'gtid_mode', 'gtid_domain_id')"
+    track = (
+        "session_track_system_variables = 'last_gtid'"
+        if is_mariadb(raw)
+        else "session_track_gtids = OWN_GTID, session_track_system_variables = ''"
     )
-    variables = {name: str(value).upper() for name, value in cursor.fetchall()}
-    if "gtid_domain_id" in variables:  # MariaDB
-        tells, track = variables.get("wsrep_on") != "ON", "session_track_system_variables = 'last_gtid'"
-    else:
-        tells = variables.get("gtid_mode") == "ON"
-        track = "session_track_gtids = OWN_GTID, session_track_system_variables = ''"
-    if not tells or variables.get("log_bin") != "ON" or variables.get("sql_log_bin") != "ON":
-        return False
-    cursor.execute(
-        f"SET SESSION {track}, session_track_schema = OFF, session_track_state_change = OFF, "
-        "session_track_transaction_info = OFF"
-    )
+    with raw.cursor(raw.plain_cursor) as cursor:
+        cursor.execute(
+            f"SET SESSION {track}, session_track_schema = OFF, session_track_state_change = OFF, "
+            "session_track_transaction_info = OFF"
+        )
     return True
 
 
 class PyMySQLDriver:
-    """See `replswitch.drivers.Driver`. What tells of a write is the status flag 0x4000 of the server's answer."""
+    """See `replswitch.drivers.Driver`. What tells of a write is the position in the server's answer to it."""
 
     module = pymysql
 
@@ -180,10 +259,11 @@ class PyMySQLDriver:
 
     def address(self, settings: Mapping[str, Any]) -> str:
         """Return the socket, or the host with its port where that is not 3306."""
-        if settings.get("unix_socket"):
-            return str(settings["unix_socket"])
-        port = settings.get("port") or 3306
-        return f"{settings.get('host') or 'localhost'}{'' if port == 3306 else f':{port}'}"
+        return mysql.address(settings)
+
+    def schema(self, settings: Mapping[str, Any]) -> str:
+        """Return the name of the database; empty where the settings name none."""
+        return mysql.schema(settings)
 
     def open(self, settings: Mapping[str, Any], *, read_only: bool) -> Connection[Any]:
         """Connect, with session tracking where the server has it."""
@@ -204,7 +284,7 @@ class PyMySQLDriver:
                 raw.rollback()
             except pymysql.Error:
                 return False
-        raw.written = False
+        raw.written = Written.NO
         return bool(raw.server_status & SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT)
 
     def begin(self, raw: _Connection) -> None:
@@ -223,12 +303,26 @@ class PyMySQLDriver:
         """Return the flag SERVER_STATUS_IN_TRANS of the latest answer."""
         return bool(raw.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS)
 
-    def take_written(self, raw: _Connection) -> bool:
+    def take_written(self, raw: _Connection) -> Position | Written:
         """Return what the server told; where it does not tell, every statement outside a transaction counts."""
         if not raw.tells:
-            return not self.in_transaction(raw)
-        written, raw.written = raw.written, False
+            return Written.NO if self.in_transaction(raw) else Written.YES
+        written = raw.written
+        if written is not Written.NO:
+            raw.written = Written.NO
         return written
+
+    def ask_written(self, raw: _Connection) -> Position | Written:
+        """Ask for the session's latest GTID."""
+        return last_written(raw)
+
+    def standing(self, raw: _Connection) -> tuple[Hashable, Position | None]:
+        """Ask for the server's own mark and its position."""
+        return standing(raw)
+
+    def wait_for(self, raw: _Connection, position: Position, seconds: float) -> bool:
+        """Let the server wait."""
+        return wait_for(raw, position, seconds)
 
     def read_on(self, raw: _Connection) -> None:
         """Read the further results of a procedure that nobody has asked for."""

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from replswitch.drivers import Written
 from replswitch.errors import ConfigurationError
 from replswitch.options import refuse_unknown
+from replswitch.positions.sqlite import SQLitePosition, note_beside
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Hashable, Mapping
+
+    from replswitch.positions import Position
 
 # Ours to decide: transactions are begun and ended by replswitch, and links move between threads.
 _OURS: Final = {"isolation_level", "autocommit", "check_same_thread", "factory"}
@@ -21,6 +26,8 @@ class _Connection(sqlite3.Connection):
     """A connection that remembers how many changes were already asked about."""
 
     changes_seen = 0
+    #: Whether the file is the master of a `replswitch.testing.SQLitePair`, whose slaves can be asked for positions.
+    tells = False
 
 
 class SQLiteDriver:
@@ -48,7 +55,11 @@ class SQLiteDriver:
         """Return the name of the file."""
         return Path(str(settings["database"]).partition("?")[0]).name
 
-    def open(self, settings: Mapping[str, Any], *, read_only: bool) -> sqlite3.Connection:
+    def schema(self, settings: Mapping[str, Any]) -> str:
+        """Return "main", as SQLite calls every database: its file has another name on each server."""
+        return "main"
+
+    def open(self, settings: Mapping[str, Any], *, read_only: bool) -> _Connection:
         """Open the file; a slave's is never created."""
         arguments = dict(settings)
         if read_only and not arguments.get("uri"):
@@ -57,9 +68,13 @@ class SQLiteDriver:
                 "database": Path(arguments["database"]).absolute().as_uri() + "?mode=rw",
                 "uri": True,
             }
-        raw = sqlite3.connect(**arguments, isolation_level=None, check_same_thread=False, factory=_Connection)
+        raw: _Connection = sqlite3.connect(
+            **arguments, isolation_level=None, check_same_thread=False, factory=_Connection
+        )
         if read_only:
             raw.execute("PRAGMA query_only = ON").close()
+        else:
+            raw.tells = note_beside(_file(raw)).exists()
         return raw
 
     def alive(self, raw: _Connection) -> bool:
@@ -89,12 +104,36 @@ class SQLiteDriver:
         """Return sqlite3's own answer."""
         return raw.in_transaction
 
-    def take_written(self, raw: _Connection) -> bool:
+    def take_written(self, raw: _Connection) -> Position | Written:
         """Compare the number of rows changed with what it was; inside a transaction nothing is committed yet."""
         if raw.in_transaction:
-            return False
+            return Written.NO
         seen, raw.changes_seen = raw.changes_seen, raw.total_changes
-        return seen != raw.changes_seen
+        if seen == raw.changes_seen:
+            return Written.NO
+        return SQLitePosition(time.time_ns()) if raw.tells else Written.YES
+
+    def ask_written(self, raw: _Connection) -> Position | Written:
+        """Nothing is left to ask."""
+        return Written.NO
+
+    def standing(self, raw: _Connection) -> tuple[Hashable, Position | None]:
+        """Return the file and what is noted beside it."""
+        file = _file(raw)
+        note = note_beside(file)
+        text = note.read_text() if note.exists() else ""
+        return file, SQLitePosition.parse(text) if text else None
+
+    def wait_for(self, raw: _Connection, position: Position, seconds: float) -> bool:
+        """Look at the note again and again."""
+        until = time.monotonic() + seconds
+        while True:
+            reached = self.standing(raw)[1]
+            if reached is not None and reached.includes(position):
+                return True
+            if time.monotonic() >= until:
+                return False
+            time.sleep(0.005)
 
     def read_on(self, raw: _Connection) -> None:
         """Nothing: a statement of SQLite has one result."""
@@ -110,6 +149,11 @@ class SQLiteDriver:
     def rolled_back(self, raw: _Connection, error: Exception) -> bool:
         """SQLite rolls back by itself when a disk is full and the like."""
         return not raw.in_transaction
+
+
+def _file(raw: sqlite3.Connection) -> str:
+    """Return the path of the file that is open."""
+    return str(raw.execute("PRAGMA database_list").fetchone()[2])
 
 
 def _code(error: BaseException) -> int:

@@ -1,11 +1,12 @@
 """The copier: reproduces the commits of one SQLite file in others, after a lag.
 
-SQLite does not replicate. What a slave does is imitated with three of its own means:
+SQLite does not replicate. What a slave does is imitated:
 
 * ``PRAGMA data_version`` says that another connection, in whatever process, has committed to the master. It
   is asked every few milliseconds.
 * The backup API then takes a snapshot of the master into memory, and later writes it into the slave in one
   transaction. So a reader of the slave sees the master as it was at some moment, never half of one.
+* A note beside the slave's file says how far it has come, for `replswitch.connect()`.
 * Both files are in WAL mode, in which readers and one writer do not wait for each other.
 
 Commits that follow each other faster than the copier looks arrive on the slave together.
@@ -20,6 +21,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
+from replswitch.positions.sqlite import SQLitePosition, note_beside
 from replswitch.testing.errors import NotCaughtUpError, PairError
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ class Snapshot(NamedTuple):
     number: int
     taken: float
     content: sqlite3.Connection
+    position: SQLitePosition
 
 
 class Copier:
@@ -58,6 +61,8 @@ class Copier:
         self._error: BaseException | None = None
         self._master = _open(master)
         self._slaves = {name: _open(path) for name, path in slaves.items()}
+        self._notes = {name: note_beside(path) for name, path in slaves.items()}
+        note_beside(master).touch()
         self._applied = dict.fromkeys(slaves, 0)
         self._version = self._read_version()
         self._snapshots: list[Snapshot] = []
@@ -152,6 +157,7 @@ class Copier:
         self._looked = time.monotonic()
         if "master" in self._idle:
             return True
+        position = SQLitePosition(time.time_ns())  # before the copy is begun
         version = self._read_version()
         if version == self._version:
             return True
@@ -161,7 +167,7 @@ class Copier:
             return False
         self._number += 1
         self._version = version
-        self._snapshots.append(Snapshot(self._number, time.monotonic(), content))
+        self._snapshots.append(Snapshot(self._number, time.monotonic(), content, position))
         return True
 
     def _apply(self) -> None:
@@ -176,6 +182,7 @@ class Copier:
             if behind and name not in self._idle and _copy(newest.content, slave):
                 # A backup does not trigger the automatic checkpoint, so the WAL would grow for ever.
                 slave.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                _replace(self._notes[name], str(newest.position))
                 self._applied[name] = newest.number
                 self._changed.notify_all()
         needed = newest.number if min(self._applied.values()) < newest.number else newest.number + 1
@@ -204,6 +211,13 @@ def _copy(source: sqlite3.Connection, target: sqlite3.Connection) -> bool:
         source.backup(target, progress=progress)
         return True
     return False
+
+
+def _replace(file: Path, text: str) -> None:
+    """Write a file so that who reads it finds the old text or the new one."""
+    new = file.with_name(f"{file.name}.new")
+    new.write_text(text)
+    new.replace(file)
 
 
 def _open(path: Path) -> sqlite3.Connection:

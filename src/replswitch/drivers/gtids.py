@@ -1,0 +1,96 @@
+"""What MariaDB and MySQL say of their replication when they are asked, by any driver of theirs.
+
+The connections are those that `replswitch.drivers.Driver.open` returns; `plain_cursor` on them is the driver's own
+class of cursors, because the application may have set another one as the default.
+
+https://mariadb.com/kb/en/gtid/ and https://dev.mysql.com/doc/refman/9.1/en/replication-gtids.html.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, Final
+
+from replswitch.positions import MariaDBPosition, MySQLPosition
+from replswitch.positions.clock import fall_back_to_clock
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from replswitch.drivers import Raw
+    from replswitch.positions import Position
+
+_VARIABLES: Final = (
+    "SHOW VARIABLES WHERE Variable_name IN ('log_bin', 'sql_log_bin', 'wsrep_on', 'gtid_mode', 'gtid_domain_id')"
+)
+
+
+def has_positions(raw: Raw) -> bool:
+    """Ask whether everything that is written through a connection gets a GTID.
+
+    Not with binary logging off, with Galera (a node's own commits have none that another node counts), or on a MySQL
+    without GTIDs; one log line says so.
+    """
+    variables = {_text(name): _text(value).upper() for name, value in _rows(raw, _VARIABLES)}
+    reason = ""
+    if variables.get("log_bin") != "ON" or variables.get("sql_log_bin") != "ON":
+        reason = "its binary log is off"
+    elif variables.get("wsrep_on") == "ON":
+        reason = "it is a node of a Galera cluster"
+    elif not is_mariadb(raw) and variables.get("gtid_mode") != "ON":
+        reason = "its gtid_mode is not ON"
+    if reason:
+        fall_back_to_clock(f"The master tells no positions, because {reason}")
+    return not reason
+
+
+def is_mariadb(raw: Raw) -> bool:
+    """Say whether the server is MariaDB, by the version that it greets with."""
+    return "mariadb" in str(raw.get_server_info()).lower()
+
+
+def last_written(raw: Raw) -> Position:
+    """Ask for the position of what a session wrote last.
+
+    MySQL keeps none for a session: there it is all that the server itself has written.
+
+    Raises:
+        PositionError: the answer is none.
+    """
+    if is_mariadb(raw):
+        ((gtid,),) = _rows(raw, "SELECT @@SESSION.last_gtid")
+        return MariaDBPosition.parse(_text(gtid))
+    ((executed, uuid),) = _rows(raw, "SELECT @@GLOBAL.gtid_executed, @@server_uuid")
+    return MySQLPosition.parse(_text(executed)).written_by(_text(uuid))
+
+
+def standing(raw: Raw) -> tuple[Hashable, Position | None]:
+    """Ask a server who it is and how far it has come.
+
+    Raises:
+        PositionError: the answer is none.
+    """
+    if is_mariadb(raw):
+        ((gtids, *identity),) = _rows(raw, "SELECT @@GLOBAL.gtid_current_pos, @@server_id, @@hostname")
+        return tuple(map(_text, identity)), MariaDBPosition.parse(_text(gtids))
+    ((executed, uuid),) = _rows(raw, "SELECT @@GLOBAL.gtid_executed, @@server_uuid")
+    return _text(uuid), MySQLPosition.parse(_text(executed))
+
+
+def wait_for(raw: Raw, position: Position, seconds: float) -> bool:
+    """Wait on the server until it has reached a position; False when it has not after so many seconds."""
+    if is_mariadb(raw):
+        ((outcome,),) = _rows(raw, "SELECT MASTER_GTID_WAIT(%s, %s)", str(position), seconds)
+    else:
+        ((outcome,),) = _rows(raw, "SELECT WAIT_FOR_EXECUTED_GTID_SET(%s, %s)", str(position), seconds)
+    return int(outcome) == 0
+
+
+def _rows(raw: Raw, sql: str, *values: object) -> list[tuple[Any, ...]]:
+    with closing(raw.cursor(raw.plain_cursor)) as cursor:
+        cursor.execute(sql, values or None)
+        return [tuple(row) for row in cursor.fetchall()]
+
+
+def _text(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

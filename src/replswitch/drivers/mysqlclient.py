@@ -1,0 +1,197 @@
+"""mysqlclient, on MariaDB and MySQL.
+
+It shows nothing of what an answer says of the session. So what was written is asked for, once: before the scope's next
+read from a slave, or before its response.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import weakref
+from typing import TYPE_CHECKING, Any, Final
+
+import MySQLdb
+import MySQLdb.connections
+import MySQLdb.cursors
+
+from replswitch.drivers import Written, mysql
+from replswitch.drivers.gtids import has_positions, is_mariadb, last_written, standing, wait_for
+from replswitch.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping
+
+    from replswitch.positions import Position
+
+# Ours to decide: transactions are begun and ended by replswitch.
+_OURS: Final = {"autocommit"}
+
+_READ_ONLY: Final = "SET SESSION TRANSACTION READ ONLY"
+
+# In a forked child: the parent's connections. To close one, which Python does when nothing refers to it, would end the
+# parent's session.
+_of_parent: Final[list[_Connection]] = []
+_open: Final[weakref.WeakSet[_Connection]] = weakref.WeakSet()
+
+
+def _leave_to_parent() -> None:
+    _of_parent.extend(_open)
+    _open.clear()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
+
+
+class _Connection(MySQLdb.connections.Connection):
+    """A connection that knows whether a statement may have written.
+
+    Args:
+        read_only: let the database refuse writes (S7).
+        settings: mysqlclient's own.
+    """
+
+    plain_cursor = MySQLdb.cursors.Cursor
+
+    #: A statement may have written since this was last asked.
+    in_doubt = False
+    #: A transaction is open that was begun by `MySQLClientDriver.begin`.
+    in_transaction = False
+    #: Whether each write gets a position; None before anybody has asked.
+    _tells: bool | None = None
+    #: The position of the latest write, as far as it was asked.
+    latest: Position | None = None
+
+    def __init__(self, *, read_only: bool, **settings: Any) -> None:
+        super().__init__(**settings)
+        _open.add(self)
+        self._poll = select.poll()
+        self._poll.register(self.fileno(), select.POLLIN)  # type: ignore[no-untyped-call]  # types-mysqlclient leaves it out
+        self._read_only = read_only
+        if read_only:
+            super().query(_READ_ONLY)
+        else:
+            self._returns_what_it_writes = is_mariadb(self)
+
+    def query(self, query: Any) -> None:
+        super().query(query)
+        # What returns no rows may have written; on MariaDB so may what does (INSERT … RETURNING).
+        if not self._read_only and (self._returns_what_it_writes or not self.field_count()):  # type: ignore[no-untyped-call]  # types-mysqlclient leaves it out
+            self.in_doubt = True
+
+    def alive(self) -> bool:
+        # Between statements the server says nothing: what can be read now is its farewell, or the end.
+        return bool(self.open) and self in _open and not self._poll.poll(0)
+
+    def close(self) -> None:
+        if self in _open:
+            _open.discard(self)
+            super().close()  # type: ignore[no-untyped-call]  # likewise
+
+    @property
+    def tells(self) -> bool:
+        if self._tells is None:
+            self._tells = has_positions(self)
+        return self._tells
+
+
+class MySQLClientDriver:
+    """See `replswitch.drivers.Driver`. Nothing tells of a write: after every statement the server is asked, in time.
+
+    A transaction that the application begins or ends by a statement of its own goes unnoticed.
+    """
+
+    module = MySQLdb
+
+    def check(self, settings: Mapping[str, Any], server: str) -> None:
+        """Refuse settings that are replswitch's own; mysqlclient does not list what it knows."""
+        for name in sorted(_OURS & set(settings)):
+            raise ConfigurationError(
+                f'The setting "{name}" of {server} is replswitch\'s own to make. Leave it out; autocommit is an '
+                "argument of connect()."
+            )
+
+    def address(self, settings: Mapping[str, Any]) -> str:
+        """Return the socket, or the host with its port where that is not 3306."""
+        return mysql.address(settings)
+
+    def schema(self, settings: Mapping[str, Any]) -> str:
+        """Return the name of the database; empty where the settings name none."""
+        return mysql.schema(settings)
+
+    def open(self, settings: Mapping[str, Any], *, read_only: bool) -> _Connection:
+        """Connect."""
+        return _Connection(read_only=read_only, **settings, autocommit=True)
+
+    def alive(self, raw: _Connection) -> bool:
+        """Look at the socket: what the server closed can be read from."""
+        return raw.alive()
+
+    def reusable(self, raw: _Connection) -> bool:
+        """Roll back what is open."""
+        if raw.in_transaction:
+            try:
+                self.rollback(raw)
+            except MySQLdb.Error:
+                return False
+        raw.in_doubt = False
+        return self.alive(raw)
+
+    def begin(self, raw: _Connection) -> None:
+        """Send BEGIN."""
+        raw.query("BEGIN")
+        raw.in_transaction = True
+
+    def commit(self, raw: _Connection) -> None:
+        """Commit."""
+        raw.commit()  # type: ignore[no-untyped-call]  # types-mysqlclient leaves it out
+        raw.in_transaction = False
+
+    def rollback(self, raw: _Connection) -> None:
+        """Roll back; nothing of the transaction was written."""
+        raw.rollback()  # type: ignore[no-untyped-call]  # likewise
+        raw.in_transaction = raw.in_doubt = False
+
+    def in_transaction(self, raw: _Connection) -> bool:
+        """Say whether `begin` has begun one."""
+        return raw.in_transaction
+
+    def take_written(self, raw: _Connection) -> Position | Written:
+        """Say that the server can be asked, where a statement may have written."""
+        if not raw.in_doubt or raw.in_transaction:
+            return Written.NO
+        raw.in_doubt = False
+        return Written.ASK if raw.tells else Written.YES
+
+    def ask_written(self, raw: _Connection) -> Position | Written:
+        """Ask for the position of the latest write, and compare it with the one before."""
+        latest = last_written(raw)
+        raw.in_doubt = False  # that question was none of the application's statements
+        before, raw.latest = raw.latest, latest
+        return Written.NO if latest == before or not str(latest) else latest
+
+    def standing(self, raw: _Connection) -> tuple[Hashable, Position | None]:
+        """Ask for the server's own mark and its position."""
+        return standing(raw)
+
+    def wait_for(self, raw: _Connection, position: Position, seconds: float) -> bool:
+        """Let the server wait."""
+        return wait_for(raw, position, seconds)
+
+    def read_on(self, raw: _Connection) -> None:
+        """Nothing: its cursors read on before they run the next statement."""
+
+    def refused_write(self, error: BaseException) -> bool:
+        """Errors 1792 and 1836, and 1290 where it names a read-only option."""
+        return mysql.refused_write(error)
+
+    def unreachable(self, error: BaseException) -> bool:
+        """The codes of a server that is not there, and of a connection that is gone."""
+        return isinstance(error, MySQLdb.OperationalError) and mysql.unreachable(error)
+
+    def rolled_back(self, raw: _Connection, error: Exception) -> bool:
+        """A deadlock (1213) takes the whole transaction, and so does a lost connection."""
+        return mysql.deadlocked(error) or mysql.unreachable(error)
+
+
+DRIVER: Final = MySQLClientDriver()

@@ -1,0 +1,62 @@
+"""MariaDB's global transaction ids: for each replication domain, how far the domain's own sequence has come.
+
+https://mariadb.com/kb/en/gtid/: a GTID is ``domain-server-sequence``, a position a list with one GTID for each domain.
+Sequences grow within a domain whichever server writes, so a position stays true when another server is promoted.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import ClassVar, Final, Self
+
+from replswitch.errors import PositionError
+from replswitch.positions.position import Position
+
+_GTID: Final = re.compile(r"(\d{1,10})-(\d{1,10})-(\d{1,20})", re.ASCII)
+
+# The types of the three numbers: two of 32 bits, one of 64.
+_LIMITS: Final = (2**32, 2**32, 2**64)
+
+
+@dataclass(frozen=True, slots=True)
+class MariaDBPosition(Position):
+    """One GTID for each domain.
+
+    Attributes:
+        gtids: ``(domain, sequence, server)``, in the order of the domains.
+    """
+
+    engine: ClassVar[str] = "mariadb"
+
+    gtids: tuple[tuple[int, int, int], ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the position of a list such as ``0-1-42,7-2-9``; the empty one is where nothing was written yet."""
+        position = cls(())
+        for gtid in text.split(",") if text else ():
+            match = _GTID.fullmatch(gtid.strip())
+            numbers = () if match is None else tuple(map(int, match.groups()))
+            if not numbers or any(number >= limit for number, limit in zip(numbers, _LIMITS, strict=True)):
+                raise PositionError(f"{gtid.strip()[:60]!r} is no GTID of MariaDB: one looks like 0-1-42.")
+            domain, server, sequence = numbers
+            position = position.merge(cls(((domain, sequence, server),)))
+        return position
+
+    def merge(self, other: Self) -> Self:
+        """Return the later GTID of each domain."""
+        latest: dict[int, tuple[int, int, int]] = {}
+        for gtid in sorted(self.gtids + other.gtids):
+            latest[gtid[0]] = gtid
+        return type(self)(tuple(latest.values()))
+
+    def includes(self, other: Position) -> bool:
+        """Say whether each domain of ``other`` has come as far here."""
+        if not isinstance(other, MariaDBPosition):
+            return False
+        reached = {domain: sequence for domain, sequence, _ in self.gtids}
+        return all(reached.get(domain, -1) >= sequence for domain, sequence, _ in other.gtids)
+
+    def __str__(self) -> str:
+        return ",".join(f"{domain}-{server}-{sequence}" for domain, sequence, server in self.gtids)

@@ -1,0 +1,125 @@
+"""MySQL's global transaction ids: for each source, which of its transactions there are.
+
+https://dev.mysql.com/doc/refman/9.1/en/replication-gtids-concepts.html: a set is written
+``uuid:1-57:60:tag:1-3,uuid:…``. What follows a tag, which MySQL has since 8.3, belongs to it. Sets are unions of
+ranges, so a position stays true when another server is promoted.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import ClassVar, Final, Self
+
+from replswitch.errors import PositionError
+from replswitch.positions.position import Position
+
+_UUID: Final = re.compile(r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}")
+_TAG: Final = re.compile(r"[a-z_][a-z0-9_]{0,31}")
+_RANGE: Final = re.compile(r"(\d{1,19})(?:-(\d{1,19}))?", re.ASCII)
+
+_HIGHEST: Final = 2**63 - 2
+"""The highest transaction number."""
+
+Source = tuple[str, str]
+"""``(uuid, tag)``; the tag is empty for transactions without one."""
+
+Ranges = tuple[tuple[int, int], ...]
+"""``(first, last)``, both in it; in order, and never touching each other."""
+
+
+@dataclass(frozen=True, slots=True)
+class MySQLPosition(Position):
+    """A set of transactions.
+
+    Attributes:
+        sources: the ranges of each source, in the order of the sources.
+    """
+
+    engine: ClassVar[str] = "mysql"
+
+    sources: tuple[tuple[Source, Ranges], ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the position of a set; the empty one is where nothing was written yet."""
+        found: dict[Source, list[tuple[int, int]]] = {}
+        for part in text.split(",") if text.strip() else ():
+            uuid, *rest = (word.strip() for word in part.lower().split(":"))
+            if not _UUID.fullmatch(uuid) or not rest:
+                raise _malformed(part)
+            digits, tag = uuid.replace("-", ""), ""
+            source = ("-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])), tag)
+            for word in rest:
+                if _TAG.fullmatch(word):
+                    source = (source[0], word)
+                else:
+                    found.setdefault(source, []).append(_range(word, part))
+            if _TAG.fullmatch(rest[-1]):
+                raise _malformed(part)
+        return cls._of(found)
+
+    def merge(self, other: Self) -> Self:
+        """Return the union."""
+        both: dict[Source, list[tuple[int, int]]] = {}
+        for source, ranges in self.sources + other.sources:
+            both.setdefault(source, []).extend(ranges)
+        return self._of(both)
+
+    def includes(self, other: Position) -> bool:
+        """Say whether all transactions of ``other`` are in it."""
+        if not isinstance(other, MySQLPosition):
+            return False
+        here = dict(self.sources)
+        return all(
+            any(first <= wanted[0] and wanted[1] <= last for first, last in here.get(source, ()))
+            for source, ranges in other.sources
+            for wanted in ranges
+        )
+
+    def written_by(self, uuid: str) -> Self:
+        """Return the part that one server wrote."""
+        return type(self)(tuple((source, ranges) for source, ranges in self.sources if source[0] == uuid.lower()))
+
+    def __str__(self) -> str:
+        words: list[str] = []
+        latest = ""
+        for (uuid, tag), ranges in self.sources:
+            if uuid != latest:
+                words.append(f",{uuid}" if words else uuid)
+            if tag:
+                words.append(f":{tag}")
+            words += [f":{first}" if first == last else f":{first}-{last}" for first, last in ranges]
+            latest = uuid
+        return "".join(words)
+
+    @classmethod
+    def _of(cls, found: dict[Source, list[tuple[int, int]]]) -> Self:
+        return cls(tuple((source, _joined(found[source])) for source in sorted(found)))
+
+
+def _range(word: str, part: str) -> tuple[int, int]:
+    match = _RANGE.fullmatch(word)
+    if match is None:
+        raise _malformed(part)
+    first, last = int(match[1]), int(match[2] or match[1])
+    if not 1 <= first <= last <= _HIGHEST:
+        raise _malformed(part)
+    return first, last
+
+
+def _joined(ranges: list[tuple[int, int]]) -> Ranges:
+    joined: list[tuple[int, int]] = []
+    for first, last in sorted(ranges):
+        if joined and first <= joined[-1][1] + 1:
+            joined[-1] = (joined[-1][0], max(joined[-1][1], last))
+        else:
+            joined.append((first, last))
+    return tuple(joined)
+
+
+def _malformed(part: str) -> PositionError:
+    return PositionError(
+        f"{part.strip()[:100]!r} is no GTID set of MySQL: one looks like "
+        "3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5:tag:7."
+    )

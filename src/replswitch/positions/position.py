@@ -1,0 +1,39 @@
+"""What positions of all engines have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, Self
+
+
+class Position(ABC):
+    """A place in the master's stream of replication. Never changed; equal ones compare equal.
+
+    Attributes:
+        engine: the word for the engine in a written position.
+    """
+
+    __slots__ = ()
+
+    engine: ClassVar[str]
+
+    @classmethod
+    @abstractmethod
+    def parse(cls, text: str) -> Self:
+        """Return the position that the engine's own notation names.
+
+        Raises:
+            PositionError: the text is no position.
+        """
+
+    @abstractmethod
+    def merge(self, other: Self) -> Self:
+        """Return the earliest position that includes both."""
+
+    @abstractmethod
+    def includes(self, other: Position) -> bool:
+        """Say whether a server that is here has reached ``other``. A position of another engine never is."""
+
+    @abstractmethod
+    def __str__(self) -> str:
+        """Return it in the engine's own notation, the same for equal positions."""
