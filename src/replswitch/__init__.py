@@ -4,10 +4,12 @@ from replswitch.connection import Connection, connect
 from replswitch.errors import (
     ConfigurationError,
     NoServerError,
+    PositionError,
     ReplSwitchError,
     RevertError,
     SlaveWriteError,
 )
+from replswitch.jobs import carry, resume
 from replswitch.state import MASTER, SLAVE, State, Switch
 
 __all__ = [
@@ -16,10 +18,13 @@ __all__ = [
     "ConfigurationError",
     "Connection",
     "NoServerError",
+    "PositionError",
     "ReplSwitchError",
     "RevertError",
     "SlaveWriteError",
     "State",
     "Switch",
+    "carry",
     "connect",
+    "resume",
 ]

@@ -91,6 +91,41 @@ def _is_recent(time: float | None, now: float, max_age: float) -> bool:
     return time is not None and -FUTURE <= now - time <= max_age
 
 
+def dump(marker: Marker) -> dict[str, object]:
+    """Return a marker as values that JSON knows. `load` is its inverse, up to the milliseconds of the times."""
+    payload: dict[str, object] = {}
+    if marker.written_at is not None:
+        payload["t"] = round(marker.written_at, 3)
+    if marker.placed_at is not None:
+        payload["at"] = round(marker.placed_at, 3)
+        payload["p"] = {database: write(position) for database, position in marker.positions.items()}
+    return payload
+
+
+def load(payload: object) -> Marker:
+    """Return the marker that `dump` turned into such values.
+
+    Raises:
+        PositionError: it did not.
+    """
+    try:
+        if not isinstance(payload, dict):
+            raise TypeError
+        written_at, placed_at = _time(payload.get("t")), _time(payload.get("at"))
+        positions = {} if placed_at is None else {database: read(text) for database, text in payload["p"].items()}
+    except (LookupError, TypeError, AttributeError, OverflowError) as error:
+        raise PositionError(f"{str(payload)[:100]!r} is no marker.") from error
+    return Marker(written_at, positions, placed_at)
+
+
+def _time(value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError
+    return float(value)
+
+
 class MarkerSigner:
     """Writes markers as signed tokens, and reads tokens from anybody without ever raising.
 
@@ -111,13 +146,7 @@ class MarkerSigner:
 
     def write(self, marker: Marker) -> str:
         """Return the token: only letters, digits and ``-_.``, so it needs no quoting in a cookie or a header."""
-        payload: dict[str, object] = {}
-        if marker.written_at is not None:
-            payload["t"] = round(marker.written_at, 3)
-        if marker.placed_at is not None:
-            payload["at"] = round(marker.placed_at, 3)
-            payload["p"] = {database: write(position) for database, position in marker.positions.items()}
-        token = self._serializer.dumps(payload)
+        token = self._serializer.dumps(dump(marker))
         return token if isinstance(token, str) else token.decode("ascii")
 
     def read(self, tokens: Iterable[str], *, now: float, max_age: float, position_max_age: float) -> Marker | None:
@@ -147,21 +176,11 @@ class MarkerSigner:
             payload = self._serializer.loads(token)
             # The last character of a signature has bits to spare; only as it was written is it ours.
             signature = token.rpartition(".")[2]
-            if base64_encode(base64_decode(signature)).decode() != signature or not isinstance(payload, dict):
+            if base64_encode(base64_decode(signature)).decode() != signature:
                 return None
-            written_at, placed_at = _time(payload.get("t")), _time(payload.get("at"))
-            positions = {database: read(text) for database, text in payload["p"].items()} if placed_at else {}
-        except (BadData, UnicodeError, OverflowError, PositionError, LookupError, TypeError, AttributeError):
+            return load(payload)
+        except (BadData, UnicodeError, PositionError):
             return None
-        return Marker(written_at, positions, placed_at)
-
-
-def _time(value: object) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError
-    return float(value)
 
 
 class MarkerNames:

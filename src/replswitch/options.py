@@ -43,6 +43,7 @@ class RequestOptionNames(TypedDict, total=False):
     cookie_samesite: SameSite | None
     cookie_secure: bool | None
     override: Override | None
+    header: bool
     debug_header: bool
 
 
@@ -60,6 +61,8 @@ class RequestOptions:
         cookie_samesite: ``"Strict"``, ``"Lax"``, ``"None"``; None leaves the attribute out.
         cookie_secure: True or False; None sets Secure on https.
         override: called with the request before its method decides; returns ``"master"``, ``"slave"`` or None.
+        header: let the marker travel in the header ``Replswitch-Marker`` of requests and responses as well, for
+            clients that keep no cookies.
         debug_header: add ``Replswitch: slave; server=slave1.db:3306; reason=method`` to responses.
 
     Raises:
@@ -75,6 +78,7 @@ class RequestOptions:
     cookie_samesite: SameSite | None = "Lax"
     cookie_secure: bool | None = None
     override: Override | None = None
+    header: bool = False
     debug_header: bool = False
 
     def __post_init__(self) -> None:
@@ -90,7 +94,7 @@ class RequestOptions:
             self.cookie_name,
             "letters, digits and !#$%&'*+-.^_`|~, without $ in front, and not the name of a cookie's attribute",
         )
-        for name in ("enabled", "debug_header"):
+        for name in ("enabled", "header", "debug_header"):
             value = getattr(self, name)
             _require(isinstance(value, bool), name, value, "True or False")
         for name in ("cookie_max_age", "position_max_age"):

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+#: The header of requests and responses that carries the marker for clients without cookies (the option ``header``).
+MARKER_HEADER = "Replswitch-Marker"
+
 #: The response header that tells what was decided (the option ``debug_header``).
 DEBUG_HEADER = "Replswitch"
 
@@ -65,7 +68,7 @@ class RequestPolicy:
 
         Args:
             method: the HTTP method.
-            tokens: the values of the cookies in `cookie_names`, just as the client sent them.
+            tokens: what `tokens` returned.
             override: what the option ``override`` returned.
 
         Returns:
@@ -84,12 +87,24 @@ class RequestPolicy:
         scope.master_only = decision.final
         return instruction(decision.state, scope)
 
+    def tokens(self, cookies: str, header: str = "") -> list[str]:
+        """Return what may be markers in a request, just as the client sent it.
+
+        Args:
+            cookies: the header ``Cookie``.
+            header: the header `MARKER_HEADER`, which counts with the option ``header`` only.
+        """
+        # Most requests have none, and nothing to parse.
+        found = marker_tokens(cookies, self.cookie_names) if self.options.cookie_name in cookies else []
+        if header and self.options.header:
+            found.append(header)
+        return found
+
     def _take_marker(self, scope: Scope, tokens: Sequence[str]) -> None:
-        now, max_age = time.time(), self.options.cookie_max_age
-        marker = self._signer.read(tokens, now=now, max_age=max_age, position_max_age=self.options.position_max_age)
+        max_age, position_max_age = self.options.cookie_max_age, self.options.position_max_age
+        marker = self._signer.read(tokens, now=time.time(), max_age=max_age, position_max_age=position_max_age)
         if marker is not None:
-            scope.come_with(marker)
-            scope.recently_marked = marker.placed_at is not None and now - marker.placed_at <= max_age
+            scope.come_with(marker, max_age)
 
     def cookie(self, scope: Scope, method: str, status: int | str, *, https: bool) -> MarkerCookie | None:
         """Return the marker that the response must carry; None when there is nothing new (M6).

@@ -73,10 +73,24 @@ class Scope:
     _held: dict[Hashable, Local] | None = None
     _doubts: Mapping[Hashable, Callable[[], None]] = MappingProxyType({})
 
-    def come_with(self, marker: Marker) -> None:
-        """Take the marker of the request."""
+    def come_with(self, marker: Marker, max_age: float) -> None:
+        """Begin with a marker.
+
+        Args:
+            marker: what must be seen.
+            max_age: seconds that a marker without positions holds.
+        """
         self.marker = marker
         self.must_see = marker.positions
+        self.master_only = marker.written_at is not None
+        self.recently_marked = marker.placed_at is not None and time.time() - marker.placed_at <= max_age
+
+    def all_written(self) -> Marker | None:
+        """Return what whoever goes on from here must see: the marker, and what was written since. None: nothing."""
+        self.settle()
+        if self.marker is None or self.wrote is None:
+            return self.wrote or self.marker
+        return self.wrote.merge(self.marker)
 
     def record(self, database: Hashable, name: str, position: Position | None) -> None:
         """A write was committed on the master.

@@ -126,6 +126,11 @@ def instruction(state: State, scope: Scope | None = None) -> Frame:
     return _filled(IgnoredFrame() if _disabled else Frame(), state, None, scope)
 
 
+def beginning(scope: Scope) -> Frame:
+    """Make a frame that begins a scope and asks for no side, not yet in force."""
+    return _filled(Frame(), MASTER, _NOBODY, scope)
+
+
 def block(state: State, by: object) -> Block:
     """Make an instruction for every database that is found again by ``by``."""
     made = _filled(Block(), state, None)
@@ -283,3 +288,7 @@ class Switch:
     def state_change_disabled(self, disabled: bool) -> None:
         global _disabled  # noqa: PLW0603 - one set for all switches, so that a frame can keep it whole
         _disabled = _disabled | {self} if disabled else _disabled - {self}
+
+
+# The switch of frames that are instructions for none.
+_NOBODY: Final = Switch()

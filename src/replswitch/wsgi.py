@@ -9,7 +9,7 @@ from webob import Request
 
 from replswitch.errors import ConfigurationError, ReplSwitchError
 from replswitch.options import RequestOptionNames, Secret, request_options
-from replswitch.request import DEBUG_HEADER, MarkerCookie, RequestPolicy, marker_tokens
+from replswitch.request import DEBUG_HEADER, MARKER_HEADER, MarkerCookie, RequestPolicy
 from replswitch.state import Resumable
 
 if TYPE_CHECKING:
@@ -60,7 +60,8 @@ class ReplicationMiddleware:
         Raises:
             ConfigurationError: the option ``override`` returned something else than a state or None.
         """
-        frame = self.policy.begin(environ["REQUEST_METHOD"], self._tokens(environ), self._override(environ))
+        tokens = self.policy.tokens(environ.get("HTTP_COOKIE", ""), environ.get("HTTP_REPLSWITCH_MARKER", ""))
+        frame = self.policy.begin(environ["REQUEST_METHOD"], tokens, self._override(environ))
         return _Response(self, environ, start_response, frame).run()
 
     def extra_headers(self, method: str, status: str, scope: Scope, *, https: bool) -> list[tuple[str, str]]:
@@ -70,6 +71,8 @@ class ReplicationMiddleware:
         cookie = self.policy.cookie(scope, method, status[:3], https=https)
         if cookie is not None:
             headers.append(("Set-Cookie", _set_cookie(cookie, options)))
+            if options.header:
+                headers.append((MARKER_HEADER, cookie.value))
         if options.debug_header:
             headers.append((DEBUG_HEADER, self.policy.debug_header(scope)))
         return headers
@@ -83,12 +86,6 @@ class ReplicationMiddleware:
         if request.is_body_seekable:  # it has looked into the body, which WebOb then keeps for the application
             environ["wsgi.input"].seek(0)
         return wanted
-
-    def _tokens(self, environ: WSGIEnvironment) -> list[str]:
-        cookies = environ.get("HTTP_COOKIE", "")
-        if self.policy.options.cookie_name not in cookies:
-            return []  # nothing to parse: most requests
-        return marker_tokens(cookies, self.policy.cookie_names)
 
 
 def _set_cookie(cookie: MarkerCookie, options: RequestOptions) -> str:

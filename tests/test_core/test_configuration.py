@@ -29,7 +29,7 @@ MASTER = {"host": "master.db", "user": "shop"}
         ({"master": MASTER, "slaves": [{"prot": 1}]}, r'Unknown setting of slave number 1 "prot".*"port"'),
         ({"master": MASTER, "slaves": [{"zzz": 1}]}, r'Unknown setting of slave number 1 "zzz"\. Known are: .*host'),
         ({"master": {**MASTER, "autocommit": True}}, r'"autocommit" of the master is replswitch\'s own'),
-        ({"master": MASTER, "driver": "oracle"}, r"Unknown driver 'oracle'.*'pymysql' and 'sqlite3'"),
+        ({"master": MASTER, "driver": "oracle"}, r"Unknown driver 'oracle'.*'pymysql', 'mysqlclient' and 'sqlite3'"),
         ({"master": MASTER, "on_slave_write": "ignore"}, r'"on_slave_write" is \'ignore\'.*"master" or "error"'),
         ({"master": MASTER, "on_slave_wirte": "error"}, r'option of connect\(\) "on_slave_wirte"\. Did you mean "on_s'),
         ({"master": MASTER, "pool_size": 0}, r'"pool_size" is 0\. It must be a whole number above 0'),

@@ -65,7 +65,7 @@ def kill_link(pair: MariaDBPair, server: str, number: int) -> None:
 
 
 def wrote(frame: Frame) -> bool:
-    return frame.scope.written_at is not None
+    return frame.scope.wrote is not None
 
 
 class TestClosedLinks:
@@ -129,7 +129,7 @@ class TestWhatTellsOfAWrite:
     def test_a_statement_that_writes(self, db: Connection, sql: str, kind: Any) -> None:
         with db.use_master() as frame:
             run(db, "DROP TABLE IF EXISTS other")
-            frame.scope.written_at = None
+            frame.scope.wrote = None
             run(db, sql, *([kind] if kind else []))
             assert wrote(frame)
 

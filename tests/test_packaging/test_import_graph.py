@@ -19,6 +19,7 @@ PACKAGES = {
 
 IMPORTERS = {
     "itsdangerous": ["replswitch.marker"],
+    "MySQLdb": ["replswitch.drivers.mysqlclient"],
     "pymysql": ["replswitch.drivers.pymysql", "replswitch.testing"],
     "pytest": ["replswitch.testing"],
     "sqlalchemy": ["replswitch.links", "replswitch.sqlalchemy"],

@@ -16,12 +16,15 @@ PUBLIC = [
     "ConfigurationError",
     "Connection",
     "NoServerError",
+    "PositionError",
     "ReplSwitchError",
     "RevertError",
     "SlaveWriteError",
     "State",
     "Switch",
+    "carry",
     "connect",
+    "resume",
 ]
 
 

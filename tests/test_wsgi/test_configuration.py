@@ -85,8 +85,10 @@ def test_an_unknown_option(name: str, meant: str | None) -> None:
 WRONG: dict[str, list[object]] = {
     "cookie_name": ["", None, 1, b"name", "two words", "semi;colon", "comma,", "equals=", "umlaut\u00e4", "line\n", []],
     "enabled": ["true", "", None, 0, 1, []],
+    "header": ["on", None, 1],
     "debug_header": ["on", None, 1],
     "cookie_max_age": [0, -1, "10", None, True, float("nan"), float("inf"), [], 0.0],
+    "position_max_age": [0, -1, "10", None, True, float("nan"), float("inf"), [], 0.0],
     "cookie_domain": [1, b"example.com", "example.com; x", "line\n", "umlaut\u00e4", [], True],
     "cookie_path": ["", None, "no-slash", "/semi;colon", "/line\n", "/umlaut\u00e4", b"/", 1],
     "cookie_samesite": ["lax", "none", "", True, 1, b"Lax", []],

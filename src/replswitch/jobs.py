@@ -1,0 +1,52 @@
+"""What a request hands on to the jobs that it starts: they, too, must see what it wrote."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from replswitch.errors import PositionError
+from replswitch.marker import dump, load
+from replswitch.scope import Scope
+from replswitch.state import beginning, push, stack
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def carry() -> str:
+    """Return what the running request has seen and written, for a job: a short text; empty where there is nothing.
+
+    Call it after the commit. The text is not signed: a queue of jobs is the application's own.
+    """
+    frame = stack()
+    marker = None if frame is None else frame.scope.all_written()
+    return "" if marker is None else json.dumps(dump(marker), separators=(",", ":"))
+
+
+@contextmanager
+def resume(token: str, *, max_age: float = 10) -> Iterator[None]:
+    """Let a block see what `carry` spoke of: a slave serves its reads only if it has that.
+
+    The block is a scope of its own. It asks for no side: outside any ``use_slave()`` the master serves.
+
+    Args:
+        token: what `carry` returned.
+        max_age: seconds that a write without a position holds, as the option ``cookie_max_age``; until then the
+            master serves everything in the block. Positions hold however late the job is.
+
+    Raises:
+        PositionError: the token is none.
+    """
+    scope = Scope()
+    if token:
+        try:
+            marker = load(json.loads(token)).holding(time.time(), max_age=max_age, position_max_age=float("inf"))
+        except (PositionError, TypeError, ValueError) as error:
+            raise PositionError(f"resume() was given {token!r:.100}, which carry() has not returned.") from error
+        if marker is not None:
+            scope.come_with(marker, max_age)
+    with push(beginning(scope)):
+        yield
