@@ -50,6 +50,9 @@ os.register_at_fork(after_in_child=_know_process)
 # What PyMySQL waits for behind the descriptions of a result's columns, which a server that knows better leaves out.
 _END_OF_COLUMNS: Final = MysqlPacket(b"\xfe\0\0\2\0", "ascii")
 
+# An OK packet behind rows that says no more than it must: header, two lengths of one byte, status, warnings.
+_PLAIN_END: Final = struct.Struct("<3xHH")
+
 # A longer packet that begins with 0xFE is a row, with a first column of 16 MB or more.
 _LONGEST_END: Final = 0xFFFFFF
 
@@ -93,13 +96,18 @@ class _Result(MySQLResult):
             super()._get_descriptions()  # type: ignore[misc]  # likewise
 
     def _check_packet_is_eof(self, packet: MysqlPacket) -> bool:
-        data: bytes = packet.get_all_data()  # type: ignore[no-untyped-call]  # types-PyMySQL leaves it out
+        # Asked for each row, so without the way through a method.
+        data: bytes = packet._data  # type: ignore[attr-defined]  # types-PyMySQL leaves it out
         if data[0] != 0xFE or len(data) >= _LONGEST_END:
             return False
         connection = self.connection
         if connection.ends_in_ok:
-            status, self.warning_count, end = status_of(data)
-            connection.heard(status, data[end:])
+            if len(data) == _PLAIN_END.size:  # nothing was written, as mostly
+                status, self.warning_count = _PLAIN_END.unpack(data)
+                connection.server_status = status
+            else:
+                status, self.warning_count, end = status_of(data)
+                connection.heard(status, data[end:])
         else:
             # Marker, number of warnings, status:
             # https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_basic_eof_packet.html
