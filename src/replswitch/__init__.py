@@ -9,6 +9,7 @@ from replswitch.errors import (
     RevertError,
     SlaveWriteError,
 )
+from replswitch.events import stats
 from replswitch.jobs import carry, resume
 from replswitch.state import MASTER, SLAVE, State, Switch
 
@@ -27,4 +28,5 @@ __all__ = [
     "carry",
     "connect",
     "resume",
+    "stats",
 ]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Never, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Never, Self
 
 from replswitch.cursor import Cursor
 from replswitch.database import Database
 from replswitch.drivers import Driver, load_driver
 from replswitch.errors import ConfigurationError
 from replswitch.local import Locals, Query
-from replswitch.options import refuse_unknown
+from replswitch.options import DatabaseOptions, refuse_unknown
 from replswitch.routing import Router
 from replswitch.servers import Servers
 from replswitch.state import Switch
@@ -21,10 +21,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 
-#: A read waits for a slave no longer than this, in seconds: the visitor waits too.
-LONGEST_WAIT: Final = 60
-
-
 def connect(
     master: Mapping[str, Any] | None = None,
     slaves: Sequence[Mapping[str, Any]] = (),
@@ -33,6 +29,8 @@ def connect(
     autocommit: bool = True,
     on_slave_write: Literal["master", "error"] = "master",
     wait: float = 0,
+    downtime: float = 10,
+    fallback: Literal["master", "error"] = "master",
     name: str | None = None,
     pool_size: int = 5,
     debug: bool = False,
@@ -45,13 +43,14 @@ def connect(
     Args:
         master: the settings of the master, as the driver's own ``connect`` takes them.
         slaves: the settings of each slave; what is left out is the master's. Without slaves, slave state is served
-            by the master through a read-only link (S10).
+            by the master through a read-only link (S10). ``"weight"`` among them is the slave's share of the reads,
+            compared with the others', 1 by default; a master with a weight takes a share, too.
         driver: ``"pymysql"``, ``"mysqlclient"`` or ``"sqlite3"``.
         autocommit: whether a statement outside ``begin()`` … ``commit()`` stands for itself.
-        on_slave_write: what becomes of a write in slave state: ``"master"`` runs it there and logs a warning,
-            ``"error"`` raises SlaveWriteError (S8).
-        wait: seconds that a read may wait, once a scope, for a slave to reach what it must see, before the master
-            serves it.
+        on_slave_write: see `replswitch.options.DatabaseOptions`, as for the next three.
+        wait: seconds.
+        downtime: seconds.
+        fallback: ``"master"`` or ``"error"``.
         name: what the database is called in markers; its own name on the server by default. Databases of the same
             name that replicate by themselves should have different ones, or the visitors of one wait for the other.
         pool_size: idle links kept for each server; more are opened as threads need them.
@@ -64,26 +63,14 @@ def connect(
             there.
     """
     refuse_unknown("option of connect()", unknown, inspect.signature(connect).parameters.keys() - {"unknown"})
-    if on_slave_write not in ("master", "error"):
-        raise ConfigurationError(f'The option "on_slave_write" is {on_slave_write!r}. It must be "master" or "error".')
     if isinstance(pool_size, bool) or not isinstance(pool_size, int) or pool_size < 1:
         raise ConfigurationError(f'The option "pool_size" is {pool_size!r}. It must be a whole number above 0.')
-    if isinstance(wait, bool) or not isinstance(wait, int | float) or not 0 <= wait <= LONGEST_WAIT:
-        raise ConfigurationError(
-            f'The option "wait" is {wait!r}. It must be a number of seconds from 0 to {LONGEST_WAIT}.'
-        )
     if name is not None and (not isinstance(name, str) or not name):
         raise ConfigurationError(f'The option "name" is {name!r}. It must be a word for the database, such as "shop".')
+    options = DatabaseOptions(on_slave_write=on_slave_write, wait=wait, downtime=downtime, fallback=fallback)
     loaded = load_driver(driver)
-    return Connection(
-        loaded,
-        Servers(loaded, master, slaves, pool_size),
-        autocommit=autocommit,
-        move_writes=on_slave_write == "master",
-        wait=wait,
-        name=name,
-        debug=debug,
-    )
+    servers = Servers(loaded, master, slaves, pool_size)
+    return Connection(loaded, servers, options, name=name, autocommit=autocommit, debug=debug)
 
 
 class Connection(Switch):
@@ -98,24 +85,18 @@ class Connection(Switch):
         self,
         driver: Driver,
         servers: Servers,
+        options: DatabaseOptions,
         *,
-        autocommit: bool,
-        move_writes: bool,
-        wait: float,
         name: str | None,
+        autocommit: bool,
         debug: bool,
     ) -> None:
         self._module = driver.module
         self._driver = driver
         self._servers = servers
         self._locals = Locals(autocommit=autocommit)
-        database = Database(
-            self,
-            servers.schema if name is None else name,
-            move_writes=move_writes,
-            wait=wait,
-            has_slaves=servers.has_slaves,
-        )
+        label = servers.schema if name is None else name
+        database = Database(self, label, options=options, has_slaves=servers.has_slaves)
         self._router = Router(database, driver, servers, self._locals)
         self.debug = debug
 

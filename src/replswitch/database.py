@@ -6,12 +6,13 @@ This is what every binding that runs statements shares; how links are opened and
 from __future__ import annotations
 
 import logging
-import random
 from functools import lru_cache
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from replswitch.drivers import Written
-from replswitch.errors import PositionError, SlaveWriteError
+from replswitch.errors import NoServerError, PositionError, SlaveWriteError
+from replswitch.events import count, tell
+from replswitch.health import Health
 from replswitch.place import application_place
 from replswitch.policy import Decision
 from replswitch.positions.clock import fall_back_to_clock
@@ -19,17 +20,19 @@ from replswitch.progress import Progress
 from replswitch.state import MASTER, stack
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Hashable, Iterator, Sequence
 
     from replswitch.drivers import Driver, Raw
+    from replswitch.health import Choosable
+    from replswitch.options import DatabaseOptions
     from replswitch.positions import Position
     from replswitch.progress import Standing
     from replswitch.scope import Scope
     from replswitch.state import Frame, State, Switch
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("replswitch.servers")
 
-S = TypeVar("S")
+S = TypeVar("S", bound="Choosable")
 
 
 # Few are different, and one is noted in each request.
@@ -44,8 +47,7 @@ class Database:
         name: what the database is called in markers. The same in every process of the application, whichever server is
             the master; databases that replicate by themselves should have different ones.
         key: what it is called in scopes; the switch itself by default.
-        move_writes: whether a write that a slave refused may run on the master (the option ``on_slave_write``).
-        wait: seconds that a read may wait for a slave (the option ``wait``).
+        options: how it is served.
         has_slaves: whether there are any. Where the master stands in, it has reached every position (S10).
     """
 
@@ -55,17 +57,17 @@ class Database:
         name: str,
         key: Hashable = None,
         *,
-        move_writes: bool = True,
-        wait: float = 0,
+        options: DatabaseOptions,
         has_slaves: bool = True,
     ) -> None:
         self.switch = switch
         self.name = name
         self.key = switch if key is None else key
-        self.move_writes = move_writes
-        self.wait = wait
+        self.options = options
         self.has_slaves = has_slaves
         self._progress = Progress()
+        self._health = Health(options.downtime)
+        self._taken_over = False
 
     # Which side
 
@@ -112,10 +114,10 @@ class Database:
         self._ask(link, driver, raw)
         if self._progress.has_reached(link, position):
             return False
-        if not self.wait or scope.has_waited:
+        if not self.options.wait or scope.has_waited:
             return True
         scope.has_waited = True
-        if driver.wait_for(raw, position, self.wait):
+        if driver.wait_for(raw, position, self.options.wait):
             self._ask(link, driver, raw)
         return not self._progress.has_reached(link, position)
 
@@ -125,35 +127,66 @@ class Database:
         except PositionError as error:
             logger.warning("A slave's position cannot be read, so the master serves: %s", error)
 
-    def slaves_to_try(self, scope: Scope, slaves: Sequence[S]) -> list[S]:
-        """Return the slaves in the order in which a read should try them: the scope's own first (S6).
+    def slaves_to_try(self, scope: Scope, slaves: Sequence[S]) -> Iterator[S]:
+        """Yield the slaves in the order in which a read should try them: the scope's own first (S6).
 
-        Those that have failed in the scope, or were too far behind for it, are left out.
+        Those that have failed in the scope, or were too far behind for it, are left out; and those that rest because
+        they have failed others (F2).
+
+        Args:
+            scope: the running one.
+            slaves: all that there are, in the same tuple each time.
         """
         chosen = scope.slave(self.key)
-        fit = [slave for slave in slaves if not scope.avoids(self.key, slave)]
-        if len(fit) < 2:
-            return fit
-        random.shuffle(fit)
-        return sorted(fit, key=lambda slave: slave is not chosen)
+        if chosen is not None:
+            yield chosen
+        for slave in self._health.candidates(slaves):
+            if slave is not chosen and not scope.avoids(self.key, slave):
+                yield slave
 
-    def lose_slave(self, scope: Scope, server: Hashable, name: str, error: BaseException) -> None:
-        """Leave a slave alone that cannot be reached, for the rest of the scope (F1)."""
-        logger.warning("The slave %s cannot be reached: %s", name, error)
+    def lose_slave(self, scope: Scope, server: Choosable, error: BaseException) -> None:
+        """Leave a slave alone that cannot be reached: this scope until it ends, others for `downtime` (F1)."""
+        if self._health.failed(server):
+            text = "The slave %s cannot be reached, and rests for %g s: %s"
+            tell("rest", self.name, server.name, text, server.name, self.options.downtime, error)
         scope.avoid_slave(self.key, server)
 
+    def found_slave(self, server: Choosable) -> None:
+        """Take a slave back into use that has answered."""
+        self._taken_over = False
+        if self._health.answered(server):
+            tell("back", self.name, server.name, "The slave %s is back.", server.name)
+
+    def lose_master(self, server: str, error: BaseException) -> None:
+        """Say that the master is gone, or has become read-only."""
+        tell("master-lost", self.name, server, "The master %s does not serve: %s", server, error)
+
     def pass_over(self, scope: Scope, server: Hashable) -> None:
-        """Leave a slave alone that is too far behind, for the rest of the scope: what it must see only grows."""
+        """Leave a slave alone that is too far behind for this scope: what it must see only grows."""
         scope.avoid_slave(self.key, server)
 
     def lack_slaves(self, scope: Scope) -> str:
         """Let the master serve the reads of the scope, because no slave can, and return the reason.
 
         The reason is ``own-write`` or ``marker`` where there is something that a slave might lack.
+
+        Raises:
+            NoServerError: the master may not (the option ``fallback``).
         """
         why = "no-slave"
         if self.has_slaves and self.name in scope.must_see:
             why = "own-write" if scope.has_written(self.name) else "marker"
+        elif self.options.fallback == "error":
+            raise NoServerError(
+                'No slave can serve the read, and the option "fallback" is "error", so the master does not. Slaves '
+                "that have failed are tried again by themselves.",
+                server=self.name,
+            )
+        else:
+            count("takeover", self.name, "")
+            if not self._taken_over:
+                self._taken_over = True
+                logger.warning("The master serves the reads of %s, because no slave can.", self.name)
         scope.pin(self.key, why)
         return scope.pins[self.key]
 
@@ -229,14 +262,17 @@ class Database:
             SlaveWriteError: it may not be moved.
         """
         place = application_place()
-        if not self.move_writes:
+        if self.options.on_slave_write == "error":
             self.refuse(error, server, 'on_slave_write is "error"')
         if transaction_has_read:
             self.refuse(error, server, "its transaction has read from the slave, and what it read may be stale")
         frame = stack()
         if frame is not None:
             frame.scope.pin(self.key, "moved-write")
-        logger.warning(
+        tell(
+            "moved-write",
+            self.name,
+            server,
             "A write in slave state was moved to the master, at %s. The slave %s had refused it: %s. Before it, this "
             "scope had %s from a slave. Say use_master() there.",
             place,

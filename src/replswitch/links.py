@@ -78,6 +78,12 @@ class LinkPool:
         self._closed = True
         self._pool.dispose()
 
+    def drop_idle(self) -> None:
+        """Close the idle links, and keep none of those on loan."""
+        pool = self._pool
+        self.renew()
+        pool.dispose()
+
     def renew(self) -> None:
         """Begin with an empty pool: the old one, its locks and its idle links are left alone."""
         self._pool = _new_queue_pool(self._open, self._rest, self._size)

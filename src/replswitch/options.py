@@ -1,4 +1,4 @@
-"""The options of a request, by the one name they have in every binding."""
+"""The options of requests and of databases, by the one name they have in every binding."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal, TypedDict
+from typing import Any, Final, Literal, TypedDict
 
 from replswitch.errors import ConfigurationError
 
@@ -25,6 +25,12 @@ _ATTRIBUTES = {
     "secure",
     "version",
 }
+
+#: A read waits for a slave no longer than this, in seconds: the visitor waits too.
+LONGEST_WAIT: Final = 60
+
+#: A slave is tried again after this time, in seconds, at the latest.
+LONGEST_DOWNTIME: Final = 3600
 
 Secret = str | bytes | Iterable[str | bytes] | None
 SameSite = Literal["Strict", "Lax", "None"]
@@ -144,6 +150,43 @@ class RequestOptions:
             self.override,
             'a function of the request that returns "master", "slave" or None',
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatabaseOptions:
+    """How a database is served.
+
+    Attributes:
+        on_slave_write: what becomes of a write in slave state: ``"master"`` runs it there and logs a warning,
+            ``"error"`` raises SlaveWriteError (S8).
+        wait: seconds that a read may wait, once a scope, for a slave to reach what it must see, before the master
+            serves it.
+        downtime: seconds for which a slave that has failed is left alone, before one reader tries it again.
+        fallback: who serves reads when no slave is left: ``"master"``, or ``"error"`` raises NoServerError, so that
+            dead slaves do not drown the master. Reads that must see what no slave has yet go to the master all the
+            same.
+
+    Raises:
+        ConfigurationError: a value is of the wrong kind.
+    """
+
+    on_slave_write: Literal["master", "error"] = "master"
+    wait: float = 0
+    downtime: float = 10
+    fallback: Literal["master", "error"] = "master"
+
+    def __post_init__(self) -> None:
+        for name in ("on_slave_write", "fallback"):
+            value = getattr(self, name)
+            _require(value in ("master", "error"), name, value, '"master" or "error"')
+        for name, longest in (("wait", LONGEST_WAIT), ("downtime", LONGEST_DOWNTIME)):
+            value = getattr(self, name)
+            _require(
+                isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= longest,
+                name,
+                value,
+                f"a number of seconds from 0 to {longest}",
+            )
 
 
 def request_options(given: Mapping[str, Any]) -> RequestOptions:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from replswitch.local import Local, Locals
     from replswitch.positions import Position
     from replswitch.scope import Scope
-    from replswitch.servers import Servers
+    from replswitch.servers import Server, Servers
     from replswitch.state import Frame, State
 
 
@@ -61,33 +61,77 @@ class Router:
     def run(self, cursor: Cursor, method: str, sql: str, args: Any) -> Any:
         """Run a statement.
 
-        One that a slave refuses because it writes runs once more, on the master (S8); a read that loses its slave
+        One that a slave refuses because it writes runs once more, on the master (S8); a read that a slave has failed
         runs once more on another, and last on the master (F1).
         """
         local = self.local()
         link = self._link(local)
+        failed = 0
         while True:
             try:
                 return self._run_on(local, link, cursor, method, sql, args)
             except self._error as error:
-                link = self._link_after(local, link, error)
+                failed += link.server.state == MASTER
+                if link.server.state == SLAVE:
+                    link = self._link_after_slave(local, link, error)
+                else:
+                    link = self._link_after_master(local, link, error, may_run_again=failed == 1)
 
-    def _link_after(self, local: Local, link: Link, error: Exception) -> Link:
-        """Return the link on which a statement that has failed may run again; where it may not, raise the error."""
-        if link.server.state == SLAVE and self._driver.refused_write(error):
+    def _link_after_slave(self, local: Local, link: Link, error: Exception) -> Link:
+        """Return the link on which a statement that a slave has failed may run again; or raise the error."""
+        driver, transaction, frame = self._driver, local.transaction, stack()
+        if driver.refused_write(error):
             return self._move_to_master(local, link, error)
-        transaction, frame = local.transaction, stack()
-        if self._driver.unreachable(error):
+        if driver.unreachable(error):
             link.discard()
-            local.links.pop(link.server.state, None)
-            if link.server.state == SLAVE and transaction is None and frame is not None:
-                self._database.lose_slave(frame.scope, link.server, link.server.name, error)
+            local.links.pop(SLAVE, None)
+            if frame is not None and not (driver.timed_out(error) and self._answers(link.server)):
+                self._lose(frame.scope, link.server, error)
+                if transaction is None:
+                    return self._link(local)
+            if transaction is not None:
+                transaction.lost = error
+        elif transaction is None:
+            if driver.conflicted(error) and frame is not None:
+                self._database.pass_over(frame.scope, link.server)
+                local.links.pop(SLAVE, None)
+                local.link = None
                 return self._link(local)
-            if link.server.state == MASTER:
+        elif driver.rolled_back(link.raw, error):
+            transaction.lost = error
+        raise error
+
+    def _answers(self, server: Server) -> bool:
+        """Say whether a server that has not answered in time can be connected to: then the statement was slow."""
+        server.links.drop_idle()
+        try:
+            server.take_link()
+        except self._error:
+            return False
+        return True
+
+    def _link_after_master(self, local: Local, link: Link, error: Exception, *, may_run_again: bool) -> Link:
+        """Return the link on which a statement that the master has failed may run again; or raise an error.
+
+        It runs once more where it certainly did not run, outside a transaction: behind the master's name there may be
+        another server by now.
+        """
+        driver, transaction = self._driver, local.transaction
+        read_only = driver.read_only_master(error)
+        if read_only or driver.unreachable(error):
+            link.discard()
+            local.links.pop(MASTER, None)
+            link.server.links.drop_idle()
+            self._database.lose_master(link.server.name, error)
+            if may_run_again and transaction is None and (read_only or driver.not_sent(error)):
+                return self._link(local)
+            if not read_only:
                 self._database.record_write()  # nobody knows whether it was committed
             if transaction is not None:
                 transaction.lost = error
-        elif transaction is not None and self._driver.rolled_back(link.raw, error):
+            if read_only:
+                raise _read_only_master(link.server.name, error) from error
+        elif transaction is not None and driver.rolled_back(link.raw, error):
             transaction.lost = error
         raise error
 
@@ -209,8 +253,9 @@ class Router:
             except self._error as error:
                 if not self._driver.unreachable(error):
                     raise
-                database.lose_slave(scope, server, server.name, error)
+                self._lose(scope, server, error)
                 continue
+            database.found_slave(server)
             if self._is_behind(local, scope, link, must_see):
                 continue
             if scope.choose_slave(database.key, server) is not server:  # another thread of the scope was faster
@@ -218,6 +263,10 @@ class Router:
             local.links[SLAVE] = link
             return link, None
         return self._master_link(local), database.lack_slaves(scope)
+
+    def _lose(self, scope: Scope, server: Server, error: Exception) -> None:
+        self._database.lose_slave(scope, server, error)
+        server.links.drop_idle()  # what is idle leads nowhere either, and may take a time-out each to find out
 
     def _is_behind(self, local: Local, scope: Scope, link: Link, must_see: Position | None) -> bool:
         """Say whether a slave may not serve the scope, and let it go if so."""
@@ -231,7 +280,7 @@ class Router:
             if not self._driver.unreachable(error):
                 raise
             link.discard()
-            database.lose_slave(scope, link.server, link.server.name, error)
+            self._lose(scope, link.server, error)
         else:
             database.pass_over(scope, link.server)
         local.links.pop(SLAVE, None)
@@ -302,3 +351,11 @@ class Router:
         self._locals.holdings().queries.append(
             {"sql": sql, "time": seconds, "db": server.state, "server": server.name, "reason": local.reason}
         )
+
+
+def _read_only_master(name: str, error: Exception) -> NoServerError:
+    return NoServerError(
+        f"The master {name} is read-only: {error}. If another server is the master now, let the name lead to it, or "
+        "correct the settings of `master`. The statement has changed nothing, nor has its transaction.",
+        server=name,
+    )

@@ -69,7 +69,7 @@ class Scope:
     _late = False
     _decisions: tuple[Decision, ...] = ()
     _slaves: dict[Hashable, Any] | None = None
-    _failed: frozenset[tuple[Hashable, Hashable]] = frozenset()
+    _failed: frozenset[tuple[Hashable, object]] = frozenset()
     _held: dict[Hashable, Local] | None = None
     _doubts: Mapping[Hashable, Callable[[], None]] = MappingProxyType({})
 
@@ -167,14 +167,14 @@ class Scope:
                 self._slaves = {}
             return self._slaves.setdefault(database, server)
 
-    def avoid_slave(self, database: Hashable, server: Hashable) -> None:
+    def avoid_slave(self, database: Hashable, server: object) -> None:
         """Let ``server``, which has failed, serve no more reads of ``database``."""
         with _changing:
             self._failed = self._failed | {(database, server)}
             if self._slaves is not None and self._slaves.get(database) is server:
                 del self._slaves[database]
 
-    def avoids(self, database: Hashable, server: Hashable) -> bool:
+    def avoids(self, database: Hashable, server: object) -> bool:
         """Say whether ``server`` has failed in this scope."""
         return (database, server) in self._failed
 

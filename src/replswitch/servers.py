@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from replswitch.errors import ConfigurationError
 from replswitch.links import LinkPool
@@ -23,11 +23,13 @@ class Server:
         name: what people know it by: ``slave1.db``, ``127.0.0.1:3307``.
         state: the state it serves.
         links: its links.
+        weight: its share of the reads, compared with those of the others.
     """
 
     name: str
     state: State
     links: LinkPool
+    weight: float = 1
 
     def take_link(self) -> Link:
         """Lend a link. Raises the driver's own error when none can be opened."""
@@ -66,13 +68,17 @@ class Servers:
                 f"`slaves` is {_kind(slaves)}. It must be a list with a mapping of settings for each slave: "
                 '[{"host": "slave1.db"}].'
             )
+        share = _weight(settings, "the master", None)
         driver.check(settings, "the master")
         self.master = self._server(driver, settings, MASTER, pool_size)
         replicas = []
         for number, slave in enumerate(slaves, start=1):
             merged = {**settings, **_settings(f"slaves[{number - 1}]", slave)}
+            weight = _weight(merged, f"slave number {number}", 1)
             driver.check(merged, f"slave number {number}")
-            replicas.append(self._server(driver, merged, SLAVE, pool_size))
+            replicas.append(self._server(driver, merged, SLAVE, pool_size, weight))
+        if share is not None:  # the master takes reads too, through links that refuse writes
+            replicas.append(self._server(driver, settings, SLAVE, pool_size, share))
         self.schema = driver.schema(settings)
         self.has_slaves = bool(replicas)
         self.slaves = tuple(replicas) or (self._server(driver, settings, SLAVE, pool_size),)
@@ -83,9 +89,9 @@ class Servers:
             server.links.close()
 
     @staticmethod
-    def _server(driver: Driver, settings: dict[str, Any], state: State, pool_size: int) -> Server:
+    def _server(driver: Driver, settings: dict[str, Any], state: State, pool_size: int, weight: float = 1) -> Server:
         pool = LinkPool(driver, settings, read_only=state == SLAVE, size=pool_size)
-        return Server(driver.address(settings), state, pool)
+        return Server(driver.address(settings), state, pool, weight)
 
 
 def _settings(name: str, given: object) -> dict[str, Any]:
@@ -94,6 +100,17 @@ def _settings(name: str, given: object) -> dict[str, Any]:
             f'`{name}` is {_kind(given)}. It must be a mapping of settings: {{"host": "…", "user": "…"}}.'
         )
     return dict(given)
+
+
+W = TypeVar("W")
+
+
+def _weight(settings: dict[str, Any], server: str, default: W) -> float | W:
+    """Take the setting that is not the driver's."""
+    weight = settings.pop("weight", default)
+    if weight is not default and (isinstance(weight, bool) or not isinstance(weight, int | float) or not weight > 0):
+        raise ConfigurationError(f'The setting "weight" of {server} is {weight!r}. It must be a number above 0.')
+    return weight
 
 
 def _kind(value: object) -> str:

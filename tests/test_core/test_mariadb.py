@@ -302,14 +302,16 @@ class TestServersThatAreDown:
             db.rollback()
             assert run(db, "SELECT 1") == ((1,),)
 
-    def test_a_slave_that_is_back_serves_the_next_scope(self, db: Connection, mariadb_pair: MariaDBPair) -> None:
+    def test_a_slave_that_is_back_serves_after_downtime(self, make: Make, mariadb_pair: MariaDBPair) -> None:
         # django-replicated: 4 s after the slave's return no read is on it.
+        db = make(downtime=0.5)
         with db.use_slave():
             run(db, "SELECT 1")
         mariadb_pair.kill("slave")
         with db.use_slave():
             run(db, "SELECT 1")
         mariadb_pair.start("slave")
+        time.sleep(0.5)
         with db.use_slave():
             run(db, "SELECT 1")
         assert [query["db"] for query in db.queries] == [SLAVE, MASTER, SLAVE]

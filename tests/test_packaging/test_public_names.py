@@ -25,6 +25,7 @@ PUBLIC = [
     "carry",
     "connect",
     "resume",
+    "stats",
 ]
 
 

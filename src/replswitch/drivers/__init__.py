@@ -109,6 +109,18 @@ class Driver(Protocol):
     def unreachable(self, error: BaseException) -> bool:
         """Say whether the error means that the server is not there or went away."""
 
+    def conflicted(self, error: BaseException) -> bool:
+        """Say whether a read on a slave failed because of what is being replicated, and may succeed again."""
+
+    def timed_out(self, error: BaseException) -> bool:
+        """Say whether the time for an answer was over: the server may be gone, or the statement slow."""
+
+    def not_sent(self, error: BaseException) -> bool:
+        """Say whether the statement certainly did not run, because the connection was gone before."""
+
+    def read_only_master(self, error: BaseException) -> bool:
+        """Say whether the server that was taken for the master has become read-only."""
+
     def rolled_back(self, raw: Raw, error: Exception) -> bool:
         """Say whether the server gave up the open transaction along with the statement."""
 

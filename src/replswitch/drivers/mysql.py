@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 # ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION, ER_READ_ONLY_MODE; and ER_OPTION_PREVENTS_STATEMENT, which is said of
 # other options too.
-_REFUSED: Final = {1792, 1836}
+_READ_ONLY_TRANSACTION: Final = 1792
+_REFUSED: Final = {_READ_ONLY_TRANSACTION, 1836}
 _OPTION_PREVENTS: Final = 1290
 _READ_ONLY_OPTION: Final = re.compile(r"--(super[-_])?read[-_]only")
 
@@ -23,6 +24,30 @@ _READ_ONLY_OPTION: Final = re.compile(r"--(super[-_])?read[-_]only")
 _UNREACHABLE: Final = {1040, 1053, 1927, 4031, 2002, 2003, 2006, 2013}
 
 _DEADLOCK: Final = 1213
+
+# What a slave says where replication and the read got into each other's way: record has changed since it was read
+# (MariaDB), lock wait timeout, deadlock.
+_CONFLICTS: Final = {1020, 1205, _DEADLOCK}
+
+# In the message of a lost connection (2013) whose time for reading was over; PyMySQL's words.
+_TIMED_OUT: Final = "timed out"
+
+# The client could not even send (gone away), so nothing can have run.
+_NOT_SENT: Final = 2006
+
+
+#: Seconds until a server that takes packets and never answers counts as gone, where the settings say nothing: for
+#: a new connection, and for the answer to a statement on a slave.
+CONNECT_TIMEOUT: Final = 3
+READ_TIMEOUT: Final = 60
+
+
+def with_timeouts(settings: Mapping[str, Any], *, read_only: bool) -> dict[str, Any]:
+    """Return the settings with time-outs. The master's answers are waited for: an ALTER TABLE may take its time."""
+    defaults = {"connect_timeout": CONNECT_TIMEOUT}
+    if read_only:
+        defaults["read_timeout"] = READ_TIMEOUT
+    return {**defaults, **settings}
 
 
 def address(settings: Mapping[str, Any]) -> str:
@@ -47,6 +72,26 @@ def refused_write(error: BaseException) -> bool:
 def unreachable(error: BaseException) -> bool:
     """Say whether the server is not there, takes nobody in, or the connection to it is gone."""
     return _code_and_message(error)[0] in _UNREACHABLE
+
+
+def conflicted(error: BaseException) -> bool:
+    """Say whether a read on a slave was given up because of what is being replicated; again, it may succeed."""
+    return _code_and_message(error)[0] in _CONFLICTS
+
+
+def timed_out(error: BaseException) -> bool:
+    """Say whether the time for reading an answer was over: the server may be gone, or the query slow."""
+    return _TIMED_OUT in _code_and_message(error)[1]
+
+
+def not_sent(error: BaseException) -> bool:
+    """Say whether the statement certainly did not run, because the connection was gone before it was sent."""
+    return _code_and_message(error)[0] == _NOT_SENT
+
+
+def read_only_master(error: BaseException) -> bool:
+    """Say whether a server that was taken for the master is read-only; 1792 is the application's own transaction."""
+    return refused_write(error) and _code_and_message(error)[0] != _READ_ONLY_TRANSACTION
 
 
 def deadlocked(error: BaseException) -> bool:

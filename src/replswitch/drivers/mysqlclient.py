@@ -121,7 +121,7 @@ class MySQLClientDriver:
 
     def open(self, settings: Mapping[str, Any], *, read_only: bool) -> _Connection:
         """Connect."""
-        return _Connection(read_only=read_only, **settings, autocommit=True)
+        return _Connection(read_only=read_only, **mysql.with_timeouts(settings, read_only=read_only), autocommit=True)
 
     def alive(self, raw: _Connection) -> bool:
         """Look at the socket: what the server closed can be read from."""
@@ -188,6 +188,22 @@ class MySQLClientDriver:
     def unreachable(self, error: BaseException) -> bool:
         """The codes of a server that is not there, and of a connection that is gone."""
         return isinstance(error, MySQLdb.OperationalError) and mysql.unreachable(error)
+
+    def conflicted(self, error: BaseException) -> bool:
+        """A deadlock, a lock that was waited for too long, a row that has changed."""
+        return mysql.conflicted(error)
+
+    def timed_out(self, error: BaseException) -> bool:
+        """A lost connection, with words that say so."""
+        return mysql.timed_out(error)
+
+    def not_sent(self, error: BaseException) -> bool:
+        """Error 2006."""
+        return mysql.not_sent(error)
+
+    def read_only_master(self, error: BaseException) -> bool:
+        """Error 1836, and 1290 where it names a read-only option."""
+        return mysql.read_only_master(error)
 
     def rolled_back(self, raw: _Connection, error: Exception) -> bool:
         """A deadlock (1213) takes the whole transaction, and so does a lost connection."""

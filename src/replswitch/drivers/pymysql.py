@@ -275,7 +275,10 @@ class PyMySQLDriver:
 
     def open(self, settings: Mapping[str, Any], *, read_only: bool) -> Connection[Any]:
         """Connect, with session tracking where the server has it."""
-        arguments = {**settings, "client_flag": settings.get("client_flag", 0) | CLIENT.SESSION_TRACK}
+        arguments = {
+            **mysql.with_timeouts(settings, read_only=read_only),
+            "client_flag": settings.get("client_flag", 0) | CLIENT.SESSION_TRACK,
+        }
         return _Connection(read_only=read_only, **arguments, autocommit=True)
 
     def alive(self, raw: _Connection) -> bool:
@@ -344,6 +347,22 @@ class PyMySQLDriver:
     def unreachable(self, error: BaseException) -> bool:
         """The codes of a server that is not there, and of a connection that is gone."""
         return isinstance(error, pymysql.OperationalError) and mysql.unreachable(error)
+
+    def conflicted(self, error: BaseException) -> bool:
+        """A deadlock, a lock that was waited for too long, a row that has changed."""
+        return mysql.conflicted(error)
+
+    def timed_out(self, error: BaseException) -> bool:
+        """A lost connection, with words that say so."""
+        return mysql.timed_out(error)
+
+    def not_sent(self, error: BaseException) -> bool:
+        """Error 2006."""
+        return mysql.not_sent(error)
+
+    def read_only_master(self, error: BaseException) -> bool:
+        """Error 1836, and 1290 where it names a read-only option."""
+        return mysql.read_only_master(error)
 
     def rolled_back(self, raw: _Connection, error: Exception) -> bool:
         """A deadlock (1213) takes the whole transaction, and so does a lost connection."""

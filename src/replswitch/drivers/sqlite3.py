@@ -146,6 +146,22 @@ class SQLiteDriver:
         """SQLITE_CANTOPEN: the file is not there."""
         return _code(error) == sqlite3.SQLITE_CANTOPEN
 
+    def conflicted(self, error: BaseException) -> bool:
+        """Never: in WAL mode readers wait for nobody."""
+        return False
+
+    def timed_out(self, error: BaseException) -> bool:
+        """Never: a file answers."""
+        return False
+
+    def not_sent(self, error: BaseException) -> bool:
+        """Never: what fails may have run."""
+        return False
+
+    def read_only_master(self, error: BaseException) -> bool:
+        """SQLITE_READONLY: the file's permissions have changed."""
+        return self.refused_write(error)
+
     def rolled_back(self, raw: _Connection, error: Exception) -> bool:
         """SQLite rolls back by itself when a disk is full and the like."""
         return not raw.in_transaction

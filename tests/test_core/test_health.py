@@ -1,0 +1,103 @@
+"""Which server is tried, over a simulated clock: a model of rests, readers and faults."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, multiple, rule
+
+from replswitch.health import Health
+
+DOWNTIME = 10
+
+
+@dataclass(frozen=True)
+class Named:
+    name: str
+    weight: float = 1
+
+
+class Faults(RuleBasedStateMachine):
+    """Readers come, meet servers that are up or down, and say so, late perhaps or never."""
+
+    readers = Bundle("readers")
+
+    @initialize(count=st.integers(1, 4))
+    def begin(self, count: int) -> None:
+        self.now = 0.0
+        self.servers = tuple(Named(f"slave{number}") for number in range(count))
+        self.down: set[Named] = set()
+        self.health = Health(DOWNTIME, lambda: self.now)
+        # The model: until when a server rests, and who tries it.
+        self.rests: dict[Named, float] = {}
+
+    @rule(seconds=st.floats(0, 2 * DOWNTIME))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule(data=st.data())
+    def a_server_dies_or_comes_back(self, data: st.DataObject) -> None:
+        self.down ^= {data.draw(st.sampled_from(self.servers))}
+
+    @rule(target=readers)
+    def a_reader_comes(self) -> object:
+        offered = list(self.health.candidates(self.servers))
+        in_use = [server for server in self.servers if server not in self.rests]
+        due = [server for server in self.servers if self.rests.get(server, self.now + 1) <= self.now]
+        tried = offered[: len(offered) - len(in_use)]
+        assert sorted(offered[len(tried) :], key=in_use.index) == in_use, "used early, tried by two, or forgotten"
+        assert tried == due[:1], "a server whose rest is over is tried by one reader"
+        if tried:
+            self.rests[tried[0]] = self.now + DOWNTIME
+        return offered[0] if offered else multiple()
+
+    @rule(server=consumes(readers))
+    def he_says_what_he_met(self, server: Named) -> None:
+        if server in self.down:
+            assert self.health.failed(server) == (server not in self.rests)
+            self.rests[server] = self.now + DOWNTIME
+        else:
+            assert self.health.answered(server) == (server in self.rests)
+            self.rests.pop(server, None)
+
+    @rule(server=consumes(readers))
+    def he_says_nothing(self, server: Named) -> None:
+        """An error of another kind, or a process that hangs: the server is offered again later."""
+
+
+TestFaults = Faults.TestCase
+
+
+def test_choosing_among_ten_is_a_matter_of_one_draw() -> None:
+    servers = tuple(Named(f"slave{number}", number + 1) for number in range(10))
+    health = Health()
+    assert {next(health.candidates(servers)) for _ in range(3000)} == set(servers)
+
+
+def test_a_server_that_failed_is_tried_by_one_reader_and_success_brings_it_back() -> None:
+    now = [0.0]
+    health = Health(DOWNTIME, lambda: now[0])
+    one, two = servers = (Named("one"), Named("two"))
+    assert health.failed(one)
+    assert {tuple(health.candidates(servers)) for _ in range(20)} == {(two,)}
+    now[0] = DOWNTIME
+    assert list(health.candidates(servers)) == [one, two]
+    assert list(health.candidates(servers)) == [two]
+    assert health.answered(one)
+    assert {next(health.candidates(servers)) for _ in range(50)} == {one, two}
+
+
+def test_each_server_gets_its_share() -> None:
+    servers = (Named("one", 1), Named("two", 2), Named("three", 5))
+    health = Health()
+    first = Counter(next(health.candidates(servers)) for _ in range(8000))
+    second = Counter(list(health.candidates(servers))[1] for _ in range(8000))
+    assert {server.name: pytest.approx(1000 * server.weight, rel=0.2) for server in servers} == {
+        server.name: count for server, count in first.items()
+    }
+    # After "three", in 5 of 8 cases, "two" is twice as likely as "one"; and so on.
+    assert second[servers[1]] > second[servers[0]]
+    assert all(sorted(health.candidates(servers), key=id) == sorted(servers, key=id) for _ in range(20))
