@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import pymysql
 from pymysql.connections import Connection, MySQLResult
 from pymysql.constants import CLIENT, SERVER_STATUS
+from pymysql.protocol import MysqlPacket
 
 from replswitch.drivers import mysql
 from replswitch.errors import ConfigurationError
@@ -19,8 +20,6 @@ from replswitch.options import refuse_unknown
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from pymysql.protocol import MysqlPacket
-
 # Ours to decide: transactions are begun and ended by replswitch, and a link is open from its beginning.
 _OURS: Final = {"autocommit", "defer_connect"}
 _SETTINGS: Final = set(inspect.signature(Connection.__init__).parameters) - {"self"} - _OURS
@@ -28,6 +27,10 @@ _SETTINGS: Final = set(inspect.signature(Connection.__init__).parameters) - {"se
 # SERVER_SESSION_STATE_CHANGED: the answer tells of a change that the session tracks.
 # https://dev.mysql.com/doc/dev/mysql-server/latest/mysql__com_8h.html
 _SESSION_CHANGED: Final = 0x4000
+
+# SESSION_TRACK_TRANSACTION_STATE: what BEGIN, COMMIT and ROLLBACK tell on MySQL 9.7, whatever they have changed and
+# although session_track_transaction_info is OFF.
+_TRANSACTION_STATE: Final = 5
 
 
 # This process, without a call of the system for each statement.
@@ -100,9 +103,9 @@ class _Connection(Connection):
                 self.tells = _track_commits(self, cursor)
         self.written = False
 
-    def heard(self, status: int) -> None:
+    def heard(self, status: int, told: bytes | None = None) -> None:
         self.server_status = status
-        if status & _SESSION_CHANGED:
+        if status & _SESSION_CHANGED and (not told or _tells_of_position(told)):
             self.written = True
 
     def alive(self) -> bool:
@@ -129,13 +132,25 @@ class _Connection(Connection):
             result.read()
         self._result = result
         if result.server_status is not None:
-            self.heard(result.server_status)
+            self.heard(result.server_status, result.message)  # type: ignore[arg-type]  # types-PyMySQL: text
         return result.affected_rows
 
     def _read_ok_packet(self) -> Any:
         answer = super()._read_ok_packet()  # type: ignore[misc]  # types-PyMySQL leaves it out
-        self.heard(answer.server_status)
+        self.heard(answer.server_status, answer.message)
         return answer
+
+
+def _tells_of_position(told: bytes) -> bool:
+    """Say whether the end of an OK packet tells of more than the state of the transaction.
+
+    It is a message, the length of what the session tells, and entries in the order of their types:
+    https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_basic_ok_packet.html
+    """
+    packet = MysqlPacket(told, "utf8")
+    packet.read_length_coded_string()  # type: ignore[no-untyped-call]
+    packet.read_length_encoded_integer()
+    return bool(packet.read_uint8() != _TRANSACTION_STATE)  # type: ignore[no-untyped-call]
 
 
 def _track_commits(raw: _Connection, cursor: Any) -> bool:
