@@ -30,7 +30,7 @@ _SESSION_CHANGED: Final = 0x4000
 
 # SESSION_TRACK_TRANSACTION_STATE: what BEGIN, COMMIT and ROLLBACK tell on MySQL 9.7, whatever they have changed and
 # although session_track_transaction_info is OFF.
-_TRANSACTION_STATE: Final = 5
+_TRANSACTION_STATE: Final = b"\x05"
 
 
 # This process, without a call of the system for each statement.
@@ -144,13 +144,14 @@ class _Connection(Connection):
 def _tells_of_position(told: bytes) -> bool:
     """Say whether the end of an OK packet tells of more than the state of the transaction.
 
-    It is a message, the length of what the session tells, and entries in the order of their types:
+    It is a message and the entries, in the order of their types; there is none where an earlier answer should have told
+    something and could not, as the EOF behind the rows of a function that writes:
     https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_basic_ok_packet.html
     """
     packet = MysqlPacket(told, "utf8")
     packet.read_length_coded_string()  # type: ignore[no-untyped-call]
-    packet.read_length_encoded_integer()
-    return bool(packet.read_uint8() != _TRANSACTION_STATE)  # type: ignore[no-untyped-call]
+    entries: bytes = packet.read_length_coded_string()  # type: ignore[no-untyped-call]
+    return entries[:1] != _TRANSACTION_STATE
 
 
 def _track_commits(raw: _Connection, cursor: Any) -> bool:
