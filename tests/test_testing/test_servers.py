@@ -166,6 +166,14 @@ def test_replication_that_has_failed_is_told_at_once(pair: ServerPair) -> None:
     assert execute(pair, "slave", "SELECT * FROM message") == [(1,)]
 
 
+def test_no_time_to_wait_is_not_for_ever(pair: ServerPair) -> None:
+    with closing(pair.admin("slave")) as admin, admin.cursor() as cursor:
+        cursor.execute("LOCK TABLES shop.message READ")
+        execute(pair, "master", "INSERT INTO message VALUES (1)")
+        with pytest.raises(NotCaughtUpError):
+            pair.wait_caught_up(timeout=0)
+
+
 def test_what_a_server_refuses_to_the_pair_is_an_error_of_the_pair(pair: ServerPair) -> None:
     with pytest.raises(PairError, match=r"the slave failed at 'NONSENSE': .*1064") as raised:
         pair._run("slave", "NONSENSE")
@@ -201,25 +209,22 @@ def test_a_killed_server_waits_for_its_own_port(pair: ServerPair) -> None:
     assert execute(pair, "slave", "SELECT 1") == [(1,)]
 
 
-@pytest.mark.parametrize("kind", [MariaDBPair, MySQLPair])
 def test_a_server_that_does_not_start_shows_its_log(
-    kind: type[ServerPair], gone: Callable[[Path], bool], monkeypatch: pytest.MonkeyPatch
+    gone: Callable[[Path], bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = Path()
-    command = kind._command
+    class Wrong(MariaDBPair):
+        folder = Path()
 
-    def wrong_command(self: ServerPair, name: str, port: int) -> list[str]:
-        nonlocal folder
-        folder = self._data(name).parent
-        return [*command(self, name, port), "--no-such-option"]
+        def _command(self, name: str, port: int) -> list[str]:
+            Wrong.folder = self._data(name).parent
+            return [*super()._command(name, port), "--no-such-option"]
 
-    monkeypatch.setattr(kind, "_command", wrong_command)
-    pair = kind()
+    pair = Wrong()
     with pytest.raises(ServerStartError, match=r"unknown (option|variable) '(--)?no-such-option") as raised:
-        start_or_skip(pair)
+        pair.start()
     assert raised.value.server == "master"
     assert "no-such-option" in raised.value.log
-    assert gone(folder)
+    assert gone(Wrong.folder)
     pair.close()
 
 

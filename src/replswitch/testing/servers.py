@@ -176,8 +176,9 @@ class ServerPair(SessionPair):
         if self._lag:
             deadline += 1  # for the whole seconds in which a delay is counted
         while position:
-            # In slices: a slave that waits does not notice that replication has ended with an error.
-            wait = min(0.5, max(0.0, deadline - time.monotonic()))
+            # In slices: a slave that waits does not notice that replication has ended with an error. Never 0, which
+            # is for ever on MySQL.
+            wait = min(0.5, max(0.01, deadline - time.monotonic()))
             if not self._run(name, self.dialect.wait, position, wait)[0]["failed"]:
                 return
             status = self._run(name, self.dialect.status)[0]
