@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-all lint types format coverage bench build clean venv mariadb mysqlclient FORCE
+.PHONY: help demo test test-all lint types format coverage bench build clean venv mariadb mysql mysqlclient FORCE
 .DEFAULT_GOAL := help
 
 help: ## list the targets (this list)
@@ -15,10 +15,10 @@ help: ## list the targets (this list)
 demo: $(VENV)/installed ## run the message board on a replicated pair, until Ctrl-C (PORT=8000 sets its port)
 	@$(BIN)/python examples/board $(if $(PORT),--port $(PORT))
 
-test: mariadb mysqlclient lint types ## everything before a commit: lint, types, all tests (ARGS="-k marker" narrows them)
+test: mariadb mysql mysqlclient lint types ## everything before a commit: lint, types, all tests (ARGS="-k marker" narrows them)
 	$(BIN)/pytest $(ARGS)
 
-test-all: mariadb mysqlclient ## the tests on every supported Python and framework that is here, and on the wheel
+test-all: mariadb mysql mysqlclient ## the tests on every supported Python and framework that is here, and on the wheel
 	$(BIN)/nox $(ARGS)
 
 lint: $(VENV)/installed ## style and layout (ruff)
@@ -32,17 +32,18 @@ format: $(VENV)/installed ## repair style and layout where ruff can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-coverage: mariadb mysqlclient ## the tests, and the lines that none of them ran
+coverage: mariadb mysql mysqlclient ## the tests, and the lines that none of them ran
 	$(BIN)/coverage run -m pytest $(ARGS)
 	$(BIN)/coverage report --show-missing --skip-covered
 
-bench: mariadb mysqlclient ## the benchmarks (ARGS are theirs)
+bench: mariadb mysql mysqlclient ## the benchmarks (ARGS are theirs)
 	$(BIN)/python benchmarks $(ARGS)
 
 build: $(VENV)/installed ## sdist and wheel, into dist/
 	$(BIN)/python -m build
 
-clean: ## remove what the other targets made, the virtual environments included
+# What was downloaded into ~/.cache/replswitch stays: it serves every checkout.
+clean: ## remove what the other targets made, the virtual environments included, but for downloads
 	rm -rf $(VENV) .nox build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 venv:
@@ -50,6 +51,9 @@ venv:
 
 mariadb:
 	@tools/ensure-mariadb
+
+mysql: ## fetch a MySQL server for the tests, unless there is one (they do it themselves)
+	@tools/ensure-mysql
 
 # Not in the extra dev: where it cannot be compiled, everything else goes on without it.
 mysqlclient: $(VENV)/installed

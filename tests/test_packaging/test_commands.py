@@ -18,31 +18,6 @@ TOOLS = ROOT / "tools"
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
-@pytest.fixture
-def machine(tmp_path: Path) -> Path:
-    """A folder of commands that stands in for everything in the PATH."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    for name in ("dirname", "env", "grep", "mktemp", "rm", "sh", "true"):
-        found = shutil.which(name)
-        assert found
-        (folder / name).symlink_to(found)
-    return folder
-
-
-@pytest.fixture
-def run(machine: Path, tmp_path: Path) -> Run:
-    """Run a script from tools/ on that machine."""
-
-    def run(name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        environment = {"PATH": str(machine), "SBIN": "", "TMPDIR": str(tmp_path), **environment}
-        return subprocess.run(
-            [TOOLS / name, *arguments], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
-        )
-
-    return run
-
-
 def command(folder: Path, name: str, body: str) -> None:
     """Put a command into a folder."""
     file = folder / name

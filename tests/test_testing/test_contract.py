@@ -14,7 +14,9 @@ import pymysql
 import pytest
 
 from replswitch.errors import ConfigurationError
-from replswitch.testing import MariaDBPair, NotCaughtUpError, PairError, ReplicatedPair, SQLitePair
+from replswitch.testing import MariaDBPair, MySQLPair, NotCaughtUpError, PairError, ReplicatedPair, SQLitePair
+from replswitch.testing.plugin import start_or_skip
+from replswitch.testing.servers import ServerPair
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,7 +43,15 @@ def read(pair: ReplicatedPair, name: str) -> list[int]:
 def pair_of() -> Iterator[Callable[[type[ReplicatedPair]], ReplicatedPair]]:
     """One pair of each kind, started when it is first asked for."""
     with ExitStack() as running:
-        yield cache(lambda kind: running.enter_context(kind(slaves=2)))
+
+        @cache
+        def start(kind: type[ReplicatedPair]) -> ReplicatedPair:
+            pair = kind(slaves=2)
+            start_or_skip(pair)
+            running.callback(pair.close)
+            return pair
+
+        yield start
 
 
 class PairContract(ABC):
@@ -273,7 +283,7 @@ class PairContract(ABC):
         pair = self.kind()
         pair.lag = 1
         for _ in range(2):
-            pair.start()
+            start_or_skip(pair)
             try:
                 execute(pair, "master", "CREATE TABLE message (number INTEGER PRIMARY KEY)")
                 write(pair, 1)
@@ -289,8 +299,7 @@ class PairContract(ABC):
                 pair.connect()
 
 
-class TestMariaDBPair(PairContract):
-    kind = MariaDBPair
+class ServerPairContract(PairContract):
     driver_error = pymysql.MySQLError
 
     def plain_connect(self, parameters: dict[str, Any]) -> Any:
@@ -298,10 +307,18 @@ class TestMariaDBPair(PairContract):
 
     @contextmanager
     def blocked(self, pair: ReplicatedPair, name: str) -> Iterator[None]:
-        assert isinstance(pair, MariaDBPair)
+        assert isinstance(pair, ServerPair)
         with closing(pair.admin(name)) as connection, connection.cursor() as cursor:
             cursor.execute("LOCK TABLES shop.message READ")
             yield
+
+
+class TestMariaDBPair(ServerPairContract):
+    kind = MariaDBPair
+
+
+class TestMySQLPair(ServerPairContract):
+    kind = MySQLPair
 
 
 class TestSQLitePair(PairContract):

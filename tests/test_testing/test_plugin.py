@@ -54,7 +54,7 @@ def test_next(mariadb_pair, sqlite_pair, ports):
     assert mariadb_pair.master["port"] == ports[0]
     sqlite_pair.kill("slave")
 
-def test_both(replicated_pair):
+def test_each(replicated_pair):
     replicated_pair.connect("slave").close()
     replicated_pair.wait_caught_up()
 
@@ -67,33 +67,36 @@ def test_new(mariadb_pair, ports):
     assert mariadb_pair.slave_names == ("slave",)
     mariadb_pair.wait_caught_up()
 """)
-    assert "6 passed" in output
+    assert "7 passed" in output
 
 
-NEEDS_MARIADB = """
+NEEDS_SERVERS = """
 from replswitch.testing import launch
 launch.SBIN = ()
 
 def test_mariadb(mariadb_pair):
     pass
 
-def test_both(replicated_pair):
+def test_each(replicated_pair):
     pass
 """
+NOWHERE = {"PATH": "/nowhere", "XDG_CACHE_HOME": "/nowhere"}
 
 
 def test_without_a_server_tests_are_skipped(run: Run) -> None:
-    output = run(NEEDS_MARIADB, PATH="/nowhere")
-    assert "1 passed, 2 skipped" in output
+    output = run(NEEDS_SERVERS, **NOWHERE)
+    assert "1 passed, 3 skipped" in output
     assert "apt-get install mariadb-server" in output
+    assert "make mysql" in output
 
 
 def test_without_a_server_tests_fail_in_ci(run: Run) -> None:
-    output = run(NEEDS_MARIADB, PATH="/nowhere", CI="true")
-    assert "1 passed, 2 errors" in output
+    output = run(NEEDS_SERVERS, **NOWHERE, CI="true")
+    assert "1 passed, 3 errors" in output
     assert "CI is set, so this must not be skipped" in output
     assert "apt-get install mariadb-server" in output
-    assert "2 skipped" in run(NEEDS_MARIADB, PATH="/nowhere", CI="false")
+    assert "make mysql" in output
+    assert "3 skipped" in run(NEEDS_SERVERS, **NOWHERE, CI="false")
 
 
 def test_the_plugin_imports_no_driver_and_starts_nothing(run: Run) -> None:
@@ -112,4 +115,4 @@ def test_the_example_of_the_documentation_passes(run: Run) -> None:
     page = (Path(__file__).parents[2] / "docs" / "testing.md").read_text()
     blocks = [block.partition("```")[0] for block in page.split("```python\n")[1:]]
     (example,) = [block for block in blocks if "def test_" in block]
-    assert "2 passed" in run(example)
+    assert "3 passed" in run(example)

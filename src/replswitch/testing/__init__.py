@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from replswitch.testing.errors import NotCaughtUpError, PairError, ServerNotFoundError, ServerStartError
 from replswitch.testing.mariadb import MariaDBPair
+from replswitch.testing.mysql import MySQLPair
 from replswitch.testing.pair import ReplicatedPair
 from replswitch.testing.sqlite import SQLitePair
 
 __all__ = [
     "MariaDBPair",
+    "MySQLPair",
     "NotCaughtUpError",
     "PairError",
     "ReplicatedPair",

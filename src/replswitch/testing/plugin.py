@@ -5,14 +5,16 @@ all servers up, replicating, without a lag and caught up; the data is the tests'
 
 ===========================  =====================================================================
 ``mariadb_pair``             a MariaDB master and one slave
+``mysql_pair``               a MySQL master and one slave
 ``sqlite_pair``              a SQLite master and one slave
-``replicated_pair``          the test runs twice: with each of the two
+``replicated_pair``          the test runs three times: with each of them
 ``mariadb_pair_of_session``  the same pair for fixtures of session scope: not reset for each test
+``mysql_pair_of_session``    likewise
 ``sqlite_pair_of_session``   likewise
 ===========================  =====================================================================
 
-Where the MariaDB server is not installed, tests that need it are skipped; but they fail when the environment
-variable ``CI`` is set (and is not ``false`` or ``0``), so that CI cannot lose them unnoticed.
+Where a server is not installed, tests that need it are skipped; but they fail when the environment variable
+``CI`` is set (and is not ``false`` or ``0``), so that CI cannot lose them unnoticed.
 
 pytest loads this module in every run, also in those that never ask for a pair, so PyMySQL is not
 imported before a pair is started.
@@ -27,7 +29,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from replswitch.testing import MariaDBPair, PairError, ReplicatedPair, ServerNotFoundError, SQLitePair
+from replswitch.testing import MariaDBPair, MySQLPair, PairError, ReplicatedPair, ServerNotFoundError, SQLitePair
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,16 +37,30 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@pytest.fixture(scope="session")
-def mariadb_pair_of_session() -> Iterator[MariaDBPair]:
-    """A MariaDB master and one slave; not reset for each test."""
-    pair = MariaDBPair()
+def start_or_skip(pair: ReplicatedPair) -> None:
+    """Start a pair. Where its server is not installed, skip the test; where the variable CI is set, fail."""
     try:
         pair.start()
     except ServerNotFoundError as error:
         if os.environ.get("CI", "").lower() not in {"", "0", "false"}:
             pytest.fail(f"CI is set, so this must not be skipped: {error}")
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def mariadb_pair_of_session() -> Iterator[MariaDBPair]:
+    """A MariaDB master and one slave; not reset for each test."""
+    pair = MariaDBPair()
+    start_or_skip(pair)
+    yield pair
+    pair.close()
+
+
+@pytest.fixture(scope="session")
+def mysql_pair_of_session() -> Iterator[MySQLPair]:
+    """A MySQL master and one slave; not reset for each test."""
+    pair = MySQLPair()
+    start_or_skip(pair)
     yield pair
     pair.close()
 
@@ -64,15 +80,22 @@ def mariadb_pair(mariadb_pair_of_session: MariaDBPair) -> MariaDBPair:
 
 
 @pytest.fixture
+def mysql_pair(mysql_pair_of_session: MySQLPair) -> MySQLPair:
+    """A MySQL master and one slave: up, replicating, without a lag and caught up."""
+    _refresh(mysql_pair_of_session)
+    return mysql_pair_of_session
+
+
+@pytest.fixture
 def sqlite_pair(sqlite_pair_of_session: SQLitePair) -> SQLitePair:
     """A SQLite master and one slave: up, replicating, without a lag and caught up."""
     _refresh(sqlite_pair_of_session)
     return sqlite_pair_of_session
 
 
-@pytest.fixture(params=["mariadb", "sqlite"])
+@pytest.fixture(params=["mariadb", "mysql", "sqlite"])
 def replicated_pair(request: pytest.FixtureRequest) -> ReplicatedPair:
-    """The one pair and then the other: up, replicating, without a lag and caught up."""
+    """Each kind of pair in turn: up, replicating, without a lag and caught up."""
     pair: ReplicatedPair = request.getfixturevalue(f"{request.param}_pair")
     return pair
 

@@ -1,31 +1,31 @@
 """Pairs of real servers that speak MySQL's protocol: what MariaDB and MySQL have in common.
 
-The server processes and their data live in a :class:`replswitch.testing.kept.Kept`. A server is looked after
-through its Unix socket, as root without a password; only the owner of the folder can reach that. The
-application's account comes through TCP on 127.0.0.1.
+The server processes and their data live in a :class:`replswitch.testing.kept.Kept`.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 import shutil
 import socket
 import time
 from abc import abstractmethod
-from contextlib import closing
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from replswitch.errors import ConfigurationError
 from replswitch.testing.errors import PairError, ServerStartError
 from replswitch.testing.kept import Kept
 from replswitch.testing.launch import WITHIN, free_port, run
-from replswitch.testing.pair import MASTER, ReplicatedPair
+from replswitch.testing.pair import MASTER
+from replswitch.testing.replication import has_failed, not_caught_up
+from replswitch.testing.sessions import SessionPair, pymysql
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pymysql.connections import Connection
+    from replswitch.testing.replication import Dialect
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ PORT_TAKEN = "Bind on TCP/IP port"
 """What a server writes to its log before it ends because another process has its port."""
 
 
-class ServerPair(ReplicatedPair):
+class ServerPair(SessionPair):
     """A pair of server processes on free ports of 127.0.0.1.
 
     Attributes:
@@ -41,9 +41,10 @@ class ServerPair(ReplicatedPair):
             begin with ``test_``, and it may look at the state of replication.
         password: its password, a new one each time the pair is started.
         database: the application's database.
+        dialect: the statements of replication.
     """
 
-    driver: ClassVar[str] = "pymysql"
+    dialect: ClassVar[Dialect]
     user = "shop"
     database = "shop"
 
@@ -52,48 +53,6 @@ class ServerPair(ReplicatedPair):
         self.password = ""
         self._kept: Kept | None = None
         self._ports: dict[str, int] = {}
-
-    def connect(self, name: str = MASTER) -> Connection[Any]:
-        """Return a PyMySQL connection to one server, with the application's account and autocommit on."""
-        return _pymysql_connect(**self._parameters(self._known(name)))
-
-    def admin(self, name: str = MASTER) -> Connection[Any]:
-        """Return a PyMySQL connection to one server that may do everything, with autocommit on.
-
-        What it writes to a slave is not held back by ``read_only`` and sooner or later collides with what
-        comes from the master.
-        """
-        return _pymysql_connect(unix_socket=str(self._socket(self._known(name))), user="root")
-
-    def status(self, name: str, variable: str) -> int:
-        """Return one of a server's counters (``SHOW GLOBAL STATUS``).
-
-        Args:
-            name: which server.
-            variable: for instance ``Com_select`` or ``Questions``. The connection that asks is counted too
-                (some ``Questions``, but no ``Com_select``).
-
-        Raises:
-            ConfigurationError: the server has no such counter.
-        """
-        rows = self._run(self._known(name), "SHOW GLOBAL STATUS WHERE Variable_name = %s", variable)
-        if not rows or not rows[0]["Value"].isdecimal():
-            raise ConfigurationError(f"{variable!r} is no counter in SHOW GLOBAL STATUS of the {name}")
-        return int(rows[0]["Value"])
-
-    def _run(self, name: str, sql: str, *values: object) -> list[dict[str, Any]]:
-        """Run one statement as root, kept out of the server's binary log, and return its rows.
-
-        Raises:
-            PairError: the server cannot be reached or refuses; the driver's error is the cause.
-        """
-        try:
-            with closing(self.admin(name)) as connection, connection.cursor(_pymysql().cursors.DictCursor) as cursor:
-                cursor.execute("SET sql_log_bin = 0")
-                cursor.execute(sql, values or None)
-                return list(cursor.fetchall())
-        except _pymysql().MySQLError as error:
-            raise PairError(f"the {name} failed at {sql!r}: {error}") from error
 
     def _parameters(self, name: str) -> dict[str, Any]:
         return {
@@ -116,6 +75,17 @@ class ServerPair(ReplicatedPair):
 
     def _data(self, name: str) -> Path:
         return self._keeper.folder / name
+
+    def _temporary(self, name: str) -> Path:
+        # Each its own: a server that starts removes what looks like temporary tables, in use by another or not.
+        folder = self._keeper.folder / f"{name}.tmp"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def _check_lag(self, seconds: float) -> None:
+        super()._check_lag(seconds)
+        if seconds != int(seconds):
+            raise ConfigurationError(f"lag={seconds!r}: {self.dialect.product} lags by whole seconds")
 
     def _create(self) -> None:
         began = time.monotonic()
@@ -182,9 +152,59 @@ class ServerPair(ReplicatedPair):
                 return False
         try:
             self.admin(name).close()
-        except _pymysql().OperationalError:
+        except pymysql().OperationalError:
             return False
         return True
+
+    def _set_lag(self, name: str) -> None:
+        # The manuals demand that the threads be stopped; with GTIDs what was fetched and is needed is fetched again.
+        self._stop_replication(name)
+        self._run(name, self.dialect.delay, self._delay())
+        if name not in self._stopped:
+            self._start_replication(name)
+
+    def _stop_replication(self, name: str) -> None:
+        self._run(name, self.dialect.stop)
+
+    def _start_replication(self, name: str) -> None:
+        self._run(name, self.dialect.start)
+
+    def _master_position(self) -> str:
+        return str(self._run(MASTER, self.dialect.position)[0]["position"])
+
+    def _wait_for(self, name: str, position: Any, deadline: float) -> None:
+        if self._lag:
+            deadline += 1  # for the whole seconds in which a delay is counted
+        while position:
+            # In slices: a slave that waits does not notice that replication has ended with an error. Never 0, which
+            # is for ever on MySQL.
+            wait = min(0.5, max(0.01, deadline - time.monotonic()))
+            if not self._run(name, self.dialect.wait, position, wait)[0]["failed"]:
+                return
+            status = self._run(name, self.dialect.status)[0]
+            if has_failed(self.dialect, status) or time.monotonic() >= deadline:
+                reached = self._run(name, self.dialect.reached)[0]["position"]
+                raise not_caught_up(self.dialect, name, (position, reached), status, self._errors(name, status))
+
+    def _errors(self, name: str, status: dict[str, Any]) -> list[str]:
+        """Return what went wrong in a slave's replication, for people to read."""
+        return [status[kind] for kind in ("Last_IO_Error", "Last_SQL_Error") if status[kind]]
+
+    def _options(self, name: str, port: int) -> list[str]:
+        """Return the options of a server that both products know."""
+        return [
+            f"--datadir={self._data(name)}",
+            f"--tmpdir={self._temporary(name)}",
+            f"--socket={self._socket(name)}",
+            f"--pid-file={self._keeper.folder / name}.pid",
+            "--bind-address=127.0.0.1",
+            f"--port={port}",
+            f"--server-id={self.names.index(name) + 1}",
+            "--skip-name-resolve",
+            "--log-bin=binlog",
+            "--relay-log=relaylog",
+            f"--read-only={'OFF' if name == MASTER else 'ON'}",
+        ]
 
     @abstractmethod
     def _install(self) -> None:
@@ -198,17 +218,11 @@ class ServerPair(ReplicatedPair):
     def _introduce(self, name: str) -> None:
         """Tell a server, once, what is not in its data folder yet (a slave: who its master is)."""
 
-
-def _pymysql() -> Any:
-    """Import PyMySQL when it is needed, not when pytest loads the plugin."""
-    try:
-        import pymysql  # noqa: PLC0415 - see above
-    except ImportError as error:
-        raise PairError("PyMySQL is not installed: pip install 'replswitch[mysql]'") from error
-    return pymysql
+    @abstractmethod
+    def _delay(self) -> int:
+        """Return the delay, in seconds, with which no transaction is seen sooner than the lag says."""
 
 
-def _pymysql_connect(**parameters: Any) -> Connection[Any]:
-    # With the system's certificates, which PyMySQL loads otherwise, a connection takes 30 ms instead of 1.
-    connection: Connection[Any] = _pymysql().connect(**parameters, autocommit=True, ssl_disabled=True)
-    return connection
+def as_root() -> list[str]:
+    """Return the option without which a server refuses to run as root."""
+    return ["--user=root"] if os.geteuid() == 0 else []

@@ -1,7 +1,8 @@
-"""What a MariaDBPair has beyond the contract, and how its start can fail."""
+"""What the pairs of real servers have beyond the contract, and how their start can fail."""
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from contextlib import closing, suppress
@@ -14,6 +15,7 @@ import pytest
 from replswitch.errors import ConfigurationError
 from replswitch.testing import (
     MariaDBPair,
+    MySQLPair,
     NotCaughtUpError,
     PairError,
     ServerNotFoundError,
@@ -21,75 +23,81 @@ from replswitch.testing import (
     launch,
     servers,
 )
+from replswitch.testing.mysql import find_mysqld
+from replswitch.testing.plugin import start_or_skip
+from replswitch.testing.servers import ServerPair
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-@pytest.fixture(scope="module")
-def started() -> Iterator[MariaDBPair]:
-    with MariaDBPair() as pair:
-        yield pair
+@pytest.fixture(scope="module", params=[MariaDBPair, MySQLPair])
+def started(request: pytest.FixtureRequest) -> Iterator[ServerPair]:
+    pair: ServerPair = request.param()
+    start_or_skip(pair)
+    yield pair
+    pair.close()
 
 
 @pytest.fixture
-def pair(started: MariaDBPair) -> MariaDBPair:
+def pair(started: ServerPair) -> ServerPair:
     started.reset()
-    execute(started, "master", "CREATE OR REPLACE TABLE message (number INTEGER PRIMARY KEY)")
+    execute(started, "master", "DROP TABLE IF EXISTS message, words")
+    execute(started, "master", "CREATE TABLE message (number INTEGER PRIMARY KEY)")
     started.wait_caught_up()
     return started
 
 
-def execute(pair: MariaDBPair, name: str, sql: str) -> list[Any]:
+def execute(pair: ServerPair, name: str, sql: str) -> list[Any]:
     with closing(pair.connect(name)) as connection, connection.cursor() as cursor:
         cursor.execute(sql)
         return list(cursor.fetchall())
 
 
-def test_the_parameters_are_complete_and_no_more(pair: MariaDBPair) -> None:
+def test_the_parameters_are_complete_and_no_more(pair: ServerPair) -> None:
     assert set(pair.master) == set(pair.slaves[0]) == {"host", "port", "user", "password", "database"}
     assert pair.driver == "pymysql"
 
 
 @pytest.mark.parametrize("lag", [0.5, 2.5])
-def test_a_lag_is_a_whole_number_of_seconds(pair: MariaDBPair, lag: float) -> None:
-    with pytest.raises(ConfigurationError, match=rf"lag={lag}: MariaDB lags by whole seconds"):
+def test_a_lag_is_a_whole_number_of_seconds(pair: ServerPair, lag: float) -> None:
+    with pytest.raises(ConfigurationError, match=rf"lag={lag}: (MariaDB|MySQL) lags by whole seconds"):
         pair.lag = lag
 
 
-def test_a_slave_is_read_only_for_the_application(pair: MariaDBPair) -> None:
+def test_a_slave_is_read_only_for_the_application(pair: ServerPair) -> None:
     with pytest.raises(pymysql.err.OperationalError) as raised:
         execute(pair, "slave", "INSERT INTO message VALUES (1)")
     assert raised.value.args[0] == 1290
 
 
-def test_the_application_may_have_test_databases_and_see_replication(pair: MariaDBPair) -> None:
+def test_the_application_may_have_test_databases_and_see_replication(pair: ServerPair) -> None:
     execute(pair, "master", "CREATE DATABASE test_shop")
     execute(pair, "master", "DROP DATABASE test_shop")
-    assert execute(pair, "slave", "SHOW SLAVE STATUS")
-    assert execute(pair, "master", "SHOW MASTER STATUS")
+    assert execute(pair, "slave", pair.dialect.status)
+    assert execute(pair, "master", "SHOW BINARY LOGS")
     with pytest.raises(pymysql.err.OperationalError, match="denied"):
         execute(pair, "master", "CREATE DATABASE other")
 
 
-def test_nobody_gets_in_without_a_password(pair: MariaDBPair) -> None:
-    for user in ("root", "replication", "shop", "", "mariadb.sys"):
+def test_nobody_gets_in_without_a_password(pair: ServerPair) -> None:
+    for user in ("root", "replication", "shop", "", "mariadb.sys", "mysql.sys"):
         with pytest.raises(pymysql.err.OperationalError):
             pymysql.connect(host="127.0.0.1", port=pair.master["port"], user=user)
 
 
-def test_text_is_unicode(pair: MariaDBPair) -> None:
-    execute(pair, "master", "CREATE OR REPLACE TABLE words (word VARCHAR(20))")
+def test_text_is_unicode(pair: ServerPair) -> None:
+    execute(pair, "master", "CREATE TABLE words (word VARCHAR(20))")
     execute(pair, "master", "INSERT INTO words VALUES ('Größe 🐬')")
     pair.wait_caught_up()
     assert execute(pair, "slave", "SELECT word FROM words WHERE word = 'Größe 🐬'") == [("Größe 🐬",)]
 
 
-def test_statements_are_those_of_the_application(pair: MariaDBPair) -> None:
+def test_statements_are_those_of_the_application(pair: ServerPair) -> None:
     with pair.statements("slave") as received:
         assert execute(pair, "slave", "SELECT 'ü%', 1 +\n 1") == [("ü%", 2)]
         execute(pair, "master", "INSERT INTO message VALUES (1)")
-        execute(pair, "master", "CREATE OR REPLACE TABLE words (word VARCHAR(20))")
+        execute(pair, "master", "CREATE TABLE words (word VARCHAR(20))")
         pair.wait_caught_up()
         pair.status("slave", "Questions")
     assert [one for one in received if not one.startswith("SET ")] == ["SELECT 'ü%', 1 +\n 1"]
@@ -99,14 +107,14 @@ def test_statements_are_those_of_the_application(pair: MariaDBPair) -> None:
     assert received == []
 
 
-def test_statements_are_told_when_the_block_fails(pair: MariaDBPair) -> None:
+def test_statements_are_told_when_the_block_fails(pair: ServerPair) -> None:
     with suppress(ZeroDivisionError), pair.statements("master") as received:
         execute(pair, "master", "SELECT 1")
         raise ZeroDivisionError
     assert "SELECT 1" in received
 
 
-def test_statements_are_recorded_once_at_a_time(pair: MariaDBPair) -> None:
+def test_statements_are_recorded_once_at_a_time(pair: ServerPair) -> None:
     with (
         pair.statements("slave"),
         pytest.raises(PairError, match="the slave are being recorded already"),
@@ -115,15 +123,16 @@ def test_statements_are_recorded_once_at_a_time(pair: MariaDBPair) -> None:
         pass
 
 
-def test_recording_leaves_no_trace_in_replication(pair: MariaDBPair) -> None:
-    before = execute(pair, "slave", "SELECT @@GLOBAL.gtid_binlog_pos, @@GLOBAL.gtid_slave_pos")
+def test_recording_leaves_no_trace_in_replication(pair: ServerPair) -> None:
+    asked = (pair.dialect.position, pair.dialect.reached)
+    before = [execute(pair, "slave", sql) for sql in asked]
     with pair.statements("slave"), pair.statements("master"):
         pass
     pair.wait_caught_up()
-    assert execute(pair, "slave", "SELECT @@GLOBAL.gtid_binlog_pos, @@GLOBAL.gtid_slave_pos") == before
+    assert [execute(pair, "slave", sql) for sql in asked] == before
 
 
-def test_status_counts(pair: MariaDBPair) -> None:
+def test_status_counts(pair: ServerPair) -> None:
     before = pair.status("slave", "Com_select")
     execute(pair, "slave", "SELECT 1")
     assert pair.status("slave", "Com_select") == before + 1
@@ -132,7 +141,7 @@ def test_status_counts(pair: MariaDBPair) -> None:
             pair.status("slave", variable)
 
 
-def test_admin_may_do_everything(pair: MariaDBPair) -> None:
+def test_admin_may_do_everything(pair: ServerPair) -> None:
     with (
         closing(pair.connect("slave")) as victim,
         victim.cursor() as cursor,
@@ -144,7 +153,7 @@ def test_admin_may_do_everything(pair: MariaDBPair) -> None:
             cursor.execute("SELECT 1")
 
 
-def test_replication_that_has_failed_is_told_at_once(pair: MariaDBPair) -> None:
+def test_replication_that_has_failed_is_told_at_once(pair: ServerPair) -> None:
     with closing(pair.admin("slave")) as admin, admin.cursor() as cursor:
         cursor.execute("SET sql_log_bin = 0")
         cursor.execute("INSERT INTO shop.message VALUES (1)")
@@ -157,20 +166,28 @@ def test_replication_that_has_failed_is_told_at_once(pair: MariaDBPair) -> None:
     assert execute(pair, "slave", "SELECT * FROM message") == [(1,)]
 
 
-def test_what_a_server_refuses_to_the_pair_is_an_error_of_the_pair(pair: MariaDBPair) -> None:
+def test_no_time_to_wait_is_not_for_ever(pair: ServerPair) -> None:
+    with closing(pair.admin("slave")) as admin, admin.cursor() as cursor:
+        cursor.execute("LOCK TABLES shop.message READ")
+        execute(pair, "master", "INSERT INTO message VALUES (1)")
+        with pytest.raises(NotCaughtUpError):
+            pair.wait_caught_up(timeout=0)
+
+
+def test_what_a_server_refuses_to_the_pair_is_an_error_of_the_pair(pair: ServerPair) -> None:
     with pytest.raises(PairError, match=r"the slave failed at 'NONSENSE': .*1064") as raised:
         pair._run("slave", "NONSENSE")
     assert isinstance(raised.value.__cause__, pymysql.MySQLError)
 
 
 def test_two_pairs_do_not_disturb_each_other_nor_a_stranger_who_has_the_port(
-    pair: MariaDBPair, monkeypatch: pytest.MonkeyPatch
+    pair: ServerPair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as stranger:
         taken = stranger.getsockname()[1]
         ports = iter([taken])
         monkeypatch.setattr(servers, "free_port", lambda: next(ports, None) or launch.free_port())
-        with MariaDBPair() as other:
+        with type(pair)() as other:
             assert other.master["port"] != taken
             execute(other, "master", "CREATE TABLE other (number INTEGER PRIMARY KEY)")
             other.wait_caught_up()
@@ -180,7 +197,7 @@ def test_two_pairs_do_not_disturb_each_other_nor_a_stranger_who_has_the_port(
         assert execute(pair, "slave", "SELECT 1") == [(1,)]
 
 
-def test_a_killed_server_waits_for_its_own_port(pair: MariaDBPair) -> None:
+def test_a_killed_server_waits_for_its_own_port(pair: ServerPair) -> None:
     port = pair.slaves[0]["port"]
     pair.kill("slave")
     stranger = socket.create_server(("127.0.0.1", port))
@@ -211,8 +228,49 @@ def test_a_server_that_does_not_start_shows_its_log(
     pair.close()
 
 
-def test_a_machine_without_mariadb_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "/nowhere")
+@pytest.mark.parametrize(
+    ("kind", "advice"),
+    [
+        (MariaDBPair, r"is not on this machine .* apt-get install mariadb-server"),
+        (MySQLPair, r"MySQL's mysqld is not on this machine .* `make mysql`"),
+    ],
+)
+def test_a_machine_without_the_server_is_told_what_to_install(
+    kind: type[ServerPair], advice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("PATH", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(variable, "/nowhere")
     monkeypatch.setattr(launch, "SBIN", ())
-    with pytest.raises(ServerNotFoundError, match=r"is not on this machine .* apt-get install mariadb-server"):
-        MariaDBPair().start()
+    with pytest.raises(ServerNotFoundError, match=advice):
+        kind().start()
+
+
+class TestWhichMySQL:
+    """A stand-in that prints its version, in each place where a server may be."""
+
+    @pytest.fixture
+    def put(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], str]:
+        monkeypatch.setenv("PATH", os.pathsep.join([str(tmp_path / "alias"), str(tmp_path / "bin"), "/bin"]))
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        monkeypatch.setattr(launch, "SBIN", ())
+
+        def make(folder: str, version: str) -> str:
+            program = tmp_path / folder / "mysqld"
+            program.parent.mkdir(parents=True)
+            program.write_text(f"#!/bin/sh\necho '{program} {version}'\n")
+            program.chmod(0o755)
+            return str(program)
+
+        return make
+
+    def test_mariadb_under_its_name_is_passed_over(self, put: Callable[[str, str], str]) -> None:
+        put("alias", "Ver 10.11.19-MariaDB-0+deb12u1 for debian-linux-gnu on x86_64 (Debian 12)")
+        with pytest.raises(ServerNotFoundError):
+            find_mysqld()
+        fetched = put("cache/replswitch/mysql", "Ver 9.7.4-2 for Linux on x86_64 ((Debian))")
+        assert find_mysqld() == fetched
+
+    def test_one_in_the_path_comes_first(self, put: Callable[[str, str], str]) -> None:
+        put("cache/replswitch/mysql", "Ver 9.7.4-2 for Linux on x86_64 ((Debian))")
+        installed = put("bin", "Ver 8.4.5 for Linux on x86_64 (MySQL Community Server - GPL)")
+        assert find_mysqld() == installed

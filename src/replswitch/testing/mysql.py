@@ -1,0 +1,160 @@
+"""A throw-away pair of MySQL servers with GTID replication.
+
+Where a rule comes from MySQL's manual, the page is named as in https://dev.mysql.com/doc/refman/en/NAME.html.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from replswitch.testing import launch
+from replswitch.testing.errors import ServerNotFoundError
+from replswitch.testing.pair import MASTER
+from replswitch.testing.replication import MYSQL
+from replswitch.testing.servers import ServerPair, as_root
+from replswitch.testing.sessions import pymysql_connect
+
+LEAN = (
+    "--innodb-buffer-pool-size=16M",
+    "--innodb-log-buffer-size=2M",
+    "--innodb-redo-log-capacity=32M",  # with the smallest, 8M, the data folder takes a second longer to make
+    "--key-buffer-size=1M",
+    "--performance-schema=OFF",
+    "--innodb-use-native-aio=OFF",  # many servers at a time run into the limit of /proc/sys/fs/aio-max-nr
+    "--mysqlx=OFF",
+    "--secure-file-priv=",  # its default is a folder of the system's, without which the server does not start
+)
+"""Small and quick to start."""
+
+SURVIVES_KILL_9 = (
+    "--innodb-flush-method=nosync",
+    "--innodb-flush-log-at-trx-commit=2",
+    "--sync-binlog=0",
+    "--sync-relay-log=0",
+    "--relay-log-recovery=ON",
+)
+"""Each commit is handed to the operating system, which nobody kills, but not waited for until it is on the
+disk. So kill() loses nothing."""
+
+ACCOUNTS = """\
+CREATE DATABASE {database};
+CREATE USER {user}@'%' IDENTIFIED BY '{password}';
+GRANT ALL ON {database}.* TO {user}@'%';
+GRANT ALL ON `test\\_%`.* TO {user}@'%';
+GRANT REPLICATION CLIENT ON *.* TO {user}@'%';
+CREATE USER replication@'%' IDENTIFIED BY '{password}';
+GRANT REPLICATION SLAVE ON *.* TO replication@'%';
+"""
+"""Every server begins with these, so none of it is in a binary log. The server listens on 127.0.0.1 alone."""
+
+
+class MySQLPair(ServerPair):
+    """A MySQL master and its slaves, each a server process of its own; GTID replication, slaves read-only.
+
+    The binary log is on everywhere, so a slave can be promoted. Needs MySQL's ``mysqld`` (tried with 9.7;
+    MariaDB under that name will not do); not root.
+
+    The lag is a whole number of seconds. MySQL rounds the time of a transaction up to the next second
+    (``SOURCE_DELAY``, replication-delayed), so a transaction is seen between ``lag`` and ``lag + 1`` seconds
+    after its commit; never sooner.
+
+    Args:
+        slaves: how many slaves; 1 or more.
+    """
+
+    dialect = MYSQL
+
+    def __init__(self, slaves: int = 1) -> None:
+        super().__init__(slaves)
+        self._program = ""
+
+    def _install(self) -> None:
+        self._program = find_mysqld()
+        accounts = self._keeper.folder / "accounts.sql"
+        accounts.write_text(ACCOUNTS.format(user=self.user, password=self.password, database=self.database))
+        argv = [
+            self._program,
+            "--no-defaults",
+            "--initialize-insecure",  # root has no password
+            f"--datadir={self._data(MASTER)}",
+            f"--tmpdir={self._temporary(MASTER)}",
+            f"--init-file={accounts}",
+            *as_root(),
+            *LEAN,
+            *SURVIVES_KILL_9[:1],
+        ]
+        launch.run(self._keeper, "mysqld --initialize-insecure", argv, self._keeper.folder / "install.log")
+        # The server's UUID is in it, and no two may have the same. Each makes its own.
+        (self._data(MASTER) / "auto.cnf").unlink()
+
+    def _command(self, name: str, port: int) -> list[str]:
+        return [
+            self._program,
+            "--no-defaults",
+            *self._options(name, port),
+            "--gtid-mode=ON",
+            "--enforce-gtid-consistency=ON",
+            "--skip-replica-start",
+            *as_root(),
+            *LEAN,
+            *SURVIVES_KILL_9,
+        ]
+
+    def _answers(self, name: str) -> bool:
+        if not super()._answers(name):
+            return False
+        # Where there is no TLS, PyMySQL needs the package cryptography for an account's first login, and for no later
+        # one: the server remembers who proved the password over a socket (caching-sha2-pluggable-authentication).
+        pymysql_connect(unix_socket=str(self._socket(name)), user=self.user, password=self.password).close()
+        return True
+
+    def _introduce(self, name: str) -> None:
+        if name != MASTER:
+            self._run(
+                name,
+                "CHANGE REPLICATION SOURCE TO SOURCE_HOST = '127.0.0.1', SOURCE_PORT = %s,"
+                " SOURCE_USER = 'replication', SOURCE_PASSWORD = %s, GET_SOURCE_PUBLIC_KEY = 1,"
+                # After its default of 10 attempts a slave gives its master up.
+                " SOURCE_AUTO_POSITION = 1, SOURCE_CONNECT_RETRY = 1, SOURCE_RETRY_COUNT = 86400",
+                self._ports[MASTER],
+                self.password,
+            )
+
+    def _delay(self) -> int:
+        return int(self._lag)
+
+    def _errors(self, name: str, status: dict[str, Any]) -> list[str]:
+        # The status of a slave says only which worker has failed, and where to read why.
+        workers = self._run(
+            name, "SELECT last_error_message AS error FROM performance_schema.replication_applier_status_by_worker"
+        )
+        return [*super()._errors(name, status), *(row["error"] for row in workers if row["error"])]
+
+
+def find_mysqld() -> str:
+    """Return the path of MySQL's server: in the PATH, where servers are installed, or in replswitch's cache.
+
+    Raises:
+        ServerNotFoundError: it is not on this machine.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    beside = [*launch.SBIN, str(cache / "replswitch" / "mysql")]
+    for folder in [*os.environ.get("PATH", os.defpath).split(os.pathsep), *beside]:
+        path = shutil.which("mysqld", path=folder)
+        if path and _is_mysql(path):
+            return path
+    raise ServerNotFoundError(
+        f"MySQL's mysqld is not on this machine (looked in PATH, {', '.join(beside)}; MariaDB under that name will not"
+        " do). Install MySQL's server; on Debian, which has none, `make mysql` in a checkout of"
+        " replswitch fetches one"
+    )
+
+
+def _is_mysql(program: str) -> bool:
+    """Tell MySQL from MariaDB, which answers to the same name."""
+    told = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)  # noqa: S603 - a server
+    return told.returncode == 0 and "MariaDB" not in told.stdout

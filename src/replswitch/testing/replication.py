@@ -1,0 +1,86 @@
+"""The statements of replication, which MariaDB and MySQL word differently, and what a slave says of itself."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from replswitch.testing.errors import NotCaughtUpError
+
+
+class Dialect(NamedTuple):
+    """How one of the two is spoken to.
+
+    Attributes:
+        product: its name, for messages.
+        stop: stops both threads of a slave.
+        start: starts them.
+        delay: sets the delay; takes the seconds.
+        status: asks a slave how it is.
+        role: what the names of its answers begin with.
+        position: asks the master how far it is, as ``position``.
+        reached: asks a slave the same.
+        wait: lets a slave wait; takes a position and seconds. ``failed`` is 0 when it has got there.
+    """
+
+    product: str
+    stop: str
+    start: str
+    delay: str
+    status: str
+    role: str
+    position: str
+    reached: str
+    wait: str
+
+
+MARIADB = Dialect(
+    product="MariaDB",
+    stop="STOP SLAVE",
+    start="START SLAVE",
+    delay="CHANGE MASTER TO MASTER_DELAY = %s",
+    status="SHOW SLAVE STATUS",
+    role="Slave",
+    position="SELECT @@GLOBAL.gtid_binlog_pos AS position",
+    reached="SELECT @@GLOBAL.gtid_slave_pos AS position",
+    wait="SELECT MASTER_GTID_WAIT(%s, %s) AS failed",
+)
+
+MYSQL = Dialect(
+    product="MySQL",
+    stop="STOP REPLICA",
+    start="START REPLICA",
+    delay="CHANGE REPLICATION SOURCE TO SOURCE_DELAY = %s",
+    status="SHOW REPLICA STATUS",
+    role="Replica",
+    position="SELECT @@GLOBAL.gtid_executed AS position",
+    reached="SELECT @@GLOBAL.gtid_executed AS position",
+    wait="SELECT WAIT_FOR_EXECUTED_GTID_SET(%s, %s) AS failed",
+)
+
+
+def has_failed(dialect: Dialect, status: dict[str, Any]) -> bool:
+    """Tell whether a thread of a slave ended with an error; one that only looks for its master has not."""
+    return any(
+        status[f"{dialect.role}_{kind}_Running"] == "No" and status[f"Last_{kind}_Errno"] for kind in ("IO", "SQL")
+    )
+
+
+def not_caught_up(
+    dialect: Dialect, name: str, positions: tuple[str, str], status: dict[str, Any], errors: list[str]
+) -> NotCaughtUpError:
+    """Return the error that says what a slave lacks, and why.
+
+    Args:
+        dialect: what the server is.
+        name: the slave.
+        positions: the master's, and the slave's.
+        status: the slave's answer to ``dialect.status``.
+        errors: what went wrong there.
+    """
+    threads = [f"{dialect.role}_{kind}_Running" for kind in ("IO", "SQL")]
+    state = ", ".join(f"{thread}: {status[thread]}" for thread in threads)
+    return NotCaughtUpError(
+        f"{name} has not caught up: the master is at GTID {positions[0]}, {name} at {positions[1] or 'none'}"
+        f" ({state}, SQL_Delay: {status['SQL_Delay']} s).{''.join(f' {error}' for error in errors)}",
+        server=name,
+    )

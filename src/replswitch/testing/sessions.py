@@ -1,0 +1,128 @@
+"""Sessions on the servers of a pair: the application's, root's, and what root tells of a server.
+
+A server is looked after through its Unix socket, as root without a password; only the owner of the folder can
+reach that. The application's account comes through TCP on 127.0.0.1.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from replswitch.errors import ConfigurationError
+from replswitch.testing.errors import PairError
+from replswitch.testing.pair import MASTER, ReplicatedPair
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from pymysql.connections import Connection
+
+OURS = ("root[", "replication[", "[", "skip-grants user[")
+"""How ``user_host`` in the general log begins for connections that are not the application's: the pair's own,
+and the threads that replicate."""
+
+
+class SessionPair(ReplicatedPair):
+    """A pair of servers that PyMySQL can talk to."""
+
+    driver: ClassVar[str] = "pymysql"
+
+    def connect(self, name: str = MASTER) -> Connection[Any]:
+        """Return a PyMySQL connection to one server, with the application's account and autocommit on."""
+        return pymysql_connect(**self._parameters(self._known(name)))
+
+    def admin(self, name: str = MASTER) -> Connection[Any]:
+        """Return a PyMySQL connection to one server that may do everything, with autocommit on.
+
+        What it writes to a slave is not held back by ``read_only`` and sooner or later collides with what
+        comes from the master.
+        """
+        return pymysql_connect(unix_socket=str(self._socket(self._known(name))), user="root")
+
+    def status(self, name: str, variable: str) -> int:
+        """Return one of a server's counters (``SHOW GLOBAL STATUS``).
+
+        Args:
+            name: which server.
+            variable: for instance ``Com_select`` or ``Questions``. The connection that asks is counted too
+                (some ``Questions``, but no ``Com_select``).
+
+        Raises:
+            ConfigurationError: the server has no such counter.
+        """
+        rows = self._run(self._known(name), "SHOW GLOBAL STATUS WHERE Variable_name = %s", variable)
+        if not rows or not rows[0]["Value"].isdecimal():
+            raise ConfigurationError(f"{variable!r} is no counter in SHOW GLOBAL STATUS of the {name}")
+        return int(rows[0]["Value"])
+
+    @contextmanager
+    def statements(self, name: str) -> Iterator[list[str]]:
+        """Record the statements that a server receives from the application while the block runs.
+
+        Args:
+            name: which server.
+
+        Yields:
+            A list that is filled, in the order of arrival, when the block is left.
+
+        Raises:
+            PairError: the server's statements are being recorded already.
+        """
+        self._known(name)
+        if self._run(name, "SELECT @@GLOBAL.general_log AS recording")[0]["recording"]:
+            raise PairError(f"the statements of the {name} are being recorded already")
+        self._run(name, "TRUNCATE mysql.general_log")
+        self._run(name, "SET GLOBAL log_output = 'TABLE', GLOBAL general_log = ON")
+        received: list[str] = []
+        try:
+            yield received
+        finally:
+            self._run(name, "SET GLOBAL general_log = OFF")
+            received += [
+                row["statement"]
+                for row in self._run(
+                    name,
+                    "SELECT user_host, command_type, CONVERT(argument USING utf8mb4) AS statement"
+                    " FROM mysql.general_log",
+                )
+                if row["command_type"] in {"Query", "Execute"} and not row["user_host"].startswith(OURS)
+            ]
+
+    def _run(self, name: str, sql: str, *values: object) -> list[dict[str, Any]]:
+        """Run one statement as root, kept out of the server's binary log, and return its rows.
+
+        Raises:
+            PairError: the server cannot be reached or refuses; the driver's error is the cause.
+        """
+        try:
+            with closing(self.admin(name)) as connection, connection.cursor(pymysql().cursors.DictCursor) as cursor:
+                cursor.execute("SET sql_log_bin = 0")
+                cursor.execute(sql, values or None)
+                return list(cursor.fetchall())
+        except pymysql().MySQLError as error:
+            raise PairError(f"the {name} failed at {sql!r}: {error}") from error
+
+    @abstractmethod
+    def _socket(self, name: str) -> Path:
+        """Return the server's Unix socket."""
+
+
+def pymysql() -> Any:
+    """Import PyMySQL when it is needed, not when pytest loads the plugin."""
+    try:
+        import pymysql  # noqa: PLC0415 - see above
+    except ImportError as error:
+        raise PairError("PyMySQL is not installed: pip install 'replswitch[mysql]'") from error
+    return pymysql
+
+
+def pymysql_connect(**parameters: Any) -> Connection[Any]:
+    """Return a PyMySQL connection with autocommit on, and without TLS.
+
+    With the system's certificates, which PyMySQL loads otherwise, a connection takes 30 ms instead of 1.
+    """
+    connection: Connection[Any] = pymysql().connect(**parameters, autocommit=True, ssl_disabled=True)
+    return connection
