@@ -30,7 +30,7 @@ def run(db: Connection, sql: str) -> Any:
 
 
 def wrote(frame: Frame) -> bool:
-    return frame.scope.written_at is not None
+    return frame.scope.wrote is not None
 
 
 @pytest.mark.parametrize("sql", ["INSERT INTO message (body) VALUES ('x')", "CREATE TABLE other (id INT)"])
@@ -70,7 +70,7 @@ def test_a_procedure(db: Connection) -> None:
         assert wrote(frame)
 
 
-def test_a_function_is_told_of_by_the_next_answer_without_rows(db: Connection, mysql_pair: MySQLPair) -> None:
+def test_a_function_is_told_of_behind_its_row(db: Connection, mysql_pair: MySQLPair) -> None:
     for name in mysql_pair.names:
         with mysql_pair.admin(name) as admin, admin.cursor() as cursor:
             cursor.execute("SET GLOBAL log_bin_trust_function_creators = ON")
