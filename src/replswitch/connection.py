@@ -30,6 +30,7 @@ def connect(
     on_slave_write: Literal["master", "error"] = "master",
     wait: float = 0,
     downtime: float = 10,
+    max_lag: float | None = None,
     fallback: Literal["master", "error"] = "master",
     name: str | None = None,
     pool_size: int = 5,
@@ -47,9 +48,10 @@ def connect(
             compared with the others', 1 by default; a master with a weight takes a share, too.
         driver: ``"pymysql"``, ``"mysqlclient"`` or ``"sqlite3"``.
         autocommit: whether a statement outside ``begin()`` … ``commit()`` stands for itself.
-        on_slave_write: see `replswitch.options.DatabaseOptions`, as for the next three.
+        on_slave_write: see `replswitch.options.DatabaseOptions`, as for the next four.
         wait: seconds.
         downtime: seconds.
+        max_lag: seconds.
         fallback: ``"master"`` or ``"error"``.
         name: what the database is called in markers; its own name on the server by default. Databases of the same
             name that replicate by themselves should have different ones, or the visitors of one wait for the other.
@@ -67,7 +69,9 @@ def connect(
         raise ConfigurationError(f'The option "pool_size" is {pool_size!r}. It must be a whole number above 0.')
     if name is not None and (not isinstance(name, str) or not name):
         raise ConfigurationError(f'The option "name" is {name!r}. It must be a word for the database, such as "shop".')
-    options = DatabaseOptions(on_slave_write=on_slave_write, wait=wait, downtime=downtime, fallback=fallback)
+    options = DatabaseOptions(
+        on_slave_write=on_slave_write, wait=wait, downtime=downtime, max_lag=max_lag, fallback=fallback
+    )
     loaded = load_driver(driver)
     servers = Servers(loaded, master, slaves, pool_size)
     return Connection(loaded, servers, options, name=name, autocommit=autocommit, debug=debug)

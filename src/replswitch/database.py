@@ -6,13 +6,14 @@ This is what every binding that runs statements shares; how links are opened and
 from __future__ import annotations
 
 import logging
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from replswitch.drivers import Written
 from replswitch.errors import NoServerError, PositionError, SlaveWriteError
 from replswitch.events import count, tell
 from replswitch.health import Health
+from replswitch.lag import Lag, PositionClock
 from replswitch.place import application_place
 from replswitch.policy import Decision
 from replswitch.positions.clock import fall_back_to_clock
@@ -20,7 +21,7 @@ from replswitch.progress import Progress
 from replswitch.state import MASTER, stack
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator, Sequence
+    from collections.abc import Callable, Hashable, Iterator, Sequence
 
     from replswitch.drivers import Driver, Raw
     from replswitch.health import Choosable
@@ -67,6 +68,9 @@ class Database:
         self.has_slaves = has_slaves
         self._progress = Progress()
         self._health = Health(options.downtime)
+        self._lag = None if options.max_lag is None else Lag(options.max_lag)
+        self._position_clock = PositionClock()
+        self._far: frozenset[str] = frozenset()
         self._taken_over = False
 
     # Which side
@@ -127,7 +131,7 @@ class Database:
         except PositionError as error:
             logger.warning("A slave's position cannot be read, so the master serves: %s", error)
 
-    def slaves_to_try(self, scope: Scope, slaves: Sequence[S]) -> Iterator[S]:
+    def slaves_to_try(self, scope: Scope, slaves: Sequence[S], seconds_behind: Callable[[S], float]) -> Iterator[S]:
         """Yield the slaves in the order in which a read should try them: the scope's own first (S6).
 
         Those that have failed in the scope, or were too far behind for it, are left out; and those that rest because
@@ -136,13 +140,34 @@ class Database:
         Args:
             scope: the running one.
             slaves: all that there are, in the same tuple each time.
+            seconds_behind: asks a slave, for the option ``max_lag``; it may run in another thread.
         """
         chosen = scope.slave(self.key)
         if chosen is not None:
             yield chosen
         for slave in self._health.candidates(slaves):
-            if slave is not chosen and not scope.avoids(self.key, slave):
+            if slave is chosen or scope.avoids(self.key, slave):
+                continue
+            if self._lag is None or self._is_near(slave, partial(seconds_behind, slave)):
                 yield slave
+
+    def _is_near(self, slave: Choosable, measure: Callable[[], float]) -> bool:
+        assert self._lag is not None  # noqa: S101 - asked before; for the type checker
+        is_near = self._lag.admits(slave.name, measure)
+        if is_near == (slave.name in self._far):
+            self._far ^= {slave.name}
+            if is_near:
+                tell("back", self.name, slave.name, "The slave %s is near enough again.", slave.name)
+            else:
+                text = "The slave %s is more than %g s behind, and gets no reads."
+                tell("behind", self.name, slave.name, text, slave.name, self._lag.max_lag)
+        return is_near
+
+    def seconds_behind(self, written: Position | None, reached: Position | None) -> float:
+        """Return how far behind a slave is by what the master has written and the slave has reached; 0 if untold."""
+        if written is None or reached is None:
+            return 0
+        return self._position_clock.seconds_behind(written, reached)
 
     def lose_slave(self, scope: Scope, server: Choosable, error: BaseException) -> None:
         """Leave a slave alone that cannot be reached: this scope until it ends, others for `downtime` (F1)."""

@@ -162,6 +162,8 @@ class DatabaseOptions:
         wait: seconds that a read may wait, once a scope, for a slave to reach what it must see, before the master
             serves it.
         downtime: seconds for which a slave that has failed is left alone, before one reader tries it again.
+        max_lag: seconds; a slave further behind gets no reads. Measured every few seconds, beside the readers. None: no
+            slave is too far behind for visitors who have nothing of their own to see.
         fallback: who serves reads when no slave is left: ``"master"``, or ``"error"`` raises NoServerError, so that
             dead slaves do not drown the master. Reads that must see what no slave has yet go to the master all the
             same.
@@ -173,6 +175,7 @@ class DatabaseOptions:
     on_slave_write: Literal["master", "error"] = "master"
     wait: float = 0
     downtime: float = 10
+    max_lag: float | None = None
     fallback: Literal["master", "error"] = "master"
 
     def __post_init__(self) -> None:
@@ -187,6 +190,13 @@ class DatabaseOptions:
                 value,
                 f"a number of seconds from 0 to {longest}",
             )
+        _require(
+            self.max_lag is None
+            or (isinstance(self.max_lag, int | float) and not isinstance(self.max_lag, bool) and self.max_lag > 0),
+            "max_lag",
+            self.max_lag,
+            "a number of seconds above 0, or None",
+        )
 
 
 def request_options(given: Mapping[str, Any]) -> RequestOptions:

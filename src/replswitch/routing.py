@@ -247,7 +247,7 @@ class Router:
             return self._master_link(local), database.lack_slaves(scope)
         if link is not None and not self._is_behind(local, scope, link, must_see):
             return link, None
-        for server in database.slaves_to_try(scope, self._servers.slaves):
+        for server in database.slaves_to_try(scope, self._servers.slaves, self._seconds_behind):
             try:
                 link = server.take_link()
             except self._error as error:
@@ -263,6 +263,15 @@ class Router:
             local.links[SLAVE] = link
             return link, None
         return self._master_link(local), database.lack_slaves(scope)
+
+    def _seconds_behind(self, server: Server) -> float:
+        driver, slave = self._driver, server.take_link()
+        seconds = driver.seconds_behind(slave.raw)
+        if seconds is None:
+            master = self._servers.master.take_link()
+            written, reached = driver.standing(master.raw)[1], driver.standing(slave.raw)[1]
+            seconds = self._database.seconds_behind(written, reached)
+        return seconds
 
     def _lose(self, scope: Scope, server: Server, error: Exception) -> None:
         self._database.lose_slave(scope, server, error)

@@ -100,6 +100,9 @@ class Driver(Protocol):
     def wait_for(self, raw: Raw, position: Position, seconds: float) -> bool:
         """Wait until the server has reached a position; False when it has not after so many seconds."""
 
+    def seconds_behind(self, raw: Raw) -> float | None:
+        """Ask how far behind a slave is: infinitely where replication has stopped; None where it does not tell us."""
+
     def read_on(self, raw: Raw) -> None:
         """Read the answers that an earlier statement still owes (a procedure's further result sets)."""
 

@@ -9,6 +9,7 @@ https://mariadb.com/kb/en/gtid/ and https://dev.mysql.com/doc/refman/9.1/en/repl
 from __future__ import annotations
 
 from contextlib import closing
+from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 from replswitch.positions import MariaDBPosition, MySQLPosition
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
     from replswitch.drivers import Raw
     from replswitch.positions import Position
+
+# ER_SPECIFIC_ACCESS_DENIED_ERROR
+_ACCESS_DENIED: Final = 1227
 
 _VARIABLES: Final = (
     "SHOW VARIABLES WHERE Variable_name IN ('log_bin', 'sql_log_bin', 'wsrep_on', 'gtid_mode', 'gtid_domain_id')"
@@ -84,6 +88,27 @@ def wait_for(raw: Raw, position: Position, seconds: float) -> bool:
     else:
         ((outcome,),) = _rows(raw, "SELECT WAIT_FOR_EXECUTED_GTID_SET(%s, %s)", str(position), seconds)
     return int(outcome) == 0
+
+
+def seconds_behind(raw: Raw) -> float | None:
+    """Ask a slave how far behind it is: `math.inf` where its replication has stopped, 0 where it follows nobody.
+
+    None where the account may not ask: MariaDB wants SLAVE MONITOR, MySQL REPLICATION CLIENT.
+
+    Raises:
+        Exception: the driver's own error.
+    """
+    try:
+        with closing(raw.cursor(raw.plain_cursor)) as cursor:
+            cursor.execute("SHOW ALL SLAVES STATUS" if is_mariadb(raw) else "SHOW REPLICA STATUS")
+            names = [str(column[0]).lower() for column in cursor.description or ()]
+            sources = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+    except raw.Error as error:
+        if error.args[0] == _ACCESS_DENIED:
+            return None
+        raise
+    told = [source.get("seconds_behind_master", source.get("seconds_behind_source")) for source in sources]
+    return max((inf if seconds is None else float(seconds) for seconds in told), default=0.0)
 
 
 def _rows(raw: Raw, sql: str, *values: object) -> list[tuple[Any, ...]]:

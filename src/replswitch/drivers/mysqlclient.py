@@ -16,7 +16,7 @@ import MySQLdb.connections
 import MySQLdb.cursors
 
 from replswitch.drivers import Written, mysql
-from replswitch.drivers.gtids import has_positions, is_mariadb, last_written, standing, wait_for
+from replswitch.drivers.gtids import has_positions, is_mariadb, last_written, seconds_behind, standing, wait_for
 from replswitch.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -177,6 +177,10 @@ class MySQLClientDriver:
     def wait_for(self, raw: _Connection, position: Position, seconds: float) -> bool:
         """Let the server wait."""
         return wait_for(raw, position, seconds)
+
+    def seconds_behind(self, raw: _Connection) -> float | None:
+        """Ask for the state of replication."""
+        return seconds_behind(raw)
 
     def read_on(self, raw: _Connection) -> None:
         """Nothing: its cursors read on before they run the next statement."""

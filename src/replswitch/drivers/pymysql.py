@@ -14,7 +14,7 @@ from pymysql.constants import CLIENT, SERVER_STATUS
 from pymysql.protocol import MysqlPacket
 
 from replswitch.drivers import Written, later, mysql
-from replswitch.drivers.gtids import has_positions, is_mariadb, last_written, standing, wait_for
+from replswitch.drivers.gtids import has_positions, is_mariadb, last_written, seconds_behind, standing, wait_for
 from replswitch.drivers.session_track import gtid_told, status_of
 from replswitch.errors import ConfigurationError, PositionError
 from replswitch.options import refuse_unknown
@@ -334,6 +334,10 @@ class PyMySQLDriver:
     def wait_for(self, raw: _Connection, position: Position, seconds: float) -> bool:
         """Let the server wait."""
         return wait_for(raw, position, seconds)
+
+    def seconds_behind(self, raw: _Connection) -> float | None:
+        """Ask for the state of replication."""
+        return seconds_behind(raw)
 
     def read_on(self, raw: _Connection) -> None:
         """Read the further results of a procedure that nobody has asked for."""

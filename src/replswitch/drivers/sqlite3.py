@@ -135,6 +135,10 @@ class SQLiteDriver:
                 return False
             time.sleep(0.005)
 
+    def seconds_behind(self, raw: _Connection) -> float | None:
+        """Nobody tells."""
+        return None
+
     def read_on(self, raw: _Connection) -> None:
         """Nothing: a statement of SQLite has one result."""
 

@@ -1,0 +1,93 @@
+"""How far behind the slaves are, in seconds: measured beside the readers, once in a while (the option ``max_lag``)."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections import deque
+from math import inf
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from replswitch.positions import Position
+
+logger = logging.getLogger("replswitch.servers")
+
+#: Seconds between two measurements of a slave, give or take a fifth, so that processes do not go in step.
+EVERY: Final = 3
+
+#: A measurement that is older than this, in seconds, says nothing any more: the next reader waits for a new one.
+STALE: Final = 15
+
+#: How many of the master's positions are remembered, for slaves that may not be asked how far behind they are.
+POSITIONS_KEPT: Final = 200
+
+
+class Lag:
+    """The latest measurement of each slave of one database. Shared by the threads of a process.
+
+    Args:
+        max_lag: seconds; a slave further behind gets no reads.
+        clock: seconds that only grow.
+    """
+
+    def __init__(self, max_lag: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.max_lag = max_lag
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._measured: dict[str, tuple[float, float]] = {}  # of each slave: when the next is due, and the seconds
+        self._measuring: set[str] = set()
+
+    def admits(self, name: str, measure: Callable[[], float]) -> bool:
+        """Say whether a slave is near enough; where that is not known any more, measure.
+
+        Args:
+            name: the slave's.
+            measure: returns how many seconds it is behind, `math.inf` where its replication has stopped. It runs in a
+                thread of its own, but for the first time and after a long pause.
+        """
+        due, seconds = self._measured.get(name, (-inf, 0))
+        now = self._clock()
+        if now - due > STALE - EVERY:
+            self._measure(name, measure)
+            seconds = self._measured.get(name, (0, 0))[1]
+        elif now >= due:
+            with self._lock:
+                is_mine = name not in self._measuring
+                self._measuring.add(name)
+            if is_mine:
+                threading.Thread(target=self._measure, args=(name, measure), daemon=True).start()
+        return seconds <= self.max_lag
+
+    def _measure(self, name: str, measure: Callable[[], float]) -> None:
+        try:
+            seconds = measure()
+        except Exception as error:  # noqa: BLE001 - whatever a driver raises; the next reader finds out what it means
+            logger.info("How far the slave %s is behind cannot be measured: %s", name, error)
+            seconds = 0
+        finally:
+            self._measuring.discard(name)
+        self._measured[name] = (self._clock() + EVERY * random.uniform(0.8, 1.2), seconds)  # noqa: S311 - spreads load
+
+
+class PositionClock:
+    """Tells how far behind a slave is from what the master was seen to have, and when.
+
+    For accounts that may not ask for the state of replication. It is as exact as the measurements are frequent.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._seen: deque[tuple[float, Position]] = deque(maxlen=POSITIONS_KEPT)
+
+    def seconds_behind(self, master: Position, slave: Position) -> float:
+        """Return the seconds since the master was seen to have something that the slave still lacks; 0 if nothing."""
+        now = self._clock()
+        if not self._seen or self._seen[-1][1] != master:
+            self._seen.append((now, master))
+        lacking = [moment for moment, position in self._seen if not slave.includes(position)]
+        return now - lacking[0] if lacking else 0.0

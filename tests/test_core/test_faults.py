@@ -1,0 +1,351 @@
+"""Servers that fail, on real ones: no reader notices, and nothing is written twice (F1, F2, F3)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pymysql
+import pytest
+
+import replswitch
+from replswitch import MASTER, SLAVE, NoServerError
+from replswitch.decorators import use_master, use_slave
+from replswitch.drivers import mysql
+from replswitch.testing import MariaDBPair
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from replswitch import Connection
+
+    Make = Callable[..., Connection]
+
+
+@pytest.fixture(scope="module")
+def pair_of_module() -> Iterator[MariaDBPair]:
+    with MariaDBPair(slaves=2) as pair:
+        yield pair
+
+
+@pytest.fixture
+def pair(pair_of_module: MariaDBPair) -> MariaDBPair:
+    """A master and two slaves, with a table of messages."""
+    pair_of_module.reset()
+    with closing(pair_of_module.connect()) as connection, connection.cursor() as cursor:
+        cursor.execute("CREATE OR REPLACE TABLE message (id INT AUTO_INCREMENT PRIMARY KEY, body TEXT)")
+    pair_of_module.wait_caught_up()
+    return pair_of_module
+
+
+@pytest.fixture
+def make(pair: MariaDBPair) -> Iterator[Make]:
+    with ExitStack() as opened:
+
+        def connect(**options: Any) -> Connection:
+            arguments = {"master": pair.master, "slaves": pair.slaves, "debug": True, **options}
+            return opened.enter_context(closing(replswitch.connect(**arguments)))
+
+        yield connect
+
+
+def read(db: Connection) -> Any:
+    with db.use_slave(), db.cursor() as cursor:
+        cursor.execute("SELECT COUNT(*) FROM message")
+        return cursor.fetchone()[0]
+
+
+def write(db: Connection, body: str = "x") -> None:
+    with use_master(), db.cursor() as cursor:
+        cursor.execute("INSERT INTO message (body) VALUES (%s)", (body,))
+
+
+def servers(db: Connection) -> list[str]:
+    return [query["server"] for query in db.queries]
+
+
+@contextmanager
+def read_only(pair: MariaDBPair, name: str = "master") -> Iterator[None]:
+    with closing(pair.admin(name)) as admin, admin.cursor() as cursor:
+        cursor.execute("SET GLOBAL read_only = ON")
+        yield
+        cursor.execute("SET GLOBAL read_only = OFF")
+
+
+class TestChoosing:
+    def test_reads_are_shared_by_weight(self, make: Make, pair: MariaDBPair) -> None:
+        one, two = pair.slaves
+        db = make(master={**pair.master, "weight": 1}, slaves=[{**one, "weight": 2}, {**two, "weight": 7}])
+        for _ in range(400):
+            read(db)
+        by_port = {str(port): 0 for port in (pair.master["port"], one["port"], two["port"])}
+        for server in servers(db):
+            by_port[server.rpartition(":")[2]] += 1
+        assert list(by_port.values()) == [pytest.approx(share, abs=30) for share in (40, 80, 280)]
+
+    @pytest.mark.parametrize("weight", [0, -1, "2", None, True])
+    def test_a_weight_that_is_none_is_refused(self, make: Make, pair: MariaDBPair, weight: Any) -> None:
+        with pytest.raises(replswitch.ConfigurationError, match='"weight" of slave number 1'):
+            make(slaves=[{**pair.slaves[0], "weight": weight}])
+
+    def test_without_a_slave_the_master_may_be_spared(self, make: Make, pair: MariaDBPair) -> None:
+        db = make(fallback="error")
+        pair.kill("slave")
+        assert read(db) == 0
+        pair.kill("slave2")
+        with pytest.raises(NoServerError, match='"fallback" is "error"'):
+            read(db)
+        write(db)  # the master itself is not concerned
+
+    def test_what_no_slave_has_yet_is_read_on_the_master_all_the_same(self, make: Make, pair: MariaDBPair) -> None:
+        db = make(fallback="error")
+        for name in pair.slave_names:
+            pair.stop_slave(name)
+        with use_slave():
+            write(db)
+            assert read(db) == 1
+
+
+class TestRests:
+    def test_a_dead_slave_is_tried_once_and_not_by_each_reader(self, make: Make, pair: MariaDBPair) -> None:
+        db = make(downtime=60)
+        pair.kill("slave")
+        before = replswitch.stats()["rest"]
+        for _ in range(40):
+            assert read(db) == 0
+        rested = {key: count - before.get(key, 0) for key, count in replswitch.stats()["rest"].items()}
+        assert sum(rested.values()) == 1
+        assert len(set(servers(db))) == 1
+
+    def test_one_that_is_back_is_used_after_downtime(self, make: Make, pair: MariaDBPair) -> None:
+        db = make(downtime=0.3)
+        pair.kill("slave")
+        for _ in range(20):
+            read(db)
+        pair.start("slave")
+        time.sleep(0.3)
+        db.reset_queries()
+        for _ in range(40):
+            read(db)
+        assert len(set(servers(db))) == 2
+
+    def test_a_server_that_never_answers_costs_one_time_out(self, make: Make, pair: MariaDBPair) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and says nothing
+            slaves = [pair.slaves[0], {"port": silent.getsockname()[1], "connect_timeout": 1}]
+            db = make(slaves=slaves, downtime=60)
+            slow = 0
+            for _ in range(30):
+                began = time.monotonic()
+                read(db)
+                slow += time.monotonic() - began > 0.9
+            assert slow == 1
+
+    def test_a_statement_that_gets_no_answer_is_read_elsewhere(self, make: Make, pair: MariaDBPair) -> None:
+        db = make(slaves=[{**pair.slaves[0], "read_timeout": 1, "connect_timeout": 1}])
+        assert read(db) == 0
+        # A server that is stopped takes packets and connections, as one does behind a firewall that drops.
+        with stopped(pair, "slave"):
+            assert read(db) == 0
+        assert [query["db"] for query in db.queries] == [SLAVE, SLAVE, MASTER]
+
+    def test_a_slow_query_is_the_application_s_own(self, make: Make, pair: MariaDBPair) -> None:
+        db = make(slaves=[{**pair.slaves[0], "read_timeout": 1}])
+        with db.use_slave(), db.cursor() as cursor, pytest.raises(db.OperationalError, match="timed out"):
+            cursor.execute("SELECT SLEEP(3)")
+        assert read(db) == 0
+        assert [query["db"] for query in db.queries] == [SLAVE, SLAVE]
+
+
+@contextmanager
+def stopped(pair: MariaDBPair, name: str) -> Iterator[None]:
+    """Let a server's process sleep."""
+    with closing(pair.admin(name)) as admin, admin.cursor() as cursor:
+        cursor.execute("SELECT @@pid_file AS file")
+        file = cursor.fetchone()[0]
+    pid = int(Path(file).read_text())
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+class TestReadsThatFail:
+    def test_a_killed_connection_reads_elsewhere(self, make: Make, pair: MariaDBPair) -> None:
+        db = make()
+        with db.use_slave(), db.cursor() as cursor:
+            cursor.execute("SELECT CONNECTION_ID()")
+            number = cursor.fetchone()[0]
+            name = "slave" if str(pair.slaves[0]["port"]) in servers(db)[0] else "slave2"
+            killer = threading.Timer(0.3, kill, (pair, name, f"KILL {number}"))
+            killer.start()
+            cursor.execute("SELECT SLEEP(1), 1")
+            assert cursor.fetchone() == (0, 1)
+            killer.join()
+        assert len(set(servers(db))) == 2
+
+    def test_a_killed_query_does_not(self, make: Make, pair: MariaDBPair) -> None:
+        db = make()
+        with db.use_slave(), db.cursor() as cursor:
+            cursor.execute("SELECT CONNECTION_ID()")
+            number = cursor.fetchone()[0]
+            name = "slave" if str(pair.slaves[0]["port"]) in servers(db)[0] else "slave2"
+            killer = threading.Timer(0.3, kill, (pair, name, f"KILL QUERY {number}"))
+            killer.start()
+            with pytest.raises(db.Error) as raised:
+                cursor.execute("SELECT id FROM message UNION SELECT SLEEP(3) + benchmark(2000000000, 1)")
+            killer.join()
+        assert raised.value.args[0] == 1317
+        assert len(db.queries) == 2
+
+    def test_a_query_over_its_own_limit_does_not(self, make: Make, pair: MariaDBPair) -> None:
+        db = make()
+        with db.use_slave(), db.cursor() as cursor, pytest.raises(db.Error) as raised:
+            cursor.execute(
+                "SET STATEMENT max_statement_time = 0.1 FOR "
+                "SELECT COUNT(*) FROM seq_1_to_1000000 one, seq_1_to_1000000 two"
+            )
+        assert raised.value.args[0] == 1969
+        assert len(db.queries) == 1
+
+    def test_in_a_transaction_the_error_is_the_application_s(self, make: Make, pair: MariaDBPair) -> None:
+        db = make(slaves=[pair.slaves[0]], downtime=60)
+        with db.use_slave():
+            db.begin()
+            read(db)
+            pair.kill("slave")
+            with pytest.raises(db.OperationalError):
+                read(db)
+            with pytest.raises(db.OperationalError):
+                read(db)
+            db.rollback()
+            assert read(db) == 0
+        assert db.queries[-1]["db"] == MASTER
+
+
+def kill(pair: MariaDBPair, name: str, sql: str) -> None:
+    with closing(pair.admin(name)) as admin, admin.cursor() as cursor:
+        cursor.execute(sql)
+
+
+class TestLagLimit:
+    def test_a_slave_whose_replication_has_stopped_gets_no_reads(self, make: Make, pair: MariaDBPair) -> None:
+        pair.stop_slave("slave2")
+        db = make(max_lag=5)
+        for _ in range(20):
+            read(db)
+        assert {server.rpartition(":")[2] for server in servers(db)} == {str(pair.slaves[0]["port"])}
+
+    def test_who_may_not_ask_compares_positions(self, make: Make, pair: MariaDBPair, monkeypatch: Any) -> None:
+        monkeypatch.setattr("replswitch.lag.EVERY", 0.2)
+        with closing(pair.admin()) as admin, admin.cursor() as cursor:
+            cursor.execute("CREATE OR REPLACE USER plain@'%' IDENTIFIED BY 'x'")
+            cursor.execute("GRANT ALL ON shop.* TO plain@'%'")
+        pair.wait_caught_up()
+        plain = {"user": "plain", "password": "x"}
+        db = make(master={**pair.master, **plain}, slaves=[{**slave, **plain} for slave in pair.slaves], max_lag=1)
+        pair.stop_slave("slave2")
+        write(db)
+        until = time.monotonic() + 2.5
+        while time.monotonic() < until:
+            read(db)
+            time.sleep(0.02)
+        db.reset_queries()
+        for _ in range(20):
+            read(db)
+        assert {server.rpartition(":")[2] for server in servers(db)} == {str(pair.slaves[0]["port"])}
+
+
+class TestMaster:
+    def test_a_master_that_became_read_only_is_said_so(self, make: Make, pair: MariaDBPair) -> None:
+        db = make()
+        write(db)
+        with read_only(pair):
+            with pytest.raises(NoServerError, match="is read-only.*let the name lead to it"):
+                write(db)
+            assert read(db) in (0, 1)
+        write(db)
+
+    def test_a_write_follows_the_master_s_name(self, make: Make, pair: MariaDBPair) -> None:
+        with Forwarder(pair.master["port"]) as name:
+            db = make(master={**pair.master, "port": name.port}, slaves=pair.slaves)
+            write(db)
+            pair.wait_caught_up()
+            with read_only(pair), closing(pair.admin("slave")) as admin, admin.cursor() as cursor:
+                cursor.execute("SET GLOBAL read_only = OFF")
+                name.leads_to = pair.slaves[0]["port"]
+                write(db, "after")  # refused by the old master first, and run once on the new one
+                cursor.execute("SELECT COUNT(*) FROM shop.message WHERE body = 'after'")
+                assert cursor.fetchone() == (1,)
+                cursor.execute("SET GLOBAL read_only = ON")
+                cursor.execute("SET sql_log_bin = 0")
+                cursor.execute("DELETE FROM shop.message WHERE body = 'after'")
+                cursor.execute("STOP SLAVE")
+                cursor.execute("RESET MASTER")
+                cursor.execute("START SLAVE")
+
+    def test_in_a_transaction_nothing_is_tried_again(self, make: Make, pair: MariaDBPair) -> None:
+        db = make()
+        db.begin()
+        write(db)
+        with read_only(pair), pytest.raises(NoServerError, match="is read-only"):
+            write(db)
+        with pytest.raises(db.OperationalError):
+            db.commit()
+        db.rollback()
+        assert read(db) == 0
+
+    def test_without_a_master_reads_go_on(self, make: Make, pair: MariaDBPair) -> None:
+        db = make()
+        write(db)
+        pair.wait_caught_up()
+        pair.kill("master")
+        assert read(db) == 1
+        with pytest.raises(NoServerError, match=str(pair.master["port"])):
+            write(db)
+        assert read(db) == 1
+
+
+class Forwarder:
+    """A name that leads to a port of this machine, and to another one when it is told."""
+
+    def __init__(self, leads_to: int) -> None:
+        self.leads_to = leads_to
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port = self._server.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def __enter__(self) -> Forwarder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._server.accept()
+            except OSError:
+                return
+            server = socket.create_connection(("127.0.0.1", self.leads_to))
+            for source, target in ((client, server), (server, client)):
+                threading.Thread(target=self._pump, args=(source, target), daemon=True).start()
+
+    @staticmethod
+    def _pump(source: socket.socket, target: socket.socket) -> None:
+        with source, target:
+            while data := source.recv(65536):
+                target.sendall(data)
+
+
+def test_errors_that_mean_the_same_for_all_drivers() -> None:
+    assert mysql.conflicted(pymysql.OperationalError(1020, "Record has changed since last read"))
+    assert not mysql.conflicted(pymysql.OperationalError(1317, "Query execution was interrupted"))
+    assert mysql.read_only_master(pymysql.OperationalError(1290, "running with the --read-only option"))
+    assert not mysql.read_only_master(pymysql.OperationalError(1792, "in a READ ONLY transaction"))
