@@ -9,7 +9,7 @@ import threading
 import time
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import pymysql
 import pytest
@@ -267,7 +267,7 @@ class TestMaster:
         db = make()
         write(db)
         with read_only(pair):
-            with pytest.raises(NoServerError, match="is read-only.*let the name lead to it"):
+            with pytest.raises(NoServerError, match=r"is read-only.*let the name lead to it"):
                 write(db)
             assert read(db) in (0, 1)
         write(db)
@@ -321,7 +321,7 @@ class Forwarder:
         self.port = self._server.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def __enter__(self) -> Forwarder:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

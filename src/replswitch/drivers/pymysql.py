@@ -140,6 +140,8 @@ class _Connection(Connection):
         _sock: Any
         server_capabilities: int
         client_flag: int
+        connect_timeout: float | None
+        _read_timeout: float | None
         _force_close: Callable[[], None]
 
     def __init__(self, *, read_only: bool, **settings: Any) -> None:
@@ -164,7 +166,12 @@ class _Connection(Connection):
         super()._request_authentication()  # type: ignore[misc]  # types-PyMySQL leaves it out
 
     def connect(self, sock: Any = None) -> None:
-        super().connect(sock)
+        # PyMySQL's connect_timeout ends when the socket is connected; a server that says nothing then is gone as well.
+        read_timeout, self._read_timeout = self._read_timeout, self.connect_timeout
+        try:
+            super().connect(sock)
+        finally:
+            self._read_timeout = read_timeout
         self._poll.register(self._sock, select.POLLIN)
         if self._read_only:
             with self.cursor(self.plain_cursor) as cursor:
