@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from replswitch.health import Choosable
     from replswitch.options import DatabaseOptions
     from replswitch.positions import Position
-    from replswitch.progress import Standing
+    from replswitch.progress import LinkToSlave
     from replswitch.scope import Scope
     from replswitch.state import Frame, State, Switch
 
@@ -100,34 +100,38 @@ class Database:
         scope.settle()
         return scope.must_see.get(self.name) if self.has_slaves else None
 
-    def is_behind(self, scope: Scope, link: Standing, position: Position, driver: Driver, raw: Raw) -> bool:
-        """Say whether a slave lacks what the scope must see: asked where it is not known, and waited for if it may be.
+    def has_reached(self, link: LinkToSlave, position: Position, driver: Driver) -> bool:
+        """Say whether a slave has what must be seen; asked where it is not known.
 
         Args:
-            scope: the running one.
             link: to the slave; in no transaction.
             position: what `must_see` returned.
             driver: asks.
-            raw: the link's connection.
 
         Raises:
             Exception: the driver's own error.
         """
-        if self._progress.has_reached(link, position):
-            return False
-        self._ask(link, driver, raw)
-        if self._progress.has_reached(link, position):
-            return False
-        if not self.options.wait or scope.has_waited:
-            return True
-        scope.has_waited = True
-        if driver.wait_for(raw, position, self.options.wait):
-            self._ask(link, driver, raw)
-        return not self._progress.has_reached(link, position)
+        if not self._progress.has_reached(link, position):
+            self._ask(link, driver)
+        return self._progress.has_reached(link, position)
 
-    def _ask(self, link: Standing, driver: Driver, raw: Raw) -> None:
+    def waits_for(self, scope: Scope, link: LinkToSlave, position: Position, driver: Driver) -> bool:
+        """Wait for a slave that was behind, once a scope and no longer than the option ``wait``; say whether it came.
+
+        The arguments are those of `has_reached`.
+        """
+        if not self.options.wait or scope.has_waited:
+            return False
+        scope.has_waited = True
         try:
-            self._progress.learn(link, *driver.standing(raw))
+            return driver.wait_for(link.raw, position, self.options.wait) and self.has_reached(link, position, driver)
+        except driver.module.Error as error:
+            logger.info("A slave that was waited for has failed: %s", error)
+            return False
+
+    def _ask(self, link: LinkToSlave, driver: Driver) -> None:
+        try:
+            self._progress.learn(link, *driver.standing(link.raw))
         except PositionError as error:
             logger.warning("A slave's position cannot be read, so the master serves: %s", error)
 

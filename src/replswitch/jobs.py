@@ -44,9 +44,14 @@ def resume(token: str, *, max_age: float = 10) -> Iterator[None]:
     if token:
         try:
             marker = load(json.loads(token)).holding(time.time(), max_age=max_age, position_max_age=float("inf"))
-        except (PositionError, TypeError, ValueError) as error:
+        except (PositionError, TypeError, ValueError, RecursionError) as error:
             raise PositionError(f"resume() was given {token!r:.100}, which carry() has not returned.") from error
         if marker is not None:
             scope.come_with(marker, max_age)
-    with push(beginning(scope)):
-        yield
+    around = stack()
+    try:
+        with push(beginning(scope)):
+            yield
+    finally:
+        if around is not None:  # the job runs within a request, whose visitor must see what it wrote
+            around.scope.take_over(scope)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
 
     from replswitch.links import Link
+    from replswitch.positions import Position
     from replswitch.scope import Scope
     from replswitch.state import Frame, State
     from replswitch.transaction import Transaction
@@ -47,6 +48,7 @@ class Local:
     Attributes:
         scope: the scope that it works for; None outside any.
         links: at most one for each side: one slave serves all reads of a scope (S6).
+        slave_has: how far the slave had come, at least, when its link was chosen; None where nobody asked.
         transaction: the open one.
         autocommit: whether a statement outside a transaction stands for itself.
         frame: the top of the stack when the latest link was chosen, and `pins` the scope's: while both are the same,
@@ -60,6 +62,7 @@ class Local:
     def __init__(self, *, autocommit: bool) -> None:
         self.scope: Scope | None = None
         self.links: dict[State, Link] = {}
+        self.slave_has: Position | None = None
         self.transaction: Transaction | None = None
         self.autocommit = autocommit
         self.frame: Frame | None = None

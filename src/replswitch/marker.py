@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -25,8 +26,8 @@ FUTURE: Final = 60
 #: How many names a marker's cookie has, so that parallel responses do not overwrite each other (M4).
 NAMES: Final = 4
 
-#: Longer positions make a marker by time, in characters: what is left of a cookie is the signature's and the names'.
-LONGEST_POSITIONS: Final = 2048
+#: A longer marker, in characters of JSON, holds by time. A token is a third longer, and has its signature.
+LONGEST: Final = 2048
 
 #: No cookie of ours is longer, in characters: what RFC 6265, section 6.1, asks browsers to keep at least.
 MAX_LENGTH: Final = 4096
@@ -54,13 +55,14 @@ class Marker:
 
     def merge(self, other: Marker) -> Marker:
         """Return the marker that asks for everything that either of the two asks for (M4)."""
-        positions, written_at = dict(self.positions), _latest(self.written_at, other.written_at)
+        earlier, later = sorted((self, other), key=lambda marker: marker.placed_at or 0)
+        positions, written_at = {**earlier.positions, **later.positions}, _latest(self.written_at, other.written_at)
         placed_at = _latest(self.placed_at, other.placed_at)
-        for database, position in other.positions.items():
-            known = positions.get(database, position)
-            if type(known) is not type(position):  # the database has moved to another engine: nothing compares them
+        for database, position in earlier.positions.items():
+            if type(position) is type(positions[database]):
+                positions[database] = position.merge(positions[database])
+            else:  # the database has moved to another engine meanwhile: nothing compares them
                 written_at = _latest(written_at, placed_at)
-            positions[database] = known.merge(position) if type(known) is type(position) else position
         return Marker(written_at, positions, placed_at)
 
     def holding(self, now: float, *, max_age: float, position_max_age: float) -> Marker | None:
@@ -78,7 +80,7 @@ class Marker:
 
     def short(self) -> Marker:
         """Return the marker with its positions, or by time where they would outgrow a cookie (P3)."""
-        if sum(map(len, map(write, self.positions.values()))) <= LONGEST_POSITIONS:
+        if len(json.dumps(dump(self))) <= LONGEST:
             return self
         return Marker(_latest(self.written_at, self.placed_at))
 

@@ -8,17 +8,20 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
+    from replswitch.drivers import Raw
     from replswitch.positions import Position
 
 
-class Standing(Protocol):
+class LinkToSlave(Protocol):
     """A link to a slave, of any binding.
 
     Attributes:
+        raw: the driver's connection.
         identity: which server it leads to, as the server itself says; None before it was asked. A name is not enough:
             it may be a load balancer's.
     """
 
+    raw: Raw
     identity: Hashable | None
 
 
@@ -32,12 +35,12 @@ class Progress:
         self._reached: dict[Hashable, Position] = {}
         self._lock = threading.Lock()
 
-    def has_reached(self, link: Standing, position: Position) -> bool:
+    def has_reached(self, link: LinkToSlave, position: Position) -> bool:
         """Say whether the server that a link leads to is known to have reached a position."""
         reached = None if link.identity is None else self._reached.get(link.identity)
         return reached is not None and reached.includes(position)
 
-    def learn(self, link: Standing, identity: Hashable, position: Position | None) -> None:
+    def learn(self, link: LinkToSlave, identity: Hashable, position: Position | None) -> None:
         """Keep what a server has answered through a link."""
         with self._lock:
             if position is None:

@@ -92,12 +92,13 @@ class RequestPolicy:
 
         Args:
             cookies: the header ``Cookie``.
-            header: the header `MARKER_HEADER`, which counts with the option ``header`` only.
+            header: the header `MARKER_HEADER`, which counts with the option ``header`` only; several markers stand
+                one behind the other, with commas between.
         """
         # Most requests have none, and nothing to parse.
         found = marker_tokens(cookies, self.cookie_names) if self.options.cookie_name in cookies else []
         if header and self.options.header:
-            found.append(header)
+            found += map(str.strip, header.split(","))
         return found
 
     def _take_marker(self, scope: Scope, tokens: Sequence[str]) -> None:

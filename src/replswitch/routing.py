@@ -199,6 +199,7 @@ class Router:
 
     def _choose_link(self, local: Local, frame: Frame | None) -> Link:
         transaction = local.transaction
+        pins = None if frame is None else frame.scope.pins  # what changes from here on is looked at the next time
         if transaction is None:
             if not local.autocommit:
                 transaction = local.transaction = Transaction(self._driver, explicit=False)
@@ -213,8 +214,7 @@ class Router:
             transaction.join(link)
         if frame is not None and (frame is not local.frame or link is not local.link):
             local.reason = self._database.note(frame, link.server.state, link.server.name, why)
-        local.frame, local.link = frame, link
-        local.pins = None if frame is None else frame.scope.pins
+        local.frame, local.link, local.pins = frame, link, pins
         return link
 
     def _master_link(self, local: Local) -> Link:
@@ -240,29 +240,57 @@ class Router:
         must_see = database.must_see(scope)
         if (why := scope.pinned(database.key)) is not None:  # found out just now
             return self._master_link(local), why
-        link = self._usable(local, SLAVE)
-        if link is not None and transaction is not None and link in transaction:
-            if must_see is transaction.must_see:
-                return link, None
+        held = self._usable(local, SLAVE)
+        if held is not None and transaction is not None and held in transaction:
+            # It shows what it had when the transaction began: neither asking nor waiting would change that.
+            if must_see is None or (local.slave_has is not None and local.slave_has.includes(must_see)):
+                return held, None
             return self._master_link(local), database.lack_slaves(scope)
-        if link is not None and not self._is_behind(local, scope, link, must_see):
-            return link, None
+        behind: list[Link] = []
         for server in database.slaves_to_try(scope, self._servers.slaves, self._seconds_behind):
-            try:
-                link = server.take_link()
-            except self._error as error:
-                if not self._driver.unreachable(error):
-                    raise
-                self._lose(scope, server, error)
+            usable = held if held is not None and held.server is server else None
+            link = self._link_to(server, usable, scope)
+            if link is None:
                 continue
-            database.found_slave(server)
-            if self._is_behind(local, scope, link, must_see):
+            if self._is_behind(scope, link, must_see):
+                behind.append(link)
                 continue
             if scope.choose_slave(database.key, server) is not server:  # another thread of the scope was faster
                 return self._slave_link(local, scope)
-            local.links[SLAVE] = link
+            local.links[SLAVE], local.slave_has = link, must_see
             return link, None
+        local.links.pop(SLAVE, None)
+        if must_see is not None and behind and database.waits_for(scope, behind[0], must_see, self._driver):
+            scope.choose_slave(database.key, behind[0].server)
+            local.links[SLAVE], local.slave_has = behind[0], must_see
+            return behind[0], None
         return self._master_link(local), database.lack_slaves(scope)
+
+    def _link_to(self, server: Server, held: Link | None, scope: Scope) -> Link | None:
+        """Return a link to a slave: the one that is held, or a new one. None where it cannot be reached."""
+        try:
+            link = server.take_link() if held is None else held
+        except self._error as error:
+            if not self._driver.unreachable(error):
+                raise
+            self._lose(scope, server, error)
+            return None
+        self._database.found_slave(server)
+        return link
+
+    def _is_behind(self, scope: Scope, link: Link, must_see: Position | None) -> bool:
+        """Say whether a slave lacks what the scope must see, or died when it was asked."""
+        try:
+            if must_see is None or self._database.has_reached(link, must_see, self._driver):
+                return False
+        except self._error as error:
+            if not self._driver.unreachable(error):
+                raise
+            link.discard()
+            self._lose(scope, link.server, error)
+        else:
+            self._database.pass_over(scope, link.server)
+        return True
 
     def _seconds_behind(self, server: Server) -> float:
         driver, slave = self._driver, server.take_link()
@@ -276,24 +304,6 @@ class Router:
     def _lose(self, scope: Scope, server: Server, error: Exception) -> None:
         self._database.lose_slave(scope, server, error)
         server.links.drop_idle()  # what is idle leads nowhere either, and may take a time-out each to find out
-
-    def _is_behind(self, local: Local, scope: Scope, link: Link, must_see: Position | None) -> bool:
-        """Say whether a slave may not serve the scope, and let it go if so."""
-        database = self._database
-        try:
-            if must_see is None or not database.is_behind(scope, link, must_see, self._driver, link.raw):
-                if local.transaction is not None:
-                    local.transaction.must_see = must_see
-                return False
-        except self._error as error:
-            if not self._driver.unreachable(error):
-                raise
-            link.discard()
-            self._lose(scope, link.server, error)
-        else:
-            database.pass_over(scope, link.server)
-        local.links.pop(SLAVE, None)
-        return True
 
     def _open_master(self) -> Link:
         master = self._servers.master
@@ -354,6 +364,8 @@ class Router:
         transaction, local.transaction = local.transaction, None
         if transaction is not None and transaction.lost is None:
             transaction.rollback()
+            for link in transaction.links:
+                self.look_for_writes(link)  # of what cannot be rolled back
 
     def _log(self, local: Local, link: Link, sql: str, seconds: float) -> None:
         server = link.server

@@ -72,6 +72,7 @@ class Scope:
     _failed: frozenset[tuple[Hashable, object]] = frozenset()
     _held: dict[Hashable, Local] | None = None
     _doubts: Mapping[Hashable, Callable[[], None]] = MappingProxyType({})
+    _settling: threading.Lock | None = None
 
     def come_with(self, marker: Marker, max_age: float) -> None:
         """Begin with a marker.
@@ -117,6 +118,17 @@ class Scope:
                 application_place(),
             )
 
+    def take_over(self, inner: Scope) -> None:
+        """Count what was written in a scope within this one as written in this one."""
+        inner.settle()
+        with _changing:
+            self.recorded, self.unrecorded = self.recorded or inner.recorded, self.unrecorded or inner.unrecorded
+            if inner.wrote is not None:
+                self.wrote = inner.wrote if self.wrote is None else self.wrote.merge(inner.wrote)
+                self.must_see = Marker(positions=self.must_see).merge(inner.wrote).positions
+                own = {database: why for database, why in inner.pins.items() if why == "own-write"}
+                self.pins = {**own, **self.pins}
+
     def has_written(self, name: str) -> bool:
         """Say whether a write with a position was recorded of a database, by its name in markers."""
         return self.wrote is not None and name in self.wrote.positions
@@ -124,6 +136,8 @@ class Scope:
     def doubt(self, link: Hashable, settle: Callable[[], None]) -> None:
         """A statement on the master may have written; ``settle`` finds out, and records it."""
         with _changing:
+            if self._settling is None:
+                self._settling = threading.Lock()
             self._doubts = {**self._doubts, link: settle}
             self.pins = dict(self.pins)
 
@@ -133,12 +147,13 @@ class Scope:
         return bool(self._doubts)
 
     def settle(self) -> None:
-        """Find out whether the statements wrote that may have."""
-        while self._doubts:
-            with _changing:
-                doubts, self._doubts = self._doubts, MappingProxyType({})
-            for settle in doubts.values():
-                settle()
+        """Find out whether the statements wrote that may have. A thread that comes meanwhile waits for the answers."""
+        while self._doubts and self._settling is not None:
+            with self._settling:
+                for link, settle in self._doubts.items():
+                    settle()
+                    with _changing:  # unless it is in doubt again
+                        self._doubts = {k: v for k, v in self._doubts.items() if (k, v) != (link, settle)}
 
     def pin(self, database: Hashable, reason: str) -> None:
         """Let the master serve ``database`` until the scope ends. The first reason given is kept."""

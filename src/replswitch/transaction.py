@@ -9,7 +9,6 @@ from replswitch.state import MASTER
 if TYPE_CHECKING:
     from replswitch.drivers import Driver
     from replswitch.links import Link
-    from replswitch.positions import Position
 
 
 class Transaction:
@@ -22,7 +21,6 @@ class Transaction:
     Attributes:
         links: the links in it, in the order in which they joined.
         read: rows were read from a slave, which may be stale for what is written next (S8).
-        must_see: how far a slave had to have come when it joined; what it shows since is what it showed then.
         lost: the error with which a server gave the transaction up; nothing but a rollback is left then.
     """
 
@@ -31,7 +29,6 @@ class Transaction:
         self.explicit = explicit
         self.links: list[Link] = []
         self.read = False
-        self.must_see: Position | None = None
         self.lost: Exception | None = None
 
     @property

@@ -22,6 +22,9 @@ Make = Callable[..., Connection]
 
 COUNT = "SELECT COUNT(*) FROM message"
 
+# mysqlclient does not show whether a transaction is open.
+unless_unseen = pytest.mark.parametrize("driver", ["mariadb", "sqlite"], indirect=True)
+
 
 def insert(db: Connection, number: int) -> None:
     with db.cursor() as cursor:
@@ -229,9 +232,9 @@ class TestOwnWrites:
         with use_master(), db.use_master() as frame:
             db.begin()
             insert(db, 1)
-            assert frame.scope.wrote is None
+            assert frame.scope.all_written() is None
             db.commit()
-            assert frame.scope.wrote is not None
+            assert frame.scope.all_written() is not None
 
     def test_one_database_s_write_does_not_bind_another(self, make: Make) -> None:
         one, two = make(), make(name="another")
@@ -311,6 +314,7 @@ class TestTransactions:
         db.rollback()
         assert count(db) == 0
 
+    @unless_unseen
     def test_one_begun_by_a_statement_is_followed(self, db: Connection) -> None:
         with db.cursor() as cursor:
             cursor.execute("BEGIN")
@@ -323,6 +327,7 @@ class TestTransactions:
             count(db)
         assert sides(db)[-1] == SLAVE
 
+    @unless_unseen
     def test_one_ended_by_a_statement_is_followed(self, db: Connection) -> None:
         db.begin()
         insert(db, 1)

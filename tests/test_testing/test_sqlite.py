@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from replswitch.drivers.sqlite3 import DRIVER
+from replswitch.positions import SQLitePosition
 from replswitch.testing import PairError, SQLitePair
 
 if TYPE_CHECKING:
@@ -198,3 +200,16 @@ def test_a_copier_that_fails_does_not_do_so_in_silence(caplog: pytest.LogCapture
             pair.close()
     assert not folder.exists()
     pair.close()
+
+
+def test_a_slave_reaches_a_position_that_was_taken_late(pair: SQLitePair) -> None:
+    """A writer looks at the clock behind its commit; the copy may have been begun in between."""
+    insert(pair)
+    pair.wait_caught_up()
+    late = SQLitePosition(time.time_ns())
+    raw = DRIVER.open(pair.slaves[0], read_only=True)
+    assert DRIVER.wait_for(raw, late, 30)
+    pair.stop_slave()
+    insert(pair)
+    assert not DRIVER.wait_for(raw, SQLitePosition(time.time_ns()), 0.05)
+    raw.close()

@@ -1,7 +1,8 @@
 """What MariaDB and MySQL say of their replication when they are asked, by any driver of theirs.
 
 The connections are those that `replswitch.drivers.Driver.open` returns; `plain_cursor` on them is the driver's own
-class of cursors, because the application may have set another one as the default.
+class of cursors, because the application may have set another one as the default, and `latest` the position of what
+their session wrote last, as far as it is known.
 
 https://mariadb.com/kb/en/gtid/ and https://dev.mysql.com/doc/refman/9.1/en/replication-gtids.html.
 """
@@ -12,6 +13,7 @@ from contextlib import closing
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
+from replswitch.drivers import Written
 from replswitch.positions import MariaDBPosition, MySQLPosition
 from replswitch.positions.clock import fall_back_to_clock
 
@@ -24,9 +26,7 @@ if TYPE_CHECKING:
 # ER_SPECIFIC_ACCESS_DENIED_ERROR
 _ACCESS_DENIED: Final = 1227
 
-_VARIABLES: Final = (
-    "SHOW VARIABLES WHERE Variable_name IN ('log_bin', 'sql_log_bin', 'wsrep_on', 'gtid_mode', 'gtid_domain_id')"
-)
+_VARIABLES: Final = "SHOW VARIABLES WHERE Variable_name IN ('log_bin', 'sql_log_bin', 'wsrep_on', 'gtid_mode')"
 
 
 def has_positions(raw: Raw) -> bool:
@@ -53,19 +53,23 @@ def is_mariadb(raw: Raw) -> bool:
     return "mariadb" in str(raw.get_server_info()).lower()
 
 
-def last_written(raw: Raw) -> Position:
-    """Ask for the position of what a session wrote last.
+def last_written(raw: Raw) -> Position | Written:
+    """Ask for the position of what a session wrote last; compare it with what was known of it (``raw.latest``).
 
     MySQL keeps none for a session: there it is all that the server itself has written.
 
     Raises:
         PositionError: the answer is none.
     """
+    latest: Position
     if is_mariadb(raw):
         ((gtid,),) = _rows(raw, "SELECT @@SESSION.last_gtid")
-        return MariaDBPosition.parse(_text(gtid))
-    ((executed, uuid),) = _rows(raw, "SELECT @@GLOBAL.gtid_executed, @@server_uuid")
-    return MySQLPosition.parse(_text(executed)).written_by(_text(uuid))
+        latest = MariaDBPosition.parse(_text(gtid))
+    else:
+        ((executed, uuid),) = _rows(raw, "SELECT @@GLOBAL.gtid_executed, @@server_uuid")
+        latest = MySQLPosition.parse(_text(executed)).written_by(_text(uuid))
+    before, raw.latest = raw.latest, latest
+    return Written.NO if latest == before or not str(latest) else latest
 
 
 def standing(raw: Raw) -> tuple[Hashable, Position | None]:

@@ -58,9 +58,13 @@ class _Connection(MySQLdb.connections.Connection):
     #: A transaction is open that was begun by `MySQLClientDriver.begin`.
     in_transaction = False
     #: Whether each write gets a position; None before anybody has asked.
-    _tells: bool | None = None
+    tells: bool | None = None
     #: The position of the latest write, as far as it was asked.
     latest: Position | None = None
+
+    # Until it is open, what it sends are its settings.
+    _read_only = True
+    _returns_what_it_writes = False
 
     def __init__(self, *, read_only: bool, **settings: Any) -> None:
         super().__init__(**settings)
@@ -68,16 +72,25 @@ class _Connection(MySQLdb.connections.Connection):
         self._poll = select.poll()
         self._poll.register(self.fileno(), select.POLLIN)  # type: ignore[no-untyped-call]  # types-mysqlclient leaves it out
         self._read_only = read_only
+        self._returns_what_it_writes = is_mariadb(self)
         if read_only:
             super().query(_READ_ONLY)
-        else:
-            self._returns_what_it_writes = is_mariadb(self)
 
     def query(self, query: Any) -> None:
-        super().query(query)
+        try:
+            super().query(query)
+        except MySQLdb.Error:
+            self.in_doubt = not self._read_only  # a procedure may have written before it failed
+            raise
         # What returns no rows may have written; on MariaDB so may what does (INSERT … RETURNING).
         if not self._read_only and (self._returns_what_it_writes or not self.field_count()):  # type: ignore[no-untyped-call]  # types-mysqlclient leaves it out
             self.in_doubt = True
+
+    def next_result(self) -> int:
+        found = int(super().next_result())  # type: ignore[no-untyped-call]  # types-mysqlclient leaves it out
+        if found == 0 and not self._read_only and not self.field_count():  # type: ignore[no-untyped-call]  # likewise
+            self.in_doubt = True  # so ends a procedure that has returned rows before
+        return found
 
     def alive(self) -> bool:
         # Between statements the server says nothing: what can be read now is its farewell, or the end.
@@ -87,12 +100,6 @@ class _Connection(MySQLdb.connections.Connection):
         if self in _open:
             _open.discard(self)
             super().close()  # type: ignore[no-untyped-call]  # likewise
-
-    @property
-    def tells(self) -> bool:
-        if self._tells is None:
-            self._tells = has_positions(self)
-        return self._tells
 
 
 class MySQLClientDriver:
@@ -128,14 +135,14 @@ class MySQLClientDriver:
         return raw.alive()
 
     def reusable(self, raw: _Connection) -> bool:
-        """Roll back what is open."""
+        """Roll back what is open; a changed autocommit mode is not worth repairing."""
         if raw.in_transaction:
             try:
                 self.rollback(raw)
             except MySQLdb.Error:
                 return False
         raw.in_doubt = False
-        return self.alive(raw)
+        return self.alive(raw) and bool(raw.get_autocommit())  # type: ignore[no-untyped-call]  # likewise
 
     def begin(self, raw: _Connection) -> None:
         """Send BEGIN."""
@@ -148,9 +155,9 @@ class MySQLClientDriver:
         raw.in_transaction = False
 
     def rollback(self, raw: _Connection) -> None:
-        """Roll back; nothing of the transaction was written."""
+        """Roll back. What a statement of the application has committed meanwhile, such as DDL, remains."""
         raw.rollback()  # type: ignore[no-untyped-call]  # likewise
-        raw.in_transaction = raw.in_doubt = False
+        raw.in_transaction = False
 
     def in_transaction(self, raw: _Connection) -> bool:
         """Say whether `begin` has begun one."""
@@ -161,14 +168,15 @@ class MySQLClientDriver:
         if not raw.in_doubt or raw.in_transaction:
             return Written.NO
         raw.in_doubt = False
-        return Written.ASK if raw.tells else Written.YES
+        return Written.YES if raw.tells is False else Written.ASK
 
     def ask_written(self, raw: _Connection) -> Position | Written:
         """Ask for the position of the latest write, and compare it with the one before."""
-        latest = last_written(raw)
-        raw.in_doubt = False  # that question was none of the application's statements
-        before, raw.latest = raw.latest, latest
-        return Written.NO if latest == before or not str(latest) else latest
+        if raw.tells is None:
+            raw.tells = has_positions(raw)
+        written = last_written(raw) if raw.tells else Written.YES
+        raw.in_doubt = False  # those questions were none of the application's statements
+        return written
 
     def standing(self, raw: _Connection) -> tuple[Hashable, Position | None]:
         """Ask for the server's own mark and its position."""

@@ -129,6 +129,8 @@ class _Connection(Connection):
 
     #: What was committed and not yet taken.
     written: Position | Written = Written.NO
+    #: The latest position that was told.
+    latest: Position | None = None
     #: Whether the server tells of commits at all.
     tells = False
     #: Whether the rows of a result end in an OK packet.
@@ -200,7 +202,8 @@ class _Connection(Connection):
     def _committed(self, gtid: str) -> Position | Written:
         if not gtid:
             return Written.NO
-        return MariaDBPosition.parse(gtid) if is_mariadb(self) else MySQLPosition.parse(gtid)
+        self.latest = MariaDBPosition.parse(gtid) if is_mariadb(self) else MySQLPosition.parse(gtid)
+        return self.latest
 
     def alive(self) -> bool:
         if self._sock is None or self._process != _process:
@@ -220,10 +223,16 @@ class _Connection(Connection):
     def _read_query_result(self, unbuffered: bool = False) -> Any:
         self._result = None
         result = _Result(self)
-        if unbuffered:
-            result.init_unbuffered_query()
-        else:
-            result.read()
+        try:
+            if unbuffered:
+                result.init_unbuffered_query()
+            else:
+                result.read()
+        except pymysql.Error:
+            # An error tells nothing of the session, and a procedure may have written before it failed.
+            if self.tells and not self.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS:
+                self.written = later(self.written, Written.ASK)
+            raise
         self._result = result
         if result.server_status is not None:  # an OK packet; behind rows it was heard already
             self.heard(result.server_status, result.message)  # type: ignore[arg-type]  # it is bytes, or b""
@@ -331,7 +340,7 @@ class PyMySQLDriver:
         return written
 
     def ask_written(self, raw: _Connection) -> Position | Written:
-        """Ask for the session's latest GTID."""
+        """Ask for the session's latest GTID, and compare it with the latest that was told."""
         return last_written(raw)
 
     def standing(self, raw: _Connection) -> tuple[Hashable, Position | None]:

@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 LOOK_EVERY = 0.005
 """Seconds between two looks at the master."""
 
+TOLD_FOR = 1.0
+"""Seconds for which the notes go on after a copy: a commit has ended a little before its writer looks at the clock."""
+
 WAITING = 200
 """About how many snapshots may wait for a long lag to pass: the longer the lag, the rarer they are taken."""
 
@@ -68,6 +71,8 @@ class Copier:
         self._snapshots: list[Snapshot] = []
         self._number = 0
         self._looked = 0.0
+        self._newest: float | None = None
+        self._as_of = SQLitePosition(0)  # up to then the master was as in the newest snapshot
         self._thread = threading.Thread(target=self._run, name="replswitch-copier", daemon=True)
 
     def start(self) -> None:
@@ -145,6 +150,7 @@ class Copier:
                     if time.monotonic() >= self._looked + self._lag / WAITING:
                         self._look()
                     self._apply()
+                    self._tell()
                     self._changed.wait(LOOK_EVERY)
         except BaseException as error:
             logger.exception("the copier has failed")
@@ -160,6 +166,7 @@ class Copier:
         position = SQLitePosition(time.time_ns())  # before the copy is begun
         version = self._read_version()
         if version == self._version:
+            self._as_of = position
             return True
         content = sqlite3.connect(":memory:", check_same_thread=False)
         if not _copy(self._master, content):
@@ -167,7 +174,8 @@ class Copier:
             return False
         self._number += 1
         self._version = version
-        self._snapshots.append(Snapshot(self._number, time.monotonic(), content, position))
+        self._newest, self._as_of = time.monotonic(), position
+        self._snapshots.append(Snapshot(self._number, self._newest, content, position))
         return True
 
     def _apply(self) -> None:
@@ -190,6 +198,13 @@ class Copier:
             if one.number < needed:
                 one.content.close()
         self._snapshots = [one for one in self._snapshots if one.number >= needed]
+
+    def _tell(self) -> None:
+        """Note that nothing has changed since the newest copy, for those who look at the clock behind a commit."""
+        if self._newest is not None and time.monotonic() < self._newest + self._lag + TOLD_FOR:
+            for name, note in self._notes.items():
+                if self._applied[name] == self._number and name not in self._idle:
+                    _replace(note, str(self._as_of))
 
     def _read_version(self) -> int:
         return int(self._master.execute("PRAGMA data_version").fetchone()[0])

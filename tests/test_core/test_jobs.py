@@ -1,0 +1,236 @@
+"""carry() and resume(): a job sees what the request that started it has written."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import pytest
+
+from replswitch import MASTER, SLAVE, Connection, PositionError, Switch, carry, resume
+from replswitch.decorators import use_master, use_slave
+from replswitch.marker import Marker, dump
+from replswitch.positions import SQLitePosition
+from replswitch.scope import Scope
+from replswitch.state import stack
+from replswitch.testing import ReplicatedPair
+
+Make = Callable[..., Connection]
+
+
+def insert(db: Connection, number: int) -> None:
+    with db.cursor() as cursor:
+        cursor.execute(f"INSERT INTO message (id, body) VALUES ({number}, 'hello')")
+
+
+def count(db: Connection) -> int:
+    with db.cursor() as cursor:
+        cursor.execute("SELECT COUNT(*) FROM message")
+        return int(cursor.fetchone()[0])
+
+
+def last(db: Connection) -> tuple[str, str]:
+    return db.queries[-1]["db"], db.queries[-1]["reason"]
+
+
+def write_and_carry(db: Connection, number: int = 1) -> str:
+    with use_master():
+        insert(db, number)
+        return carry()
+
+
+class TestJobs:
+    def test_a_slave_serves_it_as_soon_as_it_has_what_was_written(
+        self, db: Connection, replicated_pair: ReplicatedPair
+    ) -> None:
+        replicated_pair.stop_slave()
+        token = write_and_carry(db)
+        with resume(token), db.use_slave():
+            assert count(db) == 1
+        assert last(db) == (MASTER, "marker")
+        replicated_pair.start_slave()
+        replicated_pair.wait_caught_up()
+        with resume(token), db.use_slave():
+            assert count(db) == 1
+        assert last(db) == (SLAVE, "use_slave")
+
+    def test_in_another_thread(self, db: Connection, replicated_pair: ReplicatedPair) -> None:
+        replicated_pair.stop_slave()
+        token = write_and_carry(db)
+
+        def job(token: str) -> int:
+            with resume(token), use_slave():
+                return count(db)
+
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(job, token).result() == 1
+            assert pool.submit(job, "").result() == 0
+
+    def test_in_tasks(self, db: Connection, replicated_pair: ReplicatedPair) -> None:
+        replicated_pair.stop_slave()
+        token = write_and_carry(db)
+
+        async def job(token: str) -> int:
+            with resume(token), use_slave():
+                await asyncio.sleep(0)
+                return count(db)
+
+        async def both() -> list[int]:
+            return await asyncio.gather(job(token), job(""))
+
+        assert asyncio.run(both()) == [1, 0]
+
+    def test_it_asks_for_no_side(self, db: Connection) -> None:
+        with resume(write_and_carry(db)):
+            assert db.state == MASTER
+            with use_slave():
+                assert db.state == SLAVE
+        with use_slave(), resume(""):
+            assert db.state == SLAVE
+
+    def test_what_it_hands_on_is_both_what_it_saw_and_what_it_wrote(
+        self, make: Make, replicated_pair: ReplicatedPair
+    ) -> None:
+        one, two = make(name="one"), make(name="two")
+        with resume(write_and_carry(one)):
+            insert(two, 2)
+            token = carry()
+        replicated_pair.stop_slave()
+        assert set(json.loads(token)["p"]) == {"one", "two"}
+        assert replicated_pair.driver in ("pymysql", "sqlite3")
+
+    def test_of_databases_by_other_names_it_asks_nothing(self, make: Make, replicated_pair: ReplicatedPair) -> None:
+        one, two = make(name="one"), make(name="two")
+        replicated_pair.stop_slave()
+        with resume(write_and_carry(one)), use_slave():
+            assert count(one) == 1
+            assert count(two) == 0
+
+    def test_one_in_another_sees_its_own_alone(self, db: Connection, replicated_pair: ReplicatedPair) -> None:
+        replicated_pair.stop_slave()
+        token = write_and_carry(db)
+        with resume(token), use_slave():
+            assert count(db) == 1
+            with resume(""):
+                assert count(db) == 0
+            assert count(db) == 1
+
+    def test_what_one_writes_within_a_scope_the_scope_has_written(
+        self, db: Connection, replicated_pair: ReplicatedPair
+    ) -> None:
+        """As a queue does in eager mode: the request's visitor must see it."""
+        replicated_pair.stop_slave()
+        with use_slave():
+            assert count(db) == 0
+            with resume(""), use_master():
+                insert(db, 1)
+            assert count(db) == 1
+            assert last(db) == (MASTER, "own-write")
+            assert "p" in json.loads(carry())
+
+    def test_one_that_fails_within_a_scope_too(self, db: Connection, replicated_pair: ReplicatedPair) -> None:
+        replicated_pair.stop_slave()
+        with use_slave():
+            with suppress(LookupError), resume(""), use_master():
+                insert(db, 1)
+                raise LookupError
+            assert count(db) == 1
+
+
+class TestTokens:
+    def test_where_nothing_is_to_be_seen_it_is_empty(self, db: Connection) -> None:
+        assert carry() == ""
+        with use_slave():
+            count(db)
+            assert carry() == ""
+        with resume(""):
+            assert carry() == ""
+
+    def test_it_is_a_short_text_without_secrets(self, db: Connection, replicated_pair: ReplicatedPair) -> None:
+        token = write_and_carry(db)
+        assert token.isascii()
+        assert len(token) < 200
+        assert set(json.loads(token)) == {"at", "p"}
+
+    @pytest.mark.parametrize(
+        "token",
+        ["x", "7", "[]", "null", '""', "{", '{"at": 1}', '{"at": 1, "p": {"shop": "mariadb:x"}}', "[" * 100_000,
+         "9" * 10_000, '{"t": ' + "9" * 400 + "}", 7, b"\xff"],
+    )  # fmt: skip
+    def test_what_is_none_is_refused(self, token: str) -> None:
+        with pytest.raises(PositionError, match=r"resume\(\) was given .*which carry\(\) has not returned"):  # noqa: SIM117
+            with resume(token):
+                pass
+        assert stack() is None
+
+    def test_positions_hold_however_late_the_job_is(self) -> None:
+        marker = Marker(positions={"shop": SQLitePosition(1)}, placed_at=time.time() - 10**7)
+        with resume(json.dumps(dump(marker))):
+            assert carry() == json.dumps(dump(marker), separators=(",", ":"))
+
+    @pytest.mark.parametrize(("age", "state"), [(5, MASTER), (15, SLAVE)])
+    def test_a_write_without_a_position_holds_for_so_many_seconds(self, db: Connection, age: float, state: str) -> None:
+        token = json.dumps(dump(Marker(time.time() - age)))
+        with resume(token), use_slave():
+            assert db.state == state
+        with resume(token, max_age=60), use_slave():
+            assert db.state == MASTER
+
+    @pytest.mark.parametrize(("age", "state"), [(5, MASTER), (15, SLAVE)])
+    def test_a_bare_switch_goes_by_time(self, age: float, state: str) -> None:
+        """Nothing can check where its database is."""
+        token = json.dumps(dump(Marker(positions={"shop": SQLitePosition(1)}, placed_at=time.time() - age)))
+        with resume(token), use_slave():
+            assert Switch().state == state
+
+
+class TestDoubts:
+    """Where a driver does not tell of a write, the server is asked in time, and once."""
+
+    def test_carry_finds_out(self) -> None:
+        with use_master():
+            frame = stack()
+            assert frame is not None
+            scope = frame.scope
+            scope.doubt("link", lambda: scope.record("database", "shop", SQLitePosition(7)))
+            assert json.loads(carry())["p"] == {"shop": "sqlite:7"}
+            assert not scope.is_in_doubt
+
+    def test_threads_that_need_the_answer_wait_for_it(self) -> None:
+        scope, asked, answer = Scope(), [], threading.Event()
+
+        def ask() -> None:
+            asked.append(1)
+            assert answer.wait(10)
+            scope.record("database", "shop", SQLitePosition(7))
+
+        def settle_and_look() -> bool:
+            scope.settle()
+            return "shop" in scope.must_see
+
+        scope.doubt("link", ask)
+        with ThreadPoolExecutor(2) as pool:
+            results = [pool.submit(settle_and_look) for _ in range(2)]
+            while not asked:
+                time.sleep(0.001)
+            time.sleep(0.01)  # for the one that does not ask
+            answer.set()
+            assert [result.result() for result in results] == [True, True]
+        assert asked == [1]
+
+    def test_what_is_written_while_the_server_is_asked_is_asked_for_again(self) -> None:
+        scope, asked = Scope(), []
+
+        def ask() -> None:
+            asked.append("first")
+            scope.doubt("link", lambda: asked.append("second"))
+
+        scope.doubt("link", ask)
+        scope.settle()
+        scope.settle()
+        assert asked == ["first", "second"]

@@ -1,0 +1,188 @@
+"""The marker with positions: written, read, merged, aged and shortened."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from itsdangerous import URLSafeSerializer
+
+from replswitch import PositionError
+from replswitch.marker import MAX_LENGTH, Marker, MarkerSigner, dump, load
+from replswitch.positions import MariaDBPosition, MySQLPosition, Position, SQLitePosition
+
+NOW = 1_800_000_000.0
+SIGNER = MarkerSigner("a secret")
+UUID = "3e11fa47-71ca-11e1-9e33-c80aa9429562"
+
+# The machine that runs the tests may be busy: time is not what is tested.
+patient = settings(deadline=None, max_examples=50)
+
+milliseconds = st.integers(0, 50_000).map(lambda age: round(NOW - age / 1000, 3))
+numbers = st.integers(1, 30)
+# Each database keeps to its engine.
+positions = st.fixed_dictionaries(
+    {},
+    optional={
+        "shop": numbers.map(lambda number: MariaDBPosition.parse(f"0-1-{number},{number % 3}-1-7")),
+        "bücher": st.sets(numbers, min_size=1).map(
+            lambda some: MySQLPosition.parse(":".join((UUID, *map(str, some), "jobs", "7")))
+        ),
+        "log": numbers.map(SQLitePosition),
+    },
+)
+by_position = st.builds(Marker, st.none() | milliseconds, positions.filter(bool), milliseconds)
+markers = by_position | st.builds(Marker, milliseconds)
+
+
+def read(*tokens: str, max_age: float = 10, position_max_age: float = 60) -> Marker | None:
+    return SIGNER.read(tokens, now=NOW, max_age=max_age, position_max_age=position_max_age)
+
+
+def asks_for(one: Marker, other: Marker) -> bool:
+    """Whether whoever has what one marker asks for has what the other asks for."""
+    return (one.written_at or 0) >= (other.written_at or 0) and all(
+        database in one.positions and one.positions[database].includes(position)
+        for database, position in other.positions.items()
+    )
+
+
+@patient
+@given(markers)
+def test_what_was_written_is_read(marker: Marker) -> None:
+    assert load(dump(marker)) == marker
+    assert load(json.loads(json.dumps(dump(marker)))) == marker
+    assert read(SIGNER.write(marker), max_age=60) == marker
+
+
+@patient
+@given(markers, markers, markers)
+def test_merging_is_commutative_associative_and_idempotent(one: Marker, two: Marker, three: Marker) -> None:
+    assert one.merge(two) == two.merge(one)
+    assert one.merge(two).merge(three) == one.merge(two.merge(three))
+    assert one.merge(one) == one
+
+
+@patient
+@given(markers, markers)
+def test_a_merged_marker_asks_for_everything_that_either_asked_for(one: Marker, two: Marker) -> None:
+    merged = one.merge(two)
+    assert asks_for(merged, one)
+    assert asks_for(merged, two)
+    assert (merged.placed_at or 0) == max(one.placed_at or 0, two.placed_at or 0)
+
+
+@patient
+@given(st.lists(by_position, min_size=1, max_size=5), st.randoms())
+def test_tokens_are_merged_in_whatever_order_they_come(some: list[Marker], chance: Any) -> None:
+    tokens = [SIGNER.write(marker) for marker in some]
+    chance.shuffle(tokens)
+    found = read(*tokens, max_age=60)
+    assert found is not None
+    assert all(asks_for(found, marker) for marker in some)
+
+
+def test_a_database_that_moved_to_another_engine_is_asked_for_by_time_as_well() -> None:
+    before = Marker(positions={"shop": SQLitePosition(1)}, placed_at=NOW - 5)
+    behind = Marker(positions={"shop": MariaDBPosition.parse("0-1-1")}, placed_at=NOW)
+    merged = Marker(NOW, behind.positions, NOW)
+    assert before.merge(behind) == behind.merge(before) == merged
+
+
+@pytest.mark.parametrize(
+    ("marker", "holds"),
+    [
+        (Marker(NOW - 9), Marker(NOW - 9)),
+        (Marker(NOW - 11), None),
+        (Marker(None, {"log": SQLitePosition(1)}, NOW - 59), Marker(None, {"log": SQLitePosition(1)}, NOW - 59)),
+        (Marker(None, {"log": SQLitePosition(1)}, NOW - 61), None),
+        (Marker(NOW - 11, {"log": SQLitePosition(1)}, NOW - 59), Marker(None, {"log": SQLitePosition(1)}, NOW - 59)),
+        (Marker(NOW - 9, {"log": SQLitePosition(1)}, NOW - 61), Marker(NOW - 9)),
+        (Marker(None, {"log": SQLitePosition(1)}, NOW + 60), Marker(None, {"log": SQLitePosition(1)}, NOW + 60)),
+        (Marker(None, {"log": SQLitePosition(1)}, NOW + 61), None),
+    ],
+)
+def test_times_and_positions_age_by_themselves(marker: Marker, holds: Marker | None) -> None:
+    assert read(SIGNER.write(marker)) == holds
+
+
+# In a cookie
+
+
+def long_position(ranges: int) -> Position:
+    return MySQLPosition.parse(":".join((UUID, *map(str, range(1_000_001, 1_000_001 + 2 * ranges, 2)))))
+
+
+@pytest.mark.parametrize(
+    "some",
+    [
+        {"shop": long_position(2000)},
+        {f"{number:02}{'ü' * 62}": MariaDBPosition.parse("0-1-1") for number in range(10)},
+    ],
+    ids=["a long position", "long names"],
+)
+def test_what_would_outgrow_a_cookie_holds_by_time(some: dict[str, Position]) -> None:
+    assert Marker(NOW - 5, some, NOW).short() == Marker(NOW)
+    assert Marker(NOW, some, NOW - 5).short() == Marker(NOW)
+
+
+@pytest.mark.parametrize("ranges", [1, 100, 200, 240, 250, 300])
+def test_whatever_is_short_enough_is_read_again(ranges: int) -> None:
+    short = Marker(None, {"shop": long_position(ranges), "bücher": SQLitePosition(1)}, NOW).short()
+    token = SIGNER.write(short)
+    assert len(token) < MAX_LENGTH - 200  # a cookie has attributes, too
+    assert read(token) == short
+    assert bool(short.positions) == (ranges < 250)
+
+
+def test_a_marker_that_is_short_is_itself() -> None:
+    marker = Marker(None, {"shop": long_position(100)}, NOW)
+    assert marker.short() is marker
+
+
+# What may be in a token of ours, and in a job's
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        None, [], 7, "t", {"at": NOW}, {"at": NOW, "p": None}, {"at": NOW, "p": []}, {"at": NOW, "p": {"shop": 7}},
+        {"at": NOW, "p": {"shop": "0-1-42"}}, {"at": NOW, "p": {"shop": "mariadb:x"}}, {"at": NOW, "p": {"shop": None}},
+        {"at": True, "p": {}}, {"at": "now", "p": {}}, {"t": 10**400}, {"t": []}, {"at": {}, "p": {}},
+    ],
+)  # fmt: skip
+def test_what_is_no_marker_is_refused(payload: object) -> None:
+    with pytest.raises(PositionError):
+        load(payload)
+    arguments = {"key_derivation": "hmac", "digest_method": hashlib.sha256}
+    serializer = URLSafeSerializer("a secret", salt="replswitch.marker", signer_kwargs=arguments)
+    assert read(str(serializer.dumps(payload))) is None
+
+
+@pytest.mark.parametrize("payload", [{}, {"t": None}, {"p": {"shop": "mariadb:0-1-1"}}, {"t": float("nan")}])
+def test_what_asks_for_nothing_does_not_hold(payload: dict[str, Any]) -> None:
+    assert load(payload).holding(NOW, max_age=10, position_max_age=60) is None
+
+
+@patient
+@given(by_position, st.data())
+def test_a_marker_that_was_changed_does_not_hold(marker: Marker, data: st.DataObject) -> None:
+    body, _, signature = SIGNER.write(marker).rpartition(".")
+    place = data.draw(st.integers(0, len(body) - 1))
+    other = data.draw(st.sampled_from("AZaz09-_"))
+    if other != body[place]:
+        assert read(f"{body[:place]}{other}{body[place + 1 :]}.{signature}") is None
+
+
+@patient
+@given(milliseconds)
+def test_a_token_from_before_there_were_positions_is_read(written_at: float) -> None:
+    arguments = {"key_derivation": "hmac", "digest_method": hashlib.sha256}
+    token = str(
+        URLSafeSerializer("a secret", salt="replswitch.marker", signer_kwargs=arguments).dumps({"t": written_at})
+    )
+    assert read(token, max_age=60) == Marker(written_at)

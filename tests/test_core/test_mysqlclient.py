@@ -1,0 +1,276 @@
+"""connect(driver="mysqlclient"): nothing tells of a write, so the server is asked; once, and in time.
+
+What all drivers have in common, test_connection.py tests with each.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Any
+from wsgiref.types import StartResponse, WSGIEnvironment
+from wsgiref.util import setup_testing_defaults
+
+import pytest
+
+from replswitch import MASTER, SLAVE, Connection, NoServerError, carry
+from replswitch.decorators import use_master, use_slave
+from replswitch.positions import clock
+from replswitch.testing import MariaDBPair
+from replswitch.wsgi import ReplicationMiddleware
+
+Make = Callable[..., Connection]
+
+pytestmark = pytest.mark.parametrize("driver", ["mysqlclient"], indirect=True)
+
+COUNT = "SELECT COUNT(*) FROM message"
+INSERT = "INSERT INTO message (id, body) VALUES ({}, 'x')"
+LAST = "SELECT @@SESSION.last_gtid"
+ASK = "SELECT @@GLOBAL.gtid_current_pos, @@server_id, @@hostname"
+
+
+@pytest.fixture
+def pair(replicated_pair: MariaDBPair) -> MariaDBPair:
+    return replicated_pair
+
+
+def run(db: Connection, sql: str) -> Any:
+    with db.cursor() as cursor:
+        cursor.execute(sql)
+        return cursor.fetchall()
+
+
+def link_id(db: Connection) -> int:
+    return int(run(db, "SELECT CONNECTION_ID()")[0][0])
+
+
+def kill_link(pair: MariaDBPair, server: str, number: int) -> None:
+    with pair.connect(server) as plain, plain.cursor() as cursor:
+        cursor.execute(f"KILL {number}")
+    time.sleep(0.1)
+
+
+@pytest.fixture
+def warm(db: Connection) -> Connection:
+    """With a link to each server, and the questions of the first time behind it."""
+    with use_master():
+        run(db, INSERT.format(1000))
+        carry()
+        with db.use_slave():
+            run(db, COUNT)
+    return db
+
+
+class TestQuestions:
+    def test_before_the_next_read_from_a_slave_and_once(self, warm: Connection, pair: MariaDBPair) -> None:
+        pair.stop_slave()
+        with ExitStack() as recording:
+            master = recording.enter_context(pair.statements("master"))
+            slave = recording.enter_context(pair.statements("slave"))
+            with use_master():
+                run(warm, INSERT.format(1))
+                run(warm, INSERT.format(2))
+                for _ in range(2):
+                    with warm.use_slave():
+                        assert run(warm, COUNT) == ((3,),)
+                carry()
+        assert master == [INSERT.format(1), INSERT.format(2), LAST, COUNT, COUNT, LAST]  # a SELECT may write, too
+        assert slave == [ASK]
+
+    @pytest.mark.parametrize("in_transaction", [False, True])
+    @pytest.mark.parametrize("kind", ["whole", "pieces"])
+    def test_before_the_response_to_a_post_and_once(
+        self, warm: Connection, pair: MariaDBPair, kind: str, in_transaction: bool
+    ) -> None:
+        def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+            if in_transaction:
+                warm.begin()
+            run(warm, INSERT.format(1))
+            run(warm, INSERT.format(2))
+            if in_transaction:
+                warm.commit()
+            start_response("302 Found", [("Location", "/")])
+            return [b"written"] if kind == "whole" else iter([b"writ", b"ten"])
+
+        answered: list[Any] = []
+        environ: WSGIEnvironment = {"REQUEST_METHOD": "POST"}
+        setup_testing_defaults(environ)
+        with pair.statements("master") as master:
+            body = ReplicationMiddleware(application, "a secret")(
+                environ, lambda status, headers, exc_info=None: answered.append(dict(headers)) or print
+            )
+            list(body)
+            getattr(body, "close", int)()
+        assert master.count(LAST) == 1
+        assert len(master) == (5 if in_transaction else 3)
+        assert "Max-Age=3600" in answered[0]["Set-Cookie"]
+
+    def test_a_request_that_only_reads_asks_nothing(self, warm: Connection, pair: MariaDBPair) -> None:
+        with pair.statements("slave") as slave, pair.statements("master") as master:
+            with use_slave():
+                run(warm, COUNT)
+            assert carry() == ""
+        assert slave == [COUNT]
+        assert master == []
+
+    def test_outside_any_scope_nothing_is_asked(self, warm: Connection, pair: MariaDBPair) -> None:
+        with pair.statements("master") as master:
+            run(warm, INSERT.format(1))
+        assert master == [INSERT.format(1)]
+
+
+class TestWhatWrote:
+    @pytest.mark.parametrize(
+        "sql",
+        [
+            INSERT.format(1),
+            INSERT.format(1) + " RETURNING id",
+            "CREATE OR REPLACE TABLE other (id INT)",
+            "CALL post()",
+            "CALL fails()",
+        ],
+    )
+    def test_a_statement_that_writes(self, warm: Connection, sql: str) -> None:
+        post = INSERT.format(7)
+        run(warm, f"CREATE OR REPLACE PROCEDURE post() BEGIN SELECT 1; {post}; END")
+        run(warm, f"CREATE OR REPLACE PROCEDURE fails() BEGIN {post}; SIGNAL SQLSTATE '45000'; END")
+        with use_master():
+            carry()
+        with use_master():
+            if "fails" in sql:
+                with pytest.raises(warm.OperationalError, match="1644"):
+                    run(warm, sql)
+            else:
+                run(warm, sql)
+            assert '"p"' in carry()
+
+    @pytest.mark.parametrize("sql", [COUNT, "UPDATE message SET body = 'y' WHERE id = 77", "SET @a = 1"])
+    def test_a_statement_that_writes_nothing(self, warm: Connection, sql: str) -> None:
+        with use_master():
+            run(warm, sql)
+            assert carry() == ""
+            with warm.use_slave():
+                run(warm, COUNT)
+        assert warm.queries[-1]["db"] == SLAVE
+
+    def test_a_rolled_back_transaction_writes_nothing(self, warm: Connection) -> None:
+        with use_master():
+            warm.begin()
+            run(warm, INSERT.format(1))
+            warm.rollback()
+            assert carry() == ""
+
+    def test_what_ddl_has_committed_remains_behind_a_rollback(self, warm: Connection) -> None:
+        with use_master():
+            warm.begin()
+            run(warm, INSERT.format(1))
+            run(warm, "CREATE OR REPLACE TABLE other (id INT)")
+            warm.rollback()
+            assert '"p"' in carry()
+
+    def test_a_master_that_does_not_answer_the_question_counts_as_written_to(
+        self, warm: Connection, pair: MariaDBPair
+    ) -> None:
+        with use_master():
+            number = link_id(warm)
+            run(warm, INSERT.format(1))
+            kill_link(pair, "master", number)
+            assert '"t"' in carry()
+            with warm.use_slave():
+                assert run(warm, COUNT) == ((2,),)
+        assert (warm.queries[-1]["db"], warm.queries[-1]["reason"]) == (MASTER, "own-write")
+
+    def test_without_a_binary_log_the_clock_counts(
+        self, make: Make, pair: MariaDBPair, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(clock, "_logged", set())
+        with pair.admin() as admin, admin.cursor() as cursor:
+            cursor.execute(f"GRANT BINLOG ADMIN ON *.* TO '{pair.master['user']}'@'%'")
+        db = make(master={**pair.master, "init_command": "SET SESSION sql_log_bin = 0"})
+        for _ in range(2):
+            with use_master():
+                run(db, "SET @a = 1")
+                assert '"t"' in carry()
+                with db.use_slave():
+                    run(db, COUNT)
+            assert (db.queries[-1]["db"], db.queries[-1]["reason"]) == (MASTER, "own-write")
+        assert caplog.text.count("its binary log is off") == 1
+
+
+class TestLinks:
+    def test_its_settings_are_its_own(self, make: Make, pair: MariaDBPair) -> None:
+        db = make(master={**pair.master, "sql_mode": "ANSI_QUOTES", "charset": "utf8mb4"}, slaves=pair.slaves)
+        with use_master():
+            assert run(db, "SELECT @@sql_mode") == (("ANSI_QUOTES",),)
+            run(db, INSERT.format(1))
+            assert '"p"' in carry()
+
+    @pytest.mark.parametrize(("server", "use"), [("master", use_master), ("slave", use_slave)])
+    def test_one_that_was_closed_while_idle_is_replaced(
+        self, db: Connection, pair: MariaDBPair, server: str, use: Any
+    ) -> None:
+        with use():
+            number = link_id(db)
+            kill_link(pair, server, number)
+            assert link_id(db) != number
+
+    def test_reads_go_on_while_a_server_is_down(self, db: Connection, pair: MariaDBPair) -> None:
+        with use_slave():
+            run(db, COUNT)
+            pair.kill("slave")
+            run(db, COUNT)
+        assert db.queries[-1]["reason"] == "no-slave"
+        pair.start("slave")
+        pair.kill("master")
+        with use_slave():
+            run(db, COUNT)
+        with pytest.raises(NoServerError, match="cannot be reached"):
+            run(db, COUNT)
+
+    def test_a_session_that_was_turned_to_manual_commits_is_not_used_again(self, db: Connection) -> None:
+        with db.use_slave():
+            number = link_id(db)
+            run(db, "SET SESSION autocommit = 0")
+        with db.use_slave():
+            assert link_id(db) != number
+
+    def test_a_child_opens_links_of_its_own_and_leaves_the_parent_s_alone(self, db: Connection) -> None:
+        with db.use_slave():
+            pooled = link_id(db)
+        with db.use_master():
+            held = link_id(db)
+            child = os.fork()
+            if child == 0:
+                status = 1
+                try:
+                    fine = link_id(db) != held
+                    with db.use_slave():
+                        fine = fine and link_id(db) != pooled
+                    status = 0 if fine else 2
+                finally:
+                    os._exit(status)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            assert link_id(db) == held
+        with db.use_slave():
+            assert link_id(db) == pooled
+
+    def test_threads_write_and_read_their_own_at_the_same_time(self, db: Connection, pair: MariaDBPair) -> None:
+        together = threading.Barrier(8)
+        pair.stop_slave()
+
+        def work(thread: int) -> list[Any]:
+            together.wait(10)
+            found = []
+            for number in range(thread * 100 + 1, thread * 100 + 11):
+                with use_master():
+                    run(db, INSERT.format(number))
+                    with db.use_slave():
+                        found.append(run(db, f"SELECT id FROM message WHERE id = {number}") == ((number,),))
+            return found
+
+        with ThreadPoolExecutor(8) as pool:
+            assert list(pool.map(work, range(8))) == [[True] * 10] * 8

@@ -1,0 +1,238 @@
+"""Positions of every engine: a later-of-two that never goes back, and texts that are read as they were written."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from replswitch import PositionError
+from replswitch.drivers.session_track import gtid_told, status_of
+from replswitch.positions import MariaDBPosition, MySQLPosition, Position, SQLitePosition, read, write
+
+# The machine that runs the tests may be busy: time is not what is tested.
+patient = settings(deadline=None, max_examples=50)
+
+UUIDS = ("3e11fa47-71ca-11e1-9e33-c80aa9429562", "00000000-0000-0000-0000-000000000001")
+TAGS = ("", "jobs", "_a1")
+HIGHEST = 2**63 - 2
+
+# A sequence number of MariaDB belongs to one transaction, so the server follows from the other two.
+mariadb_gtids = st.tuples(st.integers(0, 3) | st.just(2**32 - 1), st.integers(0, 20) | st.just(2**64 - 1)).map(
+    lambda gtid: f"{gtid[0]}-{gtid[1] % 3 + 1}-{gtid[1]}"
+)
+ranges = st.tuples(st.integers(1, 30) | st.integers(HIGHEST - 3, HIGHEST), st.integers(0, 5)).map(
+    lambda it: f"{it[0]}-{min(it[0] + it[1], HIGHEST)}" if it[1] else f"{it[0]}"
+)
+mysql_sources = st.tuples(
+    st.sampled_from(UUIDS),
+    st.lists(st.tuples(st.sampled_from(TAGS), st.lists(ranges, min_size=1, max_size=3)), min_size=1, max_size=3),
+).map(
+    # A range without a tag can only stand in front.
+    lambda it: ":".join(
+        (it[0], *(word for tag, numbers in sorted(it[1]) for word in (*([tag] if tag else ()), *numbers)))
+    )
+)
+POSITIONS: dict[type[Position], st.SearchStrategy[Any]] = {
+    MariaDBPosition: st.lists(mariadb_gtids, max_size=4).map(lambda gtids: MariaDBPosition.parse(",".join(gtids))),
+    MySQLPosition: st.lists(mysql_sources, max_size=3).map(lambda sources: MySQLPosition.parse(", ".join(sources))),
+    SQLitePosition: st.integers(0, 10**19 - 1).map(SQLitePosition),
+}
+kinds = pytest.mark.parametrize("kind", POSITIONS)
+
+
+@kinds
+@patient
+@given(st.data())
+def test_merging_is_commutative_associative_and_idempotent(kind: type[Position], data: st.DataObject) -> None:
+    one, two, three = (data.draw(POSITIONS[kind]) for _ in range(3))
+    assert one.merge(two) == two.merge(one)
+    assert one.merge(two).merge(three) == one.merge(two.merge(three))
+    assert one.merge(one) == one
+
+
+@kinds
+@patient
+@given(st.data())
+def test_a_merged_position_is_the_earliest_that_includes_both(kind: type[Position], data: st.DataObject) -> None:
+    one, two, three = (data.draw(POSITIONS[kind]) for _ in range(3))
+    merged = one.merge(two)
+    assert merged.includes(one)
+    assert merged.includes(two)
+    assert three.includes(merged) == (three.includes(one) and three.includes(two))
+
+
+@kinds
+@patient
+@given(st.data())
+def test_includes_is_an_order(kind: type[Position], data: st.DataObject) -> None:
+    one, two, three = (data.draw(POSITIONS[kind]) for _ in range(3))
+    assert one.includes(one)
+    assert one.includes(two) == (one.merge(two) == one)
+    assert (one.includes(two) and two.includes(one)) == (one == two)
+    assert one.includes(three) or not (one.includes(two) and two.includes(three))
+
+
+@kinds
+@patient
+@given(st.data())
+def test_what_was_written_is_read(kind: type[Position], data: st.DataObject) -> None:
+    position = data.draw(POSITIONS[kind])
+    assert kind.parse(str(position)) == position
+    assert str(kind.parse(str(position))) == str(position)
+    assert read(write(position)) == position
+
+
+def test_a_position_of_another_engine_is_never_included() -> None:
+    positions = [SQLitePosition(1), MariaDBPosition.parse(""), MySQLPosition.parse("")]
+    for one in positions:
+        assert [one.includes(other) for other in positions] == [one is other for other in positions]
+
+
+class TestMariaDB:
+    def test_the_sequence_counts_and_not_the_server(self) -> None:
+        # After a promotion another server goes on with the domain's sequence.
+        assert MariaDBPosition.parse("0-2-43").includes(MariaDBPosition.parse("0-1-42"))
+        assert not MariaDBPosition.parse("0-1-42").includes(MariaDBPosition.parse("0-2-43"))
+
+    def test_each_domain_must_have_come_as_far(self) -> None:
+        here = MariaDBPosition.parse("0-1-42,7-1-5")
+        assert here.includes(MariaDBPosition.parse("7-3-5"))
+        assert not here.includes(MariaDBPosition.parse("0-1-1,7-1-6"))
+        assert not here.includes(MariaDBPosition.parse("1-1-1"))
+
+    def test_is_written_by_domain(self) -> None:
+        assert str(MariaDBPosition.parse("7-1-5, 0-1-42,\n7-2-6")) == "0-1-42,7-2-6"
+
+    @pytest.mark.parametrize(
+        "text",
+        [" ", ",", "0-1-42,", "0-1", "0-1-2-3", "-1-2-3", "a-1-2", "0-1-+2", "0_1_2", "\u0660-1-2", "4294967296-1-1",
+         "0-1-18446744073709551616", "0-1-42;DROP TABLE message", "1" * 5000],
+    )  # fmt: skip
+    def test_what_is_none_is_refused(self, text: str) -> None:
+        with pytest.raises(PositionError, match="no GTID of MariaDB"):
+            MariaDBPosition.parse(text)
+
+
+class TestMySQL:
+    A, B = UUIDS
+
+    def test_ranges_that_touch_are_one(self) -> None:
+        assert str(MySQLPosition.parse(f"{self.A}:4-5:1-3:7")) == f"{self.A}:1-5:7"
+
+    def test_is_written_as_the_server_does(self) -> None:
+        """As MySQL 8.3 and later print a set with tags: by UUID, those without a tag first."""
+        position = MySQLPosition.parse(f"{self.A.upper()}:jobs:7:1-3,\n{self.B}:1,{self.A}:1-57:60")
+        assert str(position) == f"{self.B}:1,{self.A}:1-57:60:jobs:1-3:7"
+
+    def test_a_tag_s_transactions_are_its_own(self) -> None:
+        here = MySQLPosition.parse(f"{self.A}:1-5:jobs:1-2")
+        assert here.includes(MySQLPosition.parse(f"{self.A}:jobs:2"))
+        assert not here.includes(MySQLPosition.parse(f"{self.A}:jobs:3"))
+        assert not here.includes(MySQLPosition.parse(f"{self.A}:other:1"))
+
+    def test_a_gap_is_not_included(self) -> None:
+        here = MySQLPosition.parse(f"{self.A}:1-5:7-9")
+        assert here.includes(MySQLPosition.parse(f"{self.A}:2-3:8"))
+        assert not here.includes(MySQLPosition.parse(f"{self.A}:5-7"))
+
+    def test_the_part_that_one_server_wrote(self) -> None:
+        position = MySQLPosition.parse(f"{self.A}:1-5:jobs:1,{self.B}:1-9")
+        assert str(position.written_by(self.A.upper())) == f"{self.A}:1-5:jobs:1"
+        assert str(position.written_by("none")) == ""
+
+    @pytest.mark.parametrize(
+        "part",
+        ["", ":", ":0", ":1-", ":2-1", ":-1", ":1-2-3", ":jobs", ":1:jobs", ":jobs:", ":1:0", ":9jobs:1", ":jo-bs:1",
+         f":{'a' * 33}:1", f":{2**63 - 1}", ":\u0663", ":1 OR 1", f":{'1' * 5000}"],
+    )  # fmt: skip
+    def test_what_is_none_is_refused(self, part: str) -> None:
+        for text in (f"{self.A}{part}", f"{self.B}:1,{self.A}{part}", f"{self.A[:-1]}:1"):
+            with pytest.raises(PositionError, match="no GTID set of MySQL"):
+                MySQLPosition.parse(text)
+
+
+@pytest.mark.parametrize("text", ["", ":", "0-1-42", "postgresql:0/16B3748", "MARIADB:0-1-1", " sqlite:1", "sqlite:-1"])
+def test_what_names_no_engine_or_no_position_of_it_is_refused(text: str) -> None:
+    with pytest.raises(PositionError):
+        read(text)
+
+
+# What a server or a client may send
+
+
+def changed(data: bytes, chance: random.Random) -> bytes:
+    """Some bytes replaced, put in, taken out, or cut off."""
+    mutated = bytearray(data)
+    for _ in range(chance.randint(1, 3)):
+        place = chance.randrange(len(mutated) + 1)
+        byte = chance.choice((0, 0xFB, 0xFC, 0xFD, 0xFE, 0xFF, *b"-:,09az", chance.randrange(256)))
+        mutated[place : place + chance.randint(0, 2)] = bytes([byte] * chance.randint(0, 2))
+    return bytes(mutated[: chance.randrange(len(mutated) + 1)] if chance.random() < 0.1 else mutated)
+
+
+def test_mutated_positions_raise_nothing_but_our_own_error() -> None:
+    chance = random.Random(1)
+    texts = ["mariadb:0-1-42,7-2-9", f"mysql:{UUIDS[0]}:1-57:60:jobs:1-3,{UUIDS[1]}:7", "sqlite:1800000000000000000"]
+    refused = 0
+    for number in range(12_000):
+        text = changed(texts[number % 3].encode(), chance).decode("utf-8", "replace")
+        try:
+            position = read(text)
+        except PositionError:
+            refused += 1
+        else:
+            assert read(write(position)) == position
+    assert 6_000 < refused < 12_000
+
+
+def string(text: bytes) -> bytes:
+    """A string behind its length, as the protocol has it: in one byte, or in two behind 0xFC."""
+    return (bytes([len(text)]) if len(text) < 0xFB else b"\xfc" + len(text).to_bytes(2, "little")) + text
+
+
+def ok_packet(*entries: tuple[int, bytes], header: int = 0, info: bytes = b"") -> bytes:
+    """An OK packet with one row changed, autocommit, a changed session, and these entries."""
+    changes = b"".join(bytes([kind]) + string(entry) for kind, entry in entries)
+    return bytes([header]) + b"\x01\xfc\x00\x01" + b"\x02\x40" + b"\x00\x00" + string(info) + string(changes)
+
+
+MARIADB_TELLS = (0, string(b"last_gtid") + string(b"0-1-42"))
+MYSQL_TELLS = (3, b"\0" + string(f"{UUIDS[0]}:jobs:57".encode()))
+
+
+def told(packet: bytes) -> str:
+    _, _, end = status_of(packet)
+    return gtid_told(packet[end:])
+
+
+@pytest.mark.parametrize("header", [0x00, 0xFE])
+@pytest.mark.parametrize("info", [b"", b"Rows matched: 1  Changed: 1  Warnings: 0", b"x" * 300])
+@pytest.mark.parametrize(("entry", "gtid"), [(MARIADB_TELLS, "0-1-42"), (MYSQL_TELLS, f"{UUIDS[0]}:jobs:57")])
+def test_an_ok_packet_tells_its_gtid_among_whatever_else_it_tells(
+    header: int, info: bytes, entry: tuple[int, bytes], gtid: str
+) -> None:
+    schema, state, unknown = (1, string(b"shop")), (2, string(b"1")), (200, b"\xff\xfb\xfe")
+    others = (0, string(b"autocommit") + string(b"ON") + string(b"time_zone") + string(b"UTC"))
+    for entries in ((entry,), (schema, entry), (unknown, state, entry, unknown), (others, entry, others)):
+        packet = ok_packet(*entries, header=header, info=info)
+        assert status_of(packet)[:2] == (0x4002, 0)
+        assert told(packet) == gtid
+    assert told(ok_packet(schema, unknown, others, header=header, info=info)) == ""
+
+
+def test_mutated_ok_packets_raise_nothing_but_our_own_error() -> None:
+    chance = random.Random(2)
+    packets = [ok_packet(MARIADB_TELLS), ok_packet((1, b"x" * 260), MYSQL_TELLS, info=b"x" * 300), ok_packet()]
+    refused = 0
+    for number in range(12_000):
+        packet = changed(packets[number % 3], chance)
+        try:
+            gtid = told(packet)
+            (MariaDBPosition if number % 3 == 0 else MySQLPosition).parse(gtid)
+        except PositionError:
+            refused += 1
+    assert 1_000 < refused < 11_000

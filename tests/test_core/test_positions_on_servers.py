@@ -1,0 +1,354 @@
+"""connect() on real pairs that lag: a slave serves whoever it has caught up for, and is asked no more than it must."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import replswitch
+from replswitch import MASTER, SLAVE, Connection
+from replswitch.decorators import use_master, use_slave
+from replswitch.scope import Scope
+from replswitch.state import stack
+from replswitch.testing import MariaDBPair, ReplicatedPair, SQLitePair
+
+Make = Callable[..., Connection]
+
+COUNT = "SELECT COUNT(*) FROM message"
+
+
+def insert(db: Connection, number: int) -> None:
+    with db.cursor() as cursor:
+        cursor.execute(f"INSERT INTO message (id, body) VALUES ({number}, 'hello')")
+
+
+def count(db: Connection) -> int:
+    with db.cursor() as cursor:
+        cursor.execute(COUNT)
+        return int(cursor.fetchone()[0])
+
+
+def last(db: Connection) -> tuple[str, str]:
+    """The side of the latest query, and the reason for it."""
+    return db.queries[-1]["db"], db.queries[-1]["reason"]
+
+
+def scope() -> Scope:
+    """The running one."""
+    frame = stack()
+    assert frame is not None
+    return frame.scope
+
+
+def written() -> set[str]:
+    """The databases of which the running scope has recorded positions."""
+    wrote = scope().all_written()
+    assert wrote is not None
+    return set(wrote.positions)
+
+
+class TestOwnWrites:
+    """In a scope its own writes count: a slave serves its reads from the moment at which it has them."""
+
+    def test_a_slave_that_lacks_it_does_not_serve(self, db: Connection, replicated_pair: ReplicatedPair) -> None:
+        replicated_pair.stop_slave()
+        with use_master():
+            with db.use_slave():
+                assert count(db) == 0
+            insert(db, 1)
+            with db.use_slave():
+                assert count(db) == 1
+        assert last(db) == (MASTER, "own-write")
+
+    def test_one_that_lags_serves_again_when_it_has_it(self, db: Connection, replicated_pair: ReplicatedPair) -> None:
+        replicated_pair.lag = 1
+        with use_master():
+            insert(db, 1)
+            with db.use_slave():
+                assert count(db) == 1
+        assert last(db) == (MASTER, "own-write")
+        with use_master():
+            insert(db, 2)
+            replicated_pair.wait_caught_up()
+            with db.use_slave():
+                assert count(db) == 2
+        assert last(db) == (SLAVE, "use_slave")
+
+    def test_only_the_latest_write_matters(self, db: Connection, replicated_pair: ReplicatedPair) -> None:
+        with use_master():
+            insert(db, 1)
+            replicated_pair.wait_caught_up()
+            replicated_pair.stop_slave()
+            with db.use_slave():
+                assert count(db) == 1
+            assert last(db) == (SLAVE, "use_slave")
+            insert(db, 2)
+            with db.use_slave():
+                assert count(db) == 2
+        assert last(db) == (MASTER, "own-write")
+
+    def test_the_next_scope_sees_nothing_of_it(self, db: Connection, replicated_pair: ReplicatedPair) -> None:
+        replicated_pair.stop_slave()
+        with use_master():
+            insert(db, 1)
+        with use_slave():
+            assert count(db) == 0
+
+    def test_of_a_transaction_the_commit_counts(self, db: Connection, replicated_pair: ReplicatedPair) -> None:
+        replicated_pair.stop_slave()
+        with use_master():
+            db.begin()
+            insert(db, 1)
+            db.rollback()
+            with db.use_slave():
+                assert count(db) == 0
+            assert last(db) == (SLAVE, "use_slave")
+            db.begin()
+            insert(db, 1)
+            db.commit()
+            with db.use_slave():
+                assert count(db) == 1
+        assert last(db) == (MASTER, "own-write")
+
+    def test_without_slaves_the_master_has_reached_everything(self, make: Make) -> None:
+        db = make(slaves=[])
+        with use_master():
+            insert(db, 1)
+            with db.use_slave():
+                assert count(db) == 1
+        assert last(db) == (SLAVE, "use_slave")
+
+    def test_a_thread_that_shares_the_scope_sees_them_too(
+        self, db: Connection, replicated_pair: ReplicatedPair
+    ) -> None:
+        """Its link was chosen before the write."""
+        replicated_pair.stop_slave()
+        read, written = threading.Event(), threading.Event()
+        counts: list[int] = []
+
+        def work() -> None:
+            with db.use_slave():
+                counts.append(count(db))
+                read.set()
+                written.wait(10)
+                counts.append(count(db))
+
+        with use_master():
+            scope()
+            thread = threading.Thread(target=contextvars.copy_context().run, args=(work,))
+            thread.start()
+            read.wait(10)
+            insert(db, 1)
+            written.set()
+            thread.join()
+        assert counts == [0, 1]
+
+
+class TestTransactions:
+    def test_one_on_a_slave_that_began_before_a_write_shows_what_it_had_then(
+        self, make: Make, replicated_pair: ReplicatedPair
+    ) -> None:
+        # Another connection to the same database writes: the slave has it soon, but the transaction never will.
+        db, other = make(), make()
+        with use_slave():
+            db.begin()
+            assert count(db) == 0
+            with use_master():
+                insert(other, 1)
+            replicated_pair.wait_caught_up()
+            assert count(db) == 1
+            assert last(db) == (MASTER, "own-write")
+            db.commit()
+
+    def test_waiting_does_not_help_it(self, make: Make, replicated_pair: ReplicatedPair) -> None:
+        # MASTER_GTID_WAIT inside a REPEATABLE READ transaction succeeds, and the row stays invisible.
+        db, other = make(wait=5), make()
+        with use_slave():
+            db.begin()
+            assert count(db) == 0
+            with use_master():
+                insert(other, 1)
+            assert count(db) == 1
+            db.commit()
+
+    def test_one_that_began_behind_it_is_served_by_the_slave(
+        self, db: Connection, replicated_pair: ReplicatedPair
+    ) -> None:
+        with use_master():
+            insert(db, 1)
+            replicated_pair.wait_caught_up()
+            db.begin()
+            with db.use_slave():
+                assert count(db) == 1
+                assert count(db) == 1
+            db.commit()
+        assert last(db) == (SLAVE, "use_slave")
+
+    def test_one_begun_by_a_statement_too(self, db: Connection, replicated_pair: ReplicatedPair) -> None:
+        with use_master():
+            insert(db, 1)
+            replicated_pair.wait_caught_up()
+            with db.use_slave(), db.cursor() as cursor:
+                cursor.execute("BEGIN")
+                cursor.execute(COUNT)
+                cursor.execute(COUNT)
+                cursor.execute("COMMIT")
+        assert last(db) == (SLAVE, "use_slave")
+
+    def test_one_that_outlives_its_scope_does_not_serve_a_later_write(
+        self, make: Make, replicated_pair: ReplicatedPair
+    ) -> None:
+        db, other = make(), make()
+        with use_slave():
+            db.begin()
+            assert count(db) == 0
+        with use_master():
+            insert(other, 1)
+            replicated_pair.wait_caught_up()
+            with use_slave():
+                assert count(db) == 1
+        db.commit()
+
+
+class TestWait:
+    def test_a_read_waits_for_a_slave_that_is_nearly_there(self, make: Make, replicated_pair: ReplicatedPair) -> None:
+        db = make(wait=20)
+        replicated_pair.lag = 1
+        with use_master():
+            insert(db, 1)
+            with db.use_slave():
+                assert count(db) == 1
+        assert last(db) == (SLAVE, "use_slave")
+
+    def test_only_once_a_scope_and_then_the_master_serves(
+        self, make: Make, replicated_pair: ReplicatedPair, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        db = make(wait=0.05)
+        waits = []
+        wait_for = db._driver.wait_for
+
+        def noted(raw: Any, position: Any, seconds: float) -> bool:
+            waits.append(seconds)
+            return wait_for(raw, position, seconds)
+
+        monkeypatch.setattr(db._driver, "wait_for", noted)
+        replicated_pair.stop_slave()
+        with use_master():
+            insert(db, 1)
+            for _ in range(3):
+                with db.use_slave():
+                    assert count(db) == 1
+            insert(db, 2)
+            with db.use_slave():
+                assert count(db) == 2
+        assert last(db) == (MASTER, "own-write")
+        assert waits == [0.05]
+
+    def test_another_slave_is_asked_first(self, two_slaves: ReplicatedPair) -> None:
+        two_slaves.stop_slave("slave2")
+        with open_db(two_slaves, wait=20) as db:
+            for number in range(6):
+                with use_master():
+                    insert(db, number)
+                    two_slaves.wait_caught_up()
+                    with db.use_slave():
+                        assert count(db) == number + 1
+                assert db.queries[-1]["server"] == name_of(db, 0)
+                assert db.queries[-1]["time"] < 20
+
+
+class TestSeveralDatabases:
+    def test_each_name_has_a_position_of_its_own(self, make: Make, replicated_pair: ReplicatedPair) -> None:
+        one, two = make(name="one"), make(name="two")
+        replicated_pair.stop_slave()
+        with use_master():
+            insert(one, 1)
+            with use_slave():
+                assert count(two) == 0
+                assert count(one) == 1
+            insert(two, 2)
+            with use_slave():
+                assert count(two) == 2
+            assert written() == {"one", "two"}
+
+    def test_the_name_is_the_database_s_own_by_default(self, db: Connection, replicated_pair: ReplicatedPair) -> None:
+        with use_master():
+            insert(db, 1)
+            # SQLite's file has another name on each server.
+            assert written() == {"main" if replicated_pair.driver == "sqlite3" else replicated_pair.master["database"]}
+
+
+# Two slaves
+
+
+@pytest.fixture(scope="module", params=["mariadb", "sqlite"])
+def two_slaves_of_module(request: pytest.FixtureRequest) -> Iterator[ReplicatedPair]:
+    if request.param == "mariadb":
+        request.getfixturevalue("mariadb_pair_of_session")  # skips, or fails, where there is no server
+    with MariaDBPair(slaves=2) if request.param == "mariadb" else SQLitePair(slaves=2) as pair:
+        yield pair
+
+
+@pytest.fixture
+def two_slaves(two_slaves_of_module: ReplicatedPair) -> ReplicatedPair:
+    """A master and two slaves, with an empty table of messages."""
+    two_slaves_of_module.reset()
+    plain = two_slaves_of_module.connect()
+    cursor = plain.cursor()
+    cursor.execute("DROP TABLE IF EXISTS message")
+    cursor.execute("CREATE TABLE message (id INTEGER PRIMARY KEY, body VARCHAR(100))")
+    plain.close()
+    two_slaves_of_module.wait_caught_up()
+    return two_slaves_of_module
+
+
+def open_db(pair: ReplicatedPair, **options: Any) -> Connection:
+    options = {"master": pair.master, "slaves": pair.slaves, "driver": pair.driver, "debug": True, **options}
+    return replswitch.connect(**options)
+
+
+def name_of(db: Connection, slave: int) -> str:
+    return db._servers.slaves[slave].name
+
+
+class TestTwoSlaves:
+    def test_the_one_that_has_it_serves(self, two_slaves: ReplicatedPair) -> None:
+        with open_db(two_slaves) as db:
+            two_slaves.stop_slave("slave2")
+            for number in range(8):
+                with use_master():
+                    insert(db, number)
+                    two_slaves.wait_caught_up()
+                    with db.use_slave():
+                        assert count(db) == number + 1
+                        assert count(db) == number + 1
+                assert (db.queries[-1]["server"], db.queries[-1]["db"]) == (name_of(db, 0), SLAVE)
+
+    def test_one_that_is_behind_serves_those_who_must_see_nothing(self, two_slaves: ReplicatedPair) -> None:
+        with open_db(two_slaves) as db:
+            two_slaves.stop_slave("slave2")
+            with use_master():
+                insert(db, 1)
+            used = set()
+            for _ in range(40):
+                with use_slave():
+                    count(db)
+                used.add(db.queries[-1]["server"])
+            assert used == {name_of(db, 0), name_of(db, 1)}
+
+    def test_a_scope_does_not_change_the_slave_that_has_what_it_wrote(self, two_slaves: ReplicatedPair) -> None:
+        with open_db(two_slaves) as db:
+            for number in range(8):
+                with use_master():
+                    with db.use_slave():
+                        count(db)
+                    before = db.queries[-1]["server"]
+                    insert(db, number)
+                    two_slaves.wait_caught_up()
+                    with db.use_slave():
+                        assert count(db) == number + 1
+                    assert db.queries[-1]["server"] == before
