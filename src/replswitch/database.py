@@ -6,38 +6,40 @@ This is what every binding that runs statements shares; how links are opened and
 from __future__ import annotations
 
 import logging
-from functools import lru_cache, partial
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from functools import lru_cache
+from typing import TYPE_CHECKING, NoReturn
 
 from replswitch.drivers import Written
 from replswitch.errors import NoServerError, PositionError, SlaveWriteError
-from replswitch.events import count, tell
-from replswitch.health import Health
-from replswitch.lag import Lag, PositionClock
+from replswitch.events import tell
 from replswitch.place import application_place
 from replswitch.policy import Decision
 from replswitch.positions.clock import fall_back_to_clock
-from replswitch.progress import Progress
+from replswitch.slaves import Slaves
 from replswitch.state import MASTER, stack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator, Sequence
+    from collections.abc import Hashable
 
     from replswitch.drivers import Driver, Raw
-    from replswitch.health import Choosable
     from replswitch.options import DatabaseOptions
     from replswitch.positions import Position
-    from replswitch.progress import LinkToSlave
     from replswitch.scope import Scope
     from replswitch.state import Frame, State, Switch
 
 logger = logging.getLogger("replswitch.servers")
 
-S = TypeVar("S", bound="Choosable")
-
-
 # Few are different, and one is noted in each request.
 _decision = lru_cache(maxsize=256)(Decision)
+
+
+def no_master(server: str, error: BaseException) -> NoServerError:
+    """Return the error for a master that cannot be reached (F3)."""
+    return NoServerError(
+        f"The master {server} cannot be reached: {error}. Start it, or correct its settings. Reads in slave state go "
+        "on meanwhile.",
+        server=server,
+    )
 
 
 class Database:
@@ -49,7 +51,10 @@ class Database:
             the master; databases that replicate by themselves should have different ones.
         key: what it is called in scopes; the switch itself by default.
         options: how it is served.
-        has_slaves: whether there are any. Where the master stands in, it has reached every position (S10).
+        has_slaves: whether there are any.
+
+    Attributes:
+        slaves: chooses among them.
     """
 
     def __init__(
@@ -65,13 +70,7 @@ class Database:
         self.name = name
         self.key = switch if key is None else key
         self.options = options
-        self.has_slaves = has_slaves
-        self._progress = Progress()
-        self._health = Health(options.downtime)
-        self._lag = None if options.max_lag is None else Lag(options.max_lag)
-        self._position_clock = PositionClock()
-        self._far: frozenset[str] = frozenset()
-        self._taken_over = False
+        self.slaves = Slaves(name, self.key, options, exist=has_slaves)
 
     # Which side
 
@@ -90,134 +89,43 @@ class Database:
         why = None if frame is None else frame.scope.pinned(self.key)
         return (self.switch.state, None) if why is None else (MASTER, why)
 
-    # Which slave
-
-    def must_see(self, scope: Scope) -> Position | None:
-        """Return how far a slave must have come to serve the scope; None where any may.
-
-        What is in doubt is found out first.
-        """
-        scope.settle()
-        return scope.must_see.get(self.name) if self.has_slaves else None
-
-    def has_reached(self, link: LinkToSlave, position: Position, driver: Driver) -> bool:
-        """Say whether a slave has what must be seen; asked where it is not known.
-
-        Args:
-            link: to the slave; in no transaction.
-            position: what `must_see` returned.
-            driver: asks.
-
-        Raises:
-            Exception: the driver's own error.
-        """
-        if not self._progress.has_reached(link, position):
-            self._ask(link, driver)
-        return self._progress.has_reached(link, position)
-
-    def waits_for(self, scope: Scope, link: LinkToSlave, position: Position, driver: Driver) -> bool:
-        """Wait for a slave that was behind, once a scope and no longer than the option ``wait``; say whether it came.
-
-        The arguments are those of `has_reached`.
-        """
-        if not self.options.wait or scope.has_waited:
-            return False
-        scope.has_waited = True
-        try:
-            return driver.wait_for(link.raw, position, self.options.wait) and self.has_reached(link, position, driver)
-        except driver.module.Error as error:
-            logger.info("A slave that was waited for has failed: %s", error)
-            return False
-
-    def _ask(self, link: LinkToSlave, driver: Driver) -> None:
-        try:
-            self._progress.learn(link, *driver.standing(link.raw))
-        except PositionError as error:
-            logger.warning("A slave's position cannot be read, so the master serves: %s", error)
-
-    def slaves_to_try(self, scope: Scope, slaves: Sequence[S], seconds_behind: Callable[[S], float]) -> Iterator[S]:
-        """Yield the slaves in the order in which a read should try them: the scope's own first (S6).
-
-        Those that have failed in the scope, or were too far behind for it, are left out; and those that rest because
-        they have failed others (F2).
-
-        Args:
-            scope: the running one.
-            slaves: all that there are, in the same tuple each time.
-            seconds_behind: asks a slave, for the option ``max_lag``; it may run in another thread.
-        """
-        chosen = scope.slave(self.key)
-        if chosen is not None:
-            yield chosen
-        for slave in self._health.candidates(slaves):
-            if slave is chosen or scope.avoids(self.key, slave):
-                continue
-            if self._lag is None or self._is_near(slave, partial(seconds_behind, slave)):
-                yield slave
-
-    def _is_near(self, slave: Choosable, measure: Callable[[], float]) -> bool:
-        assert self._lag is not None  # noqa: S101 - asked before; for the type checker
-        is_near = self._lag.admits(slave.name, measure)
-        if is_near == (slave.name in self._far):
-            self._far ^= {slave.name}
-            if is_near:
-                tell("back", self.name, slave.name, "The slave %s is near enough again.", slave.name)
-            else:
-                text = "The slave %s is more than %g s behind, and gets no reads."
-                tell("behind", self.name, slave.name, text, slave.name, self._lag.max_lag)
-        return is_near
-
-    def seconds_behind(self, written: Position | None, reached: Position | None) -> float:
-        """Return how far behind a slave is by what the master has written and the slave has reached; 0 if untold."""
-        if written is None or reached is None:
-            return 0
-        return self._position_clock.seconds_behind(written, reached)
-
-    def lose_slave(self, scope: Scope, server: Choosable, error: BaseException) -> None:
-        """Leave a slave alone that cannot be reached: this scope until it ends, others for `downtime` (F1)."""
-        if self._health.failed(server):
-            text = "The slave %s cannot be reached, and rests for %g s: %s"
-            tell("rest", self.name, server.name, text, server.name, self.options.downtime, error)
-        scope.avoid_slave(self.key, server)
-
-    def found_slave(self, server: Choosable) -> None:
-        """Take a slave back into use that has answered."""
-        self._taken_over = False
-        if self._health.answered(server):
-            tell("back", self.name, server.name, "The slave %s is back.", server.name)
-
-    def lose_master(self, server: str, error: BaseException) -> None:
-        """Say that the master is gone, or has become read-only."""
-        tell("master-lost", self.name, server, "The master %s does not serve: %s", server, error)
-
-    def pass_over(self, scope: Scope, server: Hashable) -> None:
-        """Leave a slave alone that is too far behind for this scope: what it must see only grows."""
-        scope.avoid_slave(self.key, server)
-
-    def lack_slaves(self, scope: Scope) -> str:
-        """Let the master serve the reads of the scope, because no slave can, and return the reason.
-
-        The reason is ``own-write`` or ``marker`` where there is something that a slave might lack.
-
-        Raises:
-            NoServerError: the master may not (the option ``fallback``).
-        """
-        why = "no-slave"
-        if self.has_slaves and self.name in scope.must_see:
-            why = "own-write" if scope.has_written(self.name) else "marker"
-        elif self.options.fallback == "error":
-            raise NoServerError(
-                'No slave can serve the read, and the option "fallback" is "error", so the master does not. Slaves '
-                "that have failed are tried again by themselves.",
-                server=self.name,
-            )
-        else:
-            count("takeover", self.name, "")
-            if not self._taken_over:
-                self._taken_over = True
-                logger.warning("The master serves the reads of %s, because no slave can.", self.name)
+    def read_on_master(self, scope: Scope, why: str) -> str:
+        """Let the master serve the reads of the scope from now on, and return the reason: the first that was given."""
         scope.pin(self.key, why)
         return scope.pins[self.key]
+
+    # The master's faults
+
+    def may_run_again(
+        self, driver: Driver, server: str, error: BaseException, *, is_first: bool, in_transaction: bool
+    ) -> bool:
+        """Say whether a statement that a lost master has failed may run once more, on a new link.
+
+        Behind the master's name there may be another server by now. It runs again outside a transaction, where it
+        certainly did not run.
+
+        Args:
+            driver: says what the error means; `Driver.is_lost_master`.
+            server: the master's name.
+            error: what it said.
+            is_first: the statement has not run again already.
+            in_transaction: it belongs to a transaction.
+
+        Raises:
+            NoServerError: the master is read-only, and not only for the moment in which another one took its place.
+        """
+        tell("master-lost", self.name, server, "The master %s does not serve: %s", server, error)
+        read_only = driver.read_only_master(error)
+        if is_first and not in_transaction and (read_only or driver.not_sent(error)):
+            return True
+        if read_only:
+            raise NoServerError(
+                f"The master {server} is read-only: {error}. If another server is the master now, let the name lead to "
+                "it, or correct its settings. The statement has changed nothing, nor has its transaction.",
+                server=server,
+            ) from error
+        self.record_write()  # nobody knows whether it was committed
+        return False
 
     # What was decided, and what was written
 

@@ -6,6 +6,7 @@ The pool neither pings nor resets: what a link needs before it is used again, it
 from __future__ import annotations
 
 import os
+import time
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,11 +27,12 @@ class Link:
     So a cursor that is still being read keeps its link, whatever ended meanwhile.
     """
 
-    __slots__ = ("_loan", "raw", "server")
+    __slots__ = ("_loan", "opened_at", "raw", "server")
 
     def __init__(self, server: Server, loan: PoolProxiedConnection) -> None:
         self.server = server
         self.raw: Raw = loan.dbapi_connection
+        self.opened_at: float = loan.info.setdefault("opened_at", time.monotonic())  # it is lent when it is opened
         self._loan = loan
 
     @property

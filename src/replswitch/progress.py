@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -16,12 +16,16 @@ class LinkToSlave(Protocol):
     """A link to a slave, of any binding.
 
     Attributes:
+        server: the slave as the binding knows it.
         raw: the driver's connection.
+        opened_at: when it was opened, by `time.monotonic`.
         identity: which server it leads to, as the server itself says; None before it was asked. A name is not enough:
             it may be a load balancer's.
     """
 
+    server: Any
     raw: Raw
+    opened_at: float
     identity: Hashable | None
 
 

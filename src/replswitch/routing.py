@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from replswitch.database import no_master
 from replswitch.errors import NoServerError
 from replswitch.state import MASTER, SLAVE, stack
 from replswitch.transaction import Transaction
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from replswitch.cursor import Cursor
     from replswitch.database import Database
     from replswitch.drivers import Driver, Raw
     from replswitch.links import Link
     from replswitch.local import Local, Locals
-    from replswitch.positions import Position
     from replswitch.scope import Scope
     from replswitch.servers import Server, Servers
     from replswitch.state import Frame, State
@@ -75,64 +78,37 @@ class Router:
                 if link.server.state == SLAVE:
                     link = self._link_after_slave(local, link, error)
                 else:
-                    link = self._link_after_master(local, link, error, may_run_again=failed == 1)
+                    link = self._link_after_master(local, link, error, is_first=failed == 1)
 
     def _link_after_slave(self, local: Local, link: Link, error: Exception) -> Link:
         """Return the link on which a statement that a slave has failed may run again; or raise the error."""
         driver, transaction, frame = self._driver, local.transaction, stack()
         if driver.refused_write(error):
             return self._move_to_master(local, link, error)
-        if driver.unreachable(error):
-            link.discard()
+        may_read_again = frame is not None and self._database.slaves.may_read_again(
+            frame.scope, link, error, _Reach(self._servers, driver, local)
+        )
+        if transaction is None and may_read_again:
             local.links.pop(SLAVE, None)
-            if frame is not None and not (driver.timed_out(error) and self._answers(link.server)):
-                self._lose(frame.scope, link.server, error)
-                if transaction is None:
-                    return self._link(local)
-            if transaction is not None:
-                transaction.lost = error
-        elif transaction is None:
-            if driver.conflicted(error) and frame is not None:
-                self._database.pass_over(frame.scope, link.server)
-                local.links.pop(SLAVE, None)
-                local.link = None
-                return self._link(local)
-        elif driver.rolled_back(link.raw, error):
+            local.link = None
+            return self._link(local)
+        if transaction is not None and (driver.unreachable(error) or driver.rolled_back(link.raw, error)):
             transaction.lost = error
         raise error
 
-    def _answers(self, server: Server) -> bool:
-        """Say whether a server that has not answered in time can be connected to: then the statement was slow."""
-        server.links.drop_idle()
-        try:
-            server.take_link()
-        except self._error:
-            return False
-        return True
-
-    def _link_after_master(self, local: Local, link: Link, error: Exception, *, may_run_again: bool) -> Link:
-        """Return the link on which a statement that the master has failed may run again; or raise an error.
-
-        It runs once more where it certainly did not run, outside a transaction: behind the master's name there may be
-        another server by now.
-        """
+    def _link_after_master(self, local: Local, link: Link, error: Exception, *, is_first: bool) -> Link:
+        """Return the link on which a statement that the master has failed may run again; or raise an error."""
         driver, transaction = self._driver, local.transaction
-        read_only = driver.read_only_master(error)
-        if read_only or driver.unreachable(error):
+        if transaction is not None and (driver.is_lost_master(error) or driver.rolled_back(link.raw, error)):
+            transaction.lost = error
+        if driver.is_lost_master(error):
             link.discard()
             local.links.pop(MASTER, None)
             link.server.links.drop_idle()
-            self._database.lose_master(link.server.name, error)
-            if may_run_again and transaction is None and (read_only or driver.not_sent(error)):
+            if self._database.may_run_again(
+                driver, link.server.name, error, is_first=is_first, in_transaction=transaction is not None
+            ):
                 return self._link(local)
-            if not read_only:
-                self._database.record_write()  # nobody knows whether it was committed
-            if transaction is not None:
-                transaction.lost = error
-            if read_only:
-                raise _read_only_master(link.server.name, error) from error
-        elif transaction is not None and driver.rolled_back(link.raw, error):
-            transaction.lost = error
         raise error
 
     def _run_on(self, local: Local, link: Link, cursor: Cursor, method: str, sql: str, args: Any) -> Any:
@@ -237,7 +213,7 @@ class Router:
     def _slave_link(self, local: Local, scope: Scope) -> tuple[Link, str | None]:
         """Return a link to a slave that has what the scope must see; where none has, to the master, and the reason."""
         database, transaction = self._database, local.transaction
-        must_see = database.must_see(scope)
+        must_see = database.slaves.must_see(scope)
         if (why := scope.pinned(database.key)) is not None:  # found out just now
             return self._master_link(local), why
         held = self._usable(local, SLAVE)
@@ -245,65 +221,20 @@ class Router:
             # It shows what it had when the transaction began: neither asking nor waiting would change that.
             if must_see is None or (local.slave_has is not None and local.slave_has.includes(must_see)):
                 return held, None
-            return self._master_link(local), database.lack_slaves(scope)
-        behind: list[Link] = []
-        for server in database.slaves_to_try(scope, self._servers.slaves, self._seconds_behind):
-            usable = held if held is not None and held.server is server else None
-            link = self._link_to(server, usable, scope)
-            if link is None:
-                continue
-            if self._is_behind(scope, link, must_see):
-                behind.append(link)
-                continue
-            if scope.choose_slave(database.key, server) is not server:  # another thread of the scope was faster
-                return self._slave_link(local, scope)
-            local.links[SLAVE], local.slave_has = link, must_see
-            return link, None
-        local.links.pop(SLAVE, None)
-        if must_see is not None and behind and database.waits_for(scope, behind[0], must_see, self._driver):
-            scope.choose_slave(database.key, behind[0].server)
-            local.links[SLAVE], local.slave_has = behind[0], must_see
-            return behind[0], None
-        return self._master_link(local), database.lack_slaves(scope)
-
-    def _link_to(self, server: Server, held: Link | None, scope: Scope) -> Link | None:
-        """Return a link to a slave: the one that is held, or a new one. None where it cannot be reached."""
-        try:
-            link = server.take_link() if held is None else held
-        except self._error as error:
-            if not self._driver.unreachable(error):
-                raise
-            self._lose(scope, server, error)
-            return None
-        self._database.found_slave(server)
-        return link
-
-    def _is_behind(self, scope: Scope, link: Link, must_see: Position | None) -> bool:
-        """Say whether a slave lacks what the scope must see, or died when it was asked."""
-        try:
-            if must_see is None or self._database.has_reached(link, must_see, self._driver):
-                return False
-        except self._error as error:
-            if not self._driver.unreachable(error):
-                raise
-            link.discard()
-            self._lose(scope, link.server, error)
-        else:
-            self._database.pass_over(scope, link.server)
-        return True
-
-    def _seconds_behind(self, server: Server) -> float:
-        driver, slave = self._driver, server.take_link()
-        seconds = driver.seconds_behind(slave.raw)
-        if seconds is None:
-            master = self._servers.master.take_link()
-            written, reached = driver.standing(master.raw)[1], driver.standing(slave.raw)[1]
-            seconds = self._database.seconds_behind(written, reached)
-        return seconds
-
-    def _lose(self, scope: Scope, server: Server, error: Exception) -> None:
-        self._database.lose_slave(scope, server, error)
-        server.links.drop_idle()  # what is idle leads nowhere either, and may take a time-out each to find out
+            return self._master_link(local), database.read_on_master(scope, database.slaves.lack(scope))
+        reach = _Reach(self._servers, self._driver, local)
+        link: Link | None = database.slaves.choose(scope, self._servers.slaves, must_see, reach)
+        if link is None:
+            local.links.pop(SLAVE, None)
+            why = database.slaves.lack(scope)
+            try:
+                return self._master_link(local), database.read_on_master(scope, why)
+            except NoServerError:
+                link = database.slaves.choose(scope, self._servers.slaves, must_see, reach, is_last_resort=True)
+                if link is None:
+                    raise
+        local.links[SLAVE], local.slave_has = link, must_see
+        return link, None
 
     def _open_master(self) -> Link:
         master = self._servers.master
@@ -312,11 +243,7 @@ class Router:
         except self._error as error:
             if not self._driver.unreachable(error):
                 raise
-            raise NoServerError(
-                f"The master {master.name} cannot be reached: {error}. Start it, or correct the settings of "
-                "`master`. Reads in slave state go on meanwhile.",
-                server=master.name,
-            ) from error
+            raise no_master(master.name, error) from error
 
     # Writes and errors
 
@@ -374,9 +301,26 @@ class Router:
         )
 
 
-def _read_only_master(name: str, error: Exception) -> NoServerError:
-    return NoServerError(
-        f"The master {name} is read-only: {error}. If another server is the master now, let the name lead to it, or "
-        "correct the settings of `master`. The statement has changed nothing, nor has its transaction.",
-        server=name,
-    )
+class _Reach:
+    """See `replswitch.slaves.Reach`."""
+
+    def __init__(self, servers: Servers, driver: Driver, local: Local) -> None:
+        self._servers = servers
+        self.driver = driver
+        self._local = local
+
+    def link_to(self, server: Server) -> Link:
+        held = self._local.links.get(SLAVE)
+        return held if held is not None and held.server is server else server.take_link()
+
+    def drop(self, server: Server) -> None:
+        held = self._local.links.get(SLAVE)
+        if held is not None and held.server is server:
+            held.discard()
+            del self._local.links[SLAVE]
+        server.links.drop_idle()
+
+    @contextmanager
+    def borrowed(self, server: Server | None) -> Iterator[Raw]:
+        link = (self._servers.master if server is None else server).take_link()
+        yield link.raw  # which goes back when nothing refers to its link any more

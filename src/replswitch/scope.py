@@ -172,7 +172,7 @@ class Scope:
         """
         return None if self._slaves is None else self._slaves.get(database)
 
-    def choose_slave(self, database: Hashable, server: Hashable) -> Any:
+    def choose_slave(self, database: Hashable, server: object) -> Any:
         """Let ``server`` serve the reads of ``database`` from now on, and return it (S6).
 
         Where another thread of the scope was faster, its choice is returned.

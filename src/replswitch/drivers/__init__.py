@@ -124,6 +124,9 @@ class Driver(Protocol):
     def read_only_master(self, error: BaseException) -> bool:
         """Say whether the server that was taken for the master has become read-only."""
 
+    def is_lost_master(self, error: BaseException) -> bool:
+        """Say whether the server that was taken for the master is gone, or has become read-only."""
+
     def rolled_back(self, raw: Raw, error: Exception) -> bool:
         """Say whether the server gave up the open transaction along with the statement."""
 

@@ -384,6 +384,10 @@ class PyMySQLDriver:
         """Error 1836, and 1290 where it names a read-only option."""
         return mysql.read_only_master(error)
 
+    def is_lost_master(self, error: BaseException) -> bool:
+        """Either of the two."""
+        return self.unreachable(error) or self.read_only_master(error)
+
     def rolled_back(self, raw: _Connection, error: Exception) -> bool:
         """A deadlock (1213) takes the whole transaction, and so does a lost connection."""
         return mysql.deadlocked(error) or raw._sock is None

@@ -166,6 +166,10 @@ class SQLiteDriver:
         """SQLITE_READONLY: the file's permissions have changed."""
         return self.refused_write(error)
 
+    def is_lost_master(self, error: BaseException) -> bool:
+        """Either of the two."""
+        return self.unreachable(error) or self.read_only_master(error)
+
     def rolled_back(self, raw: _Connection, error: Exception) -> bool:
         """SQLite rolls back by itself when a disk is full and the like."""
         return not raw.in_transaction
