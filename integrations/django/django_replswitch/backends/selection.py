@@ -221,13 +221,13 @@ class SelectingWrapper(ConnectingWrapper):
 
     def _cursor(self, name: str | None = None) -> Any:
         """Return a cursor; where the side that is wanted is not connected yet, connect it, as Django does."""
-        if self._only is not None:
+        if self._only is not None or self.closed_in_transaction:
             self.ensure_connection()
-        elif not self.closed_in_transaction:
+        elif self._chosen is None or self.connection is None:
             with self.wrap_database_errors:
                 if self.autocommit:
                     self.link_for_statement()
-                elif self._chosen is None:
+                else:
                     self._pick(stack())
         with self.wrap_database_errors:
             return self._prepare_cursor(self.create_cursor(name))
@@ -259,7 +259,7 @@ class SelectingWrapper(ConnectingWrapper):
     def connect(self) -> None:
         """Open the link of the side that is wanted."""
         if self._only is not None:
-            self._open(self._only)
+            super().connect()
         else:
             self._pick(stack())
 

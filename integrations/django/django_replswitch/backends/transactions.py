@@ -30,7 +30,8 @@ class TransactionWrapper(SelectingWrapper):
 
     def connect(self) -> None:
         """Open the link of the side that is wanted."""
-        self._leave_closed_block()
+        if self._only is None:
+            self._leave_closed_block()
         super().connect()
 
     def _leave_closed_block(self) -> None:
