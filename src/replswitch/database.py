@@ -167,8 +167,8 @@ class Database:
         elif frame.scope.answered:
             self._settle(frame.scope, driver, raw)  # nobody is going to ask in time
         else:
-            scope = frame.scope
-            scope.doubt(link, lambda: self._settle(scope, driver, raw))
+            # Without the scope, which keeps it: in a cycle the link would wait for Python's collector.
+            frame.scope.doubt(link, lambda scope: self._settle(scope, driver, raw))
 
     def _settle(self, scope: Scope, driver: Driver, raw: Raw) -> None:
         written: Position | Written = Written.YES
