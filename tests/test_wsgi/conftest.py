@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
+    from tests.conftest import Served
+
     from replswitch import Connection
     from replswitch.testing import ReplicatedPair
-    from tests.conftest import Served
 
     Wrap = Callable[..., WSGIApplication]
     SendRequest = Callable[..., "Exchange"]
