@@ -5,11 +5,15 @@ Each test is named after its situation.
 
 from __future__ import annotations
 
+import http.cookiejar
 import logging
 import threading
 import time
+import urllib.request
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from email.message import Message
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
@@ -20,10 +24,11 @@ from replswitch.testing.sessions import SessionPair
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from http.client import HTTPResponse
     from wsgiref.types import StartResponse, WSGIEnvironment
 
     from tests.conftest import Questions
-    from tests.test_wsgi.conftest import Board, Browser, SendRequest
+    from tests.test_wsgi.conftest import Board, Browser, Exchange, SendRequest
 
 servers = pytest.mark.parametrize(
     "served", ["mariadb", "mariadb-mysqlclient", "mysql", "mysql-mysqlclient"], indirect=True
@@ -116,6 +121,42 @@ def test_parallel_posts_of_one_visitor_are_all_seen(board: Board, browser_of: ty
     assert browser.send().body == b"1 2 3 4"
     for name in list(browser.jar):  # any one of them is enough to see all that was written before it
         assert browser_of(board.application, {name: browser.jar[name]}).send().side == "master"
+
+
+class CookieJar(http.cookiejar.CookieJar):
+    """A browser's cookies, by the rules that Python's own client keeps to."""
+
+    request = urllib.request.Request("http://board.example/")
+
+    def keep(self, answer: Exchange) -> None:
+        headers = Message()
+        for name, value in answer.headers:
+            headers.add_header(name, value)
+        self.extract_cookies(cast("HTTPResponse", SimpleNamespace(info=lambda: headers)), self.request)
+
+    def header(self) -> str:
+        request = urllib.request.Request(self.request.full_url)
+        self.add_cookie_header(request)
+        return str(request.get_header("Cookie"))
+
+
+def test_two_posts_whose_responses_arrive_in_the_wrong_order_are_both_seen(
+    board: Board, exchange: SendRequest, send: SendRequest
+) -> None:
+    """M4: the marker of the first, which arrives last, is not all that is left."""
+    jar = CookieJar()
+    first = exchange(board.application, "POST", "n=2")
+    board.pair.wait_caught_up()
+    board.pair.stop_slave()  # it has the one, and not the other
+    second = exchange(board.application, "POST", "n=3")
+    jar.keep(second.finish())
+    jar.keep(first.finish())
+    assert send(board.application, cookie=jar.header()).body == b"1 2 3"
+    assert board.on("slave") == [1, 2], "the slave did not lag, so nothing was tested"
+    board.pair.start_slave()
+    board.pair.wait_caught_up()
+    page = send(board.application, cookie=jar.header())
+    assert (page.body, page.side) == (b"1 2 3", "slave")
 
 
 def test_a_client_that_sends_the_unsigned_cookie_is_ignored(board: Board, send: SendRequest) -> None:
