@@ -35,7 +35,11 @@ class Questions(NamedTuple):
 
 _OF_MYSQL: Final = "SELECT @@GLOBAL.gtid_executed, @@server_uuid"
 QUESTIONS: Final[dict[type[ReplicatedPair], Questions]] = {
-    MariaDBPair: Questions("SELECT @@GLOBAL.gtid_current_pos, @@server_id, @@hostname", "SELECT @@SESSION.last_gtid"),
+    MariaDBPair: Questions(
+        "SELECT @@GLOBAL.gtid_current_pos, IF(@@GLOBAL.log_slave_updates, @@GLOBAL.gtid_binlog_pos, NULL),"
+        " @@server_id, @@hostname",
+        "SELECT @@SESSION.last_gtid",
+    ),
     MySQLPair: Questions(_OF_MYSQL, _OF_MYSQL),
 }
 
