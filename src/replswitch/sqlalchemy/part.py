@@ -56,7 +56,7 @@ class Part:
         self._master = engine
         self._reach = Reach(switch.driver, switch.master, self)
         self._noted: tuple[Frame | None, str] | None = None
-        self._read_in: Scope | None = None  # the latest scope that has read from a slave
+        self._read_in: tuple[Scope, int] | None = None  # the latest scope that has read from a slave, and since when
         self._is_on_master = False
         self._slave_has: Position | None = None
         self._first_read: int | None = None
@@ -147,7 +147,7 @@ class Part:
         database, place = self._database, application_place()
         frame = stack()
         assert frame is not None  # noqa: S101 - without an instruction the state is master; for the type checker
-        has_read = self._read_in is frame.scope
+        has_read = self._scope_has_read(frame, None)
         server = "" if self.link is None else self.link.server.name
         if database.options.on_slave_write == "error":
             raise SlaveWriteError(
@@ -201,7 +201,13 @@ class Part:
         if self._first_read is None:
             self._first_read = self._session.moment
         frame = stack()
-        self._read_in = None if frame is None else frame.scope
+        if frame is not None and (self._read_in is None or self._read_in[0] is not frame.scope):
+            self._read_in = frame.scope, self._session.moment
+
+    def _scope_has_read(self, frame: Frame | None, before: int | None) -> bool:
+        if frame is None or self._read_in is None or self._read_in[0] is not frame.scope:
+            return False
+        return before is None or self._read_in[1] < before
 
     # Faults
 
@@ -224,7 +230,7 @@ class Part:
             database.move_write(
                 error,
                 link.server.name,
-                scope_has_read=frame is not None and self._read_in is frame.scope,
+                scope_has_read=self._scope_has_read(frame, started),
                 transaction_has_read=has_read,
             )
         else:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import DBAPIError
@@ -34,12 +33,20 @@ class RoutingSession(Session):
         ConfigurationError: ``twophase`` was asked for.
     """
 
+    _knows_db: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        behind = cls.__mro__[cls.__mro__.index(RoutingSession) + 1 :]
+        begins = [vars(each)["__init__"] for each in behind if "__init__" in vars(each) and each is not object]
+        cls._knows_db = any("db" in inspect.signature(begin).parameters for begin in begins)
+
     def __init__(self, *args: Any, **options: Any) -> None:
         # The part in each database, by the engine that the session is bound to; None where that is not replicated.
         self._parts: dict[Engine, Part | None] = {}
         self.moment = 0
         self.began_at: int | None = None
-        if "db" in options and not _knows_db(type(self)):
+        if "db" in options and not self._knows_db:
             del options["db"]  # Flask-SQLAlchemy gives it to whichever class it is told to use
         super().__init__(*args, **options)
         if self.twophase:
@@ -72,6 +79,22 @@ class RoutingSession(Session):
         switch = switch_of(engine)
         part = self._parts[engine] = None if switch is None else Part(self, switch, engine)
         return part
+
+    def close(self) -> None:
+        """End the transaction, and forget the objects; see `sqlalchemy.orm.Session.close`."""
+        super().close()
+        self._let_go()
+
+    def reset(self) -> None:
+        """Do the same, for a session that `close` would close for good; see `sqlalchemy.orm.Session.reset`."""
+        super().reset()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        # A connection may wait for a statement that never came; without a transaction nobody else tells.
+        for part in self._parts.values():
+            if part is not None:
+                part.end()
 
     # A statement that fails may run again elsewhere. Everything that a session runs goes through these.
 
@@ -125,13 +148,6 @@ class RoutingSession(Session):
         return any([part.has_last_resort() for part in self._parts.values() if part])  # noqa: C419 - all are told
 
 
-@cache
-def _knows_db(session_class: Any) -> bool:
-    """Say whether a class behind `RoutingSession` takes the argument that Flask-SQLAlchemy gives."""
-    behind = session_class.__mro__[session_class.__mro__.index(RoutingSession) + 1 :]
-    return any("db" in inspect.signature(each.__init__).parameters for each in behind)
-
-
 @event.listens_for(RoutingSession, "after_begin")
 def _begin(session: RoutingSession, _: SessionTransaction, connection: Connection) -> None:
     engine = connection.engine
@@ -143,6 +159,4 @@ def _begin(session: RoutingSession, _: SessionTransaction, connection: Connectio
 @event.listens_for(RoutingSession, "after_transaction_end")
 def _end(session: RoutingSession, transaction: SessionTransaction) -> None:
     if transaction.parent is None:
-        for part in session._parts.values():
-            if part is not None:
-                part.end()
+        session._let_go()
