@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
 from sqlalchemy.pool import StaticPool
 
-from replswitch import MASTER, SLAVE, ConfigurationError, SlaveWriteError
+from replswitch import SLAVE, ConfigurationError, SlaveWriteError
 from replswitch.decorators import use_master, use_slave
 from replswitch.sqlalchemy import RoutingSession, replicate
 from replswitch.state import stack
@@ -167,8 +168,6 @@ class TestRefused:
 
     @pytest.mark.parametrize("by", ["creator", "do_connect"])
     def test_connections_that_are_not_opened_by_replswitch(self, engine: Make, tmp_path: Path, by: str) -> None:
-        import sqlite3
-
         def connect(*_: Any) -> sqlite3.Connection:
             return sqlite3.connect(tmp_path / "master.db")
 
@@ -219,14 +218,14 @@ class TestWithoutSlaves:
         with use_master(), make_session() as session:
             session.add(Note(body="hello"))
             session.commit()
-            with db.use_slave():
-                assert session.scalars(select(Note.body)).all() == ["hello"]
-                assert session.get_bind() is db.slaves[0]
-                with pytest.raises(SlaveWriteError):
-                    session.execute(text("DELETE FROM note"))
+        with use_slave(), make_session() as session:
+            assert session.scalars(select(Note.body)).all() == ["hello"]
+            assert session.get_bind() is db.slaves[0]
+            with pytest.raises(SlaveWriteError):
+                session.execute(text("DELETE FROM note"))
             frame = stack()
             assert frame is not None
-            assert [decision.state for decision in frame.scope.decisions] == [MASTER, SLAVE]
+            assert [decision.state for decision in frame.scope.decisions] == [SLAVE]
 
     def test_a_session_that_reads_and_writes_does_not_wait_for_itself(self, engine: Make) -> None:
         # Without a log of its own (WAL), SQLite lets nobody commit while somebody reads.
