@@ -168,32 +168,46 @@ class Database:
         if frame is not None:
             frame.scope.record(self.key, self.name, position)
 
-    def look_for_writes(self, link: Hashable, driver: Driver, raw: Raw) -> None:
+    def look_for_writes(
+        self, link: Hashable, driver: Driver, raw: Raw, scope: Scope | None = None, *, at_once: bool = False
+    ) -> None:
         """Record what was committed through a link to the master since this was last asked.
 
         Args:
             link: to the master.
             driver: tells.
             raw: the link's connection.
+            scope: in which it was committed; the running one by default.
+            at_once: ask now, because the connection is about to be somebody else's.
         """
         written = driver.take_written(raw)
         if written is not Written.NO:
-            self.record_told(link, driver, raw, written)
+            self.record_told(link, driver, raw, written, scope, at_once=at_once)
 
-    def record_told(self, link: Hashable, driver: Driver, raw: Raw, written: Position | Written) -> None:
-        """Record what `Driver.take_written` has told.
+    def record_told(
+        self,
+        link: Hashable,
+        driver: Driver,
+        raw: Raw,
+        written: Position | Written,
+        scope: Scope | None = None,
+        *,
+        at_once: bool = False,
+    ) -> None:
+        """Record what `Driver.take_written` has told; the other arguments are those of `look_for_writes`.
 
         Where the driver does not know, the server is asked before the scope reads from a slave, or answers.
         """
-        frame = stack()
-        if frame is None:
-            driver.disown_written(raw, with_rows=True)
-            return
-        scope = frame.scope
+        if scope is None:
+            frame = stack()
+            if frame is None:
+                driver.disown_written(raw, with_rows=True)
+                return
+            scope = frame.scope
         if written is not Written.ASK:
             self._record(scope, written)
-        elif scope.answered:
-            self.settle(scope, driver, raw, driver.latest(raw))  # nobody is going to ask in time
+        elif at_once or scope.answered:  # nobody is going to ask in time
+            self.settle(scope, driver, raw, driver.latest(raw))
         else:
             doubt = scope.doubted(link)
             if not isinstance(doubt, _Doubt) or doubt.is_asked:
