@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from consistency_chart import ChartError, draw
 from consistency_ledger import MASTER, SLAVE, Ledger
-from consistency_report import Results, machine, name_of, problems, report, save, SaveError
+from consistency_report import Results, SaveError, machine, name_of, problems, report, save
 from consistency_sides import SIDES, Side, SideError
 from consistency_visitors import Kind, Site, Visitor
 from consistency_watcher import Watcher
@@ -126,7 +126,8 @@ def run_at(
         results.add(side, lag, kind, ledger.tally(visitors))
     for side in ports:
         tally = results.at(side, lag)
-        tell(f"  {side.label}: {tally.stale_share:.0%} stale, {tally.slave_share:.0%} on the slave of {tally.ideal:.0%}")
+        stale, on_slave, ideal = (f"{share:.1%}" for share in (tally.stale_share, tally.slave_share, tally.ideal))
+        tell(f"  {side.label}: {stale} stale, {on_slave} on the slave of possible {ideal}")
 
 
 def make_table(pair: MariaDBPair, plan: Plan) -> None:
@@ -151,8 +152,10 @@ def server_id(pair: MariaDBPair, name: str) -> int:
 
 def version(pair: MariaDBPair) -> str:
     """Return what the servers are."""
-    with closing(pair.connect()) as connection:
-        return f"MariaDB {connection.get_server_info().removeprefix('5.5.5-').partition('-')[0]}"
+    with closing(pair.connect()) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT VERSION()")
+        ((found,),) = cursor.fetchall()
+        return f"MariaDB {str(found).partition('-')[0]}"
 
 
 def tell(what: str) -> None:

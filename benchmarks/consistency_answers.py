@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+#: What the applications sign with.
+SECRET: Final = "a secret for the benchmark alone"
 
 
 def answer_to_read(rows: Iterable[tuple[int, int]]) -> bytes:

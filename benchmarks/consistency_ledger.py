@@ -1,4 +1,4 @@
-"""What the visitors of `consistency.py` wrote and read, and what becomes of it: stale or not, possible on the slave or not.
+"""What the visitors of `consistency.py` wrote and read: which reads were stale, and which the slave could have served.
 
 All times are of `time.monotonic()`, which is the same for all threads of a machine.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Final
 
-#: Stands for a server that has nothing of the slave: whatever is no slave.
+#: Which server it was that served a read.
 MASTER: Final = "master"
 SLAVE: Final = "slave"
 
@@ -139,4 +139,3 @@ class Ledger:
         # An answer that had not come yet promised nothing: whether that write is seen is open.
         answered = self._answered.get(read.visitor, {})
         return {number for number, at in answered.items() if at <= read.sent}
-

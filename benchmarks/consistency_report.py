@@ -108,16 +108,17 @@ def _problems_at(results: Results, lag: Lag) -> Iterator[str]:
 
 def report(results: Results, machine: str) -> str:
     """Return everything in Markdown."""
-    return "\n\n".join((machine, summary(results), "Read by read, all visitors together:", details(results), *by_kind(results)))
+    return "\n\n".join(
+        (machine, summary(results), "Read by read, all visitors together:", details(results), *by_kind(results))
+    )
 
 
 def summary(results: Results) -> str:
     """Return the short table: stale reads and reads on the slave, in percent."""
     lags = results.lags
     rows = [["stale / on the slave", *map(name_of, lags)], ["---", *("---:" for _ in lags)]]
-    rows.append(["*the ideal*", *(f"*0 % / {results.at(None, lag).ideal:.0%}*" for lag in lags)])
-    for side in results.sides:
-        rows.append([side.label, *(_cell(results.at(side, lag)) for lag in lags)])
+    rows.append(["*the ideal*", *(f"*0 % / {_percent(results.at(None, lag).ideal)}*" for lag in lags)])
+    rows += [[side.label, *(_cell(results.at(side, lag)) for lag in lags)] for side in results.sides]
     return _markdown(rows)
 
 
@@ -139,7 +140,7 @@ def details(results: Results) -> str:
     for lag in results.lags:
         for side in results.sides:
             tally = results.at(side, lag)
-            of_ideal = f"{tally.of_ideal:.3f}" if tally.possible else "–"
+            of_ideal = f"{tally.of_ideal:.3f}" if tally.possible else ""
             figures = (tally.reads, tally.stale, tally.on_slave, tally.possible, of_ideal)
             rows.append([name_of(lag), side.label, *map(str, figures)])
     return _markdown(rows)
@@ -153,9 +154,8 @@ def by_kind(results: Results) -> Iterator[str]:
     yield f"By what the visitor did ({name_of(lag)}), stale / on the slave:"
     kinds = results.kinds
     rows = [["", *(kind.value for kind in kinds)], ["---", *("---:" for _ in kinds)]]
-    rows.append(["*the ideal*", *(f"*0 % / {results.at(None, lag, kind).ideal:.0%}*" for kind in kinds)])
-    for side in results.sides:
-        rows.append([side.label, *(_cell(results.at(side, lag, kind)) for kind in kinds)])
+    rows.append(["*the ideal*", *(f"*0 % / {_percent(results.at(None, lag, kind).ideal)}*" for kind in kinds)])
+    rows += [[side.label, *(_cell(results.at(side, lag, kind)) for kind in kinds)] for side in results.sides]
     yield _markdown(rows)
 
 

@@ -136,7 +136,7 @@ class Visitor:
         connection.request(method, path, headers=dict(request.header_items()))
         response = connection.getresponse()
         body = response.read()
-        self._jar.extract_cookies(response, request)  # type: ignore[arg-type]  # it takes what has info()
+        self._jar.extract_cookies(response, request)
         if response.status != status:
             raise WrongAnswerError(f"{method} {path}: {response.status} instead of {status}: {body[-500:]!r}")
         return response, body

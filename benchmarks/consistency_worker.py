@@ -16,13 +16,15 @@ import os
 import sys
 import threading
 from http import HTTPStatus
+from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl
 
-from consistency_answers import answer_to_read, answer_to_write
+from consistency_answers import SECRET, answer_to_read, answer_to_write
 from django_project import MULTIDB, OURS, PLAIN, REPLICATED, Project
 from django_worker import set_up
-from waitress.server import create_server
+from waitress.server import create_server  # type: ignore[import-untyped]  # it has no types of its own
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -32,8 +34,6 @@ if TYPE_CHECKING:
 
 #: Requests that a side works on at the same time. Each may hold two connections, and MariaDB lets 151 in.
 THREADS: Final = 6
-
-SECRET: Final = "a secret for the benchmark alone"
 
 READ: Final = "SELECT @@server_id, number FROM entry WHERE visitor = %s"
 WRITE: Final = "INSERT INTO entry (visitor, number) VALUES (%s, %s)"
@@ -66,24 +66,21 @@ def connect(servers: Servers) -> WSGIApplication:
 
 def connect_by_clock(servers: Servers) -> WSGIApplication:
     """Make the same on servers of which replswitch believes that they have no GTIDs."""
-    from replswitch.drivers import pymysql as driver  # noqa: PLC0415 - see above
-
     # Servers without them would replicate in another way; so nothing but our own question is left out.
+    driver: Any = import_module("replswitch.drivers.pymysql")
     driver.has_positions = lambda raw: False
     return connect(servers)
 
 
-def flask(servers: Servers) -> WSGIApplication:
-    """Make a Flask application on Flask-SQLAlchemy, with the extension."""
-    from consistency_flask import application  # noqa: PLC0415 - see above
-
-    return application(servers["master"], servers["slave"])
+#: The driver of the Django sides: what Django's manual recommends, where it is installed.
+DRIVER: Final = "MySQLdb" if find_spec("MySQLdb") else "pymysql"
 
 
-def django(built_with: str, driver: str) -> Callable[[Servers], WSGIApplication]:
+def django(built_with: str, driver: str = DRIVER) -> Callable[[Servers], WSGIApplication]:
     """Return what makes a Django project, built with one of the packages; see `django_project`."""
 
     def make(servers: Servers) -> WSGIApplication:
+        import_module(driver)  # Django would say less clearly that it is missing
         set_up(Project(built_with, driver, servers["master"], servers["slave"]), ROOT_URLCONF="consistency_views")
         from django.core.handlers.wsgi import WSGIHandler  # noqa: PLC0415 - behind the settings
 
@@ -97,10 +94,9 @@ APPLICATIONS: Final[dict[str, Callable[[Servers], WSGIApplication]]] = {
     "clock": connect_by_clock,
     "django": django(OURS, "MySQLdb"),
     "django-pymysql": django(OURS, "pymysql"),
-    "flask": flask,
-    "django-replicated": django(REPLICATED, "MySQLdb"),
-    "multidb-router": django(MULTIDB, "MySQLdb"),
-    "plain": django(PLAIN, "MySQLdb"),
+    "django-replicated": django(REPLICATED),
+    "multidb-router": django(MULTIDB),
+    "plain": django(PLAIN),
 }
 """What makes the application of each side, by its name."""
 
