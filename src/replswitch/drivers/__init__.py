@@ -51,9 +51,11 @@ def later(first: Position | Written, second: Position | Written) -> Position | W
 
 
 class Driver(Protocol):
-    """One DB-API driver. The module itself, with its exceptions, is `module`."""
+    """One DB-API driver."""
 
-    module: ModuleType
+    @property
+    def module(self) -> ModuleType:
+        """The module itself, with its exceptions."""
 
     def check(self, settings: Mapping[str, Any], server: str) -> None:
         """Refuse settings that cannot work with ConfigurationError, before anything is opened."""
@@ -90,6 +92,9 @@ class Driver(Protocol):
 
     def ask_written(self, raw: Raw) -> Position | Written:
         """Ask the server, where `take_written` said that it can be asked; one round trip."""
+
+    def disown_written(self, raw: Raw) -> None:
+        """Let what was written since `take_written` was last called count for nobody."""
 
     def standing(self, raw: Raw) -> tuple[Hashable, Position | None]:
         """Ask which server the connection leads to and how far it has come (P2); one round trip.

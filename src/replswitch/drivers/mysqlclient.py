@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import select
 import weakref
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import MySQLdb
@@ -17,7 +18,7 @@ import MySQLdb.cursors
 
 from replswitch.drivers import Written, mysql
 from replswitch.drivers.gtids import has_positions, is_mariadb, last_written, seconds_behind, standing, wait_for
-from replswitch.errors import ConfigurationError
+from replswitch.errors import ConfigurationError, PositionError
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
@@ -55,12 +56,16 @@ class _Connection(MySQLdb.connections.Connection):
 
     #: A statement may have written since this was last asked.
     in_doubt = False
+    #: And it was none that returned rows, which seldom write.
+    is_likely = False
     #: A transaction is open that was begun by `MySQLClientDriver.begin`.
     in_transaction = False
     #: Whether each write gets a position; None before anybody has asked.
     tells: bool | None = None
     #: The position of the latest write, as far as it was asked.
     latest: Position | None = None
+    #: There was a later write, which counts for nobody.
+    is_moved = False
 
     # Until it is open, what it sends are its settings.
     _read_only = True
@@ -77,14 +82,28 @@ class _Connection(MySQLdb.connections.Connection):
             super().query(_READ_ONLY)
 
     def query(self, query: Any) -> None:
+        if self.is_moved:
+            self.look_again()
         try:
             super().query(query)
         except MySQLdb.Error:
             self.in_doubt = not self._read_only  # a procedure may have written before it failed
             raise
-        # What returns no rows may have written; on MariaDB so may what does (INSERT … RETURNING).
-        if not self._read_only and (self._returns_what_it_writes or not self.field_count()):  # type: ignore[no-untyped-call]  # types-mysqlclient leaves it out
-            self.in_doubt = True
+        if not self._read_only:
+            # What returns no rows may have written; on MariaDB so may what does (INSERT … RETURNING).
+            has_rows = bool(self.field_count())  # type: ignore[no-untyped-call]  # types-mysqlclient leaves it out
+            self.in_doubt = self.in_doubt or self._returns_what_it_writes or not has_rows
+            self.is_likely = self.is_likely or not has_rows
+
+    def look_again(self) -> None:
+        """Ask for the position that a write of the next statement will be compared with."""
+        self.is_moved = False
+        if self.tells is None:
+            self.tells = has_positions(self)
+        if self.tells:
+            with suppress(PositionError):  # then the next answer counts as a write
+                last_written(self)
+        self.in_doubt = self.is_likely = False
 
     def next_result(self) -> int:
         found = int(super().next_result())  # type: ignore[no-untyped-call]  # types-mysqlclient leaves it out
@@ -167,16 +186,22 @@ class MySQLClientDriver:
         """Say that the server can be asked, where a statement may have written."""
         if not raw.in_doubt or raw.in_transaction:
             return Written.NO
-        raw.in_doubt = False
+        raw.in_doubt = raw.is_likely = False
         return Written.YES if raw.tells is False else Written.ASK
 
     def ask_written(self, raw: _Connection) -> Position | Written:
         """Ask for the position of the latest write, and compare it with the one before."""
+        in_doubt, is_likely = raw.in_doubt, raw.is_likely  # by statements since; ours are none of the application's
         if raw.tells is None:
             raw.tells = has_positions(raw)
         written = last_written(raw) if raw.tells else Written.YES
-        raw.in_doubt = False  # those questions were none of the application's statements
+        raw.in_doubt, raw.is_likely = in_doubt, is_likely
         return written
+
+    def disown_written(self, raw: _Connection) -> None:
+        """Have the position asked for before the next statement, where there may have been a write."""
+        raw.is_moved = raw.is_moved or raw.is_likely
+        raw.in_doubt = raw.is_likely = False
 
     def standing(self, raw: _Connection) -> tuple[Hashable, Position | None]:
         """Ask for the server's own mark and its position."""

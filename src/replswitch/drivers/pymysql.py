@@ -343,6 +343,10 @@ class PyMySQLDriver:
         """Ask for the session's latest GTID, and compare it with the latest that was told."""
         return last_written(raw)
 
+    def disown_written(self, raw: _Connection) -> None:
+        """Forget what the server told."""
+        raw.written = Written.NO
+
     def standing(self, raw: _Connection) -> tuple[Hashable, Position | None]:
         """Ask for the server's own mark and its position."""
         return standing(raw)
