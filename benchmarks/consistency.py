@@ -19,6 +19,7 @@ import sys
 import threading
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,7 @@ from replswitch.testing import MariaDBPair
 from replswitch.testing.errors import PairError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 STOPPED = "stopped"
 LAGS = ("0", "1", "2", "10", STOPPED)
@@ -48,6 +49,7 @@ class Plan:
         lags: seconds; None is replication that has stopped.
         kinds: the visitors.
         visitors: how many of each kind, for each side.
+        together: how many sides are visited at the same time: a machine that is too busy makes everything late.
         seconds: how long a visit lasts, at least.
     """
 
@@ -56,6 +58,7 @@ class Plan:
     kinds: Sequence[Kind]
     visitors: int
     seconds: float
+    together: int = 3
 
     def seconds_at(self, lag: int | None) -> float:
         """Return how long visits last at a lag: so long that the slave gets there about half-way."""
@@ -64,9 +67,9 @@ class Plan:
         return max([self.seconds, *(self.seconds_at(other) for other in self.lags if other is not None)])
 
     @property
-    def visitors_at_a_time(self) -> int:
-        """How many visitors there are at each lag."""
-        return len(self.sides) * len(self.kinds) * self.visitors
+    def all_visitors(self) -> int:
+        """How many visitors there are, from the first lag to the last."""
+        return len(self.lags) * len(self.sides) * len(self.kinds) * self.visitors
 
 
 def run(plan: Plan) -> Results:
@@ -74,57 +77,55 @@ def run(plan: Plan) -> Results:
     with MariaDBPair() as pair, ExitStack() as stack:
         make_table(pair, plan)
         servers = {server_id(pair, name): side for name, side in (("master", MASTER), ("slave", SLAVE))}
-        ports = {}
-        for side in plan.sides:
-            tell(f"starting {side.label}")
-            ports[side] = stack.enter_context(side.running(pair))
         results = Results()
         results.server = version(pair)
-        for number, lag in enumerate(plan.lags):
-            run_at(lag, plan, pair, servers, ports, results, first=number * plan.visitors_at_a_time)
+        sites = {}
+        for side in plan.sides:
+            tell(f"starting {side.label}")
+            sites[side] = Site(stack.enter_context(side.running(pair)), servers)
+        numbers = count()
+        for lag in plan.lags:
+            for first in range(0, len(plan.sides), plan.together):
+                group = plan.sides[first : first + plan.together]
+                run_at(lag, plan, pair, {side: sites[side] for side in group}, numbers, results)
     return results
 
 
 def run_at(
-    lag: int | None,
-    plan: Plan,
-    pair: MariaDBPair,
-    servers: dict[int, str],
-    ports: dict[Side, int],
-    results: Results,
-    first: int,
+    lag: int | None, plan: Plan, pair: MariaDBPair, sites: dict[Side, Site], numbers: Iterator[int], results: Results
 ) -> None:
-    """Let all visitors of one lag visit all sides, at the same time."""
+    """Let the visitors of one lag visit some sides, at the same time."""
     ledger, seconds = Ledger(), plan.seconds_at(lag)
-    tell(f"{name_of(lag)}: {plan.visitors_at_a_time} visitors at a time, for {seconds:g} s")
+    visitors = {
+        (side, kind): [Visitor(site, ledger, number, kind) for number in islice(numbers, plan.visitors)]
+        for side, site in sites.items()
+        for kind in plan.kinds
+    }
+    tell(f"{name_of(lag)}: {sum(map(len, visitors.values()))} visitors at a time, for {seconds:g} s")
     if lag is None:
         pair.stop_slave()
     else:
         pair.lag = lag
-    numbers = iter(range(first, first + plan.visitors_at_a_time))
-    groups: dict[tuple[Side, Kind], set[int]] = {}
     threads = []
-    for side, port in ports.items():
-        site = Site(port, servers, ledger)
-        for kind in plan.kinds:
-            for each in range(plan.visitors):
-                number = next(numbers)
-                groups.setdefault((side, kind), set()).add(number)
-                # MariaDB lags by whole seconds of the clock, so it matters when in a second somebody writes.
-                wait = (each + plan.kinds.index(kind) / len(plan.kinds)) / plan.visitors
-                threads.append(threading.Timer(wait, Visitor(site, number, kind).visit, [seconds]))
+    for (_, kind), same in visitors.items():
+        for place, visitor in enumerate(same):
+            # MariaDB lags by whole seconds of the clock, so it matters when in a second somebody writes.
+            wait = (place + plan.kinds.index(kind) / len(plan.kinds)) / len(same)
+            threads.append(threading.Timer(wait, visitor.visit, [seconds]))
+    first = min(visitor.number for same in visitors.values() for visitor in same)
     with Watcher(pair, first, ledger.appeared) as watcher:
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
     pair.reset()
+    results.delays[lag] += ledger.delays
     results.longest_look = max(results.longest_look, watcher.longest)
     for failure in ledger.failures[:5]:
         tell(f"  FAILED: {failure}")
-    for (side, kind), visitors in groups.items():
-        results.add(side, lag, kind, ledger.tally(visitors))
-    for side in ports:
+    for (side, kind), same in visitors.items():
+        results.add(side, lag, kind, ledger.tally({visitor.number for visitor in same}))
+    for side in sites:
         tally = results.at(side, lag)
         stale, on_slave, ideal = (f"{share:.1%}" for share in (tally.stale_share, tally.slave_share, tally.ideal))
         tell(f"  {side.label}: {stale} stale, {on_slave} on the slave of possible {ideal}")
@@ -132,7 +133,7 @@ def run_at(
 
 def make_table(pair: MariaDBPair, plan: Plan) -> None:
     """Make the table, with a first row of each visitor: a read always has a row to tell its server with."""
-    rows = [(number, 0) for number in range(len(plan.lags) * plan.visitors_at_a_time)]
+    rows = [(number, 0) for number in range(plan.all_visitors)]
     with closing(pair.connect()) as connection, connection.cursor() as cursor:
         cursor.execute(
             "CREATE TABLE entry (id BIGINT AUTO_INCREMENT PRIMARY KEY, visitor INT NOT NULL, number INT NOT NULL,"
@@ -195,6 +196,9 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--seconds", type=number_above_0, default=5, metavar="N", help="a visit's; 2.5 times the lag if that is longer"
     )
+    parser.add_argument(
+        "--together", type=number_above_0, default=3, metavar="N", help="sides at the same time; default: 3"
+    )
     parser.add_argument("--quick", action="store_true", help="lags 0, 2 and stopped, 1 visitor of each kind")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write consistency.md and consistency.svg there")
     parser.add_argument("--check", action="store_true", help="exit with status 1 when replswitch misses its limits")
@@ -206,6 +210,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         [kind for name, kind in kinds.items() if name in parsed.kinds],
         parsed.visitors or (1 if parsed.quick else 3),
         parsed.seconds,
+        len(sides) if parsed.quick else parsed.together,
     )
     return parsed
 

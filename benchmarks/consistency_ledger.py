@@ -112,6 +112,12 @@ class Ledger:
         """What went wrong, for people."""
         return [f"visitor {visitor}: {what}" for visitor, what in self._failures]
 
+    @property
+    def delays(self) -> list[float]:
+        """How many seconds after its answer each write was seen on the slave, if it was."""
+        answered = {(visitor, number): at for visitor, own in self._answered.items() for number, at in own.items()}
+        return [self._appeared[key] - at for key, at in answered.items() if key in self._appeared]
+
     def is_stale(self, read: Read) -> bool:
         """Whether a read lacks something that its visitor had written when he sent it."""
         return not self._written_before(read) <= read.shown

@@ -40,11 +40,13 @@ class Results:
 
     Attributes:
         server: the version of the database servers.
+        delays: how long the slave took at each lag to get a write, in seconds.
         longest_look: how far apart two looks at the slave were, in seconds.
     """
 
     def __init__(self) -> None:
         self.server = ""
+        self.delays: defaultdict[Lag, list[float]] = defaultdict(list)
         self.longest_look = 0.0
         self._tallies: defaultdict[tuple[Side, Lag, Kind], Tally] = defaultdict(Tally)
 
@@ -117,6 +119,7 @@ def summary(results: Results) -> str:
     """Return the short table: stale reads and reads on the slave, in percent."""
     lags = results.lags
     rows = [["stale / on the slave", *map(name_of, lags)], ["---", *("---:" for _ in lags)]]
+    rows.append(["*the slave has a write after*", *(_seconds(results.delays[lag]) for lag in lags)])
     rows.append(["*the ideal*", *(f"*0 % / {_percent(results.at(None, lag).ideal)}*" for lag in lags)])
     rows += [[side.label, *(_cell(results.at(side, lag)) for lag in lags)] for side in results.sides]
     return _markdown(rows)
@@ -124,6 +127,10 @@ def summary(results: Results) -> str:
 
 def _cell(tally: Tally) -> str:
     return f"{_percent(tally.stale_share)} / {_percent(tally.slave_share)}"
+
+
+def _seconds(delays: list[float]) -> str:
+    return f"*{max(0.0, min(delays)):.1f} to {max(delays):.1f} s*" if delays else "*never*"
 
 
 def _percent(share: float) -> str:

@@ -19,10 +19,12 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 from urllib.request import Request
 
-from consistency_ledger import Ledger, Read
+from consistency_ledger import Read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from consistency_ledger import Ledger
 
 #: Seconds between two GETs of a visitor.
 EVERY: Final = 0.1
@@ -54,12 +56,10 @@ class Site:
     Attributes:
         port: of 127.0.0.1.
         servers: what the database servers call themselves (``@@server_id``), and which of the two they are.
-        ledger: where everything is written down.
     """
 
     port: int
     servers: Mapping[int, str]
-    ledger: Ledger
 
 
 class Visitor:
@@ -67,14 +67,16 @@ class Visitor:
 
     Args:
         site: where it goes.
+        ledger: where it writes down what it sees.
         number: whose rows it reads and writes.
         kind: what it does.
     """
 
-    def __init__(self, site: Site, number: int, kind: Kind) -> None:
+    def __init__(self, site: Site, ledger: Ledger, number: int, kind: Kind) -> None:
         self.number = number
         self.kind = kind
         self._site = site
+        self._ledger = ledger
         self._jar = CookieJar()
         self._mine = threading.local()  # a connection for each request that may be under way at the same time
         self._connections: list[http.client.HTTPConnection] = []
@@ -110,7 +112,7 @@ class Visitor:
         """Send a POST, and go where its answer leads."""
         query = urlencode({"visitor": self.number, "number": number, "status": status})
         response, _ = self._send("POST", f"/?{query}", status)
-        self._site.ledger.wrote(self.number, number, time.monotonic())
+        self._ledger.wrote(self.number, number, time.monotonic())
         if status == http.client.SEE_OTHER:
             self.read(response.headers["Location"])
 
@@ -120,13 +122,13 @@ class Visitor:
         _, body = self._send("GET", path or f"/?visitor={self.number}", http.client.OK)
         answer = json.loads(body)
         server = self._site.servers[answer["server"]]
-        self._site.ledger.read(Read(self.number, sent, frozenset(answer["numbers"]), server))
+        self._ledger.read(Read(self.number, sent, frozenset(answer["numbers"]), server))
 
     def _attempt(self, call: Callable[..., None], *args: object) -> None:
         try:
             call(*args)
         except (OSError, http.client.HTTPException, WrongAnswerError, ValueError, KeyError) as error:
-            self._site.ledger.failed(self.number, f"{type(error).__name__}: {error}")
+            self._ledger.failed(self.number, f"{type(error).__name__}: {error}")
             self._connection().close()  # and it opens itself again
 
     def _send(self, method: str, path: str, status: int) -> tuple[http.client.HTTPResponse, bytes]:

@@ -62,6 +62,7 @@ def test_the_writes_of_others_do_not_count(ledger: Ledger) -> None:
 def test_a_write_that_never_reaches_the_slave_makes_no_read_possible(ledger: Ledger) -> None:
     ledger.wrote(VISITOR, 3, 30)
     assert not ledger.was_possible(Read(VISITOR, 1e9, frozenset({0, 1, 2, 3}), MASTER))
+    assert ledger.delays == [3, 4]
 
 
 def test_tally(ledger: Ledger) -> None:
@@ -135,7 +136,9 @@ def test_what_is_not_missed_is_not_told(seen: Results) -> None:
 
 def test_the_tables() -> None:
     seen = results(other=Tally(1000, 3, 1000, 500, 500))
+    seen.delays[2] += [2.96, 2.11]
     text = report(seen, "A machine.")
+    assert "| *the slave has a write after* | *2.1 to 3.0 s* |" in text
     assert "A machine." in text
     assert "| replswitch, connect() | 0 % / 50 % |" in text
     assert "| 0.3 % / 100 % |" in text  # what is not nothing does not look like nothing
@@ -218,6 +221,7 @@ def test_a_run() -> None:
     seen = run(Plan([OURS, OTHER], [1], [Kind.FORM, Kind.JSON], visitors=1, seconds=5))
     assert problems(seen) == []
     ours, other = seen.at(OURS, 1), seen.at(OTHER, 1)
+    assert min(seen.delays[1]) >= 0.9  # it counts from the answer
     assert 0 < ours.possible < ours.reads
     assert other.stale > 0
     assert other.on_slave == other.reads
