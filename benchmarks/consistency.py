@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import sys
 import threading
+import time
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import count, islice
@@ -106,10 +107,12 @@ def run_at(
         pair.stop_slave()
     else:
         pair.lag = lag
+    # MariaDB lags by whole seconds of the clock, so it matters when in a second somebody writes: each group of sides
+    # begins with a second, and the visitors of a kind spread over it.
+    time.sleep(-time.time() % 1)
     threads = []
     for (_, kind), same in visitors.items():
         for place, visitor in enumerate(same):
-            # MariaDB lags by whole seconds of the clock, so it matters when in a second somebody writes.
             wait = (place + plan.kinds.index(kind) / len(plan.kinds)) / len(same)
             threads.append(threading.Timer(wait, visitor.visit, [seconds]))
     first = min(visitor.number for same in visitors.values() for visitor in same)
