@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import select
 import weakref
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import MySQLdb
@@ -18,7 +17,7 @@ import MySQLdb.cursors
 
 from replswitch.drivers import Written, mysql
 from replswitch.drivers.gtids import has_positions, is_mariadb, last_written, seconds_behind, standing, wait_for
-from replswitch.errors import ConfigurationError, PositionError
+from replswitch.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
@@ -64,7 +63,7 @@ class _Connection(MySQLdb.connections.Connection):
     tells: bool | None = None
     #: The position of the latest write, as far as it was asked.
     latest: Position | None = None
-    #: There was a later write, which counts for nobody.
+    #: There may have been later ones, which counted for nobody.
     is_moved = False
 
     # Until it is open, what it sends are its settings.
@@ -82,8 +81,6 @@ class _Connection(MySQLdb.connections.Connection):
             super().query(_READ_ONLY)
 
     def query(self, query: Any) -> None:
-        if self.is_moved:
-            self.look_again()
         try:
             super().query(query)
         except MySQLdb.Error:
@@ -94,16 +91,6 @@ class _Connection(MySQLdb.connections.Connection):
             has_rows = bool(self.field_count())  # type: ignore[no-untyped-call]  # types-mysqlclient leaves it out
             self.in_doubt = self.in_doubt or self._returns_what_it_writes or not has_rows
             self.is_likely = self.is_likely or not has_rows
-
-    def look_again(self) -> None:
-        """Ask for the position that a write of the next statement will be compared with."""
-        self.is_moved = False
-        if self.tells is None:
-            self.tells = has_positions(self)
-        if self.tells:
-            with suppress(PositionError):  # then the next answer counts as a write
-                last_written(self)
-        self.in_doubt = self.is_likely = False
 
     def next_result(self) -> int:
         found = int(super().next_result())  # type: ignore[no-untyped-call]  # types-mysqlclient leaves it out
@@ -189,19 +176,29 @@ class MySQLClientDriver:
         raw.in_doubt = raw.is_likely = False
         return Written.YES if raw.tells is False else Written.ASK
 
-    def ask_written(self, raw: _Connection) -> Position | Written:
-        """Ask for the position of the latest write, and compare it with the one before."""
+    def latest(self, raw: _Connection) -> Position | None:
+        """Return the latest that was asked for."""
+        return raw.latest
+
+    def ask_written(self, raw: _Connection, since: Position | None) -> Position | Written:
+        """Ask for the position of the latest write."""
         in_doubt, is_likely = raw.in_doubt, raw.is_likely  # by statements since; ours are none of the application's
         if raw.tells is None:
             raw.tells = has_positions(raw)
-        written = last_written(raw) if raw.tells else Written.YES
+        written = last_written(raw, since) if raw.tells else Written.YES
         raw.in_doubt, raw.is_likely = in_doubt, is_likely
         return written
 
-    def disown_written(self, raw: _Connection) -> None:
-        """Have the position asked for before the next statement, where there may have been a write."""
-        raw.is_moved = raw.is_moved or raw.is_likely
+    def disown_written(self, raw: _Connection, *, with_rows: bool) -> None:
+        """Have the position asked for before the next statement that counts."""
+        raw.is_moved = raw.is_moved or raw.is_likely or (with_rows and raw.in_doubt)
         raw.in_doubt = raw.is_likely = False
+
+    def prepare(self, raw: _Connection) -> None:
+        """Ask for the position of the latest write."""
+        if raw.is_moved:
+            raw.is_moved = False
+            self.ask_written(raw, None)
 
     def standing(self, raw: _Connection) -> tuple[Hashable, Position | None]:
         """Ask for the server's own mark and its position."""

@@ -76,11 +76,11 @@ class SQLiteDriver:
         raw: _Connection = sqlite3.connect(
             **arguments, isolation_level=None, check_same_thread=False, factory=_Connection
         )
-        self.prepare(raw, read_only=read_only)
+        self.adopt(raw, read_only=read_only)
         return raw
 
-    def prepare(self, raw: _Connection, *, read_only: bool) -> None:
-        """Make a connection ready that was opened elsewhere, as a `factory`."""
+    def adopt(self, raw: _Connection, *, read_only: bool) -> None:
+        """Make a connection ready that was opened elsewhere, with `factory` as its class."""
         if read_only:
             raw.execute("PRAGMA query_only = ON").close()
         else:
@@ -123,13 +123,20 @@ class SQLiteDriver:
             return Written.NO
         return SQLitePosition(time.time_ns()) if raw.tells else Written.YES
 
-    def ask_written(self, raw: _Connection) -> Position | Written:
+    def latest(self, raw: _Connection) -> Position | None:
+        """Nobody asks."""
+        return None
+
+    def ask_written(self, raw: _Connection, since: Position | None) -> Position | Written:
         """Nothing is left to ask."""
         return Written.NO
 
-    def disown_written(self, raw: _Connection) -> None:
+    def disown_written(self, raw: _Connection, *, with_rows: bool) -> None:
         """Forget the changes that were counted."""
         raw.changes_seen = raw.total_changes
+
+    def prepare(self, raw: _Connection) -> None:
+        """Nothing: the count goes on by itself."""
 
     def standing(self, raw: _Connection) -> tuple[Hashable, Position | None]:
         """Return the file and what is noted beside it."""

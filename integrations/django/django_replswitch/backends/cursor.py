@@ -21,20 +21,22 @@ class SwitchingCursor:
         name: handed on to the backend's own ``create_cursor``.
     """
 
+    # Until a statement has run.
+    _link: Link | None = None
+    _cursor: Any = None  # the backend's own
+    _raw: Any = None  # the driver's, which may be the same
+    _of: Any = None  # its connection
+    _closed = False
+
     def __init__(self, wrapper: Any, name: str | None) -> None:
         self._wrapper = wrapper
         self._name = name
-        self._link: Link | None = None
-        self._cursor: Any = None  # the backend's own
-        self._raw: Any = None  # the driver's, which may be the same
-        self._of: Any = None  # its connection
-        self._closed = False
 
     def execute(self, sql: str, params: Any = None) -> Any:
         """Run a statement."""
+        # Written out, as it is on the way of every query: what `_run` does when all goes well.
         if self._closed:
             raise self._wrapper.Database.ProgrammingError("The cursor is closed.")
-        # Written out, as it is on the way of every query: what `_run` does when all goes well.
         wrapper = self._wrapper
         link: Link = wrapper.link_for_statement()
         cursor = self._cursor if link is self._link and link.raw is self._of else self._on(link)
@@ -94,11 +96,12 @@ class SwitchingCursor:
 
     def _let_go(self) -> None:
         cursor, link = self._cursor, self._link
+        if cursor is None:
+            return
         self._cursor = self._raw = self._of = self._link = None
-        if cursor is not None:
-            with suppress(self._wrapper.Database.Error):  # of a link that is lost
-                cursor.close()
-        if link is not None:
+        with suppress(self._wrapper.Database.Error):  # of a link that is lost
+            cursor.close()
+        if link is not None and link.server.state == MASTER:
             # A driver that fetches row by row learns only behind the last one what its statement has written.
             self._wrapper.has_run(link, has_rows=False)
 
@@ -106,7 +109,7 @@ class SwitchingCursor:
         return iter(self._bound)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._bound, name)
+        return getattr(self._raw or self._bound, name)
 
     @property
     def _bound(self) -> Any:

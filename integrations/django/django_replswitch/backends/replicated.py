@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from django.core.signals import setting_changed
@@ -28,7 +29,6 @@ class Replicated:
     """The database behind an alias: its switch, its servers, and what is known of them.
 
     Attributes:
-        database: chooses the side, and records what is written.
         master: the master.
         slaves: the servers of reads.
     """
@@ -38,13 +38,19 @@ class Replicated:
         self._switch = switch
         self._has_slaves = bool(settings.get("SLAVES"))
         self.master, self.slaves = servers_of(settings, alias)
-        self.renew()
+
+    @cached_property
+    def database(self) -> Database:
+        """The database, with the options of the settings.
+
+        Raises:
+            ImproperlyConfigured: the options are wrong.
+        """
+        return Database(self._switch, self._alias, self._alias, options=database_options(), has_slaves=self._has_slaves)
 
     def renew(self) -> None:
-        """Begin with the options of the settings, and with nothing known of any server."""
-        self.database = Database(
-            self._switch, self._alias, self._alias, options=database_options(), has_slaves=self._has_slaves
-        )
+        """Begin with the options that the settings have now, and with nothing known of any server."""
+        self.__dict__.pop("database", None)
 
 
 _switches: Final[dict[str, AliasSwitch]] = {}

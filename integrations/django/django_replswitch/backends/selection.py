@@ -13,6 +13,7 @@ from django_replswitch.backends.cursor import SwitchingCursor
 from django_replswitch.backends.links import Link, Server
 from django_replswitch.backends.queries import QueriesLog
 from django_replswitch.backends.replicated import switch_of
+from django_replswitch.recording import is_recording
 from replswitch import MASTER, SLAVE, NoServerError, State
 from replswitch.database import no_master
 from replswitch.state import Frame, stack
@@ -99,6 +100,8 @@ class SelectingWrapper(ConnectingWrapper):
         if scope is not self._scope:
             self._scope, self.has_read = scope, False
         link, side, why = self._pick(frame)
+        if scope is not None and link is self._master:
+            self._count_from_here(scope)
         if link not in self._block:
             self._join(link)
         self.side = side
@@ -107,6 +110,13 @@ class SelectingWrapper(ConnectingWrapper):
             self._shared.database.note(frame, side, link.server.name, why)
         self._chosen, self._frame, self._pins = link, frame, pins
         return link
+
+    def _count_from_here(self, scope: Scope) -> None:
+        """Tell what the scope writes on the master from what a session has written, which does not count (M1)."""
+        if is_recording():
+            self.driver.prepare(self._master.raw)
+        elif scope.is_in_doubt:
+            scope.settle()
 
     def _pick(self, frame: Frame | None) -> tuple[Link, State, str | None]:
         """Return the link that is wanted, open and selected, its side, and the reason if it is not the state's own."""
@@ -211,13 +221,13 @@ class SelectingWrapper(ConnectingWrapper):
 
     def _cursor(self, name: str | None = None) -> Any:
         """Return a cursor; where the side that is wanted is not connected yet, connect it, as Django does."""
-        if self._only is not None:
+        if self._only is not None or self.closed_in_transaction:
             self.ensure_connection()
-        elif not self.closed_in_transaction:
+        elif self._chosen is None or self.connection is None:
             with self.wrap_database_errors:
                 if self.autocommit:
                     self.link_for_statement()
-                elif self._chosen is None:
+                else:
                     self._pick(stack())
         with self.wrap_database_errors:
             return self._prepare_cursor(self.create_cursor(name))
@@ -249,7 +259,7 @@ class SelectingWrapper(ConnectingWrapper):
     def connect(self) -> None:
         """Open the link of the side that is wanted."""
         if self._only is not None:
-            self._open(self._only)
+            super().connect()
         else:
             self._pick(stack())
 

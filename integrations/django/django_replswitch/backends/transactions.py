@@ -9,7 +9,6 @@ from django.db import DEFAULT_DB_ALIAS, Error
 from django.db.backends.utils import debug_transaction
 
 from django_replswitch.backends.selection import SelectingWrapper
-from django_replswitch.recording import is_recording
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -25,10 +24,14 @@ class TransactionWrapper(SelectingWrapper):
         self.autocommit = settings_dict.get("AUTOCOMMIT", True)
         self._savepoints: list[str] = []  # of the running transaction, for links that join later
         self._begins_explicitly = False
+        self._block_counts = (
+            False  # the application itself, and not only a session, ran a statement on the master in it
+        )
 
     def connect(self) -> None:
         """Open the link of the side that is wanted."""
-        self._leave_closed_block()
+        if self._only is None:
+            self._leave_closed_block()
         super().connect()
 
     def _leave_closed_block(self) -> None:
@@ -75,8 +78,9 @@ class TransactionWrapper(SelectingWrapper):
                     with self._on(link):
                         self._set_autocommit(True)
                     link.autocommit = True
+            counts = self._block_counts
             self._forget_block()
-            self.look_for_writes()  # what was open is committed
+            self.look_for_writes(counts=counts)  # what was open is committed
         else:
             with debug_transaction(self, "BEGIN"):
                 pass  # said now, as Django does; done with the first statement
@@ -98,35 +102,43 @@ class TransactionWrapper(SelectingWrapper):
             link.read, link.savepoints = False, tuple(self._savepoints)
             self._execute_quietly(map(self.ops.savepoint_create_sql, self._savepoints))
 
-    def _forget_block(self) -> None:
+    def _clear_block(self) -> None:
         self._block.clear()
         self._savepoints.clear()
-        self._chosen = None
+        self._chosen, self._block_counts = None, False
+
+    def _forget_block(self) -> None:
+        self._clear_block()
         self.autocommit = self.settings_dict.get("AUTOCOMMIT", True)
 
-    def look_for_writes(self) -> None:
-        """Record in the running scope what was committed on the master since this was last asked (M1)."""
+    def look_for_writes(self, *, counts: bool) -> None:
+        """Record in the running scope what was committed on the master since this was last asked (M1).
+
+        Args:
+            counts: False for a session's, which makes no marker.
+        """
         raw = self._master.raw
         if raw is None:
             return
-        if is_recording():
+        if counts:
             self._shared.database.look_for_writes(self._master, self.driver, raw)
         else:
-            self.driver.disown_written(raw)
+            self.driver.disown_written(raw, with_rows=False)
 
     def _commit(self) -> None:
-        in_block = self._master in self._block
+        in_block, counts = self._master in self._block, self._block_counts or self.autocommit
         try:
             self._end(super()._commit)
         except Error:
             if in_block:
                 self._shared.database.record_write()  # nobody knows whether it was committed
             raise
-        self.look_for_writes()
+        self.look_for_writes(counts=counts)
 
     def _rollback(self) -> None:
+        counts = self._block_counts or self.autocommit
         self._end(super()._rollback)
-        self.look_for_writes()  # of what cannot be rolled back
+        self.look_for_writes(counts=counts)  # of what cannot be rolled back
 
     def _end(self, end: Callable[[], None]) -> None:
         if self.autocommit and not self._block:
@@ -141,9 +153,7 @@ class TransactionWrapper(SelectingWrapper):
                 if link is self._master or self._master not in self._block:
                     raise
                 self._close_link(link)  # the outcome is the master's
-        self._block.clear()
-        self._savepoints.clear()
-        self._chosen = None
+        self._clear_block()
 
     def _savepoint(self, sid: str) -> None:
         self._savepoints.append(sid)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from django_replswitch.backends.transactions import TransactionWrapper
+from django_replswitch.recording import is_recording
 from replswitch import NoServerError
 from replswitch.state import stack
 
@@ -22,8 +23,14 @@ class SwitchingWrapper(TransactionWrapper):
         if link is not self._master:
             if has_rows:
                 link.read = self.has_read = True
-        elif self.autocommit:
-            self.look_for_writes()
+        else:
+            self._look_after_statement()
+
+    def _look_after_statement(self) -> None:
+        if self.autocommit:
+            self.look_for_writes(counts=is_recording())
+        elif not self._block_counts:
+            self._block_counts = is_recording()
 
     def link_after_failure(self, link: Link, error: Exception, *, is_first: bool) -> Link | None:
         """Return the link on which a statement that failed may run again; None where it may not.
@@ -62,8 +69,7 @@ class SwitchingWrapper(TransactionWrapper):
     def _link_after_master(self, link: Link, error: Exception, *, is_first: bool) -> Link | None:
         in_transaction = link in self._block
         if not self.driver.is_lost_master(error):
-            if self.autocommit:
-                self.look_for_writes()  # a procedure may have written before it failed
+            self._look_after_statement()  # a procedure may have written before it failed
             return None
         if not in_transaction:
             self._close_link(link)

@@ -21,7 +21,7 @@ class DatabaseWrapper(SwitchingWrapper, base.DatabaseWrapper):
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         """Open the selected file; a slave's so that SQLite refuses writes (S7)."""
         connection = super().get_new_connection({**conn_params, "factory": DRIVER.factory})
-        DRIVER.prepare(connection, read_only=self._is_slave)
+        DRIVER.adopt(connection, read_only=self._is_slave)
         return connection
 
     def _shares_link(self) -> bool:
