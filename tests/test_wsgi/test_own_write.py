@@ -61,6 +61,18 @@ def test_no_page_is_stale_and_every_safe_one_is_on_the_slave(board: Board, brows
     assert set(after) == {"slave"}, "the slave had the write, and did not serve"
 
 
+def test_with_replication_stopped_no_page_is_stale_however_old_the_write_is(
+    board: Board, browser_of: type[Browser]
+) -> None:
+    board.pair.stop_slave()
+    browser = browser_of(board.behind(board.serve, cookie_max_age=1))  # the positions hold longer than that
+    pages = [browser.post("n=2")]
+    time.sleep(1.5)
+    pages.append(browser.send())
+    assert board.on("slave") == [1], "the slave did not lag, so nothing was tested"
+    assert [page.body for page in pages] == [b"1 2"] * 2
+
+
 @pytest.mark.parametrize("status", ["200 OK", "201 Created", "204 No Content", "422 Unprocessable", "500 Oops"])
 def test_post_that_is_not_answered_with_a_redirect_then_get(
     board: Board, browser_of: type[Browser], status: str
