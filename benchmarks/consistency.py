@@ -24,9 +24,9 @@ from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from consistency_chart import ChartError, draw
+from consistency_chart import ChartError, draw, load
 from consistency_ledger import MASTER, SLAVE, Ledger
-from consistency_report import Results, SaveError, machine, name_of, problems, report, save
+from consistency_report import Results, SaveError, around, machine, name_of, problems, report, save
 from consistency_sides import SIDES, Side, SideError
 from consistency_visitors import Kind, Site, Visitor
 from consistency_watcher import Watcher
@@ -115,6 +115,7 @@ def run_at(
         for place, visitor in enumerate(same):
             wait = (place + plan.kinds.index(kind) / len(plan.kinds)) / len(same)
             threads.append(threading.Timer(wait, visitor.visit, [seconds]))
+            threads[-1].daemon = True  # Ctrl-C does not wait for them
     first = min(visitor.number for same in visitors.values() for visitor in same)
     with Watcher(pair, first, ledger.appeared) as watcher:
         for thread in threads:
@@ -221,17 +222,24 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     """Run what the command line asks for, and return the status to exit with."""
     asked = arguments()
+    page = None if asked.out is None else asked.out / "consistency.md"
     try:
+        if page is not None:  # before the minutes that the run takes
+            page.parent.mkdir(parents=True, exist_ok=True)
+            around(page)
+            load()
         results = run(asked.plan)
         text = report(results, machine(results))
         print(text)
-        if asked.out is not None:
-            asked.out.mkdir(parents=True, exist_ok=True)
-            save(asked.out / "consistency.md", text)
-            draw(results, asked.out / "consistency.svg")
-    except (ChartError, PairError, SaveError, SideError) as error:
+        if page is not None:
+            save(page, text)
+            draw(results, page.with_suffix(".svg"))
+    except (ChartError, OSError, PairError, SaveError, SideError) as error:
         tell(f"consistency: {error}")
         return 2
+    except KeyboardInterrupt:
+        tell("consistency: stopped")
+        return 130
     missed = problems(results)
     for problem in missed:
         tell(f"MISSED: {problem}")

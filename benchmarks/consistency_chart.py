@@ -41,17 +41,25 @@ class Point(NamedTuple):
     name: str
 
 
-def draw(results: Results, file: Path) -> None:
-    """Draw the chart.
+def load() -> tuple[Any, Any]:
+    """Return matplotlib, and its module with figures.
 
     Raises:
-        ChartError: matplotlib is not installed.
+        ChartError: it is not installed.
     """
     try:
-        matplotlib: Any = import_module("matplotlib")
-        figures: Any = import_module("matplotlib.figure")
+        return import_module("matplotlib"), import_module("matplotlib.figure")
     except ImportError as error:
         raise ChartError("There is no chart without matplotlib: pip install 'replswitch[bench]'") from error
+
+
+def draw(results: Results, file: Path) -> None:
+    """Draw the chart, as an SVG.
+
+    Raises:
+        ChartError: see `load`.
+    """
+    matplotlib, figures = load()
     # Letters as letters and not as outlines: the file stays small, and its words can be found and read aloud.
     style = {"svg.fonttype": "none", "svg.hashsalt": "replswitch", "font.size": 9, "axes.titlesize": 10}
     with matplotlib.rc_context(style):

@@ -187,16 +187,29 @@ def _version(name: str) -> str | None:
         return None
 
 
-def save(file: Path, text: str) -> None:
-    """Put the results into a Markdown file; other text that is there stays.
+def around(file: Path) -> tuple[str, str]:
+    """Return what stands before and behind the results in a Markdown file; nothing where there is no such file.
 
     Raises:
         SaveError: the file has other text, but no place for the results.
     """
-    before, after = "", "\n"
-    if file.exists():
-        before, begin, rest = file.read_text().partition(BEGIN)
-        _, end, after = rest.partition(END)
-        if not begin or not end:
-            raise SaveError(f"{file} has no lines {BEGIN!r} and {END!r} for the results to stand between")
+    if not file.exists():
+        return "", "\n"
+    before, begin, rest = file.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise SaveError(
+            f"{file} has other text, and no place for the results: lines with {BEGIN} and {END}. Add them, or give "
+            "--out another folder."
+        )
+    return before, after
+
+
+def save(file: Path, text: str) -> None:
+    """Put the results into a Markdown file; other text that is there stays.
+
+    Raises:
+        SaveError: see `around`.
+    """
+    before, after = around(file)
     file.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")

@@ -92,6 +92,8 @@ class Visitor:
                 time.sleep(max(0.0, due - time.monotonic()))
                 self._attempt(self.read)
                 due = max(due + EVERY, time.monotonic())
+        except Exception as error:  # noqa: BLE001 - a visitor's thread has nobody else to tell
+            self._ledger.failed(self.number, f"{type(error).__name__}: {error}")
         finally:
             for connection in self._connections:
                 connection.close()

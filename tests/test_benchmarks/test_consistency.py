@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from consistency import Plan, arguments, run
+from consistency import Plan, arguments, main, run
 from consistency_chart import ChartError, draw
 from consistency_ledger import MASTER, SLAVE, Ledger, Read, Tally
 from consistency_report import BEGIN, END, Results, SaveError, problems, report, save
@@ -153,7 +153,7 @@ def test_results_go_into_a_page_that_has_a_place_for_them(tmp_path: Path) -> Non
     save(page, "second")
     assert page.read_text() == f"# Page\n\n{BEGIN}\n\nsecond\n\n{END}\n\nMore.\n"
     page.write_text("# Another page\n")
-    with pytest.raises(SaveError, match="for the results to stand between"):
+    with pytest.raises(SaveError, match="no place for the results"):
         save(page, "third")
     assert page.read_text() == "# Another page\n"
 
@@ -189,6 +189,17 @@ def test_a_wrong_command_line_is_refused(words: str, told: str, capsys: pytest.C
         arguments(words.split())
     assert left.value.code == 2
     assert told in capsys.readouterr().err
+
+
+def test_a_page_without_a_place_is_refused_before_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "consistency.md").write_text("# Another page\n")
+    monkeypatch.setattr(sys, "argv", ["consistency.py", "--out", str(tmp_path)])
+    assert main() == 2
+    printed = capsys.readouterr()
+    assert "no place for the results" in printed.err
+    assert printed.out == ""
 
 
 def test_the_command_line() -> None:
