@@ -23,7 +23,7 @@ Make = Callable[..., Connection]
 COUNT = "SELECT COUNT(*) FROM message"
 
 # mysqlclient does not show whether a transaction is open.
-unless_unseen = pytest.mark.parametrize("driver", ["mariadb", "sqlite"], indirect=True)
+unless_unseen = pytest.mark.parametrize("served", ["mariadb", "mysql", "sqlite"], indirect=True)
 
 
 def insert(db: Connection, number: int) -> None:

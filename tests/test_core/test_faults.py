@@ -9,7 +9,7 @@ import threading
 import time
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import pymysql
 import pytest
@@ -18,7 +18,7 @@ import replswitch
 from replswitch import MASTER, SLAVE, NoServerError
 from replswitch.decorators import use_master, use_slave
 from replswitch.drivers import mysql
-from replswitch.testing import MariaDBPair
+from replswitch.testing import MariaDBPair, Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -273,13 +273,13 @@ class TestMaster:
         write(db)
 
     def test_a_write_follows_the_master_s_name(self, make: Make, pair: MariaDBPair) -> None:
-        with Forwarder(pair.master["port"]) as name:
+        with Proxy(pair.master["port"]) as name:
             db = make(master={**pair.master, "port": name.port}, slaves=pair.slaves)
             write(db)
             pair.wait_caught_up()
             with read_only(pair), closing(pair.admin("slave")) as admin, admin.cursor() as cursor:
                 cursor.execute("SET GLOBAL read_only = OFF")
-                name.leads_to = pair.slaves[0]["port"]
+                name.target = pair.slaves[0]["port"]
                 write(db, "after")  # refused by the old master first, and run once on the new one
                 cursor.execute("SELECT COUNT(*) FROM shop.message WHERE body = 'after'")
                 assert cursor.fetchone() == (1,)
@@ -310,38 +310,6 @@ class TestMaster:
         with pytest.raises(NoServerError, match=str(pair.master["port"])):
             write(db)
         assert read(db) == 1
-
-
-class Forwarder:
-    """A name that leads to a port of this machine, and to another one when it is told."""
-
-    def __init__(self, leads_to: int) -> None:
-        self.leads_to = leads_to
-        self._server = socket.create_server(("127.0.0.1", 0))
-        self.port = self._server.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._server.accept()
-            except OSError:
-                return
-            server = socket.create_connection(("127.0.0.1", self.leads_to))
-            for source, target in ((client, server), (server, client)):
-                threading.Thread(target=self._pump, args=(source, target), daemon=True).start()
-
-    @staticmethod
-    def _pump(source: socket.socket, target: socket.socket) -> None:
-        with source, target:
-            while data := source.recv(65536):
-                target.sendall(data)
 
 
 def test_errors_that_mean_the_same_for_all_drivers() -> None:
