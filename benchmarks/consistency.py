@@ -2,14 +2,14 @@
 
 The same visitors (a form with a redirect, POSTs answered with JSON, a page with XHRs, two POSTs at once; then a GET
 every 100 ms) go to applications with replswitch, with other packages, and with plain Django that reads on the slave.
-All run on one real pair of MariaDB servers, at several lags and with replication stopped.
+All run on one real pair of MariaDB servers (or of MySQL's), at several lags and with replication stopped.
 
 A read is stale when it lacks a write of its visitor that was answered before the read was sent. It was possible on the
 slave when the slave already had all those writes by then; that is the ideal. Whether it had them says a watcher, which
 looks at the slave's table every few milliseconds over a connection of its own. Which server served a read says the
 database, in the answer to the query itself. So neither is taken from what is measured.
 
-Needs mariadbd, and what the extra "bench" installs.
+Needs mariadbd (or mysqld), and what the extra "bench" installs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from consistency_chart import ChartError, draw, load
 from consistency_ledger import MASTER, SLAVE, Ledger
@@ -31,12 +31,15 @@ from consistency_sides import SIDES, Side, SideError
 from consistency_visitors import Kind, Site, Visitor
 from consistency_watcher import Watcher
 
-from replswitch.testing import MariaDBPair
+from replswitch.testing import MariaDBPair, MySQLPair
 from replswitch.testing.errors import PairError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from replswitch.testing.servers import ServerPair
+
+PAIRS: Final[dict[str, type[ServerPair]]] = {"MariaDB": MariaDBPair, "MySQL": MySQLPair}
 STOPPED = "stopped"
 LAGS = ("0", "1", "2", "10", STOPPED)
 
@@ -51,6 +54,7 @@ class Plan:
         kinds: the visitors.
         visitors: how many of each kind, for each side.
         together: how many sides are visited at the same time: a machine that is too busy makes everything late.
+        product: of the servers; a key of `PAIRS`.
         seconds: how long a visit lasts, at least.
     """
 
@@ -60,6 +64,7 @@ class Plan:
     visitors: int
     seconds: float
     together: int = 3
+    product: str = "MariaDB"
 
     def seconds_at(self, lag: int | None) -> float:
         """Return how long visits last at a lag: so long that the slave gets there about half-way."""
@@ -75,11 +80,11 @@ class Plan:
 
 def run(plan: Plan) -> Results:
     """Run everything, and return what was seen of each side at each lag by each kind of visitors."""
-    with MariaDBPair() as pair, ExitStack() as stack:
+    with PAIRS[plan.product]() as pair, ExitStack() as stack:
         make_table(pair, plan)
         servers = {server_id(pair, name): side for name, side in (("master", MASTER), ("slave", SLAVE))}
         results = Results()
-        results.server = version(pair)
+        results.server = version(pair, plan.product)
         sites = {}
         for side in plan.sides:
             tell(f"starting {side.label}")
@@ -93,7 +98,7 @@ def run(plan: Plan) -> Results:
 
 
 def run_at(
-    lag: int | None, plan: Plan, pair: MariaDBPair, sites: dict[Side, Site], numbers: Iterator[int], results: Results
+    lag: int | None, plan: Plan, pair: ServerPair, sites: dict[Side, Site], numbers: Iterator[int], results: Results
 ) -> None:
     """Let the visitors of one lag visit some sides, at the same time."""
     ledger, seconds = Ledger(), plan.seconds_at(lag)
@@ -135,7 +140,7 @@ def run_at(
         tell(f"  {side.label}: {stale} stale, {on_slave} on the slave of possible {ideal}")
 
 
-def make_table(pair: MariaDBPair, plan: Plan) -> None:
+def make_table(pair: ServerPair, plan: Plan) -> None:
     """Make the table, with a first row of each visitor: a read always has a row to tell its server with."""
     rows = [(number, 0) for number in range(plan.all_visitors)]
     with closing(pair.connect()) as connection, connection.cursor() as cursor:
@@ -147,7 +152,7 @@ def make_table(pair: MariaDBPair, plan: Plan) -> None:
     pair.wait_caught_up()
 
 
-def server_id(pair: MariaDBPair, name: str) -> int:
+def server_id(pair: ServerPair, name: str) -> int:
     """Return what a server calls itself."""
     with closing(pair.connect(name)) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT @@server_id")
@@ -155,12 +160,12 @@ def server_id(pair: MariaDBPair, name: str) -> int:
         return int(number)
 
 
-def version(pair: MariaDBPair) -> str:
+def version(pair: ServerPair, product: str) -> str:
     """Return what the servers are."""
     with closing(pair.connect()) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT VERSION()")
         ((found,),) = cursor.fetchall()
-        return f"MariaDB {str(found).partition('-')[0]}"
+        return f"{product} {str(found).partition('-')[0]}"
 
 
 def tell(what: str) -> None:
@@ -174,7 +179,7 @@ def whole_lag(text: str) -> int | None:
         return None
     if not text.isdecimal() or int(text) > 600:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no lag: a whole number of seconds up to 600 (MariaDB lags by whole seconds), or {STOPPED!r}"
+            f"{text!r} is no lag: a whole number of seconds up to 600 (servers lag by whole seconds), or {STOPPED!r}"
         )
     return int(text)
 
@@ -203,6 +208,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--together", type=number_above_0, default=3, metavar="N", help="sides at the same time; default: 3"
     )
+    parser.add_argument("--product", choices=PAIRS, default="MariaDB", help="of the servers; default: MariaDB")
     parser.add_argument("--quick", action="store_true", help="lags 0, 2 and stopped, 1 visitor of each kind")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write consistency.md and consistency.svg there")
     parser.add_argument("--check", action="store_true", help="exit with status 1 when replswitch misses its limits")
@@ -215,6 +221,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parsed.visitors or (1 if parsed.quick else 3),
         parsed.seconds,
         len(sides) if parsed.quick else parsed.together,
+        parsed.product,
     )
     return parsed
 

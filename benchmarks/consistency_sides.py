@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from replswitch.testing import MariaDBPair
+    from replswitch.testing.servers import ServerPair
 
 
 class SideError(Exception):
@@ -38,7 +38,7 @@ class Side:
     is_ours: bool = False
 
     @contextmanager
-    def running(self, pair: MariaDBPair) -> Iterator[int]:
+    def running(self, pair: ServerPair) -> Iterator[int]:
         """Serve it in a process of its own, and yield the port.
 
         Raises:

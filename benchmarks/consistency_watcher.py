@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Self
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from replswitch.testing import MariaDBPair
+    from replswitch.testing.servers import ServerPair
 
 #: Seconds between two looks.
 EVERY: Final = 0.005
@@ -31,7 +31,7 @@ class Watcher:
         longest: seconds between the two looks that lay furthest apart.
     """
 
-    def __init__(self, pair: MariaDBPair, first: int, appeared: Callable[[int, int, float], None]) -> None:
+    def __init__(self, pair: ServerPair, first: int, appeared: Callable[[int, int, float], None]) -> None:
         self._pair = pair
         self._first = first
         self._appeared = appeared
