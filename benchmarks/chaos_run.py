@@ -149,9 +149,7 @@ class Run:
                 _end(clients)
         return self.figures
 
-    def _run(
-        self, field: Field, process: subprocess.Popen[str], ledger: Ledger, clients: list[Client]
-    ) -> None:
+    def _run(self, field: Field, process: subprocess.Popen[str], ledger: Ledger, clients: list[Client]) -> None:
         for client in clients:
             client.start()
         time.sleep(self._hold)
@@ -182,7 +180,7 @@ class Run:
                 window = Window(fault.name, fault.on_master, time.monotonic(), grace=fault.grace, slows=fault.slows)
                 ledger.windows.append(window)
                 with fault.act(field, self._dice):
-                    time.sleep(self._hold * fault.lasts)
+                    time.sleep(max(self._hold * fault.lasts, fault.at_least))
                 window.ended = time.monotonic()
                 time.sleep(self._hold * self._dice.uniform(0.3, 1))
                 if time.monotonic() - began >= self._seconds and len(ledger.windows) >= len(FAULTS):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+import traceback
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
@@ -69,7 +70,13 @@ class LinkPool:
             Exception: the driver's own error, when a new link cannot be opened.
         """
         for _ in range(self._size + 1):
-            loan = self._pool.connect()
+            try:
+                loan = self._pool.connect()
+            except Exception as error:
+                # SQLAlchemy and PyMySQL keep the error in a variable of a frame that its traceback holds. In that
+                # circle, until it is collected, hang the frames of all callers and what they hold: their links.
+                traceback.clear_frames(error.__traceback__)
+                raise
             if self._driver.alive(loan.dbapi_connection):
                 break
             loan.invalidate()

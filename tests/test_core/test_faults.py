@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -174,6 +175,39 @@ def stopped(pair: MariaDBPair, name: str) -> Iterator[None]:
         yield
     finally:
         os.kill(pid, signal.SIGCONT)
+
+
+class TestLinksComeBack:
+    @pytest.mark.parametrize("how", ["refuse", "cut"])
+    def test_from_readers_whose_slave_was_not_there(self, make: Make, pair: MariaDBPair, how: str) -> None:
+        with Proxy(pair.slaves[0]["port"]) as proxy, uncollected():
+            db = make(slaves=[{**pair.slaves[0], "port": proxy.port}], downtime=0)
+            if how == "refuse":
+                proxy.refuse()
+            else:
+                proxy.cut_after(20)  # in the middle of the server's greeting
+            for _ in range(10):
+                read(db)
+        assert {query["db"] for query in db.queries} == {MASTER}
+        assert connections(pair) == 1
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Let nothing be freed that its own references do not free."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def connections(pair: MariaDBPair, name: str = "master") -> int:
+    """How many the application has."""
+    with closing(pair.admin(name)) as admin, admin.cursor() as cursor:
+        cursor.execute("SELECT COUNT(*) FROM information_schema.processlist WHERE user = 'shop'")
+        return int(cursor.fetchone()[0])
 
 
 class TestReadsThatFail:
