@@ -6,13 +6,12 @@ import json
 import random
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Final
 
 from chaos_client import Client
 from chaos_faults import FAULTS, MASTER, SLAVES, WEIGHTS, Field
