@@ -232,7 +232,7 @@ def _on_master(
 
 UNTIL_NOTICED: Final = 4.5
 """Seconds after which nobody waits any more for a server whose packets are dropped. When they pass again just while a
-reader whose time is over looks whether the server is there, it is: then his query was slow, and the error is his own."""
+reader whose time is over looks whether the server is there, it is: the query was slow, then, and the error is his."""
 
 FAULTS: Final = (
     Fault("a slave killed", _kill_a_slave),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -63,5 +64,6 @@ def test_it_is_registered_once(registry: CollectorRegistry) -> None:
 
 def test_without_the_library_it_says_what_to_install() -> None:
     program = "import sys; sys.modules['prometheus_client'] = None; import replswitch.prometheus"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
     assert "pip install 'replswitch[prometheus]'" in done.stderr
