@@ -6,6 +6,7 @@ This is what every binding that runs statements shares; how links are opened and
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, NoReturn
 
@@ -40,6 +41,24 @@ def no_master(server: str, error: BaseException) -> NoServerError:
         "on meanwhile.",
         server=server,
     )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Doubt:
+    """Statements of a scope may have written: finds out when it is called.
+
+    Attributes:
+        since: the position before the first of them.
+    """
+
+    database: Database
+    scope: Scope
+    driver: Driver
+    raw: Raw
+    since: Position | None
+
+    def __call__(self) -> None:
+        self.database.settle(self.scope, self.driver, self.raw, self.since)
 
 
 class Database:
@@ -156,24 +175,28 @@ class Database:
             driver: tells.
             raw: the link's connection.
         """
+        frame = stack()
+        if frame is None:
+            driver.disown_written(raw, with_rows=True)
+            return
         written = driver.take_written(raw)
         if written is Written.NO:
             return
-        frame = stack()
-        if frame is None:
-            return
+        scope = frame.scope
         if written is not Written.ASK:
-            self._record(frame.scope, written)
-        elif frame.scope.answered:
-            self._settle(frame.scope, driver, raw)  # nobody is going to ask in time
+            self._record(scope, written)
+        elif scope.answered:
+            _Doubt(self, scope, driver, raw, driver.latest(raw))()  # nobody is going to ask in time
         else:
-            scope = frame.scope
-            scope.doubt(link, lambda: self._settle(scope, driver, raw))
+            earlier = scope.doubted(link)
+            since = earlier.since if isinstance(earlier, _Doubt) else driver.latest(raw)
+            scope.doubt(link, _Doubt(self, scope, driver, raw, since))
 
-    def _settle(self, scope: Scope, driver: Driver, raw: Raw) -> None:
+    def settle(self, scope: Scope, driver: Driver, raw: Raw, since: Position | None) -> None:
+        """Ask the master whether something was written since, and record it in a scope if so."""
         written: Position | Written = Written.YES
         try:
-            written = driver.ask_written(raw)
+            written = driver.ask_written(raw, since)
         except driver.module.Error as error:
             logger.info("The master did not say what was written: %s", error)
         except PositionError as error:

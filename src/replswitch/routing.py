@@ -186,6 +186,8 @@ class Router:
             link, why = self._slave_link(local, frame.scope)
         else:
             link = self._master_link(local)
+        if frame is not None and link.server.state == MASTER:
+            self._driver.prepare(link.raw)
         if transaction is not None and link not in transaction:
             transaction.join(link)
         if frame is not None and (frame is not local.frame or link is not local.link):

@@ -141,6 +141,10 @@ class Scope:
             self._doubts = {**self._doubts, link: settle}
             self.pins = dict(self.pins)
 
+    def doubted(self, link: Hashable) -> Callable[[], None] | None:
+        """Return what will find out about the statements on ``link``; None where they are in no doubt."""
+        return self._doubts.get(link)
+
     @property
     def is_in_doubt(self) -> bool:
         """Whether a statement may have written, and nobody has found out yet."""

@@ -97,12 +97,15 @@ class TestQuestions:
             return [b"written"] if kind == "whole" else iter([b"writ", b"ten"])
 
         answered: list[Any] = []
+
+        def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            answered.append(dict(headers))
+            return print
+
         environ: WSGIEnvironment = {"REQUEST_METHOD": "POST"}
         setup_testing_defaults(environ)
         with pair.statements("master") as master:
-            body = ReplicationMiddleware(application, "a secret")(
-                environ, lambda status, headers, exc_info=None: answered.append(dict(headers)) or print
-            )
+            body = ReplicationMiddleware(application, "a secret")(environ, start_response)
             list(body)
             getattr(body, "close", int)()
         assert master.count(LAST) == 1

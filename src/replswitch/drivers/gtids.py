@@ -53,8 +53,8 @@ def is_mariadb(raw: Raw) -> bool:
     return "mariadb" in str(raw.get_server_info()).lower()
 
 
-def last_written(raw: Raw) -> Position | Written:
-    """Ask for the position of what a session wrote last; compare it with what was known of it (``raw.latest``).
+def last_written(raw: Raw, since: Position | None) -> Position | Written:
+    """Ask for the position of what a session wrote last, keep it (``raw.latest``), and compare it with ``since``.
 
     MySQL keeps none for a session: there it is all that the server itself has written.
 
@@ -68,8 +68,8 @@ def last_written(raw: Raw) -> Position | Written:
     else:
         ((executed, uuid),) = _rows(raw, "SELECT @@GLOBAL.gtid_executed, @@server_uuid")
         latest = MySQLPosition.parse(_text(executed)).written_by(_text(uuid))
-    before, raw.latest = raw.latest, latest
-    return Written.NO if latest == before or not str(latest) else latest
+    raw.latest = latest
+    return Written.NO if latest == since or not str(latest) else latest
 
 
 def standing(raw: Raw) -> tuple[Hashable, Position | None]:

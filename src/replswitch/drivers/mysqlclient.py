@@ -55,12 +55,16 @@ class _Connection(MySQLdb.connections.Connection):
 
     #: A statement may have written since this was last asked.
     in_doubt = False
+    #: And it was none that returned rows, which seldom write.
+    is_likely = False
     #: A transaction is open that was begun by `MySQLClientDriver.begin`.
     in_transaction = False
     #: Whether each write gets a position; None before anybody has asked.
     tells: bool | None = None
     #: The position of the latest write, as far as it was asked.
     latest: Position | None = None
+    #: There may have been later ones, which counted for nobody.
+    is_moved = False
 
     # Until it is open, what it sends are its settings.
     _read_only = True
@@ -82,9 +86,11 @@ class _Connection(MySQLdb.connections.Connection):
         except MySQLdb.Error:
             self.in_doubt = not self._read_only  # a procedure may have written before it failed
             raise
-        # What returns no rows may have written; on MariaDB so may what does (INSERT … RETURNING).
-        if not self._read_only and (self._returns_what_it_writes or not self.field_count()):  # type: ignore[no-untyped-call]  # types-mysqlclient leaves it out
-            self.in_doubt = True
+        if not self._read_only:
+            # What returns no rows may have written; on MariaDB so may what does (INSERT … RETURNING).
+            has_rows = bool(self.field_count())  # type: ignore[no-untyped-call]  # types-mysqlclient leaves it out
+            self.in_doubt = self.in_doubt or self._returns_what_it_writes or not has_rows
+            self.is_likely = self.is_likely or not has_rows
 
     def next_result(self) -> int:
         found = int(super().next_result())  # type: ignore[no-untyped-call]  # types-mysqlclient leaves it out
@@ -167,16 +173,32 @@ class MySQLClientDriver:
         """Say that the server can be asked, where a statement may have written."""
         if not raw.in_doubt or raw.in_transaction:
             return Written.NO
-        raw.in_doubt = False
+        raw.in_doubt = raw.is_likely = False
         return Written.YES if raw.tells is False else Written.ASK
 
-    def ask_written(self, raw: _Connection) -> Position | Written:
-        """Ask for the position of the latest write, and compare it with the one before."""
+    def latest(self, raw: _Connection) -> Position | None:
+        """Return the latest that was asked for."""
+        return raw.latest
+
+    def ask_written(self, raw: _Connection, since: Position | None) -> Position | Written:
+        """Ask for the position of the latest write."""
+        in_doubt, is_likely = raw.in_doubt, raw.is_likely  # by statements since; ours are none of the application's
         if raw.tells is None:
             raw.tells = has_positions(raw)
-        written = last_written(raw) if raw.tells else Written.YES
-        raw.in_doubt = False  # those questions were none of the application's statements
+        written = last_written(raw, since) if raw.tells else Written.YES
+        raw.in_doubt, raw.is_likely = in_doubt, is_likely
         return written
+
+    def disown_written(self, raw: _Connection, *, with_rows: bool) -> None:
+        """Have the position asked for before the next statement that counts."""
+        raw.is_moved = raw.is_moved or raw.is_likely or (with_rows and raw.in_doubt)
+        raw.in_doubt = raw.is_likely = False
+
+    def prepare(self, raw: _Connection) -> None:
+        """Ask for the position of the latest write."""
+        if raw.is_moved:
+            raw.is_moved = False
+            self.ask_written(raw, None)
 
     def standing(self, raw: _Connection) -> tuple[Hashable, Position | None]:
         """Ask for the server's own mark and its position."""
