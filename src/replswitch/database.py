@@ -17,7 +17,7 @@ from replswitch.place import application_place
 from replswitch.policy import Decision
 from replswitch.positions.clock import fall_back_to_clock
 from replswitch.slaves import Slaves
-from replswitch.state import MASTER, stack
+from replswitch.state import MASTER, SLAVE, stack
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -115,6 +115,19 @@ class Database:
 
     # The master's faults
 
+    def may_read_without_master(self, scope: Scope) -> bool:
+        """Say whether a statement that the master should serve, and cannot, may run on a link that refuses writes.
+
+        In slave state, where it is a read, most likely, and the master serves it only because no slave could; not
+        where nobody knows what the scope must see.
+        """
+        wrote = scope.wrote
+        return (
+            self.switch.state == SLAVE
+            and scope.pinned(self.key) in ("own-write", "marker", "no-slave", None)
+            and (wrote is None or wrote.written_at is None)
+        )
+
     def may_run_again(
         self, driver: Driver, server: str, error: BaseException, *, is_first: bool, in_transaction: bool
     ) -> bool:
@@ -133,7 +146,7 @@ class Database:
         Raises:
             NoServerError: the master is read-only, and not only for the moment in which another one took its place.
         """
-        tell("master-lost", self.name, server, "The master %s does not serve: %s", server, error)
+        self.tell_of_lost_master(server, error)
         read_only = driver.read_only_master(error)
         if is_first and not in_transaction and (read_only or driver.not_sent(error)):
             return True
@@ -145,6 +158,24 @@ class Database:
             ) from error
         self.record_write()  # nobody knows whether it was committed
         return False
+
+    def tell_of_lost_master(self, server: str, error: BaseException) -> None:
+        """Count a fault of the master, and log it."""
+        tell("master-lost", self.name, server, "The master %s does not serve: %s", server, error)
+
+    def refuse_lost_write(self, error: BaseException, server: str) -> NoReturn:
+        """Raise NoServerError for a write in slave state that a lost master has failed, as another server has told.
+
+        Args:
+            error: what refused it there.
+            server: the master's name.
+        """
+        self.record_write()
+        raise NoServerError(
+            f"The connection to the master {server} was lost in a write, at {application_place()}. Nobody knows "
+            "whether it was done, so it is not tried again. Look, and write again if it was not.",
+            server=server,
+        ) from error
 
     # What was decided, and what was written
 

@@ -9,6 +9,7 @@ import os
 import time
 import traceback
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from replswitch.errors import ConfigurationError
@@ -95,13 +96,14 @@ class LinkPool:
 
     def renew(self) -> None:
         """Begin with an empty pool: the old one, its locks and its idle links are left alone."""
-        self._pool = _new_queue_pool(self._open, self._rest, self._size)
+        self._generation = generation = object()
+        self._pool = _new_queue_pool(self._open, partial(self._rest, generation), self._size)
 
     def _open(self) -> Raw:
         return self._driver.open(self._settings, read_only=self._read_only)
 
-    def _rest(self, raw: Raw, entry: ConnectionPoolEntry, state: PoolResetState) -> None:
-        if self._closed or not self._driver.reusable(raw):
+    def _rest(self, generation: object, raw: Raw, entry: ConnectionPoolEntry, state: PoolResetState) -> None:
+        if self._closed or generation is not self._generation or not self._driver.reusable(raw):
             entry.invalidate()
 
 
