@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from replswitch.drivers import Written
 from replswitch.errors import NoServerError, PositionError, SlaveWriteError
@@ -20,7 +20,7 @@ from replswitch.slaves import Slaves
 from replswitch.state import MASTER, SLAVE, stack
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Sequence
 
     from replswitch.drivers import Driver, Raw
     from replswitch.options import DatabaseOptions
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from replswitch.state import Frame, State, Switch
 
 logger = logging.getLogger("replswitch.servers")
+
+S = TypeVar("S")
 
 # Few are different, and one is noted in each request.
 _decision = lru_cache(maxsize=256)(Decision)
@@ -115,18 +117,23 @@ class Database:
 
     # The master's faults
 
-    def may_read_without_master(self, scope: Scope) -> bool:
-        """Say whether a statement that the master should serve, and cannot, may run on a link that refuses writes.
+    def without_master(self, scope: Scope, slaves: Sequence[S], reader: S) -> Sequence[S]:
+        """Return the servers that may run a statement which the master should, and cannot; by links that refuse writes.
 
-        In slave state, where it is a read, most likely, and the master serves it only because no slave could; not
-        where nobody knows what the scope must see.
+        Where the code wants a slave, so that it is a read, most likely. Any server that has what must be seen will do;
+        where nobody can say that, the one that has the master's name by now.
+
+        Args:
+            scope: the running one.
+            slaves: the slaves.
+            reader: the master, by links that refuse writes.
         """
-        wrote = scope.wrote
-        return (
-            self.switch.state == SLAVE
-            and scope.pinned(self.key) in ("own-write", "marker", "no-slave", None)
-            and (wrote is None or wrote.written_at is None)
-        )
+        wants_slave = self.switch.state == SLAVE or (scope.master_only and scope.is_safe)
+        if not wants_slave or scope.pinned(self.key) == "moved-write":
+            return ()
+        if scope.master_only or (scope.wrote is not None and scope.wrote.written_at is not None):
+            return (reader,)
+        return slaves if reader in slaves else (*slaves, reader)
 
     def may_run_again(
         self, driver: Driver, server: str, error: BaseException, *, is_first: bool, in_transaction: bool

@@ -13,7 +13,7 @@ from replswitch.state import MASTER, SLAVE, stack
 from replswitch.transaction import Transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from replswitch.cursor import Cursor
     from replswitch.database import Database
@@ -119,7 +119,8 @@ class Router:
             link.discard()
             local.links.pop(MASTER, None)
             link.server.links.drop_idle()
-            database, may_read = self._database, driver.unreachable(error) and self._may_read_without_master(local)
+            database = self._database
+            may_read = driver.unreachable(error) and bool(self._readers_without_master(local))
             reading = self._link_without_master(local) if may_read else None
             if reading is not None:
                 database.tell_of_lost_master(link.server.name, error)
@@ -282,22 +283,21 @@ class Router:
         local.links[SLAVE], local.slave_has = link, must_see
         return link, None
 
-    def _may_read_without_master(self, local: Local) -> bool:
-        frame = stack()
-        return frame is not None and local.transaction is None and self._database.may_read_without_master(frame.scope)
+    def _readers_without_master(self, local: Local) -> Sequence[Server]:
+        frame, servers = stack(), self._servers
+        if frame is None or local.transaction is not None:
+            return ()
+        return self._database.without_master(frame.scope, servers.slaves, servers.reader)
 
     def _link_without_master(self, local: Local) -> Link | None:
         """Return a link for a read that the master should serve, and cannot; None where no server has what it must see.
 
         To any slave, whatever its state, or to the server that has the master's name by now. It refuses writes.
         """
-        frame, database = stack(), self._database
-        if frame is None or not self._may_read_without_master(local):
+        frame, database, servers = stack(), self._database, self._readers_without_master(local)
+        if frame is None or not servers:
             return None
         must_see = database.slaves.must_see(frame.scope)
-        servers = self._servers.slaves
-        if self._servers.has_slaves:
-            servers = (*servers, self._servers.reader)
         reach = _Reach(self._servers, self._driver, local)
         link: Link | None = database.slaves.choose(frame.scope, servers, must_see, reach, is_last_resort=True)
         if link is not None:

@@ -11,6 +11,7 @@ import time
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from wsgiref.util import setup_testing_defaults
 
 import pymysql
 import pytest
@@ -19,8 +20,10 @@ import replswitch
 from replswitch import MASTER, SLAVE, NoServerError
 from replswitch.decorators import use_master, use_slave
 from replswitch.drivers import mysql
+from replswitch.marker import Marker, MarkerSigner
 from replswitch.testing import MariaDBPair, Proxy
 from replswitch.transaction import Transaction
+from replswitch.wsgi import ReplicationMiddleware
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -432,6 +435,25 @@ class TestReadsOnTheMaster:
             "no-master",
             f"127.0.0.1:{pair.slaves[0]['port']}",
         )
+
+    def test_with_a_marker_by_time_only_who_has_the_master_s_name_reads(self, make: Make, pair: MariaDBPair) -> None:
+        db = make(slaves=[pair.slaves[0]])
+        seen: list[Any] = []
+
+        def application(environ: Any, start_response: Any) -> list[bytes]:
+            with killed_while_it_reads(pair, db, "master") as cursor:
+                seen.append(cursor.fetchone())
+            seen.append(db.queries[-1]["server"])
+            pair.kill("master")
+            with pytest.raises(NoServerError):
+                read(db)
+            start_response("200 OK", [])
+            return []
+
+        environ = {"HTTP_COOKIE": f"just_updated={MarkerSigner('secret').write(Marker(time.time()))}"}
+        setup_testing_defaults(environ)
+        ReplicationMiddleware(application, secret="secret")(environ, lambda *_: lambda _: None)
+        assert seen == [(0, 1), f"127.0.0.1:{pair.master['port']}"]
 
     def test_without_one_the_error_names_the_master(self, db: Connection, pair: MariaDBPair) -> None:
         pair.kill("master")
