@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from replswitch import MASTER
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from django_replswitch.backends.links import Link
+    from replswitch import State
 
 
 class SwitchingCursor:
@@ -69,16 +71,16 @@ class SwitchingCursor:
 
     def _run_again(self, method: str, args: tuple[Any, ...], link: Link, error: Exception) -> Any:
         """Run a statement that has failed where it may run instead; or raise an error."""
-        wrapper, on_master = self._wrapper, 0
+        failed: Counter[State] = Counter()
         while True:
-            on_master += link.server.state == MASTER
-            following = wrapper.link_after_failure(link, error, is_first=on_master == 1)
+            failed[link.server.state] += 1
+            following = self._wrapper.link_after_failure(link, error, failed)
             if following is None:
                 raise error
             link = following
             try:
                 return getattr(self._on(link), method)(*args)
-            except wrapper.Database.Error as another:
+            except self._wrapper.Database.Error as another:
                 error = another
 
     def _on(self, link: Link) -> Any:

@@ -19,7 +19,7 @@ from replswitch.database import no_master
 from replswitch.state import Frame, stack
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator, Mapping
+    from collections.abc import Hashable, Iterator, Mapping, Sequence
 
     from replswitch.positions import Position
     from replswitch.scope import Scope
@@ -130,7 +130,13 @@ class SelectingWrapper(ConnectingWrapper):
             link, why = self._slave_link(frame.scope)
             side = link.server.state
         else:
-            self._open_master()
+            try:
+                self._open_master()
+            except NoServerError:
+                reading = self._link_without_master()
+                if reading is None:
+                    raise
+                link, side, why = reading, SLAVE, "no-master"
         return self._select(link), side, why
 
     def _slave_link(self, scope: Scope) -> tuple[Link, str | None]:
@@ -154,13 +160,34 @@ class SelectingWrapper(ConnectingWrapper):
             try:
                 self._open_master()
             except NoServerError:
-                link = database.slaves.choose(scope, shared.slaves, must_see, self, is_last_resort=True)
+                link = self._link_without_master()
                 if link is None:
                     raise
-            else:
-                return self._master, database.read_on_master(scope, why)
+                return link, "no-master"
+            return self._master, database.read_on_master(scope, why)
         self._slave_has = must_see
         return link, None
+
+    def _readers_without_master(self) -> Sequence[Server]:
+        frame = stack()
+        if frame is None or self._block or self._shares_link():
+            return ()
+        return self._shared.database.without_master(frame.scope, self._shared.slaves, self._shared.reader)
+
+    def _link_without_master(self) -> Link | None:
+        """Return a link for a read that the master should serve, and cannot; None where no server has what it must see.
+
+        To any slave, whatever its state, or to the server that has the master's name by now. It refuses writes.
+        """
+        frame, servers, slaves = stack(), self._readers_without_master(), self._shared.database.slaves
+        if frame is None or not servers:
+            return None
+        must_see = slaves.must_see(frame.scope)
+        link: Link | None = slaves.choose(frame.scope, servers, must_see, self, is_last_resort=True)
+        if link is not None:
+            self._slave_has, self.side = must_see, SLAVE
+            self._shared.database.note(frame, SLAVE, link.server.name, "no-master")
+        return link
 
     def _open_master(self) -> None:
         """Select the master's link, and open it.
