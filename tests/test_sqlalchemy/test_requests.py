@@ -1,11 +1,11 @@
-"""Sessions under the WSGI middleware, while the slave lags: nobody misses what he wrote, and the slave serves the rest."""
+"""Sessions under the middleware, while the slave lags: nobody misses what he wrote, and the slave serves the rest."""
 
 from __future__ import annotations
 
 import random
 import threading
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from sqlalchemy import create_engine, func, insert, select, text
@@ -70,6 +70,11 @@ class Board:
         self.session.commit()
 
 
+class Answer(NamedTuple):
+    text: str
+    side: str
+
+
 class Visitor:
     """A browser: it keeps its cookies."""
 
@@ -77,15 +82,14 @@ class Visitor:
         self.application = application
         self.cookies: dict[str, str] = {}
 
-    def ask(self, path: str = "/", **form: str) -> Any:
+    def ask(self, path: str = "/", **form: str) -> Answer:
         request = Request.blank(path, POST=form or None)
         request.headers["Cookie"] = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
         response = request.get_response(self.application)
         for header in response.headers.getall("Set-Cookie"):
             name, _, value = header.partition(";")[0].partition("=")
             self.cookies[name] = value
-        response.side = response.headers.get("Replswitch", "").partition(";")[0]
-        return response
+        return Answer(response.text, response.headers.get("Replswitch", "").partition(";")[0])
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from replswitch.sqlalchemy.unknown import UnknownDriver
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import ExceptionContext
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
     from replswitch.drivers import Driver
 
@@ -27,8 +28,8 @@ _SLAVE_OF = "replswitch.slave_of"
 
 
 def replicate(
-    master: Engine,
-    slaves: Sequence[Engine] = (),
+    master: Engine | AsyncEngine,
+    slaves: Sequence[Engine | AsyncEngine] = (),
     *,
     name: str | None = None,
     weights: Sequence[float] | None = None,
@@ -185,7 +186,7 @@ def _server(engine: Engine, master: Engine, name: str, weight: float) -> SlaveSe
     engine.update_execution_options(**{_SLAVE_OF: name})
     count_reads(served)
     event.listen(engine, "handle_error", _slave_error)
-    return SlaveServer(name, served, master, weight)
+    return SlaveServer(name, served, engine, master, weight)
 
 
 def _stand_in(master: Engine) -> Engine:

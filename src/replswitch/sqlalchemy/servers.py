@@ -64,13 +64,15 @@ class SlaveServer:
 
     Attributes:
         name: what people know it by.
-        engine: its engine.
+        engine: its engine, as sessions get it.
+        origin: the same as the application made it.
         master: the master's engine.
         weight: its share of the reads, compared with those of the others.
     """
 
     name: str
     engine: SlaveEngine
+    origin: Engine
     master: Engine
     weight: float = 1
     _derived: weakref.WeakKeyDictionary[Engine, SlaveEngine] = field(default_factory=weakref.WeakKeyDictionary)
@@ -82,7 +84,7 @@ class SlaveServer:
         derived = self._derived.get(master)
         if derived is None:
             options = {name: value for name, value in master.get_execution_options().items() if name != SWITCH}
-            derived = self._derived[master] = SlaveEngine(self.engine, options)
+            derived = self._derived[master] = SlaveEngine(self.origin, options)
             count_reads(derived)
         return derived
 
