@@ -189,6 +189,20 @@ class TestRefused:
             RoutingSession(engine(), colour="red")
 
 
+def test_how_sqlite_begins_can_be_set(engine: Make) -> None:
+    begun: list[str] = []
+    master = engine(connect_args={"isolation_level": "IMMEDIATE"})
+    Base.metadata.create_all(master)
+    replicate(master)
+    with RoutingSession(master) as session:
+        raw: Any = session.connection().connection.dbapi_connection
+        raw.set_trace_callback(begun.append)
+        session.rollback()
+        session.scalars(select(Note)).all()
+        raw.set_trace_callback(None)
+    assert "BEGIN IMMEDIATE" in begun
+
+
 class TestNames:
     def test_the_databases_own_by_default(self, engine: Make) -> None:
         assert replicate(engine()).database.name == "main"

@@ -225,6 +225,16 @@ class TestOwnWrites:
                 assert count(shop, session) == 1
         assert shop.took() == [SLAVE, SLAVE]
 
+    def test_one_that_lags_is_waited_for(self, make: Make, replicated_pair: ReplicatedPair) -> None:
+        shop = make(wait=10)
+        replicated_pair.lag = 1
+        with use_master(), shop.Session() as session:
+            add(shop, session)
+            shop.took()
+            with shop.db.use_slave():
+                assert count(shop, session) == 1
+        assert shop.took() == [SLAVE]
+
     def test_by_core_connections(self, shop: Any, replicated_pair: ReplicatedPair) -> None:
         replicated_pair.stop_slave()
         with use_master():

@@ -141,6 +141,8 @@ class Part:
             raise DBAPIError.instance(
                 None, None, error, self._driver.module.Error, dialect=self._master.dialect
             ) from error
+        finally:
+            self._reach.give_back(chosen)
         if link is not None and link is not chosen:
             link.give_back()
         if chosen is not None:
@@ -213,10 +215,10 @@ class Part:
     def has_read_rows(self) -> None:
         """Rows were read from the slave."""
         if self._first_read is None:
-            self._first_read = self._session.moment
+            self._first_read = self._session._moment
         frame = stack()
         if frame is not None and (self._read_in is None or self._read_in[0] is not frame.scope):
-            self._read_in = frame.scope, self._session.moment
+            self._read_in = frame.scope, self._session._moment
 
     def _scope_has_read(self, frame: Frame | None, before: int | None) -> bool:
         if frame is None or self._read_in is None or self._read_in[0] is not frame.scope:
@@ -235,7 +237,7 @@ class Part:
             SlaveWriteError: a write may not be moved.
         """
         error, driver, database = context.original_exception, self._driver, self._database
-        started = self._session.began_at
+        started = self._session._began_at
         has_read = self._first_read is not None and (started is None or self._first_read < started)
         frame = stack()
         if driver.refused_write(error):

@@ -148,13 +148,23 @@ class Reach:
         self.driver = driver
         self._master = master
         self._part = part
+        self._opened: list[Link] = []
 
     def link_to(self, server: SlaveServer) -> Link:
         """Return the link that waits for the session, or a new one."""
         held = self._part.link
         if held is not None and held.server is server and not held.is_taken and held.loan.is_valid:
             return held
-        return Link(server, server.engine.pool.connect(), self._part)
+        link = Link(server, server.engine.pool.connect(), self._part)
+        self._opened.append(link)
+        return link
+
+    def give_back(self, chosen: Link | None) -> None:
+        """Give back what was opened and is not needed."""
+        for link in self._opened:
+            if link is not chosen:
+                link.give_back()
+        self._opened.clear()
 
     def drop(self, server: SlaveServer) -> None:
         """Close the idle connections."""

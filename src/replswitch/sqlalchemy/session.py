@@ -45,8 +45,8 @@ class RoutingSession(Session):
     def __init__(self, *args: Any, **options: Any) -> None:
         # The part in each database, by the engine that the session is bound to; None where that is not replicated.
         self._parts: dict[Engine, Part | None] = {}
-        self.moment = 0
-        self.began_at: int | None = None
+        self._moment = 0
+        self._began_at: int | None = None
         if "db" in options and not self._knows_db:
             del options["db"]  # Flask-SQLAlchemy gives it to whichever class it is told to use
         super().__init__(*args, **options)
@@ -127,9 +127,9 @@ class RoutingSession(Session):
                     raise
 
     def _run(self, method: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        outer = self.began_at
-        self.moment += 1
-        self.began_at = self.moment
+        outer = self._began_at
+        self._moment += 1
+        self._began_at = self._moment
         try:
             while True:
                 try:
@@ -141,7 +141,7 @@ class RoutingSession(Session):
                     if not self._has_last_resort():
                         raise
         finally:
-            self.began_at = outer
+            self._began_at = outer
 
     def _may_run_again(self, error: BaseException | None) -> bool:
         for part in self._parts.values():
