@@ -16,9 +16,12 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 EXTRAS = PROJECT["project"]["optional-dependencies"]
 PACKAGES = {"replswitch", "django_replswitch", "flask_replswitch"}
 
-RUNS_TESTS = {"hypothesis", "pytest", "pytest-timeout", "sybil", "waitress"}
+RUNS_TESTS = {"Flask", "Flask-SQLAlchemy", "hypothesis", "pytest", "pytest-timeout", "sybil", "waitress"}
 TOOLS = [requirement for requirement in EXTRAS["dev"] if Requirement(requirement).name in RUNS_TESTS]
 """The part of the extra ``dev`` that the tests import."""
+
+FLASK_TOOLS = [requirement for requirement in TOOLS if Requirement(requirement).name in {"Flask", "Flask-SQLAlchemy"}]
+"""Those of them that an application of a user's imports as well, and whose oldest version matters."""
 
 
 def runs(python: Path, version: str) -> bool:
@@ -65,7 +68,7 @@ nox.options.default_venv_backend = "virtualenv"  # uv, where it is there, would 
 @nox.parametrize(("python", "django"), [(version, DJANGO[version]) for version in HERE])
 def tests(session: nox.Session, django: str) -> None:
     """Run the tests with the newest dependencies."""
-    session.install("--editable", ".[mysql,django]", f"Django~={django}.0", *TOOLS)
+    session.install("--editable", ".[mysql,django,flask]", f"Django~={django}.0", *TOOLS)
     install_mysqlclient(session, *EXTRAS["mysqlclient"])
     session.run("pytest", *session.posargs)
 
@@ -73,8 +76,8 @@ def tests(session: nox.Session, django: str) -> None:
 @nox.session(python=HERE[:1] if HERE[:1] == SUPPORTED[:1] else [])
 def oldest(session: nox.Session) -> None:
     """Run the tests with the oldest dependencies that pyproject.toml admits."""
-    pinned = lowest(PROJECT["project"]["dependencies"] + EXTRAS["mysql"] + EXTRAS["django"])
-    session.install("--editable", ".[mysql,django]", *pinned, *TOOLS)
+    pinned = lowest(PROJECT["project"]["dependencies"] + EXTRAS["mysql"] + EXTRAS["django"] + FLASK_TOOLS)
+    session.install("--editable", ".[mysql,django,flask]", *pinned, *TOOLS)
     install_mysqlclient(session, *lowest(EXTRAS["mysqlclient"]))
     session.run("pytest", *session.posargs)
 
@@ -92,7 +95,7 @@ def wheel(session: nox.Session) -> None:
     if typed != PACKAGES:
         session.error(f"{built.name} should have the packages {PACKAGES}, with py.typed, and has {typed}")
 
-    session.install(f"{built}[mysql,django]", *TOOLS)
+    session.install(f"{built}[mysql,django,flask]", *TOOLS)
     install_mysqlclient(session, *EXTRAS["mysqlclient"])
     shutil.unpack_archive(sdist, folder, filter="data")
     session.chdir(folder / sdist.name.removesuffix(".tar.gz"))
