@@ -10,7 +10,7 @@ from replswitch.options import DatabaseOptions, RequestOptions, refuse_unknown, 
 from replswitch.request import RequestPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from flask import Flask
 
@@ -19,8 +19,8 @@ PREFIX: Final = "REPLSWITCH_"
 #: The slaves of Flask-SQLAlchemy's database.
 SLAVES: Final = "REPLSWITCH_SLAVES"
 
-_OF_REQUESTS: Final = {PREFIX + field.name.upper(): field.name for field in fields(RequestOptions)}
-_OF_DATABASES: Final = {PREFIX + field.name.upper(): field.name for field in fields(DatabaseOptions)}
+_OF_REQUESTS: Final = {field.name.upper(): field.name for field in fields(RequestOptions)}
+_OF_DATABASES: Final = {field.name.upper(): field.name for field in fields(DatabaseOptions)}
 
 
 class Configured(NamedTuple):
@@ -43,21 +43,18 @@ def configured(app: Flask) -> Configured:
     Raises:
         ConfigurationError: a name is unknown or a value is of the wrong kind.
     """
-    given = {name: value for name, value in app.config.items() if str(name).startswith(PREFIX)}
-    refuse_unknown("option in app.config,", given, {*_OF_REQUESTS, *_OF_DATABASES, SLAVES})
+    given = {
+        str(name).removeprefix(PREFIX): value for name, value in app.config.items() if str(name).startswith(PREFIX)
+    }
     requests = {_OF_REQUESTS[name]: value for name, value in given.items() if name in _OF_REQUESTS}
     database = {_OF_DATABASES[name]: value for name, value in given.items() if name in _OF_DATABASES}
-    for problem in _problems(requests, database):
-        raise ConfigurationError(f"app.config, where options have {PREFIX} in front: {problem}") from problem
-    return Configured(requests, database, given.get(SLAVES))
-
-
-def _problems(requests: Mapping[str, Any], database: Mapping[str, Any]) -> Iterator[ConfigurationError]:
-    for make, options in ((RequestOptions, requests), (DatabaseOptions, database)):
-        try:
-            make(**options)
-        except ConfigurationError as error:
-            yield error
+    try:
+        refuse_unknown("option", given, {*_OF_REQUESTS, *_OF_DATABASES, SLAVES.removeprefix(PREFIX)})
+        RequestOptions(**requests)
+        DatabaseOptions(**database)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"app.config, where options have {PREFIX} in front: {error}") from error
+    return Configured(requests, database, given.get(SLAVES.removeprefix(PREFIX)))
 
 
 def secrets_of(app: Flask) -> list[str | bytes]:
