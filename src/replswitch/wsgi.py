@@ -10,7 +10,7 @@ from webob import Request
 from replswitch.errors import ConfigurationError, ReplSwitchError
 from replswitch.options import RequestOptionNames, Secret, request_options
 from replswitch.request import DEBUG_HEADER, MARKER_HEADER, MarkerCookie, RequestPolicy
-from replswitch.state import Resumable
+from replswitch.state import Resumable, stack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -61,8 +61,10 @@ class ReplicationMiddleware:
             ConfigurationError: the option ``override`` returned something else than a state or None.
         """
         tokens = self.policy.tokens(environ.get("HTTP_COOKIE", ""), environ.get("HTTP_REPLSWITCH_MARKER", ""))
-        frame = self.policy.begin(environ["REQUEST_METHOD"], tokens, self._override(environ))
-        return _Response(self, environ, start_response, frame).run()
+        around = stack()
+        within = None if around is None or not around.scope.is_request else around.scope
+        frame = self.policy.begin(environ["REQUEST_METHOD"], tokens, self._override(environ), within=within)
+        return _Response(self, environ, start_response, frame, within).run()
 
     def extra_headers(self, method: str, status: str, scope: Scope, *, https: bool) -> list[tuple[str, str]]:
         """Return what the response to a request needs besides its own headers: a marker, the debug header."""
@@ -110,7 +112,7 @@ class _Response:
 
     __slots__ = (
         "_body", "_closed", "_environ", "_exc_info", "_headers", "_https", "_method", "_middleware", "_pieces",
-        "_running", "_scope", "_sent", "_start_response", "_status", "_write",
+        "_running", "_scope", "_sent", "_start_response", "_status", "_within", "_write",
     )  # fmt: skip
 
     def __init__(
@@ -119,6 +121,7 @@ class _Response:
         environ: WSGIEnvironment,
         start_response: StartResponse,
         frame: Frame,
+        within: Scope | None,
     ) -> None:
         self._middleware = middleware
         self._environ = environ
@@ -127,6 +130,7 @@ class _Response:
         self._https = environ.get("wsgi.url_scheme") == "https"
         self._start_response = start_response
         self._scope = frame.scope
+        self._within = within
         self._running = Resumable(frame)
         self._status: str | None = None
         self._headers: list[tuple[str, str]] = []
@@ -155,7 +159,7 @@ class _Response:
             self.close()
             raise
         self._closed = True
-        self._running.end()
+        self._end()
         return body
 
     # What the application calls
@@ -184,6 +188,8 @@ class _Response:
         if self._status is None:
             return  # the server knows best what to say to an application that never called start_response()
         extra = self._middleware.extra_headers(self._method, self._status, self._scope, https=self._https)
+        if self._within is not None:  # before its own headers go out
+            self._within.take_over(self._scope)
         headers = [*self._headers, *extra]
         exc_info, self._exc_info = self._exc_info, None
         self._scope.answered = self._sent = True
@@ -226,7 +232,12 @@ class _Response:
                 with self._running:
                     close()
         finally:
-            self._running.end()
+            self._end()
+
+    def _end(self) -> None:
+        if self._within is not None:
+            self._within.take_over(self._scope)
+        self._running.end()
 
     def __del__(self) -> None:
         # A server that forgot to close: a generator that Python closes by itself would wake up in the server's state.

@@ -1,7 +1,6 @@
 """Notices a decorator above ``@app.route``: Flask has the undecorated function then, and would never call ours.
 
-Flask keeps no list of applications, so this works for those that have ReplSwitch. A function was decorated, and what
-came of that is no view by the time the function itself becomes one:
+Flask keeps no list of applications, so this works for those that have ReplSwitch:
 
 =========================================  ============================================
 the view was given to an application       it is refused
@@ -15,6 +14,7 @@ that never gets it                         never
 
 from __future__ import annotations
 
+import sys
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
     View = Callable[..., Any]
 
-# What was decorated, and has not been seen inside a view since, with the decorator's name. By identity: not every
-# callable can be hashed.
+_OWN: Final = {"replswitch", "flask_replswitch"}
+
+# What was decorated with an ``@``, with the decorator's name. By identity: not every callable can be hashed.
 _decorated: Final[dict[int, tuple[weakref.ref[View], str]]] = {}
 
 # The views of the applications that have ReplSwitch.
@@ -45,19 +46,16 @@ class WatchedViews(dict[str, "View"]):
     __hash__ = object.__hash__  # type: ignore[assignment]  # there is one for an application, and it equals no other
 
     def __init__(self, views: Mapping[str, View]) -> None:
-        super().__init__(views)
-        self.latest: View | None = None
-        for view in views.values():
-            _found_inside(view)
-        for view in views.values():
-            _refuse_undecorated(view)
+        super().__init__()
+        for endpoint, view in views.items():
+            self[endpoint] = view
         _watched.add(self)
 
     def __setitem__(self, endpoint: str, view: View) -> None:
-        _found_inside(view)
-        _refuse_undecorated(view)
+        reference, decorator = _decorated.get(id(view), (None, ""))
+        if reference is not None and reference() is view:
+            raise _wrong_order(view, decorator)
         super().__setitem__(endpoint, view)
-        self.latest = view
 
 
 def watch(app: Flask) -> None:
@@ -70,15 +68,22 @@ def watch(app: Flask) -> None:
 
 
 def remember(function: View, decorator: str) -> None:
-    """Remember that a function was decorated, and with it those that other decorators had put something around.
+    """Remember that a function is being decorated, and with it what other decorators have put something around.
+
+    Only where that is done with an ``@`` in front: the name of the function then stands for what comes of it, and
+    nobody can mean the function itself. ``use_slave(view)`` may well be a second view beside the first.
 
     Raises:
-        ConfigurationError: an application has just got it for a view.
+        ConfigurationError: an application has it for a view.
     """
+    layers = list(_layers(function))
+    if not any(_is_below_running_line(layer) for layer in layers):
+        return
     for views in _watched:
-        if views.latest is not None and any(views.latest is layer for layer in _layers(function)):
-            raise _wrong_order(views.latest, decorator)
-    for layer in _layers(function):
+        for view in views.values():
+            if any(view is layer for layer in layers):
+                raise _wrong_order(view, decorator)
+    for layer in layers:
         _remember(layer, decorator)
 
 
@@ -91,17 +96,20 @@ def _remember(function: View, decorator: str) -> None:
     _decorated[key] = (reference, decorator)
 
 
-def _found_inside(view: View) -> None:
-    """Forget what a view has inside: it is decorated in the right order."""
-    for layer in _layers(view):
-        if layer is not view:
-            _decorated.pop(id(layer), None)
+def _is_below_running_line(function: View) -> bool:
+    """Say whether the application's running line is a decorator of the function, and not a call further on.
 
-
-def _refuse_undecorated(view: View) -> None:
-    reference, decorator = _decorated.get(id(view), (None, ""))
-    if reference is not None and reference() is view:
-        raise _wrong_order(view, decorator)
+    A function's code begins with its first decorator, and while one runs, its line is the one that runs.
+    """
+    code = getattr(function, "__code__", None)
+    frame = sys._getframe(1)
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] in _OWN:
+        frame = frame.f_back
+    if code is None or code.co_filename != frame.f_code.co_filename:
+        return False
+    first = code.co_firstlineno
+    body = min((line for *_, line in code.co_lines() if line is not None and line > first), default=first + 1)
+    return bool(first <= frame.f_lineno < body)
 
 
 def _layers(view: View) -> Iterator[View]:
@@ -120,6 +128,5 @@ def _wrong_order(view: View, decorator: str) -> ConfigurationError:
     return ConfigurationError(
         f"@{decorator} stands above the line by which Flask gets the view {getattr(view, '__qualname__', view)}"
         f"{place}. Flask has the undecorated function then, and @{decorator} would do nothing. Put it below "
-        "@….route(…), next to the function. If the function shall be a view with and without it, give Flask the "
-        "decorated one first."
+        "@….route(…), next to the function."
     )
