@@ -122,7 +122,7 @@ def test_no_secret_key(new_app: NewApp, key: object) -> None:
 
 @pytest.mark.parametrize("given", [["shop"], [None]])
 def test_databases_that_are_none(given: Any) -> None:
-    with pytest.raises(ConfigurationError, match="an object of type .* It must be a list of what"):
+    with pytest.raises(ConfigurationError, match=r"an object of type .* It must be a list of what"):
         ReplSwitch(databases=given)
 
 

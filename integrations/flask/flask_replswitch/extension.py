@@ -10,7 +10,7 @@ from flask_replswitch.alchemy import replicated
 from flask_replswitch.command import add_command
 from flask_replswitch.conf import PREFIX, SLAVES, configured, secrets_of
 from flask_replswitch.engines import servers_of_engines
-from flask_replswitch.views import watch
+from flask_replswitch.views import WatchedViews
 from replswitch import ConfigurationError, Connection, Switch
 from replswitch.standing import Asked, name_of, servers_of
 from replswitch.wsgi import ReplicationMiddleware
@@ -82,8 +82,9 @@ class ReplSwitch:
             )
         options = configured(app)
         middleware = ReplicationMiddleware(app.wsgi_app, secrets_of(app), **options.requests)
-        database = _sqlalchemy(app, options)
-        watch(app)
+        views = WatchedViews(app.view_functions)
+        database = _sqlalchemy(app, options)  # last, for what it changes stays changed
+        app.view_functions = views
         app.wsgi_app = middleware  # type: ignore[method-assign]  # the way that Flask's manual names
         app.extensions[NAME] = Registered(
             middleware, database, _servers([*([] if database is None else [database]), *self._databases])
@@ -114,9 +115,8 @@ def _servers(databases: Iterable[Any]) -> dict[str, list[Asked]]:
         else:
             name = database.master.url.database or "main"
             servers = servers_of_engines(database.master, database.slaves or (database.master,))
-        while name in found:
-            name += "'"
-        found[name] = servers
+        same = sum(other.partition(" (")[0] == name for other in found)
+        found[f"{name} ({same + 1})" if same else name] = servers
     return found
 
 

@@ -23,8 +23,6 @@ from replswitch import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from flask import Flask
-
     View = Callable[..., Any]
 
 _OWN: Final = {"replswitch", "flask_replswitch"}
@@ -39,8 +37,11 @@ _watched: Final[weakref.WeakSet[WatchedViews]] = weakref.WeakSet()
 class WatchedViews(dict[str, "View"]):
     """The views of an application by their endpoints. Refuses one that was decorated behind Flask's back.
 
+    Args:
+        views: those that it has so far.
+
     Raises:
-        ConfigurationError: one of the views was.
+        ConfigurationError: one of them was decorated so; later, one that the application gets.
     """
 
     __hash__ = object.__hash__  # type: ignore[assignment]  # there is one for an application, and it equals no other
@@ -56,15 +57,6 @@ class WatchedViews(dict[str, "View"]):
         if reference is not None and reference() is view:
             raise _wrong_order(view, decorator)
         super().__setitem__(endpoint, view)
-
-
-def watch(app: Flask) -> None:
-    """Look at the views of an application: those that it has, and those that it is going to get.
-
-    Raises:
-        ConfigurationError: one of them was decorated behind Flask's back.
-    """
-    app.view_functions = WatchedViews(app.view_functions)
 
 
 def remember(function: View, decorator: str) -> None:
@@ -123,7 +115,7 @@ def _layers(view: View) -> Iterator[View]:
 
 
 def _wrong_order(view: View, decorator: str) -> ConfigurationError:
-    code = getattr(view, "__code__", None)
+    code = getattr([*_layers(view)][-1], "__code__", None)
     place = "" if code is None else f", at {code.co_filename}:{code.co_firstlineno}"
     return ConfigurationError(
         f"@{decorator} stands above the line by which Flask gets the view {getattr(view, '__qualname__', view)}"
