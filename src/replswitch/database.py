@@ -146,7 +146,9 @@ class Database:
         if frame is not None:
             frame.scope.record(self.key, self.name, position)
 
-    def look_for_writes(self, link: Hashable, driver: Driver, raw: Raw) -> None:
+    def look_for_writes(
+        self, link: Hashable, driver: Driver, raw: Raw, scope: Scope | None = None, *, at_once: bool = False
+    ) -> None:
         """Record what was committed through a link to the master since this was last asked.
 
         Where the driver does not tell, the server is asked before the scope reads from a slave, or answers.
@@ -155,20 +157,24 @@ class Database:
             link: to the master.
             driver: tells.
             raw: the link's connection.
+            scope: in which it was committed; the running one by default.
+            at_once: ask now, because the connection is about to be somebody else's.
         """
         written = driver.take_written(raw)
         if written is Written.NO:
             return
-        frame = stack()
-        if frame is None:
-            return
-        if written is not Written.ASK:
-            self._record(frame.scope, written)
-        elif frame.scope.answered:
-            self._settle(frame.scope, driver, raw)  # nobody is going to ask in time
-        else:
+        if scope is None:
+            frame = stack()
+            if frame is None:
+                return
             scope = frame.scope
-            scope.doubt(link, lambda: self._settle(scope, driver, raw))
+        if written is not Written.ASK:
+            self._record(scope, written)
+        elif at_once or scope.answered:  # nobody is going to ask in time
+            self._settle(scope, driver, raw)
+        else:
+            asked_in = scope
+            scope.doubt(link, lambda: self._settle(asked_in, driver, raw))
 
     def _settle(self, scope: Scope, driver: Driver, raw: Raw) -> None:
         written: Position | Written = Written.YES
