@@ -6,10 +6,11 @@ Each server is asked through a short connection of its own, outside the links th
 from __future__ import annotations
 
 import sqlite3
-from concurrent.futures import ThreadPoolExecutor
+import time
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
+from threading import Thread
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from replswitch.state import MASTER
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 #: Seconds for a server to let us in, and to answer.
 TIMEOUT: Final = 5
+
+# Seconds that the driver gets to say by itself that the time is over.
+_GRACE: Final = 0.5
 
 #: What is told of each server, in the order of a table's columns.
 COLUMNS: Final = ("state", "server", "reachable", "version", "read_only", "replication", "behind")
@@ -127,8 +131,17 @@ def standings(servers: Sequence[Asked], timeout: float = TIMEOUT) -> list[Standi
         servers: the master first.
         timeout: seconds for a server to let us in, and to answer.
     """
-    with ThreadPoolExecutor(len(servers)) as pool:
-        found = list(pool.map(lambda server: _ask(server, timeout), servers))
+    found = [Standing(server.state, server.name) for server in servers]
+    # Daemons: a server that never answers must not keep the program from ending.
+    asking = [Thread(target=_ask, args=(*each, timeout), daemon=True) for each in zip(servers, found, strict=True)]
+    for thread in asking:
+        thread.start()
+    deadline = time.monotonic() + timeout + _GRACE
+    for number, thread in enumerate(asking):
+        thread.join(max(0, deadline - time.monotonic()))
+        if thread.is_alive():
+            problem = f"no answer within {timeout:g} s"
+            found[number] = Standing(servers[number].state, servers[number].name, problem=problem)
     master, *slaves = found
     if master.reachable and master.read_only:
         master.problem = "it is read_only, so nobody can write"
@@ -175,15 +188,18 @@ def _open(driver: Driver, settings: Mapping[str, Any], timeout: float) -> Raw:
     return driver.open({**settings, **seconds}, read_only=True)
 
 
-def _ask(server: Asked, timeout: float) -> Standing:
-    standing = Standing(server.state, server.name)
+def _ask(server: Asked, standing: Standing, timeout: float) -> None:
     try:
         with closing(server.open(timeout)) as raw:
             standing.reachable = True
-            (_ask_sqlite if isinstance(raw, sqlite3.Connection) else _ask_mysql)(raw, server, standing)
-    except server.error as error:
+            if isinstance(raw, sqlite3.Connection):
+                _ask_sqlite(raw, server, standing)
+            elif hasattr(raw, "get_server_info"):
+                _ask_mysql(raw, server, standing)
+            else:
+                standing.note = "it is neither MariaDB nor MySQL nor SQLite, and replswitch cannot ask it more"
+    except Exception as error:  # noqa: BLE001 - whatever keeps a server from answering is told of
         standing.problem = f"{'it failed' if standing.reachable else 'no connection'}: {_words(error)}"
-    return standing
 
 
 def _words(error: Exception) -> str:

@@ -67,7 +67,16 @@ class Visitor:
     @property
     def cookies(self) -> set[str]:
         """The names of the cookies that he would send."""
-        return {cookie.key for cookie in self.client._cookies.values()}
+        return {cookie.key for cookie in self._jar.values()}
+
+    def take_cookies_of(self, other: Visitor) -> None:
+        """Send what another visitor would send."""
+        self._jar.update(other._jar)
+
+    @property
+    def _jar(self) -> dict[Any, Any]:
+        assert self.client._cookies is not None
+        return self.client._cookies
 
 
 class Page:

@@ -94,7 +94,8 @@ class TestViews:
         any_board.app.add_url_rule("/whole", view_func=Whole.as_view("whole"))
         any_board.app.add_url_rule("/single", view_func=Single.as_view("single"))
         any_board.app.add_url_rule("/plain", view_func=Plain.as_view("plain"))
-        any_board.app.add_url_rule("/around", view_func=use_slave(Single.as_view("around")))
+        around: Any = Single.as_view("around")
+        any_board.app.add_url_rule("/around", view_func=use_slave(around))
         visitor = any_board.visitor()
         assert visitor.get("/whole").sides == ["master"]
         assert visitor.post("/single").sides == ["slave"]
@@ -246,7 +247,13 @@ class TestWithoutTheMiddleware:
         bare_board.app.config.update(
             REPLSWITCH_COOKIE_NAME="wrote", REPLSWITCH_COOKIE_SAMESITE="Strict", REPLSWITCH_HEADER=True
         )
-        bare_board.app.add_url_rule("/write", "write", use_master(lambda: bare_board.write(2) or "done"))
+
+        @bare_board.app.route("/write")
+        @use_master
+        def write() -> str:
+            bare_board.write(2)
+            return "done"
+
         page = bare_board.visitor().get("/write", base_url="https://shop.example")
         (cookie,) = page.response.headers.getlist("Set-Cookie")
         assert cookie.startswith("wrote")

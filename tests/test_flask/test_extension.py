@@ -143,7 +143,7 @@ def test_secret_keys_are_rotated(board: Board, new_app: NewApp) -> None:
         app.add_url_rule("/", "board", board.serve)
     for app, shown in ((later, "1 2"), (stranger, "1")):
         other = board.visitor(app)
-        other.client._cookies.update(visitor.client._cookies)
+        other.take_cookies_of(visitor)
         assert other.get().text == shown
 
 

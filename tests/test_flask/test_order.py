@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from flask import Blueprint, Flask
+from flask.sansio.scaffold import Scaffold
 
 from flask_replswitch import ReplSwitch, use_master, use_slave
 from flask_replswitch.views import _decorated
@@ -17,7 +18,7 @@ from replswitch import ConfigurationError
 if TYPE_CHECKING:
     from tests.test_flask.conftest import NewApp
 
-View = Callable[..., str]
+View = Callable[..., Any]
 WRONG = r"@use_(master|slave) stands above the line .*test_order\.py:\d+\. .* Put it below @….route\(…\)"
 
 
@@ -29,20 +30,20 @@ def audited(view: View) -> View:
     """Another library's decorator."""
 
     @functools.wraps(view)
-    def wrapper(*args: Any, **kwargs: Any) -> str:
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
         return view(*args, **kwargs)
 
     return wrapper
 
 
-def plain_wrong(app: Any) -> None:
+def plain_wrong(app: Scaffold) -> None:
     @use_slave
     @app.route("/")
     def view() -> str:
         return "view"
 
 
-def with_call(app: Any) -> None:
+def with_call(app: Scaffold) -> None:
     @use_master()
     @app.route(
         "/",
@@ -52,7 +53,7 @@ def with_call(app: Any) -> None:
         return "view"
 
 
-def with_others_between(app: Any) -> None:
+def with_others_between(app: Scaffold) -> None:
     @audited
     @use_slave
     @audited
@@ -61,7 +62,7 @@ def with_others_between(app: Any) -> None:
         return "view"
 
 
-def with_two_routes(app: Any) -> None:
+def with_two_routes(app: Scaffold) -> None:
     @use_slave
     @app.get("/one")
     @app.post("/two")
@@ -69,14 +70,14 @@ def with_two_routes(app: Any) -> None:
         return "view"
 
 
-def with_endpoint(app: Any) -> None:
+def with_endpoint(app: Scaffold) -> None:
     @use_slave
     @app.endpoint("view")
     def view() -> str:
         return "view"
 
 
-def split(app: Any) -> None:
+def split(app: Scaffold) -> None:
     @use_slave
     @app.route("/under")
     @use_master
@@ -89,14 +90,14 @@ WAYS = [plain_wrong, with_call, with_others_between, with_two_routes, with_endpo
 
 @pytest.mark.parametrize("wrong", WAYS)
 class TestTheWrongOrder:
-    def test_when_the_application_is_registered(self, new_app: NewApp, wrong: Callable[[Any], None]) -> None:
+    def test_when_the_application_is_registered(self, new_app: NewApp, wrong: Callable[[Scaffold], None]) -> None:
         app = new_app()
         ReplSwitch(app)
         app.add_url_rule("/page", view_func=page)
         with pytest.raises(ConfigurationError, match=WRONG):
             wrong(app)
 
-    def test_when_it_is_registered_later(self, new_app: NewApp, wrong: Callable[[Any], None]) -> None:
+    def test_when_it_is_registered_later(self, new_app: NewApp, wrong: Callable[[Scaffold], None]) -> None:
         app = new_app()
         wrong(app)
         gc.collect()
@@ -105,7 +106,7 @@ class TestTheWrongOrder:
             ReplSwitch(app)
         assert app.view_functions is views
 
-    def test_in_a_blueprint_before_it_is_registered(self, new_app: NewApp, wrong: Callable[[Any], None]) -> None:
+    def test_in_a_blueprint_before_it_is_registered(self, new_app: NewApp, wrong: Callable[[Scaffold], None]) -> None:
         blueprint = Blueprint("part", __name__)
         wrong(blueprint)
         app = new_app()
@@ -113,7 +114,9 @@ class TestTheWrongOrder:
         with pytest.raises(ConfigurationError, match=WRONG):
             app.register_blueprint(blueprint)
 
-    def test_in_a_nested_blueprint_and_registered_later(self, new_app: NewApp, wrong: Callable[[Any], None]) -> None:
+    def test_in_a_nested_blueprint_and_registered_later(
+        self, new_app: NewApp, wrong: Callable[[Scaffold], None]
+    ) -> None:
         blueprint, outer = Blueprint("part", __name__), Blueprint("outer", __name__)
         wrong(blueprint)
         outer.register_blueprint(blueprint, url_prefix="/part")
@@ -123,7 +126,7 @@ class TestTheWrongOrder:
             ReplSwitch(app)
 
     def test_an_application_that_never_gets_it_cannot_be_looked_at(
-        self, new_app: NewApp, wrong: Callable[[Any], None]
+        self, new_app: NewApp, wrong: Callable[[Scaffold], None]
     ) -> None:
         wrong(new_app())
 
@@ -137,7 +140,7 @@ class TestTheRightOrder:
 
     @pytest.mark.parametrize("where", ["app", "blueprint"])
     def test_below(self, app: Flask, where: str) -> None:
-        target: Any = app if where == "app" else Blueprint("part", __name__)
+        target: Scaffold = app if where == "app" else Blueprint("part", __name__)
 
         @target.route("/one")
         @use_slave
@@ -152,7 +155,7 @@ class TestTheRightOrder:
         def two() -> str:
             return "two"
 
-        if where == "blueprint":
+        if isinstance(target, Blueprint):
             app.register_blueprint(target)
         assert {app.test_client().get(path).text for path in ("/one", "/two")} == {"one", "two"}
 

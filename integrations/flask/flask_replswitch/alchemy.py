@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flask import Flask
 
-from replswitch import ConfigurationError, Switch
+from replswitch import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flask_sqlalchemy import SQLAlchemy
     from sqlalchemy import Engine
+
+    from replswitch.sqlalchemy import EngineSwitch
 
 _FORM: Final = (
     'It must be a list of bind keys of SQLALCHEMY_BINDS, or of URIs: ["slave1", "slave2"] or '
@@ -24,7 +26,7 @@ _FORM: Final = (
 _LEFT_OUT: Final = {"SQLALCHEMY_DATABASE_URI", "SQLALCHEMY_BINDS", "SQLALCHEMY_TRACK_MODIFICATIONS"}
 
 
-def replicated(app: Flask, db: SQLAlchemy, slaves: object, options: Mapping[str, Any]) -> Switch | None:
+def replicated(app: Flask, db: SQLAlchemy, slaves: object, options: Mapping[str, Any]) -> EngineSwitch | None:
     """Let the switch decide where the sessions of an application's Flask-SQLAlchemy go.
 
     Args:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from flask import Flask
 
     from flask_replswitch.conf import Configured
+    from replswitch.sqlalchemy import EngineSwitch
 
 #: Where Flask keeps an application's extensions, ours and Flask-SQLAlchemy.
 NAME: Final = "replswitch"
@@ -41,7 +42,7 @@ class Registered:
     """
 
     middleware: ReplicationMiddleware
-    database: Switch | None
+    database: EngineSwitch | None
     servers: Mapping[str, list[Asked]]
 
 
@@ -97,7 +98,7 @@ def _checked(databases: Any) -> tuple[Switch, ...]:
         raise ConfigurationError("`databases` is one database. It must be a list of them: databases=[db].")
     given = tuple(databases)
     for each in given:
-        if not isinstance(each, Connection) and not (hasattr(each, "master") and hasattr(each, "slaves")):
+        if not isinstance(each, Connection) and not hasattr(each, "master_name"):
             raise ConfigurationError(
                 f"`databases` has an object of type {type(each).__name__} in it. It must be a list of what "
                 "replswitch.connect() or replswitch.sqlalchemy.replicate() returned; Flask-SQLAlchemy is found by "
@@ -113,14 +114,13 @@ def _servers(databases: Iterable[Any]) -> dict[str, list[Asked]]:
         if isinstance(database, Connection):
             name, servers = name_of(database), servers_of(database)
         else:
-            name = database.master.url.database or "main"
-            servers = servers_of_engines(database.master, database.slaves or (database.master,))
+            name, servers = database.database.name, servers_of_engines(database)
         same = sum(other.partition(" (")[0] == name for other in found)
         found[f"{name} ({same + 1})" if same else name] = servers
     return found
 
 
-def _sqlalchemy(app: Flask, options: Configured) -> Switch | None:
+def _sqlalchemy(app: Flask, options: Configured) -> EngineSwitch | None:
     """Return the switch of the application's Flask-SQLAlchemy, None where it has none."""
     db = app.extensions.get(SQLALCHEMY)
     if db is not None:
