@@ -60,10 +60,11 @@ class ReplicationMiddleware:
         Raises:
             ConfigurationError: the option ``override`` returned something else than a state or None.
         """
-        tokens = self.policy.tokens(environ.get("HTTP_COOKIE", ""), environ.get("HTTP_REPLSWITCH_MARKER", ""))
-        around = stack()
+        policy, around = self.policy, stack()
+        tokens = policy.tokens(environ.get("HTTP_COOKIE", ""), environ.get("HTTP_REPLSWITCH_MARKER", ""))
+        override = None if policy.options.override is None else self._override(environ)
         within = None if around is None or not around.scope.is_request else around.scope
-        frame = self.policy.begin(environ["REQUEST_METHOD"], tokens, self._override(environ), within=within)
+        frame = policy.begin(environ["REQUEST_METHOD"], tokens, override, within=within)
         return _Response(self, environ, start_response, frame, within).run()
 
     def extra_headers(self, method: str, status: str, scope: Scope, *, https: bool) -> list[tuple[str, str]]:
@@ -82,7 +83,7 @@ class ReplicationMiddleware:
     def _override(self, environ: WSGIEnvironment) -> object:
         override = self.policy.options.override
         if override is None or not self.policy.options.enabled:
-            return None
+            return None  # asked before, too: most have none
         request = Request(environ)
         wanted = override(request)
         if request.is_body_seekable:  # it has looked into the body, which WebOb then keeps for the application
@@ -204,19 +205,23 @@ class _Response:
         return self
 
     def __next__(self) -> bytes:
-        piece = b""
+        running = self._running
+        running.__enter__()  # by hand: `with` costs as much again, and this is on the way of every piece
         try:
-            with self._running:
-                if self._pieces is None:
-                    self._pieces = iter(self._body)
-                while not piece:
-                    piece = next(self._pieces)
-                    if self._sent:
-                        break
+            if self._pieces is None:
+                self._pieces = iter(self._body)
+            piece = next(self._pieces)
+            while not piece and not self._sent:
+                piece = next(self._pieces)
         except StopIteration:
+            running.__exit__(None, None, None)
             if not self._sent:
                 self._send_headers()
             raise
+        except BaseException:
+            running.__exit__(None, None, None)
+            raise
+        running.__exit__(None, None, None)
         if not self._sent:
             self._send_headers()
         return piece
@@ -226,19 +231,24 @@ class _Response:
         if self._closed:
             return
         self._closed = True
+        running = self._running
+        close = getattr(self._body, "close", None)
         try:
-            close = getattr(self._body, "close", None)
             if close is not None:
-                with self._running:
+                running.__enter__()
+                try:
                     close()
+                finally:
+                    running.__exit__(None, None, None)
         finally:
             self._end()
 
     def _end(self) -> None:
         if self._within is not None:
             self._within.take_over(self._scope)
-        self._running.end()
+        self._scope.end()
 
     def __del__(self) -> None:
         # A server that forgot to close: a generator that Python closes by itself would wake up in the server's state.
-        self.close()
+        if not self._closed:
+            self.close()
