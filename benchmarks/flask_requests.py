@@ -64,7 +64,7 @@ def around(inner: WSGIApplication) -> WSGIApplication:
     """Put what ReplSwitch puts around an application around something else."""
     app = Flask(__name__, static_folder=None)
     app.config["SECRET_KEY"] = "a secret for the benchmark alone"
-    app.wsgi_app = inner  # type: ignore[method-assign]  # the way that Flask's manual names
+    app.wsgi_app = inner  # type: ignore[method-assign, assignment]  # the way that Flask's manual names
     ReplSwitch(app)
     return app.wsgi_app
 

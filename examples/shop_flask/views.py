@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, abort, redirect, render_template, request, session, url_for
 from sqlalchemy import select
@@ -51,7 +51,7 @@ def stock(number: int) -> tuple[str, dict[str, str]]:
     return f"{article.stock} of {article.name}\n", {"Content-Type": "text/plain; charset=utf-8"}
 
 
-def page(wanted_articles: Select[tuple[Article]], wanted: str = "") -> str:
+def page(wanted_articles: Select[Any], wanted: str = "") -> str:
     """Return the page."""
     found = db.session.scalars(wanted_articles.order_by(Article.name)).all()
     return render_template("shop.html", articles=found, basket=session.get("basket", []), wanted=wanted)
