@@ -22,8 +22,8 @@ _FORM: Final = (
     '["mysql+pymysql://slave1.db/shop"].'
 )
 
-# Not copied to where the engine of a URI is made: the addresses, and what would listen to the sessions once more.
-_LEFT_OUT: Final = {"SQLALCHEMY_DATABASE_URI", "SQLALCHEMY_BINDS", "SQLALCHEMY_TRACK_MODIFICATIONS"}
+# Not copied to where the engine of a URI is made.
+_ADDRESSES: Final = {"SQLALCHEMY_DATABASE_URI", "SQLALCHEMY_BINDS"}
 
 
 def replicated(app: Flask, db: SQLAlchemy, slaves: object, options: Mapping[str, Any]) -> EngineSwitch | None:
@@ -92,7 +92,7 @@ def _engine_of(app: Flask, db: SQLAlchemy, uri: Any) -> Engine:
     As Flask-SQLAlchemy makes it, with its defaults for each driver, in an application that is nothing but settings.
     """
     settings = Flask(app.import_name, root_path=app.root_path, instance_path=app.instance_path, static_folder=None)
-    settings.config.update({name: value for name, value in app.config.items() if name not in _LEFT_OUT})
+    settings.config.update({name: value for name, value in app.config.items() if name not in _ADDRESSES})
     settings.config["SQLALCHEMY_DATABASE_URI"] = uri
     try:
         db.init_app(settings)
