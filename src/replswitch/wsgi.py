@@ -10,7 +10,7 @@ from webob import Request
 from replswitch.errors import ConfigurationError, ReplSwitchError
 from replswitch.options import RequestOptionNames, Secret, request_options
 from replswitch.request import DEBUG_HEADER, MARKER_HEADER, MarkerCookie, RequestPolicy
-from replswitch.state import Resumable, stack
+from replswitch.state import get_stack, set_stack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -60,8 +60,9 @@ class ReplicationMiddleware:
         Raises:
             ConfigurationError: the option ``override`` returned something else than a state or None.
         """
-        policy, around = self.policy, stack()
-        tokens = policy.tokens(environ.get("HTTP_COOKIE", ""), environ.get("HTTP_REPLSWITCH_MARKER", ""))
+        policy, around = self.policy, get_stack()
+        cookies, header = environ.get("HTTP_COOKIE"), environ.get("HTTP_REPLSWITCH_MARKER")
+        tokens = policy.tokens(cookies or "", header or "") if cookies or header else ()
         override = None if policy.options.override is None else self._override(environ)
         within = None if around is None or not around.scope.is_request else around.scope
         frame = policy.begin(environ["REQUEST_METHOD"], tokens, override, within=within)
@@ -113,7 +114,7 @@ class _Response:
 
     __slots__ = (
         "_body", "_closed", "_environ", "_exc_info", "_headers", "_https", "_method", "_middleware", "_pieces",
-        "_running", "_scope", "_sent", "_start_response", "_status", "_within", "_write",
+        "_scope", "_sent", "_start_response", "_status", "_top", "_within", "_write",
     )  # fmt: skip
 
     def __init__(
@@ -132,7 +133,7 @@ class _Response:
         self._start_response = start_response
         self._scope = frame.scope
         self._within = within
-        self._running = Resumable(frame)
+        self._top: Frame | None = frame  # the stack as the application left it; entered by hand, which costs least
         self._status: str | None = None
         self._headers: list[tuple[str, str]] = []
         self._exc_info: ExcInfo | None = None
@@ -146,8 +147,13 @@ class _Response:
         """Call the application, and return what the server gets to iterate over."""
         file_wrapper = self._environ.get("wsgi.file_wrapper")
         try:
-            with self._running:
+            outer = get_stack()
+            set_stack(self._top)
+            try:
                 body = self._body = self._middleware.application(self._environ, self.start_response)
+            finally:
+                self._top = get_stack()
+                set_stack(outer)
             if type(body) not in (list, tuple) and not (
                 isinstance(file_wrapper, type) and isinstance(body, file_wrapper)
             ):
@@ -205,8 +211,9 @@ class _Response:
         return self
 
     def __next__(self) -> bytes:
-        running = self._running
-        running.__enter__()  # by hand: `with` costs as much again, and this is on the way of every piece
+        is_over = False
+        outer = get_stack()
+        set_stack(self._top)
         try:
             if self._pieces is None:
                 self._pieces = iter(self._body)
@@ -214,16 +221,14 @@ class _Response:
             while not piece and not self._sent:
                 piece = next(self._pieces)
         except StopIteration:
-            running.__exit__(None, None, None)
-            if not self._sent:
-                self._send_headers()
-            raise
-        except BaseException:
-            running.__exit__(None, None, None)
-            raise
-        running.__exit__(None, None, None)
+            is_over, piece = True, b""
+        finally:
+            self._top = get_stack()
+            set_stack(outer)
         if not self._sent:
             self._send_headers()
+        if is_over:
+            raise StopIteration
         return piece
 
     def close(self) -> None:
@@ -231,15 +236,16 @@ class _Response:
         if self._closed:
             return
         self._closed = True
-        running = self._running
         close = getattr(self._body, "close", None)
         try:
             if close is not None:
-                running.__enter__()
+                outer = get_stack()
+                set_stack(self._top)
                 try:
                     close()
                 finally:
-                    running.__exit__(None, None, None)
+                    self._top = get_stack()
+                    set_stack(outer)
         finally:
             self._end()
 
