@@ -6,10 +6,11 @@ Each prints ratios from one run, with the limit that the project has set itself 
 from __future__ import annotations
 
 import connection
+import sessions
 import state
 import statements
 import wsgi
 from ratio import run
 
 if __name__ == "__main__":
-    run(__doc__, state.rows, wsgi.rows, connection.rows, statements.rows)
+    run(__doc__, state.rows, wsgi.rows, connection.rows, statements.rows, sessions.rows)

@@ -58,6 +58,8 @@ class Recorder:
         event.listen(engine, "checkin", self._look)
 
     def _commit(self, connection: Connection) -> None:
+        if connection.invalidated:
+            return
         part = connection.info.get(PART)
         if part is not None:
             part.before_commit()

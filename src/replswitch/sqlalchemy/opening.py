@@ -134,6 +134,8 @@ class Opener:
             self._driver.begin(raw)
 
     def _rollback(self, connection: Connection) -> None:
+        if connection.invalidated:
+            return
         raw: Any = connection.connection.dbapi_connection
         if raw.in_transaction:
             self._driver.rollback(raw)  # which forgets what was counted; SQLAlchemy's own finds nothing left

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import DBAPIError
@@ -12,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from replswitch.errors import ConfigurationError, NoServerError
 from replswitch.sqlalchemy.part import Part
+from replswitch.sqlalchemy.servers import SlaveEngine, link_of
 from replswitch.sqlalchemy.switch import switch_of
 from replswitch.state import stack
 
@@ -34,12 +34,20 @@ class RoutingSession(Session):
         ConfigurationError: ``twophase`` was asked for.
     """
 
+    _knows_db: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        behind = cls.__mro__[cls.__mro__.index(RoutingSession) + 1 :]
+        begins = [vars(each)["__init__"] for each in behind if "__init__" in vars(each) and each is not object]
+        cls._knows_db = any("db" in inspect.signature(begin).parameters for begin in begins)
+
     def __init__(self, *args: Any, **options: Any) -> None:
         # The part in each database, by the engine that the session is bound to; None where that is not replicated.
         self._parts: dict[Engine, Part | None] = {}
         self.moment = 0
         self.began_at: int | None = None
-        if "db" in options and not _knows_db(type(self)):
+        if "db" in options and not self._knows_db:
             del options["db"]  # Flask-SQLAlchemy gives it to whichever class it is told to use
         super().__init__(*args, **options)
         if self.twophase:
@@ -54,7 +62,12 @@ class RoutingSession(Session):
             NoServerError: no server is left that may serve it.
             SlaveWriteError: the session is flushed in slave state, and ``on_slave_write`` is ``"error"``.
         """
-        engine: Any = super().get_bind(mapper, clause=clause, bind=bind, **options)
+        # On the way of every statement: as little as can be while nothing has changed since the one before.
+        engine: Any
+        if options:
+            engine = super().get_bind(mapper, clause=clause, bind=bind, **options)
+        else:
+            engine = super().get_bind(mapper, clause=clause, bind=bind)
         try:
             part = self._parts[engine]
         except KeyError:
@@ -62,8 +75,8 @@ class RoutingSession(Session):
         if part is None or bind is not None:
             return engine
         frame = stack()
-        if frame is part.frame and (frame is None or frame.scope.pins is part.pins) and not self._flushing:
-            return part.bind
+        if frame is part.frame and part.scope.pins is part.pins and not self._flushing:
+            return part.bind if part.waits is None else part.offer(part.waits)
         return part.choose(frame, flushing=self._flushing)
 
     def _part_of(self, engine: Any) -> Part | None:
@@ -72,6 +85,22 @@ class RoutingSession(Session):
         switch = switch_of(engine)
         part = self._parts[engine] = None if switch is None else Part(self, switch, engine)
         return part
+
+    def close(self) -> None:
+        """End the transaction, and forget the objects; see `sqlalchemy.orm.Session.close`."""
+        super().close()
+        self._let_go()
+
+    def reset(self) -> None:
+        """Do the same, for a session that `close` would close for good; see `sqlalchemy.orm.Session.reset`."""
+        super().reset()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        # A connection may wait for a statement that never came; without a transaction nobody else tells.
+        for part in self._parts.values():
+            if part is not None:
+                part.end()
 
     # A statement that fails may run again elsewhere. Everything that a session runs goes through these.
 
@@ -125,16 +154,14 @@ class RoutingSession(Session):
         return any([part.has_last_resort() for part in self._parts.values() if part])  # noqa: C419 - all are told
 
 
-@cache
-def _knows_db(session_class: Any) -> bool:
-    """Say whether a class behind `RoutingSession` takes the argument that Flask-SQLAlchemy gives."""
-    behind = session_class.__mro__[session_class.__mro__.index(RoutingSession) + 1 :]
-    return any("db" in inspect.signature(each.__init__).parameters for each in behind)
-
-
 @event.listens_for(RoutingSession, "after_begin")
 def _begin(session: RoutingSession, _: SessionTransaction, connection: Connection) -> None:
     engine = connection.engine
+    if isinstance(engine, SlaveEngine):
+        link = link_of(connection)
+        if link is not None and link.part is not None and link.part.link is link:
+            link.part.begin_on_slave(link)
+        return
     part = session._parts.get(engine) or session._part_of(engine)
     if part is not None:
         part.begin_on_master(connection)
@@ -143,6 +170,4 @@ def _begin(session: RoutingSession, _: SessionTransaction, connection: Connectio
 @event.listens_for(RoutingSession, "after_transaction_end")
 def _end(session: RoutingSession, transaction: SessionTransaction) -> None:
     if transaction.parent is None:
-        for part in session._parts.values():
-            if part is not None:
-                part.end()
+        session._let_go()

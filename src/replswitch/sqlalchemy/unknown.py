@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Never, cast
 from replswitch.drivers import Written, mysql
 from replswitch.drivers.sqlite3 import DRIVER as SQLITE3
 from replswitch.errors import PositionError
+from replswitch.positions.clock import fall_back_to_clock
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -93,6 +94,7 @@ class UnknownDriver:
 
     def take_written(self, raw: Raw) -> Position | Written:
         """Say that something may have been written."""
+        fall_back_to_clock(f"Nothing tells of positions through the driver {self._dialect.driver}")
         return Written.YES
 
     def ask_written(self, raw: Raw) -> Position | Written:
