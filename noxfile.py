@@ -16,7 +16,9 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 EXTRAS = PROJECT["project"]["optional-dependencies"]
 PACKAGES = {"replswitch", "django_replswitch", "flask_replswitch"}
 
-RUNS_TESTS = {"Flask", "Flask-SQLAlchemy", "hypothesis", "pytest", "pytest-timeout", "sybil", "waitress"}
+RUNS_TESTS = {
+    "aiomysql", "aiosqlite", "Flask", "Flask-SQLAlchemy", "hypothesis", "pytest", "pytest-timeout", "sybil", "waitress",
+}  # fmt: skip
 TOOLS = [requirement for requirement in EXTRAS["dev"] if Requirement(requirement).name in RUNS_TESTS]
 """The part of the extra ``dev`` that the tests import."""
 
@@ -64,25 +66,33 @@ nox.options.reuse_venv = "yes"
 nox.options.default_venv_backend = "virtualenv"  # uv, where it is there, would not follow pip's settings
 
 
+BESIDES = "besides"
+"""The tag of what `make test` has not done where it runs with the first of the Pythons, as in ``.ci/run``."""
+
+
 @nox.session
-@nox.parametrize(("python", "django"), [(version, DJANGO[version]) for version in HERE])
+@nox.parametrize(
+    ("python", "django"),
+    [nox.param(version, DJANGO[version], tags=[BESIDES] if version != HERE[0] else []) for version in HERE],
+)
 def tests(session: nox.Session, django: str) -> None:
     """Run the tests with the newest dependencies."""
-    session.install("--editable", ".[mysql,django,flask]", f"Django~={django}.0", *TOOLS)
+    session.install("--editable", ".[mysql,django,flask,prometheus]", f"Django~={django}.0", *TOOLS)
     install_mysqlclient(session, *EXTRAS["mysqlclient"])
     session.run("pytest", *session.posargs)
 
 
-@nox.session(python=HERE[:1] if HERE[:1] == SUPPORTED[:1] else [])
+@nox.session(python=HERE[:1] if HERE[:1] == SUPPORTED[:1] else [], tags=[BESIDES])
 def oldest(session: nox.Session) -> None:
     """Run the tests with the oldest dependencies that pyproject.toml admits."""
-    pinned = lowest(PROJECT["project"]["dependencies"] + EXTRAS["mysql"] + EXTRAS["django"] + FLASK_TOOLS)
-    session.install("--editable", ".[mysql,django,flask]", *pinned, *TOOLS)
+    extras = [requirement for extra in ("mysql", "django", "flask", "prometheus") for requirement in EXTRAS[extra]]
+    pinned = lowest(PROJECT["project"]["dependencies"] + extras + FLASK_TOOLS)
+    session.install("--editable", ".[mysql,django,flask,prometheus]", *pinned, *TOOLS)
     install_mysqlclient(session, *lowest(EXTRAS["mysqlclient"]))
     session.run("pytest", *session.posargs)
 
 
-@nox.session(reuse_venv=False)
+@nox.session(reuse_venv=False, tags=[BESIDES])
 def wheel(session: nox.Session) -> None:
     """Build the distribution, install the wheel, and run the tests that the sdist carries on it."""
     folder = Path(session.virtualenv.location, "dist")
@@ -95,7 +105,7 @@ def wheel(session: nox.Session) -> None:
     if typed != PACKAGES:
         session.error(f"{built.name} should have the packages {PACKAGES}, with py.typed, and has {typed}")
 
-    session.install(f"{built}[mysql,django,flask]", *TOOLS)
+    session.install(f"{built}[mysql,django,flask,prometheus]", *TOOLS)
     install_mysqlclient(session, *EXTRAS["mysqlclient"])
     shutil.unpack_archive(sdist, folder, filter="data")
     session.chdir(folder / sdist.name.removesuffix(".tar.gz"))

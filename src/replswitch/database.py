@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from functools import lru_cache
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from replswitch.drivers import Written
 from replswitch.errors import NoServerError, PositionError, SlaveWriteError
@@ -16,10 +16,10 @@ from replswitch.place import application_place
 from replswitch.policy import Decision
 from replswitch.positions.clock import fall_back_to_clock
 from replswitch.slaves import Slaves
-from replswitch.state import MASTER, stack
+from replswitch.state import MASTER, SLAVE, stack
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Sequence
 
     from replswitch.drivers import Driver, Raw
     from replswitch.options import DatabaseOptions
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from replswitch.state import Frame, State, Switch
 
 logger = logging.getLogger("replswitch.servers")
+
+S = TypeVar("S")
 
 # Few are different, and one is noted in each request.
 _decision = lru_cache(maxsize=256)(Decision)
@@ -40,6 +42,28 @@ def no_master(server: str, error: BaseException) -> NoServerError:
         "on meanwhile.",
         server=server,
     )
+
+
+class _Doubt:
+    """Statements of a scope may have written: finds out when it is called.
+
+    Attributes:
+        is_asked: what runs from now on is another doubt's.
+    """
+
+    __slots__ = ("_database", "_driver", "_raw", "_scope", "_since", "is_asked")
+
+    def __init__(self, database: Database, scope: Scope, driver: Driver, raw: Raw) -> None:
+        self._database = database
+        self._scope = scope
+        self._driver = driver
+        self._raw = raw
+        self._since = driver.latest(raw)  # before the first of the statements
+        self.is_asked = False
+
+    def __call__(self) -> None:
+        self.is_asked = True
+        self._database.settle(self._scope, self._driver, self._raw, self._since)
 
 
 class Database:
@@ -96,6 +120,24 @@ class Database:
 
     # The master's faults
 
+    def without_master(self, scope: Scope, slaves: Sequence[S], reader: S) -> Sequence[S]:
+        """Return the servers that may run a statement which the master should, and cannot; by links that refuse writes.
+
+        Where the code wants a slave, so that it is a read, most likely. Any server that has what must be seen will do;
+        where nobody can say that, the one that has the master's name by now.
+
+        Args:
+            scope: the running one.
+            slaves: the slaves.
+            reader: the master, by links that refuse writes.
+        """
+        wants_slave = self.switch.state == SLAVE or (scope.master_only and scope.is_safe)
+        if not wants_slave or scope.pinned(self.key) == "moved-write":
+            return ()
+        if scope.master_only or (scope.wrote is not None and scope.wrote.written_at is not None):
+            return (reader,)
+        return slaves if reader in slaves else (*slaves, reader)
+
     def may_run_again(
         self, driver: Driver, server: str, error: BaseException, *, is_first: bool, in_transaction: bool
     ) -> bool:
@@ -114,7 +156,7 @@ class Database:
         Raises:
             NoServerError: the master is read-only, and not only for the moment in which another one took its place.
         """
-        tell("master-lost", self.name, server, "The master %s does not serve: %s", server, error)
+        self.tell_of_lost_master(server, error)
         read_only = driver.read_only_master(error)
         if is_first and not in_transaction and (read_only or driver.not_sent(error)):
             return True
@@ -126,6 +168,24 @@ class Database:
             ) from error
         self.record_write()  # nobody knows whether it was committed
         return False
+
+    def tell_of_lost_master(self, server: str, error: BaseException) -> None:
+        """Count a fault of the master, and log it."""
+        tell("master-lost", self.name, server, "The master %s does not serve: %s", server, error)
+
+    def refuse_lost_write(self, error: BaseException, server: str) -> NoReturn:
+        """Raise NoServerError for a write in slave state that a lost master has failed, as another server has told.
+
+        Args:
+            error: what refused it there.
+            server: the master's name.
+        """
+        self.record_write()
+        raise NoServerError(
+            f"The connection to the master {server} was lost in a write, at {application_place()}. Nobody knows "
+            "whether it was done, so it is not tried again. Look, and write again if it was not.",
+            server=server,
+        ) from error
 
     # What was decided, and what was written
 
@@ -151,8 +211,6 @@ class Database:
     ) -> None:
         """Record what was committed through a link to the master since this was last asked.
 
-        Where the driver does not tell, the server is asked before the scope reads from a slave, or answers.
-
         Args:
             link: to the master.
             driver: tells.
@@ -161,25 +219,43 @@ class Database:
             at_once: ask now, because the connection is about to be somebody else's.
         """
         written = driver.take_written(raw)
-        if written is Written.NO:
-            return
+        if written is not Written.NO:
+            self.record_told(link, driver, raw, written, scope, at_once=at_once)
+
+    def record_told(
+        self,
+        link: Hashable,
+        driver: Driver,
+        raw: Raw,
+        written: Position | Written,
+        scope: Scope | None = None,
+        *,
+        at_once: bool = False,
+    ) -> None:
+        """Record what `Driver.take_written` has told; the other arguments are those of `look_for_writes`.
+
+        Where the driver does not know, the server is asked before the scope reads from a slave, or answers.
+        """
         if scope is None:
             frame = stack()
             if frame is None:
+                driver.disown_written(raw, with_rows=True)
                 return
             scope = frame.scope
         if written is not Written.ASK:
             self._record(scope, written)
         elif at_once or scope.answered:  # nobody is going to ask in time
-            self._settle(scope, driver, raw)
+            self.settle(scope, driver, raw, driver.latest(raw))
         else:
-            asked_in = scope
-            scope.doubt(link, lambda: self._settle(asked_in, driver, raw))
+            doubt = scope.doubted(link)
+            if not isinstance(doubt, _Doubt) or doubt.is_asked:
+                scope.doubt(link, _Doubt(self, scope, driver, raw))
 
-    def _settle(self, scope: Scope, driver: Driver, raw: Raw) -> None:
+    def settle(self, scope: Scope, driver: Driver, raw: Raw, since: Position | None) -> None:
+        """Ask the master whether something was written since, and record it in a scope if so."""
         written: Position | Written = Written.YES
         try:
-            written = driver.ask_written(raw)
+            written = driver.ask_written(raw, since)
         except driver.module.Error as error:
             logger.info("The master did not say what was written: %s", error)
         except PositionError as error:

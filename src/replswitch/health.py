@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 class Choosable(Protocol):
-    """A server of any binding."""
+    """A server of any binding: one object for all threads of a process."""
 
     @property
     def name(self) -> str:
-        """What it is known by, the same in all threads of the process."""
+        """What people know it by."""
 
     @property
     def weight(self) -> float:
@@ -45,7 +45,7 @@ class Health:
         self._clock = clock
         self._lock = threading.Lock()
         # Until when each server rests that has failed and has not answered since. Mostly empty.
-        self._resting: dict[str, float] = {}
+        self._resting: dict[Choosable, float] = {}
         self._weights: tuple[Sequence[Choosable], list[float]] = ((), [])
 
     def candidates(self, servers: Sequence[S]) -> Iterator[S]:
@@ -58,7 +58,7 @@ class Health:
             tried = self._due(servers)
             if tried is not None:
                 yield tried
-            servers = [server for server in servers if server.name not in self._resting]
+            servers = [server for server in servers if server not in self._resting]
         if len(servers) < 2:
             yield from servers
             return
@@ -81,21 +81,21 @@ class Health:
         now = self._clock()
         with self._lock:
             for server in servers:
-                if self._resting.get(server.name, now + 1) <= now:
-                    self._resting[server.name] = now + self.downtime
+                if self._resting.get(server, now + 1) <= now:
+                    self._resting[server] = now + self.downtime
                     return server
         return None
 
     def failed(self, server: Choosable) -> bool:
         """Let a server rest. True if it did not rest before."""
         with self._lock:
-            rested = server.name in self._resting
-            self._resting[server.name] = self._clock() + self.downtime
+            rested = server in self._resting
+            self._resting[server] = self._clock() + self.downtime
         return not rested
 
     def answered(self, server: Choosable) -> bool:
         """Take a server back that has answered. True if it rested before."""
-        if server.name not in self._resting:
+        if server not in self._resting:
             return False
         with self._lock:
-            return self._resting.pop(server.name, None) is not None
+            return self._resting.pop(server, None) is not None

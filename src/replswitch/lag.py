@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from replswitch.health import Choosable
     from replswitch.positions import Position
 
 logger = logging.getLogger("replswitch.servers")
@@ -39,39 +40,39 @@ class Lag:
         self.max_lag = max_lag
         self._clock = clock
         self._lock = threading.Lock()
-        self._measured: dict[str, tuple[float, float]] = {}  # of each slave: when the next is due, and the seconds
-        self._measuring: set[str] = set()
+        self._measured: dict[Choosable, tuple[float, float]] = {}  # when the next is due, and the seconds
+        self._measuring: set[Choosable] = set()
 
-    def admits(self, name: str, measure: Callable[[], float]) -> bool:
+    def admits(self, slave: Choosable, measure: Callable[[], float]) -> bool:
         """Say whether a slave is near enough; where that is not known any more, measure.
 
         Args:
-            name: the slave's.
+            slave: the slave.
             measure: returns how many seconds it is behind, `math.inf` where its replication has stopped. It runs in a
                 thread of its own, but for the first time and after a long pause.
         """
-        due, seconds = self._measured.get(name, (-inf, 0))
+        due, seconds = self._measured.get(slave, (-inf, 0))
         now = self._clock()
         if now - due > STALE - EVERY:
-            self._measure(name, measure)
-            seconds = self._measured.get(name, (0, 0))[1]
+            self._measure(slave, measure)
+            seconds = self._measured.get(slave, (0, 0))[1]
         elif now >= due:
             with self._lock:
-                is_mine = name not in self._measuring
-                self._measuring.add(name)
+                is_mine = slave not in self._measuring
+                self._measuring.add(slave)
             if is_mine:
-                threading.Thread(target=self._measure, args=(name, measure), daemon=True).start()
+                threading.Thread(target=self._measure, args=(slave, measure), daemon=True).start()
         return seconds <= self.max_lag
 
-    def _measure(self, name: str, measure: Callable[[], float]) -> None:
+    def _measure(self, slave: Choosable, measure: Callable[[], float]) -> None:
         try:
             seconds = measure()
         except Exception as error:  # noqa: BLE001 - whatever a driver raises; the next reader finds out what it means
-            logger.info("How far the slave %s is behind cannot be measured: %s", name, error)
+            logger.info("How far the slave %s is behind cannot be measured: %s", slave.name, error)
             seconds = 0
         finally:
-            self._measuring.discard(name)
-        self._measured[name] = (self._clock() + EVERY * random.uniform(0.8, 1.2), seconds)  # noqa: S311 - spreads load
+            self._measuring.discard(slave)
+        self._measured[slave] = (self._clock() + EVERY * random.uniform(0.8, 1.2), seconds)  # noqa: S311 - spreads load
 
 
 class PositionClock:

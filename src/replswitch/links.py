@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import time
+import traceback
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from replswitch.errors import ConfigurationError
@@ -51,7 +53,11 @@ class Link:
 
 
 class LinkPool:
-    """The links to one server. As many as are asked for at a time; at most ``size`` idle ones are kept."""
+    """The links to one server. As many as are asked for at a time; at most ``size`` idle ones are kept.
+
+    Attributes:
+        current: the pool that lends them.
+    """
 
     def __init__(self, driver: Driver, settings: dict[str, Any], *, read_only: bool, size: int) -> None:
         self._driver = driver
@@ -69,7 +75,13 @@ class LinkPool:
             Exception: the driver's own error, when a new link cannot be opened.
         """
         for _ in range(self._size + 1):
-            loan = self._pool.connect()
+            try:
+                loan = self.current.connect()
+            except Exception as error:
+                # SQLAlchemy and PyMySQL keep the error in a variable of a frame that its traceback holds. In that
+                # circle, until it is collected, hang the frames of all callers and what they hold: their links.
+                traceback.clear_frames(error.__traceback__)
+                raise
             if self._driver.alive(loan.dbapi_connection):
                 break
             loan.invalidate()
@@ -78,23 +90,24 @@ class LinkPool:
     def close(self) -> None:
         """Close the idle links. Those on loan are closed when nothing refers to them any more."""
         self._closed = True
-        self._pool.dispose()
+        self.current.dispose()
 
     def drop_idle(self) -> None:
         """Close the idle links, and keep none of those on loan."""
-        pool = self._pool
+        pool = self.current
         self.renew()
         pool.dispose()
 
     def renew(self) -> None:
         """Begin with an empty pool: the old one, its locks and its idle links are left alone."""
-        self._pool = _new_queue_pool(self._open, self._rest, self._size)
+        self._generation = generation = object()
+        self.current = _new_queue_pool(self._open, partial(self._rest, generation), self._size)
 
     def _open(self) -> Raw:
         return self._driver.open(self._settings, read_only=self._read_only)
 
-    def _rest(self, raw: Raw, entry: ConnectionPoolEntry, state: PoolResetState) -> None:
-        if self._closed or not self._driver.reusable(raw):
+    def _rest(self, generation: object, raw: Raw, entry: ConnectionPoolEntry, state: PoolResetState) -> None:
+        if self._closed or generation is not self._generation or not self._driver.reusable(raw):
             entry.invalidate()
 
 
@@ -117,8 +130,14 @@ def _new_queue_pool(
 _pools: Final[weakref.WeakSet[LinkPool]] = weakref.WeakSet()
 
 
+# In a forked child: the parent's pools. Were they let go, Python would close their links before the drivers were told
+# of the fork, and so end the parent's sessions.
+_of_parent: Final[list[QueuePool]] = []
+
+
 def _renew_all() -> None:
     for pool in _pools:
+        _of_parent.append(pool.current)
         pool.renew()
 
 

@@ -141,6 +141,10 @@ class Scope:
             self._doubts = {**self._doubts, link: settle}
             self.pins = dict(self.pins)
 
+    def doubted(self, link: Hashable) -> Callable[[], None] | None:
+        """Return what will find out about the statements on ``link``; None where they are in no doubt."""
+        return self._doubts.get(link)
+
     @property
     def is_in_doubt(self) -> bool:
         """Whether a statement may have written, and nobody has found out yet."""
@@ -221,6 +225,10 @@ class Scope:
     def end(self) -> None:
         """End the scope: what is held for it is let go."""
         self.ended = True
+        if self.is_request and self._doubts:
+            # It failed before its response, so nobody has asked: links are not kept for that, however long the server
+            # keeps the request. Whoever outlives it is on the safe side.
+            self._doubts, self.master_only = {}, True
         held, self._held = self._held, None
         for local in (held or {}).values():
             local.leave(self)

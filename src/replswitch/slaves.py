@@ -34,13 +34,11 @@ L_co = TypeVar("L_co", bound=LinkToSlave, covariant=True)
 
 
 class Reach(Protocol[S_contra, L_co]):
-    """How one thread or task of a binding reaches the slaves.
+    """How one thread or task of a binding reaches the slaves."""
 
-    Attributes:
-        driver: of all servers.
-    """
-
-    driver: Driver
+    @property
+    def driver(self) -> Driver:
+        """The driver of all servers."""
 
     def link_to(self, server: S_contra) -> L_co:
         """Return a link to a slave: the one that is held already, or a new one; in no transaction.
@@ -79,8 +77,8 @@ class Slaves:
         self._health = Health(options.downtime)
         self._lag = None if options.max_lag is None else Lag(options.max_lag)
         self._position_clock = PositionClock()
-        self._far: frozenset[str] = frozenset()
-        self._lost_at: dict[str, float] = {}
+        self._far: frozenset[Choosable] = frozenset()
+        self._lost_at: dict[Choosable, float] = {}
         self._taken_over = False
 
     # Choosing
@@ -124,7 +122,7 @@ class Slaves:
             if link is None:
                 continue
             if not self._is_behind(scope, link, must_see, reach):
-                if scope.choose_slave(self._key, server) is server:
+                if is_last_resort or scope.choose_slave(self._key, server) is server:
                     return link
                 # Another thread of the scope was faster.
                 return self.choose(scope, servers, must_see, reach, is_last_resort=is_last_resort)
@@ -136,11 +134,11 @@ class Slaves:
 
     def _to_try(self, scope: Scope, servers: Sequence[S], reach: Reach[S, L], *, is_last_resort: bool) -> Iterator[S]:
         chosen = scope.slave(self._key)
+        if is_last_resort:
+            yield from sorted(servers, key=lambda slave: slave is not chosen)
+            return
         if chosen is not None:
             yield chosen
-        if is_last_resort:
-            yield from (slave for slave in servers if slave is not chosen)
-            return
         for slave in self._health.candidates(servers):
             if slave is chosen or scope.avoids(self._key, slave):
                 continue
@@ -148,7 +146,7 @@ class Slaves:
                 yield slave
 
     def _link_to(self, server: S, scope: Scope, reach: Reach[S, L]) -> L | None:
-        driver, lost_at = reach.driver, self._lost_at.get(server.name)
+        driver, lost_at = reach.driver, self._lost_at.get(server)
         try:
             link = reach.link_to(server)
             if lost_at is not None and link.opened_at < lost_at:  # it leads to where nobody answered, and says nothing
@@ -224,9 +222,9 @@ class Slaves:
 
     def _is_near(self, slave: S, reach: Reach[S, L]) -> bool:
         assert self._lag is not None  # noqa: S101 - asked before; for the type checker
-        is_near = self._lag.admits(slave.name, partial(self._seconds_behind, slave, reach))
-        if is_near == (slave.name in self._far):
-            self._far ^= {slave.name}
+        is_near = self._lag.admits(slave, partial(self._seconds_behind, slave, reach))
+        if is_near == (slave in self._far):
+            self._far ^= {slave}
             if is_near:
                 tell("back", self._name, slave.name, "The slave %s is near enough again.", slave.name)
             else:
@@ -277,7 +275,7 @@ class Slaves:
     def _lose(self, scope: Scope, server: S, error: BaseException, reach: Reach[S, L]) -> None:
         """Leave a slave alone that cannot be reached: this scope until it ends, others for `downtime`."""
         reach.drop(server)
-        self._lost_at[server.name] = time.monotonic()
+        self._lost_at[server] = time.monotonic()
         if self._health.failed(server):
             text = "The slave %s cannot be reached, and rests for %g s: %s"
             tell("rest", self._name, server.name, text, server.name, self._options.downtime, error)

@@ -81,7 +81,7 @@ class TestJobs:
                 return count(db)
 
         async def both() -> list[int]:
-            return await asyncio.gather(job(token), job(""))
+            return list(await asyncio.gather(job(token), job("")))
 
         assert asyncio.run(both()) == [1, 0]
 

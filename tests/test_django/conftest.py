@@ -21,6 +21,7 @@ from django.conf import settings
 from django.core.management import call_command
 from django.db import connections
 
+from django_replswitch.backends.replicated import renew
 from replswitch.state import push, stack
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ def django_pair(mariadb_pair: MariaDBPair, django_pair_of_session: MariaDBPair) 
 
 
 def forget_connections() -> None:
-    """Close this thread's connections; the next use makes new ones."""
+    """Close this thread's connections, and forget which slaves rest; the next use makes new ones."""
+    renew()
     for connection in connections.all(initialized_only=True):
         connection.in_atomic_block = False  # a failed test may have left a transaction open
         connection.close()

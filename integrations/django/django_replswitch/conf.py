@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from functools import lru_cache
 from typing import Any, Final
 
@@ -10,11 +11,14 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
 from replswitch import ConfigurationError
-from replswitch.options import RequestOptionNames, refuse_unknown, request_options
+from replswitch.options import DatabaseOptions, RequestOptionNames, refuse_unknown, request_options
 from replswitch.request import RequestPolicy
 
+_REQUEST: Final = frozenset(name.upper() for name in RequestOptionNames.__annotations__)
+_DATABASE: Final = frozenset(field.name.upper() for field in fields(DatabaseOptions))
+
 #: The names that ``REPLSWITCH`` may have.
-NAMES: Final = frozenset(name.upper() for name in RequestOptionNames.__annotations__) | {"ON_SLAVE_WRITE"}
+NAMES: Final = _REQUEST | _DATABASE
 
 
 def configured() -> dict[str, Any]:
@@ -28,10 +32,8 @@ def configured() -> dict[str, Any]:
         if not isinstance(given, dict):
             raise ConfigurationError('It must be a dictionary of options: {"COOKIE_MAX_AGE": 30}.')
         refuse_unknown("option", given, NAMES)
-        on_slave_write = given.get("ON_SLAVE_WRITE", "master")
-        if on_slave_write not in ("master", "error"):
-            raise ConfigurationError(f'"ON_SLAVE_WRITE" is {on_slave_write!r}. It must be "master" or "error".')
-        request_options({name.lower(): value for name, value in given.items() if name != "ON_SLAVE_WRITE"})
+        request_options(_only(_REQUEST, given))
+        DatabaseOptions(**_only(_DATABASE, given))
     except ConfigurationError as error:
         raise ImproperlyConfigured(f"settings.REPLSWITCH: {error}") from error
     return given
@@ -40,13 +42,17 @@ def configured() -> dict[str, Any]:
 @lru_cache(maxsize=1)
 def request_policy() -> RequestPolicy:
     """Return the policy of the project's requests; its markers are signed with SECRET_KEY and its fallbacks."""
-    options = {name.lower(): value for name, value in configured().items() if name != "ON_SLAVE_WRITE"}
-    return RequestPolicy(request_options(options), [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS])
+    options = request_options(_only(_REQUEST, configured()))
+    return RequestPolicy(options, [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS])
 
 
-def moves_writes() -> bool:
-    """Say whether a write in slave state is moved to the master: ``ON_SLAVE_WRITE``."""
-    return bool(getattr(settings, "REPLSWITCH", {}).get("ON_SLAVE_WRITE", "master") == "master")
+def database_options() -> DatabaseOptions:
+    """Return how the project's databases are served."""
+    return DatabaseOptions(**_only(_DATABASE, configured()))
+
+
+def _only(names: frozenset[str], given: dict[str, Any]) -> dict[str, Any]:
+    return {name.lower(): value for name, value in given.items() if name in names}
 
 
 def _forget(*, setting: str, **_: object) -> None:

@@ -10,7 +10,7 @@ from asgiref.sync import iscoroutinefunction
 from django.http import HttpRequest, HttpResponseBase
 from django.template.response import SimpleTemplateResponse
 
-from django_replswitch.serving import asettle, begin, finish, hold_state, settle
+from django_replswitch.serving import asettle, begin, finish, hold_state
 from replswitch import MASTER, SLAVE, State
 from replswitch.decorators import Use
 from replswitch.state import Frame, Resumable, instruction, push, stack
@@ -84,7 +84,7 @@ class _Use(Use):
             with push(frame):
                 response = view(*args, **kwargs)
                 if is_outermost and not inspect.iscoroutine(response):
-                    settle(frame.scope)
+                    frame.scope.settle()
             if inspect.iscoroutine(response):  # the dispatch() of an asynchronous class
                 return awaited(request, response, frame, is_outermost=is_outermost)
             return _kept(request, response, frame, is_outermost=is_outermost)
@@ -116,7 +116,7 @@ def _kept(request: HttpRequest, response: Any, frame: Frame, *, is_outermost: bo
             with running:
                 answer = response.render()
                 if is_outermost:
-                    settle(frame.scope)
+                    frame.scope.settle()
             return finish(request, answer, frame) if is_outermost else answer
 
         response.render = render  # type: ignore[method-assign]  # this one response's

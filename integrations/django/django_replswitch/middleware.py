@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 
-from django_replswitch.serving import asettle, begin, finish, settle
+from django_replswitch.serving import asettle, begin, finish
 from replswitch.state import push
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class ReplicationMiddleware:
         frame = begin(request)
         with push(frame):
             response = self.get_response(request)
-            settle(frame.scope)
+            frame.scope.settle()
         return finish(request, response, frame)
 
     async def _serve(self, request: HttpRequest) -> HttpResponseBase:

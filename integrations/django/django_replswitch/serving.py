@@ -6,12 +6,10 @@ from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any, Final
 
 from asgiref.sync import sync_to_async
-from django.db import connections
 from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
 
-from django_replswitch.backends.selection import SelectingWrapper
 from django_replswitch.conf import request_policy
-from replswitch.request import DEBUG_HEADER, marker_tokens
+from replswitch.request import DEBUG_HEADER, MARKER_HEADER
 from replswitch.state import Frame, Resumable
 
 if TYPE_CHECKING:
@@ -33,30 +31,21 @@ def begin(request: HttpRequest, wanted: State | None = None) -> Frame:
     if override is None and policy.options.override is not None and policy.options.enabled:
         override = policy.options.override(request)
     # Not request.COOKIES, which has one value of each name.
-    cookies = request.META.get("HTTP_COOKIE", "")
-    tokens = marker_tokens(cookies, policy.cookie_names) if policy.options.cookie_name in cookies else []
+    tokens = policy.tokens(request.META.get("HTTP_COOKIE", ""), request.META.get("HTTP_REPLSWITCH_MARKER", ""))
     return policy.begin(request.method or "", tokens, override)
 
 
-def settle(scope: Scope) -> None:
-    """Let the connections of this thread find out whether they have written, where that is in doubt."""
-    if scope.in_doubt:
-        for connection in connections.all(initialized_only=True):
-            if isinstance(connection, SelectingWrapper):
-                connection.settle()
-
-
 async def asettle(scope: Scope) -> None:
-    """Do the same in the thread that serves synchronous code."""
-    if scope.in_doubt:
-        await sync_to_async(settle)(scope)
+    """Find out, in the thread that serves synchronous code, whether statements have written that may have."""
+    if scope.is_in_doubt:
+        await sync_to_async(scope.settle)()
 
 
 def finish(request: HttpRequest, response: HttpResponseBase, frame: Frame) -> HttpResponseBase:
     """Add the marker and the debug header to a response, and keep the state for the pieces of a streamed one."""
     policy, scope = request_policy(), frame.scope
     cookie = None
-    if scope.written_at is not None or not scope.is_safe:  # most responses need not ask for the scheme
+    if scope.wrote is not None or not scope.is_safe:  # most responses need not ask for the scheme
         cookie = policy.cookie(scope, request.method or "", response.status_code, https=request.is_secure())
     if cookie is not None:
         response.set_cookie(
@@ -69,6 +58,8 @@ def finish(request: HttpRequest, response: HttpResponseBase, frame: Frame) -> Ht
             httponly=True,
             samesite=policy.options.cookie_samesite,
         )
+        if policy.options.header:
+            response.headers[MARKER_HEADER] = cookie.value
     if policy.options.debug_header:
         response.headers[DEBUG_HEADER] = policy.debug_header(scope)
     scope.answered = True

@@ -51,9 +51,11 @@ def later(first: Position | Written, second: Position | Written) -> Position | W
 
 
 class Driver(Protocol):
-    """One DB-API driver. The module itself, with its exceptions, is `module`."""
+    """One DB-API driver."""
 
-    module: ModuleType
+    @property
+    def module(self) -> ModuleType:
+        """The module itself, with its exceptions."""
 
     def check(self, settings: Mapping[str, Any], server: str) -> None:
         """Refuse settings that cannot work with ConfigurationError, before anything is opened."""
@@ -88,8 +90,28 @@ class Driver(Protocol):
     def take_written(self, raw: Raw) -> Position | Written:
         """Say what was committed since the question was last asked, without a round trip (M1, P1)."""
 
-    def ask_written(self, raw: Raw) -> Position | Written:
-        """Ask the server, where `take_written` said that it can be asked; one round trip."""
+    def latest(self, raw: Raw) -> Position | None:
+        """Return the position of what the connection was last known to have written."""
+
+    def ask_written(self, raw: Raw, since: Position | None) -> Position | Written:
+        """Ask the server, where `take_written` said that it can be asked; one round trip.
+
+        Args:
+            raw: the connection.
+            since: what `latest` returned before the statements in question: what is later was written by them, or by
+                others beside them, where scopes share a connection.
+        """
+
+    def disown_written(self, raw: Raw, *, with_rows: bool) -> None:
+        """Let what `take_written` has just told count for nobody.
+
+        Args:
+            raw: the connection.
+            with_rows: statements that have returned rows may have written, too.
+        """
+
+    def prepare(self, raw: Raw) -> None:
+        """Find out what `latest` is, where a write that counted for nobody has changed it; one round trip."""
 
     def standing(self, raw: Raw) -> tuple[Hashable, Position | None]:
         """Ask which server the connection leads to and how far it has come (P2); one round trip.

@@ -26,6 +26,13 @@ if TYPE_CHECKING:
 # ER_SPECIFIC_ACCESS_DENIED_ERROR
 _ACCESS_DENIED: Final = 1227
 
+# A slave moves its position also past transactions that it leaves out (IGNORE_DOMAIN_IDS). Its own binary log has those
+# that it has carried out, if it keeps one: https://mariadb.com/kb/en/change-master-to/#ignore_domain_ids.
+_STANDING_OF_MARIADB: Final = (
+    "SELECT @@GLOBAL.gtid_current_pos, IF(@@GLOBAL.log_slave_updates, @@GLOBAL.gtid_binlog_pos, NULL),"
+    " @@server_id, @@hostname"
+)
+
 _VARIABLES: Final = "SHOW VARIABLES WHERE Variable_name IN ('log_bin', 'sql_log_bin', 'wsrep_on', 'gtid_mode')"
 
 
@@ -53,8 +60,8 @@ def is_mariadb(raw: Raw) -> bool:
     return "mariadb" in str(raw.get_server_info()).lower()
 
 
-def last_written(raw: Raw) -> Position | Written:
-    """Ask for the position of what a session wrote last; compare it with what was known of it (``raw.latest``).
+def last_written(raw: Raw, since: Position | None) -> Position | Written:
+    """Ask for the position of what a session wrote last, keep it (``raw.latest``), and compare it with ``since``.
 
     MySQL keeps none for a session: there it is all that the server itself has written.
 
@@ -68,8 +75,8 @@ def last_written(raw: Raw) -> Position | Written:
     else:
         ((executed, uuid),) = _rows(raw, "SELECT @@GLOBAL.gtid_executed, @@server_uuid")
         latest = MySQLPosition.parse(_text(executed)).written_by(_text(uuid))
-    before, raw.latest = raw.latest, latest
-    return Written.NO if latest == before or not str(latest) else latest
+    raw.latest = latest
+    return Written.NO if latest == since or not str(latest) else latest
 
 
 def standing(raw: Raw) -> tuple[Hashable, Position | None]:
@@ -79,8 +86,11 @@ def standing(raw: Raw) -> tuple[Hashable, Position | None]:
         PositionError: the answer is none.
     """
     if is_mariadb(raw):
-        ((gtids, *identity),) = _rows(raw, "SELECT @@GLOBAL.gtid_current_pos, @@server_id, @@hostname")
-        return tuple(map(_text, identity)), MariaDBPosition.parse(_text(gtids))
+        ((gtids, logged, *identity),) = _rows(raw, _STANDING_OF_MARIADB)
+        reached = MariaDBPosition.parse(_text(gtids))
+        if logged is not None:
+            reached = reached.earlier(MariaDBPosition.parse(_text(logged)))
+        return tuple(map(_text, identity)), reached
     ((executed, uuid),) = _rows(raw, "SELECT @@GLOBAL.gtid_executed, @@server_uuid")
     return _text(uuid), MySQLPosition.parse(_text(executed))
 

@@ -339,9 +339,19 @@ class PyMySQLDriver:
             raw.written = Written.NO
         return written
 
-    def ask_written(self, raw: _Connection) -> Position | Written:
-        """Ask for the session's latest GTID, and compare it with the latest that was told."""
-        return last_written(raw)
+    def latest(self, raw: _Connection) -> Position | None:
+        """Return the latest that was told."""
+        return raw.latest
+
+    def ask_written(self, raw: _Connection, since: Position | None) -> Position | Written:
+        """Ask for the session's latest GTID."""
+        return last_written(raw, since)
+
+    def disown_written(self, raw: _Connection, *, with_rows: bool) -> None:
+        """Nothing: the server tells of the next write by itself."""
+
+    def prepare(self, raw: _Connection) -> None:
+        """Nothing: the server tells."""
 
     def standing(self, raw: _Connection) -> tuple[Hashable, Position | None]:
         """Ask for the server's own mark and its position."""

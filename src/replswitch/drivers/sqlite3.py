@@ -29,11 +29,17 @@ class _Connection(sqlite3.Connection):
     #: Whether the file is the master of a `replswitch.testing.SQLitePair`, whose slaves can be asked for positions.
     tells = False
 
+    def rollback(self) -> None:
+        if self.in_transaction:  # pools roll back to be sure, behind a commit that nobody has asked about yet
+            super().rollback()
+            self.changes_seen = self.total_changes  # which a rollback does not lower
+
 
 class SQLiteDriver:
     """See `replswitch.drivers.Driver`. What tells of a write is ``total_changes``: DDL goes unnoticed."""
 
     module = sqlite3
+    factory = _Connection
 
     def check(self, settings: Mapping[str, Any], server: str) -> None:
         """Refuse unknown settings, a missing file name, and databases in memory."""
@@ -71,11 +77,17 @@ class SQLiteDriver:
         raw: _Connection = sqlite3.connect(
             **arguments, isolation_level=None, check_same_thread=False, factory=_Connection
         )
+        self.adopt(raw, read_only=read_only)
+        return raw
+
+    def adopt(self, raw: _Connection, *, read_only: bool) -> None:
+        """Make a connection ready that was opened elsewhere, with `factory` as its class."""
         if read_only:
             raw.execute("PRAGMA query_only = ON").close()
         else:
-            raw.tells = note_beside(_file(raw)).exists()
-        return raw
+            file = _file(raw)  # of a database in memory there is none
+            raw.tells = bool(file) and note_beside(file).exists()
+            raw.changes_seen = raw.total_changes
 
     def alive(self, raw: _Connection) -> bool:
         """A file cannot hang up."""
@@ -98,7 +110,6 @@ class SQLiteDriver:
     def rollback(self, raw: _Connection) -> None:
         """Roll back, and forget the changes that were counted."""
         raw.rollback()
-        raw.changes_seen = raw.total_changes
 
     def in_transaction(self, raw: _Connection) -> bool:
         """Return sqlite3's own answer."""
@@ -113,9 +124,19 @@ class SQLiteDriver:
             return Written.NO
         return SQLitePosition(time.time_ns()) if raw.tells else Written.YES
 
-    def ask_written(self, raw: _Connection) -> Position | Written:
+    def latest(self, raw: _Connection) -> Position | None:
+        """Nobody asks."""
+        return None
+
+    def ask_written(self, raw: _Connection, since: Position | None) -> Position | Written:
         """Nothing is left to ask."""
         return Written.NO
+
+    def disown_written(self, raw: _Connection, *, with_rows: bool) -> None:
+        """Nothing: the count goes on by itself."""
+
+    def prepare(self, raw: _Connection) -> None:
+        """Nothing: there is no question."""
 
     def standing(self, raw: _Connection) -> tuple[Hashable, Position | None]:
         """Return the file and what is noted beside it."""

@@ -97,9 +97,19 @@ class UnknownDriver:
         fall_back_to_clock(f"Nothing tells of positions through the driver {self._dialect.driver}")
         return Written.YES
 
-    def ask_written(self, raw: Raw) -> Position | Written:
+    def latest(self, raw: Raw) -> Position | None:
+        """Nobody can tell."""
+        return None
+
+    def ask_written(self, raw: Raw, since: Position | None) -> Position | Written:
         """Say so again."""
         return Written.YES
+
+    def disown_written(self, raw: Raw, *, with_rows: bool) -> None:
+        """Nothing is kept."""
+
+    def prepare(self, raw: Raw) -> None:
+        """Nothing is kept."""
 
     def standing(self, raw: Raw) -> Never:
         """Nobody asks."""

@@ -101,14 +101,16 @@ class MariaDBPair(ServerPair):
         ]
 
     def _introduce(self, name: str) -> None:
-        if name != MASTER:
-            self._run(
-                name,
-                "CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = %s, MASTER_USER = 'replication',"
-                " MASTER_PASSWORD = %s, MASTER_USE_GTID = slave_pos, MASTER_CONNECT_RETRY = 1",
-                self._ports[MASTER],
-                self.password,
-            )
+        if name in self._follows:
+            # What it has written itself, as a master, counts as applied.
+            self._run(name, "SET GLOBAL gtid_slave_pos = @@GLOBAL.gtid_current_pos")
+        self._run(
+            name,
+            "CHANGE MASTER TO MASTER_HOST = '127.0.0.1', MASTER_PORT = %s, MASTER_USER = 'replication',"
+            " MASTER_PASSWORD = %s, MASTER_USE_GTID = slave_pos, MASTER_CONNECT_RETRY = 1",
+            self._ports[self.master_name],
+            self.password,
+        )
 
     def _delay(self) -> int:
         # One second more than the lag, for the fraction that is cut off the time of a transaction.

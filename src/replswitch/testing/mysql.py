@@ -113,16 +113,15 @@ class MySQLPair(ServerPair):
         return True
 
     def _introduce(self, name: str) -> None:
-        if name != MASTER:
-            self._run(
-                name,
-                "CHANGE REPLICATION SOURCE TO SOURCE_HOST = '127.0.0.1', SOURCE_PORT = %s,"
-                " SOURCE_USER = 'replication', SOURCE_PASSWORD = %s, GET_SOURCE_PUBLIC_KEY = 1,"
-                # After its default of 10 attempts a slave gives its master up.
-                " SOURCE_AUTO_POSITION = 1, SOURCE_CONNECT_RETRY = 1, SOURCE_RETRY_COUNT = 86400",
-                self._ports[MASTER],
-                self.password,
-            )
+        self._run(
+            name,
+            "CHANGE REPLICATION SOURCE TO SOURCE_HOST = '127.0.0.1', SOURCE_PORT = %s,"
+            " SOURCE_USER = 'replication', SOURCE_PASSWORD = %s, GET_SOURCE_PUBLIC_KEY = 1,"
+            # After its default of 10 attempts a slave gives its master up.
+            " SOURCE_AUTO_POSITION = 1, SOURCE_CONNECT_RETRY = 1, SOURCE_RETRY_COUNT = 86400",
+            self._ports[self.master_name],
+            self.password,
+        )
 
     def _delay(self) -> int:
         return int(self._lag)

@@ -37,6 +37,8 @@ class ReplicatedPair(PairHooks):
 
     Attributes:
         driver: the name of the driver, as ``replswitch.connect(driver=…)`` takes it.
+        names: what the servers are called; a server keeps its name, whatever its role.
+        master_name: the server that is the master now.
     """
 
     driver: ClassVar[str]
@@ -44,8 +46,8 @@ class ReplicatedPair(PairHooks):
     def __init__(self, slaves: int = 1) -> None:
         if not isinstance(slaves, int) or isinstance(slaves, bool) or slaves < 1:
             raise ConfigurationError(f"slaves={slaves!r}: a pair has 1 slave or more")
-        self.slave_names = ("slave", *(f"slave{number}" for number in range(2, slaves + 1)))
-        self.names = (MASTER, *self.slave_names)
+        self.names = (MASTER, "slave", *(f"slave{number}" for number in range(2, slaves + 1)))
+        self.master_name = MASTER
         self._lag = 0.0
         self._stopped: set[str] = set()
         self._started = False
@@ -62,7 +64,12 @@ class ReplicatedPair(PairHooks):
     @property
     def master(self) -> dict[str, Any]:
         """The connection parameters of the master, as the driver's ``connect()`` takes them."""
-        return self._parameters(self._known(MASTER))
+        return self._parameters(self._known(self.master_name))
+
+    @property
+    def slave_names(self) -> tuple[str, ...]:
+        """The servers that are slaves now."""
+        return tuple(name for name in self.names if name != self.master_name)
 
     @property
     def slaves(self) -> list[dict[str, Any]]:
@@ -70,11 +77,11 @@ class ReplicatedPair(PairHooks):
         return [self._parameters(self._known(name)) for name in self.slave_names]
 
     @abstractmethod
-    def connect(self, name: str = MASTER) -> Any:
+    def connect(self, name: str | None = None) -> Any:
         """Return a plain connection of the driver to one server, with autocommit on, for a look at it.
 
         Args:
-            name: which server. A slave refuses to be written to.
+            name: which server; None is the master. A slave refuses to be written to.
         """
 
     def start(self, name: str | None = None) -> None:
@@ -94,7 +101,7 @@ class ReplicatedPair(PairHooks):
                 self._start_all()
             elif not self._is_up(self._known(name)):
                 self._start_server(name)
-                if name != MASTER:
+                if name != self.master_name:
                     self._set_lag(name)
 
     def close(self) -> None:
@@ -107,6 +114,7 @@ class ReplicatedPair(PairHooks):
         with self._exclusively():
             self._started = False
             self._stopped.clear()
+            self.master_name = MASTER
             self._remove()
 
     def kill(self, name: str) -> None:
@@ -165,8 +173,8 @@ class ReplicatedPair(PairHooks):
             NotCaughtUpError: a slave was not there in time, or cannot go on. It is a TimeoutError.
             PairError: the master is down, so what it has is not known.
         """
-        if not self._is_up(self._known(MASTER)):
-            raise PairError('the master is down: nobody can say what it has. Call start("master") first')
+        if not self._is_up(self._known(self.master_name)):
+            raise PairError(f'the master is down: nobody can say what it has. Call start("{self.master_name}") first')
         with self._exclusively():
             position = self._master_position()
         deadline = time.monotonic() + self._lag + timeout
@@ -217,9 +225,9 @@ class ReplicatedPair(PairHooks):
         return name
 
     def _known_slave(self, name: str) -> str:
-        if name == MASTER:
+        if self._known(name) == self.master_name:
             raise ConfigurationError(f"the master replicates nothing; slaves are {', '.join(self.slave_names)}")
-        return self._known(name)
+        return name
 
     def _is_replicating(self, name: str) -> bool:
         return name not in self._stopped and self._is_up(name)

@@ -14,6 +14,7 @@ class Dialect(NamedTuple):
         product: its name, for messages.
         stop: stops both threads of a slave.
         start: starts them.
+        forget: lets a slave, whose threads are stopped, know no master any more.
         delay: sets the delay; takes the seconds.
         status: asks a slave how it is.
         role: what the names of its answers begin with.
@@ -25,6 +26,7 @@ class Dialect(NamedTuple):
     product: str
     stop: str
     start: str
+    forget: str
     delay: str
     status: str
     role: str
@@ -37,6 +39,7 @@ MARIADB = Dialect(
     product="MariaDB",
     stop="STOP SLAVE",
     start="START SLAVE",
+    forget="RESET SLAVE ALL",
     delay="CHANGE MASTER TO MASTER_DELAY = %s",
     status="SHOW SLAVE STATUS",
     role="Slave",
@@ -49,6 +52,7 @@ MYSQL = Dialect(
     product="MySQL",
     stop="STOP REPLICA",
     start="START REPLICA",
+    forget="RESET REPLICA ALL",
     delay="CHANGE REPLICATION SOURCE TO SOURCE_DELAY = %s",
     status="SHOW REPLICA STATUS",
     role="Replica",

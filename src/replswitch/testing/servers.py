@@ -12,20 +12,19 @@ import shutil
 import socket
 import time
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from replswitch.errors import ConfigurationError
 from replswitch.testing.errors import PairError, ServerStartError
 from replswitch.testing.kept import Kept
 from replswitch.testing.launch import WITHIN, free_port, run
 from replswitch.testing.pair import MASTER
+from replswitch.testing.promotion import PromotablePair
 from replswitch.testing.replication import has_failed, not_caught_up
-from replswitch.testing.sessions import SessionPair, pymysql
+from replswitch.testing.sessions import pymysql
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from replswitch.testing.replication import Dialect
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +32,7 @@ PORT_TAKEN = "Bind on TCP/IP port"
 """What a server writes to its log before it ends because another process has its port."""
 
 
-class ServerPair(SessionPair):
+class ServerPair(PromotablePair):
     """A pair of server processes on free ports of 127.0.0.1.
 
     Attributes:
@@ -41,10 +40,8 @@ class ServerPair(SessionPair):
             begin with ``test_``, and it may look at the state of replication.
         password: its password, a new one each time the pair is started.
         database: the application's database.
-        dialect: the statements of replication.
     """
 
-    dialect: ClassVar[Dialect]
     user = "shop"
     database = "shop"
 
@@ -90,6 +87,7 @@ class ServerPair(SessionPair):
     def _create(self) -> None:
         began = time.monotonic()
         self._ports.clear()
+        self._follows.clear()
         self.password = secrets.token_hex(8)
         self._kept = Kept()
         self._install()
@@ -115,7 +113,7 @@ class ServerPair(SessionPair):
             self._start_on(name, self._ports[name], began + WITHIN)
         else:
             self._start_on_free_port(name)
-            self._introduce(name)
+        self._follow(name)
         logger.debug("%s up on port %d in %.2f s", name, self._ports[name], time.monotonic() - began)
 
     def _start_on_free_port(self, name: str) -> None:
@@ -170,7 +168,7 @@ class ServerPair(SessionPair):
         self._run(name, self.dialect.start)
 
     def _master_position(self) -> str:
-        return str(self._run(MASTER, self.dialect.position)[0]["position"])
+        return str(self._run(self.master_name, self.dialect.position)[0]["position"])
 
     def _wait_for(self, name: str, position: Any, deadline: float) -> None:
         if self._lag:
@@ -203,7 +201,7 @@ class ServerPair(SessionPair):
             "--skip-name-resolve",
             "--log-bin=binlog",
             "--relay-log=relaylog",
-            f"--read-only={'OFF' if name == MASTER else 'ON'}",
+            f"--read-only={'OFF' if name == self.master_name else 'ON'}",
         ]
 
     @abstractmethod
@@ -213,10 +211,6 @@ class ServerPair(SessionPair):
     @abstractmethod
     def _command(self, name: str, port: int) -> list[str]:
         """Return the command that starts a server, without replication."""
-
-    @abstractmethod
-    def _introduce(self, name: str) -> None:
-        """Tell a server, once, what is not in its data folder yet (a slave: who its master is)."""
 
     @abstractmethod
     def _delay(self) -> int:

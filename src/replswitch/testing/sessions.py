@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from replswitch.errors import ConfigurationError
 from replswitch.testing.errors import PairError
-from replswitch.testing.pair import MASTER, ReplicatedPair
+from replswitch.testing.pair import ReplicatedPair
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,17 +30,24 @@ class SessionPair(ReplicatedPair):
 
     driver: ClassVar[str] = "pymysql"
 
-    def connect(self, name: str = MASTER) -> Connection[Any]:
-        """Return a PyMySQL connection to one server, with the application's account and autocommit on."""
-        return pymysql_connect(**self._parameters(self._known(name)))
+    def connect(self, name: str | None = None) -> Connection[Any]:
+        """Return a PyMySQL connection to one server, with the application's account and autocommit on.
 
-    def admin(self, name: str = MASTER) -> Connection[Any]:
+        Args:
+            name: which server; None is the master.
+        """
+        return pymysql_connect(**self._parameters(self._known(name or self.master_name)))
+
+    def admin(self, name: str | None = None) -> Connection[Any]:
         """Return a PyMySQL connection to one server that may do everything, with autocommit on.
 
         What it writes to a slave is not held back by ``read_only`` and sooner or later collides with what
         comes from the master.
+
+        Args:
+            name: which server; None is the master.
         """
-        return pymysql_connect(unix_socket=str(self._socket(self._known(name))), user="root")
+        return pymysql_connect(unix_socket=str(self._socket(self._known(name or self.master_name))), user="root")
 
     def status(self, name: str, variable: str) -> int:
         """Return one of a server's counters (``SHOW GLOBAL STATUS``).

@@ -42,10 +42,11 @@ class SQLitePair(ReplicatedPair):
         self._copier: Copier | None = None
         self._down: set[str] = set()
 
-    def connect(self, name: str = MASTER) -> sqlite3.Connection:
+    def connect(self, name: str | None = None) -> sqlite3.Connection:
         """Return a sqlite3 connection to one file, with ``isolation_level=None``; to a slave, read-only."""
-        connection = sqlite3.connect(self._file(self._known(name)), isolation_level=None)
-        if name != MASTER:
+        name = self._known(name or self.master_name)
+        connection = sqlite3.connect(self._file(name), isolation_level=None)
+        if name != self.master_name:
             connection.execute("PRAGMA query_only = ON")
         return connection
 

@@ -180,7 +180,7 @@ def test_runs_on_the_master(
 ) -> None:
     with use_slave(), db.use_slave() as frame:
         write(message)
-        assert frame.scope.written_at is not None or write is locked
+        assert frame.scope.all_written() is not None or write is locked
         seen()
         assert sides(db)[-1] == MASTER  # until the scope ends
     assert rows(django_pair) == left

@@ -117,7 +117,7 @@ def test_a_write_is_recorded(db: Any, name: str) -> None:
         places(db).count()
     with db.use_master() as frame:
         WRITES[name](db)
-        assert frame.scope.written_at is not None
+        assert frame.scope.all_written() is not None
 
 
 @pytest.mark.parametrize("name", NO_WRITES)
@@ -127,16 +127,16 @@ def test_what_is_no_write_is_not(db: Any, name: str) -> None:
         places(db).count()
     with db.use_master() as frame:
         NO_WRITES[name](db)
-        assert frame.scope.written_at is None
+        assert frame.scope.all_written() is None
 
 
 def test_what_was_rolled_back_is_none(db: Any) -> None:
     with db.use_master() as frame:
         with rolled_back(db.alias):
             places(db).create(name="a")
-        assert frame.scope.written_at is None
+        assert frame.scope.all_written() is None
         places(db).count()
-        assert frame.scope.written_at is None
+        assert frame.scope.all_written() is None
 
 
 def test_links_are_closed_and_opened(db: Any) -> None:

@@ -357,10 +357,10 @@ class TestByHand:
         with db.use_master() as frame:
             transaction.set_autocommit(False)
             create("a")
-            assert frame.scope.written_at is None
+            assert frame.scope.all_written() is None
             transaction.set_autocommit(True)  # MySQL commits what is open
             assert bodies(django_pair) == ["a"]
-            assert frame.scope.written_at is not None
+            assert frame.scope.all_written() is not None
 
     def test_is_forbidden_in_a_block(self, db: Any) -> None:
         with transaction.atomic():

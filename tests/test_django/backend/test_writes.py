@@ -1,11 +1,11 @@
 """What tells of a write (M1).
 
-PyMySQL shows what the server says of each commit. mysqlclient does not: there every statement of the application on
-the master counts, outside a transaction at once, in one with its commit.
+PyMySQL shows what the server says of each commit. mysqlclient does not: there the server is asked, once and in time.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from importlib import import_module
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.db import DatabaseError, IntegrityError, connections, transaction
-from tests.test_django.backend.asking import TELLS, ask, kill, link_id, on, savepoint, seen, sides
+from tests.test_django.backend.asking import ask, kill, link_id, on, savepoint, seen, sides
 from tests.test_django.project.models import Message, Place, Restaurant, Tag
 
 from django_replswitch.decorators import use_slave
@@ -86,20 +86,20 @@ def to_a_savepoint() -> None:
         transaction.savepoint_rollback(sid)
 
 
-NO_WRITES: dict[str, tuple[Callable[[], object], bool]] = {  # and whether it counts with mysqlclient
-    "a read": (seen, True),
-    "an update of nothing": (lambda: Message.objects.filter(pk=0).update(body="x"), True),
-    "an update to the same": (lambda: Message.objects.update(body="old"), True),
-    "a delete of nothing": (lambda: Message.objects.filter(pk=0).delete(), True),
-    "a read in a block": (transaction.atomic(seen), True),
-    "get_or_create that gets": (lambda: Message.objects.get_or_create(body="old"), True),
-    "rolled back": (rolled_back, False),
-    "rolled back by hand": (rolled_back_by_hand, False),
-    "rolled back to a savepoint": (to_a_savepoint, True),
-    "a read from the slave": (use_slave(seen), False),
-    "a block on the slave": (use_slave(transaction.atomic(seen)), False),
-    "an empty block": (transaction.atomic(lambda: None), False),
-    "autocommit off and on": (lambda: [transaction.set_autocommit(mode) for mode in (False, True)], False),
+NO_WRITES: dict[str, Callable[[], object]] = {
+    "a read": seen,
+    "an update of nothing": lambda: Message.objects.filter(pk=0).update(body="x"),
+    "an update to the same": lambda: Message.objects.update(body="old"),
+    "a delete of nothing": lambda: Message.objects.filter(pk=0).delete(),
+    "a read in a block": transaction.atomic(seen),
+    "get_or_create that gets": lambda: Message.objects.get_or_create(body="old"),
+    "rolled back": rolled_back,
+    "rolled back by hand": rolled_back_by_hand,
+    "rolled back to a savepoint": to_a_savepoint,
+    "a read from the slave": use_slave(seen),
+    "a block on the slave": use_slave(transaction.atomic(seen)),
+    "an empty block": transaction.atomic(lambda: None),
+    "autocommit off and on": lambda: [transaction.set_autocommit(mode) for mode in (False, True)],
 }
 
 
@@ -112,33 +112,44 @@ def message(django_pair: MariaDBPair, db: Any) -> Message:
 
 
 @pytest.mark.parametrize("name", WRITES)
-def test_a_write_is_recorded(db: Any, name: str) -> None:
+def test_a_write_is_recorded(django_pair: MariaDBPair, db: Any, name: str) -> None:
+    django_pair.stop_slave()
     with use_master(), db.use_master() as frame:
         before = time.time()
         WRITES[name]()
-        assert frame.scope.written_at is not None
-        assert before <= frame.scope.written_at <= time.time()
+        wrote = frame.scope.all_written()
+        assert wrote is not None
+        assert wrote.placed_at is not None
+        assert before <= wrote.placed_at <= time.time()
+        assert (list(wrote.positions), wrote.written_at) == (["default"], None)
         with db.use_slave():
             seen()
         assert sides(db)[-1] != SLAVE
 
 
+def warm(db: Any) -> None:
+    """Let mysqlclient's link know of what was written outside any scope, where nobody asks."""
+    with db.use_master() as frame:
+        seen()
+        frame.scope.settle()
+
+
 @pytest.mark.parametrize("name", NO_WRITES)
 def test_what_is_no_write_is_not(db: Any, name: str) -> None:
-    function, counts = NO_WRITES[name]
+    warm(db)
     with db.use_master() as frame:
-        function()
-        assert (frame.scope.written_at is not None) == (counts and not TELLS)
+        NO_WRITES[name]()
+        assert frame.scope.all_written() is None
 
 
 def test_in_a_block_with_its_commit(db: Any) -> None:
     with db.use_master() as frame, transaction.atomic():
         with transaction.atomic():
             Message.objects.create(body="new")
-        assert frame.scope.written_at is None
-        transaction.on_commit(lambda: told.append(frame.scope.written_at))
-        told: list[float | None] = []
-    assert told == [frame.scope.written_at]
+        assert frame.scope.all_written() is None
+        transaction.on_commit(lambda: told.append(frame.scope.all_written()))
+        told: list[Any] = []
+    assert told == [frame.scope.all_written()]
     assert told != [None]
 
 
@@ -146,25 +157,27 @@ def test_a_commit_of_an_outer_scope_s_block_is_the_outer_scope_s(db: Any) -> Non
     with transaction.atomic():
         with db.use_master() as frame:
             Message.objects.create(body="new")
-        assert frame.scope.written_at is None
+        assert frame.scope.all_written() is None
 
 
-def test_a_write_that_failed_is_none_where_the_server_tells(db: Any) -> None:
+def test_a_write_that_failed_is_none(db: Any) -> None:
     Tag.objects.create(name="one")
+    warm(db)
     with db.use_master() as frame:
         with pytest.raises(IntegrityError):
             Tag.objects.create(name="one")
-        assert (frame.scope.written_at is None) == TELLS
+        assert frame.scope.all_written() is None
 
 
 def test_an_answer_that_never_came_counts(django_pair: MariaDBPair, db: Any) -> None:
     """Nobody knows what became of the write."""
-    link = link_id(db)
     with db.use_master() as frame:
-        kill(django_pair, "master", link)
+        killer = threading.Timer(0.3, kill, (django_pair, "master", link_id(db)))
+        killer.start()
         with pytest.raises(DatabaseError):
-            Message.objects.create(body="new")
-        assert frame.scope.written_at is not None
+            ask(db, "INSERT INTO project_message (body) SELECT SLEEP(2)")
+        killer.join()
+        assert frame.scope.all_written() is not None
 
 
 def test_nor_that_to_a_commit(django_pair: MariaDBPair, db: Any) -> None:
@@ -172,14 +185,14 @@ def test_nor_that_to_a_commit(django_pair: MariaDBPair, db: Any) -> None:
         with pytest.raises(DatabaseError), transaction.atomic():  # noqa: PT012 - the whole block is what raises
             Message.objects.create(body="new")
             kill(django_pair, "master", link_id(db))
-        assert frame.scope.written_at is not None
+        assert frame.scope.all_written() is not None
 
 
 def test_what_opens_a_link_is_none(django_pair: MariaDBPair, db: Any, make: Any) -> None:
     fresh = make()
     with db.use_master() as frame:
         fresh.ensure_connection()
-        assert frame.scope.written_at is None
+        assert frame.scope.all_written() is None
 
 
 def test_a_write_of_one_scope_is_not_the_next_one_s(db: Any) -> None:
@@ -187,7 +200,7 @@ def test_a_write_of_one_scope_is_not_the_next_one_s(db: Any) -> None:
         Message.objects.create(body="new")
     with db.use_slave() as frame:
         seen()
-        assert frame.scope.written_at is None
+        assert frame.scope.all_written() is None
     assert sides(db)[-1] == SLAVE
 
 
@@ -198,7 +211,7 @@ class TestUnrecorded:
                 Message.objects.create(body="new")
                 with transaction.atomic():
                     Place.objects.create(name="new")
-            assert frame.scope.written_at is None
+            assert frame.scope.all_written() is None
             with db.use_slave():
                 seen()
             assert sides(db)[-1] == SLAVE
@@ -209,14 +222,14 @@ class TestUnrecorded:
             with unrecorded():
                 Message.objects.create(body="new")
             Message.objects.create(body="newer")
-            assert frame.scope.written_at is not None
+            assert frame.scope.all_written() is not None
 
     def test_the_one_before_does(self, db: Any) -> None:
         with db.use_master() as frame:
             Message.objects.create(body="new")
             with unrecorded():
                 Message.objects.create(body="newer")
-            assert frame.scope.written_at is not None
+            assert frame.scope.all_written() is not None
 
     def test_sessions(self, django_pair: MariaDBPair, db: Any) -> None:
         store = import_module(settings.SESSION_ENGINE).SessionStore
@@ -227,7 +240,7 @@ class TestUnrecorded:
             assert store(session.session_key)["cart"] == [1]
             session.cycle_key()
             session.flush()
-            assert frame.scope.written_at is None
+            assert frame.scope.all_written() is None
             seen()
             assert sides(db)[-1] == SLAVE
         assert on(django_pair, "master", "SELECT COUNT(*) FROM django_session") == 0

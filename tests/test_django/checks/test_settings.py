@@ -137,7 +137,10 @@ class TestSlaves:
         [
             ("HOTS", 'Did you mean "HOST"?'),
             ("host", 'Did you mean "HOST"?'),
-            ("WEIGHT", "A slave may have HOST, PORT, NAME, USER, PASSWORD, OPTIONS; what is left out is the master's."),
+            (
+                "COLOUR",
+                "A slave may have HOST, PORT, NAME, USER, PASSWORD, OPTIONS, WEIGHT; what is left out is the master's.",
+            ),
             ("CONN_MAX_AGE", 'It is said once for all servers of an alias: put it into DATABASES["default"] itself.'),
         ],
     )

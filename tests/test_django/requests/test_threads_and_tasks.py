@@ -124,7 +124,7 @@ def wrong(asked: tuple[str, str, str], page: Page) -> list[str]:
 def every_query_on_its_side(site: Site) -> Iterator[None]:
     """Look into the general logs of both servers when the block has ended."""
     site.serve(sync=sync_view, **{"async": async_view, "stream": stream, "async_stream": async_stream})
-    site.pair.lag = 1
+    site.pair.stop_slave()
     with ExitStack() as recording:
         master = recording.enter_context(site.pair.statements("master"))
         slave = recording.enter_context(site.pair.statements("slave"))

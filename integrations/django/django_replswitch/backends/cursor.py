@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+
+from replswitch import MASTER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,16 +20,32 @@ class SwitchingCursor:
         name: handed on to the backend's own ``create_cursor``.
     """
 
+    # Until a statement has run.
+    _link: Link | None = None
+    _cursor: Any = None  # the backend's own
+    _raw: Any = None  # the driver's, which may be the same
+    _of: Any = None  # its connection
+    _closed = False
+
     def __init__(self, wrapper: Any, name: str | None) -> None:
         self._wrapper = wrapper
         self._name = name
-        self._link: Link | None = None
-        self._cursor: Any = None
-        self._closed = False
 
     def execute(self, sql: str, params: Any = None) -> Any:
         """Run a statement."""
-        return self._run("execute", sql, params)
+        # Written out, as it is on the way of every query: what `_run` does when all goes well.
+        if self._closed:
+            raise self._wrapper.Database.ProgrammingError("The cursor is closed.")
+        wrapper = self._wrapper
+        link: Link = wrapper.link_for_statement()
+        cursor = self._cursor if link is self._link and link.raw is self._of else self._on(link)
+        try:
+            result = cursor.execute(sql, params)
+        except wrapper.Database.Error as error:
+            result = self._run_again("execute", (sql, params), link, error)
+            link = self._link  # type: ignore[assignment]  # it has run there
+        wrapper.has_run(link, has_rows=self._raw.description is not None)
+        return result
 
     def executemany(self, sql: str, params: Any) -> Any:
         """Run a statement once for each of ``params``."""
@@ -43,53 +60,61 @@ class SwitchingCursor:
         if self._closed:
             raise wrapper.Database.ProgrammingError("The cursor is closed.")
         link = wrapper.link_for_statement()
-        is_write = False
-        while True:
-            try:
-                result = getattr(self._on(link), method)(*args)
-            except wrapper.Database.Error as error:
-                wrapper.look_for_writes(link)
-                following = wrapper.link_after_failure(link, error)
-                if following is None or following is link:
-                    raise
-                is_write = link.server.state != following.server.state and wrapper.is_refused_write(error)
-                link = following
-            else:
-                break
-        has_rows = self._cursor.description is not None
-        wrapper.look_for_writes(link, has_rows=has_rows and not is_write)
-        if has_rows:
-            wrapper.note_read(link)
+        try:
+            result = getattr(self._on(link), method)(*args)
+        except wrapper.Database.Error as error:
+            result = self._run_again(method, args, link, error)
+        wrapper.has_run(self._link, has_rows=self._raw.description is not None)
         return result
 
+    def _run_again(self, method: str, args: tuple[Any, ...], link: Link, error: Exception) -> Any:
+        """Run a statement that has failed where it may run instead; or raise an error."""
+        wrapper, on_master = self._wrapper, 0
+        while True:
+            on_master += link.server.state == MASTER
+            following = wrapper.link_after_failure(link, error, is_first=on_master == 1)
+            if following is None:
+                raise error
+            link = following
+            try:
+                return getattr(self._on(link), method)(*args)
+            except wrapper.Database.Error as another:
+                error = another
+
     def _on(self, link: Link) -> Any:
-        if self._link is not link:
-            self._let_go()
-            self._link, self._cursor = link, self._wrapper.create_link_cursor(self._name)
+        if self._link is not link or self._of is not link.raw:
+            if self._cursor is not None:
+                self._let_go()
+            self._link, self._of, self._cursor = link, link.raw, self._wrapper.create_link_cursor(self._name)
+            self._raw = getattr(self._cursor, "cursor", self._cursor)
         return self._cursor
 
     def close(self) -> None:
         """Let the result go; nothing can be run any more."""
         self._closed = True
-        self._let_go()
+        if self._cursor is not None:
+            self._let_go()
 
     def _let_go(self) -> None:
-        cursor, link, self._cursor, self._link = self._cursor, self._link, None, None
-        if cursor is not None:
-            with suppress(self._wrapper.Database.Error):  # of a link that is lost
-                cursor.close()
-        if link is not None:
-            self._wrapper.look_for_late_writes(link)
+        cursor, link = self._cursor, self._link
+        self._cursor = self._raw = self._of = self._link = None
+        try:  # noqa: SIM105 - suppress() takes longer, with every query
+            cursor.close()
+        except self._wrapper.Database.Error:
+            pass  # of a link that is lost
+        if link is not None and link.server.state == MASTER:
+            # A driver that fetches row by row learns only behind the last one what its statement has written.
+            self._wrapper.has_run(link, has_rows=False)
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._bound)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._bound, name)
+        return getattr(self._raw or self._bound, name)
 
     @property
     def _bound(self) -> Any:
         # Before the first statement a cursor of the side that is wanted now answers, as Django's own would.
-        if self._cursor is None:
+        if self._raw is None:
             self._on(self._wrapper.link_for_statement())
-        return self._cursor
+        return self._raw

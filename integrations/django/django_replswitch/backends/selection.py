@@ -1,58 +1,49 @@
-"""Django's connection object, on several physical connections that take turns in it.
-
-Whatever belongs to one physical connection is exchanged when another one works (`links.LINK_ATTRIBUTES`); at any
-moment the wrapper looks like a stock one that is connected to the selected server.
-"""
+"""Which link a statement runs on."""
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
 from django.db import DEFAULT_DB_ALIAS, OperationalError, ProgrammingError
 from django.db.backends.base.base import NO_DB_ALIAS
 
+from django_replswitch.backends.connecting import ConnectingWrapper
 from django_replswitch.backends.cursor import SwitchingCursor
-from django_replswitch.backends.links import LINK_ATTRIBUTES, Link, servers_of
+from django_replswitch.backends.links import Link, Server
 from django_replswitch.backends.queries import QueriesLog
-from django_replswitch.backends.stock import StockWrapper
+from django_replswitch.backends.replicated import switch_of
 from django_replswitch.recording import is_recording
-from replswitch import MASTER, SLAVE, State, Switch
-from replswitch.database import Database
+from replswitch import MASTER, SLAVE, NoServerError, State
+from replswitch.database import no_master
 from replswitch.state import Frame, stack
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Hashable, Iterator, Mapping
 
-# One for an alias, shared by the connections that threads have under it.
-_switches: Final[dict[str, Switch]] = {}
-
-# The NAME of each alias as it was configured; a test run changes it in the settings themselves.
-_names: Final[dict[str, object]] = {}
+    from replswitch.positions import Position
+    from replswitch.scope import Scope
 
 
-class AliasSwitch(Switch):
-    """The switch of an alias. Its connections record what they commit."""
-
-    records_writes = True
+class NoMasterError(NoServerError, OperationalError):
+    """The master cannot be reached, or is read-only: replswitch's error, and Django's."""
 
 
-class SelectingWrapper(StockWrapper):
-    """Selects the link that a statement runs on, and connects and closes all of them."""
+class SelectingWrapper(ConnectingWrapper):
+    """Selects the link that a statement runs on, and opens it. It is a `replswitch.slaves.Reach`, too."""
 
     def __init__(self, settings_dict: dict[str, Any], alias: str = DEFAULT_DB_ALIAS) -> None:
         super().__init__(settings_dict, alias)
-        _names.setdefault(alias, settings_dict.get("NAME"))
-        self.switch = _switches.setdefault(alias, AliasSwitch())
+        self.switch = switch_of(alias)
         self.queries_log = QueriesLog(self.queries_limit, self.served_by)
         self.side: State = MASTER
-        self._database = Database(self.switch, alias)
-        master, self._slaves = servers_of(settings_dict, alias)
-        self._master = self._link = Link(master)
-        self._links = {master: self._master}
-        self._block: list[Link] = []  # the links in the running transaction
-        self._only: Link | None = None  # statements of ours run there, whatever the state
-        self._noted: tuple[Frame | None, Link | None] = (None, None)
+        self.has_read = False  # the running scope, `_scope`, has read rows from a slave
+        self._scope: Scope | None = None
+        self._noted: Link | None = None  # what was written down in `_frame`'s scope last
+        # What the latest choice was made of: while it is the same, and `_chosen` is there, so is the choice.
+        self._frame: Frame | None = None
+        self._pins: Mapping[Hashable, str] | None = None
+        self._slave_has: Position | None = None  # how far the slave had come, at least, when its link was chosen
 
     # Switching
 
@@ -85,100 +76,142 @@ class SelectingWrapper(StockWrapper):
     # Choosing a link
 
     def link_for_statement(self) -> Link:
-        """Select the link for the next statement, connected and in the running transaction."""
-        if self._only is not None:
-            return self._only
+        """Select the link for the next statement, connected and in the running transaction.
+
+        Mostly that of the statement before.
+
+        Raises:
+            Exception: the driver's own error; NoServerError where no server is left.
+        """
+        link, frame = self._chosen, stack()
+        if (
+            link is not None
+            and frame is self._frame
+            and (frame is None or frame.scope.pins is self._pins)
+            and (self.health_check_done or not self.health_check_enabled)
+            and self.connection is not None
+        ):
+            return link
+        return self._only or self._choose(frame)
+
+    def _choose(self, frame: Frame | None) -> Link:
+        scope = None if frame is None else frame.scope
+        pins = None if scope is None else scope.pins  # what changes from here on is looked at the next time
+        if scope is not self._scope:
+            self._scope, self.has_read = scope, False
+        link, side, why = self._pick(frame)
+        if scope is not None and link is self._master:
+            self._count_from_here(scope)
+        if link not in self._block:
+            self._join(link)
+        self.side = side
+        if frame is not None and (frame is not self._frame or link is not self._noted):
+            self._noted = link
+            self._shared.database.note(frame, side, link.server.name, why)
+        self._chosen, self._frame, self._pins = link, frame, pins
+        return link
+
+    def _count_from_here(self, scope: Scope) -> None:
+        """Tell what the scope writes on the master from what a session has written, which does not count (M1)."""
+        if is_recording():
+            self.driver.prepare(self._master.raw)
+        elif scope.is_in_doubt:
+            scope.settle()
+
+    def _pick(self, frame: Frame | None) -> tuple[Link, State, str | None]:
+        """Return the link that is wanted, open and selected, its side, and the reason if it is not the state's own."""
         if self.closed_in_transaction:
             if self.in_atomic_block:
                 raise ProgrammingError("The connection was closed inside this atomic block. Leave the block first.")
             self._leave_closed_block()
-        side, why = self._side()
-        link = self._select(self._link_of(side))
-        if link not in self._block:
-            link = self._ready(link)
-            self._join(link)
-        self.side = side
-        if link.server.state != side and not self._shares_link():
-            self.side, why = MASTER, "no-slave"
-        frame = stack()
-        if frame is not None and self._noted != (frame, link):
-            self._noted = (frame, link)
-            if link is self._master and frame.scope.is_safe and is_recording():
-                self.before_doubt()
-            self._database.note(frame, self.side, link.server.name, why)
+        side, why = self._shared.database.side(in_master_transaction=self._master in self._block)
+        link = self._master
+        if side == SLAVE and frame is not None and self.alias != NO_DB_ALIAS and not self._shares_link():
+            link, why = self._slave_link(frame.scope)
+            side = link.server.state
+        else:
+            self._open_master()
+        return self._select(link), side, why
+
+    def _slave_link(self, scope: Scope) -> tuple[Link, str | None]:
+        """Return a link to a slave that has what the scope must see; where none has, to the master, and the reason."""
+        shared = self._shared
+        database = shared.database
+        must_see = database.slaves.must_see(scope)
+        if (why := scope.pinned(database.key)) is not None:  # found out just now
+            self._open_master()
+            return self._master, why
+        joined = next((link for link in self._block if link.server.state == SLAVE), None)
+        if joined is not None:
+            # It shows what it had when the transaction began: neither asking nor waiting would change that.
+            if must_see is None or (self._slave_has is not None and self._slave_has.includes(must_see)):
+                return joined, None
+            self._open_master()
+            return self._master, database.read_on_master(scope, database.slaves.lack(scope))
+        link: Link | None = database.slaves.choose(scope, shared.slaves, must_see, self)
+        if link is None:
+            why = database.slaves.lack(scope)
+            try:
+                self._open_master()
+            except NoServerError:
+                link = database.slaves.choose(scope, shared.slaves, must_see, self, is_last_resort=True)
+                if link is None:
+                    raise
+            else:
+                return self._master, database.read_on_master(scope, why)
+        self._slave_has = must_see
+        return link, None
+
+    def _open_master(self) -> None:
+        """Select the master's link, and open it.
+
+        Raises:
+            NoMasterError: it cannot be reached.
+        """
+        if self._master in self._block:
+            self._select(self._master)
+            return
+        try:
+            self._make_ready(self._master)
+        except self.Database.Error as error:
+            if not self.driver.unreachable(error):
+                raise
+            raise self.no_master(no_master(self._master.server.name, error)) from error
+
+    @staticmethod
+    def no_master(error: NoServerError) -> NoMasterError:
+        """Return an error of the core as one that is Django's, too."""
+        return NoMasterError(str(error), server=error.server)
+
+    # replswitch.slaves.Reach
+
+    def link_to(self, server: Server) -> Link:
+        """Return the link to a slave, open."""
+        link = self._links.get(server)
+        if link is None:
+            link = self._links[server] = Link(server)
+        self._make_ready(link)
         return link
 
-    def _ready(self, link: Link) -> Link:
-        """Connect the selected link; where a slave cannot be reached, another one, and last the master (F1)."""
-        self.close_if_health_check_failed()
-        while True:
-            try:
-                self.ensure_connection()
-            except OperationalError as error:
-                if not self._is_lost_slave(link, error.__cause__):
-                    raise
-                link = self._select(self._link_of(SLAVE))
-            else:
-                return link
+    def drop(self, server: Server) -> None:
+        """Close the link to a slave. In a transaction it stays, broken as it is: Django will want to roll it back."""
+        link = self._links.get(server)
+        if link is None or link.raw is None or link in self._block:
+            return
+        with suppress(self.Database.Error):  # it was closed already
+            self._close_link(link)
 
-    def _is_lost_slave(self, link: Link, error: BaseException | None) -> bool:
-        """Say whether a slave cannot be reached, and leave it alone for the rest of the scope if so."""
-        frame = stack()
-        if frame is None or error is None or link.server.state == MASTER or not self._is_unreachable(error):
-            return False
-        self._database.lose_slave(frame.scope, link.server, link.server.name, error)
-        return True
+    # For the classes in front
+
+    def _shares_link(self) -> bool:
+        """Whether both sides must be one connection, as with a database in memory."""
+        return False
 
     def _leave_closed_block(self) -> None:
         """Begin anew behind a block whose connections were closed in it."""
 
     def _join(self, link: Link) -> None:
         """Take the selected link into the running transaction."""
-
-    def _side(self) -> tuple[State, str | None]:
-        return self._database.side(in_master_transaction=self._master in self._block)
-
-    def _link_of(self, side: State) -> Link:
-        frame = stack()
-        if side == MASTER or frame is None or self.alias == NO_DB_ALIAS or self._shares_link():
-            return self._master
-        scope = frame.scope
-        server = scope.slave(self.alias)
-        if server not in self._slaves:
-            joined = [link.server for link in self._block if link.server.state == SLAVE]
-            fit = joined or self._database.slaves_to_try(scope, self._slaves)
-            if not fit:
-                self._database.lack_slaves(scope)
-                return self._master
-            server = scope.choose_slave(self.alias, fit[0])
-        link = self._links.get(server)
-        if link is None:
-            link = self._links[server] = Link(server)
-        return link
-
-    def _shares_link(self) -> bool:
-        """Whether both sides must be one connection, as with a database in memory."""
-        return False
-
-    def _select(self, link: Link) -> Link:
-        selected = self._link
-        if link is not selected:
-            for name in LINK_ATTRIBUTES:
-                selected.parked[name] = getattr(self, name)
-                setattr(self, name, link.parked[name])
-            self._link = link
-        return link
-
-    @contextmanager
-    def _on(self, link: Link) -> Iterator[None]:
-        """Run statements of ours on one link."""
-        before, only = self._link, self._only
-        self._only = self._select(link)
-        try:
-            yield
-        finally:
-            self._only = only
-            self._select(before)
 
     # Cursors
 
@@ -187,13 +220,15 @@ class SelectingWrapper(StockWrapper):
         return SwitchingCursor(self, name)
 
     def _cursor(self, name: str | None = None) -> Any:
-        """Return a cursor; where no side is connected yet, connect the one that is wanted, as Django does."""
-        if self._only is None and not self.closed_in_transaction:
-            link = self._select(self._link_of(self._side()[0]))
-            if link not in self._block:
-                self._ready(link)
-        else:
+        """Return a cursor; where the side that is wanted is not connected yet, connect it, as Django does."""
+        if self._only is not None or self.closed_in_transaction:
             self.ensure_connection()
+        elif self._chosen is None or self.connection is None:
+            with self.wrap_database_errors:
+                if self.autocommit:
+                    self.link_for_statement()
+                else:
+                    self._pick(stack())
         with self.wrap_database_errors:
             return self._prepare_cursor(self.create_cursor(name))
 
@@ -207,118 +242,26 @@ class SelectingWrapper(StockWrapper):
 
         The application has neither read nor written by it.
         """
-        link = self._link if self._only is not None else self._link_of(self._side()[0])
+        link, is_open = self._only, True
+        if link is None:
+            were_open = [link for link in self._links.values() if link.raw is not None]
+            with self.wrap_database_errors:
+                link = self._pick(stack())[0]
+            is_open = link in were_open
         with self._on(link):
-            if self.in_atomic_block:
-                self.ensure_connection()  # and so it is not closed again, which would break the block
-            with super().temporary_connection() as cursor:
-                yield cursor
-
-    # Connecting
+            try:
+                with self.cursor() as cursor:
+                    yield cursor
+            finally:
+                if not (is_open or self.in_atomic_block):  # to close it would break the block
+                    self._close_link(link)
 
     def connect(self) -> None:
         """Open the link of the side that is wanted."""
-        if self._only is None:
-            selected = self._link
-            if self._select(self._link_of(self._side()[0])) is not selected and self.connection is not None:
-                return
-        link = self._link
-        with self._on(link):
+        if self._only is not None:
             super().connect()
-        link.autocommit = self.settings_dict["AUTOCOMMIT"]
-
-    def get_connection_params(self) -> dict[str, Any]:
-        """Return the parameters of the selected server."""
-        alias_settings = self.settings_dict
-        self.settings_dict = self._link.server.merged(alias_settings, _names[self.alias])
-        try:
-            params: dict[str, Any] = super().get_connection_params()
-        finally:
-            self.settings_dict = alias_settings
-        return params
-
-    @property
-    def _is_slave(self) -> bool:
-        return self._link.server.state == SLAVE
-
-    # Closing
-
-    def close(self) -> None:
-        """Close every link."""
-        self.validate_thread_sharing()
-        if self._only is None:
-            for link in self._links.values():
-                if link is not self._link and link.parked["connection"] is not None:
-                    self._close_link(link)
-        super().close()
-
-    def close_if_health_check_failed(self) -> None:
-        """Close the selected link if it does not answer; it is in no transaction yet."""
-        if self.connection is not None and self.health_check_enabled and not self.health_check_done:
-            if not self.is_usable():
-                self._close_link(self._link)
-            self.health_check_done = True
-
-    def _close_link(self, link: Link) -> None:
-        with self._on(link):
-            try:
-                self._close()
-            finally:
-                self.connection = None
-
-    def close_if_unusable_or_obsolete(self) -> None:
-        """Close the links that have failed or are too old; each by itself."""
-        if self.autocommit != self.settings_dict["AUTOCOMMIT"]:
-            self.close()  # as Django does: what the application left open is nobody's any more
-            return
-        for link in tuple(self._links.values()):
-            with self._on(link):
-                super().close_if_unusable_or_obsolete()
-
-    def _record(self, *, written: bool | None) -> None:
-        """Record in the running scope that the application committed a write on the master, if it did (M1).
-
-        Args:
-            written: None where nobody knows.
-        """
-        if written is False or not is_recording():
-            return
-        if written is None:
-            self._database.suspect_write()
         else:
-            self._database.record_write()
-
-    def before_doubt(self) -> None:
-        """Prepare to find out whether the next statement on the master has written."""
-
-    def settle(self) -> None:
-        """Find out whether a statement that may have written did, and record it."""
-
-    # What the backend knows: each fills these in
-
-    #: Whether the driver tells of writes; where it does not, a statement that returns no rows counts as one.
-    _tells_of_writes = True
-
-    def _take_written(self, connection: Any, *, in_transaction: bool, has_rows: bool = False) -> bool | None:
-        """Say whether a write was committed on the master since the question was last asked.
-
-        Args:
-            connection: the driver's.
-            in_transaction: the statement belongs to a transaction that is still open.
-            has_rows: the statement has returned rows, as most that only read do.
-
-        Returns:
-            None where nobody knows.
-        """
-        raise NotImplementedError
-
-    def is_refused_write(self, error: BaseException) -> bool:
-        """Say whether a driver's error means that a read-only connection refused a write."""
-        raise NotImplementedError
-
-    def _is_unreachable(self, error: BaseException) -> bool:
-        """Say whether a driver's error means that the server is not there, or the connection to it gone."""
-        raise NotImplementedError
+            self._pick(stack())
 
     # What ran
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from django.db import DEFAULT_DB_ALIAS, Error
 from django.db.backends.utils import debug_transaction
 
 from django_replswitch.backends.selection import SelectingWrapper
+from django_replswitch.recording import is_recording
+from replswitch.drivers import Written
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from django_replswitch.backends.links import Link
-
-# What speaks of the transaction, and must outlive the opening of another link in it.
-_KEPT: Final = ("autocommit", "in_atomic_block", "savepoint_ids", "atomic_blocks", "needs_rollback", "run_on_commit")
+    from replswitch.positions import Position
 
 
 class TransactionWrapper(SelectingWrapper):
@@ -27,18 +27,15 @@ class TransactionWrapper(SelectingWrapper):
         self.autocommit = settings_dict.get("AUTOCOMMIT", True)
         self._savepoints: list[str] = []  # of the running transaction, for links that join later
         self._begins_explicitly = False
-        # Whether the application has written on the master in it; None where it has run what may have.
-        self._may_have_written: bool | None = False
+        self._block_counts = (
+            False  # the application itself, and not only a session, ran a statement on the master in it
+        )
 
     def connect(self) -> None:
-        """Open a link. What the transaction knows is kept, where Django's own would begin it anew."""
-        self._leave_closed_block()
-        kept = {name: getattr(self, name) for name in _KEPT}
-        try:
-            super().connect()
-        finally:
-            for name, value in kept.items():
-                setattr(self, name, value)
+        """Open the link of the side that is wanted."""
+        if self._only is None:
+            self._leave_closed_block()
+        super().connect()
 
     def _leave_closed_block(self) -> None:
         """Begin anew behind a block whose connections were closed in it, as Django does when it connects again."""
@@ -47,7 +44,7 @@ class TransactionWrapper(SelectingWrapper):
             self.savepoint_ids, self.atomic_blocks, self.run_on_commit = [], [], []
             self.connection = None
             for link in self._links.values():
-                link.parked["connection"] = None
+                link.raw = link.parked["connection"] = None
             self._forget_block()
 
     def close(self) -> None:
@@ -69,22 +66,24 @@ class TransactionWrapper(SelectingWrapper):
             self.autocommit = autocommit
             return
         self.validate_no_atomic_block()
+        self._chosen = None
         is_connected = self.connection is not None
         self.close_if_health_check_failed()
-        if is_connected:
-            self.ensure_connection()
+        if is_connected and self.connection is None:
+            with self.wrap_database_errors:
+                self._make_ready(self._link)
         self._begins_explicitly = force_begin_transaction_with_broken_autocommit and hasattr(
             self, "_start_transaction_under_autocommit"
         )
         if autocommit:
             for link in self._links.values():
-                if not link.autocommit and self._connection_of(link) is not None:
+                if not link.autocommit and link.raw is not None:
                     with self._on(link):
                         self._set_autocommit(True)
                     link.autocommit = True
-            if self._master in self._block:  # by hand: the server has committed
-                self._record(written=self._written_in_block())
+            counts = self._block_counts
             self._forget_block()
+            self.look_for_writes(block_counts=counts)  # what was open is committed
         else:
             with debug_transaction(self, "BEGIN"):
                 pass  # said now, as Django does; done with the first statement
@@ -92,9 +91,6 @@ class TransactionWrapper(SelectingWrapper):
         if autocommit and self.run_commit_hooks_on_set_autocommit_on:
             self.run_and_clear_commit_hooks()
             self.run_commit_hooks_on_set_autocommit_on = False
-
-    def _connection_of(self, link: Link) -> Any:
-        return self.connection if link is self._link else link.parked["connection"]
 
     def _join(self, link: Link) -> None:
         if self.autocommit:
@@ -109,35 +105,47 @@ class TransactionWrapper(SelectingWrapper):
             link.read, link.savepoints = False, tuple(self._savepoints)
             self._execute_quietly(map(self.ops.savepoint_create_sql, self._savepoints))
 
-    def _forget_block(self) -> None:
+    def _clear_block(self) -> None:
         self._block.clear()
         self._savepoints.clear()
-        self._may_have_written = False
+        self._chosen, self._block_counts = None, False
+
+    def _forget_block(self) -> None:
+        self._clear_block()
         self.autocommit = self.settings_dict.get("AUTOCOMMIT", True)
 
+    def look_for_writes(self, *, block_counts: bool = True) -> None:
+        """Record in the running scope what was committed on the master since this was last asked (M1).
+
+        Args:
+            block_counts: False for a block in which a session alone has written, which makes no marker.
+        """
+        raw = self._master.raw
+        written = Written.NO if raw is None else self.driver.take_written(raw)
+        if written is not Written.NO:
+            self._record(written, counts=block_counts)
+
+    def _record(self, written: Position | Written, *, counts: bool = True) -> None:
+        raw = self._master.raw
+        if counts and is_recording():
+            self._shared.database.record_told(self._master, self.driver, raw, written)
+        else:
+            self.driver.disown_written(raw, with_rows=False)
+
     def _commit(self) -> None:
-        in_block = self._master in self._block
+        in_block, counts = self._master in self._block, self._block_counts or self.autocommit
         try:
             self._end(super()._commit)
         except Error:
             if in_block:
-                self._record(written=True)  # nobody knows whether it was committed
+                self._shared.database.record_write()  # nobody knows whether it was committed
             raise
-        if in_block:
-            self._record(written=self._written_in_block())
-        self._may_have_written = False
-
-    def _written_in_block(self) -> bool | None:
-        told = self._take_written(
-            self._connection_of(self._master), in_transaction=False, has_rows=not self._may_have_written
-        )
-        if self._tells_of_writes and self._may_have_written is not False:
-            return told
-        return self._may_have_written
+        self.look_for_writes(block_counts=counts)
 
     def _rollback(self) -> None:
+        counts = self._block_counts or self.autocommit
         self._end(super()._rollback)
-        self._may_have_written = False
+        self.look_for_writes(block_counts=counts)  # of what cannot be rolled back
 
     def _end(self, end: Callable[[], None]) -> None:
         if self.autocommit and not self._block:
@@ -152,8 +160,7 @@ class TransactionWrapper(SelectingWrapper):
                 if link is self._master or self._master not in self._block:
                     raise
                 self._close_link(link)  # the outcome is the master's
-        self._block.clear()
-        self._savepoints.clear()
+        self._clear_block()
 
     def _savepoint(self, sid: str) -> None:
         self._savepoints.append(sid)
@@ -170,6 +177,7 @@ class TransactionWrapper(SelectingWrapper):
         with self._on(link), self.wrap_database_errors:
             self.connection.rollback()
         self._block.remove(link)
+        self._chosen = None
 
     def _savepoint_commit(self, sid: str) -> None:
         if sid in self._savepoints:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from django.apps import AppConfig
 #: What a slave may have different from the master.
-SLAVE_KEYS: Final = ("HOST", "PORT", "NAME", "USER", "PASSWORD", "OPTIONS")
+SLAVE_KEYS: Final = ("HOST", "PORT", "NAME", "USER", "PASSWORD", "OPTIONS", "WEIGHT")
 
 # What people write for SLAVES: other libraries' words, and slips of the pen.
 _MEANT_SLAVES: Final = re.compile(r"(SLAVE|REPLICA|READ_?REPLICA|READER)S?", re.IGNORECASE)

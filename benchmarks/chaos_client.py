@@ -1,0 +1,226 @@
+"""A visitor of the application under chaos, who knows what he wrote and misses none of it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import random
+import threading
+import time
+import uuid
+from collections import Counter
+from dataclasses import dataclass
+from http.cookies import SimpleCookie
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlencode
+
+from chaos_ledger import Ledger, Write
+from chaos_pages import IN_TRANSACTION, KEPT, NO_SERVER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+READS = ("/one", "/one", "/three", "/blocks", "/transaction")
+WRITES = {"/form": 1, "/json": 1, "/both": 2}
+
+PATIENCE = 30.0
+"""Seconds after which a client gives a request up."""
+
+
+@dataclass
+class Response:
+    """An answer."""
+
+    status: int
+    told: dict[str, Any]
+    server: str
+    location: str
+
+
+class HasWritten(Protocol):
+    """Asks the slaves themselves."""
+
+    def __call__(self, client: int, number: int) -> bool:
+        """Say whether a slave that lives has a write."""
+
+
+class Client(threading.Thread):
+    """A client with cookies of its own, in a thread.
+
+    Args:
+        number: which one it is.
+        port: the application's.
+        ledger: where it writes down what it was told.
+        seed: of what it does next.
+        doubtful_for: seconds for which the master serves somebody whose write may have been done.
+        slave_has: asks the slaves themselves.
+    """
+
+    def __init__(
+        self, number: int, port: int, ledger: Ledger, *, seed: int, doubtful_for: float, slave_has: HasWritten
+    ) -> None:
+        super().__init__(name=f"client {number}")
+        self._number = number
+        self._port = port
+        self._ledger = ledger
+        self._random = random.Random(f"{seed} {number}")
+        self._doubtful_for = doubtful_for
+        self._slave_has = slave_has
+        self._connection: http.client.HTTPConnection | None = None
+        self._cookies: dict[str, str] = {}
+        self._written = 0
+        self._told: list[int] = []
+        self._doubtful_until = 0.0
+        self.reads_only = threading.Event()
+        self.over = threading.Event()
+        self.resting = threading.Event()
+        self.rests = threading.Event()
+        self.servers: Counter[str] = Counter()
+
+    def run(self) -> None:
+        """Read and write without a pause."""
+        try:
+            while not self.over.is_set():
+                if self.resting.is_set():
+                    self.rests.set()
+                    self.over.wait(0.02)
+                    continue
+                self.rests.clear()
+                if self.reads_only.is_set():
+                    self._cookies.clear()
+                    self._told.clear()
+                    self._read("/one")
+                elif self._random.random() < 0.25:
+                    self._write(self._random.choice(list(WRITES)))
+                else:
+                    self._read(self._random.choice(READS))
+        except BaseException as error:  # noqa: BLE001 - a client that ended is told of by the ledger
+            self._ledger.wrong("client", f"{self.name} ended: {error!r}")
+        finally:
+            self._hang_up()
+
+    # Reading
+
+    def _read(self, path: str) -> None:
+        since = time.monotonic()
+        response = self._send("GET", f"{path}?client={self._number}")
+        self._ledger.took(f"GET {path}", since, time.monotonic())
+        self._judge_read(path, since, response)
+
+    def _judge_read(self, path: str, since: float, response: Response) -> None:
+        error = response.told.get("error")
+        self.servers[response.server] += 1
+        if response.status == 200:
+            self._ledger.count("reads answered")
+            if "without_master" in response.told:
+                self._ledger.count("use_master() without a master")
+                self._in_doubt()
+                if not self._ledger.master_may_be_gone(since, time.monotonic()):
+                    self._ledger.wrong("a master that is there was not found", str(response.told["without_master"]))
+            self._look(path, response)
+        elif error == IN_TRANSACTION:
+            self._ledger.count("errors in a transaction on a slave")
+            self._in_doubt()
+        elif error == NO_SERVER and self._ledger.master_may_be_gone(since, time.monotonic()):
+            self._without_master(path, since, response)
+        else:
+            self._ledger.wrong("a read failed", f"{path} {response}")
+            self._in_doubt()
+
+    def _without_master(self, path: str, since: float, response: Response) -> None:
+        """A read that must see what no server has may fail without a master; and only that."""
+        self._ledger.count("reads of what no living server has")
+        if time.monotonic() < self._doubtful_until or not self._told:
+            if not self._told:
+                self._ledger.wrong("a read failed", f"{path}, and there was nothing to see: {response}")
+            return
+        if self._slave_has(self._number, self._told[-1]):
+            again = self._send("GET", f"{path}?client={self._number}")
+            if again.told.get("error") == NO_SERVER:
+                self._ledger.wrong("a read failed that a slave could serve", f"{path} {again}")
+
+    def _look(self, path: str, response: Response) -> None:
+        """Look for all that was told to be done."""
+        for name in ("numbers", "again"):
+            shown = response.told.get(name)
+            if shown is None:
+                continue
+            oldest = min(shown) if len(shown) == KEPT else 0
+            missing = [number for number in self._told[-KEPT:] if number >= oldest and number not in shown]
+            if missing or (self._told and not shown):
+                self._ledger.wrong(
+                    "stale", f"{path} client {self._number} misses {missing}, sees {shown[:3]}, by {response.server}"
+                )
+        for latest in response.told.get("latest", []):
+            if self._told and latest < self._told[-1]:
+                self._ledger.wrong(
+                    "stale",
+                    f"{path} client {self._number} misses {self._told[-1]}, sees {latest}, by {response.server}",
+                )
+
+    def _in_doubt(self) -> None:
+        self._doubtful_until = time.monotonic() + self._doubtful_for
+
+    # Writing
+
+    def _write(self, path: str) -> None:
+        self._written += 1
+        number, token = self._written, uuid.uuid4().hex
+        values = {"client": self._number, "number": number, "token": token}
+        since = time.monotonic()
+        response = self._send("POST", path, values, as_json=path == "/json")
+        until = time.monotonic()
+        self._ledger.took(f"POST {path}", since, until)
+        outcome = "unknown"
+        if response.status in {201, 303}:
+            outcome = "done"
+            self._told.append(number)
+            del self._told[: -2 * KEPT]
+        elif response.told.get("error") == NO_SERVER:
+            outcome = "refused"
+        self._ledger.wrote(Write(self._number, number, token, WRITES[path], outcome))
+        if outcome != "done":
+            if not self._ledger.master_may_be_gone(since, until):
+                self._ledger.wrong("a write failed with a master that is there", f"{path} {response}")
+            self._in_doubt()
+        elif response.location:
+            self._follow(response.location)
+        else:
+            self._look(path, response)
+
+    def _follow(self, location: str) -> None:
+        since = time.monotonic()
+        response = self._send("GET", location)
+        self._ledger.took(f"GET {location} behind a POST", since, time.monotonic())
+        self._judge_read(location.partition("?")[0], since, response)
+
+    # HTTP
+
+    def _send(self, method: str, path: str, values: dict[str, Any] | None = None, *, as_json: bool = False) -> Response:
+        headers = {"Cookie": "; ".join(f"{name}={value}" for name, value in self._cookies.items())}
+        body = None
+        if values is not None:
+            encode: Callable[[Any], str] = json.dumps if as_json else urlencode
+            body = encode(values)
+            headers["Content-Type"] = "application/json" if as_json else "application/x-www-form-urlencoded"
+        if self._connection is None:
+            self._connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)
+        try:
+            self._connection.request(method, path, body, headers)
+            got = self._connection.getresponse()
+            text = got.read()
+        except (OSError, http.client.HTTPException) as error:
+            self._hang_up()
+            self._ledger.wrong("no answer", f"{method} {path}: {error!r}")
+            return Response(0, {"error": "no answer"}, "", "")
+        for header in got.headers.get_all("Set-Cookie", []):
+            for morsel in SimpleCookie(header).values():
+                self._cookies[morsel.key] = morsel.value
+        told = json.loads(text) if text else {}
+        server = str(got.headers.get("Replswitch", "")).partition(",")[0]
+        return Response(got.status, told, server, got.headers.get("Location", ""))
+
+    def _hang_up(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None

@@ -1,0 +1,107 @@
+"""A slave takes the master's place, as an operator would do it who has the time to do it well.
+
+Where a rule comes from MariaDB's manual, the page is named as in https://mariadb.com/kb/en/NAME/.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from abc import abstractmethod
+from typing import TYPE_CHECKING, ClassVar
+
+from replswitch.testing.errors import PairError
+from replswitch.testing.pair import MASTER
+from replswitch.testing.sessions import SessionPair
+
+if TYPE_CHECKING:
+    from replswitch.testing.replication import Dialect
+
+logger = logging.getLogger(__name__)
+
+
+class PromotablePair(SessionPair):
+    """A pair of servers in which the master can change.
+
+    Attributes:
+        dialect: the statements of replication.
+    """
+
+    dialect: ClassVar[Dialect]
+
+    def __init__(self, slaves: int = 1) -> None:
+        super().__init__(slaves)
+        self._follows: dict[str, str | None] = {}  # which master a server was last told of; None: to be one
+
+    def promote(self, name: str = "slave", timeout: float = 10) -> None:
+        """Make a slave the master, and the master and the other slaves its slaves. Nothing is lost.
+
+        The old master is made read-only first (sessions that are open there get error 1290 for every write and
+        every commit of one), then the slave catches up, at once, whatever the lag; then it may be written to.
+        Afterwards ``pair.master``, ``pair.slaves``, ``pair.master_name`` and ``pair.slave_names`` tell the new
+        roles. Each server keeps its name and its address: it is the test's own to lead clients to the new master.
+        A slave that is down learns who the master is when it starts. ``reset()`` gives the first master its place
+        back in the same way.
+
+        Args:
+            name: the slave.
+            timeout: seconds that it may take to catch up.
+
+        Raises:
+            ConfigurationError: no slave of this pair has that name.
+            PairError: the slave or the master is down.
+            NotCaughtUpError: the slave was not there in time. The old master is the master still.
+        """
+        with self._exclusively():
+            began, old = time.monotonic(), self.master_name
+            for server in (self._known_slave(name), old):
+                if not self._is_up(server):
+                    raise PairError(f'the {server} is down, so {name} cannot be promoted. Call start("{server}") first')
+            self._hand_over(old, name, timeout)
+            self._stopped.discard(name)
+            self.master_name = name
+            for server in self.slave_names:
+                if self._is_up(server):
+                    self._stop_replication(server)
+                    self._follow(server)
+                    self._set_lag(server)
+            logger.debug("%s is the master after %.2f s", name, time.monotonic() - began)
+
+    def reset(self) -> None:
+        """Undo what was done to the servers, as every pair does; also who is the master."""
+        super().reset()
+        if self.master_name != MASTER:
+            self.promote(MASTER)
+            self.wait_caught_up()
+
+    def _hand_over(self, old: str, new: str, timeout: float) -> None:
+        """Close the old master for writes and open the new one, once it has all of them."""
+        self._run(old, "SET GLOBAL read_only = ON")  # waits for the commits that are on their way
+        is_held_back = bool(self._lag) or new in self._stopped
+        try:
+            if is_held_back:
+                self._stop_replication(new)
+                self._run(new, self.dialect.delay, 0)
+                self._start_replication(new)
+            self._wait_for(new, self._master_position(), time.monotonic() + timeout)
+        except PairError:
+            self._run(old, "SET GLOBAL read_only = OFF")
+            if is_held_back:
+                self._set_lag(new)
+            raise
+        self._stop_replication(new)
+        self._run(new, self.dialect.forget)
+        self._run(new, "SET GLOBAL read_only = OFF")
+        self._follows[new] = None
+
+    def _follow(self, name: str) -> None:
+        """Tell a server who its master is, unless it knows."""
+        if name == self.master_name:
+            self._follows[name] = None
+        elif self._follows.get(name) != self.master_name:
+            self._introduce(name)
+            self._follows[name] = self.master_name
+
+    @abstractmethod
+    def _introduce(self, name: str) -> None:
+        """Tell a server that replicates nothing now who its master is."""

@@ -1,0 +1,195 @@
+"""A slave takes the master's place in a pair of real servers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+
+import pymysql
+import pytest
+
+from replswitch.errors import ConfigurationError
+from replswitch.testing import MariaDBPair, MySQLPair, NotCaughtUpError, PairError
+from replswitch.testing.plugin import start_or_skip
+from replswitch.testing.servers import ServerPair
+
+
+@pytest.fixture(scope="module", params=[MariaDBPair, MySQLPair])
+def started(request: pytest.FixtureRequest) -> Iterator[ServerPair]:
+    pair: ServerPair = request.param(slaves=2)
+    start_or_skip(pair)
+    yield pair
+    pair.close()
+
+
+@pytest.fixture
+def pair(started: ServerPair) -> ServerPair:
+    started.reset()
+    assert started.master_name == "master"
+    execute(started, "master", "DROP TABLE IF EXISTS message")
+    execute(started, "master", "CREATE TABLE message (number INTEGER PRIMARY KEY)")
+    write(started, 1)
+    started.wait_caught_up()
+    return started
+
+
+def execute(pair: ServerPair, name: str | None, sql: str) -> list[int]:
+    with closing(pair.connect(name)) as connection, connection.cursor() as cursor:
+        cursor.execute(sql)
+        return [row[0] for row in cursor.fetchall()]
+
+
+def write(pair: ServerPair, number: int) -> None:
+    execute(pair, None, f"INSERT INTO message VALUES ({number})")
+
+
+def everywhere(pair: ServerPair) -> list[list[int]]:
+    pair.wait_caught_up()
+    return [execute(pair, name, "SELECT number FROM message ORDER BY number") for name in pair.names]
+
+
+def test_the_roles_change_and_the_names_stay(pair: ServerPair) -> None:
+    addresses = {
+        name: parameters["port"] for name, parameters in zip(pair.names, [pair.master, *pair.slaves], strict=True)
+    }
+    pair.promote("slave")
+    assert (pair.master_name, pair.slave_names) == ("slave", ("master", "slave2"))
+    assert pair.names == ("master", "slave", "slave2")
+    assert pair.master["port"] == addresses["slave"]
+    assert [one["port"] for one in pair.slaves] == [addresses["master"], addresses["slave2"]]
+
+
+def test_what_the_new_master_gets_arrives_everywhere(pair: ServerPair) -> None:
+    pair.promote("slave")
+    write(pair, 2)
+    assert everywhere(pair) == [[1, 2]] * 3
+    for name in pair.slave_names:
+        with pytest.raises(pymysql.MySQLError, match=r"read.?only"):
+            execute(pair, name, "INSERT INTO message VALUES (3)")
+
+
+def test_there_and_back_and_on_to_another_one(pair: ServerPair) -> None:
+    for number, name in enumerate(("slave", "master", "slave2", "slave", "master"), 2):
+        pair.promote(name)
+        write(pair, number)
+    assert everywhere(pair) == [[1, 2, 3, 4, 5, 6]] * 3
+
+
+def test_reset_gives_the_place_back_and_keeps_what_was_written(pair: ServerPair) -> None:
+    pair.promote("slave2")
+    write(pair, 2)
+    pair.kill("master")
+    write(pair, 3)
+    pair.reset()
+    assert (pair.master_name, pair.slave_names) == ("master", ("slave", "slave2"))
+    write(pair, 4)
+    assert everywhere(pair) == [[1, 2, 3, 4]] * 3
+
+
+def test_a_lag_does_not_hold_it_up_and_holds_for_the_slaves_of_the_new_master(pair: ServerPair) -> None:
+    pair.lag = 3600
+    write(pair, 2)
+    pair.promote("slave")
+    assert execute(pair, "slave", "SELECT number FROM message") == [1, 2]
+    write(pair, 3)
+    assert execute(pair, "slave2", "SELECT number FROM message") == [1]
+    assert execute(pair, "master", "SELECT number FROM message") == [1, 2]
+    pair.lag = 0
+    assert everywhere(pair) == [[1, 2, 3]] * 3
+
+
+def test_a_stopped_slave_can_be_promoted_and_another_one_stays_stopped(pair: ServerPair) -> None:
+    pair.stop_slave("slave")
+    pair.stop_slave("slave2")
+    write(pair, 2)
+    pair.promote("slave")
+    assert execute(pair, "slave", "SELECT number FROM message") == [1, 2]
+    assert execute(pair, "slave2", "SELECT number FROM message") == [1]
+    with pytest.raises(ConfigurationError, match="the master replicates nothing; slaves are master, slave2"):
+        pair.stop_slave("slave")
+    pair.start_slave("slave2")
+    assert everywhere(pair) == [[1, 2]] * 3
+
+
+def test_who_was_down_follows_the_new_master_and_a_killed_one_keeps_its_role(pair: ServerPair) -> None:
+    pair.kill("slave2")
+    pair.promote("slave")
+    write(pair, 2)
+    pair.kill("slave")
+    for name in ("slave2", "slave"):
+        pair.start(name)
+    write(pair, 3)
+    assert everywhere(pair) == [[1, 2, 3]] * 3
+    pair.kill("slave")
+    with pytest.raises(PairError, match=r'the master is down: .* Call start\("slave"\) first'):
+        pair.wait_caught_up()
+
+
+def test_sessions_on_the_old_master_write_nothing_any_more(pair: ServerPair) -> None:
+    with closing(pair.connect()) as connection, connection.cursor() as cursor:
+        cursor.execute("BEGIN")
+        cursor.execute("INSERT INTO message VALUES (2)")
+        pair.promote("slave")
+        with pytest.raises(pymysql.MySQLError, match=r"read.?only"):
+            cursor.execute("COMMIT")
+        with pytest.raises(pymysql.MySQLError, match=r"read.?only"):
+            cursor.execute("INSERT INTO message VALUES (3)")
+    write(pair, 4)
+    assert everywhere(pair) == [[1, 4]] * 3
+
+
+def test_who_writes_meanwhile_loses_nothing(pair: ServerPair) -> None:
+    answered: list[int] = []
+    over = threading.Event()
+
+    def go_on() -> None:
+        with closing(pair.connect()) as connection, connection.cursor() as cursor:
+            for number in range(2, 100_000):
+                try:
+                    cursor.execute("INSERT INTO message VALUES (%s)", (number,))
+                except pymysql.MySQLError:
+                    break
+                answered.append(number)
+        over.set()
+
+    writer = threading.Thread(target=go_on)
+    writer.start()
+    while len(answered) < 20:
+        assert not over.wait(0.01)
+    pair.promote("slave")
+    writer.join(10)
+    assert everywhere(pair) == [[1, *answered]] * 3
+
+
+def test_one_that_does_not_catch_up_is_not_promoted(pair: ServerPair) -> None:
+    with closing(pair.admin("slave")) as admin, admin.cursor() as cursor:
+        cursor.execute("LOCK TABLES shop.message READ")
+        write(pair, 2)
+        with pytest.raises(NotCaughtUpError, match="slave has not caught up"):
+            pair.promote("slave", timeout=0.3)
+    assert pair.master_name == "master"
+    write(pair, 3)
+    assert everywhere(pair) == [[1, 2, 3]] * 3
+
+
+def test_who_cannot_be_promoted_is_told_why(pair: ServerPair) -> None:
+    with pytest.raises(ConfigurationError, match="the master replicates nothing"):
+        pair.promote("master")
+    with pytest.raises(ConfigurationError, match="'slave3' is no server of this pair"):
+        pair.promote("slave3")
+    pair.kill("slave")
+    with pytest.raises(PairError, match=r'the slave is down, so slave cannot be promoted. Call start\("slave"\) first'):
+        pair.promote("slave")
+    pair.kill("master")
+    with pytest.raises(PairError, match="the master is down, so slave2 cannot be promoted"):
+        pair.promote("slave2")
+
+
+def test_a_pair_that_is_started_anew_has_its_first_master(pair: ServerPair) -> None:
+    with type(pair)() as other:
+        other.promote()
+        other.close()
+        other.start()
+        assert other.master_name == "master"
+        assert other.slave_names == ("slave",)

@@ -1,0 +1,312 @@
+"""The proxy between an application and a server: passes on, and misbehaves as it is told."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from typing import Any
+
+import pymysql
+import pytest
+
+from replswitch.errors import ConfigurationError
+from replswitch.testing import MariaDBPair, PairError, Proxy
+
+LONG = 10.0
+SHORT = 0.3
+"""Seconds in which something does not happen that must not."""
+
+
+class Echo:
+    """A server that answers each line with its own letter before it."""
+
+    def __init__(self, letter: bytes = b"a") -> None:
+        self.letter = letter
+        self.heard: list[bytes] = []
+        self.hung_up = threading.Event()
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port = self._server.getsockname()[1]
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+        self._thread.join()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._server.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        try:
+            with client, client.makefile("rb") as lines:
+                for line in lines:
+                    self.heard.append(line)
+                    client.sendall(self.letter + line)
+        except OSError:
+            pass
+        self.hung_up.set()
+
+
+@pytest.fixture
+def echo() -> Iterator[Echo]:
+    with closing(Echo()) as server:
+        yield server
+
+
+@pytest.fixture
+def proxy(echo: Echo) -> Iterator[Proxy]:
+    with Proxy(echo.port) as proxy:
+        yield proxy
+
+
+def connect(proxy: Proxy, timeout: float = LONG) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", proxy.port), timeout)
+
+
+def ask(client: socket.socket, line: bytes = b"hello\n") -> bytes:
+    client.sendall(line)
+    return answer(client, len(line) + 1)
+
+
+def answer(client: socket.socket, size: int = 7) -> bytes:
+    got = b""
+    while len(got) < size and (more := client.recv(size - len(got))):
+        got += more
+    return got
+
+
+def says_nothing(client: socket.socket) -> bool:
+    client.settimeout(SHORT)
+    try:
+        client.recv(1)
+    except TimeoutError:
+        return True
+    finally:
+        client.settimeout(LONG)
+    return False
+
+
+def hangs_up(client: socket.socket) -> bool:
+    try:
+        return client.recv(1) == b""
+    except ConnectionError:
+        return True
+
+
+def test_it_passes_on(proxy: Proxy, echo: Echo) -> None:
+    with connect(proxy) as client:
+        assert ask(client) == b"ahello\n"
+        assert ask(client, b"x" * 1_000_000 + b"\n") == b"a" + b"x" * 1_000_000 + b"\n"
+        assert proxy.connections == 1
+    assert echo.hung_up.wait(LONG)
+
+
+def test_hundreds_at_a_time(proxy: Proxy) -> None:
+    with ExitStack() as opened:
+        clients = [opened.enter_context(connect(proxy)) for _ in range(400)]
+        for client in clients:
+            client.sendall(b"hello\n")
+        assert [answer(client) for client in clients] == [b"ahello\n"] * 400
+        assert proxy.connections == 400
+        proxy.cut()
+        assert all(hangs_up(client) for client in clients)
+        assert proxy.connections == 0
+    with connect(proxy) as client:
+        assert ask(client) == b"ahello\n"
+
+
+def test_a_server_that_hangs_up(proxy: Proxy, echo: Echo) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        proxy.target = server.getsockname()[1]
+        with connect(proxy) as client:
+            accepted, _ = server.accept()
+            with accepted:
+                accepted.sendall(b"bye")
+            assert answer(client, 3) == b"bye"
+            assert hangs_up(client)
+
+
+def test_a_server_that_is_not_there(proxy: Proxy, echo: Echo) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        proxy.target = ("127.0.0.1", nobody.getsockname()[1])
+    with connect(proxy) as client:
+        assert hangs_up(client)
+    proxy.target = echo.port
+    with connect(proxy) as client:
+        assert ask(client) == b"ahello\n"
+
+
+def test_new_connections_follow_the_target_and_open_ones_stay(proxy: Proxy, echo: Echo) -> None:
+    with closing(Echo(b"b")) as other, connect(proxy) as old:
+        assert ask(old) == b"ahello\n"
+        proxy.target = other.port
+        assert proxy.target == ("127.0.0.1", other.port)
+        with connect(proxy) as new:
+            assert ask(new) == b"bhello\n"
+            assert ask(old) == b"ahello\n"
+
+
+class TestDrop:
+    def test_nothing_arrives_and_nothing_is_closed(self, proxy: Proxy, echo: Echo) -> None:
+        with connect(proxy) as old:
+            assert ask(old) == b"ahello\n"
+            proxy.drop()
+            with connect(proxy) as new:
+                for client in (old, new):
+                    client.sendall(b"again\n")
+                    assert says_nothing(client)
+                assert echo.heard == [b"hello\n"]
+                proxy.restore()
+                assert answer(old) == answer(new) == b"aagain\n"
+
+    def test_answers_vanish_too(self, proxy: Proxy, echo: Echo) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            proxy.target = server.getsockname()[1]
+            with connect(proxy) as client:
+                accepted, _ = server.accept()
+                with accepted:
+                    proxy.drop()
+                    accepted.sendall(b"hello")
+                    assert says_nothing(client)
+                assert says_nothing(client)  # nor is it told that the server has hung up
+                proxy.restore()
+                assert answer(client, 5) == b"hello"
+                assert hangs_up(client)
+
+    def test_who_hangs_up_meanwhile_is_heard_in_the_end(self, proxy: Proxy, echo: Echo) -> None:
+        client = connect(proxy)
+        assert ask(client) == b"ahello\n"
+        proxy.drop()
+        client.sendall(b"again\n")
+        client.close()
+        assert not echo.hung_up.wait(SHORT)
+        proxy.restore()
+        assert echo.hung_up.wait(LONG)
+        assert echo.heard == [b"hello\n", b"again\n"]  # as on a network, where what was sent is sent again
+
+    def test_it_can_be_cut_and_closed(self, proxy: Proxy) -> None:
+        with connect(proxy) as client:
+            assert ask(client) == b"ahello\n"
+            proxy.drop()
+            proxy.cut()
+            assert hangs_up(client)
+        with connect(proxy) as client:
+            proxy.close()
+            assert hangs_up(client)
+
+
+class TestDelay:
+    def test_answers_come_later_and_in_their_order(self, proxy: Proxy) -> None:
+        with connect(proxy) as client:
+            assert ask(client) == b"ahello\n"
+            proxy.delay(0.5)
+            began = time.monotonic()
+            client.sendall(b"one\n")
+            time.sleep(0.1)
+            client.sendall(b"two\n")
+            assert answer(client, 10) == b"aone\natwo\n"
+            assert time.monotonic() - began > 0.59
+
+    def test_an_end_of_it_lets_everything_through(self, proxy: Proxy) -> None:
+        with connect(proxy) as client:
+            proxy.delay(3600)
+            client.sendall(b"one\n")
+            assert says_nothing(client)
+            proxy.restore()
+            assert answer(client, 5) == b"aone\n"
+
+    @pytest.mark.parametrize("seconds", [-1, "1", None, True, float("nan"), 3601])
+    def test_what_is_no_time_is_refused(self, proxy: Proxy, seconds: Any) -> None:
+        with pytest.raises(ConfigurationError, match=r"delay\(.*\): it must be a number of seconds"):
+            proxy.delay(seconds)
+
+
+class TestCut:
+    def test_an_answer_ends_in_its_middle(self, proxy: Proxy) -> None:
+        with connect(proxy) as old:
+            assert ask(old) == b"ahello\n"
+            proxy.cut_after(10)
+            with connect(proxy) as new:
+                for client in (old, new):
+                    assert ask(client) == b"ahello\n"
+                    assert ask(client) == b"ahe"
+                    assert hangs_up(client)
+        proxy.restore()
+        with connect(proxy) as client:
+            assert ask(client, b"longer than ten\n") == b"alonger than ten\n"
+
+    def test_none_at_all(self, proxy: Proxy) -> None:
+        proxy.cut_after(0)
+        with connect(proxy) as client:
+            assert ask(client) == b""
+
+    @pytest.mark.parametrize("count", [-1, 1.5, "1", None, True])
+    def test_what_is_no_number_is_refused(self, proxy: Proxy, count: Any) -> None:
+        with pytest.raises(ConfigurationError, match=r"cut_after\(.*\): it must be a number of bytes"):
+            proxy.cut_after(count)
+
+
+class TestRefuse:
+    def test_open_ones_are_closed_and_new_ones_refused(self, proxy: Proxy) -> None:
+        with connect(proxy) as client:
+            assert ask(client) == b"ahello\n"
+            proxy.refuse()
+            assert hangs_up(client)
+        with pytest.raises(ConnectionRefusedError):
+            connect(proxy)
+        proxy.refuse()
+        proxy.restore()
+        with connect(proxy) as client:
+            assert ask(client) == b"ahello\n"
+
+
+class TestClose:
+    def test_twice_is_no_error_and_nothing_is_left(self, echo: Echo) -> None:
+        before = threading.active_count()
+        with Proxy(echo.port) as proxy, connect(proxy) as client:
+            proxy.close()
+            assert hangs_up(client)
+            proxy.close()
+        with pytest.raises(ConnectionRefusedError):
+            connect(proxy)
+        assert threading.active_count() <= before
+
+    def test_a_closed_one_says_so(self, echo: Echo) -> None:
+        proxy = Proxy(echo.port)
+        proxy.close()
+        for act in (proxy.drop, proxy.restore, proxy.refuse, proxy.cut):
+            with pytest.raises(PairError, match="the proxy is closed"):
+                act()
+
+
+@pytest.mark.parametrize("target", [0, 65536, "3306", ("host",), ("host", "3306"), ("host", 0), None, True, 1.5])
+def test_what_is_no_target_is_refused(target: Any, proxy: Proxy) -> None:
+    with pytest.raises(ConfigurationError, match="it must be the port of a server"):
+        Proxy(target)
+    with pytest.raises(ConfigurationError, match="it must be the port of a server"):
+        proxy.target = target
+
+
+def test_a_database_behind_it(mariadb_pair: MariaDBPair) -> None:
+    with Proxy(mariadb_pair.master["port"]) as proxy:
+        parameters = {**mariadb_pair.master, "port": proxy.port, "read_timeout": 1}
+        with closing(pymysql.connect(**parameters)) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT REPEAT('x', 100000)")
+            assert cursor.fetchone() == ("x" * 100000,)
+            proxy.cut_after(50000)
+            with pytest.raises(pymysql.OperationalError, match="Lost connection"):
+                cursor.execute("SELECT REPEAT('x', 100000)")
+        proxy.restore()
+        with closing(pymysql.connect(**parameters)) as connection, connection.cursor() as cursor:
+            proxy.drop()
+            with pytest.raises(pymysql.OperationalError, match="timed out"):
+                cursor.execute("SELECT 1")
