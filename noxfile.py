@@ -72,7 +72,7 @@ BESIDES = "besides"
 )
 def tests(session: nox.Session, django: str) -> None:
     """Run the tests with the newest dependencies."""
-    session.install("--editable", ".[mysql,django]", f"Django~={django}.0", *TOOLS)
+    session.install("--editable", ".[mysql,django,prometheus]", f"Django~={django}.0", *TOOLS)
     install_mysqlclient(session, *EXTRAS["mysqlclient"])
     session.run("pytest", *session.posargs)
 
@@ -80,8 +80,8 @@ def tests(session: nox.Session, django: str) -> None:
 @nox.session(python=HERE[:1] if HERE[:1] == SUPPORTED[:1] else [], tags=[BESIDES])
 def oldest(session: nox.Session) -> None:
     """Run the tests with the oldest dependencies that pyproject.toml admits."""
-    pinned = lowest(PROJECT["project"]["dependencies"] + EXTRAS["mysql"] + EXTRAS["django"])
-    session.install("--editable", ".[mysql,django]", *pinned, *TOOLS)
+    pinned = lowest(PROJECT["project"]["dependencies"] + EXTRAS["mysql"] + EXTRAS["django"] + EXTRAS["prometheus"])
+    session.install("--editable", ".[mysql,django,prometheus]", *pinned, *TOOLS)
     install_mysqlclient(session, *lowest(EXTRAS["mysqlclient"]))
     session.run("pytest", *session.posargs)
 
@@ -99,7 +99,7 @@ def wheel(session: nox.Session) -> None:
     if typed != PACKAGES:
         session.error(f"{built.name} should have the packages {PACKAGES}, with py.typed, and has {typed}")
 
-    session.install(f"{built}[mysql,django]", *TOOLS)
+    session.install(f"{built}[mysql,django,prometheus]", *TOOLS)
     install_mysqlclient(session, *EXTRAS["mysqlclient"])
     shutil.unpack_archive(sdist, folder, filter="data")
     session.chdir(folder / sdist.name.removesuffix(".tar.gz"))

@@ -16,7 +16,11 @@ from pathlib import Path
 
 from chaos_run import Run
 
-SIDES = ("connect",)
+SIDES = ("connect", "django")
+DRIVERS = ("pymysql", "mysqlclient")
+
+SHORT = 1.0
+"""Seconds that a fault lasts in a short run."""
 
 
 def main() -> int:
@@ -26,19 +30,23 @@ def main() -> int:
     parser.add_argument("--hold", type=float, default=4, help="seconds that a fault lasts (4)")
     parser.add_argument("--seed", type=int, default=None, help="which faults come when; a run prints its own")
     parser.add_argument("--side", choices=SIDES, default="connect", help="what the application is made with")
+    parser.add_argument("--driver", choices=DRIVERS, default="pymysql", help="with which driver (pymysql)")
+    parser.add_argument("--short", action="store_true", help="every fault once, as briefly as it can be noticed")
     parser.add_argument("--log", type=Path, help="where the application logs to; thrown away by default")
     parser.add_argument("--check", action="store_true", help="exit with status 1 when something was wrong")
     given = parser.parse_args()
     seed = int(time.time()) if given.seed is None else given.seed
-    tell(f"--side {given.side} --seed {seed}")
-    run = Run(given.side, seconds=given.minutes * 60, seed=seed, hold=given.hold, tell=tell)
+    seconds, hold = (0, SHORT) if given.short else (given.minutes * 60, given.hold)
+    name = f"--side {given.side} --driver {given.driver} --seed {seed}"
+    tell(name)
+    run = Run(given.side, given.driver, seconds=seconds, seed=seed, hold=hold, tell=tell)
     with given.log.open("w") if given.log else tempfile.TemporaryFile("w") as log:
         figures = run.go(log)
     for name, figure in figures.rows:
         print(f"{name:<58}{figure:>16}")
     for fault in figures.faults[:50]:
         print(f"WRONG: {fault}")
-    print(f"{len(figures.faults)} wrong, with --side {given.side} --seed {seed}")
+    print(f"{len(figures.faults)} wrong, with {name}")
     return 1 if given.check and figures.faults else 0
 
 

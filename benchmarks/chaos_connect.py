@@ -51,7 +51,9 @@ def application(settings: dict[str, Any]) -> WSGIApplication:
     """Make the application.
 
     Args:
-        settings: ``master``, ``slaves``, and the options of the database and of requests.
+        settings: ``master``, ``slaves``, ``driver``, and the options of the database and of requests.
     """
-    db = replswitch.connect(master=settings["master"], slaves=settings["slaves"], **settings["database"])
+    db = replswitch.connect(
+        master=settings["master"], slaves=settings["slaves"], driver=settings["driver"], **settings["database"]
+    )
     return ReplicationMiddleware(plain_application(Base(db)), secret=SECRET, **settings["request"])

@@ -110,6 +110,7 @@ class Fault:
         act: does it, and undoes it.
         on_master: whether writes may fail meanwhile.
         lasts: how much longer than others it lasts.
+        at_least: seconds that it lasts.
         grace: seconds for which it may be felt when it is undone.
         slows: seconds by which requests may take longer.
     """
@@ -118,6 +119,7 @@ class Fault:
     act: Callable[[Field, random.Random], AbstractContextManager[None]]
     on_master: bool = False
     lasts: float = 1
+    at_least: float = 0
     grace: float = 0.5
     slows: float = 0
 
@@ -228,6 +230,10 @@ def _on_master(
     return lambda field, dice: act(field, dice, (MASTER,))
 
 
+UNTIL_NOTICED: Final = 4.5
+"""Seconds after which nobody waits any more for a server whose packets are dropped. When they pass again just while a
+reader whose time is over looks whether the server is there, it is: the query was slow, then, and the error is his."""
+
 FAULTS: Final = (
     Fault("a slave killed", _kill_a_slave),
     Fault("a slave restarted", _restart_a_slave, lasts=0.5),
@@ -235,11 +241,11 @@ FAULTS: Final = (
     Fault("both slaves killed", _kill_both),
     Fault("replication stopped", _stop_replication),
     Fault("a lag of 30 s", _lag, lasts=2.5),
-    Fault("packets to a slave dropped", _drop),
+    Fault("packets to a slave dropped", _drop, at_least=UNTIL_NOTICED),
     Fault("a slave's answers delayed", _delay, slows=DELAY * ROUND_TRIPS),
     Fault("a slave's answers cut", _cut),
     Fault("the master killed", _kill_master, on_master=True),
-    Fault("packets to the master dropped", _on_master(_drop), on_master=True),
+    Fault("packets to the master dropped", _on_master(_drop), on_master=True, at_least=UNTIL_NOTICED),
     Fault("the master's answers delayed", _on_master(_delay), on_master=True, slows=DELAY * ROUND_TRIPS),
     Fault("the master's answers cut", _on_master(_cut), on_master=True),
     Fault("a slave promoted", _promote, on_master=True, grace=2),

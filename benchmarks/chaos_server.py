@@ -13,7 +13,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
-import waitress
+import waitress  # type: ignore[import-untyped]  # it has no types of its own
 from chaos_pages import answer
 
 if TYPE_CHECKING:

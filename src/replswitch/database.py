@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from functools import lru_cache
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from replswitch.drivers import Written
 from replswitch.errors import NoServerError, PositionError, SlaveWriteError
@@ -16,10 +16,10 @@ from replswitch.place import application_place
 from replswitch.policy import Decision
 from replswitch.positions.clock import fall_back_to_clock
 from replswitch.slaves import Slaves
-from replswitch.state import MASTER, stack
+from replswitch.state import MASTER, SLAVE, stack
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Sequence
 
     from replswitch.drivers import Driver, Raw
     from replswitch.options import DatabaseOptions
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from replswitch.state import Frame, State, Switch
 
 logger = logging.getLogger("replswitch.servers")
+
+S = TypeVar("S")
 
 # Few are different, and one is noted in each request.
 _decision = lru_cache(maxsize=256)(Decision)
@@ -118,6 +120,24 @@ class Database:
 
     # The master's faults
 
+    def without_master(self, scope: Scope, slaves: Sequence[S], reader: S) -> Sequence[S]:
+        """Return the servers that may run a statement which the master should, and cannot; by links that refuse writes.
+
+        Where the code wants a slave, so that it is a read, most likely. Any server that has what must be seen will do;
+        where nobody can say that, the one that has the master's name by now.
+
+        Args:
+            scope: the running one.
+            slaves: the slaves.
+            reader: the master, by links that refuse writes.
+        """
+        wants_slave = self.switch.state == SLAVE or (scope.master_only and scope.is_safe)
+        if not wants_slave or scope.pinned(self.key) == "moved-write":
+            return ()
+        if scope.master_only or (scope.wrote is not None and scope.wrote.written_at is not None):
+            return (reader,)
+        return slaves if reader in slaves else (*slaves, reader)
+
     def may_run_again(
         self, driver: Driver, server: str, error: BaseException, *, is_first: bool, in_transaction: bool
     ) -> bool:
@@ -136,7 +156,7 @@ class Database:
         Raises:
             NoServerError: the master is read-only, and not only for the moment in which another one took its place.
         """
-        tell("master-lost", self.name, server, "The master %s does not serve: %s", server, error)
+        self.tell_of_lost_master(server, error)
         read_only = driver.read_only_master(error)
         if is_first and not in_transaction and (read_only or driver.not_sent(error)):
             return True
@@ -148,6 +168,24 @@ class Database:
             ) from error
         self.record_write()  # nobody knows whether it was committed
         return False
+
+    def tell_of_lost_master(self, server: str, error: BaseException) -> None:
+        """Count a fault of the master, and log it."""
+        tell("master-lost", self.name, server, "The master %s does not serve: %s", server, error)
+
+    def refuse_lost_write(self, error: BaseException, server: str) -> NoReturn:
+        """Raise NoServerError for a write in slave state that a lost master has failed, as another server has told.
+
+        Args:
+            error: what refused it there.
+            server: the master's name.
+        """
+        self.record_write()
+        raise NoServerError(
+            f"The connection to the master {server} was lost in a write, at {application_place()}. Nobody knows "
+            "whether it was done, so it is not tried again. Look, and write again if it was not.",
+            server=server,
+        ) from error
 
     # What was decided, and what was written
 
@@ -168,32 +206,46 @@ class Database:
         if frame is not None:
             frame.scope.record(self.key, self.name, position)
 
-    def look_for_writes(self, link: Hashable, driver: Driver, raw: Raw) -> None:
+    def look_for_writes(
+        self, link: Hashable, driver: Driver, raw: Raw, scope: Scope | None = None, *, at_once: bool = False
+    ) -> None:
         """Record what was committed through a link to the master since this was last asked.
 
         Args:
             link: to the master.
             driver: tells.
             raw: the link's connection.
+            scope: in which it was committed; the running one by default.
+            at_once: ask now, because the connection is about to be somebody else's.
         """
         written = driver.take_written(raw)
         if written is not Written.NO:
-            self.record_told(link, driver, raw, written)
+            self.record_told(link, driver, raw, written, scope, at_once=at_once)
 
-    def record_told(self, link: Hashable, driver: Driver, raw: Raw, written: Position | Written) -> None:
-        """Record what `Driver.take_written` has told.
+    def record_told(
+        self,
+        link: Hashable,
+        driver: Driver,
+        raw: Raw,
+        written: Position | Written,
+        scope: Scope | None = None,
+        *,
+        at_once: bool = False,
+    ) -> None:
+        """Record what `Driver.take_written` has told; the other arguments are those of `look_for_writes`.
 
         Where the driver does not know, the server is asked before the scope reads from a slave, or answers.
         """
-        frame = stack()
-        if frame is None:
-            driver.disown_written(raw, with_rows=True)
-            return
-        scope = frame.scope
+        if scope is None:
+            frame = stack()
+            if frame is None:
+                driver.disown_written(raw, with_rows=True)
+                return
+            scope = frame.scope
         if written is not Written.ASK:
             self._record(scope, written)
-        elif scope.answered:
-            self.settle(scope, driver, raw, driver.latest(raw))  # nobody is going to ask in time
+        elif at_once or scope.answered:  # nobody is going to ask in time
+            self.settle(scope, driver, raw, driver.latest(raw))
         else:
             doubt = scope.doubted(link)
             if not isinstance(doubt, _Doubt) or doubt.is_asked:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import time
+import traceback
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from replswitch.errors import ConfigurationError
@@ -73,7 +75,13 @@ class LinkPool:
             Exception: the driver's own error, when a new link cannot be opened.
         """
         for _ in range(self._size + 1):
-            loan = self.current.connect()
+            try:
+                loan = self.current.connect()
+            except Exception as error:
+                # SQLAlchemy and PyMySQL keep the error in a variable of a frame that its traceback holds. In that
+                # circle, until it is collected, hang the frames of all callers and what they hold: their links.
+                traceback.clear_frames(error.__traceback__)
+                raise
             if self._driver.alive(loan.dbapi_connection):
                 break
             loan.invalidate()
@@ -92,13 +100,14 @@ class LinkPool:
 
     def renew(self) -> None:
         """Begin with an empty pool: the old one, its locks and its idle links are left alone."""
-        self.current = _new_queue_pool(self._open, self._rest, self._size)
+        self._generation = generation = object()
+        self.current = _new_queue_pool(self._open, partial(self._rest, generation), self._size)
 
     def _open(self) -> Raw:
         return self._driver.open(self._settings, read_only=self._read_only)
 
-    def _rest(self, raw: Raw, entry: ConnectionPoolEntry, state: PoolResetState) -> None:
-        if self._closed or not self._driver.reusable(raw):
+    def _rest(self, generation: object, raw: Raw, entry: ConnectionPoolEntry, state: PoolResetState) -> None:
+        if self._closed or generation is not self._generation or not self._driver.reusable(raw):
             entry.invalidate()
 
 

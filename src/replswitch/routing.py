@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from replswitch.state import MASTER, SLAVE, stack
 from replswitch.transaction import Transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from replswitch.cursor import Cursor
     from replswitch.database import Database
@@ -69,19 +70,33 @@ class Router:
         """
         local = self.local()
         link = self._link(local)
-        failed = 0
+        failed: Counter[State] | None = None
         while True:
             try:
                 return self._run_on(local, link, cursor, method, sql, args)
             except self._error as error:
-                failed += link.server.state == MASTER
-                if link.server.state == SLAVE:
-                    link = self._link_after_slave(local, link, error)
-                else:
-                    link = self._link_after_master(local, link, error, is_first=failed == 1)
+                failed = failed or Counter()
+                failed[link.server.state] += 1
+                following = self._link_after(local, link, error, failed)
+                if following is None:
+                    raise
+                link = following
 
-    def _link_after_slave(self, local: Local, link: Link, error: Exception) -> Link:
-        """Return the link on which a statement that a slave has failed may run again; or raise the error."""
+    def _link_after(self, local: Local, link: Link, error: Exception, failed: Counter[State]) -> Link | None:
+        """Return the link on which a statement that has failed may run again; None where it may not.
+
+        The error is raised where it was caught: raised here, it would be in a circle with this frame.
+        """
+        if link.server.state == MASTER:
+            return self._link_after_master(local, link, error, is_first=failed[MASTER] == 1)
+        is_enough = failed[SLAVE] > len(self._servers.slaves) + 1  # each, and whoever has the master's name
+        if failed[MASTER]:
+            return self._link_after_both(local, link, error, is_enough=is_enough)
+        if is_enough:
+            return None
+        return self._link_after_slave(local, link, error)
+
+    def _link_after_slave(self, local: Local, link: Link, error: Exception) -> Link | None:
         driver, transaction, frame = self._driver, local.transaction, stack()
         if driver.refused_write(error):
             return self._move_to_master(local, link, error)
@@ -94,10 +109,9 @@ class Router:
             return self._link(local)
         if transaction is not None and (driver.unreachable(error) or driver.rolled_back(link.raw, error)):
             transaction.lost = error
-        raise error
+        return None
 
-    def _link_after_master(self, local: Local, link: Link, error: Exception, *, is_first: bool) -> Link:
-        """Return the link on which a statement that the master has failed may run again; or raise an error."""
+    def _link_after_master(self, local: Local, link: Link, error: Exception, *, is_first: bool) -> Link | None:
         driver, transaction = self._driver, local.transaction
         if transaction is not None and (driver.is_lost_master(error) or driver.rolled_back(link.raw, error)):
             transaction.lost = error
@@ -105,11 +119,35 @@ class Router:
             link.discard()
             local.links.pop(MASTER, None)
             link.server.links.drop_idle()
-            if self._database.may_run_again(
+            database = self._database
+            may_read = driver.unreachable(error) and bool(self._readers_without_master(local))
+            reading = self._link_without_master(local) if may_read else None
+            if reading is not None:
+                database.tell_of_lost_master(link.server.name, error)
+                return reading
+            if database.may_run_again(
                 driver, link.server.name, error, is_first=is_first, in_transaction=transaction is not None
             ):
                 return self._link(local)
-        raise error
+            if may_read:
+                raise no_master(link.server.name, error) from error
+        return None
+
+    def _link_after_both(self, local: Local, link: Link, error: Exception, *, is_enough: bool) -> Link | None:
+        """The same for one that the master has failed first: it must not run there again, because it may be a write."""
+        frame, database, driver = stack(), self._database, self._driver
+        assert frame is not None  # noqa: S101 - it runs on a slave; for the type checker
+        master = self._servers.master.name
+        if driver.refused_write(error):
+            database.refuse_lost_write(error, master)
+        reach = _Reach(self._servers, driver, local)
+        if not database.slaves.may_read_again(frame.scope, link, error, reach):
+            return None
+        reading = None if is_enough else self._link_without_master(local)
+        if reading is None:
+            database.record_write()
+            raise no_master(master, error) from error
+        return reading
 
     def _run_on(self, local: Local, link: Link, cursor: Cursor, method: str, sql: str, args: Any) -> Any:
         self._read_on(link)
@@ -185,7 +223,13 @@ class Router:
         if side == SLAVE and frame is not None:
             link, why = self._slave_link(local, frame.scope)
         else:
-            link = self._master_link(local)
+            try:
+                link = self._master_link(local)
+            except NoServerError:
+                reading = self._link_without_master(local)
+                if reading is None:
+                    raise
+                link, why = reading, "no-master"
         if frame is not None and link.server.state == MASTER:
             self._driver.prepare(link.raw)
         if transaction is not None and link not in transaction:
@@ -232,11 +276,34 @@ class Router:
             try:
                 return self._master_link(local), database.read_on_master(scope, why)
             except NoServerError:
-                link = database.slaves.choose(scope, self._servers.slaves, must_see, reach, is_last_resort=True)
+                link = self._link_without_master(local)
                 if link is None:
                     raise
+                return link, "no-master"
         local.links[SLAVE], local.slave_has = link, must_see
         return link, None
+
+    def _readers_without_master(self, local: Local) -> Sequence[Server]:
+        frame, servers = stack(), self._servers
+        if frame is None or local.transaction is not None:
+            return ()
+        return self._database.without_master(frame.scope, servers.slaves, servers.reader)
+
+    def _link_without_master(self, local: Local) -> Link | None:
+        """Return a link for a read that the master should serve, and cannot; None where no server has what it must see.
+
+        To any slave, whatever its state, or to the server that has the master's name by now. It refuses writes.
+        """
+        frame, database, servers = stack(), self._database, self._readers_without_master(local)
+        if frame is None or not servers:
+            return None
+        must_see = database.slaves.must_see(frame.scope)
+        reach = _Reach(self._servers, self._driver, local)
+        link: Link | None = database.slaves.choose(frame.scope, servers, must_see, reach, is_last_resort=True)
+        if link is not None:
+            local.links[SLAVE], local.slave_has = link, must_see
+            local.reason = database.note(frame, SLAVE, link.server.name, "no-master")
+        return link
 
     def _open_master(self) -> Link:
         master = self._servers.master
@@ -291,7 +358,9 @@ class Router:
         """Roll the open transaction back on every link in it."""
         local = self.local()
         transaction, local.transaction = local.transaction, None
-        if transaction is not None and transaction.lost is None:
+        if transaction is not None and transaction.lost is not None:
+            transaction.lost = None  # it would be in a circle with the frames that know the transaction
+        elif transaction is not None:
             transaction.rollback()
             for link in transaction.links:
                 self.look_for_writes(link)  # of what cannot be rolled back

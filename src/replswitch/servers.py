@@ -50,6 +50,7 @@ class Servers:
     Attributes:
         master: the master.
         slaves: the slaves, or the one that stands in.
+        reader: the master, by links that refuse writes; for reads that may run nowhere else.
         has_slaves: whether there are any.
         schema: what the database is called on the servers.
 
@@ -81,11 +82,12 @@ class Servers:
             replicas.append(self._server(driver, settings, SLAVE, pool_size, share))
         self.schema = driver.schema(settings)
         self.has_slaves = bool(replicas)
-        self.slaves = tuple(replicas) or (self._server(driver, settings, SLAVE, pool_size),)
+        self.reader = self._server(driver, settings, SLAVE, pool_size)
+        self.slaves = tuple(replicas) or (self.reader,)
 
     def close(self) -> None:
         """Close the idle links to all servers."""
-        for server in (self.master, *self.slaves):
+        for server in (self.master, *self.slaves, self.reader):
             server.links.close()
 
     @staticmethod

@@ -122,7 +122,7 @@ class Slaves:
             if link is None:
                 continue
             if not self._is_behind(scope, link, must_see, reach):
-                if scope.choose_slave(self._key, server) is server:
+                if is_last_resort or scope.choose_slave(self._key, server) is server:
                     return link
                 # Another thread of the scope was faster.
                 return self.choose(scope, servers, must_see, reach, is_last_resort=is_last_resort)
@@ -134,11 +134,11 @@ class Slaves:
 
     def _to_try(self, scope: Scope, servers: Sequence[S], reach: Reach[S, L], *, is_last_resort: bool) -> Iterator[S]:
         chosen = scope.slave(self._key)
+        if is_last_resort:
+            yield from sorted(servers, key=lambda slave: slave is not chosen)
+            return
         if chosen is not None:
             yield chosen
-        if is_last_resort:
-            yield from (slave for slave in servers if slave is not chosen)
-            return
         for slave in self._health.candidates(servers):
             if slave is chosen or scope.avoids(self._key, slave):
                 continue

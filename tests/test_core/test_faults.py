@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ import time
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from wsgiref.util import setup_testing_defaults
 
 import pymysql
 import pytest
@@ -18,7 +20,10 @@ import replswitch
 from replswitch import MASTER, SLAVE, NoServerError
 from replswitch.decorators import use_master, use_slave
 from replswitch.drivers import mysql
+from replswitch.marker import Marker, MarkerSigner
 from replswitch.testing import MariaDBPair, Proxy
+from replswitch.transaction import Transaction
+from replswitch.wsgi import ReplicationMiddleware
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -176,6 +181,91 @@ def stopped(pair: MariaDBPair, name: str) -> Iterator[None]:
         os.kill(pid, signal.SIGCONT)
 
 
+class TestLinksComeBack:
+    @pytest.mark.parametrize("how", ["refuse", "cut"])
+    def test_from_readers_whose_slave_was_not_there(self, make: Make, pair: MariaDBPair, how: str) -> None:
+        with Proxy(pair.slaves[0]["port"]) as proxy, uncollected():
+            db = make(slaves=[{**pair.slaves[0], "port": proxy.port}], downtime=0)
+            if how == "refuse":
+                proxy.refuse()
+            else:
+                proxy.cut_after(20)  # in the middle of the server's greeting
+            for _ in range(10):
+                read(db)
+        assert {query["db"] for query in db.queries} == {MASTER}
+        assert connections(pair, at_most=1) <= 1
+
+    def test_from_transactions_that_a_slave_has_failed(self, make: Make, pair: MariaDBPair) -> None:
+        with Proxy(pair.slaves[0]["port"]) as proxy, uncollected():
+            db = make(slaves=[{**pair.slaves[0], "port": proxy.port}], downtime=0)
+            for _ in range(5):
+                read(db)
+                db.begin()
+                with db.use_slave():
+                    read(db)
+                    proxy.cut()
+                    for _ in range(2):
+                        with pytest.raises(db.OperationalError):
+                            read(db)
+                db.rollback()
+            assert not [one for one in gc.get_objects() if isinstance(one, Transaction)]
+
+    def test_one_that_was_in_use_when_its_pool_was_emptied_is_closed(self, make: Make, pair: MariaDBPair) -> None:
+        db = make(slaves=[pair.slaves[0]])
+        held, over = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with db.use_slave():
+                read(db)
+                held.set()
+                over.wait(10)
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        held.wait(10)
+        with uncollected():
+            with killed_while_it_reads(pair, db) as cursor:
+                assert cursor.fetchone() == (0, 1)
+            over.set()
+            thread.join()
+            assert connections(pair, "slave") == 0
+
+
+@contextmanager
+def killed_while_it_reads(pair: MariaDBPair, db: Connection, name: str = "slave") -> Iterator[Any]:
+    """Read in slave state on a connection that is killed meanwhile; yield the cursor."""
+    with db.use_slave(), db.cursor() as cursor:
+        cursor.execute("SELECT CONNECTION_ID()")
+        killer = threading.Timer(0.3, kill, (pair, name, f"KILL {cursor.fetchone()[0]}"))
+        killer.start()
+        cursor.execute("SELECT SLEEP(1), 1")
+        killer.join()
+        yield cursor
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Let nothing be freed that its own references do not free."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def connections(pair: MariaDBPair, name: str = "master", at_most: int = 0) -> int:
+    """How many the application has; waits a while for those that are ending."""
+    until = time.monotonic() + 5
+    with closing(pair.admin(name)) as admin, admin.cursor() as cursor:
+        while True:
+            cursor.execute("SELECT COUNT(*) FROM information_schema.processlist WHERE user = 'shop'")
+            count = int(cursor.fetchone()[0])
+            if count <= at_most or time.monotonic() > until:
+                return count
+            time.sleep(0.05)
+
+
 class TestReadsThatFail:
     def test_a_killed_connection_reads_elsewhere(self, make: Make, pair: MariaDBPair) -> None:
         db = make()
@@ -310,6 +400,97 @@ class TestMaster:
         with pytest.raises(NoServerError, match=str(pair.master["port"])):
             write(db)
         assert read(db) == 1
+
+
+class TestReadsOnTheMaster:
+    """In slave state, because no slave has what must be seen; and then the master fails."""
+
+    @pytest.fixture
+    def db(self, make: Make, pair: MariaDBPair) -> Iterator[Connection]:
+        db = make(slaves=[pair.slaves[0]])
+        pair.stop_slave("slave")
+        with db.use_slave():
+            write(db)
+            assert read(db) == 1
+            assert db.queries[-1] | {"db": MASTER, "reason": "own-write"} == db.queries[-1]
+            yield db
+
+    def test_a_lost_connection_reads_again_where_nothing_can_be_written(
+        self, db: Connection, pair: MariaDBPair
+    ) -> None:
+        with killed_while_it_reads(pair, db, "master") as cursor:
+            assert cursor.fetchone() == (0, 1)
+        last = db.queries[-1]
+        assert (last["db"], last["reason"], last["server"]) == (SLAVE, "no-master", f"127.0.0.1:{pair.master['port']}")
+        assert read(db) == 1
+
+    def test_a_slave_reads_that_has_it_by_now(self, db: Connection, pair: MariaDBPair) -> None:
+        pair.start_slave("slave")
+        pair.wait_caught_up()
+        pair.kill("master")
+        assert read(db) == 1
+        last = db.queries[-1]
+        assert (last["db"], last["reason"], last["server"]) == (
+            SLAVE,
+            "no-master",
+            f"127.0.0.1:{pair.slaves[0]['port']}",
+        )
+
+    def test_with_a_marker_by_time_only_who_has_the_master_s_name_reads(self, make: Make, pair: MariaDBPair) -> None:
+        db = make(slaves=[pair.slaves[0]])
+        seen: list[Any] = []
+
+        def application(environ: Any, start_response: Any) -> list[bytes]:
+            with killed_while_it_reads(pair, db, "master") as cursor:
+                seen.append(cursor.fetchone())
+            seen.append(db.queries[-1]["server"])
+            pair.kill("master")
+            with pytest.raises(NoServerError):
+                read(db)
+            start_response("200 OK", [])
+            return []
+
+        environ = {"HTTP_COOKIE": f"just_updated={MarkerSigner('secret').write(Marker(time.time()))}"}
+        setup_testing_defaults(environ)
+        ReplicationMiddleware(application, secret="secret")(environ, lambda *_: lambda _: None)
+        assert seen == [(0, 1), f"127.0.0.1:{pair.master['port']}"]
+
+    def test_without_one_the_error_names_the_master(self, db: Connection, pair: MariaDBPair) -> None:
+        pair.kill("master")
+        with pytest.raises(NoServerError, match=rf"The master 127\.0\.0\.1:{pair.master['port']} cannot be reached"):
+            read(db)
+
+    def test_one_that_dies_while_it_reads_is_named_too(self, db: Connection, pair: MariaDBPair) -> None:
+        killer = threading.Timer(0.3, pair.kill, ("master",))
+        killer.start()
+        with db.cursor() as cursor, pytest.raises(NoServerError, match=r"The master .* cannot be reached"):
+            cursor.execute("SELECT SLEEP(2)")
+        killer.join()
+
+    def test_a_write_whose_answer_is_lost_is_not_done_twice(self, make: Make, pair: MariaDBPair) -> None:
+        with Proxy(pair.master["port"]) as proxy:
+            db = make(master={**pair.master, "port": proxy.port}, slaves=[pair.slaves[0]])
+            pair.stop_slave("slave")
+            with db.use_slave(), db.cursor() as cursor:
+                write(db)
+                assert read(db) == 1
+                pair.start_slave("slave")
+                pair.wait_caught_up()
+                proxy.cut_after(0)
+                with pytest.raises(NoServerError, match=r"lost in a write, at .*Nobody knows"):
+                    cursor.execute("INSERT INTO message (body) VALUES ('once')")
+                proxy.restore()
+            with db.cursor() as cursor:
+                cursor.execute("SELECT COUNT(*) FROM message WHERE body = 'once'")
+                assert cursor.fetchone() == (1,)
+
+    def test_slaves_that_fail_as_well_are_not_asked_for_ever(self, make: Make, pair: MariaDBPair) -> None:
+        with Proxy(pair.slaves[0]["port"]) as proxy:
+            db = make(slaves=[{**pair.slaves[0], "port": proxy.port}])
+            pair.kill("master")
+            proxy.cut_after(1000)
+            with db.use_slave(), db.cursor() as cursor, pytest.raises(db.Error):
+                cursor.execute("SELECT REPEAT('x', 5000)")
 
 
 def test_errors_that_mean_the_same_for_all_drivers() -> None:

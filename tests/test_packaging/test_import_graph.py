@@ -20,6 +20,7 @@ PACKAGES = {
 IMPORTERS = {
     "itsdangerous": ["replswitch.marker"],
     "MySQLdb": ["replswitch.drivers.mysqlclient"],
+    "prometheus_client": ["replswitch.prometheus"],
     "pymysql": ["replswitch.drivers.pymysql", "replswitch.testing"],
     "pytest": ["replswitch.testing"],
     "sqlalchemy": ["replswitch.links", "replswitch.sqlalchemy"],

@@ -30,8 +30,9 @@ class _Connection(sqlite3.Connection):
     tells = False
 
     def rollback(self) -> None:
-        super().rollback()
-        self.changes_seen = self.total_changes  # which a rollback does not lower
+        if self.in_transaction:  # pools roll back to be sure, behind a commit that nobody has asked about yet
+            super().rollback()
+            self.changes_seen = self.total_changes  # which a rollback does not lower
 
 
 class SQLiteDriver:

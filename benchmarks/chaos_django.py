@@ -1,0 +1,98 @@
+"""One side of the chaos run: a Django project on `django_replswitch.backends.mysql`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import django
+import pymysql
+from django.conf import settings
+from django.core.wsgi import get_wsgi_application
+from django.db import Error, connection, transaction
+from django.http import HttpRequest, HttpResponse
+from django.urls import re_path
+
+from chaos_pages import Base, answer
+from chaos_server import SECRET, values_of
+
+from django_replswitch.backends.mysql.driver import STANDS_IN_FOR
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from wsgiref.types import WSGIApplication
+
+
+class DjangoBase:
+    """See `chaos_pages.Base`."""
+
+    error: type[BaseException] = Error
+
+    def cursor(self) -> Any:
+        """Return a cursor."""
+        return connection.cursor()
+
+    def use_master(self) -> AbstractContextManager[Any]:
+        """Switch to the master."""
+        used: AbstractContextManager[Any] = connection.use_master()  # type: ignore[attr-defined]  # our backend's
+        return used
+
+    def use_slave(self) -> AbstractContextManager[Any]:
+        """Switch to a slave."""
+        used: AbstractContextManager[Any] = connection.use_slave()  # type: ignore[attr-defined]  # our backend's
+        return used
+
+    def transaction(self) -> AbstractContextManager[Any]:
+        """Begin a transaction; commit it, or roll it back."""
+        return transaction.atomic()
+
+
+base: Base = DjangoBase()
+
+
+def page(request: HttpRequest) -> HttpResponse:
+    """Serve any page."""
+    answered = answer(base, request.method or "", request.path, values_of(request.META))
+    response = HttpResponse(answered.body, status=answered.status, content_type="application/json")
+    if answered.location:
+        response["Location"] = answered.location
+    return response
+
+
+urlpatterns = [re_path("", page)]
+
+
+def application(given: dict[str, Any]) -> WSGIApplication:
+    """Make the application.
+
+    Args:
+        given: see `chaos_connect.application`; ``driver`` is "pymysql" or "mysqlclient".
+    """
+    if given["driver"] == "pymysql":
+        pymysql.version_info = max(pymysql.version_info, STANDS_IN_FOR)
+        pymysql.install_as_MySQLdb()
+    master = given["master"]
+    timeouts = {name: master[name] for name in ("connect_timeout", "read_timeout")}
+    settings.configure(
+        SECRET_KEY=SECRET,
+        ALLOWED_HOSTS=["*"],
+        ROOT_URLCONF=__name__,
+        MIDDLEWARE=["django_replswitch.middleware.ReplicationMiddleware"],
+        LOGGING_CONFIG=None,
+        REPLSWITCH={name.upper(): value for name, value in given["request"].items()}
+        | {name.upper(): value for name, value in given["database"].items() if name != "pool_size"},
+        DATABASES={
+            "default": {
+                "ENGINE": "django_replswitch.backends.mysql",
+                "HOST": master["host"],
+                "PORT": master["port"],
+                "USER": master["user"],
+                "PASSWORD": master["password"],
+                "NAME": master["database"],
+                "CONN_MAX_AGE": None,
+                "OPTIONS": {"charset": "utf8mb4", **timeouts},
+                "SLAVES": [{"PORT": slave["port"], "WEIGHT": slave["weight"]} for slave in given["slaves"]],
+            }
+        },
+    )
+    django.setup()
+    return get_wsgi_application()

@@ -1,0 +1,24 @@
+"""Servers die under an application with 8 clients, a short while; `benchmarks/chaos.py` is the long run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("side", ["connect"])
+def test_no_visitor_notices(side: str, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    command = [sys.executable, str(ROOT / "benchmarks" / "chaos.py"), "--short", "--check", "--side", side]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([*command, "--log", str(log)], env=environment, capture_output=True, text=True, check=False)
+    report = f"{done.stdout}\n{done.stderr}\nThe end of the application's log:\n{log.read_text()[-5000:]}"
+    assert done.returncode == 0, report
+    assert "0 wrong" in done.stdout
