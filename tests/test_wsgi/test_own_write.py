@@ -61,7 +61,8 @@ def test_no_page_is_stale_and_every_safe_one_is_on_the_slave(board: Board, brows
     browser = browser_of(board.behind(board.serve, cookie_max_age=60))
     assert browser.post("n=2").body == b"1 2"
     assert board.on("slave") == [1], "the slave did not lag, so nothing was tested"
-    before, after = [], []
+    before: list[str] = []
+    after: list[str] = []
     while len(after) < 5:  # the time-out of the tests is the end of one that stays on the master
         slave_has_it = board.on("slave") == [1, 2]
         page = browser.send()
