@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 import waitress
+
 from chaos_pages import answer
 
 if TYPE_CHECKING:
