@@ -121,7 +121,7 @@ class Balancer(Proxy):
         self._ports = cycle(ports)
         super().__init__(ports[0])
 
-    @property
+    @property  # type: ignore[misc]  # nobody sets it
     def target(self) -> tuple[str, int]:
         return "127.0.0.1", next(self._ports)
 

@@ -132,11 +132,10 @@ class SQLiteDriver:
         return Written.NO
 
     def disown_written(self, raw: _Connection, *, with_rows: bool) -> None:
-        """Forget the changes that were counted."""
-        raw.changes_seen = raw.total_changes
+        """Nothing: the count goes on by itself."""
 
     def prepare(self, raw: _Connection) -> None:
-        """Nothing: the count goes on by itself."""
+        """Nothing: there is no question."""
 
     def standing(self, raw: _Connection) -> tuple[Hashable, Position | None]:
         """Return the file and what is noted beside it."""

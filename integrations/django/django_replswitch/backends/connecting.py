@@ -85,7 +85,7 @@ class ConnectingWrapper(StockWrapper):
         kept = {name: getattr(self, name) for name in _KEPT}
         with self._on(link):
             try:
-                self.connect()
+                self.ensure_connection()
             except DjangoError as error:
                 if isinstance(error.__cause__, self.Database.Error):
                     raise error.__cause__ from None  # what it means, the driver knows
