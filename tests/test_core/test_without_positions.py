@@ -136,9 +136,11 @@ def test_so_does_the_marker_of_a_response(db: Connection) -> None:
         headers: list[tuple[str, str]] = []
         environ: WSGIEnvironment = {"REQUEST_METHOD": method, "HTTP_COOKIE": cookie.partition(";")[0]}
         setup_testing_defaults(environ)
-        ReplicationMiddleware(application, "a secret", **options)(
-            environ, lambda status, given, exc_info=None: headers.extend(given) or print
-        )
+
+        def start_response(status: str, given: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            headers.extend(given)
+
+        ReplicationMiddleware(application, "a secret", **options)(environ, start_response)
         return dict(headers).get("Set-Cookie", "")
 
     cookie = send("POST")
