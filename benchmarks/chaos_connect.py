@@ -5,9 +5,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from chaos_server import SECRET, plain_application
-
 import replswitch
+from chaos_server import SECRET, plain_application
 from replswitch.wsgi import ReplicationMiddleware
 
 if TYPE_CHECKING:
