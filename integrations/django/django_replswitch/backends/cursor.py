@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from replswitch import MASTER
+from replswitch import MASTER, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,12 +71,15 @@ class SwitchingCursor:
 
     def _run_again(self, method: str, args: tuple[Any, ...], link: Link, error: Exception) -> Any:
         """Run a statement that has failed where it may run instead; or raise an error."""
-        wrapper, on_master = self._wrapper, 0
+        wrapper, failed = self._wrapper, Counter[State]()
         while True:
-            on_master += link.server.state == MASTER
-            following = wrapper.link_after_failure(link, error, is_first=on_master == 1)
+            failed[link.server.state] += 1
+            following = wrapper.link_after_failure(link, error, failed)
             if following is None:
-                raise error
+                try:
+                    raise error
+                finally:
+                    del error  # it would be in a circle with this frame
             link = following
             try:
                 return getattr(self._on(link), method)(*args)

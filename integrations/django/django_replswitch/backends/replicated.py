@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from django.core.signals import setting_changed
 
-from django_replswitch.backends.links import servers_of
+from django_replswitch.backends.links import Server, servers_of
 from django_replswitch.conf import database_options
-from replswitch import Switch
+from replswitch import SLAVE, Switch
 from replswitch.database import Database
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ class Replicated:
     Attributes:
         master: the master.
         slaves: the servers of reads.
+        reader: the master, by connections that refuse writes; for reads that may run nowhere else.
     """
 
     def __init__(self, alias: str, settings: Mapping[str, Any], switch: Switch) -> None:
@@ -38,6 +39,7 @@ class Replicated:
         self._switch = switch
         self._has_slaves = bool(settings.get("SLAVES"))
         self.master, self.slaves = servers_of(settings, alias)
+        self.reader = Server(SLAVE, self.master.name, {}) if self._has_slaves else self.slaves[0]
 
     @cached_property
     def database(self) -> Database:

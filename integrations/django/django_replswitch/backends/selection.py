@@ -19,7 +19,7 @@ from replswitch.database import no_master
 from replswitch.state import Frame, stack
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator, Mapping
+    from collections.abc import Hashable, Iterator, Mapping, Sequence
 
     from replswitch.positions import Position
     from replswitch.scope import Scope
@@ -130,7 +130,13 @@ class SelectingWrapper(ConnectingWrapper):
             link, why = self._slave_link(frame.scope)
             side = link.server.state
         else:
-            self._open_master()
+            try:
+                self._open_master()
+            except NoServerError:
+                reading = self._link_without_master()
+                if reading is None:
+                    raise
+                link, side, why = reading, SLAVE, "no-master"
         return self._select(link), side, why
 
     def _slave_link(self, scope: Scope) -> tuple[Link, str | None]:
@@ -154,13 +160,38 @@ class SelectingWrapper(ConnectingWrapper):
             try:
                 self._open_master()
             except NoServerError:
-                link = database.slaves.choose(scope, shared.slaves, must_see, self, is_last_resort=True)
+                link = self._link_without_master()
                 if link is None:
                     raise
+                return link, "no-master"
             else:
                 return self._master, database.read_on_master(scope, why)
         self._slave_has = must_see
         return link, None
+
+    def _readers_without_master(self) -> Sequence[Server]:
+        frame, shared = stack(), self._shared
+        if frame is None or self._block or not self.autocommit or self.alias == NO_DB_ALIAS or self._shares_link():
+            return ()
+        return shared.database.without_master(frame.scope, shared.slaves, shared.reader)
+
+    def _link_without_master(self) -> Link | None:
+        """Return a link for a read that the master should serve, and cannot; None where no server has what it must see.
+
+        To any slave, whatever its state, or to the server that has the master's name by now. It refuses writes.
+        """
+        frame, shared, servers = stack(), self._shared, self._readers_without_master()
+        if frame is None or not servers:
+            return None
+        if shared.reader not in shared.slaves:
+            self.drop(shared.reader)  # it leads to where the master was, and would take a time-out
+        must_see = shared.database.slaves.must_see(frame.scope)
+        link: Link | None = shared.database.slaves.choose(frame.scope, servers, must_see, self, is_last_resort=True)
+        if link is not None:
+            self._slave_has, self._chosen, self.side = must_see, None, SLAVE
+            shared.database.note(frame, SLAVE, link.server.name, "no-master")
+            self._noted = link
+        return link
 
     def _open_master(self) -> None:
         """Select the master's link, and open it.

@@ -6,11 +6,15 @@ from typing import TYPE_CHECKING
 
 from django_replswitch.backends.transactions import TransactionWrapper
 from django_replswitch.recording import is_recording
-from replswitch import NoServerError
+from replswitch import MASTER, SLAVE, NoServerError
+from replswitch.database import no_master
 from replswitch.state import stack
 
 if TYPE_CHECKING:
+    from collections import Counter
+
     from django_replswitch.backends.links import Link
+    from replswitch import State
 
 
 class SwitchingWrapper(TransactionWrapper):
@@ -32,7 +36,7 @@ class SwitchingWrapper(TransactionWrapper):
         elif not self._block_counts:
             self._block_counts = is_recording()
 
-    def link_after_failure(self, link: Link, error: Exception, *, is_first: bool) -> Link | None:
+    def link_after_failure(self, link: Link, error: Exception, failed: Counter[State]) -> Link | None:
         """Return the link on which a statement that failed may run again; None where it may not.
 
         A write that a slave refused may run on the master (S8), a read outside a transaction anywhere (F1), and what
@@ -41,7 +45,7 @@ class SwitchingWrapper(TransactionWrapper):
         Args:
             link: where it ran.
             error: the driver's.
-            is_first: it has not run on the master before.
+            failed: how often it has failed, by the side.
 
         Raises:
             SlaveWriteError: it may not.
@@ -50,7 +54,12 @@ class SwitchingWrapper(TransactionWrapper):
         if self._only is not None:
             return None
         if link is self._master:
-            return self._link_after_master(link, error, is_first=is_first)
+            return self._link_after_master(link, error, is_first=failed[MASTER] == 1)
+        is_enough = failed[SLAVE] > len(self._shared.slaves) + 1  # each, and whoever has the master's name
+        if failed[MASTER]:
+            return self._link_after_both(link, error, is_enough=is_enough)
+        if is_enough:
+            return None
         database, in_transaction, frame = self._shared.database, link in self._block, stack()
         if self.driver.refused_write(error):
             database.move_write(
@@ -73,10 +82,35 @@ class SwitchingWrapper(TransactionWrapper):
             return None
         if not in_transaction:
             self._close_link(link)
+        may_read = self.driver.unreachable(error) and bool(self._readers_without_master())
+        reading = self._link_without_master() if may_read else None
+        if reading is not None:
+            self._shared.database.tell_of_lost_master(link.server.name, error)
+            return reading
         try:
             may_run_again = self._shared.database.may_run_again(
                 self.driver, link.server.name, error, is_first=is_first, in_transaction=in_transaction
             )
         except NoServerError as read_only:
             raise self.no_master(read_only) from error
-        return self.link_for_statement() if may_run_again else None
+        if may_run_again:
+            return self.link_for_statement()
+        if may_read:
+            raise self.no_master(no_master(link.server.name, error)) from error
+        return None
+
+    def _link_after_both(self, link: Link, error: Exception, *, is_enough: bool) -> Link | None:
+        """The same for one that the master has failed first: it must not run there again, because it may be a write."""
+        frame, database, master = stack(), self._shared.database, self._shared.master.name
+        if self.driver.refused_write(error):
+            try:
+                database.refuse_lost_write(error, master)
+            except NoServerError as lost:
+                raise self.no_master(lost) from error
+        if frame is None or not database.slaves.may_read_again(frame.scope, link, error, self):
+            return None
+        reading = None if is_enough else self._link_without_master()
+        if reading is None:
+            database.record_write()
+            raise self.no_master(no_master(master, error)) from error
+        return reading
