@@ -61,8 +61,15 @@ nox.options.reuse_venv = "yes"
 nox.options.default_venv_backend = "virtualenv"  # uv, where it is there, would not follow pip's settings
 
 
+BESIDES = "besides"
+"""The tag of what `make test` has not done where it runs with the first of the Pythons, as in ``.ci/run``."""
+
+
 @nox.session
-@nox.parametrize(("python", "django"), [(version, DJANGO[version]) for version in HERE])
+@nox.parametrize(
+    ("python", "django"),
+    [nox.param(version, DJANGO[version], tags=[BESIDES] if version != HERE[0] else []) for version in HERE],
+)
 def tests(session: nox.Session, django: str) -> None:
     """Run the tests with the newest dependencies."""
     session.install("--editable", ".[mysql,django,prometheus]", f"Django~={django}.0", *TOOLS)
@@ -70,7 +77,7 @@ def tests(session: nox.Session, django: str) -> None:
     session.run("pytest", *session.posargs)
 
 
-@nox.session(python=HERE[:1] if HERE[:1] == SUPPORTED[:1] else [])
+@nox.session(python=HERE[:1] if HERE[:1] == SUPPORTED[:1] else [], tags=[BESIDES])
 def oldest(session: nox.Session) -> None:
     """Run the tests with the oldest dependencies that pyproject.toml admits."""
     pinned = lowest(PROJECT["project"]["dependencies"] + EXTRAS["mysql"] + EXTRAS["django"] + EXTRAS["prometheus"])
@@ -79,7 +86,7 @@ def oldest(session: nox.Session) -> None:
     session.run("pytest", *session.posargs)
 
 
-@nox.session(reuse_venv=False)
+@nox.session(reuse_venv=False, tags=[BESIDES])
 def wheel(session: nox.Session) -> None:
     """Build the distribution, install the wheel, and run the tests that the sdist carries on it."""
     folder = Path(session.virtualenv.location, "dist")

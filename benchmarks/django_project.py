@@ -9,18 +9,35 @@ from typing import Any, Final
 #: What a worker's project is built with.
 STOCK, OURS, REPLICATED, MULTIDB = "stock", "replswitch", "django-replicated", "multidb-router"
 
+#: Stock Django with a router of four lines, as its manual shows one: reads on the slave, writes on the master.
+PLAIN = "plain"
+
 #: The middleware of each; without any on stock Django.
 MIDDLEWARE: Final = {
     STOCK: [],
+    PLAIN: [],
     OURS: ["django_replswitch.middleware.ReplicationMiddleware"],
     REPLICATED: ["django_replicated.middleware.ReplicationMiddleware"],
     MULTIDB: ["multidb.middleware.PinningRouterMiddleware"],
 }
 
 _ROUTERS: Final = {
+    PLAIN: ["django_project.ReadsOnSlave"],
     REPLICATED: ["django_replicated.router.ReplicationRouter"],
     MULTIDB: ["multidb.PinningReplicaRouter"],
 }
+
+
+class ReadsOnSlave:
+    """The router of `PLAIN`."""
+
+    def db_for_read(self, model: object, **hints: object) -> str:
+        """Read on the slave, whatever was written before."""
+        return "slave"
+
+    def db_for_write(self, model: object, **hints: object) -> str:
+        """Write on the master."""
+        return "default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +93,8 @@ class Project:
         }
 
     def _of_packages(self) -> dict[str, Any]:
+        if self.built_with not in {REPLICATED, MULTIDB}:
+            return {}
         # django-replicated asks for all of its settings, and has a module with their defaults.
         defaults = vars(import_module("django_replicated.settings"))
         replicated = {name: value for name, value in defaults.items() if name.startswith("REPLICATED_")}

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication
 
 
-def set_up(project: Project) -> None:
-    """Set Django up as a WSGI server's process does."""
+def set_up(project: Project, **more: Any) -> None:
+    """Set Django up as a WSGI server's process does, with ``more`` settings."""
     if project.driver == "pymysql":
         import pymysql  # noqa: PLC0415 - Django's backend takes the driver that it finds when it is imported
 
@@ -34,7 +34,7 @@ def set_up(project: Project) -> None:
     import django  # noqa: PLC0415 - behind the driver
     from django.conf import settings  # noqa: PLC0415 - behind the driver and the settings
 
-    settings.configure(**project.settings())
+    settings.configure(**project.settings() | more)
     django.setup()
 
 

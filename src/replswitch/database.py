@@ -6,7 +6,6 @@ This is what every binding that runs statements shares; how links are opened and
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
@@ -45,22 +44,26 @@ def no_master(server: str, error: BaseException) -> NoServerError:
     )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class _Doubt:
     """Statements of a scope may have written: finds out when it is called.
 
     Attributes:
-        since: the position before the first of them.
+        is_asked: what runs from now on is another doubt's.
     """
 
-    database: Database
-    scope: Scope
-    driver: Driver
-    raw: Raw
-    since: Position | None
+    __slots__ = ("_database", "_driver", "_raw", "_scope", "_since", "is_asked")
+
+    def __init__(self, database: Database, scope: Scope, driver: Driver, raw: Raw) -> None:
+        self._database = database
+        self._scope = scope
+        self._driver = driver
+        self._raw = raw
+        self._since = driver.latest(raw)  # before the first of the statements
+        self.is_asked = False
 
     def __call__(self) -> None:
-        self.database.settle(self.scope, self.driver, self.raw, self.since)
+        self.is_asked = True
+        self._database.settle(self._scope, self._driver, self._raw, self._since)
 
 
 class Database:
@@ -203,32 +206,50 @@ class Database:
         if frame is not None:
             frame.scope.record(self.key, self.name, position)
 
-    def look_for_writes(self, link: Hashable, driver: Driver, raw: Raw) -> None:
+    def look_for_writes(
+        self, link: Hashable, driver: Driver, raw: Raw, scope: Scope | None = None, *, at_once: bool = False
+    ) -> None:
         """Record what was committed through a link to the master since this was last asked.
-
-        Where the driver does not tell, the server is asked before the scope reads from a slave, or answers.
 
         Args:
             link: to the master.
             driver: tells.
             raw: the link's connection.
+            scope: in which it was committed; the running one by default.
+            at_once: ask now, because the connection is about to be somebody else's.
         """
-        frame = stack()
-        if frame is None:
-            driver.disown_written(raw, with_rows=True)
-            return
         written = driver.take_written(raw)
-        if written is Written.NO:
-            return
-        scope = frame.scope
+        if written is not Written.NO:
+            self.record_told(link, driver, raw, written, scope, at_once=at_once)
+
+    def record_told(
+        self,
+        link: Hashable,
+        driver: Driver,
+        raw: Raw,
+        written: Position | Written,
+        scope: Scope | None = None,
+        *,
+        at_once: bool = False,
+    ) -> None:
+        """Record what `Driver.take_written` has told; the other arguments are those of `look_for_writes`.
+
+        Where the driver does not know, the server is asked before the scope reads from a slave, or answers.
+        """
+        if scope is None:
+            frame = stack()
+            if frame is None:
+                driver.disown_written(raw, with_rows=True)
+                return
+            scope = frame.scope
         if written is not Written.ASK:
             self._record(scope, written)
-        elif scope.answered:
-            _Doubt(self, scope, driver, raw, driver.latest(raw))()  # nobody is going to ask in time
+        elif at_once or scope.answered:  # nobody is going to ask in time
+            self.settle(scope, driver, raw, driver.latest(raw))
         else:
-            earlier = scope.doubted(link)
-            since = earlier.since if isinstance(earlier, _Doubt) else driver.latest(raw)
-            scope.doubt(link, _Doubt(self, scope, driver, raw, since))
+            doubt = scope.doubted(link)
+            if not isinstance(doubt, _Doubt) or doubt.is_asked:
+                scope.doubt(link, _Doubt(self, scope, driver, raw))
 
     def settle(self, scope: Scope, driver: Driver, raw: Raw, since: Position | None) -> None:
         """Ask the master whether something was written since, and record it in a scope if so."""

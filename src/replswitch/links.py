@@ -53,7 +53,11 @@ class Link:
 
 
 class LinkPool:
-    """The links to one server. As many as are asked for at a time; at most ``size`` idle ones are kept."""
+    """The links to one server. As many as are asked for at a time; at most ``size`` idle ones are kept.
+
+    Attributes:
+        current: the pool that lends them.
+    """
 
     def __init__(self, driver: Driver, settings: dict[str, Any], *, read_only: bool, size: int) -> None:
         self._driver = driver
@@ -72,7 +76,7 @@ class LinkPool:
         """
         for _ in range(self._size + 1):
             try:
-                loan = self._pool.connect()
+                loan = self.current.connect()
             except Exception as error:
                 # SQLAlchemy and PyMySQL keep the error in a variable of a frame that its traceback holds. In that
                 # circle, until it is collected, hang the frames of all callers and what they hold: their links.
@@ -86,18 +90,18 @@ class LinkPool:
     def close(self) -> None:
         """Close the idle links. Those on loan are closed when nothing refers to them any more."""
         self._closed = True
-        self._pool.dispose()
+        self.current.dispose()
 
     def drop_idle(self) -> None:
         """Close the idle links, and keep none of those on loan."""
-        pool = self._pool
+        pool = self.current
         self.renew()
         pool.dispose()
 
     def renew(self) -> None:
         """Begin with an empty pool: the old one, its locks and its idle links are left alone."""
         self._generation = generation = object()
-        self._pool = _new_queue_pool(self._open, partial(self._rest, generation), self._size)
+        self.current = _new_queue_pool(self._open, partial(self._rest, generation), self._size)
 
     def _open(self) -> Raw:
         return self._driver.open(self._settings, read_only=self._read_only)
@@ -126,8 +130,14 @@ def _new_queue_pool(
 _pools: Final[weakref.WeakSet[LinkPool]] = weakref.WeakSet()
 
 
+# In a forked child: the parent's pools. Were they let go, Python would close their links before the drivers were told
+# of the fork, and so end the parent's sessions.
+_of_parent: Final[list[QueuePool]] = []
+
+
 def _renew_all() -> None:
     for pool in _pools:
+        _of_parent.append(pool.current)
         pool.renew()
 
 

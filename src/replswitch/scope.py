@@ -225,6 +225,10 @@ class Scope:
     def end(self) -> None:
         """End the scope: what is held for it is let go."""
         self.ended = True
+        if self.is_request and self._doubts:
+            # It failed before its response, so nobody has asked: links are not kept for that, however long the server
+            # keeps the request. Whoever outlives it is on the safe side.
+            self._doubts, self.master_only = {}, True
         held, self._held = self._held, None
         for local in (held or {}).values():
             local.leave(self)

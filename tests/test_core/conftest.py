@@ -2,46 +2,31 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import replswitch
 from replswitch import Connection
-from replswitch.drivers import load_driver
 from replswitch.testing import ReplicatedPair
+
+if TYPE_CHECKING:
+    from tests.conftest import Served
 
 Make = Callable[..., Connection]
 
-SERVED = {
-    "mariadb": ("mariadb_pair", "pymysql"),
-    "mysqlclient": ("mariadb_pair", "mysqlclient"),
-    "sqlite": ("sqlite_pair", "sqlite3"),
-}
-"""Which pair, and by which driver."""
 
-
-@pytest.fixture(params=SERVED)
-def driver(request: pytest.FixtureRequest) -> str:
-    """The driver of the pair; the test runs with each."""
-    name = SERVED[request.param][1]
-    try:
-        load_driver(name)
-    except replswitch.ConfigurationError as error:
-        if os.environ.get("CI", "").lower() not in {"", "0", "false"}:
-            pytest.fail(f"CI is set, so this must not be skipped: {error}")
-        pytest.skip(str(error))
-    return name
+@pytest.fixture
+def driver(served: Served) -> str:
+    """The driver that the test uses the pair with."""
+    return served.driver
 
 
 @pytest.fixture
-def replicated_pair(request: pytest.FixtureRequest, driver: str) -> ReplicatedPair:
-    """One pair after the other, and MariaDB's once more for its second driver."""
-    (name,) = {pair for pair, by in SERVED.values() if by == driver}
-    pair: ReplicatedPair = request.getfixturevalue(name)
-    return pair
+def replicated_pair(served: Served) -> ReplicatedPair:
+    """The pair; the test runs with each, and with each of its drivers."""
+    return served.pair
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ Make = Callable[..., Connection]
 COUNT = "SELECT COUNT(*) FROM message"
 
 # mysqlclient does not show whether a transaction is open.
-unless_unseen = pytest.mark.parametrize("driver", ["mariadb", "sqlite"], indirect=True)
+unless_unseen = pytest.mark.parametrize("served", ["mariadb", "mysql", "sqlite"], indirect=True)
 
 
 def insert(db: Connection, number: int) -> None:
@@ -187,8 +187,8 @@ class TestSlaveWrites:
 
     def test_ddl_is_moved(self, db: Connection) -> None:
         with db.use_slave(), db.cursor() as cursor:
-            cursor.execute("CREATE TABLE IF NOT EXISTS other (id INTEGER)")
-            cursor.execute("DROP TABLE other")
+            cursor.execute("CREATE TABLE IF NOT EXISTS moved_ddl (id INTEGER)")
+            cursor.execute("DROP TABLE moved_ddl")
         assert sides(db) == [SLAVE, MASTER, MASTER]
 
     def test_an_error_of_the_application_is_its_own(self, db: Connection) -> None:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from wsgiref.types import StartResponse, WSGIEnvironment
 from wsgiref.util import setup_testing_defaults
 
@@ -19,23 +19,25 @@ import pytest
 
 from replswitch import MASTER, SLAVE, Connection, NoServerError, carry
 from replswitch.decorators import use_master, use_slave
-from replswitch.positions import clock
 from replswitch.testing import MariaDBPair
+from replswitch.testing.sessions import SessionPair
 from replswitch.wsgi import ReplicationMiddleware
+
+if TYPE_CHECKING:
+    from tests.conftest import Questions, Served
 
 Make = Callable[..., Connection]
 
-pytestmark = pytest.mark.parametrize("driver", ["mysqlclient"], indirect=True)
+pytestmark = pytest.mark.parametrize("served", ["mariadb-mysqlclient", "mysql-mysqlclient"], indirect=True)
 
 COUNT = "SELECT COUNT(*) FROM message"
 INSERT = "INSERT INTO message (id, body) VALUES ({}, 'x')"
-LAST = "SELECT @@SESSION.last_gtid"
-ASK = "SELECT @@GLOBAL.gtid_current_pos, @@server_id, @@hostname"
 
 
 @pytest.fixture
-def pair(replicated_pair: MariaDBPair) -> MariaDBPair:
-    return replicated_pair
+def pair(served: Served) -> SessionPair:
+    assert isinstance(served.pair, SessionPair)
+    return served.pair
 
 
 def run(db: Connection, sql: str) -> Any:
@@ -48,7 +50,7 @@ def link_id(db: Connection) -> int:
     return int(run(db, "SELECT CONNECTION_ID()")[0][0])
 
 
-def kill_link(pair: MariaDBPair, server: str, number: int) -> None:
+def kill_link(pair: SessionPair, server: str, number: int) -> None:
     with pair.connect(server) as plain, plain.cursor() as cursor:
         cursor.execute(f"KILL {number}")
     time.sleep(0.1)
@@ -66,7 +68,9 @@ def warm(db: Connection) -> Connection:
 
 
 class TestQuestions:
-    def test_before_the_next_read_from_a_slave_and_once(self, warm: Connection, pair: MariaDBPair) -> None:
+    def test_before_the_next_read_from_a_slave_and_once(
+        self, warm: Connection, pair: SessionPair, questions: Questions
+    ) -> None:
         pair.stop_slave()
         with ExitStack() as recording:
             master = recording.enter_context(pair.statements("master"))
@@ -78,13 +82,15 @@ class TestQuestions:
                     with warm.use_slave():
                         assert run(warm, COUNT) == ((3,),)
                 carry()
-        assert master == [INSERT.format(1), INSERT.format(2), LAST, COUNT, COUNT, LAST]  # a SELECT may write, too
-        assert slave == [ASK]
+        # What returns rows may write, too; but on MySQL, where a function that does is believed not to, it does not.
+        at_last = [questions.written] if isinstance(pair, MariaDBPair) else []
+        assert master == [INSERT.format(1), INSERT.format(2), questions.written, COUNT, COUNT, *at_last]
+        assert slave == [questions.standing]
 
     @pytest.mark.parametrize("in_transaction", [False, True])
     @pytest.mark.parametrize("kind", ["whole", "pieces"])
     def test_before_the_response_to_a_post_and_once(
-        self, warm: Connection, pair: MariaDBPair, kind: str, in_transaction: bool
+        self, warm: Connection, pair: SessionPair, questions: Questions, kind: str, in_transaction: bool
     ) -> None:
         def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
             if in_transaction:
@@ -108,11 +114,11 @@ class TestQuestions:
             body = ReplicationMiddleware(application, "a secret")(environ, start_response)
             list(body)
             getattr(body, "close", int)()
-        assert master.count(LAST) == 1
+        assert master.count(questions.written) == 1
         assert len(master) == (5 if in_transaction else 3)
         assert "Max-Age=3600" in answered[0]["Set-Cookie"]
 
-    def test_a_request_that_only_reads_asks_nothing(self, warm: Connection, pair: MariaDBPair) -> None:
+    def test_a_request_that_only_reads_asks_nothing(self, warm: Connection, pair: SessionPair) -> None:
         with pair.statements("slave") as slave, pair.statements("master") as master:
             with use_slave():
                 run(warm, COUNT)
@@ -120,29 +126,23 @@ class TestQuestions:
         assert slave == [COUNT]
         assert master == []
 
-    def test_outside_any_scope_nothing_is_asked(self, warm: Connection, pair: MariaDBPair) -> None:
+    def test_outside_any_scope_nothing_is_asked(self, warm: Connection, pair: SessionPair) -> None:
         with pair.statements("master") as master:
             run(warm, INSERT.format(1))
         assert master == [INSERT.format(1)]
 
 
 class TestWhatWrote:
-    @pytest.mark.parametrize(
-        "sql",
-        [
-            INSERT.format(1),
-            INSERT.format(1) + " RETURNING id",
-            "CREATE OR REPLACE TABLE other (id INT)",
-            "CALL post()",
-            "CALL fails()",
-        ],
-    )
+    @pytest.mark.parametrize("sql", [INSERT.format(1), "CREATE TABLE other (id INT)", "CALL post()", "CALL fails()"])
     def test_a_statement_that_writes(self, warm: Connection, sql: str) -> None:
         post = INSERT.format(7)
-        run(warm, f"CREATE OR REPLACE PROCEDURE post() BEGIN SELECT 1; {post}; END")
-        run(warm, f"CREATE OR REPLACE PROCEDURE fails() BEGIN {post}; SIGNAL SQLSTATE '45000'; END")
+        for unwanted in ("TABLE IF EXISTS other", "PROCEDURE IF EXISTS post", "PROCEDURE IF EXISTS fails"):
+            run(warm, f"DROP {unwanted}")
+        run(warm, f"CREATE PROCEDURE post() BEGIN SELECT 1; {post}; END")
+        run(warm, f"CREATE PROCEDURE fails() BEGIN {post}; SIGNAL SQLSTATE '45000'; END")
         with use_master():
-            carry()
+            run(warm, "SET @a = 1")
+            carry()  # what was written so far is known
         with use_master():
             if "fails" in sql:
                 with pytest.raises(warm.OperationalError, match="1644"):
@@ -171,12 +171,13 @@ class TestWhatWrote:
         with use_master():
             warm.begin()
             run(warm, INSERT.format(1))
-            run(warm, "CREATE OR REPLACE TABLE other (id INT)")
+            run(warm, "DROP TABLE IF EXISTS other")
+            run(warm, "CREATE TABLE other (id INT)")
             warm.rollback()
             assert '"p"' in carry()
 
     def test_a_master_that_does_not_answer_the_question_counts_as_written_to(
-        self, warm: Connection, pair: MariaDBPair
+        self, warm: Connection, pair: SessionPair
     ) -> None:
         with use_master():
             number = link_id(warm)
@@ -187,25 +188,9 @@ class TestWhatWrote:
                 assert run(warm, COUNT) == ((2,),)
         assert (warm.queries[-1]["db"], warm.queries[-1]["reason"]) == (MASTER, "own-write")
 
-    def test_without_a_binary_log_the_clock_counts(
-        self, make: Make, pair: MariaDBPair, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        monkeypatch.setattr(clock, "_logged", set())
-        with pair.admin() as admin, admin.cursor() as cursor:
-            cursor.execute(f"GRANT BINLOG ADMIN ON *.* TO '{pair.master['user']}'@'%'")
-        db = make(master={**pair.master, "init_command": "SET SESSION sql_log_bin = 0"})
-        for _ in range(2):
-            with use_master():
-                run(db, "SET @a = 1")
-                assert '"t"' in carry()
-                with db.use_slave():
-                    run(db, COUNT)
-            assert (db.queries[-1]["db"], db.queries[-1]["reason"]) == (MASTER, "own-write")
-        assert caplog.text.count("its binary log is off") == 1
-
 
 class TestLinks:
-    def test_its_settings_are_its_own(self, make: Make, pair: MariaDBPair) -> None:
+    def test_its_settings_are_its_own(self, make: Make, pair: SessionPair) -> None:
         db = make(master={**pair.master, "sql_mode": "ANSI_QUOTES", "charset": "utf8mb4"}, slaves=pair.slaves)
         with use_master():
             assert run(db, "SELECT @@sql_mode") == (("ANSI_QUOTES",),)
@@ -214,14 +199,14 @@ class TestLinks:
 
     @pytest.mark.parametrize(("server", "use"), [("master", use_master), ("slave", use_slave)])
     def test_one_that_was_closed_while_idle_is_replaced(
-        self, db: Connection, pair: MariaDBPair, server: str, use: Any
+        self, db: Connection, pair: SessionPair, server: str, use: Any
     ) -> None:
         with use():
             number = link_id(db)
             kill_link(pair, server, number)
             assert link_id(db) != number
 
-    def test_reads_go_on_while_a_server_is_down(self, db: Connection, pair: MariaDBPair) -> None:
+    def test_reads_go_on_while_a_server_is_down(self, db: Connection, pair: SessionPair) -> None:
         with use_slave():
             run(db, COUNT)
             pair.kill("slave")
@@ -261,7 +246,7 @@ class TestLinks:
         with db.use_slave():
             assert link_id(db) == pooled
 
-    def test_threads_write_and_read_their_own_at_the_same_time(self, db: Connection, pair: MariaDBPair) -> None:
+    def test_threads_write_and_read_their_own_at_the_same_time(self, db: Connection, pair: SessionPair) -> None:
         together = threading.Barrier(8)
         pair.stop_slave()
 

@@ -104,6 +104,11 @@ class TestMariaDB:
         assert not here.includes(MariaDBPosition.parse("0-1-1,7-1-6"))
         assert not here.includes(MariaDBPosition.parse("1-1-1"))
 
+    def test_what_two_positions_both_have(self) -> None:
+        here = MariaDBPosition.parse("0-1-42,7-1-5,8-1-1")
+        assert str(here.earlier(MariaDBPosition.parse("0-1-40,7-1-6,9-1-1"))) == "0-1-40,7-1-5"
+        assert str(here.earlier(MariaDBPosition.parse(""))) == ""
+
     def test_is_written_by_domain(self) -> None:
         assert str(MariaDBPosition.parse("7-1-5, 0-1-42,\n7-2-6")) == "0-1-42,7-2-6"
 

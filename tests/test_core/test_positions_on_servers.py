@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import contextvars
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-import replswitch
 from replswitch import MASTER, SLAVE, Connection
 from replswitch.decorators import use_master, use_slave
 from replswitch.scope import Scope
 from replswitch.state import stack
-from replswitch.testing import MariaDBPair, ReplicatedPair, SQLitePair
+from replswitch.testing import ReplicatedPair
 
 Make = Callable[..., Connection]
 
@@ -248,18 +247,6 @@ class TestWait:
         assert last(db) == (MASTER, "own-write")
         assert waits == [0.05]
 
-    def test_another_slave_is_asked_first(self, two_slaves: ReplicatedPair) -> None:
-        two_slaves.stop_slave("slave2")
-        with open_db(two_slaves, wait=20) as db:
-            for number in range(6):
-                with use_master():
-                    insert(db, number)
-                    two_slaves.wait_caught_up()
-                    with db.use_slave():
-                        assert count(db) == number + 1
-                assert db.queries[-1]["server"] == name_of(db, 0)
-                assert db.queries[-1]["time"] < 20
-
 
 class TestSeveralDatabases:
     def test_each_name_has_a_position_of_its_own(self, make: Make, replicated_pair: ReplicatedPair) -> None:
@@ -280,75 +267,3 @@ class TestSeveralDatabases:
             insert(db, 1)
             # SQLite's file has another name on each server.
             assert written() == {"main" if replicated_pair.driver == "sqlite3" else replicated_pair.master["database"]}
-
-
-# Two slaves
-
-
-@pytest.fixture(scope="module", params=["mariadb", "sqlite"])
-def two_slaves_of_module(request: pytest.FixtureRequest) -> Iterator[ReplicatedPair]:
-    if request.param == "mariadb":
-        request.getfixturevalue("mariadb_pair_of_session")  # skips, or fails, where there is no server
-    with MariaDBPair(slaves=2) if request.param == "mariadb" else SQLitePair(slaves=2) as pair:
-        yield pair
-
-
-@pytest.fixture
-def two_slaves(two_slaves_of_module: ReplicatedPair) -> ReplicatedPair:
-    """A master and two slaves, with an empty table of messages."""
-    two_slaves_of_module.reset()
-    plain = two_slaves_of_module.connect()
-    cursor = plain.cursor()
-    cursor.execute("DROP TABLE IF EXISTS message")
-    cursor.execute("CREATE TABLE message (id INTEGER PRIMARY KEY, body VARCHAR(100))")
-    plain.close()
-    two_slaves_of_module.wait_caught_up()
-    return two_slaves_of_module
-
-
-def open_db(pair: ReplicatedPair, **options: Any) -> Connection:
-    options = {"master": pair.master, "slaves": pair.slaves, "driver": pair.driver, "debug": True, **options}
-    return replswitch.connect(**options)
-
-
-def name_of(db: Connection, slave: int) -> str:
-    return db._servers.slaves[slave].name
-
-
-class TestTwoSlaves:
-    def test_the_one_that_has_it_serves(self, two_slaves: ReplicatedPair) -> None:
-        with open_db(two_slaves) as db:
-            two_slaves.stop_slave("slave2")
-            for number in range(8):
-                with use_master():
-                    insert(db, number)
-                    two_slaves.wait_caught_up()
-                    with db.use_slave():
-                        assert count(db) == number + 1
-                        assert count(db) == number + 1
-                assert (db.queries[-1]["server"], db.queries[-1]["db"]) == (name_of(db, 0), SLAVE)
-
-    def test_one_that_is_behind_serves_those_who_must_see_nothing(self, two_slaves: ReplicatedPair) -> None:
-        with open_db(two_slaves) as db:
-            two_slaves.stop_slave("slave2")
-            with use_master():
-                insert(db, 1)
-            used = set()
-            for _ in range(40):
-                with use_slave():
-                    count(db)
-                used.add(db.queries[-1]["server"])
-            assert used == {name_of(db, 0), name_of(db, 1)}
-
-    def test_a_scope_does_not_change_the_slave_that_has_what_it_wrote(self, two_slaves: ReplicatedPair) -> None:
-        with open_db(two_slaves) as db:
-            for number in range(8):
-                with use_master():
-                    with db.use_slave():
-                        count(db)
-                    before = db.queries[-1]["server"]
-                    insert(db, number)
-                    two_slaves.wait_caught_up()
-                    with db.use_slave():
-                        assert count(db) == number + 1
-                    assert db.queries[-1]["server"] == before

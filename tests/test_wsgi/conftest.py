@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
+    from tests.conftest import Served
+
     from replswitch import Connection
-    from replswitch.testing import MariaDBPair, ReplicatedPair
+    from replswitch.testing import ReplicatedPair
 
     Wrap = Callable[..., WSGIApplication]
     SendRequest = Callable[..., "Exchange"]
@@ -185,14 +187,15 @@ class Board:
 
     Attributes:
         pair: the servers.
+        driver: the one that the board uses.
         db: the board's connection to them.
         application: the board behind the middleware, with the debug header.
     """
 
-    def __init__(self, pair: ReplicatedPair, db: Connection, **options: Any) -> None:
-        self.pair = pair
+    def __init__(self, served: Served, db: Connection) -> None:
+        self.pair, self.driver = served
         self.db = db
-        self.application = ReplicationMiddleware(self.serve, SECRET, debug_header=True, **options)
+        self.application = ReplicationMiddleware(self.serve, SECRET, debug_header=True)
 
     def serve(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         query = parse_qs(environ["QUERY_STRING"])
@@ -235,22 +238,13 @@ def empty_table(pair: ReplicatedPair) -> None:
     pair.wait_caught_up()
 
 
-def open_board(pair: ReplicatedPair, **options: Any) -> Iterator[Board]:
+@pytest.fixture
+def board(served: Served) -> Iterator[Board]:
+    """An empty board (but for the number 1) on each kind of pair, with each of its drivers, without a lag."""
+    pair, driver = served
     empty_table(pair)
-    with replswitch.connect(master=pair.master, slaves=pair.slaves, driver=pair.driver) as db:
-        yield Board(pair, db, **options)
-
-
-@pytest.fixture
-def board(replicated_pair: ReplicatedPair) -> Iterator[Board]:
-    """An empty board (but for the number 1) on each kind of pair, without a lag."""
-    yield from open_board(replicated_pair)
-
-
-@pytest.fixture
-def mariadb_board(mariadb_pair: MariaDBPair) -> Iterator[Board]:
-    """An empty board (but for the number 1) on the MariaDB pair, without a lag."""
-    yield from open_board(mariadb_pair)
+    with replswitch.connect(master=pair.master, slaves=pair.slaves, driver=driver) as db:
+        yield Board(served, db)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import time
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from waitress import wasyncore  # type: ignore[import-untyped]  # waitress has no types
 from waitress.server import create_server  # type: ignore[import-untyped]
 
@@ -98,8 +99,8 @@ class Client(threading.Thread):
         return (answer.headers["Replswitch"] or "").partition(";")[0], body
 
 
-def test_no_client_of_a_live_server_misses_its_own_write(mariadb_board: Board) -> None:
-    board = mariadb_board
+@pytest.mark.parametrize("served", ["mariadb", "mysql-mysqlclient"], indirect=True)  # each server and driver once
+def test_no_client_of_a_live_server_misses_its_own_write(board: Board) -> None:
     board.pair.lag = 1
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

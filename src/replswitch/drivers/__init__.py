@@ -103,7 +103,7 @@ class Driver(Protocol):
         """
 
     def disown_written(self, raw: Raw, *, with_rows: bool) -> None:
-        """Let what was written since `take_written` was last called count for nobody.
+        """Let what `take_written` has just told count for nobody.
 
         Args:
             raw: the connection.

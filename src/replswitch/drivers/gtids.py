@@ -26,6 +26,13 @@ if TYPE_CHECKING:
 # ER_SPECIFIC_ACCESS_DENIED_ERROR
 _ACCESS_DENIED: Final = 1227
 
+# A slave moves its position also past transactions that it leaves out (IGNORE_DOMAIN_IDS). Its own binary log has those
+# that it has carried out, if it keeps one: https://mariadb.com/kb/en/change-master-to/#ignore_domain_ids.
+_STANDING_OF_MARIADB: Final = (
+    "SELECT @@GLOBAL.gtid_current_pos, IF(@@GLOBAL.log_slave_updates, @@GLOBAL.gtid_binlog_pos, NULL),"
+    " @@server_id, @@hostname"
+)
+
 _VARIABLES: Final = "SHOW VARIABLES WHERE Variable_name IN ('log_bin', 'sql_log_bin', 'wsrep_on', 'gtid_mode')"
 
 
@@ -79,8 +86,11 @@ def standing(raw: Raw) -> tuple[Hashable, Position | None]:
         PositionError: the answer is none.
     """
     if is_mariadb(raw):
-        ((gtids, *identity),) = _rows(raw, "SELECT @@GLOBAL.gtid_current_pos, @@server_id, @@hostname")
-        return tuple(map(_text, identity)), MariaDBPosition.parse(_text(gtids))
+        ((gtids, logged, *identity),) = _rows(raw, _STANDING_OF_MARIADB)
+        reached = MariaDBPosition.parse(_text(gtids))
+        if logged is not None:
+            reached = reached.earlier(MariaDBPosition.parse(_text(logged)))
+        return tuple(map(_text, identity)), reached
     ((executed, uuid),) = _rows(raw, "SELECT @@GLOBAL.gtid_executed, @@server_uuid")
     return _text(uuid), MySQLPosition.parse(_text(executed))
 

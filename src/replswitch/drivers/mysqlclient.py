@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 # Ours to decide: transactions are begun and ended by replswitch.
 _OURS: Final = {"autocommit"}
 
-_READ_ONLY: Final = "SET SESSION TRANSACTION READ ONLY"
-
 # In a forked child: the parent's connections. To close one, which Python does when nothing refers to it, would end the
 # parent's session.
 _of_parent: Final[list[_Connection]] = []
@@ -44,59 +42,29 @@ os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 class _Connection(MySQLdb.connections.Connection):
-    """A connection that knows whether a statement may have written.
+    """A connection that can tell whether it is alive, and is not closed by a forked child. To a slave: read-only (S7).
 
     Args:
-        read_only: let the database refuse writes (S7).
         settings: mysqlclient's own.
     """
 
     plain_cursor = MySQLdb.cursors.Cursor
 
-    #: A statement may have written since this was last asked.
-    in_doubt = False
-    #: And it was none that returned rows, which seldom write.
-    is_likely = False
     #: A transaction is open that was begun by `MySQLClientDriver.begin`.
     in_transaction = False
-    #: Whether each write gets a position; None before anybody has asked.
-    tells: bool | None = None
-    #: The position of the latest write, as far as it was asked.
-    latest: Position | None = None
-    #: There may have been later ones, which counted for nobody.
-    is_moved = False
+    #: A statement may have written since this was last asked: never, on a slave.
+    in_doubt = False
 
-    # Until it is open, what it sends are its settings.
-    _read_only = True
-    _returns_what_it_writes = False
-
-    def __init__(self, *, read_only: bool, **settings: Any) -> None:
+    def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         _open.add(self)
         self._poll = select.poll()
         self._poll.register(self.fileno(), select.POLLIN)  # type: ignore[no-untyped-call]  # types-mysqlclient leaves it out
-        self._read_only = read_only
-        self._returns_what_it_writes = is_mariadb(self)
-        if read_only:
-            super().query(_READ_ONLY)
+        self._begin()
 
-    def query(self, query: Any) -> None:
-        try:
-            super().query(query)
-        except MySQLdb.Error:
-            self.in_doubt = not self._read_only  # a procedure may have written before it failed
-            raise
-        if not self._read_only:
-            # What returns no rows may have written; on MariaDB so may what does (INSERT … RETURNING).
-            has_rows = bool(self.field_count())  # type: ignore[no-untyped-call]  # types-mysqlclient leaves it out
-            self.in_doubt = self.in_doubt or self._returns_what_it_writes or not has_rows
-            self.is_likely = self.is_likely or not has_rows
-
-    def next_result(self) -> int:
-        found = int(super().next_result())  # type: ignore[no-untyped-call]  # types-mysqlclient leaves it out
-        if found == 0 and not self._read_only and not self.field_count():  # type: ignore[no-untyped-call]  # likewise
-            self.in_doubt = True  # so ends a procedure that has returned rows before
-        return found
+    def _begin(self) -> None:
+        """Prepare the session."""
+        self.query("SET SESSION TRANSACTION READ ONLY")
 
     def alive(self) -> bool:
         # Between statements the server says nothing: what can be read now is its farewell, or the end.
@@ -106,6 +74,29 @@ class _Connection(MySQLdb.connections.Connection):
         if self in _open:
             _open.discard(self)
             super().close()  # type: ignore[no-untyped-call]  # likewise
+
+
+class _MasterConnection(_Connection):
+    """A connection that knows whether a statement may have written."""
+
+    #: Whether each write gets a position; None before anybody has asked.
+    tells: bool | None = None
+    #: The position of the latest write, as far as it was asked.
+    latest: Position | None = None
+    #: There may have been later ones, which counted for nobody.
+    is_moved = False
+    #: What was told of last has returned rows, as what writes seldom does.
+    has_rows = False
+    #: A statement that returns rows may have written: MariaDB's INSERT … RETURNING.
+    returns_what_it_writes = False
+
+    def _begin(self) -> None:
+        self.returns_what_it_writes = is_mariadb(self)
+        self.in_doubt = False  # what was sent were its settings
+
+    def query(self, query: Any) -> None:
+        self.in_doubt = True
+        super().query(query)
 
 
 class MySQLClientDriver:
@@ -134,7 +125,8 @@ class MySQLClientDriver:
 
     def open(self, settings: Mapping[str, Any], *, read_only: bool) -> _Connection:
         """Connect."""
-        return _Connection(read_only=read_only, **mysql.with_timeouts(settings, read_only=read_only), autocommit=True)
+        kind = _Connection if read_only else _MasterConnection
+        return kind(**mysql.with_timeouts(settings, read_only=read_only), autocommit=True)
 
     def alive(self, raw: _Connection) -> bool:
         """Look at the socket: what the server closed can be read from."""
@@ -169,32 +161,37 @@ class MySQLClientDriver:
         """Say whether `begin` has begun one."""
         return raw.in_transaction
 
-    def take_written(self, raw: _Connection) -> Position | Written:
-        """Say that the server can be asked, where a statement may have written."""
+    def take_written(self, raw: _MasterConnection) -> Position | Written:
+        """Say that the server can be asked, where a statement may have written.
+
+        What has returned rows stays in doubt on MySQL, where a procedure may end behind them with a write.
+        """
         if not raw.in_doubt or raw.in_transaction:
             return Written.NO
-        raw.in_doubt = raw.is_likely = False
+        raw.has_rows = bool(raw.field_count())  # type: ignore[no-untyped-call]  # types-mysqlclient leaves it out
+        if raw.has_rows and not raw.returns_what_it_writes:
+            return Written.NO
+        raw.in_doubt = False
         return Written.YES if raw.tells is False else Written.ASK
 
-    def latest(self, raw: _Connection) -> Position | None:
+    def latest(self, raw: _MasterConnection) -> Position | None:
         """Return the latest that was asked for."""
         return raw.latest
 
-    def ask_written(self, raw: _Connection, since: Position | None) -> Position | Written:
+    def ask_written(self, raw: _MasterConnection, since: Position | None) -> Position | Written:
         """Ask for the position of the latest write."""
-        in_doubt, is_likely = raw.in_doubt, raw.is_likely  # by statements since; ours are none of the application's
+        in_doubt = raw.in_doubt  # by statements since; ours are none of the application's
         if raw.tells is None:
             raw.tells = has_positions(raw)
         written = last_written(raw, since) if raw.tells else Written.YES
-        raw.in_doubt, raw.is_likely = in_doubt, is_likely
+        raw.in_doubt = in_doubt
         return written
 
-    def disown_written(self, raw: _Connection, *, with_rows: bool) -> None:
+    def disown_written(self, raw: _MasterConnection, *, with_rows: bool) -> None:
         """Have the position asked for before the next statement that counts."""
-        raw.is_moved = raw.is_moved or raw.is_likely or (with_rows and raw.in_doubt)
-        raw.in_doubt = raw.is_likely = False
+        raw.is_moved = raw.is_moved or with_rows or not raw.has_rows
 
-    def prepare(self, raw: _Connection) -> None:
+    def prepare(self, raw: _MasterConnection) -> None:
         """Ask for the position of the latest write."""
         if raw.is_moved:
             raw.is_moved = False

@@ -348,8 +348,7 @@ class PyMySQLDriver:
         return last_written(raw, since)
 
     def disown_written(self, raw: _Connection, *, with_rows: bool) -> None:
-        """Forget what the server told."""
-        raw.written = Written.NO
+        """Nothing: the server tells of the next write by itself."""
 
     def prepare(self, raw: _Connection) -> None:
         """Nothing: the server tells."""

@@ -30,8 +30,9 @@ class _Connection(sqlite3.Connection):
     tells = False
 
     def rollback(self) -> None:
-        super().rollback()
-        self.changes_seen = self.total_changes  # which a rollback does not lower
+        if self.in_transaction:  # pools roll back to be sure, behind a commit that nobody has asked about yet
+            super().rollback()
+            self.changes_seen = self.total_changes  # which a rollback does not lower
 
 
 class SQLiteDriver:
@@ -132,11 +133,10 @@ class SQLiteDriver:
         return Written.NO
 
     def disown_written(self, raw: _Connection, *, with_rows: bool) -> None:
-        """Forget the changes that were counted."""
-        raw.changes_seen = raw.total_changes
+        """Nothing: the count goes on by itself."""
 
     def prepare(self, raw: _Connection) -> None:
-        """Nothing: the count goes on by itself."""
+        """Nothing: there is no question."""
 
     def standing(self, raw: _Connection) -> tuple[Hashable, Position | None]:
         """Return the file and what is noted beside it."""

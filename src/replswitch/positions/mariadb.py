@@ -51,6 +51,11 @@ class MariaDBPosition(Position):
             latest[gtid[0]] = gtid
         return type(self)(tuple(latest.values()))
 
+    def earlier(self, other: Self) -> Self:
+        """Return the earlier GTID of each domain that is in both."""
+        there = {gtid[0]: gtid for gtid in other.gtids}
+        return type(self)(tuple(min(gtid, there[gtid[0]]) for gtid in self.gtids if gtid[0] in there))
+
     def includes(self, other: Position) -> bool:
         """Say whether each domain of ``other`` has come as far here."""
         if not isinstance(other, MariaDBPosition):

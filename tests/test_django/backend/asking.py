@@ -13,11 +13,6 @@ from tests.test_django.project.models import Message
 
 from replswitch.testing import MariaDBPair
 
-# Whether the server's answers tell of writes: PyMySQL shows them, mysqlclient does not, and then every statement on
-# the master counts as one (M1).
-_default: Any = connections["default"]
-TELLS = _default.Database.__name__ == "pymysql"
-
 # Django 6.1 has a new name for it, and deprecates the old one.
 savepoint: Any = getattr(transaction, "savepoint_create", None) or transaction.savepoint
 

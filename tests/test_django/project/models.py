@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.contrib.contenttypes.fields import GenericForeignKey, GenericRelation
+from django.contrib.contenttypes.models import ContentType
 from django.db import models
 
 
@@ -15,6 +17,7 @@ class Message(models.Model):
     body: models.CharField[str, str] = models.CharField(max_length=100)
     tags: models.ManyToManyField[Tag, models.Model] = models.ManyToManyField(Tag)
     reply_set: Any  # Django's own doing
+    attachments: Any = GenericRelation("Attachment")
 
 
 class Reply(models.Model):
@@ -22,6 +25,19 @@ class Reply(models.Model):
 
     message: models.ForeignKey[Message, Message] = models.ForeignKey(Message, on_delete=models.CASCADE)
     body: models.CharField[str, str] = models.CharField(max_length=100)
+
+
+class Attachment(models.Model):
+    """Belongs to anything."""
+
+    name: models.CharField[str, str] = models.CharField(max_length=50)
+    content_type: models.ForeignKey[ContentType, ContentType] = models.ForeignKey(
+        ContentType,
+        on_delete=models.CASCADE,
+        db_constraint=False,  # the table of an application without migrations
+    )
+    object_id: models.PositiveIntegerField[int, int] = models.PositiveIntegerField()
+    content_object: Any = GenericForeignKey()
 
 
 class Place(models.Model):

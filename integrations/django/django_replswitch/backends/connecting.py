@@ -86,7 +86,7 @@ class ConnectingWrapper(StockWrapper):
         kept = {name: getattr(self, name) for name in _KEPT}
         with self._on(link):
             try:
-                self.connect()
+                self.ensure_connection()
             except DjangoError as error:
                 # PyMySQL keeps its error in a frame that the error's traceback holds. In that circle, until it is
                 # collected, hang the frames of all callers and what they hold.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from replswitch import MASTER, State
@@ -88,7 +87,8 @@ class SwitchingCursor:
 
     def _on(self, link: Link) -> Any:
         if self._link is not link or self._of is not link.raw:
-            self._let_go()
+            if self._cursor is not None:
+                self._let_go()
             self._link, self._of, self._cursor = link, link.raw, self._wrapper.create_link_cursor(self._name)
             self._raw = getattr(self._cursor, "cursor", self._cursor)
         return self._cursor
@@ -96,15 +96,16 @@ class SwitchingCursor:
     def close(self) -> None:
         """Let the result go; nothing can be run any more."""
         self._closed = True
-        self._let_go()
+        if self._cursor is not None:
+            self._let_go()
 
     def _let_go(self) -> None:
         cursor, link = self._cursor, self._link
-        if cursor is None:
-            return
         self._cursor = self._raw = self._of = self._link = None
-        with suppress(self._wrapper.Database.Error):  # of a link that is lost
+        try:  # noqa: SIM105 - suppress() takes longer, with every query
             cursor.close()
+        except self._wrapper.Database.Error:
+            pass  # of a link that is lost
         if link is not None and link.server.state == MASTER:
             # A driver that fetches row by row learns only behind the last one what its statement has written.
             self._wrapper.has_run(link, has_rows=False)

@@ -9,11 +9,14 @@ from django.db import DEFAULT_DB_ALIAS, Error
 from django.db.backends.utils import debug_transaction
 
 from django_replswitch.backends.selection import SelectingWrapper
+from django_replswitch.recording import is_recording
+from replswitch.drivers import Written
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from django_replswitch.backends.links import Link
+    from replswitch.positions import Position
 
 
 class TransactionWrapper(SelectingWrapper):
@@ -80,7 +83,7 @@ class TransactionWrapper(SelectingWrapper):
                     link.autocommit = True
             counts = self._block_counts
             self._forget_block()
-            self.look_for_writes(counts=counts)  # what was open is committed
+            self.look_for_writes(block_counts=counts)  # what was open is committed
         else:
             with debug_transaction(self, "BEGIN"):
                 pass  # said now, as Django does; done with the first statement
@@ -111,17 +114,21 @@ class TransactionWrapper(SelectingWrapper):
         self._clear_block()
         self.autocommit = self.settings_dict.get("AUTOCOMMIT", True)
 
-    def look_for_writes(self, *, counts: bool) -> None:
+    def look_for_writes(self, *, block_counts: bool = True) -> None:
         """Record in the running scope what was committed on the master since this was last asked (M1).
 
         Args:
-            counts: False for a session's, which makes no marker.
+            block_counts: False for a block in which a session alone has written, which makes no marker.
         """
         raw = self._master.raw
-        if raw is None:
-            return
-        if counts:
-            self._shared.database.look_for_writes(self._master, self.driver, raw)
+        written = Written.NO if raw is None else self.driver.take_written(raw)
+        if written is not Written.NO:
+            self._record(written, counts=block_counts)
+
+    def _record(self, written: Position | Written, *, counts: bool = True) -> None:
+        raw = self._master.raw
+        if counts and is_recording():
+            self._shared.database.record_told(self._master, self.driver, raw, written)
         else:
             self.driver.disown_written(raw, with_rows=False)
 
@@ -133,12 +140,12 @@ class TransactionWrapper(SelectingWrapper):
             if in_block:
                 self._shared.database.record_write()  # nobody knows whether it was committed
             raise
-        self.look_for_writes(counts=counts)
+        self.look_for_writes(block_counts=counts)
 
     def _rollback(self) -> None:
         counts = self._block_counts or self.autocommit
         self._end(super()._rollback)
-        self.look_for_writes(counts=counts)  # of what cannot be rolled back
+        self.look_for_writes(block_counts=counts)  # of what cannot be rolled back
 
     def _end(self, end: Callable[[], None]) -> None:
         if self.autocommit and not self._block:

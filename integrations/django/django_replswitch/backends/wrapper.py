@@ -8,6 +8,7 @@ from django_replswitch.backends.transactions import TransactionWrapper
 from django_replswitch.recording import is_recording
 from replswitch import MASTER, SLAVE, NoServerError
 from replswitch.database import no_master
+from replswitch.drivers import Written
 from replswitch.state import stack
 
 if TYPE_CHECKING:
@@ -27,12 +28,12 @@ class SwitchingWrapper(TransactionWrapper):
         if link is not self._master:
             if has_rows:
                 link.read = self.has_read = True
-        else:
-            self._look_after_statement()
-
-    def _look_after_statement(self) -> None:
-        if self.autocommit:
-            self.look_for_writes(counts=is_recording())
+        elif link.raw is None:
+            pass  # it is lost
+        elif self.autocommit:
+            written = self.driver.take_written(link.raw)
+            if written is not Written.NO:
+                self._record(written)
         elif not self._block_counts:
             self._block_counts = is_recording()
 
@@ -78,7 +79,7 @@ class SwitchingWrapper(TransactionWrapper):
     def _link_after_master(self, link: Link, error: Exception, *, is_first: bool) -> Link | None:
         in_transaction = link in self._block
         if not self.driver.is_lost_master(error):
-            self._look_after_statement()  # a procedure may have written before it failed
+            self.has_run(link, has_rows=False)  # a procedure may have written before it failed
             return None
         if not in_transaction:
             self._close_link(link)

@@ -1,14 +1,13 @@
-"""What the servers are asked, and what they tell: counted in the general log, on real servers.
-
-Another kind of server that speaks the protocol is one more name in `SERVERS`.
-"""
+"""What the servers are asked, and what they tell: counted in the general log, on real servers."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from pymysql.cursors import Cursor, DictCursor, SSCursor, SSDictCursor
@@ -16,41 +15,36 @@ from pymysql.cursors import Cursor, DictCursor, SSCursor, SSDictCursor
 import replswitch
 from replswitch import MASTER, SLAVE, Connection, PositionError
 from replswitch.decorators import use_master
-from replswitch.positions import MariaDBPosition, Position, clock
+from replswitch.positions import MariaDBPosition, MySQLPosition, Position, clock
 from replswitch.state import stack
 from replswitch.testing import MariaDBPair
+from replswitch.testing.sessions import SessionPair
+
+if TYPE_CHECKING:
+    from tests.conftest import Questions, Served
 
 Make = Callable[..., Connection]
 
-SERVERS = ["mariadb_pair"]
-ASK = "SELECT @@GLOBAL.gtid_current_pos, @@server_id, @@hostname"
+servers = pytest.mark.parametrize(
+    "served", ["mariadb", "mariadb-mysqlclient", "mysql", "mysql-mysqlclient"], indirect=True
+)
+# With mysqlclient nothing is told: test_mysqlclient.py has what is asked instead.
+told = pytest.mark.parametrize("served", ["mariadb", "mysql"], indirect=True)
+# MySQL has no statement that returns rows of what it writes; of a function that does both, test_mysql.py tells.
+returning = pytest.mark.parametrize("served", ["mariadb"], indirect=True)
+
 COUNT = "SELECT COUNT(*) FROM message"
 
 
-@pytest.fixture(params=SERVERS)
-def pair(request: pytest.FixtureRequest) -> MariaDBPair:
-    made: MariaDBPair = request.getfixturevalue(request.param)
-    with made.connect() as plain, plain.cursor() as cursor:
-        cursor.execute("DROP TABLE IF EXISTS message")
+@pytest.fixture(autouse=True)
+def pair(served: Served, make: Make) -> SessionPair:
+    """The pair, with a table whose rows get their numbers from the server."""
+    assert isinstance(served.pair, SessionPair)
+    with served.pair.connect() as plain, plain.cursor() as cursor:
+        cursor.execute("DROP TABLE message")
         cursor.execute("CREATE TABLE message (id INT AUTO_INCREMENT PRIMARY KEY, body LONGBLOB)")
-    made.wait_caught_up()
-    return made
-
-
-@pytest.fixture
-def make(pair: MariaDBPair) -> Iterator[Make]:
-    with ExitStack() as closing:
-
-        def connect(**options: Any) -> Connection:
-            options = {"master": pair.master, "slaves": pair.slaves, "debug": True, **options}
-            return closing.enter_context(replswitch.connect(**options))
-
-        yield connect
-
-
-@pytest.fixture
-def db(make: Make) -> Connection:
-    return make()
+    served.pair.wait_caught_up()
+    return served.pair
 
 
 def run(db: Connection, sql: str, *kind: Any) -> Any:
@@ -63,11 +57,31 @@ def insert(db: Connection) -> None:
     run(db, "INSERT INTO message (body) VALUES ('x')")
 
 
-def position_of(pair: MariaDBPair, server: str) -> Position:
-    with pair.admin(server) as plain, plain.cursor() as cursor:
-        cursor.execute("SELECT @@GLOBAL.gtid_current_pos")
+def procedure(db: Connection, name: str, body: str) -> None:
+    run(db, f"DROP PROCEDURE IF EXISTS {name}")
+    run(db, f"CREATE PROCEDURE {name}() BEGIN {body} END")
+
+
+def position_of(pair: SessionPair) -> Position:
+    """Where the master is."""
+    kind, variable = (
+        (MariaDBPosition, "gtid_current_pos") if isinstance(pair, MariaDBPair) else (MySQLPosition, "gtid_executed")
+    )
+    with pair.admin() as plain, plain.cursor() as cursor:
+        cursor.execute(f"SELECT @@GLOBAL.{variable}")
         ((gtids,),) = cursor.fetchall()
-        return MariaDBPosition.parse(gtids)
+        return kind.parse(gtids)
+
+
+@contextmanager
+def recorded_whole(pair: SessionPair) -> Iterator[None]:
+    """What is written while the block runs is what the running scope has recorded at its end."""
+    before = position_of(pair)
+    yield
+    position, after = recorded(), position_of(pair)
+    assert position is not None
+    assert not before.includes(position)
+    assert before.merge(position) == after
 
 
 def recorded() -> Position | None:
@@ -83,28 +97,36 @@ def recorded() -> Position | None:
 
 
 @contextmanager
-def statements(pair: MariaDBPair) -> Iterator[tuple[list[str], list[str]]]:
+def statements(pair: SessionPair) -> Iterator[tuple[list[str], list[str]]]:
     """What the master and the slave receive while the block runs."""
     with pair.statements("master") as master, pair.statements("slave") as slave:
         yield master, slave
 
 
+@servers
 class TestAsking:
-    def test_a_slave_that_is_behind_is_asked_once_a_scope(self, db: Connection, pair: MariaDBPair) -> None:
+    def test_a_slave_that_is_behind_is_asked_once_a_scope(
+        self, db: Connection, pair: SessionPair, questions: Questions
+    ) -> None:
         with db.use_slave():
             run(db, "SELECT 1")
         pair.stop_slave()
-        insert(db)
+        with use_master():
+            insert(db)
+            replswitch.carry()  # the master was asked what it tells, once for each link
         with statements(pair) as (master, slave), use_master():
             insert(db)
             insert(db)
             for _ in range(3):
                 with db.use_slave():
                     run(db, COUNT)
-        assert slave == [ASK]
-        assert master == ["INSERT INTO message (body) VALUES ('x')"] * 2 + [COUNT] * 3
+        assert slave == [questions.standing]
+        of_application = [sql for sql in master if sql != questions.written]
+        assert of_application == ["INSERT INTO message (body) VALUES ('x')"] * 2 + [COUNT] * 3
 
-    def test_one_that_is_known_to_be_there_is_not_asked_again(self, db: Connection, pair: MariaDBPair) -> None:
+    def test_one_that_is_known_to_be_there_is_not_asked_again(
+        self, db: Connection, pair: SessionPair, questions: Questions
+    ) -> None:
         with db.use_slave():
             run(db, "SELECT 1")
         with use_master():
@@ -119,10 +141,12 @@ class TestAsking:
             for _ in range(3):
                 with replswitch.resume(token), db.use_slave():
                     run(db, COUNT)
-        assert slave == [ASK, COUNT, COUNT, COUNT]
+        assert slave == [questions.standing, COUNT, COUNT, COUNT]
         assert later == [COUNT] * 3
 
-    def test_another_link_to_the_same_server_is_asked_who_it_leads_to(self, db: Connection, pair: MariaDBPair) -> None:
+    def test_another_link_to_the_same_server_is_asked_who_it_leads_to(
+        self, db: Connection, pair: SessionPair, questions: Questions
+    ) -> None:
         """P2: a name may be a load balancer's."""
         with use_master():
             insert(db)
@@ -136,10 +160,10 @@ class TestAsking:
                 with replswitch.resume(token), db.use_slave():
                     run(db, COUNT)
         cursor.close()
-        assert slave.count(ASK) == 1
+        assert slave.count(questions.standing) == 1
         assert slave.count(COUNT) == 2
 
-    def test_a_transaction_asks_before_it_begins(self, db: Connection, pair: MariaDBPair) -> None:
+    def test_a_transaction_asks_before_it_begins(self, db: Connection, pair: SessionPair, questions: Questions) -> None:
         with db.use_slave():
             run(db, "SELECT 1")
         with use_master():
@@ -150,7 +174,7 @@ class TestAsking:
                 with db.use_slave():
                     run(db, COUNT)
                 db.commit()
-        assert slave[:3] == [ASK, "BEGIN", COUNT]
+        assert slave[:3] == [questions.standing, "BEGIN", COUNT]
 
 
 class TestTelling:
@@ -161,35 +185,66 @@ class TestTelling:
         "sql",
         [
             "INSERT INTO message (body) VALUES ('x')",
-            "INSERT INTO message (body) VALUES ('x') RETURNING id",
-            "INSERT INTO message (body) VALUES ('x'), ('y'), ('z') RETURNING id, body",
-            "DELETE FROM message RETURNING id",
+            "DELETE FROM message",
             "ALTER TABLE message COMMENT 'x'",
             "CALL post()",
         ],
     )
-    def test_in_autocommit(self, db: Connection, pair: MariaDBPair, kind: Any, sql: str) -> None:
-        run(db, "CREATE OR REPLACE PROCEDURE post() BEGIN SELECT 1; INSERT INTO message (body) VALUES ('p'); END")
+    @told
+    def test_in_autocommit(self, db: Connection, pair: SessionPair, kind: Any, sql: str) -> None:
+        procedure(db, "post", "SELECT 1; INSERT INTO message (body) VALUES ('p');")
         insert(db)
-        with use_master(), statements(pair) as (master, _):
+        with use_master(), statements(pair) as (master, _), recorded_whole(pair):
             run(db, sql, kind)
-            assert recorded() == position_of(pair, "master")
         assert master == [sql]
 
-    def test_after_a_commit(self, db: Connection, pair: MariaDBPair) -> None:
+    @pytest.mark.parametrize("kind", [Cursor, DictCursor, SSCursor, SSDictCursor])
+    @pytest.mark.parametrize(
+        "sql",
+        [
+            "INSERT INTO message (body) VALUES ('x') RETURNING id",
+            "INSERT INTO message (body) VALUES ('x'), ('y'), ('z') RETURNING id, body",
+            "DELETE FROM message RETURNING id",
+        ],
+    )
+    @returning
+    def test_behind_rows(self, db: Connection, pair: SessionPair, kind: Any, sql: str) -> None:
         insert(db)
-        with use_master(), statements(pair) as (master, _):
+        with use_master(), statements(pair) as (master, _), recorded_whole(pair):
+            run(db, sql, kind)
+        assert master == [sql]
+
+    @pytest.mark.parametrize("served", ["mariadb-mysqlclient"], indirect=True)
+    def test_where_nobody_tells_rows_may_be_those_of_a_write(self, db: Connection) -> None:
+        with use_master():
+            run(db, "INSERT INTO message (body) VALUES ('x') RETURNING id")
+            assert '"p"' in replswitch.carry()
+
+    @told
+    def test_after_a_commit(self, db: Connection, pair: SessionPair) -> None:
+        insert(db)
+        with use_master(), statements(pair) as (master, _), recorded_whole(pair):
+            db.begin()
+            run(db, "INSERT INTO message (body) VALUES ('x')")
+            assert recorded() is None
+            db.commit()
+        assert len(master) == 3
+
+    @returning
+    def test_after_a_commit_behind_rows(self, db: Connection, pair: SessionPair) -> None:
+        insert(db)
+        with use_master(), statements(pair) as (master, _), recorded_whole(pair):
             db.begin()
             run(db, "INSERT INTO message (body) VALUES ('x') RETURNING id")
             assert recorded() is None
             db.commit()
-            assert recorded() == position_of(pair, "master")
         assert len(master) == 3
 
+    @returning
     @pytest.mark.parametrize("use_unicode", [True, False])
     @pytest.mark.parametrize("kind", [Cursor, SSCursor])
     def test_behind_rows_whose_first_byte_is_that_of_the_end(
-        self, make: Make, pair: MariaDBPair, kind: Any, use_unicode: bool
+        self, make: Make, pair: SessionPair, kind: Any, use_unicode: bool
     ) -> None:
         """A length of eight bytes begins with 0xFE, as the packet behind the last row does."""
         master = {**pair.master, "use_unicode": use_unicode, "max_allowed_packet": 2**26}
@@ -203,17 +258,15 @@ class TestTelling:
                 rows = run(db, f"INSERT INTO message (body) VALUES ('') RETURNING REPEAT('x', {length}), 'end'", kind)
                 ((body, end),) = rows
                 assert (len(body), end) == (length, "end" if use_unicode else b"end")
-                assert recorded() == position_of(pair, "master")
+                assert recorded() == position_of(pair)
                 assert len(run(db, COUNT)) == 1  # the packets are where they should be
         finally:
             with pair.admin() as admin, admin.cursor() as cursor:
                 cursor.execute(f"SET GLOBAL max_allowed_packet = {allowed}")
 
+    @told
     def test_rows_and_results_are_read_as_ever(self, db: Connection) -> None:
-        run(
-            db,
-            "CREATE OR REPLACE PROCEDURE three() BEGIN SELECT 1 AS a; SELECT 2, 'b' FROM dual WHERE 0; SELECT 3; END",
-        )
+        procedure(db, "three", "SELECT 1 AS a; SELECT 2, 'b' FROM dual WHERE 0; SELECT 3;")
         with db.cursor() as cursor:
             cursor.execute("CALL three()")
             found = [(cursor.description[0][0], cursor.fetchall())]
@@ -225,8 +278,9 @@ class TestTelling:
             assert cursor.fetchall() == ((0, None, ""),)
             assert cursor._result.warning_count == 1
 
+    @returning
     def test_a_server_that_does_not_end_results_in_ok_packets_is_asked(
-        self, make: Make, pair: MariaDBPair, monkeypatch: pytest.MonkeyPatch
+        self, make: Make, pair: SessionPair, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         from pymysql.constants import CLIENT  # noqa: PLC0415 - only here
 
@@ -237,17 +291,14 @@ class TestTelling:
             assert run(db, "INSERT INTO message (body) VALUES ('x'), ('y') RETURNING id") == ((1,), (2,))
             replswitch.carry()
             replswitch.carry()
-            assert recorded() == position_of(pair, "master")
+            assert recorded() == position_of(pair)
         assert master[1:] == ["SELECT @@SESSION.last_gtid"]
 
+    @told
     @pytest.mark.parametrize("kind", [Cursor, SSCursor])
-    def test_a_procedure_that_fails_after_a_write(self, db: Connection, pair: MariaDBPair, kind: Any) -> None:
+    def test_a_procedure_that_fails_after_a_write(self, db: Connection, pair: SessionPair, kind: Any) -> None:
         """An error tells nothing of the session; so the server is asked, and only then."""
-        run(
-            db,
-            "CREATE OR REPLACE PROCEDURE fails() BEGIN INSERT INTO message (body) VALUES ('p');"
-            " SIGNAL SQLSTATE '45000'; END",
-        )
+        procedure(db, "fails", "INSERT INTO message (body) VALUES ('p'); SIGNAL SQLSTATE '45000';")
         pair.wait_caught_up()
         pair.stop_slave()
         with use_master():
@@ -255,8 +306,9 @@ class TestTelling:
                 run(db, "CALL fails()", kind)
             with db.use_slave():
                 assert run(db, COUNT) == ((1,),)
-            assert recorded() == position_of(pair, "master")
+            assert str(recorded()) == str(position_of(pair))
 
+    @returning  # a MySQL says what it has written itself, and not what a session has
     def test_an_error_without_a_write_is_none(self, db: Connection) -> None:
         with use_master():
             insert(db)
@@ -269,6 +321,7 @@ class TestTelling:
         assert db.queries[-1]["db"] == SLAVE
 
 
+@servers
 class TestWithoutPositions:
     """P3: the clock, and one log line."""
 
@@ -277,9 +330,10 @@ class TestWithoutPositions:
         monkeypatch.setattr(clock, "_logged", set())
 
     @pytest.fixture
-    def unlogged_db(self, make: Make, pair: MariaDBPair) -> Connection:
+    def unlogged_db(self, make: Make, pair: SessionPair) -> Connection:
+        privilege = "BINLOG ADMIN" if isinstance(pair, MariaDBPair) else "SESSION_VARIABLES_ADMIN"
         with pair.admin() as admin, admin.cursor() as cursor:
-            cursor.execute(f"GRANT BINLOG ADMIN ON *.* TO '{pair.master['user']}'@'%'")
+            cursor.execute(f"GRANT {privilege} ON *.* TO '{pair.master['user']}'@'%'")
         return make(master={**pair.master, "init_command": "SET SESSION sql_log_bin = 0"}, slaves=pair.slaves)
 
     def test_the_master_serves_the_rest_of_the_scope(self, unlogged_db: Connection) -> None:
@@ -295,18 +349,23 @@ class TestWithoutPositions:
         assert (db.queries[-1]["db"], db.queries[-1]["reason"]) == (MASTER, "own-write")
 
     def test_one_log_line_says_so(self, unlogged_db: Connection, caplog: pytest.LogCaptureFixture) -> None:
-        with unlogged_db.use_master():
-            first = unlogged_db.cursor()
-            first.execute(COUNT)  # keeps its link
-        insert(unlogged_db)
-        first.close()
+        with use_master():
+            kept = unlogged_db.cursor()
+            kept.execute("INSERT INTO message (body) VALUES ('x')")
+            with ThreadPoolExecutor(1) as pool:  # by another link
+                pool.submit(copy_context().run, insert, unlogged_db).result()
+            assert '"t"' in replswitch.carry()
+        with use_master():
+            insert(unlogged_db)
+            assert '"t"' in replswitch.carry()
+        kept.close()
         (line,) = [record for record in caplog.records if record.name == "replswitch.positions"]
         assert line.levelno == logging.WARNING
         assert "The master tells no positions, because its binary log is off." in line.getMessage()
         assert "`cookie_max_age`" in line.getMessage()
 
     def test_a_slave_whose_answer_is_no_position_does_not_serve(
-        self, db: Connection, pair: MariaDBPair, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+        self, db: Connection, pair: SessionPair, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         def nonsense(_: object) -> Any:
             raise PositionError("'x' is no GTID of MariaDB")

@@ -1,0 +1,80 @@
+"""The sides of `consistency.py`: what is compared, and the process that each runs in."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from replswitch.testing.servers import ServerPair
+
+
+class SideError(Exception):
+    """A side could not be started."""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of the things that are compared.
+
+    Attributes:
+        name: of its entry in `consistency_worker.APPLICATIONS`.
+        label: what tables call it.
+        short: what the chart calls it.
+        is_ours: it is replswitch with positions, and must keep the limits.
+    """
+
+    name: str
+    label: str
+    short: str
+    is_ours: bool = False
+
+    @contextmanager
+    def running(self, pair: ServerPair) -> Iterator[int]:
+        """Serve it in a process of its own, and yield the port.
+
+        Raises:
+            SideError: the process has ended instead.
+        """
+        process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("consistency_worker.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},  # what is imported here, and nothing else
+        )
+        with process:  # it ends with its stdin
+            assert process.stdin is not None
+            assert process.stdout is not None
+            wanted: dict[str, Any] = {"side": self.name, "master": pair.master, "slave": pair.slaves[0]}
+            process.stdin.write(json.dumps(wanted).encode() + b"\n")
+            process.stdin.flush()
+            answer = process.stdout.readline()
+            if not answer:
+                raise SideError(f"The side {self.name!r} has not started. What is above says why.")
+            told = json.loads(answer)
+            if "missing" in told:
+                raise SideError(
+                    f"The side {self.name!r} needs {told['missing']}, which is not installed: "
+                    "pip install 'replswitch[bench]', or leave it out with --sides."
+                )
+            yield told["port"]
+
+
+SIDES: Final = (
+    Side("connect", "replswitch, connect()", "replswitch", is_ours=True),
+    Side("django", "replswitch, Django with mysqlclient", "replswitch", is_ours=True),
+    Side("django-pymysql", "replswitch, Django with PyMySQL", "replswitch", is_ours=True),
+    Side("clock", "replswitch, by the clock", "by the clock"),
+    Side("django-replicated", "django-replicated", "django-replicated"),
+    Side("multidb-router", "django-multidb-router", "multidb-router"),
+    Side("plain", "plain Django, reads on the slave", "plain Django"),
+)
+"""All of them, in the order of the tables."""

@@ -1,0 +1,125 @@
+"""A process with one side of `consistency.py`: an application on a pair of servers, served by waitress.
+
+Started by `consistency_sides.Side.start`. It reads from stdin, as one line of JSON, which side it is and where the
+servers are, answers with its port, and ends with its stdin.
+
+All applications do the same. ``POST /?visitor=…&number=…&status=…`` writes one row and answers with that status, a
+redirect or JSON; ``GET /?visitor=…`` shows the numbers of a visitor's rows, and says which server the database took
+them from: the query itself asks for ``@@server_id``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import threading
+from http import HTTPStatus
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qsl
+
+from consistency_answers import SECRET, answer_to_read, answer_to_write
+from django_project import MULTIDB, OURS, PLAIN, REPLICATED, Project
+from django_worker import set_up
+from waitress.server import create_server  # type: ignore[import-untyped]  # it has no types of its own
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+    Servers = dict[str, Any]
+
+#: Requests that a side works on at the same time. Each may hold two connections, and MariaDB lets 151 in.
+THREADS: Final = 6
+
+READ: Final = "SELECT @@server_id, number FROM entry WHERE visitor = %s"
+WRITE: Final = "INSERT INTO entry (visitor, number) VALUES (%s, %s)"
+
+
+def connect(servers: Servers) -> WSGIApplication:
+    """Make plain WSGI on replswitch.connect(), behind the middleware."""
+    import replswitch  # noqa: PLC0415 - each side imports what is its own
+    from replswitch.wsgi import ReplicationMiddleware  # noqa: PLC0415 - likewise
+
+    db = replswitch.connect(servers["master"], [servers["slave"]])
+
+    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        query = dict(parse_qsl(environ["QUERY_STRING"]))
+        visitor = int(query["visitor"])
+        with db.cursor() as cursor:
+            if environ["REQUEST_METHOD"] != "POST":
+                cursor.execute(READ, (visitor,))
+                body = answer_to_read(cursor.fetchall())
+                start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
+                return [body]
+            cursor.execute(WRITE, (visitor, int(query["number"])))
+        status = HTTPStatus(int(query["status"]))
+        headers, body = answer_to_write(visitor, status)
+        start_response(f"{status} {status.phrase}", [*headers, ("Content-Length", str(len(body)))])
+        return [body]
+
+    return ReplicationMiddleware(application, secret=SECRET)
+
+
+def connect_by_clock(servers: Servers) -> WSGIApplication:
+    """Make the same on servers of which replswitch believes that they have no GTIDs."""
+    # Servers without them would replicate in another way; so nothing but our own question is left out.
+    driver: Any = import_module("replswitch.drivers.pymysql")
+    driver.has_positions = lambda raw: False
+    return connect(servers)
+
+
+#: The driver of the Django sides: what Django's manual recommends, where it is installed.
+DRIVER: Final = "MySQLdb" if find_spec("MySQLdb") else "pymysql"
+
+
+def django(built_with: str, driver: str = DRIVER) -> Callable[[Servers], WSGIApplication]:
+    """Return what makes a Django project, built with one of the packages; see `django_project`."""
+
+    def make(servers: Servers) -> WSGIApplication:
+        import_module(driver)  # Django would say less clearly that it is missing
+        set_up(Project(built_with, driver, servers["master"], servers["slave"]), ROOT_URLCONF="consistency_views")
+        from django.core.handlers.wsgi import WSGIHandler  # noqa: PLC0415 - behind the settings
+
+        return WSGIHandler()
+
+    return make
+
+
+APPLICATIONS: Final[dict[str, Callable[[Servers], WSGIApplication]]] = {
+    "connect": connect,
+    "clock": connect_by_clock,
+    "django": django(OURS, "MySQLdb"),
+    "django-pymysql": django(OURS, "pymysql"),
+    "django-replicated": django(REPLICATED),
+    "multidb-router": django(MULTIDB),
+    "plain": django(PLAIN),
+}
+"""What makes the application of each side, by its name."""
+
+
+def _end_with_stdin() -> None:
+    sys.stdin.read()
+    os._exit(0)  # whatever the threads are doing
+
+
+def main() -> None:
+    """Serve until stdin ends."""
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # that requests wait for a thread is no news here
+    wanted = json.loads(sys.stdin.readline())
+    try:
+        application = APPLICATIONS[wanted["side"]](wanted)
+    except ImportError as error:
+        print(json.dumps({"missing": error.name}), flush=True)
+        sys.exit(1)
+    server = create_server(application, host="127.0.0.1", port=0, threads=THREADS)
+    print(json.dumps({"port": server.effective_port}), flush=True)
+    threading.Thread(target=_end_with_stdin, daemon=True).start()
+    server.run()
+
+
+if __name__ == "__main__":
+    main()

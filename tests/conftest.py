@@ -1,0 +1,70 @@
+"""Which servers the tests run on, and by which driver: one more of them is one more line in `SERVED`."""
+
+from __future__ import annotations
+
+import os
+from typing import Final, NamedTuple
+
+import pytest
+
+from replswitch import ConfigurationError
+from replswitch.drivers import load_driver
+from replswitch.testing import MariaDBPair, MySQLPair, ReplicatedPair
+
+SERVED: Final = {
+    "mariadb": ("mariadb_pair", "pymysql"),
+    "mariadb-mysqlclient": ("mariadb_pair", "mysqlclient"),
+    "mysql": ("mysql_pair", "pymysql"),
+    "mysql-mysqlclient": ("mysql_pair", "mysqlclient"),
+    "sqlite": ("sqlite_pair", "sqlite3"),
+}
+"""The pair's fixture, and the driver."""
+
+
+class Questions(NamedTuple):
+    """What replswitch asks a kind of server.
+
+    Attributes:
+        standing: how far it is, and which server.
+        written: what was written last.
+    """
+
+    standing: str
+    written: str
+
+
+_OF_MYSQL: Final = "SELECT @@GLOBAL.gtid_executed, @@server_uuid"
+QUESTIONS: Final[dict[type[ReplicatedPair], Questions]] = {
+    MariaDBPair: Questions(
+        "SELECT @@GLOBAL.gtid_current_pos, IF(@@GLOBAL.log_slave_updates, @@GLOBAL.gtid_binlog_pos, NULL),"
+        " @@server_id, @@hostname",
+        "SELECT @@SESSION.last_gtid",
+    ),
+    MySQLPair: Questions(_OF_MYSQL, _OF_MYSQL),
+}
+
+
+class Served(NamedTuple):
+    """A pair, and the driver that a test uses it with."""
+
+    pair: ReplicatedPair
+    driver: str
+
+
+@pytest.fixture(params=SERVED)
+def served(request: pytest.FixtureRequest) -> Served:
+    """Each kind of pair, with each of its drivers: up, replicating, without a lag and caught up."""
+    pair, driver = SERVED[request.param]
+    try:
+        load_driver(driver)
+    except ConfigurationError as error:
+        if os.environ.get("CI", "").lower() not in {"", "0", "false"}:
+            pytest.fail(f"CI is set, so this must not be skipped: {error}")
+        pytest.skip(str(error))
+    return Served(request.getfixturevalue(pair), driver)
+
+
+@pytest.fixture
+def questions(served: Served) -> Questions:
+    """What the servers of the pair are asked; a pair of SQLite is asked nothing."""
+    return QUESTIONS[type(served.pair)]

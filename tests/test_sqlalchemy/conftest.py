@@ -1,0 +1,130 @@
+"""Engines on a pair with a table of messages, sessions, and a log of which server ran what."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, String, create_engine, event
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
+
+import replswitch
+from replswitch import MASTER, SLAVE
+from replswitch.drivers import load_driver
+from replswitch.sqlalchemy import EngineSwitch, RoutingSession, replicate
+from replswitch.testing import ReplicatedPair
+
+SERVED = {
+    "mariadb": ("mariadb_pair", "pymysql"),
+    "mysqlclient": ("mariadb_pair", "mysqldb"),
+    "sqlite": ("sqlite_pair", "pysqlite"),
+}
+"""Which pair, and by which driver of SQLAlchemy's."""
+
+OURS = {"pymysql": "pymysql", "mysqldb": "mysqlclient", "pysqlite": "sqlite3"}
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Message(Base):
+    __tablename__ = "message"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    body: Mapped[str] = mapped_column(String(100))
+
+
+class Shop:
+    """A replicated database, and what ran on which of its servers."""
+
+    Message = Message
+
+    def __init__(self, master: Engine, slaves: list[Engine], **options: Any) -> None:
+        self.ran: list[str] = []
+        for engine in (master, *slaves):
+            self._listen(engine, MASTER if engine is master else SLAVE)
+        self.db: EngineSwitch = replicate(master, slaves, **options)
+        for engine in () if slaves else self.db.slaves:
+            self._listen(engine, SLAVE)
+        self.master = master
+        self.engines = (master, *slaves, *self.db.slaves)
+        self.Session = sessionmaker(master, class_=RoutingSession)
+
+    def _listen(self, engine: Engine, side: str) -> None:
+        @event.listens_for(engine, "before_cursor_execute")
+        def run(*_: Any) -> None:
+            self.ran.append(side)
+
+    def took(self) -> list[str]:
+        """The sides of the statements since this was last asked."""
+        ran, self.ran[:] = list(self.ran), []
+        return ran
+
+    def close(self) -> None:
+        for engine in self.engines:
+            engine.dispose()
+
+
+def address(settings: dict[str, Any], driver: str) -> str:
+    """The settings of a server of a pair as SQLAlchemy's URL."""
+    if driver == "pysqlite":
+        return f"sqlite:///{settings['database']}"
+    return "mysql+{}://{user}:{password}@{host}:{port}/{database}".format(driver, **settings)
+
+
+@pytest.fixture(params=SERVED)
+def driver(request: pytest.FixtureRequest) -> str:
+    """SQLAlchemy's name for the driver of the pair; the test runs with each."""
+    name = SERVED[request.param][1]
+    try:
+        load_driver(OURS[name])
+    except replswitch.ConfigurationError as error:
+        if os.environ.get("CI", "").lower() not in {"", "0", "false"}:
+            pytest.fail(f"CI is set, so this must not be skipped: {error}")
+        pytest.skip(str(error))
+    return name
+
+
+@pytest.fixture
+def replicated_pair(request: pytest.FixtureRequest, driver: str) -> ReplicatedPair:
+    """One pair after the other, and MariaDB's once more for its second driver."""
+    (name,) = {pair for pair, by in SERVED.values() if by == driver}
+    pair: ReplicatedPair = request.getfixturevalue(name)
+    return pair
+
+
+@pytest.fixture
+def urls(replicated_pair: ReplicatedPair, driver: str) -> list[str]:
+    """The addresses of the master and the slaves, which have an empty table of messages."""
+    found = [address(settings, driver) for settings in (replicated_pair.master, *replicated_pair.slaves)]
+    engine = create_engine(found[0])
+    Base.metadata.drop_all(engine)
+    Base.metadata.create_all(engine)
+    engine.dispose()
+    replicated_pair.wait_caught_up()
+    return found
+
+
+@pytest.fixture
+def make(urls: list[str]) -> Iterator[Callable[..., Shop]]:
+    """Make a replicated database on the pair: the arguments are those of `replicate`, and ``engine`` the engines'."""
+    made: list[Shop] = []
+
+    def shop(*, slaves: int | None = None, engine: dict[str, Any] | None = None, **options: Any) -> Shop:
+        given = engine or {}
+        others = [create_engine(url, **given) for url in urls[1:][:slaves]]
+        made.append(Shop(create_engine(urls[0], **given), others, **options))
+        return made[-1]
+
+    yield shop
+    for each in made:
+        each.close()
+
+
+@pytest.fixture
+def shop(make: Callable[..., Shop]) -> Shop:
+    """The database with its one slave."""
+    return make()

@@ -1,0 +1,232 @@
+"""AsyncSession, on a driver that replswitch does not open itself: routed, read-only slaves, markers by time."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import String, event, insert, select, text
+from sqlalchemy.ext.asyncio import (
+    AsyncEngine,
+    AsyncSession,
+    async_scoped_session,
+    async_sessionmaker,
+    create_async_engine,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from replswitch import MASTER, SLAVE, SlaveWriteError
+from replswitch.decorators import use_master, use_slave
+from replswitch.positions import clock
+from replswitch.sqlalchemy import EngineSwitch, RoutingSession, replicate
+from replswitch.state import stack
+from replswitch.testing import MariaDBPair, ReplicatedPair, SQLitePair
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Note(Base):
+    __tablename__ = "note"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    body: Mapped[str] = mapped_column(String(100))
+
+
+class Shop:
+    """A replicated database and what ran on its servers."""
+
+    def __init__(self, master: AsyncEngine, slave: AsyncEngine, **options: Any) -> None:
+        self.ran: list[str] = []
+        for engine, side in ((master, MASTER), (slave, SLAVE)):
+            self._listen(engine, side)
+        self.db: EngineSwitch = replicate(master, [slave], **options)
+        self.session = async_sessionmaker(master, class_=AsyncSession, sync_session_class=RoutingSession)
+
+    def _listen(self, engine: AsyncEngine, side: str) -> None:
+        @event.listens_for(engine.sync_engine, "before_cursor_execute")
+        def run(*_: Any) -> None:
+            self.ran.append(side)
+
+    def took(self) -> list[str]:
+        ran, self.ran[:] = list(self.ran), []
+        return ran
+
+
+@pytest.fixture(params=["aiosqlite", "asyncmy"])
+def pair(request: pytest.FixtureRequest) -> ReplicatedPair:
+    name = "sqlite_pair" if request.param == "aiosqlite" else "mariadb_pair"
+    found: ReplicatedPair = request.getfixturevalue(name)
+    return found
+
+
+def address(pair: ReplicatedPair, settings: dict[str, Any]) -> str:
+    if isinstance(pair, SQLitePair):
+        return f"sqlite+aiosqlite:///{settings['database']}"
+    return "mysql+asyncmy://{user}:{password}@{host}:{port}/{database}".format(**settings)
+
+
+@asynccontextmanager
+async def shop_on(pair: ReplicatedPair, **options: Any) -> AsyncIterator[Shop]:
+    master, slave = (create_async_engine(address(pair, settings)) for settings in (pair.master, pair.slaves[0]))
+    async with master.begin() as connection:
+        await connection.run_sync(Base.metadata.drop_all)
+        await connection.run_sync(Base.metadata.create_all)
+    await master.dispose()
+    pair.wait_caught_up()
+    shop = Shop(master, slave, **options)
+    try:
+        yield shop
+    finally:
+        for engine in (master, slave):
+            await engine.dispose()
+
+
+async def bodies(session: AsyncSession) -> list[str]:
+    return list(await session.scalars(select(Note.body)))
+
+
+def test_states(pair: ReplicatedPair) -> None:
+    async def main() -> list[str]:
+        async with shop_on(pair) as shop:
+            async with shop.session() as session:
+                await bodies(session)
+            with shop.db.use_slave():
+                async with shop.session() as session:
+                    await bodies(session)
+                    assert (await session.connection()).sync_connection is not None
+                    assert isinstance(session.sync_session, RoutingSession)
+            return shop.took()
+
+    assert asyncio.run(main()) == [MASTER, SLAVE]
+
+
+def test_tasks_have_states_of_their_own(pair: ReplicatedPair) -> None:
+    async def main() -> list[str]:
+        async with shop_on(pair) as shop:
+
+            async def work(side: str) -> str:
+                with use_slave() if side == SLAVE else use_master():
+                    async with shop.session() as session:
+                        await asyncio.sleep(0)
+                        await bodies(session)
+                        engine = (await session.connection()).sync_connection.engine  # type: ignore[union-attr]
+                        return SLAVE if engine is shop.db.slaves[0] else MASTER
+
+            return list(await asyncio.gather(*map(work, [MASTER, SLAVE] * 5)))
+
+    assert asyncio.run(main()) == [MASTER, SLAVE] * 5
+
+
+def test_own_writes_hold_the_master_by_time(pair: ReplicatedPair, caplog: pytest.LogCaptureFixture) -> None:
+    clock._logged.clear()
+    pair.stop_slave()
+
+    async def main() -> None:
+        async with shop_on(pair) as shop:
+            with use_master():
+                async with shop.session() as session:
+                    session.add(Note(body="hello"))
+                    await session.commit()
+                    with shop.db.use_slave():
+                        assert await bodies(session) == ["hello"]
+                frame = stack()
+                assert frame is not None
+                wrote = frame.scope.all_written()
+                assert wrote is not None
+                assert wrote.written_at is not None
+                assert not wrote.positions
+            assert set(shop.took()) == {MASTER}
+
+    pair.start_slave()
+    asyncio.run(main())
+    lines = [record.getMessage() for record in caplog.records if record.name == "replswitch.positions"]
+    assert len(lines) == 1
+
+
+def test_a_rollback_is_no_write(pair: ReplicatedPair) -> None:
+    async def main() -> None:
+        async with shop_on(pair) as shop:
+            with use_master():
+                async with shop.session() as session:
+                    session.add(Note(body="hello"))
+                    await session.flush()
+                frame = stack()
+                assert frame is not None
+                assert frame.scope.all_written() is None
+
+    asyncio.run(main())
+
+
+def test_refused_writes_move(pair: ReplicatedPair, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "replswitch")
+
+    async def main() -> list[str]:
+        async with shop_on(pair) as shop:
+            with use_slave():
+                async with shop.session() as session:
+                    await session.execute(insert(Note).values(body="one"))
+                    session.add(Note(body="two"))
+                    await session.commit()
+                    assert await bodies(session) == ["one", "two"]
+            with use_slave():
+                async with shop.session() as session:
+                    await bodies(session)
+                    with pytest.raises(SlaveWriteError):
+                        await session.execute(text("DELETE FROM note"))
+                    await session.rollback()
+            return shop.took()
+
+    assert asyncio.run(main())[:2] == [SLAVE, MASTER]
+    assert "Say use_master() there." in caplog.text
+
+
+def test_a_slave_that_is_down(pair: ReplicatedPair) -> None:
+    async def main() -> list[str]:
+        async with shop_on(pair) as shop:
+            pair.kill("slave")
+            for _ in range(2):
+                with use_slave():
+                    async with shop.session() as session:
+                        assert await bodies(session) == []
+            return shop.took()
+
+    assert asyncio.run(main()) == [MASTER, MASTER]
+
+
+def test_scoped_sessions_and_streams(pair: ReplicatedPair) -> None:
+    async def main() -> list[str]:
+        async with shop_on(pair) as shop:
+            session = async_scoped_session(shop.session, scopefunc=asyncio.current_task)
+            session.add_all([Note(body="one"), Note(body="two")])
+            await session.commit()
+            await session.remove()
+            pair.wait_caught_up()
+            shop.took()
+            with use_slave():
+                result = await session.stream_scalars(select(Note.body).order_by(Note.id))
+                assert [body async for body in result] == ["one", "two"]
+                await session.remove()
+            return shop.took()
+
+    assert asyncio.run(main()) == [SLAVE]
+
+
+def test_the_slaves_connections_are_read_only_by_themselves(mariadb_pair: MariaDBPair) -> None:
+    """Though the server itself would let them write: without a slave, it is the master's."""
+
+    async def main() -> None:
+        master, same = (create_async_engine(address(mariadb_pair, mariadb_pair.master)) for _ in range(2))
+        replicate(master, [same])
+        async with same.connect() as connection:
+            with pytest.raises(Exception, match="READ ONLY"):
+                await connection.execute(text("CREATE TABLE other (id INTEGER)"))
+        for engine in (master, same):
+            await engine.dispose()
+
+    asyncio.run(main())

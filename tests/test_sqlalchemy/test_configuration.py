@@ -1,0 +1,275 @@
+"""What replicate() and RoutingSession refuse, with errors that name the cure; and databases without slaves."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, String, create_engine, event, select, text
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
+from sqlalchemy.pool import StaticPool
+
+from replswitch import SLAVE, ConfigurationError, SlaveWriteError
+from replswitch.decorators import use_master, use_slave
+from replswitch.sqlalchemy import RoutingSession, replicate
+from replswitch.state import stack
+
+Make = Callable[..., Any]
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Note(Base):
+    __tablename__ = "note"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    body: Mapped[str] = mapped_column(String(100))
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Callable[..., Engine]]:
+    """Make engines on files of SQLite, by their names."""
+    made: list[Engine] = []
+
+    def make(name: str = "master", **options: Any) -> Engine:
+        made.append(create_engine(f"sqlite:///{tmp_path}/{name}.db", **options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.dispose()
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        ("given", "named"),
+        [
+            (None, "the master is a value of type NoneType"),
+            ("sqlite://", "the master is a value of type str"),
+            ({"host": "master.db"}, "the master is a value of type dict"),
+        ],
+    )
+    def test_a_master_that_is_no_engine(self, given: Any, named: str) -> None:
+        with pytest.raises(ConfigurationError, match=named):
+            replicate(given)
+
+    def test_the_address_is_not_told(self) -> None:
+        with pytest.raises(ConfigurationError) as caught:
+            replicate("mysql://shop:s3cret@master.db/shop")  # type: ignore[arg-type]  # what is tested
+        assert "s3cret" not in str(caught.value)
+
+    @pytest.mark.parametrize("slaves", ["slave", None, 3, {"slave": 1}])
+    def test_slaves_that_are_no_list(self, engine: Make, slaves: Any) -> None:
+        with pytest.raises(ConfigurationError, match="must be a list of engines"):
+            replicate(engine(), slaves)
+
+    def test_one_engine_as_slaves(self, engine: Make) -> None:
+        with pytest.raises(ConfigurationError, match="must be a list of engines"):
+            replicate(engine(), engine("slave"))
+
+    def test_a_slave_that_is_no_engine(self, engine: Make) -> None:
+        with pytest.raises(ConfigurationError, match="slave number 2 is a value of type str"):
+            replicate(engine(), [engine("slave"), "slave"])
+
+    def test_an_engine_twice(self, engine: Make) -> None:
+        master, slave = engine(), engine("slave")
+        with pytest.raises(ConfigurationError, match="slave number 1 was given before"):
+            replicate(master, [master])
+        with pytest.raises(ConfigurationError, match="slave number 2 was given before"):
+            replicate(master, [slave, slave])
+
+    def test_an_engine_that_is_replicated_already(self, engine: Make) -> None:
+        master, slave = engine(), engine("slave")
+        db = replicate(master, [slave])
+        for given in (master, slave, db.slaves[0], master.execution_options(colour="red")):
+            with pytest.raises(ConfigurationError, match="is part of a replicated database already"):
+                replicate(given)
+        with pytest.raises(ConfigurationError, match="slave number 1 is part of a replicated"):
+            replicate(engine("other"), [slave])
+
+    @pytest.mark.parametrize("url", ["mysql+pymysql://slave.db/shop", "sqlite+aiosqlite:///slave.db"])
+    def test_a_slave_of_another_kind(self, engine: Make, url: str) -> None:
+        other = create_engine(url) if "aio" not in url else create_async_engine(url).sync_engine
+        with pytest.raises(ConfigurationError, match=r"slave number 1 is of .*, and the master's of sqlite\+pysqlite"):
+            replicate(engine(), [other])
+
+    def test_a_slave_with_another_driver(self) -> None:
+        master, slave = create_engine("mysql+pymysql://master.db/shop"), create_engine("mysql+mysqldb://slave.db/shop")
+        with pytest.raises(ConfigurationError, match=r"mysql\+mysqldb"):
+            replicate(master, [slave])
+
+    def test_slaves_of_a_database_in_memory(self, engine: Make) -> None:
+        with pytest.raises(ConfigurationError, match="in memory"):
+            replicate(create_engine("sqlite://"), [engine("slave")])
+        with pytest.raises(ConfigurationError, match="in memory"):
+            replicate(engine(), [create_engine("sqlite://")])
+
+    def test_an_engine_in_use(self, engine: Make) -> None:
+        master, slave = engine(), engine("slave")
+        for used in (master, slave):
+            with used.connect(), pytest.raises(ConfigurationError, match="in use"):
+                replicate(master, [slave])
+        replicate(master, [slave])
+
+    def test_what_failed_has_changed_nothing(self, engine: Make) -> None:
+        master, slave = engine(), engine("slave")
+        with pytest.raises(ConfigurationError):
+            replicate(master, [slave], wait=-1)
+        with pytest.raises(ConfigurationError):
+            replicate(master, [slave, "slave"])  # type: ignore[list-item]  # what is tested
+        replicate(master, [slave])
+
+    @pytest.mark.parametrize(
+        ("options", "named"),
+        [
+            ({"wait": -1}, "wait"),
+            ({"downtime": "10"}, "downtime"),
+            ({"max_lag": 0}, "max_lag"),
+            ({"fallback": "slave"}, "fallback"),
+            ({"on_slave_write": "ignore"}, "on_slave_write"),
+            ({"name": ""}, "name"),
+            ({"name": 3}, "name"),
+            ({"weights": [1, 2]}, "weights"),
+            ({"weights": 1}, "weights"),
+            ({"weights": "1"}, "weights"),
+            ({"weights": [0]}, "weights"),
+            ({"weights": [True]}, "weights"),
+        ],
+    )
+    def test_options(self, engine: Make, options: dict[str, Any], named: str) -> None:
+        with pytest.raises(ConfigurationError, match=f'"{named}"'):
+            replicate(engine(), [engine("slave")], **options)
+
+    def test_an_option_that_does_not_exist(self, engine: Make) -> None:
+        with pytest.raises(TypeError, match="max_age"):
+            replicate(engine(), max_age=10)  # type: ignore[call-arg]  # what is tested
+
+    def test_max_lag_with_a_driver_that_is_not_asked(self) -> None:
+        with pytest.raises(ConfigurationError, match="max_lag"):
+            replicate(create_async_engine("sqlite+aiosqlite:///shop.db"), max_lag=5)  # type: ignore[arg-type]  # see there
+
+    @pytest.mark.parametrize("setting", ["autocommit=1", "no_such_setting=1"])
+    def test_settings_that_are_not_the_drivers(self, setting: str) -> None:
+        with pytest.raises(ConfigurationError, match=setting.partition("=")[0]):
+            replicate(create_engine(f"mysql+pymysql://master.db/shop?{setting}"))
+
+    def test_settings_in_connect_args_when_it_connects(self, engine: Make) -> None:
+        master = engine(connect_args={"factory": object})
+        replicate(master)
+        with pytest.raises(ConfigurationError, match="factory"):
+            master.connect()
+
+    @pytest.mark.parametrize("by", ["creator", "do_connect"])
+    def test_connections_that_are_not_opened_by_replswitch(self, engine: Make, tmp_path: Path, by: str) -> None:
+        def connect(*_: Any) -> sqlite3.Connection:
+            return sqlite3.connect(tmp_path / "master.db")
+
+        if by == "creator":
+            master = engine(creator=connect)
+        else:
+            master = engine()
+            event.listen(master, "do_connect", connect)
+        replicate(master)
+        with pytest.raises(ConfigurationError, match="creator="):
+            master.connect()
+
+    def test_two_phases(self, engine: Make) -> None:
+        with pytest.raises(ConfigurationError, match="twophase"):
+            RoutingSession(engine(), twophase=True)
+
+    def test_an_argument_that_no_session_knows(self, engine: Make) -> None:
+        with pytest.raises(TypeError, match="colour"):
+            RoutingSession(engine(), colour="red")
+
+
+class TestNames:
+    def test_the_databases_own_by_default(self, engine: Make) -> None:
+        assert replicate(engine()).database.name == "main"
+        assert replicate(create_engine("mysql+pymysql://master.db/shop")).database.name == "shop"
+        assert replicate(engine("other"), name="stock").database.name == "stock"
+
+    def test_servers_are_named_without_their_passwords(self) -> None:
+        master = create_engine("mysql+pymysql://shop:s3cret@master.db/shop")
+        slave = create_engine("mysql+pymysql://shop:s3cret@slave.db:3307/shop")
+        db = replicate(master, [slave])
+        assert (db.master_name, db.servers[0].name) == ("master.db", "slave.db:3307")
+        assert repr(db) == "<EngineSwitch 'shop': master master.db, slaves slave.db:3307>"
+
+
+class TestWithoutSlaves:
+    """S10."""
+
+    @pytest.fixture
+    def master(self, engine: Make) -> Engine:
+        master: Engine = engine()
+        Base.metadata.create_all(master)
+        return master
+
+    def test_the_master_stands_in_read_only(self, master: Engine) -> None:
+        db = replicate(master)
+        make_session = sessionmaker(master, class_=RoutingSession)
+        with use_master(), make_session() as session:
+            session.add(Note(body="hello"))
+            session.commit()
+        with use_slave(), make_session() as session:
+            assert session.scalars(select(Note.body)).all() == ["hello"]
+            assert session.get_bind() is db.slaves[0]
+            with pytest.raises(SlaveWriteError):
+                session.execute(text("DELETE FROM note"))
+            frame = stack()
+            assert frame is not None
+            assert [decision.state for decision in frame.scope.decisions] == [SLAVE]
+
+    def test_a_session_that_reads_and_writes_does_not_wait_for_itself(self, engine: Make) -> None:
+        # Without a log of its own (WAL), SQLite lets nobody commit while somebody reads.
+        master = engine("journal", connect_args={"timeout": 0.1})
+        Base.metadata.create_all(master)
+        replicate(master)
+        with use_slave(), RoutingSession(master) as session:
+            assert session.scalars(select(Note)).all() == []
+            session.add(Note(body="hello"))
+            session.commit()
+            with session.begin_nested():
+                assert len(session.scalars(select(Note)).all()) == 1
+
+    def test_connect_args_are_the_masters(self, engine: Make) -> None:
+        master = engine("journal", connect_args={"timeout": 7.5, "cached_statements": 3})
+        Base.metadata.create_all(master)
+        db = replicate(master)
+        with db.use_slave(), RoutingSession(master) as session:
+            assert session.connection().exec_driver_sql("PRAGMA busy_timeout").scalar() == 7500
+
+    def test_in_memory_both_states_are_one(self) -> None:
+        master = create_engine("sqlite://", poolclass=StaticPool)
+        Base.metadata.create_all(master)
+        db = replicate(master)
+        assert db.slaves == ()
+        make_session = sessionmaker(master, class_=RoutingSession)
+        with use_slave(), make_session() as session:
+            session.add(Note(body="hello"))
+            session.commit()
+            assert session.scalars(select(Note.body)).all() == ["hello"]
+        with use_slave(), make_session() as session:
+            assert session.scalars(select(Note.body)).all() == ["hello"]
+            frame = stack()
+            assert frame is not None
+            assert [decision.state for decision in frame.scope.decisions] == [SLAVE]
+        master.dispose()
+
+    def test_in_memory_a_write_is_no_moved_one(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.WARNING, "replswitch.servers")
+        master = create_engine("sqlite://", poolclass=StaticPool)
+        Base.metadata.create_all(master)
+        replicate(master, on_slave_write="error")
+        with use_master(), RoutingSession(master) as session:
+            session.add(Note(body="hello"))
+            session.commit()
+        assert not caplog.records
+        master.dispose()

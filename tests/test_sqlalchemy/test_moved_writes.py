@@ -1,0 +1,254 @@
+"""Writes in slave state (S7, S8): the database refuses them, and they run on the master or raise."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import delete, event, insert, literal, select, text, update
+from sqlalchemy.orm import Session
+
+import replswitch
+from replswitch import MASTER, SLAVE, SlaveWriteError
+from replswitch.decorators import use_master, use_slave
+from replswitch.testing import ReplicatedPair
+
+Make = Callable[..., Any]
+
+WARNING = "Say use_master() there."
+
+
+@pytest.fixture
+def warnings(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    caplog.set_level(logging.WARNING, "replswitch")
+    return lambda: [record.getMessage() for record in caplog.records if WARNING in record.getMessage()]
+
+
+def bodies(shop: Any) -> list[str]:
+    with shop.Session() as session:
+        return list(session.scalars(select(shop.Message.body).order_by(shop.Message.id)))
+
+
+def fill(shop: Any, *texts: str) -> None:
+    with shop.Session.begin() as session:
+        session.add_all([shop.Message(body=body) for body in texts])
+
+
+STATEMENTS: dict[str, Callable[[Any, Session], object]] = {
+    "insert": lambda shop, session: session.execute(insert(shop.Message).values(body="new")),
+    "insert of many": lambda shop, session: session.execute(insert(shop.Message), [{"body": "new"}, {"body": "new"}]),
+    "insert, returning": lambda shop, session: session.scalars(
+        insert(shop.Message).values(body="new").returning(shop.Message)
+    ).all(),
+    "text": lambda shop, session: session.execute(text("INSERT INTO message (body) VALUES ('new')")),
+    "insert from a CTE": lambda shop, session: session.execute(
+        insert(shop.Message).from_select(["body"], select(select(literal("new").label("body")).cte("fresh").c.body))
+    ),
+    "update": lambda shop, session: session.execute(update(shop.Message).values(body="new")),
+    "update, objects fetched": lambda shop, session: session.execute(
+        update(shop.Message).values(body="new"), execution_options={"synchronize_session": "fetch"}
+    ),
+    "query.update": lambda shop, session: session.query(shop.Message).update({"body": "new"}),
+    "delete": lambda shop, session: session.execute(delete(shop.Message)),
+    "update of many": lambda shop, session: session.execute(update(shop.Message), [{"id": 1, "body": "new"}]),
+    "scalar": lambda shop, session: session.scalar(text("DELETE FROM message RETURNING id")),
+}
+
+
+class TestCoreStatements:
+    @pytest.mark.parametrize("statement", STATEMENTS)
+    def test_one_that_comes_first_moves(
+        self, shop: Any, statement: str, warnings: Callable[[], list[str]], replicated_pair: ReplicatedPair
+    ) -> None:
+        fill(shop, "old")
+        replicated_pair.wait_caught_up()
+        before = bodies(shop)
+        with use_slave(), shop.Session() as session:
+            STATEMENTS[statement](shop, session)
+            shop.took()
+            session.scalars(select(shop.Message)).all()
+            session.commit()
+            session.scalars(select(shop.Message)).all()
+            assert shop.took() == [MASTER, MASTER]  # until the scope ends
+        assert bodies(shop) != before
+        (warning,) = warnings()
+        assert __file__ in warning
+        assert "not read" in warning
+        with use_slave(), shop.Session() as session:
+            session.scalars(select(shop.Message)).all()
+        assert shop.took() == [MASTER, SLAVE]  # the first is that of bodies()
+
+    @pytest.mark.parametrize("statement", STATEMENTS)
+    def test_one_after_a_read_raises(self, shop: Any, statement: str, replicated_pair: ReplicatedPair) -> None:
+        fill(shop, "old")
+        replicated_pair.wait_caught_up()
+        with use_slave(), shop.Session() as session:
+            session.scalars(select(shop.Message.id)).all()
+            with pytest.raises(SlaveWriteError, match="may be stale") as caught:
+                STATEMENTS[statement](shop, session)
+            session.rollback()
+            session.scalars(select(shop.Message.id)).all()
+        assert bodies(shop) == ["old"]
+        assert __file__ in caught.value.place
+        assert caught.value.server == shop.db.servers[0].name
+
+    def test_after_a_read_in_another_transaction_it_moves(self, shop: Any, warnings: Callable[[], list[str]]) -> None:
+        with use_slave(), shop.Session() as session:
+            session.scalars(select(shop.Message)).all()
+            session.commit()
+            session.execute(insert(shop.Message).values(body="new"))
+            session.commit()
+        assert bodies(shop) == ["new"]
+        assert "had read from a slave" in warnings()[0]
+
+    def test_one_that_fails_on_the_master_too(self, shop: Any) -> None:
+        with use_slave(), shop.Session() as session:
+            with pytest.raises(Exception, match=r"UNIQUE|Duplicate"):
+                session.execute(insert(shop.Message), [{"id": 1, "body": "one"}, {"id": 1, "body": "two"}])
+            session.rollback()
+            shop.took()
+            session.scalars(select(shop.Message)).all()
+        assert shop.took() == [MASTER]
+
+    def test_a_lock_moves(self, shop: Any, driver: str) -> None:
+        with use_slave(), shop.Session() as session:
+            session.scalars(select(shop.Message).with_for_update()).all()
+        # SQLite has no locks on rows, and SQLAlchemy leaves FOR UPDATE out.
+        assert shop.took() == ([SLAVE] if driver == "pysqlite" else [SLAVE, MASTER])
+
+    def test_ddl_moves(self, shop: Any) -> None:
+        with use_slave(), shop.Session() as session:
+            session.execute(text("CREATE TABLE other (id INTEGER)"))
+            session.commit()
+            session.execute(text("DROP TABLE other"))
+        assert shop.took() == [SLAVE, MASTER, MASTER]
+
+    def test_on_a_connection_in_the_applications_hands_it_raises(self, shop: Any) -> None:
+        with use_slave(), shop.Session() as session:
+            connection = session.connection()
+            with pytest.raises(SlaveWriteError, match="a connection"):
+                connection.execute(insert(shop.Message).values(body="new"))
+            session.rollback()
+        with use_master(), shop.Session() as session:
+            session.connection().execute(insert(shop.Message).values(body="new"))
+            session.commit()
+        assert bodies(shop) == ["new"]
+
+    def test_on_slave_write_error(self, make: Make) -> None:
+        shop = make(on_slave_write="error")
+        with use_slave(), shop.Session() as session, pytest.raises(SlaveWriteError, match='on_slave_write is "error"'):
+            session.execute(insert(shop.Message).values(body="new"))
+        assert bodies(shop) == []
+
+    def test_in_a_savepoint(self, shop: Any) -> None:
+        with use_slave(), shop.Session() as session:
+            with session.begin_nested():
+                session.execute(insert(shop.Message).values(body="kept"))
+            with session.begin_nested() as inner:
+                session.execute(insert(shop.Message).values(body="dropped"))
+                inner.rollback()
+            session.commit()
+        assert bodies(shop) == ["kept"]
+
+    def test_an_event_of_the_session_sees_both_attempts(self, shop: Any) -> None:
+        called: list[str] = []
+        with use_slave(), shop.Session() as session:
+
+            @event.listens_for(session, "do_orm_execute")
+            def run(state: Any) -> Any:
+                called.append(shop.db.state)
+                return state.invoke_statement()
+
+            session.execute(insert(shop.Message).values(body="new"))
+            session.commit()
+        assert called == [SLAVE, SLAVE]
+        assert bodies(shop) == ["new"]
+
+    def test_the_slaves_engine_by_itself_refuses(self, shop: Any) -> None:
+        for engine in (shop.db.slaves[0], shop.engines[1]):
+            with engine.connect() as connection, pytest.raises(Exception, match=r"read-?only|READ ONLY"):
+                connection.execute(insert(shop.Message).values(body="new"))
+
+
+class TestFlushes:
+    def test_a_flush_goes_to_the_master(self, shop: Any, warnings: Callable[[], list[str]]) -> None:
+        with use_slave(), shop.Session() as session:
+            session.add(shop.Message(body="new"))
+            session.flush()
+            session.scalars(select(shop.Message)).all()
+            session.commit()
+            session.scalars(select(shop.Message)).all()
+        assert shop.took() == [MASTER, MASTER, MASTER]
+        assert bodies(shop) == ["new"]
+        (warning,) = warnings()
+        assert __file__ in warning
+        assert "not read" in warning
+
+    def test_after_reads_too(
+        self, shop: Any, warnings: Callable[[], list[str]], replicated_pair: ReplicatedPair
+    ) -> None:
+        fill(shop, "old", "dead")
+        replicated_pair.wait_caught_up()
+        shop.took()
+        with use_slave(), shop.Session() as session:
+            first, second = session.scalars(select(shop.Message).order_by(shop.Message.id))
+            first.body = "new"
+            session.delete(second)
+            session.commit()
+            assert first.body == "new"
+        assert shop.took() == [SLAVE, MASTER, MASTER, MASTER]
+        assert bodies(shop) == ["new"]
+        assert "had read from a slave" in warnings()[0]
+
+    def test_an_autoflush(self, shop: Any) -> None:
+        with use_slave(), shop.Session() as session:
+            session.add(shop.Message(body="new"))
+            assert session.scalars(select(shop.Message.body)).all() == ["new"]
+            session.commit()
+        assert shop.took() == [MASTER, MASTER]
+
+    @pytest.mark.parametrize(
+        "write",
+        [
+            lambda shop, session: session.bulk_save_objects([shop.Message(body="new")]),
+            lambda shop, session: session.bulk_insert_mappings(shop.Message, [{"body": "new"}]),
+        ],
+    )
+    def test_bulk_operations(self, shop: Any, write: Callable[[Any, Session], None]) -> None:
+        with use_slave(), shop.Session() as session:
+            session.scalars(select(shop.Message)).all()
+            write(shop, session)
+            session.commit()
+        assert bodies(shop) == ["new"]
+
+    def test_one_with_nothing_to_write_moves_nothing(self, shop: Any) -> None:
+        with use_slave(), shop.Session() as session:
+            session.flush()
+            session.scalars(select(shop.Message)).all()
+            session.commit()
+            session.scalars(select(shop.Message)).all()
+        assert shop.took() == [SLAVE, SLAVE]
+
+    def test_on_slave_write_error(self, make: Make) -> None:
+        shop = make(on_slave_write="error")
+        with use_slave(), shop.Session() as session:
+            session.scalars(select(shop.Message)).all()
+            session.add(shop.Message(body="new"))
+            with pytest.raises(SlaveWriteError, match="flushed in slave state"):
+                session.commit()
+            session.rollback()
+            session.scalars(select(shop.Message)).all()
+        assert bodies(shop) == []
+        with use_master(), shop.Session() as session:
+            session.add(shop.Message(body="new"))
+            session.commit()
+
+    def test_it_is_counted(self, shop: Any) -> None:
+        key = (shop.db.database.name, "")
+        before = replswitch.stats()["moved-write"].get(key, 0)
+        with use_slave(), shop.Session() as session:
+            session.add(shop.Message(body="new"))
+            session.commit()
+        assert replswitch.stats()["moved-write"][key] == before + 1

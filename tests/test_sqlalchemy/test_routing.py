@@ -1,0 +1,492 @@
+"""Sessions on real pairs: which server runs what, and what a session and its scope see."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, create_engine, func, insert, select, text
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
+
+from replswitch import MASTER, SLAVE, RevertError, Switch
+from replswitch.decorators import use_master, use_slave
+from replswitch.scope import Scope
+from replswitch.sqlalchemy import RoutingSession, replicate
+from replswitch.state import beginning, push, stack
+from replswitch.testing import ReplicatedPair
+
+Make = Callable[..., Any]
+
+
+def count(shop: Any, session: Session) -> int:
+    return session.scalar(select(func.count()).select_from(shop.Message)) or 0
+
+
+def add(shop: Any, session: Session, body: str = "hello") -> Any:
+    message = shop.Message(body=body)
+    session.add(message)
+    session.commit()
+    return message
+
+
+def scope() -> Scope:
+    frame = stack()
+    assert frame is not None
+    return frame.scope
+
+
+class TestStates:
+    def test_nobody_switched(self, shop: Any) -> None:
+        with shop.Session() as session:
+            assert count(shop, session) == 0
+        assert shop.took() == [MASTER]
+
+    def test_slave_state(self, shop: Any) -> None:
+        with shop.db.use_slave(), shop.Session() as session:
+            assert count(shop, session) == 0
+        assert shop.took() == [SLAVE]
+
+    def test_each_statement_runs_where_it_is_wanted(self, shop: Any) -> None:
+        with shop.Session() as session:
+            with use_slave():
+                count(shop, session)
+            count(shop, session)
+            with shop.db.use_slave():
+                count(shop, session)  # the transaction has touched the master
+            session.rollback()
+            with shop.db.use_slave():
+                count(shop, session)
+        assert shop.took() == [SLAVE, MASTER, MASTER, SLAVE]
+
+    def test_it_is_a_switch(self, shop: Any) -> None:
+        assert isinstance(shop.db, Switch)
+        shop.db.use_slave()
+        assert shop.db.state == SLAVE
+        shop.db.revert()
+        assert shop.db.state == MASTER
+        with pytest.raises(RevertError):
+            shop.db.revert()
+        shop.db.state_change_disabled = True
+        try:
+            with shop.db.use_slave(), shop.Session() as session:
+                count(shop, session)
+        finally:
+            shop.db.state_change_disabled = False
+        assert shop.took() == [MASTER]
+
+    def test_the_engines_can_be_had(self, shop: Any) -> None:
+        assert shop.db.master is shop.master
+        (slave,) = shop.db.slaves
+        with shop.Session() as session:
+            assert session.get_bind() is shop.master
+            with shop.db.use_slave():
+                assert session.get_bind() is slave
+
+    def test_to_look_at_a_statement_runs_nothing(self, shop: Any) -> None:
+        with shop.db.use_slave(), shop.Session() as session:
+            assert "message" in str(session.query(shop.Message))
+        with shop.db.use_slave(), shop.Session() as session:
+            bind = session.get_bind()
+            with bind.connect() as connection:
+                connection.execute(text("SELECT 1"))
+            assert count(shop, session) == 0
+        assert shop.took() == [SLAVE, SLAVE]
+
+    def test_what_was_decided_is_noted(self, shop: Any) -> None:
+        with shop.db.use_slave(), shop.Session() as session:
+            count(shop, session)
+            count(shop, session)
+            (decision,) = scope().decisions
+        assert (decision.state, decision.reason) == (SLAVE, "use_slave")
+        assert decision.server == shop.db.servers[0].name
+
+
+class TestTransactions:
+    """S5."""
+
+    def test_the_master_keeps_a_transaction_that_it_is_in(self, shop: Any, replicated_pair: ReplicatedPair) -> None:
+        replicated_pair.stop_slave()
+        with use_master(), shop.Session() as session:
+            session.add(shop.Message(body="hello"))
+            session.flush()
+            with shop.db.use_slave():
+                assert count(shop, session) == 1
+            session.rollback()
+            with shop.db.use_slave():
+                assert count(shop, session) == 0
+        assert shop.took() == [MASTER, MASTER, SLAVE]
+
+    def test_commit_does_not_change_the_state(self, shop: Any, replicated_pair: ReplicatedPair) -> None:
+        """advanced-alchemy 1.12 drops a forced state at commit."""
+        replicated_pair.stop_slave()
+        with use_slave(), shop.db.use_master(), shop.Session() as session:
+            add(shop, session)
+            assert shop.db.state == MASTER
+            assert count(shop, session) == 1
+            session.rollback()
+            assert shop.db.state == MASTER
+            assert count(shop, session) == 1
+        assert set(shop.took()) == {MASTER}
+
+    def test_a_snapshot_that_lacks_an_own_write_is_left(self, shop: Any, replicated_pair: ReplicatedPair) -> None:
+        with use_slave(), shop.Session() as reading, shop.Session() as writing:
+            assert count(shop, reading) == 0
+            with use_master():
+                add(shop, writing)
+            replicated_pair.wait_caught_up()
+            assert count(shop, reading) == 1
+        assert shop.took() == [SLAVE, MASTER, MASTER]
+
+    def test_nested_on_the_slave(self, shop: Any) -> None:
+        with shop.db.use_slave(), shop.Session() as session:
+            with session.begin_nested():
+                assert count(shop, session) == 0
+            with session.begin_nested() as inner:
+                assert count(shop, session) == 0
+                inner.rollback()
+            session.commit()
+            assert count(shop, session) == 0
+        assert set(shop.took()) == {SLAVE}
+
+    def test_a_nested_one_that_writes_after_reads(self, shop: Any) -> None:
+        with use_slave(), shop.Session() as session:
+            with session.begin_nested():
+                assert count(shop, session) == 0
+                session.add(shop.Message(body="kept"))
+            with session.begin_nested() as inner:
+                session.add(shop.Message(body="dropped"))
+                session.flush()
+                inner.rollback()
+            session.commit()
+            assert session.scalars(select(shop.Message.body)).all() == ["kept"]
+
+    def test_begin_block(self, shop: Any) -> None:
+        with shop.db.use_slave(), shop.Session.begin() as session:
+            count(shop, session)
+        with use_master(), shop.Session.begin() as session:
+            session.add(shop.Message(body="hello"))
+        with shop.Session() as session:
+            assert count(shop, session) == 1
+
+    def test_each_session_has_its_own(self, shop: Any) -> None:
+        with use_master(), shop.Session() as first, shop.Session() as second:
+            count(shop, first)
+            with use_slave():
+                count(shop, first)
+                count(shop, second)
+        assert shop.took() == [MASTER, MASTER, SLAVE]
+
+    def test_autocommit(self, shop: Any, replicated_pair: ReplicatedPair) -> None:
+        with use_master():
+            with shop.Session() as session:
+                session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
+                session.execute(insert(shop.Message).values(body="hello"))
+                session.rollback()  # too late
+                session.commit()
+            replicated_pair.wait_caught_up()
+            with shop.db.use_slave(), shop.Session(execution_options={"isolation_level": "AUTOCOMMIT"}) as session:
+                assert count(shop, session) == 1
+            wrote = scope().all_written()
+            assert wrote is not None
+            assert wrote.positions
+        with shop.Session() as session:  # and the next one has transactions again
+            session.execute(insert(shop.Message).values(body="hello"))
+            session.rollback()
+            assert count(shop, session) == 1
+
+    def test_two_phases_are_refused(self, shop: Any) -> None:
+        with pytest.raises(Exception, match="twophase=True"):
+            shop.Session(twophase=True)
+
+
+class TestOwnWrites:
+    def test_a_slave_that_lacks_them_does_not_serve(self, shop: Any, replicated_pair: ReplicatedPair) -> None:
+        """advanced-alchemy 1.12 reads a row that was just committed from the slave."""
+        replicated_pair.stop_slave()
+        with use_master(), shop.Session() as session:
+            message = add(shop, session)
+            with shop.db.use_slave():
+                session.refresh(message)
+                assert message.body == "hello"
+                assert session.get(shop.Message, message.id) is message
+        assert set(shop.took()) == {MASTER}
+
+    def test_one_that_has_them_does(self, shop: Any, replicated_pair: ReplicatedPair) -> None:
+        with use_master(), shop.Session() as session:
+            message = add(shop, session)
+            replicated_pair.wait_caught_up()
+            shop.took()
+            with shop.db.use_slave():
+                session.refresh(message)
+                assert count(shop, session) == 1
+        assert shop.took() == [SLAVE, SLAVE]
+
+    def test_by_core_connections(self, shop: Any, replicated_pair: ReplicatedPair) -> None:
+        replicated_pair.stop_slave()
+        with use_master():
+            with shop.db.use_slave(), shop.Session() as session:
+                assert count(shop, session) == 0
+            with shop.master.begin() as connection:
+                connection.execute(insert(shop.Message).values(body="hello"))
+            with shop.db.use_slave(), shop.Session() as session:
+                assert count(shop, session) == 1
+
+    def test_by_a_core_connection_that_stays_open(self, shop: Any, replicated_pair: ReplicatedPair) -> None:
+        replicated_pair.stop_slave()
+        with use_master(), shop.master.connect() as connection:
+            for number in (1, 2):
+                connection.execute(insert(shop.Message).values(body="hello"))
+                connection.commit()
+                if number == 2:
+                    connection.execute(select(shop.Message))  # in the next transaction already
+                with shop.db.use_slave(), shop.Session() as session:
+                    assert count(shop, session) == number
+
+    def test_a_rollback_is_none(self, shop: Any) -> None:
+        with use_master():
+            with shop.Session() as session:
+                session.add(shop.Message(body="hello"))
+                session.flush()
+            with shop.Session() as session:
+                session.add(shop.Message(body="hello"))
+                session.flush()
+                session.rollback()
+            with shop.master.connect() as connection:
+                connection.execute(insert(shop.Message).values(body="hello"))
+            assert scope().all_written() is None
+
+    def test_reads_on_the_master_are_none(self, shop: Any) -> None:
+        with use_master():
+            with shop.Session() as session:
+                count(shop, session)
+                session.commit()
+            assert scope().all_written() is None
+
+    def test_the_position_is_known_without_a_question(
+        self, shop: Any, driver: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """With mysqlclient, which does not show the answers, by one."""
+        with shop.Session() as session:
+            add(shop, session)
+        with use_master(), shop.Session() as session:
+            raw: Any = session.connection().connection.dbapi_connection
+            asked: list[Any] = []
+            if driver == "pysqlite":
+                raw.set_trace_callback(asked.append)
+            else:
+                query = type(raw).query
+
+                def ask(self: Any, sql: Any, *rest: Any) -> Any:
+                    asked.append(sql)
+                    return query(self, sql, *rest)
+
+                monkeypatch.setattr(type(raw), "query", ask)
+            add(shop, session)
+            wrote = scope().all_written()
+            assert wrote is not None
+            assert list(wrote.positions) == [shop.db.database.name]
+            assert sum("last_gtid" in str(sql) for sql in asked) == (driver == "mysqldb")
+            assert sum("INSERT" in str(sql) for sql in asked) == 1
+
+    def test_outside_a_scope_nothing_is_recorded(self, shop: Any, replicated_pair: ReplicatedPair) -> None:
+        replicated_pair.stop_slave()
+        with shop.Session() as session:
+            add(shop, session)
+        with use_slave(), shop.Session() as session:
+            assert count(shop, session) == 0
+
+    def test_a_thread_that_shares_the_scope_sees_them(self, shop: Any, replicated_pair: ReplicatedPair) -> None:
+        replicated_pair.stop_slave()
+        counts: list[int] = []
+
+        def read() -> None:
+            with shop.db.use_slave(), shop.Session() as session:
+                counts.append(count(shop, session))
+
+        with use_master(), shop.Session() as session:
+            scope()
+            add(shop, session)
+            thread = threading.Thread(target=contextvars.copy_context().run, args=(read,))
+            thread.start()
+            thread.join()
+        assert counts == [1]
+
+    def test_a_commit_in_a_job_is_the_requests(self, shop: Any) -> None:
+        outer = Scope()
+        with push(beginning(outer)):
+            with use_master(), shop.Session() as session:
+                add(shop, session)
+            assert outer.all_written() is not None
+
+
+class TestBinds:
+    def test_engines_that_are_not_replicated_pass(self, shop: Any) -> None:
+        other = create_engine("sqlite://")
+        with use_slave(), RoutingSession(other) as session:
+            assert session.get_bind() is other
+            assert session.scalar(text("SELECT 1")) == 1
+        other.dispose()
+        assert shop.took() == []
+
+    def test_several_databases(self, shop: Any) -> None:
+        other = create_engine("sqlite://")
+        make_session = sessionmaker(binds={shop.Message: shop.master}, bind=other, class_=RoutingSession)
+        with use_slave(), make_session() as session:
+            count(shop, session)
+            assert session.scalar(text("SELECT 1")) == 1
+            assert session.get_bind(shop.Message) is shop.db.slaves[0]
+            assert session.get_bind() is other
+        other.dispose()
+        assert shop.took() == [SLAVE]
+
+    def test_two_replicated_ones(self, make: Make) -> None:
+        first, second = make(), make(name="second")
+        with use_slave(), first.Session() as one, second.Session() as two, second.db.use_master():
+            count(first, one)
+            count(second, two)
+        assert (first.took(), second.took()) == ([SLAVE], [MASTER])
+
+    def test_an_engine_that_is_named_for_a_statement(self, shop: Any) -> None:
+        with use_slave(), shop.Session() as session:
+            session.execute(select(shop.Message), bind_arguments={"bind": shop.master})
+            count(shop, session)  # the transaction has touched the master
+            session.rollback()
+        with shop.Session() as session:
+            session.execute(select(shop.Message), bind_arguments={"bind": shop.db.slaves[0]})
+        assert shop.took() == [MASTER, MASTER, SLAVE]
+
+    def test_an_engine_with_execution_options(self, shop: Any) -> None:
+        derived = shop.master.execution_options(colour="red")
+        with use_slave(), shop.Session(bind=derived) as session:
+            assert session.connection().get_execution_options()["colour"] == "red"
+            count(shop, session)
+            session.rollback()
+            with use_master():
+                add(shop, session)
+            assert session.connection().engine is derived or session.connection().engine is not shop.master
+        assert shop.took()[0] == SLAVE
+
+    def test_a_session_on_a_connection_stays_on_it(self, shop: Any) -> None:
+        with shop.master.connect() as connection, connection.begin() as transaction:
+            with use_slave(), shop.Session(bind=connection, join_transaction_mode="create_savepoint") as session:
+                add(shop, session)
+                assert count(shop, session) == 1
+            transaction.rollback()
+        assert set(shop.took()) == {MASTER}
+        with shop.Session() as session:
+            assert count(shop, session) == 0
+
+    def test_execution_options(self, shop: Any) -> None:
+        with use_slave(), shop.Session(execution_options={"colour": "red"}) as session:
+            connection = session.connection(execution_options={"isolation_level": "SERIALIZABLE"})
+            assert connection.get_execution_options()["colour"] == "red"
+            assert connection.get_isolation_level() == "SERIALIZABLE"
+            count(shop, session)
+        assert set(shop.took()) == {SLAVE}
+
+    def test_scoped_session(self, shop: Any) -> None:
+        session = scoped_session(shop.Session)
+        with use_slave():
+            assert session.scalars(select(shop.Message)).all() == []
+        session.remove()
+        session.add(shop.Message(body="hello"))
+        session.commit()
+        session.remove()
+        assert shop.took()[:2] == [SLAVE, MASTER]
+
+    def test_an_argument_of_flask_sqlalchemy(self, shop: Any) -> None:
+        make_session = sessionmaker(shop.master, class_=RoutingSession, db=object())
+        with make_session() as session:
+            count(shop, session)
+
+    def test_a_class_behind_it_gets_its_arguments(self, shop: Any) -> None:
+        class Behind(Session):
+            def __init__(self, db: Any, **options: Any) -> None:
+                super().__init__(**options)
+                self.engines = db
+
+            def get_bind(self, mapper: Any = None, clause: Any = None, bind: Any = None, **options: Any) -> Any:
+                return self.engines[0]
+
+        class Both(RoutingSession, Behind):
+            pass
+
+        with use_slave(), sessionmaker(class_=Both, db=[shop.master])() as session:
+            assert count(shop, session) == 0
+        assert shop.took() == [SLAVE]
+
+
+class TestPools:
+    @pytest.mark.parametrize("options", [{"pool_pre_ping": True}, {"pool_size": 1, "max_overflow": 0}])
+    def test_settings_go_on_to_hold(self, make: Make, options: dict[str, Any]) -> None:
+        shop = make(engine=options)
+        for _ in range(3):
+            with use_slave(), shop.Session() as session:
+                session.get_bind()
+                count(shop, session)
+                add(shop, session)
+                count(shop, session)
+        assert shop.took()[0] == SLAVE
+        for engine in shop.engines:
+            assert engine.pool.checkedout() == 0
+
+    def test_connections_go_back_when_a_transaction_ends(self, shop: Any) -> None:
+        pool = shop.db.slaves[0].pool
+        with use_slave():
+            session = shop.Session()
+            count(shop, session)
+            assert pool.checkedout() == 1
+            session.commit()
+            assert pool.checkedout() == 0
+            session.get_bind()
+            assert pool.checkedout() == 1  # it waits for the session's next statement
+            session.close()
+            assert pool.checkedout() == 0
+
+    def test_what_was_opened_before_is_closed(self, urls: list[str]) -> None:
+        master, slave = create_engine(urls[0]), create_engine(urls[1])
+        for engine in (master, slave):
+            with engine.connect() as connection:
+                connection.execute(text("SELECT 1"))
+        replicate(master, [slave])
+        with use_slave(), RoutingSession(master) as session:
+            assert session.scalar(text("SELECT 1")) == 1
+        for engine in (master, slave):
+            engine.dispose()
+
+    def test_a_disposed_engine_goes_on(self, shop: Any) -> None:
+        for engine in shop.engines:
+            engine.dispose()
+        with use_slave(), shop.Session() as session:
+            count(shop, session)
+            add(shop, session)
+            assert scope().all_written() is not None
+
+    def test_the_isolation_level_of_the_engine(self, make: Make) -> None:
+        shop = make(engine={"isolation_level": "SERIALIZABLE"})
+        with use_slave(), shop.Session() as session:
+            assert session.connection().get_isolation_level() == "SERIALIZABLE"
+
+
+class TestOneSlave:
+    """S6."""
+
+    def test_one_slave_serves_a_scope(self, make: Make, urls: list[str]) -> None:
+        engines = [create_engine(url) for url in (urls[0], urls[1], urls[1], urls[1])]
+        db = replicate(engines[0], engines[1:], weights=[1, 1, 2])
+        served: list[set[Engine]] = []
+        for _ in range(30):
+            with use_slave():
+                used = set()
+                for _ in range(3):
+                    with RoutingSession(engines[0]) as session:
+                        session.scalar(text("SELECT 1"))
+                        used.add(session.get_bind())
+                served.append(used)
+        assert {len(used) for used in served} == {1}
+        assert set.union(*served) == set(db.slaves)
+        for engine in engines:
+            engine.dispose()
