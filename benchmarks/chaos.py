@@ -19,6 +19,9 @@ from chaos_run import Run
 SIDES = ("connect", "django")
 DRIVERS = ("pymysql", "mysqlclient")
 
+SHOWN = 20
+"""How much of what was wrong is printed."""
+
 SHORT = 1.0
 """Seconds that a fault lasts in a short run."""
 
@@ -42,9 +45,9 @@ def main() -> int:
     run = Run(given.side, given.driver, seconds=seconds, seed=seed, hold=hold, tell=tell)
     with given.log.open("w") if given.log else tempfile.TemporaryFile("w") as log:
         figures = run.go(log)
-    for name, figure in figures.rows:
-        print(f"{name:<58}{figure:>16}")
-    for fault in figures.faults[:50]:
+    for row, figure in figures.rows:
+        print(f"{row:<58}{figure:>16}")
+    for fault in figures.faults[:SHOWN]:
         print(f"WRONG: {fault}")
     print(f"{len(figures.faults)} wrong, with {name}")
     return 1 if given.check and figures.faults else 0

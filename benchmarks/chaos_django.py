@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import django
 import pymysql
+from chaos_pages import Base, answer
+from chaos_server import SECRET, values_of
 from django.conf import settings
 from django.core.wsgi import get_wsgi_application
 from django.db import Error, connection, transaction
 from django.http import HttpRequest, HttpResponse
 from django.urls import re_path
-
-from chaos_pages import Base, answer
-from chaos_server import SECRET, values_of
 
 from django_replswitch.backends.mysql.driver import STANDS_IN_FOR
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT: Final = 1
 READ_TIMEOUT: Final = 2
 COOKIE_MAX_AGE: Final = 3
-DOWNTIME: Final = 2.0
+DOWNTIME: Final = 1.0
 MAX_LAG: Final = 5
 POOL_SIZE: Final = 5
 
@@ -249,8 +249,8 @@ class Run:
             rows.append((f"{name}, before and after", f"{first} {last}"))
         if after.memory > before.memory * MORE_MEMORY:
             wrong.append(f"memory has grown from {before.memory} to {after.memory} KB")
-        # A pool for each server, the master's for reads too; or in each thread one for each server.
-        most = POOL_SIZE * (2 + len(SLAVES)) if self._side == "connect" else THREADS * (1 + len(SLAVES))
+        # A pool for each server, and one more for reads on the master; or in each thread one for each of these.
+        most = POOL_SIZE * (2 + len(SLAVES)) if self._side == "connect" else THREADS * (2 + len(SLAVES))
         if after.connections > most:
             wrong.append(f"{after.connections} connections are open, {most} may be")
         if after.files - before.files > max(after.connections - before.connections, 0) + CLIENTS:

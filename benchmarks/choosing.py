@@ -20,7 +20,7 @@ from replswitch.scope import Scope
 from replswitch.slaves import Slaves
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Hashable, Iterator
     from contextlib import AbstractContextManager
 
     from ratio import Times
@@ -45,9 +45,9 @@ class Link:
     """A link to one that is open and alive."""
 
     server: Server
-    raw: None = None
+    raw: Any = None
     opened_at: float = 0.0
-    identity: None = None
+    identity: Hashable | None = None
 
 
 class Reach:

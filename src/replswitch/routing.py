@@ -297,6 +297,8 @@ class Router:
         frame, database, servers = stack(), self._database, self._readers_without_master(local)
         if frame is None or not servers:
             return None
+        if self._servers.reader not in self._servers.slaves:
+            self._servers.reader.links.drop_idle()  # they lead to where the master was, and would take a time-out each
         must_see = database.slaves.must_see(frame.scope)
         reach = _Reach(self._servers, self._driver, local)
         link: Link | None = database.slaves.choose(frame.scope, servers, must_see, reach, is_last_resort=True)

@@ -7,6 +7,7 @@ moment the wrapper looks like a stock one that is connected to the selected serv
 from __future__ import annotations
 
 import time
+import traceback
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -87,6 +88,9 @@ class ConnectingWrapper(StockWrapper):
             try:
                 self.ensure_connection()
             except DjangoError as error:
+                # PyMySQL keeps its error in a frame that the error's traceback holds. In that circle, until it is
+                # collected, hang the frames of all callers and what they hold.
+                traceback.clear_frames(error.__traceback__)
                 if isinstance(error.__cause__, self.Database.Error):
                     raise error.__cause__ from None  # what it means, the driver knows
                 raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from replswitch import MASTER
+from replswitch import MASTER, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,12 +71,15 @@ class SwitchingCursor:
 
     def _run_again(self, method: str, args: tuple[Any, ...], link: Link, error: Exception) -> Any:
         """Run a statement that has failed where it may run instead; or raise an error."""
-        failed: Counter[State] = Counter()
+        wrapper, failed = self._wrapper, Counter[State]()
         while True:
             failed[link.server.state] += 1
-            following = self._wrapper.link_after_failure(link, error, failed)
+            following = wrapper.link_after_failure(link, error, failed)
             if following is None:
-                raise error
+                try:
+                    raise error
+                finally:
+                    del error  # it would be in a circle with this frame
             link = following
             try:
                 return getattr(self._on(link), method)(*args)

@@ -31,7 +31,7 @@ class Replicated:
     Attributes:
         master: the master.
         slaves: the servers of reads.
-        reader: the master, by a link that refuses writes; for reads that may run nowhere else.
+        reader: the master, by connections that refuse writes; for reads that may run nowhere else.
     """
 
     def __init__(self, alias: str, settings: Mapping[str, Any], switch: Switch) -> None:
@@ -39,7 +39,7 @@ class Replicated:
         self._switch = switch
         self._has_slaves = bool(settings.get("SLAVES"))
         self.master, self.slaves = servers_of(settings, alias)
-        self.reader = Server(SLAVE, self.master.name, {})
+        self.reader = Server(SLAVE, self.master.name, {}) if self._has_slaves else self.slaves[0]
 
     @cached_property
     def database(self) -> Database:

@@ -164,29 +164,33 @@ class SelectingWrapper(ConnectingWrapper):
                 if link is None:
                     raise
                 return link, "no-master"
-            return self._master, database.read_on_master(scope, why)
+            else:
+                return self._master, database.read_on_master(scope, why)
         self._slave_has = must_see
         return link, None
 
     def _readers_without_master(self) -> Sequence[Server]:
-        frame = stack()
-        if frame is None or self._block or self._shares_link():
+        frame, shared = stack(), self._shared
+        if frame is None or self._block or not self.autocommit or self.alias == NO_DB_ALIAS or self._shares_link():
             return ()
-        return self._shared.database.without_master(frame.scope, self._shared.slaves, self._shared.reader)
+        return shared.database.without_master(frame.scope, shared.slaves, shared.reader)
 
     def _link_without_master(self) -> Link | None:
         """Return a link for a read that the master should serve, and cannot; None where no server has what it must see.
 
         To any slave, whatever its state, or to the server that has the master's name by now. It refuses writes.
         """
-        frame, servers, slaves = stack(), self._readers_without_master(), self._shared.database.slaves
+        frame, shared, servers = stack(), self._shared, self._readers_without_master()
         if frame is None or not servers:
             return None
-        must_see = slaves.must_see(frame.scope)
-        link: Link | None = slaves.choose(frame.scope, servers, must_see, self, is_last_resort=True)
+        if shared.reader not in shared.slaves:
+            self.drop(shared.reader)  # it leads to where the master was, and would take a time-out
+        must_see = shared.database.slaves.must_see(frame.scope)
+        link: Link | None = shared.database.slaves.choose(frame.scope, servers, must_see, self, is_last_resort=True)
         if link is not None:
-            self._slave_has, self.side = must_see, SLAVE
-            self._shared.database.note(frame, SLAVE, link.server.name, "no-master")
+            self._slave_has, self._chosen, self.side = must_see, None, SLAVE
+            shared.database.note(frame, SLAVE, link.server.name, "no-master")
+            self._noted = link
         return link
 
     def _open_master(self) -> None:

@@ -46,7 +46,7 @@ class SwitchingWrapper(TransactionWrapper):
         Args:
             link: where it ran.
             error: the driver's.
-            failed: how often it has failed on either side.
+            failed: how often it has failed, by the side.
 
         Raises:
             SlaveWriteError: it may not.
@@ -59,9 +59,8 @@ class SwitchingWrapper(TransactionWrapper):
         is_enough = failed[SLAVE] > len(self._shared.slaves) + 1  # each, and whoever has the master's name
         if failed[MASTER]:
             return self._link_after_both(link, error, is_enough=is_enough)
-        return None if is_enough else self._link_after_slave(link, error)
-
-    def _link_after_slave(self, link: Link, error: Exception) -> Link | None:
+        if is_enough:
+            return None
         database, in_transaction, frame = self._shared.database, link in self._block, stack()
         if self.driver.refused_write(error):
             database.move_write(
@@ -86,11 +85,11 @@ class SwitchingWrapper(TransactionWrapper):
         may_read = False
         if not in_transaction:
             self._close_link(link)
-            may_read = self.driver.unreachable(error) and bool(self._readers_without_master())
-            reading = self._link_without_master() if may_read else None
-            if reading is not None:
-                database.tell_of_lost_master(name, error)
-                return self._select(reading)
+        may_read = self.driver.unreachable(error) and bool(self._readers_without_master())
+        reading = self._link_without_master() if may_read else None
+        if reading is not None:
+            self._shared.database.tell_of_lost_master(link.server.name, error)
+            return reading
         try:
             may_run_again = database.may_run_again(
                 self.driver, name, error, is_first=is_first, in_transaction=in_transaction
@@ -100,22 +99,21 @@ class SwitchingWrapper(TransactionWrapper):
         if may_run_again:
             return self.link_for_statement()
         if may_read:
-            raise self.no_master(no_master(name, error)) from error
+            raise self.no_master(no_master(link.server.name, error)) from error
         return None
 
     def _link_after_both(self, link: Link, error: Exception, *, is_enough: bool) -> Link | None:
         """The same for one that the master has failed first: it must not run there again, because it may be a write."""
-        frame, database, name = stack(), self._shared.database, self._master.server.name
-        assert frame is not None  # noqa: S101 - it runs on a slave; for the type checker
+        frame, database, master = stack(), self._shared.database, self._shared.master.name
         if self.driver.refused_write(error):
             try:
-                database.refuse_lost_write(error, name)
+                database.refuse_lost_write(error, master)
             except NoServerError as lost:
                 raise self.no_master(lost) from error
-        if not database.slaves.may_read_again(frame.scope, link, error, self):
+        if frame is None or not database.slaves.may_read_again(frame.scope, link, error, self):
             return None
         reading = None if is_enough else self._link_without_master()
         if reading is None:
             database.record_write()
-            raise self.no_master(no_master(name, error)) from error
-        return self._select(reading)
+            raise self.no_master(no_master(master, error)) from error
+        return reading
