@@ -16,9 +16,14 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 EXTRAS = PROJECT["project"]["optional-dependencies"]
 PACKAGES = {"replswitch", "django_replswitch", "flask_replswitch"}
 
-RUNS_TESTS = {"hypothesis", "pytest", "pytest-timeout", "sybil", "waitress"}
+RUNS_TESTS = {
+    "aiomysql", "aiosqlite", "Flask", "Flask-SQLAlchemy", "hypothesis", "pytest", "pytest-timeout", "sybil", "waitress",
+}  # fmt: skip
 TOOLS = [requirement for requirement in EXTRAS["dev"] if Requirement(requirement).name in RUNS_TESTS]
 """The part of the extra ``dev`` that the tests import."""
+
+FLASK_TOOLS = [requirement for requirement in TOOLS if Requirement(requirement).name in {"Flask", "Flask-SQLAlchemy"}]
+"""Those of them that an application of a user's imports as well, and whose oldest version matters."""
 
 
 def runs(python: Path, version: str) -> bool:
@@ -72,7 +77,7 @@ BESIDES = "besides"
 )
 def tests(session: nox.Session, django: str) -> None:
     """Run the tests with the newest dependencies."""
-    session.install("--editable", ".[mysql,django,prometheus]", f"Django~={django}.0", *TOOLS)
+    session.install("--editable", ".[mysql,django,flask,prometheus]", f"Django~={django}.0", *TOOLS)
     install_mysqlclient(session, *EXTRAS["mysqlclient"])
     session.run("pytest", *session.posargs)
 
@@ -80,8 +85,9 @@ def tests(session: nox.Session, django: str) -> None:
 @nox.session(python=HERE[:1] if HERE[:1] == SUPPORTED[:1] else [], tags=[BESIDES])
 def oldest(session: nox.Session) -> None:
     """Run the tests with the oldest dependencies that pyproject.toml admits."""
-    pinned = lowest(PROJECT["project"]["dependencies"] + EXTRAS["mysql"] + EXTRAS["django"] + EXTRAS["prometheus"])
-    session.install("--editable", ".[mysql,django,prometheus]", *pinned, *TOOLS)
+    extras = [requirement for extra in ("mysql", "django", "flask", "prometheus") for requirement in EXTRAS[extra]]
+    pinned = lowest(PROJECT["project"]["dependencies"] + extras + FLASK_TOOLS)
+    session.install("--editable", ".[mysql,django,flask,prometheus]", *pinned, *TOOLS)
     install_mysqlclient(session, *lowest(EXTRAS["mysqlclient"]))
     session.run("pytest", *session.posargs)
 
@@ -99,7 +105,7 @@ def wheel(session: nox.Session) -> None:
     if typed != PACKAGES:
         session.error(f"{built.name} should have the packages {PACKAGES}, with py.typed, and has {typed}")
 
-    session.install(f"{built}[mysql,django,prometheus]", *TOOLS)
+    session.install(f"{built}[mysql,django,flask,prometheus]", *TOOLS)
     install_mysqlclient(session, *EXTRAS["mysqlclient"])
     shutil.unpack_archive(sdist, folder, filter="data")
     session.chdir(folder / sdist.name.removesuffix(".tar.gz"))

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import choosing
 import connection
+import sessions
 import state
 import statements
 import wsgi
 from ratio import run
 
 if __name__ == "__main__":
-    run(__doc__, state.rows, wsgi.rows, connection.rows, choosing.rows, statements.rows)
+    run(__doc__, state.rows, wsgi.rows, connection.rows, choosing.rows, statements.rows, sessions.rows)

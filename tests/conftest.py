@@ -33,14 +33,18 @@ class Questions(NamedTuple):
     written: str
 
 
-_OF_MYSQL: Final = "SELECT @@GLOBAL.gtid_executed, @@server_uuid"
 QUESTIONS: Final[dict[type[ReplicatedPair], Questions]] = {
     MariaDBPair: Questions(
         "SELECT @@GLOBAL.gtid_current_pos, IF(@@GLOBAL.log_slave_updates, @@GLOBAL.gtid_binlog_pos, NULL),"
         " @@server_id, @@hostname",
         "SELECT @@SESSION.last_gtid",
     ),
-    MySQLPair: Questions(_OF_MYSQL, _OF_MYSQL),
+    MySQLPair: Questions(
+        "SELECT @@GLOBAL.gtid_executed, @@server_uuid",
+        "SELECT @@GLOBAL.gtid_executed, @@server_uuid, (SELECT SUM(VARIABLE_VALUE) FROM"
+        " performance_schema.session_status WHERE VARIABLE_NAME IN"
+        " ('Handler_write', 'Handler_update', 'Handler_delete', 'Handler_prepare'))",
+    ),
 }
 
 

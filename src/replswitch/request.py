@@ -63,13 +63,17 @@ class RequestPolicy:
         self._names = MarkerNames(options.cookie_name)
         self.cookie_names = frozenset(self._names.all)
 
-    def begin(self, method: str, tokens: Sequence[str], override: object = None) -> Frame:
+    def begin(
+        self, method: str, tokens: Sequence[str], override: object = None, *, within: Scope | None = None
+    ) -> Frame:
         """Decide for a request.
 
         Args:
             method: the HTTP method.
             tokens: what `tokens` returned.
             override: what the option ``override`` returned.
+            within: the scope of the request that makes this one, by calling an application in its own process: what it
+                has written, this one must see.
 
         Returns:
             the instruction to put in force while the request is worked on; its scope is the request's.
@@ -81,6 +85,8 @@ class RequestPolicy:
         scope = Scope()
         if tokens and options.enabled:
             self._take_marker(scope, tokens)
+        if within is not None and options.enabled and (known := within.all_written()) is not None:
+            scope.come_with(known if scope.marker is None else known.merge(scope.marker), options.cookie_max_age)
         decision = decide(method, marker=scope.marker, override=override, enabled=options.enabled)
         scope.decision = decision
         scope.is_safe = method in SAFE_METHODS

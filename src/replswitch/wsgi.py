@@ -10,7 +10,7 @@ from webob import Request
 from replswitch.errors import ConfigurationError, ReplSwitchError
 from replswitch.options import RequestOptionNames, Secret, request_options
 from replswitch.request import DEBUG_HEADER, MARKER_HEADER, MarkerCookie, RequestPolicy
-from replswitch.state import Resumable
+from replswitch.state import get_stack, set_stack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -60,9 +60,13 @@ class ReplicationMiddleware:
         Raises:
             ConfigurationError: the option ``override`` returned something else than a state or None.
         """
-        tokens = self.policy.tokens(environ.get("HTTP_COOKIE", ""), environ.get("HTTP_REPLSWITCH_MARKER", ""))
-        frame = self.policy.begin(environ["REQUEST_METHOD"], tokens, self._override(environ))
-        return _Response(self, environ, start_response, frame).run()
+        policy, around = self.policy, get_stack()
+        cookies, header = environ.get("HTTP_COOKIE"), environ.get("HTTP_REPLSWITCH_MARKER")
+        tokens = policy.tokens(cookies or "", header or "") if cookies or header else ()
+        override = None if policy.options.override is None else self._override(environ)
+        within = None if around is None or not around.scope.is_request else around.scope
+        frame = policy.begin(environ["REQUEST_METHOD"], tokens, override, within=within)
+        return _Response(self, environ, start_response, frame, within).run()
 
     def extra_headers(self, method: str, status: str, scope: Scope, *, https: bool) -> list[tuple[str, str]]:
         """Return what the response to a request needs besides its own headers: a marker, the debug header."""
@@ -80,7 +84,7 @@ class ReplicationMiddleware:
     def _override(self, environ: WSGIEnvironment) -> object:
         override = self.policy.options.override
         if override is None or not self.policy.options.enabled:
-            return None
+            return None  # asked before, too: most have none
         request = Request(environ)
         wanted = override(request)
         if request.is_body_seekable:  # it has looked into the body, which WebOb then keeps for the application
@@ -110,7 +114,7 @@ class _Response:
 
     __slots__ = (
         "_body", "_closed", "_environ", "_exc_info", "_headers", "_https", "_method", "_middleware", "_pieces",
-        "_running", "_scope", "_sent", "_start_response", "_status", "_write",
+        "_scope", "_sent", "_start_response", "_status", "_top", "_within", "_write",
     )  # fmt: skip
 
     def __init__(
@@ -119,6 +123,7 @@ class _Response:
         environ: WSGIEnvironment,
         start_response: StartResponse,
         frame: Frame,
+        within: Scope | None,
     ) -> None:
         self._middleware = middleware
         self._environ = environ
@@ -127,7 +132,8 @@ class _Response:
         self._https = environ.get("wsgi.url_scheme") == "https"
         self._start_response = start_response
         self._scope = frame.scope
-        self._running = Resumable(frame)
+        self._within = within
+        self._top: Frame | None = frame  # the stack as the application left it; entered by hand, which costs least
         self._status: str | None = None
         self._headers: list[tuple[str, str]] = []
         self._exc_info: ExcInfo | None = None
@@ -141,8 +147,13 @@ class _Response:
         """Call the application, and return what the server gets to iterate over."""
         file_wrapper = self._environ.get("wsgi.file_wrapper")
         try:
-            with self._running:
+            outer = get_stack()
+            set_stack(self._top)
+            try:
                 body = self._body = self._middleware.application(self._environ, self.start_response)
+            finally:
+                self._top = get_stack()
+                set_stack(outer)
             if type(body) not in (list, tuple) and not (
                 isinstance(file_wrapper, type) and isinstance(body, file_wrapper)
             ):
@@ -155,7 +166,7 @@ class _Response:
             self.close()
             raise
         self._closed = True
-        self._running.end()
+        self._end()
         return body
 
     # What the application calls
@@ -184,6 +195,8 @@ class _Response:
         if self._status is None:
             return  # the server knows best what to say to an application that never called start_response()
         extra = self._middleware.extra_headers(self._method, self._status, self._scope, https=self._https)
+        if self._within is not None:  # before its own headers go out
+            self._within.take_over(self._scope)
         headers = [*self._headers, *extra]
         exc_info, self._exc_info = self._exc_info, None
         self._scope.answered = self._sent = True
@@ -198,21 +211,24 @@ class _Response:
         return self
 
     def __next__(self) -> bytes:
-        piece = b""
+        is_over = False
+        outer = get_stack()
+        set_stack(self._top)
         try:
-            with self._running:
-                if self._pieces is None:
-                    self._pieces = iter(self._body)
-                while not piece:
-                    piece = next(self._pieces)
-                    if self._sent:
-                        break
+            if self._pieces is None:
+                self._pieces = iter(self._body)
+            piece = next(self._pieces)
+            while not piece and not self._sent:
+                piece = next(self._pieces)
         except StopIteration:
-            if not self._sent:
-                self._send_headers()
-            raise
+            is_over, piece = True, b""
+        finally:
+            self._top = get_stack()
+            set_stack(outer)
         if not self._sent:
             self._send_headers()
+        if is_over:
+            raise StopIteration
         return piece
 
     def close(self) -> None:
@@ -220,14 +236,25 @@ class _Response:
         if self._closed:
             return
         self._closed = True
+        close = getattr(self._body, "close", None)
         try:
-            close = getattr(self._body, "close", None)
             if close is not None:
-                with self._running:
+                outer = get_stack()
+                set_stack(self._top)
+                try:
                     close()
+                finally:
+                    self._top = get_stack()
+                    set_stack(outer)
         finally:
-            self._running.end()
+            self._end()
+
+    def _end(self) -> None:
+        if self._within is not None:
+            self._within.take_over(self._scope)
+        self._scope.end()
 
     def __del__(self) -> None:
         # A server that forgot to close: a generator that Python closes by itself would wake up in the server's state.
-        self.close()
+        if not self._closed:
+            self.close()

@@ -77,8 +77,8 @@ def ignoring(pair: SessionPair) -> Iterator[None]:
     ignore("")
 
 
-@mariadb
 class TestDomains:
+    @mariadb
     def test_a_write_in_each_is_waited_for(self, make: Make, pair: SessionPair, other_domain: Any) -> None:
         usual, other = make(), other_domain(7)
         with use_master():
@@ -94,6 +94,7 @@ class TestDomains:
         assert read(usual, token) == (SLAVE, 2)
         assert read(other, token) == (SLAVE, 2)
 
+    @pytest.mark.parametrize("served", ["mariadb"], indirect=True)  # takes a lag's time, as below
     def test_a_read_can_wait_for_one_of_another(self, make: Make, pair: SessionPair, other_domain: Any) -> None:
         db = other_domain(7, wait=20)
         pair.lag = 1
@@ -102,6 +103,7 @@ class TestDomains:
             token = carry()
         assert read(db, token) == (SLAVE, 1)
 
+    @mariadb
     @pytest.mark.usefixtures("ignoring")
     @pytest.mark.parametrize("wait", [0, 0.05])
     def test_a_slave_that_does_not_replicate_one_never_serves_it(
@@ -122,8 +124,8 @@ class TestDomains:
         assert read(other, token) == (MASTER, 2)
 
 
-@mysql
 class TestTags:
+    @mysql
     def test_a_write_with_one_is_waited_for(self, make: Make, pair: SessionPair) -> None:
         allow(pair, "TRANSACTION_GTID_TAG", "SESSION_VARIABLES_ADMIN")
         usual = make()
@@ -141,6 +143,7 @@ class TestTags:
         assert read(usual, token) == (SLAVE, 2)
         assert read(tagged, token) == (SLAVE, 2)
 
+    @pytest.mark.parametrize("served", ["mysql-mysqlclient"], indirect=True)
     def test_a_read_can_wait_for_one(self, make: Make, pair: SessionPair) -> None:
         allow(pair, "TRANSACTION_GTID_TAG", "SESSION_VARIABLES_ADMIN")
         db = make(master={**pair.master, "init_command": "SET SESSION gtid_next = 'AUTOMATIC:jobs'"}, wait=20)

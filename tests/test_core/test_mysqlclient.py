@@ -19,7 +19,6 @@ import pytest
 
 from replswitch import MASTER, SLAVE, Connection, NoServerError, carry
 from replswitch.decorators import use_master, use_slave
-from replswitch.testing import MariaDBPair
 from replswitch.testing.sessions import SessionPair
 from replswitch.wsgi import ReplicationMiddleware
 
@@ -82,9 +81,8 @@ class TestQuestions:
                     with warm.use_slave():
                         assert run(warm, COUNT) == ((3,),)
                 carry()
-        # What returns rows may write, too; but on MySQL, where a function that does is believed not to, it does not.
-        at_last = [questions.written] if isinstance(pair, MariaDBPair) else []
-        assert master == [INSERT.format(1), INSERT.format(2), questions.written, COUNT, COUNT, *at_last]
+        # What returns rows may write, too.
+        assert master == [INSERT.format(1), INSERT.format(2), questions.written, COUNT, COUNT, questions.written]
         assert slave == [questions.standing]
 
     @pytest.mark.parametrize("in_transaction", [False, True])
@@ -150,6 +148,34 @@ class TestWhatWrote:
             else:
                 run(warm, sql)
             assert '"p"' in carry()
+
+    def test_a_function_that_writes(self, warm: Connection, pair: SessionPair) -> None:
+        for name in pair.names:
+            with pair.admin(name) as admin, admin.cursor() as cursor:
+                cursor.execute("SET GLOBAL log_bin_trust_function_creators = ON")
+        run(warm, "DROP FUNCTION IF EXISTS post")
+        run(
+            warm,
+            f"CREATE FUNCTION post() RETURNS INT MODIFIES SQL DATA BEGIN {INSERT.format(1)}; RETURN 1; END",
+        )
+        with use_master():
+            carry()
+        pair.wait_caught_up()
+        pair.stop_slave()
+        with use_master():
+            run(warm, "SELECT post()")
+            with warm.use_slave():
+                assert run(warm, COUNT) == ((2,),)
+            assert '"p"' in carry()
+
+    def test_what_other_sessions_write_does_not_count_for_one_that_reads(
+        self, warm: Connection, pair: SessionPair
+    ) -> None:
+        with pair.connect() as plain, plain.cursor() as cursor:
+            cursor.execute(INSERT.format(1))
+        with use_master():
+            run(warm, COUNT)
+            assert carry() == ""
 
     @pytest.mark.parametrize("sql", [COUNT, "UPDATE message SET body = 'y' WHERE id = 77", "SET @a = 1"])
     def test_a_statement_that_writes_nothing(self, warm: Connection, sql: str) -> None:

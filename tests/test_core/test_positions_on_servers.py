@@ -17,6 +17,10 @@ from replswitch.testing import ReplicatedPair
 
 Make = Callable[..., Connection]
 
+# For what takes seconds of lag: each server and each driver once. The questions, which are all that differs, the other
+# tests here ask with all.
+each_once = pytest.mark.parametrize("served", ["mariadb", "mysql-mysqlclient", "sqlite"], indirect=True)
+
 COUNT = "SELECT COUNT(*) FROM message"
 
 
@@ -63,6 +67,7 @@ class TestOwnWrites:
                 assert count(db) == 1
         assert last(db) == (MASTER, "own-write")
 
+    @each_once
     def test_one_that_lags_serves_again_when_it_has_it(self, db: Connection, replicated_pair: ReplicatedPair) -> None:
         replicated_pair.lag = 1
         with use_master():
@@ -214,6 +219,7 @@ class TestTransactions:
 
 
 class TestWait:
+    @each_once
     def test_a_read_waits_for_a_slave_that_is_nearly_there(self, make: Make, replicated_pair: ReplicatedPair) -> None:
         db = make(wait=20)
         replicated_pair.lag = 1

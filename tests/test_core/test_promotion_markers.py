@@ -52,6 +52,7 @@ def names(served: Served) -> Iterator[Names]:
     pair.wait_caught_up()
     with Proxy(pair.master["port"]) as master, Proxy(pair.slaves[0]["port"]) as slave:
         yield Names(pair, master, slave)
+    pair.reset()  # others, who know the servers by their addresses, find them as they were
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ class Shop:
         return ran
 
 
-@pytest.fixture(params=["aiosqlite", "asyncmy"])
+@pytest.fixture(params=["aiosqlite", "aiomysql"])
 def pair(request: pytest.FixtureRequest) -> ReplicatedPair:
     name = "sqlite_pair" if request.param == "aiosqlite" else "mariadb_pair"
     found: ReplicatedPair = request.getfixturevalue(name)
@@ -68,7 +68,7 @@ def pair(request: pytest.FixtureRequest) -> ReplicatedPair:
 def address(pair: ReplicatedPair, settings: dict[str, Any]) -> str:
     if isinstance(pair, SQLitePair):
         return f"sqlite+aiosqlite:///{settings['database']}"
-    return "mysql+asyncmy://{user}:{password}@{host}:{port}/{database}".format(**settings)
+    return "mysql+aiomysql://{user}:{password}@{host}:{port}/{database}".format(**settings)
 
 
 @asynccontextmanager

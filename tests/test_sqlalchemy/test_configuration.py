@@ -76,7 +76,7 @@ class TestRefused:
 
     def test_a_slave_that_is_no_engine(self, engine: Make) -> None:
         with pytest.raises(ConfigurationError, match="slave number 2 is a value of type str"):
-            replicate(engine(), [engine("slave"), "slave"])
+            replicate(engine(), [engine("slave"), "slave"])  # type: ignore[list-item]  # what is tested
 
     def test_an_engine_twice(self, engine: Make) -> None:
         master, slave = engine(), engine("slave")
@@ -153,7 +153,7 @@ class TestRefused:
 
     def test_max_lag_with_a_driver_that_is_not_asked(self) -> None:
         with pytest.raises(ConfigurationError, match="max_lag"):
-            replicate(create_async_engine("sqlite+aiosqlite:///shop.db"), max_lag=5)  # type: ignore[arg-type]  # see there
+            replicate(create_async_engine("sqlite+aiosqlite:///shop.db"), max_lag=5)
 
     @pytest.mark.parametrize("setting", ["autocommit=1", "no_such_setting=1"])
     def test_settings_that_are_not_the_drivers(self, setting: str) -> None:
@@ -187,6 +187,20 @@ class TestRefused:
     def test_an_argument_that_no_session_knows(self, engine: Make) -> None:
         with pytest.raises(TypeError, match="colour"):
             RoutingSession(engine(), colour="red")
+
+
+def test_how_sqlite_begins_can_be_set(engine: Make) -> None:
+    begun: list[str] = []
+    master = engine(connect_args={"isolation_level": "IMMEDIATE"})
+    Base.metadata.create_all(master)
+    replicate(master)
+    with RoutingSession(master) as session:
+        raw: Any = session.connection().connection.dbapi_connection
+        raw.set_trace_callback(begun.append)
+        session.rollback()
+        session.scalars(select(Note)).all()
+        raw.set_trace_callback(None)
+    assert "BEGIN IMMEDIATE" in begun
 
 
 class TestNames:

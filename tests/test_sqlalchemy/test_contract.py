@@ -7,12 +7,13 @@ lag, so that what was written can be read anywhere). What it checks is the same.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 from sqlalchemy import (
+    Engine,
     ForeignKey,
     String,
     bindparam,
@@ -56,6 +57,7 @@ from sqlalchemy.orm import (
     undefer,
 )
 from sqlalchemy.orm.exc import DetachedInstanceError, ObjectDeletedError, StaleDataError
+from sqlalchemy.pool import QueuePool
 
 from replswitch.decorators import use_slave
 from replswitch.sqlalchemy import RoutingSession, replicate
@@ -103,7 +105,26 @@ class Postcard(Letter):
     __mapper_args__ = {"polymorphic_identity": "postcard"}  # noqa: RUF012 - likewise
 
 
-Make = Callable[..., Session]
+class Make:
+    """Makes sessions of one kind.
+
+    Attributes:
+        factory: the sessionmaker.
+        master: the master's engine.
+    """
+
+    def __init__(self, factory: sessionmaker[Any], master: Engine) -> None:
+        self.factory = factory
+        self.master = master
+        self._made: list[Session] = []
+
+    def __call__(self, **options: Any) -> Session:
+        self._made.append(self.factory(**options))
+        return self._made[-1]
+
+    def close(self) -> None:
+        for session in self._made:
+            session.close()
 
 
 @pytest.fixture(params=["stock", "master state", "slave state"])
@@ -121,25 +142,17 @@ def make(
         session.add_all([ada, Author(id=2, name="Ben", books=[Book(id=3, title="three")])])
         session.commit()
     replicated_pair.wait_caught_up()
-    factory: sessionmaker[Any] = sessionmaker(master)
-    with ExitStack() as stack:
-        if request.param != "stock":
-            replicate(master, [slave])
-            factory = sessionmaker(master, class_=RoutingSession)
-        if request.param == "slave state":
-            stack.enter_context(use_slave())
-        made = [factory]
-
-        def make(**options: Any) -> Session:
-            made.append(factory(**options))
-            return made[-1]  # type: ignore[return-value]  # but for the first
-
-        make.factory = factory  # type: ignore[attr-defined]  # for those that want no session
-        yield make
-        for session in made[1:]:
-            session.close()  # type: ignore[attr-defined]  # likewise
+    if request.param == "stock":
+        made = Make(sessionmaker(master), master)
+    else:
+        replicate(master, [slave])
+        made = Make(sessionmaker(master, class_=RoutingSession), master)
+    with use_slave() if request.param == "slave state" else nullcontext():
+        yield made
+        made.close()
     for engine in (master, slave):
-        assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]  # it is a QueuePool
+        assert isinstance(engine.pool, QueuePool)
+        assert engine.pool.checkedout() == 0
         engine.dispose()
 
 
@@ -483,8 +496,8 @@ class TestStatementsThatWrite:
         assert titles(session) == ["two", "three"]
 
     def test_bulk_operations(self, session: Session) -> None:
-        session.bulk_insert_mappings(Author, [{"id": 5, "name": "Cleo"}])  # type: ignore[arg-type]
-        session.bulk_update_mappings(Author, [{"id": 5, "name": "Cleopatra"}])  # type: ignore[arg-type]
+        session.bulk_insert_mappings(Author, [{"id": 5, "name": "Cleo"}])
+        session.bulk_update_mappings(Author, [{"id": 5, "name": "Cleopatra"}])
         session.bulk_save_objects([Author(name="Dan")], return_defaults=True)
         session.commit()
         assert session.scalars(select(Author.name).order_by(Author.id)).all()[2:] == ["Cleopatra", "Dan"]
@@ -503,7 +516,7 @@ class TestTransactions:
         assert not session.in_transaction()
         with pytest.raises(ZeroDivisionError), session.begin():
             fail_after(session, Author(name="Dan"))
-        with make.factory.begin() as other:  # type: ignore[attr-defined]  # see the fixture
+        with make.factory.begin() as other:
             assert other.scalar(select(func.count(Author.id))) == 3
             with pytest.raises(InvalidRequestError):
                 other.begin()
@@ -565,7 +578,8 @@ class TestTransactions:
         assert session.connection().get_isolation_level() == session.connection().default_isolation_level
 
     def test_autocommit(self, make: Make) -> None:
-        session = make(execution_options={"isolation_level": "AUTOCOMMIT"})
+        session = make()
+        session.connection(execution_options={"isolation_level": "AUTOCOMMIT"}, bind_arguments={"bind": make.master})
         session.add(Author(name="Cleo"))
         session.flush()
         session.rollback()
@@ -597,7 +611,7 @@ class TestTransactions:
         assert other.scalar(select(func.count(Author.id))) == 2
 
     def test_scoped_session(self, make: Make) -> None:
-        session = scoped_session(make.factory)  # type: ignore[attr-defined]  # see the fixture
+        session = scoped_session(make.factory)
         assert session() is session()
         assert session.get(Author, 1) is session.get_one(Author, 1)
         session.add(Author(name="Cleo"))

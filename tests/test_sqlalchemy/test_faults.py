@@ -209,6 +209,14 @@ class TestSlaves:
         with use_slave(), shop.Session() as session, pytest.raises(OperationalError, match="Access denied"):
             read(shop, session)
 
+    @on_servers
+    def test_one_too_far_behind_gets_no_reads(self, make: Make, server_pair: MariaDBPair) -> None:
+        shop = make(max_lag=1)
+        server_pair.stop_slave()
+        with use_slave(), shop.Session() as session:
+            read(shop, session)
+        assert shop.took() == [MASTER]
+
     def test_fallback_error(self, make: Make, replicated_pair: ReplicatedPair) -> None:
         shop = make(fallback="error")
         replicated_pair.kill("slave")

@@ -10,8 +10,17 @@ import replswitch
 from replswitch.testing.servers import ServerPair
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.conftest import Served
     from tests.test_wsgi.conftest import Board, Browser
+
+
+@pytest.fixture(autouse=True)
+def roles(board: Board) -> Iterator[None]:
+    """Others, who know the servers by their addresses, find them as they were."""
+    yield
+    board.pair.reset()
 
 
 @pytest.mark.parametrize("served", ["mariadb", "mariadb-mysqlclient", "mysql", "mysql-mysqlclient"], indirect=True)

@@ -1,1 +1,6 @@
-"""Binds replswitch to Flask. Empty so far: the extension is still to come."""
+"""Binds replswitch to Flask, and to Flask-SQLAlchemy where an application has it."""
+
+from flask_replswitch.decorators import use_master, use_slave
+from flask_replswitch.extension import ReplSwitch
+
+__all__ = ["ReplSwitch", "use_master", "use_slave"]

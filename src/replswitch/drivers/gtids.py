@@ -33,6 +33,13 @@ _STANDING_OF_MARIADB: Final = (
     " @@server_id, @@hostname"
 )
 
+# The counters are the session's own. They leave out what returns no rows, XA COMMIT for one:
+# https://dev.mysql.com/doc/refman/9.1/en/server-status-variables.html.
+_WRITTEN_ON_MYSQL: Final = (
+    "SELECT @@GLOBAL.gtid_executed, @@server_uuid, (SELECT SUM(VARIABLE_VALUE) FROM performance_schema.session_status"
+    " WHERE VARIABLE_NAME IN ('Handler_write', 'Handler_update', 'Handler_delete', 'Handler_prepare'))"
+)
+
 _VARIABLES: Final = "SHOW VARIABLES WHERE Variable_name IN ('log_bin', 'sql_log_bin', 'wsrep_on', 'gtid_mode')"
 
 
@@ -60,23 +67,32 @@ def is_mariadb(raw: Raw) -> bool:
     return "mariadb" in str(raw.get_server_info()).lower()
 
 
-def last_written(raw: Raw, since: Position | None) -> Position | Written:
+def last_written(raw: Raw, since: Position | None, *, only_rows: bool = False) -> Position | Written:
     """Ask for the position of what a session wrote last, keep it (``raw.latest``), and compare it with ``since``.
 
-    MySQL keeps none for a session: there it is all that the server itself has written.
+    MySQL keeps none for a session: there it is all that the server itself has written. What the session's statements
+    may have been that returned rows (calls of functions), the session's own counters tell (``raw.changes``).
+
+    Args:
+        raw: the connection.
+        since: what was known before the statements in question.
+        only_rows: they have all returned rows.
 
     Raises:
         PositionError: the answer is none.
     """
     latest: Position
+    only_read = False
     if is_mariadb(raw):
         ((gtid,),) = _rows(raw, "SELECT @@SESSION.last_gtid")
         latest = MariaDBPosition.parse(_text(gtid))
     else:
-        ((executed, uuid),) = _rows(raw, "SELECT @@GLOBAL.gtid_executed, @@server_uuid")
+        ((executed, uuid, changes),) = _rows(raw, _WRITTEN_ON_MYSQL)
         latest = MySQLPosition.parse(_text(executed)).written_by(_text(uuid))
+        before, raw.changes = raw.changes, int(changes)
+        only_read = only_rows and raw.changes == before
     raw.latest = latest
-    return Written.NO if latest == since or not str(latest) else latest
+    return Written.NO if only_read or latest == since or not str(latest) else latest
 
 
 def standing(raw: Raw) -> tuple[Hashable, Position | None]:

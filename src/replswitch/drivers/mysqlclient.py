@@ -16,7 +16,7 @@ import MySQLdb.connections
 import MySQLdb.cursors
 
 from replswitch.drivers import Written, mysql
-from replswitch.drivers.gtids import has_positions, is_mariadb, last_written, seconds_behind, standing, wait_for
+from replswitch.drivers.gtids import has_positions, last_written, seconds_behind, standing, wait_for
 from replswitch.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -87,11 +87,12 @@ class _MasterConnection(_Connection):
     is_moved = False
     #: What was told of last has returned rows, as what writes seldom does.
     has_rows = False
-    #: A statement that returns rows may have written: MariaDB's INSERT … RETURNING.
-    returns_what_it_writes = False
+    #: And so has all else since the position was asked for.
+    only_rows = True
+    #: How many changes a MySQL had counted for the session then.
+    changes = 0
 
     def _begin(self) -> None:
-        self.returns_what_it_writes = is_mariadb(self)
         self.in_doubt = False  # what was sent were its settings
 
     def query(self, query: Any) -> None:
@@ -164,14 +165,13 @@ class MySQLClientDriver:
     def take_written(self, raw: _MasterConnection) -> Position | Written:
         """Say that the server can be asked, where a statement may have written.
 
-        What has returned rows stays in doubt on MySQL, where a procedure may end behind them with a write.
+        So may what has returned rows: MariaDB's INSERT … RETURNING, a call of a function. It stays in doubt, because a
+        procedure may end behind them with a write.
         """
         if not raw.in_doubt or raw.in_transaction:
             return Written.NO
-        raw.has_rows = bool(raw.field_count())  # type: ignore[no-untyped-call]  # types-mysqlclient leaves it out
-        if raw.has_rows and not raw.returns_what_it_writes:
-            return Written.NO
-        raw.in_doubt = False
+        raw.in_doubt = raw.has_rows = bool(raw.field_count())  # type: ignore[no-untyped-call]  # types-mysqlclient leaves it out
+        raw.only_rows = raw.only_rows and raw.has_rows
         return Written.YES if raw.tells is False else Written.ASK
 
     def latest(self, raw: _MasterConnection) -> Position | None:
@@ -183,8 +183,8 @@ class MySQLClientDriver:
         in_doubt = raw.in_doubt  # by statements since; ours are none of the application's
         if raw.tells is None:
             raw.tells = has_positions(raw)
-        written = last_written(raw, since) if raw.tells else Written.YES
-        raw.in_doubt = in_doubt
+        written = last_written(raw, since, only_rows=raw.only_rows) if raw.tells else Written.YES
+        raw.in_doubt, raw.only_rows = in_doubt, True
         return written
 
     def disown_written(self, raw: _MasterConnection, *, with_rows: bool) -> None:

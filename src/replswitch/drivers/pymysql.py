@@ -131,6 +131,8 @@ class _Connection(Connection):
     written: Position | Written = Written.NO
     #: The latest position that was told.
     latest: Position | None = None
+    #: How many changes a MySQL had counted for the session when it was last asked.
+    changes = 0
     #: Whether the server tells of commits at all.
     tells = False
     #: Whether the rows of a result end in an OK packet.

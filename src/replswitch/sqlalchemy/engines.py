@@ -19,6 +19,7 @@ from replswitch.sqlalchemy.unknown import UnknownDriver
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import ExceptionContext
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
     from replswitch.drivers import Driver
 
@@ -27,8 +28,8 @@ _SLAVE_OF = "replswitch.slave_of"
 
 
 def replicate(
-    master: Engine,
-    slaves: Sequence[Engine] = (),
+    master: Engine | AsyncEngine,
+    slaves: Sequence[Engine | AsyncEngine] = (),
     *,
     name: str | None = None,
     weights: Sequence[float] | None = None,
@@ -93,12 +94,13 @@ def replicate(
         stand_in = _stand_in(engine)
         settings[stand_in] = settings[engine]
         Opener(driver, read_only=True, master=(engine, opener)).listen(stand_in)
-        servers: tuple[SlaveServer, ...] = (_server(stand_in, driver.address(settings[engine]), 1),)
+        servers: tuple[SlaveServer, ...] = (_server(stand_in, engine, driver.address(settings[engine]), 1),)
     else:
         for slave in others:
             Opener(driver, read_only=True).listen(slave)
         servers = tuple(
-            _server(slave, driver.address(settings[slave]), share) for slave, share in zip(others, shares, strict=True)
+            _server(slave, engine, driver.address(settings[slave]), share)
+            for slave, share in zip(others, shares, strict=True)
         )
     switch = EngineSwitch(
         engine,
@@ -178,13 +180,13 @@ def _close_idle(master: Engine, slaves: list[Engine]) -> None:
                 engine.dispose()
 
 
-def _server(engine: Engine, name: str, weight: float) -> SlaveServer:
+def _server(engine: Engine, master: Engine, name: str, weight: float) -> SlaveServer:
     end_quietly(engine)
     served = SlaveEngine(engine, {_SLAVE_OF: name})
     engine.update_execution_options(**{_SLAVE_OF: name})
     count_reads(served)
     event.listen(engine, "handle_error", _slave_error)
-    return SlaveServer(name, served, weight)
+    return SlaveServer(name, served, engine, master, weight)
 
 
 def _stand_in(master: Engine) -> Engine:

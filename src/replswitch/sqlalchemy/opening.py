@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # The drivers by the names that SQLAlchemy has for them.
 _DRIVERS: Final = {"pymysql": "pymysql", "mysqldb": "mysqlclient", "pysqlite": "sqlite3"}
 
-# SQLAlchemy's to decide, or ours: they are left out where a driver of ours opens the connection.
+# Not settings of our driver's: connections may change threads, and how sqlite3 begins is set when it is open.
 _DROPPED: Final = {"check_same_thread", "isolation_level"}
 
 _OPENED_BY: Final = "replswitch.opened_by"
@@ -100,7 +100,7 @@ class Opener:
         raw = self._driver.open(settings, read_only=self._read_only)
         # Our drivers open in autocommit mode, and SQLAlchemy begins transactions.
         if self._driver.module is sqlite3:
-            raw.isolation_level = ""
+            raw.isolation_level = "" if self._read_only else named.get("isolation_level", "")
         else:
             raw.autocommit(False)
         if entry is not None:
@@ -131,7 +131,7 @@ class Opener:
         # sqlite3 would begin with the first statement that writes; so neither reads nor savepoints were in it.
         raw: Any = connection.connection.dbapi_connection
         if raw.isolation_level is not None and not raw.in_transaction:
-            self._driver.begin(raw)
+            raw.execute(f"BEGIN {raw.isolation_level}").close()
 
     def _rollback(self, connection: Connection) -> None:
         if connection.invalidated:

@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from replswitch.errors import SlaveWriteError
 from replswitch.events import tell
 from replswitch.place import application_place
+from replswitch.scope import Scope
 from replswitch.sqlalchemy.servers import PART, Link, Reach
 from replswitch.state import MASTER, SLAVE, stack
 
@@ -20,13 +21,14 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import ExceptionContext
 
     from replswitch.positions import Position
-    from replswitch.scope import Scope
     from replswitch.sqlalchemy.session import RoutingSession
     from replswitch.sqlalchemy.switch import EngineSwitch
     from replswitch.state import Frame
 
 #: No frame: so nothing that was chosen before holds.
 _NEVER: Final[Any] = object()
+
+_NO_SCOPE: Final = Scope()
 
 
 class Part:
@@ -38,11 +40,13 @@ class Part:
         engine: the master's engine as the session is bound to it.
 
     Attributes:
-        frame: the top of the stack when the latest engine was chosen, and `pins` the scope's: while both are the same,
-            and the session's transaction, the choice is.
+        frame: the top of the stack when the latest engine was chosen, `scope` its scope, and `pins` the scope's: while
+            they are the same, and so is the session's transaction, the choice is.
+        scope: see `frame`; outside any, one that nobody changes.
         pins: see `frame`.
         bind: the engine that was chosen.
         link: the connection to a slave that the session's transaction has, or is about to get.
+        waits: the same, while the session has not got it.
         repeated: the latest error after which a statement may run again.
         fell_back: the master was chosen because no slave could serve, and has not been reached yet.
         is_last_resort: there is no master either: slaves are tried that rest or have failed.
@@ -61,9 +65,11 @@ class Part:
         self._slave_has: Position | None = None
         self._first_read: int | None = None
         self.frame: Frame | None = _NEVER
-        self.pins: Mapping[Hashable, str] | None = None
+        self.scope: Scope = _NO_SCOPE
+        self.pins: Mapping[Hashable, str] = _NO_SCOPE.pins
         self.bind = engine
         self.link: Link | None = None
+        self.waits: Link | None = None
         self.repeated: BaseException | None = None
         self.fell_back: str | None = None
         self.is_last_resort = False
@@ -81,7 +87,8 @@ class Part:
             SlaveWriteError: a flush in slave state, where `on_slave_write` is "error".
             NoServerError: nobody may serve the read.
         """
-        pins = None if frame is None else frame.scope.pins  # what changes from here on is looked at the next time
+        scope = _NO_SCOPE if frame is None else frame.scope
+        pins = scope.pins  # what changes from here on is looked at the next time
         side, why = self._database.side(in_master_transaction=self._is_on_master)
         if side == SLAVE and flushing:
             self._move_flush()
@@ -89,29 +96,29 @@ class Part:
         bind: Engine = self._master
         server, served_by = self._switch.master_name, side
         if side == SLAVE and frame is not None and self._switch.servers:
-            link, why = self._slave_link(frame.scope)
+            link, why = self._slave_link(scope)
             if link is None:
                 served_by = MASTER
             else:
                 server = link.server.name
-                bind = self._engine_of(link)
+                bind = link.engine
+                if not link.is_joined:
+                    link.engine.offer(link)
         if frame is not None and self._noted != (frame, server):
             self._noted = (frame, server)
             self._database.note(frame, served_by, server, why)
-        self._keep(frame, pins, bind)
+        link = self.link
+        self.waits = link if link is not None and bind is not self._master and not link.is_joined else None
+        self.frame, self.scope, self.pins, self.bind = frame, scope, pins, bind
         return bind
 
-    def _keep(self, frame: Frame | None, pins: Mapping[Hashable, str] | None, bind: Engine) -> None:
-        link = self.link
-        is_certain = bind is self._master or (link is not None and link.is_taken)
-        self.frame, self.pins, self.bind = frame if is_certain else _NEVER, pins, bind
-
-    def _engine_of(self, link: Link) -> Engine:
-        master, server = self._master, link.server
-        engine = server.engine if master is self._switch.master else server.engine_like(master)
-        if not link.is_taken:
-            engine.offer(link)
-        return engine
+    def offer(self, waits: Link) -> Engine:
+        """Return the engine that was chosen, of which the session gets the connection that waits for it."""
+        if waits.is_taken:  # by somebody else, who asked the session for its engine
+            self.link = waits.part = None
+            return self.choose(stack(), flushing=False)
+        waits.engine.offer(waits)
+        return waits.engine
 
     def _slave_link(self, scope: Scope) -> tuple[Link | None, str | None]:
         """Return a connection to a slave that has what the scope must see; where none has, None and the reason."""
@@ -120,7 +127,7 @@ class Part:
         must_see = slaves.must_see(scope)
         if (why := scope.pinned(database.key)) is not None:  # found out just now
             return None, why
-        if link is not None and link.is_taken and not scope.avoids(database.key, link.server):
+        if link is not None and link.is_joined and not scope.avoids(database.key, link.server):
             # It shows what it had when the transaction began: neither asking nor waiting would change that.
             if must_see is None or (self._slave_has is not None and self._slave_has.includes(must_see)):
                 return link, None
@@ -134,8 +141,12 @@ class Part:
             raise DBAPIError.instance(
                 None, None, error, self._driver.module.Error, dialect=self._master.dialect
             ) from error
+        finally:
+            self._reach.give_back(chosen)
         if link is not None and link is not chosen:
             link.give_back()
+        if chosen is not None:
+            chosen.engine = chosen.server.engine_like(self._master)
         self.link, self._slave_has = chosen, must_see
         if chosen is None:
             self.fell_back = slaves.lack(scope)
@@ -179,15 +190,20 @@ class Part:
             self._database.read_on_master(frame.scope, self.fell_back)
         self.fell_back = None
 
+    def begin_on_slave(self, link: Link) -> None:
+        """The session's transaction has a connection to a slave."""
+        link.is_joined, self.waits = True, None
+
     def before_commit(self) -> None:
         """Let the slave's snapshot go, for which SQLite's master may have to wait where both are one file (S10)."""
         link = self.link
-        if link is not None and link.is_taken and isinstance(link.raw, sqlite3.Connection):
+        if link is not None and link.is_joined and isinstance(link.raw, sqlite3.Connection):
             link.raw.rollback()
 
     def end(self) -> None:
         """The session's transaction is over."""
-        link, self.link = self.link, None
+        link = self.link
+        self.link = self.waits = None
         if link is not None:
             link.give_back()
             link.part = None
@@ -199,10 +215,10 @@ class Part:
     def has_read_rows(self) -> None:
         """Rows were read from the slave."""
         if self._first_read is None:
-            self._first_read = self._session.moment
+            self._first_read = self._session._moment
         frame = stack()
         if frame is not None and (self._read_in is None or self._read_in[0] is not frame.scope):
-            self._read_in = frame.scope, self._session.moment
+            self._read_in = frame.scope, self._session._moment
 
     def _scope_has_read(self, frame: Frame | None, before: int | None) -> bool:
         if frame is None or self._read_in is None or self._read_in[0] is not frame.scope:
@@ -221,7 +237,7 @@ class Part:
             SlaveWriteError: a write may not be moved.
         """
         error, driver, database = context.original_exception, self._driver, self._database
-        started = self._session.began_at
+        started = self._session._began_at
         has_read = self._first_read is not None and (started is None or self._first_read < started)
         frame = stack()
         if driver.refused_write(error):

@@ -64,29 +64,42 @@ class SlaveServer:
 
     Attributes:
         name: what people know it by.
-        engine: its engine.
+        engine: its engine, as sessions get it.
+        origin: the same as the application made it.
+        master: the master's engine.
         weight: its share of the reads, compared with those of the others.
     """
 
     name: str
     engine: SlaveEngine
+    origin: Engine
+    master: Engine
     weight: float = 1
     _derived: weakref.WeakKeyDictionary[Engine, SlaveEngine] = field(default_factory=weakref.WeakKeyDictionary)
 
     def engine_like(self, master: Engine) -> SlaveEngine:
-        """Return the engine with the execution options of an engine that was derived from the master's."""
+        """Return the engine with the options that an engine of the master's has, which may be derived from its own."""
+        if master is self.master:
+            return self.engine
         derived = self._derived.get(master)
         if derived is None:
             options = {name: value for name, value in master.get_execution_options().items() if name != SWITCH}
-            derived = self._derived[master] = SlaveEngine(self.engine, options)
+            derived = self._derived[master] = SlaveEngine(self.origin, options)
             count_reads(derived)
         return derived
 
 
 class Link:
-    """One connection to a slave, lent by its pool and meant for one session."""
+    """One connection to a slave, lent by its pool and meant for one session.
 
-    __slots__ = ("__weakref__", "is_taken", "loan", "opened_at", "part", "raw", "server")
+    Attributes:
+        part: the session's part in the database; None when its transaction is over.
+        engine: by which the session gets it.
+        is_taken: somebody has got it, who gives it back.
+        is_joined: that is the session, in its transaction.
+    """
+
+    __slots__ = ("__weakref__", "engine", "is_joined", "is_taken", "loan", "opened_at", "part", "raw", "server")
 
     def __init__(self, server: SlaveServer, loan: PoolProxiedConnection, part: Part | None = None) -> None:
         self.server = server
@@ -95,6 +108,8 @@ class Link:
         self.opened_at: float = loan.info.setdefault(OPENED_AT, time.monotonic())
         self.part = part
         self.is_taken = False
+        self.is_joined = False
+        self.engine = server.engine
 
     @property
     def identity(self) -> Hashable | None:
@@ -133,13 +148,23 @@ class Reach:
         self.driver = driver
         self._master = master
         self._part = part
+        self._opened: list[Link] = []
 
     def link_to(self, server: SlaveServer) -> Link:
         """Return the link that waits for the session, or a new one."""
         held = self._part.link
         if held is not None and held.server is server and not held.is_taken and held.loan.is_valid:
             return held
-        return Link(server, server.engine.pool.connect(), self._part)
+        link = Link(server, server.engine.pool.connect(), self._part)
+        self._opened.append(link)
+        return link
+
+    def give_back(self, chosen: Link | None) -> None:
+        """Give back what was opened and is not needed."""
+        for link in self._opened:
+            if link is not chosen:
+                link.give_back()
+        self._opened.clear()
 
     def drop(self, server: SlaveServer) -> None:
         """Close the idle connections."""

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from replswitch.errors import ConfigurationError, NoServerError
 from replswitch.sqlalchemy.part import Part
+from replswitch.sqlalchemy.servers import SlaveEngine, link_of
 from replswitch.sqlalchemy.switch import switch_of
 from replswitch.state import stack
 
@@ -44,8 +45,8 @@ class RoutingSession(Session):
     def __init__(self, *args: Any, **options: Any) -> None:
         # The part in each database, by the engine that the session is bound to; None where that is not replicated.
         self._parts: dict[Engine, Part | None] = {}
-        self.moment = 0
-        self.began_at: int | None = None
+        self._moment = 0
+        self._began_at: int | None = None
         if "db" in options and not self._knows_db:
             del options["db"]  # Flask-SQLAlchemy gives it to whichever class it is told to use
         super().__init__(*args, **options)
@@ -61,7 +62,12 @@ class RoutingSession(Session):
             NoServerError: no server is left that may serve it.
             SlaveWriteError: the session is flushed in slave state, and ``on_slave_write`` is ``"error"``.
         """
-        engine: Any = super().get_bind(mapper, clause=clause, bind=bind, **options)
+        # On the way of every statement: as little as can be while nothing has changed since the one before.
+        engine: Any
+        if options:
+            engine = super().get_bind(mapper, clause=clause, bind=bind, **options)
+        else:
+            engine = super().get_bind(mapper, clause=clause, bind=bind)
         try:
             part = self._parts[engine]
         except KeyError:
@@ -69,8 +75,8 @@ class RoutingSession(Session):
         if part is None or bind is not None:
             return engine
         frame = stack()
-        if frame is part.frame and (frame is None or frame.scope.pins is part.pins) and not self._flushing:
-            return part.bind
+        if frame is part.frame and part.scope.pins is part.pins and not self._flushing:
+            return part.bind if part.waits is None else part.offer(part.waits)
         return part.choose(frame, flushing=self._flushing)
 
     def _part_of(self, engine: Any) -> Part | None:
@@ -121,9 +127,9 @@ class RoutingSession(Session):
                     raise
 
     def _run(self, method: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        outer = self.began_at
-        self.moment += 1
-        self.began_at = self.moment
+        outer = self._began_at
+        self._moment += 1
+        self._began_at = self._moment
         try:
             while True:
                 try:
@@ -135,7 +141,7 @@ class RoutingSession(Session):
                     if not self._has_last_resort():
                         raise
         finally:
-            self.began_at = outer
+            self._began_at = outer
 
     def _may_run_again(self, error: BaseException | None) -> bool:
         for part in self._parts.values():
@@ -151,6 +157,11 @@ class RoutingSession(Session):
 @event.listens_for(RoutingSession, "after_begin")
 def _begin(session: RoutingSession, _: SessionTransaction, connection: Connection) -> None:
     engine = connection.engine
+    if isinstance(engine, SlaveEngine):
+        link = link_of(connection)
+        if link is not None and link.part is not None and link.part.link is link:
+            link.part.begin_on_slave(link)
+        return
     part = session._parts.get(engine) or session._part_of(engine)
     if part is not None:
         part.begin_on_master(connection)

@@ -127,7 +127,7 @@ class UnknownDriver:
         """SQLAlchemy does."""
 
     def refused_write(self, error: BaseException) -> bool:
-        """Go by the error's code, in each of the places where drivers put it."""
+        """Go by the error's code."""
         if self._is_mysql:
             return mysql.refused_write(error)
         states = {getattr(error, name, None) for name in ("sqlstate", "pgcode")}

@@ -16,7 +16,7 @@ from tests.test_django.backend.asking import ask, bodies, default_with, kill, li
 from tests.test_django.project.models import Message
 
 from django_replswitch.decorators import use_slave
-from replswitch import MASTER, SLAVE
+from replswitch import MASTER, SLAVE, NoServerError
 from replswitch.testing import MariaDBPair
 
 Warnings = Callable[[], list[str]]
@@ -369,6 +369,35 @@ class TestGoneAway:
         django_pair.start("master")
         next_request()
         check_both(db)
+
+    def test_a_slave_that_rests_serves_where_the_master_is_gone_too(self, django_pair: MariaDBPair, db: Any) -> None:
+        django_pair.kill("slave")
+        with db.use_slave():
+            assert seen() == []
+        django_pair.start("slave")
+        django_pair.kill("master")
+        with db.use_slave():
+            assert seen() == []
+            assert sides(db)[-1] == SLAVE
+        with db.use_slave(), transaction.atomic():
+            assert seen() == []
+        with pytest.raises(NoServerError, match="cannot be reached"):
+            Message.objects.create(body="a")
+
+    def test_a_read_that_the_master_fails_is_read_elsewhere(self, django_pair: MariaDBPair, persistent: Any) -> None:
+        """No slave has what it must see but the one that is about to come up with it."""
+        db = persistent
+        django_pair.stop_slave()
+        with db.use_master():
+            Message.objects.create(body="a")
+            with db.use_slave():
+                killer = threading.Timer(0.5, kill, (django_pair, "master", link_id(db)))
+                assert sides(db)[-1] == MASTER
+                django_pair.start_slave()
+                killer.start()
+                assert ask(db, "SELECT SLEEP(1.5), body FROM project_message") == (0, "a")
+                killer.join()
+                assert sides(db)[-1] == SLAVE
 
 
 class TestLeftBehind:

@@ -82,7 +82,7 @@ class SwitchingCursor:
             link = following
             try:
                 return getattr(self._on(link), method)(*args)
-            except wrapper.Database.Error as another:
+            except self._wrapper.Database.Error as another:
                 error = another
 
     def _on(self, link: Link) -> Any:

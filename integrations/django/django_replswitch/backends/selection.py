@@ -171,7 +171,7 @@ class SelectingWrapper(ConnectingWrapper):
 
     def _readers_without_master(self) -> Sequence[Server]:
         frame, shared = stack(), self._shared
-        if frame is None or self._block or not self.autocommit or self.alias == NO_DB_ALIAS or self._shares_link():
+        if frame is None or self._block or self.alias == NO_DB_ALIAS or self._shares_link():
             return ()
         return shared.database.without_master(frame.scope, shared.slaves, shared.reader)
 

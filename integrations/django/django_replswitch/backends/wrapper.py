@@ -50,7 +50,7 @@ class SwitchingWrapper(TransactionWrapper):
 
         Raises:
             SlaveWriteError: it may not.
-            NoServerError: the master is read-only.
+            NoServerError: the master is gone, or read-only.
         """
         if self._only is not None:
             return None
@@ -74,13 +74,15 @@ class SwitchingWrapper(TransactionWrapper):
             return self.link_for_statement()
         if frame is None or not database.slaves.may_read_again(frame.scope, link, error, self) or in_transaction:
             return None
+        self._chosen = None
         return self.link_for_statement()
 
     def _link_after_master(self, link: Link, error: Exception, *, is_first: bool) -> Link | None:
-        in_transaction = link in self._block
+        database, in_transaction, name = self._shared.database, link in self._block, link.server.name
         if not self.driver.is_lost_master(error):
             self.has_run(link, has_rows=False)  # a procedure may have written before it failed
             return None
+        may_read = False
         if not in_transaction:
             self._close_link(link)
         may_read = self.driver.unreachable(error) and bool(self._readers_without_master())
@@ -89,8 +91,8 @@ class SwitchingWrapper(TransactionWrapper):
             self._shared.database.tell_of_lost_master(link.server.name, error)
             return reading
         try:
-            may_run_again = self._shared.database.may_run_again(
-                self.driver, link.server.name, error, is_first=is_first, in_transaction=in_transaction
+            may_run_again = database.may_run_again(
+                self.driver, name, error, is_first=is_first, in_transaction=in_transaction
             )
         except NoServerError as read_only:
             raise self.no_master(read_only) from error

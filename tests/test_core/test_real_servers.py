@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import pymysql
 import pytest
@@ -17,34 +17,34 @@ from replswitch import MASTER, SLAVE, Connection, NoServerError, SlaveWriteError
 from replswitch.decorators import use_master, use_slave
 from replswitch.state import Frame
 from replswitch.testing import MariaDBPair
+from replswitch.testing.sessions import SessionPair
+
+if TYPE_CHECKING:
+    from tests.conftest import Served
 
 Make = Callable[..., Connection]
 
 
-@pytest.fixture
-def make(mariadb_pair: MariaDBPair) -> Iterator[Make]:
-    with mariadb_pair.connect("master") as plain, plain.cursor() as cursor:
-        cursor.execute("DROP TABLE IF EXISTS message")
+# With mysqlclient: test_mysqlclient.py.
+servers = pytest.mark.parametrize("served", ["mariadb", "mysql"], indirect=True)
+# What tells of a write on MySQL: test_mysql.py. And a pair of its own for one test would take seconds there.
+mariadb = pytest.mark.parametrize("served", ["mariadb"], indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def pair(served: Served, make: Make) -> SessionPair:
+    """The pair, with a table whose rows get their numbers from the server."""
+    assert isinstance(served.pair, SessionPair)
+    with served.pair.connect() as plain, plain.cursor() as cursor:
+        cursor.execute("DROP TABLE message")
         cursor.execute("CREATE TABLE message (id INT AUTO_INCREMENT PRIMARY KEY, body VARCHAR(100))")
-    mariadb_pair.wait_caught_up()
-    made: list[Connection] = []
-
-    def connect(**options: Any) -> Connection:
-        made.append(
-            replswitch.connect(
-                **{"master": mariadb_pair.master, "slaves": mariadb_pair.slaves, "debug": True, **options}
-            )
-        )
-        return made[-1]
-
-    yield connect
-    for connection in made:
-        connection.close()
+    served.pair.wait_caught_up()
+    return served.pair
 
 
-@pytest.fixture
-def db(make: Make) -> Connection:
-    return make()
+def procedure(db: Connection, name: str, body: str) -> None:
+    run(db, f"DROP PROCEDURE IF EXISTS {name}")
+    run(db, f"CREATE PROCEDURE {name}() BEGIN {body} END")
 
 
 def run(db: Connection, sql: str, *kind: Any) -> Any:
@@ -57,7 +57,7 @@ def link_id(db: Connection) -> int:
     return int(run(db, "SELECT CONNECTION_ID()")[0][0])
 
 
-def kill_link(pair: MariaDBPair, server: str, number: int) -> None:
+def kill_link(pair: SessionPair, server: str, number: int) -> None:
     """End a connection from outside, as a server does with one that was idle for too long."""
     with pair.connect(server) as plain, plain.cursor() as cursor:
         cursor.execute(f"KILL {number}")
@@ -68,36 +68,35 @@ def wrote(frame: Frame) -> bool:
     return frame.scope.wrote is not None
 
 
+@servers
 class TestClosedLinks:
     @pytest.mark.parametrize(("server", "use"), [("master", use_master), ("slave", use_slave)])
     def test_one_that_was_closed_while_idle_is_replaced(
-        self, db: Connection, mariadb_pair: MariaDBPair, server: str, use: Any
+        self, db: Connection, pair: SessionPair, server: str, use: Any
     ) -> None:
         with use():
             number = link_id(db)
-            kill_link(mariadb_pair, server, number)
+            kill_link(pair, server, number)
             assert link_id(db) != number
 
-    def test_one_that_was_closed_in_the_pool_is_replaced(self, db: Connection, mariadb_pair: MariaDBPair) -> None:
+    def test_one_that_was_closed_in_the_pool_is_replaced(self, db: Connection, pair: SessionPair) -> None:
         with db.use_slave():
             number = link_id(db)
-        kill_link(mariadb_pair, "slave", number)
+        kill_link(pair, "slave", number)
         with db.use_slave():
             assert link_id(db) != number
 
-    def test_the_new_one_is_read_only_too(self, make: Make, mariadb_pair: MariaDBPair) -> None:
+    def test_the_new_one_is_read_only_too(self, make: Make, pair: SessionPair) -> None:
         db = make(slaves=[], on_slave_write="error")
         with db.use_slave():
-            kill_link(mariadb_pair, "master", link_id(db))
+            kill_link(pair, "master", link_id(db))
             with pytest.raises(SlaveWriteError, match="1792"):
                 run(db, "INSERT INTO message (body) VALUES ('x')")
 
-    def test_in_a_transaction_it_is_an_error_until_the_rollback(
-        self, db: Connection, mariadb_pair: MariaDBPair
-    ) -> None:
+    def test_in_a_transaction_it_is_an_error_until_the_rollback(self, db: Connection, pair: SessionPair) -> None:
         db.begin()
         run(db, "INSERT INTO message (body) VALUES ('x')")
-        kill_link(mariadb_pair, "master", link_id(db))
+        kill_link(pair, "master", link_id(db))
         for _ in range(2):  # nothing runs outside the transaction that the application believes to be in
             with pytest.raises(db.OperationalError):
                 run(db, "INSERT INTO message (body) VALUES ('y')")
@@ -105,10 +104,10 @@ class TestClosedLinks:
             db.commit()
         assert run(db, "SELECT COUNT(*) FROM message") == ((0,),)
 
-    def test_a_write_cut_off_on_its_way_counts_as_written(self, db: Connection, mariadb_pair: MariaDBPair) -> None:
+    def test_a_write_cut_off_on_its_way_counts_as_written(self, db: Connection, pair: SessionPair) -> None:
         with db.use_master() as frame:
             number = link_id(db)
-            killer = threading.Timer(0.3, kill_link, (mariadb_pair, "master", number))
+            killer = threading.Timer(0.3, kill_link, (pair, "master", number))
             killer.start()
             with pytest.raises(db.OperationalError):
                 run(db, "INSERT INTO message (body) SELECT SLEEP(5)")
@@ -116,6 +115,7 @@ class TestClosedLinks:
             assert wrote(frame)
 
 
+@mariadb
 class TestWhatTellsOfAWrite:
     @pytest.mark.parametrize(
         "sql",
@@ -150,7 +150,7 @@ class TestWhatTellsOfAWrite:
             assert wrote(frame)
 
     def test_a_procedure(self, db: Connection) -> None:
-        run(db, "CREATE OR REPLACE PROCEDURE post() BEGIN SELECT 1; INSERT INTO message (body) VALUES ('p'); END")
+        procedure(db, "post", "SELECT 1; INSERT INTO message (body) VALUES ('p');")
         with db.use_master() as frame:
             with db.cursor() as cursor:
                 cursor.callproc("post")
@@ -158,11 +158,11 @@ class TestWhatTellsOfAWrite:
                 cursor.nextset()
             assert wrote(frame)
 
-    def test_where_nothing_tells_every_statement_counts(self, make: Make, mariadb_pair: MariaDBPair) -> None:
+    def test_where_nothing_tells_every_statement_counts(self, make: Make, pair: SessionPair) -> None:
         # A session that does not log moves no position, as a server without binary log.
-        with mariadb_pair.admin() as admin, admin.cursor() as cursor:
-            cursor.execute(f"GRANT BINLOG ADMIN ON *.* TO '{mariadb_pair.master['user']}'@'%'")
-        db = make(master={**mariadb_pair.master, "init_command": "SET SESSION sql_log_bin = 0"})
+        with pair.admin() as admin, admin.cursor() as cursor:
+            cursor.execute(f"GRANT BINLOG ADMIN ON *.* TO '{pair.master['user']}'@'%'")
+        db = make(master={**pair.master, "init_command": "SET SESSION sql_log_bin = 0"})
         with db.use_master() as frame:
             db.begin()
             run(db, "SELECT 1")
@@ -171,6 +171,7 @@ class TestWhatTellsOfAWrite:
             assert wrote(frame)
 
 
+@servers
 class TestRefusedWrites:
     @pytest.mark.parametrize(
         "sql",
@@ -192,11 +193,9 @@ class TestRefusedWrites:
         assert [query["db"] for query in db.queries] == [SLAVE, MASTER]
         run(db, "DROP TABLE IF EXISTS other")
 
-    def test_a_procedure_that_has_returned_rows_is_not_run_again(
-        self, db: Connection, mariadb_pair: MariaDBPair
-    ) -> None:
-        run(db, "CREATE OR REPLACE PROCEDURE post() BEGIN SELECT 1; INSERT INTO message (body) VALUES ('p'); END")
-        mariadb_pair.wait_caught_up()
+    def test_a_procedure_that_has_returned_rows_is_not_run_again(self, db: Connection, pair: SessionPair) -> None:
+        procedure(db, "post", "SELECT 1; INSERT INTO message (body) VALUES ('p');")
+        pair.wait_caught_up()
         with db.use_slave():
             cursor = db.cursor()
             cursor.callproc("post")
@@ -223,12 +222,14 @@ class TestRefusedWrites:
         assert run(db, "SELECT COUNT(*) FROM message") == ((1,),)
 
 
+@servers
 class TestTransactions:
     def test_ddl_ends_one(self, db: Connection) -> None:
+        run(db, "DROP TABLE IF EXISTS other")
         with use_master():
             db.begin()
             run(db, "INSERT INTO message (body) VALUES ('x')")
-            run(db, "CREATE OR REPLACE TABLE other (id INT)")
+            run(db, "CREATE TABLE other (id INT)")
             db.rollback()
             run(db, "DROP TABLE other")
         assert run(db, "SELECT COUNT(*) FROM message") == ((1,),)
@@ -266,22 +267,22 @@ class TestTransactions:
 
 
 class TestServersThatAreDown:
+    @servers
     def test_reads_go_to_the_master_while_the_slave_is_down(
-        self, db: Connection, mariadb_pair: MariaDBPair, caplog: pytest.LogCaptureFixture
+        self, db: Connection, pair: SessionPair, caplog: pytest.LogCaptureFixture
     ) -> None:
-        mariadb_pair.kill("slave")
+        pair.kill("slave")
         with db.use_slave():
             run(db, "SELECT 1")
             run(db, "SELECT 1")
         assert [query["reason"] for query in db.queries] == ["no-slave", "no-slave"]
         assert caplog.text.count("cannot be reached") == 1
 
-    def test_a_read_that_loses_its_slave_runs_again_on_the_master(
-        self, db: Connection, mariadb_pair: MariaDBPair
-    ) -> None:
+    @servers
+    def test_a_read_that_loses_its_slave_runs_again_on_the_master(self, db: Connection, pair: SessionPair) -> None:
         # django-multidb-router: slave killed, 300 of 300 GETs fail.
         with db.use_slave():
-            killer = threading.Timer(0.3, mariadb_pair.kill, ("slave",))
+            killer = threading.Timer(0.3, pair.kill, ("slave",))
             killer.start()
             assert run(db, "SELECT SLEEP(1)") == ((0,),)
             killer.join()
@@ -289,46 +290,51 @@ class TestServersThatAreDown:
         assert [query["db"] for query in db.queries] == [SLAVE, MASTER, MASTER]
         assert db.queries[-1]["reason"] == "no-slave"
 
+    @servers
     def test_a_read_in_a_transaction_that_loses_its_slave_is_not_run_again(
-        self, db: Connection, mariadb_pair: MariaDBPair
+        self, db: Connection, pair: SessionPair
     ) -> None:
         with db.use_slave():
             db.begin()
             run(db, "SELECT 1")
-            mariadb_pair.kill("slave")
+            pair.kill("slave")
             for _ in range(2):
                 with pytest.raises(db.OperationalError):
                     run(db, "SELECT 1")
             db.rollback()
             assert run(db, "SELECT 1") == ((1,),)
 
-    def test_a_slave_that_is_back_serves_after_downtime(self, make: Make, mariadb_pair: MariaDBPair) -> None:
+    @servers
+    def test_a_slave_that_is_back_serves_after_downtime(self, make: Make, pair: SessionPair) -> None:
         # django-replicated: 4 s after the slave's return no read is on it.
         db = make(downtime=0.5)
         with db.use_slave():
             run(db, "SELECT 1")
-        mariadb_pair.kill("slave")
+        pair.kill("slave")
         with db.use_slave():
             run(db, "SELECT 1")
-        mariadb_pair.start("slave")
+        pair.start("slave")
         time.sleep(0.5)
         with db.use_slave():
             run(db, "SELECT 1")
         assert [query["db"] for query in db.queries] == [SLAVE, MASTER, SLAVE]
 
-    def test_without_a_master_reads_go_on_and_writes_name_it(self, db: Connection, mariadb_pair: MariaDBPair) -> None:
-        mariadb_pair.kill("master")
+    @servers
+    def test_without_a_master_reads_go_on_and_writes_name_it(self, db: Connection, pair: SessionPair) -> None:
+        pair.kill("master")
         with db.use_slave():
             assert run(db, "SELECT 1") == ((1,),)
-        with pytest.raises(NoServerError, match=f"{mariadb_pair.master['port']} cannot be reached") as caught:
+        with pytest.raises(NoServerError, match=f"{pair.master['port']} cannot be reached") as caught:
             run(db, "INSERT INTO message (body) VALUES ('x')")
-        assert caught.value.server == f"127.0.0.1:{mariadb_pair.master['port']}"
+        assert caught.value.server == f"127.0.0.1:{pair.master['port']}"
 
-    def test_a_wrong_password_is_not_taken_for_a_dead_server(self, make: Make, mariadb_pair: MariaDBPair) -> None:
-        db = make(slaves=[{**mariadb_pair.slaves[0], "password": "wrong"}])
+    @servers
+    def test_a_wrong_password_is_not_taken_for_a_dead_server(self, make: Make, pair: SessionPair) -> None:
+        db = make(slaves=[{**pair.slaves[0], "password": "wrong"}])
         with db.use_slave(), pytest.raises(db.OperationalError, match="1045"):
             run(db, "SELECT 1")
 
+    @mariadb
     def test_one_slave_serves_all_reads_of_a_scope(self) -> None:
         # django-multidb-router: three reads in a request, three servers, torn pages.
         with MariaDBPair(slaves=2) as pair:
@@ -346,6 +352,7 @@ class TestServersThatAreDown:
             db.close()
 
 
+@servers
 class TestForks:
     def test_a_child_opens_links_of_its_own_and_leaves_the_parent_s_alone(self, db: Connection) -> None:
         with db.use_slave():

@@ -1,0 +1,42 @@
+"""The factory of the shop; what replswitch needs of it is marked."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING
+
+from flask import Flask
+
+from flask_replswitch import ReplSwitch
+
+from . import shown, views
+from .models import db
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+replswitch = ReplSwitch()  # replswitch: the extension
+
+
+def create_app(master: str, slaves: Sequence[str]) -> Flask:
+    """Make the shop.
+
+    Args:
+        master: the address of the master: ``mysql+pymysql://…@master.db/shop``.
+        slaves: those of the slaves.
+    """
+    app = Flask(__name__)
+    app.config.update(
+        SECRET_KEY=secrets.token_urlsafe(50),  # signs the markers, too; this shop forgets everything when it ends
+        SQLALCHEMY_DATABASE_URI=master,
+        SQLALCHEMY_BINDS={f"slave{number}": slave for number, slave in enumerate(slaves, start=1)},
+        REPLSWITCH_SLAVES=[
+            f"slave{number}" for number, _ in enumerate(slaves, start=1)
+        ],  # replswitch: keys of the binds
+        REPLSWITCH_DEBUG_HEADER=True,  # replswitch: show in each response where it was read
+    )
+    db.init_app(app)
+    replswitch.init_app(app)  # replswitch: behind db.init_app
+    app.register_blueprint(views.shop)
+    shown.init_app(app)
+    return app

@@ -1,0 +1,27 @@
+"""What is for sale. Nothing here knows of slaves."""
+
+from __future__ import annotations
+
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import String
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class Base(DeclarativeBase):
+    """What the models have in common."""
+
+
+db = SQLAlchemy()
+
+
+class Article(Base):
+    """Something for sale."""
+
+    __tablename__ = "article"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(100))
+    stock: Mapped[int]
+
+
+FIRST_STOCK = [("Teapot", 12), ("Cup", 48), ("Sugar bowl", 7), ("The last spoon", 1)]

@@ -1,0 +1,130 @@
+"""Flask-SQLAlchemy: its engines become one replicated database, and its sessions follow the switch."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, Any, Final
+
+from flask import Flask
+
+from replswitch import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from flask_sqlalchemy import SQLAlchemy
+    from sqlalchemy import Engine
+
+    from replswitch.sqlalchemy import EngineSwitch
+
+_FORM: Final = (
+    'It must be a list of bind keys of SQLALCHEMY_BINDS, or of URIs: ["slave1", "slave2"] or '
+    '["mysql+pymysql://slave1.db/shop"].'
+)
+
+# Not copied to where the engine of a URI is made.
+_ADDRESSES: Final = {"SQLALCHEMY_DATABASE_URI", "SQLALCHEMY_BINDS"}
+
+
+def replicated(app: Flask, db: SQLAlchemy, slaves: object, options: Mapping[str, Any]) -> EngineSwitch | None:
+    """Let the switch decide where the sessions of an application's Flask-SQLAlchemy go.
+
+    Args:
+        app: the application; it is registered with ``db``.
+        db: its Flask-SQLAlchemy.
+        slaves: ``REPLSWITCH_SLAVES``; None where it is not set. Without slaves, the master stands in (S10).
+        options: how the database is served.
+
+    Returns:
+        the switch of the database; None where there is no master, and nobody asks for slaves.
+
+    Raises:
+        ConfigurationError: a slave is none.
+    """
+    from replswitch.sqlalchemy import replicate  # noqa: PLC0415 - applications without SQLAlchemy import this module
+
+    names = _names(slaves)
+    with app.app_context():
+        engines = dict(db.engines)
+    master = engines.get(None)
+    if master is None:
+        if names or options:
+            raise ConfigurationError(
+                "REPLSWITCH_SLAVES and the options of the database are for the engine of SQLALCHEMY_DATABASE_URI, "
+                "which is not set. Set it to the master's address."
+            )
+        return None
+    found = [_slave(app, db, engines, name) for name in names]
+    for name, engine in zip(names, found, strict=True):
+        _check(master, engine, name)
+    switch = replicate(master, found, **options)
+    _install(db)
+    return switch
+
+
+def _names(slaves: object) -> list[Any]:
+    from sqlalchemy import URL  # noqa: PLC0415 - as above
+
+    if slaves is None:
+        return []
+    if not isinstance(slaves, list | tuple):
+        raise ConfigurationError(f"REPLSWITCH_SLAVES is a value of type {type(slaves).__name__}. {_FORM}")
+    for slave in slaves:
+        if not isinstance(slave, str | URL) or not str(slave):
+            raise ConfigurationError(f"REPLSWITCH_SLAVES has a value of type {type(slave).__name__} in it. {_FORM}")
+    return list(slaves)
+
+
+def _slave(app: Flask, db: SQLAlchemy, engines: Mapping[str | None, Engine], name: Any) -> Engine:
+    if name in engines:
+        return engines[name]
+    if not isinstance(name, str) or "://" in name:
+        return _engine_of(app, db, name)
+    keys = sorted(key for key in engines if key is not None)
+    near = difflib.get_close_matches(name, keys, n=1)
+    hint = f'Did you mean "{near[0]}"?' if near else f"There are: {', '.join(keys)}." if keys else "It has none."
+    raise ConfigurationError(f'REPLSWITCH_SLAVES names "{name}", which is no key of SQLALCHEMY_BINDS. {hint}')
+
+
+def _engine_of(app: Flask, db: SQLAlchemy, uri: Any) -> Engine:
+    """Make an engine with the master's options.
+
+    As Flask-SQLAlchemy makes it, with its defaults for each driver, in an application that is nothing but settings.
+    """
+    settings = Flask(app.import_name, root_path=app.root_path, instance_path=app.instance_path, static_folder=None)
+    settings.config.update({name: value for name, value in app.config.items() if name not in _ADDRESSES})
+    settings.config["SQLALCHEMY_DATABASE_URI"] = uri
+    try:
+        db.init_app(settings)
+    except Exception as error:
+        # The text of the error is left out: there may be a password in it.
+        raise ConfigurationError(
+            f"A URI in REPLSWITCH_SLAVES cannot be used ({type(error).__name__}). {_FORM}"
+        ) from error
+    with settings.app_context():
+        return db.engine
+
+
+def _check(master: Engine, slave: Engine, name: Any) -> None:
+    ours, other = (f"{engine.dialect.name}+{engine.dialect.driver}" for engine in (master, slave))
+    if slave.dialect.name != master.dialect.name or slave.dialect.driver != master.dialect.driver:
+        told = name if isinstance(name, str) and "://" not in name else slave.url.render_as_string()
+        raise ConfigurationError(
+            f'The slave "{told}" in REPLSWITCH_SLAVES is reached with {other}, and the master in '
+            f"SQLALCHEMY_DATABASE_URI with {ours}. A slave is a copy of the master: both need the same."
+        )
+
+
+def _install(db: SQLAlchemy) -> None:
+    """Let the sessions of ``db`` ask the switch. In applications without one they see no difference."""
+    from replswitch.sqlalchemy import RoutingSession  # noqa: PLC0415 - as above
+
+    factory: Any = db.session.session_factory
+    made = getattr(factory, "class_", None)
+    if not isinstance(made, type):
+        raise ConfigurationError(
+            "db.session makes its sessions in a way of its own, so they cannot be told to follow the switch. Let the "
+            "class of the sessions have replswitch.sqlalchemy.RoutingSession first among its bases."
+        )
+    if not issubclass(made, RoutingSession):
+        factory.class_ = type(made.__name__, (RoutingSession, made), {"__module__": made.__module__})

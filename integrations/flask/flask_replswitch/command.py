@@ -1,0 +1,57 @@
+"""``flask replswitch``: the servers of each database that switches, and how they stand."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+from flask import current_app
+from flask.cli import with_appcontext
+
+from replswitch.standing import TIMEOUT, problems, standings, table
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+    from flask_replswitch.extension import Registered
+
+
+def add_command(app: Flask) -> None:
+    """Give an application the command, unless it has one of that name."""
+    if "replswitch" not in app.cli.commands:
+        app.cli.add_command(show)
+
+
+@click.command("replswitch")
+@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option(
+    "--timeout",
+    type=click.IntRange(1, 3600),
+    default=TIMEOUT,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for a server.",
+)
+@with_appcontext
+def show(form: str, timeout: int) -> None:
+    """Ask the master and the slaves of each database how they are.
+
+    Reachable, read_only, replicating, how far behind. Exits with 1 when a server cannot be reached, a slave does not
+    replicate, or the master refuses to be written to.
+    """
+    registered: Registered = current_app.extensions["replswitch"]
+    if not registered.servers:
+        raise click.ClickException(
+            "No database is known. Call db.init_app(app) of Flask-SQLAlchemy before ReplSwitch(app); or name what "
+            "replswitch.connect() returned: ReplSwitch(app, databases=[db])."
+        )
+    found = {name: standings(servers, timeout) for name, servers in registered.servers.items()}
+    if form == "json":
+        told: Any = {name: [each.as_json() for each in servers] for name, servers in found.items()}
+        click.echo(json.dumps(told, indent=2))
+    else:
+        click.echo("\n\n".join(table(name, servers) for name, servers in found.items()))
+    wrong = [problem for name, servers in found.items() for problem in problems(name, servers)]
+    if wrong:
+        raise click.ClickException("\n".join(wrong))

@@ -1,0 +1,86 @@
+"""The options in ``app.config``: those of replswitch, in capitals and with ``REPLSWITCH_`` in front."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from replswitch import ConfigurationError
+from replswitch.options import DatabaseOptions, RequestOptions, refuse_unknown, request_options
+from replswitch.request import RequestPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from flask import Flask
+
+PREFIX: Final = "REPLSWITCH_"
+
+#: The slaves of Flask-SQLAlchemy's database.
+SLAVES: Final = "REPLSWITCH_SLAVES"
+
+_OF_REQUESTS: Final = {field.name.upper(): field.name for field in fields(RequestOptions)}
+_OF_DATABASES: Final = {field.name.upper(): field.name for field in fields(DatabaseOptions)}
+
+
+class Configured(NamedTuple):
+    """What an application's configuration says, checked.
+
+    Attributes:
+        requests: the options of its requests, by their names in the core.
+        database: the options of Flask-SQLAlchemy's database that were given.
+        slaves: what stands for its slaves; None where nothing was given.
+    """
+
+    requests: Mapping[str, Any]
+    database: Mapping[str, Any]
+    slaves: object
+
+
+def configured(app: Flask) -> Configured:
+    """Read the options of an application.
+
+    Raises:
+        ConfigurationError: a name is unknown or a value is of the wrong kind.
+    """
+    given = {
+        str(name).removeprefix(PREFIX): value for name, value in app.config.items() if str(name).startswith(PREFIX)
+    }
+    requests = {_OF_REQUESTS[name]: value for name, value in given.items() if name in _OF_REQUESTS}
+    database = {_OF_DATABASES[name]: value for name, value in given.items() if name in _OF_DATABASES}
+    try:
+        refuse_unknown("option", given, {*_OF_REQUESTS, *_OF_DATABASES, SLAVES.removeprefix(PREFIX)})
+        RequestOptions(**requests)
+        DatabaseOptions(**database)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"app.config, where options have {PREFIX} in front: {error}") from error
+    return Configured(requests, database, given.get(SLAVES.removeprefix(PREFIX)))
+
+
+def secrets_of(app: Flask) -> list[str | bytes]:
+    """Return what signs the markers of an application: its secret key, and those before it.
+
+    Raises:
+        ConfigurationError: it has none yet.
+    """
+    if not app.secret_key:
+        raise ConfigurationError(
+            f'The application "{app.name}" has no secret key, with which its markers are signed. Set '
+            'app.config["SECRET_KEY"] before ReplSwitch(app), or before init_app(app) in a factory: it reads the '
+            "configuration once."
+        )
+    older = app.config.get("SECRET_KEY_FALLBACKS") or ()
+    if isinstance(older, str | bytes):
+        raise ConfigurationError(
+            'app.config["SECRET_KEY_FALLBACKS"] is a string. It must be a list of the secret keys before this one.'
+        )
+    return [app.secret_key, *older]
+
+
+def policy_of(app: Flask) -> RequestPolicy:
+    """Make the policy of an application's requests.
+
+    Raises:
+        ConfigurationError: something in its configuration is missing, unknown or of the wrong kind.
+    """
+    return RequestPolicy(request_options(configured(app).requests), secrets_of(app))

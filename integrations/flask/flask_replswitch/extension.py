@@ -1,0 +1,137 @@
+"""The extension: binds an application to the middleware, to its Flask-SQLAlchemy, and to the command."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from flask_replswitch.alchemy import replicated
+from flask_replswitch.command import add_command
+from flask_replswitch.conf import PREFIX, SLAVES, configured, secrets_of
+from flask_replswitch.engines import servers_of_engines
+from flask_replswitch.views import WatchedViews
+from replswitch import ConfigurationError, Connection, Switch
+from replswitch.standing import Asked, name_of, servers_of
+from replswitch.wsgi import ReplicationMiddleware
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from flask import Flask
+
+    from flask_replswitch.conf import Configured
+    from replswitch.sqlalchemy import EngineSwitch
+
+#: Where Flask keeps an application's extensions, ours and Flask-SQLAlchemy.
+NAME: Final = "replswitch"
+SQLALCHEMY: Final = "sqlalchemy"
+
+# What is set for Flask-SQLAlchemy, one or the other.
+_ADDRESSES: Final = ("SQLALCHEMY_DATABASE_URI", "SQLALCHEMY_BINDS")
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """What an application got, in ``app.extensions["replswitch"]``.
+
+    Attributes:
+        middleware: in ``app.wsgi_app``.
+        database: the switch of Flask-SQLAlchemy's database; None without Flask-SQLAlchemy.
+        servers: those of each database, for ``flask replswitch``.
+    """
+
+    middleware: ReplicationMiddleware
+    database: EngineSwitch | None
+    servers: Mapping[str, list[Asked]]
+
+
+class ReplSwitch:
+    """Switches the databases of Flask applications by the method of each request, and reads and writes markers.
+
+    Once for an application, when it is configured and Flask-SQLAlchemy, if it is used, knows it: ``ReplSwitch(app)``;
+    or in a factory, ``ReplSwitch()`` and ``init_app(app)``. Options are in ``app.config``, as ``REPLSWITCH_…``.
+
+    Args:
+        app: the application; None to name it later.
+        databases: what `replswitch.connect` or `replswitch.sqlalchemy.replicate` returned, for ``flask replswitch``
+            to show. They switch all the same without.
+
+    Raises:
+        ConfigurationError: see `init_app`.
+    """
+
+    def __init__(self, app: Flask | None = None, *, databases: Iterable[Switch] = ()) -> None:
+        self._databases = _checked(databases)
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask) -> None:
+        """Register an application. Nothing of it is kept here: any number of them may come.
+
+        Args:
+            app: configured, with its secret key; ``db.init_app(app)`` has been called, if it uses Flask-SQLAlchemy.
+
+        Raises:
+            ConfigurationError: it is registered already, has no secret key, an option is unknown or of the wrong kind,
+                a slave is none, or a view is decorated in the wrong order.
+        """
+        if NAME in app.extensions:
+            raise ConfigurationError(
+                f'The application "{app.name}" has a ReplSwitch already. Call ReplSwitch(app), or init_app(app), once '
+                "for each application."
+            )
+        options = configured(app)
+        middleware = ReplicationMiddleware(app.wsgi_app, secrets_of(app), **options.requests)
+        views = WatchedViews(app.view_functions)
+        database = _sqlalchemy(app, options)  # last, for what it changes stays changed
+        app.view_functions = views
+        app.wsgi_app = middleware  # type: ignore[method-assign]  # the way that Flask's manual names
+        app.extensions[NAME] = Registered(
+            middleware, database, _servers([*([] if database is None else [database]), *self._databases])
+        )
+        add_command(app)
+
+
+def _checked(databases: Any) -> tuple[Switch, ...]:
+    if isinstance(databases, Switch):
+        raise ConfigurationError("`databases` is one database. It must be a list of them: databases=[db].")
+    given = tuple(databases)
+    for each in given:
+        if not isinstance(each, Connection) and not hasattr(each, "master_name"):
+            raise ConfigurationError(
+                f"`databases` has an object of type {type(each).__name__} in it. It must be a list of what "
+                "replswitch.connect() or replswitch.sqlalchemy.replicate() returned; Flask-SQLAlchemy is found by "
+                "itself."
+            )
+    return given
+
+
+def _servers(databases: Iterable[Any]) -> dict[str, list[Asked]]:
+    """Return the servers of each database, by a name for people."""
+    found: dict[str, list[Asked]] = {}
+    for database in databases:
+        if isinstance(database, Connection):
+            name, servers = name_of(database), servers_of(database)
+        else:
+            name, servers = database.database.name, servers_of_engines(database)
+        same = sum(other.partition(" (")[0] == name for other in found)
+        found[f"{name} ({same + 1})" if same else name] = servers
+    return found
+
+
+def _sqlalchemy(app: Flask, options: Configured) -> EngineSwitch | None:
+    """Return the switch of the application's Flask-SQLAlchemy, None where it has none."""
+    db = app.extensions.get(SQLALCHEMY)
+    if db is not None:
+        return replicated(app, db, options.slaves, options.database)
+    given = [*([SLAVES] if options.slaves is not None else []), *(PREFIX + name.upper() for name in options.database)]
+    configured_for_it = "flask_sqlalchemy" in sys.modules and any(app.config.get(name) for name in _ADDRESSES)
+    if given or configured_for_it:
+        what = given[0] if given else next(name for name in _ADDRESSES if app.config.get(name))
+        raise ConfigurationError(
+            f'{what} is set, and no Flask-SQLAlchemy is registered with the application "{app.name}". Call '
+            "db.init_app(app) before ReplSwitch(app) or init_app(app). What replswitch.connect() opens has its slaves "
+            "and options as arguments."
+        )
+    return None

@@ -1,0 +1,139 @@
+"""What a decorated view does by itself: the middleware's work where none has run, and its state for a streamed body."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from flask import after_this_request, current_app, request
+from werkzeug.wrappers import Response
+
+from flask_replswitch.conf import policy_of
+from replswitch.request import DEBUG_HEADER, MARKER_HEADER
+from replswitch.state import Frame, Resumable, instruction, stack
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable
+
+    from flask import Flask
+
+    from replswitch import State
+    from replswitch.request import RequestPolicy
+    from replswitch.scope import Scope
+
+# Of applications whose views are decorated and that have no ReplSwitch.
+_policies: Final[weakref.WeakKeyDictionary[Flask, RequestPolicy]] = weakref.WeakKeyDictionary()
+
+# Where a request that no middleware has seen keeps its scope.
+_SCOPE: Final = "flask_replswitch.scope"
+
+
+def instruction_for(wanted: State) -> Frame:
+    """Make the instruction of a decorated function that is called in a request, not yet in force.
+
+    Where neither the middleware nor another decorated function works for the request yet, its scope begins here, and
+    its response is marked.
+
+    Args:
+        wanted: what the decorator asks for; to a request that begins here, in the place of the option ``override``.
+
+    Raises:
+        ConfigurationError: the application's configuration is wrong.
+    """
+    running = stack()
+    if running is not None and running.scope.is_request:
+        return instruction(wanted)
+    known: Scope | None = request.environ.get(_SCOPE)
+    return _begin(wanted) if known is None else instruction(wanted, known)
+
+
+def _begin(wanted: State) -> Frame:
+    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]  # the way that Flask's manual names
+    policy = _policies.get(app)
+    if policy is None:
+        policy = _policies[app] = policy_of(app)
+    tokens = policy.tokens(request.headers.get("Cookie", ""), request.headers.get(MARKER_HEADER, ""))
+    frame = policy.begin(request.method, tokens, wanted)
+    request.environ[_SCOPE] = frame.scope
+
+    @after_this_request
+    def finish(response: Response) -> Response:
+        _mark(policy, frame.scope, response)
+        return response
+
+    return frame
+
+
+def _mark(policy: RequestPolicy, scope: Scope, response: Response) -> None:
+    options = policy.options
+    cookie = policy.cookie(scope, request.method, response.status_code, https=request.is_secure)
+    if cookie is not None:
+        response.set_cookie(
+            cookie.name,
+            cookie.value,
+            max_age=cookie.max_age,
+            path=options.cookie_path,
+            domain=options.cookie_domain,
+            secure=cookie.secure,
+            httponly=True,
+            samesite=options.cookie_samesite,
+        )
+        if options.header:
+            response.headers[MARKER_HEADER] = cookie.value
+    if options.debug_header:
+        response.headers[DEBUG_HEADER] = policy.debug_header(scope)
+    scope.answered = True
+
+
+def kept(answer: Any, frame: Frame) -> Any:
+    """Let the state hold while what a view returned is produced piece by piece, and only then (S9).
+
+    Args:
+        answer: what the view returned: anything of which Flask makes a response.
+        frame: the view's instruction.
+    """
+    if isinstance(answer, tuple) and answer:  # with a status, or headers, or both
+        return (kept(answer[0], frame), *answer[1:])
+    if isinstance(answer, Iterator):
+        return Pieces(answer, frame)
+    if isinstance(answer, Response) and answer.is_streamed and not answer.direct_passthrough:
+        answer.response = Pieces(answer.response, frame)
+    return answer
+
+
+def streamed(generator: Generator[Any, Any, Any], wanted: State) -> Any:
+    """Return what a decorated generator function returns in a request.
+
+    Args:
+        generator: what the core's decorator made of it, which keeps its state by itself.
+        wanted: what the decorator asks for.
+    """
+    frame = instruction_for(wanted)
+    return Pieces(generator, frame) if frame.begins_scope else generator
+
+
+class Pieces:
+    """The pieces of a body, each made in the view's state."""
+
+    def __init__(self, pieces: Iterable[Any], frame: Frame) -> None:
+        self._pieces = iter(pieces)
+        self._body = pieces
+        self._running = Resumable(frame)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        with self._running:
+            return next(self._pieces)
+
+    def close(self) -> None:
+        """Close what makes them, when the server has done, or the client has gone away."""
+        close = getattr(self._body, "close", None)
+        try:
+            if close is not None:
+                with self._running:
+                    close()
+        finally:
+            self._running.end()

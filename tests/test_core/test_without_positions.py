@@ -1,0 +1,152 @@
+"""Servers that tell no positions (P3): the clock, and one log line that says why."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+from wsgiref.types import StartResponse, WSGIEnvironment
+from wsgiref.util import setup_testing_defaults
+
+import pytest
+
+import replswitch
+from replswitch import MASTER, SLAVE, Connection, carry, resume
+from replswitch.decorators import use_master, use_slave
+from replswitch.positions import clock
+from replswitch.testing import MariaDBPair, MySQLPair
+from replswitch.wsgi import ReplicationMiddleware
+
+if TYPE_CHECKING:
+    from replswitch.testing.servers import ServerPair
+
+
+class UnloggedMariaDB(MariaDBPair):
+    """One server without a binary log."""
+
+    why = "its binary log is off"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names = self.names[:1]
+
+    def _command(self, name: str, port: int) -> list[str]:
+        return [*super()._command(name, port), "--skip-log-bin", "--skip-log-slave-updates"]
+
+
+class MySQLWithoutGTIDs(MySQLPair):
+    """One server with a binary log that has no GTIDs."""
+
+    why = "its gtid_mode is not ON"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names = self.names[:1]
+
+    def _command(self, name: str, port: int) -> list[str]:
+        return [*super()._command(name, port), "--gtid-mode=OFF", "--enforce-gtid-consistency=OFF"]
+
+
+SERVERS: dict[str, type[UnloggedMariaDB | MySQLWithoutGTIDs]] = {
+    "mariadb": UnloggedMariaDB,
+    "mysql": MySQLWithoutGTIDs,
+}
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def server(request: pytest.FixtureRequest) -> Iterator[ServerPair]:
+    request.getfixturevalue(f"{request.param}_pair_of_session")  # skips, or fails, where there is no server
+    with SERVERS[request.param]() as pair:
+        yield pair
+
+
+@pytest.fixture(params=["pymysql", "mysqlclient"])
+def db(request: pytest.FixtureRequest, server: ServerPair, monkeypatch: pytest.MonkeyPatch) -> Iterator[Connection]:
+    """A connection whose slave is the master itself: it has everything, but nobody can know."""
+    monkeypatch.setattr(clock, "_logged", set())
+    with server.connect() as plain, plain.cursor() as cursor:
+        cursor.execute("DROP TABLE IF EXISTS message")
+        cursor.execute("CREATE TABLE message (id INT AUTO_INCREMENT PRIMARY KEY, body TEXT)")
+    with ExitStack() as closing:
+        yield closing.enter_context(
+            replswitch.connect(server.master, [server.master], driver=request.param, debug=True)
+        )
+
+
+def insert(db: Connection) -> None:
+    with db.cursor() as cursor:
+        cursor.execute("INSERT INTO message (body) VALUES ('x')")
+
+
+def read(db: Connection) -> tuple[str, str]:
+    """The side that serves in slave state, and why."""
+    with use_slave(), db.cursor() as cursor:
+        cursor.execute("SELECT COUNT(*) FROM message")
+    return db.queries[-1]["db"], db.queries[-1]["reason"]
+
+
+def test_one_log_line_says_why(db: Connection, server: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with use_master():
+        kept = db.cursor()  # and its link
+        kept.execute("INSERT INTO message (body) VALUES ('x')")
+        assert carry()
+    for _ in range(2):
+        with use_master():  # by another
+            insert(db)
+            assert carry()
+    kept.close()
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "replswitch.positions"]
+    assert line == (
+        f"The master tells no positions, because {server.why}. After a write the visitor's reads stay on the master for"
+        " `cookie_max_age`."
+    )
+
+
+def test_the_master_serves_the_rest_of_the_scope(db: Connection) -> None:
+    with use_master():
+        assert read(db)[0] == SLAVE
+        insert(db)
+        assert read(db) == (MASTER, "own-write")
+    assert read(db)[0] == SLAVE
+
+
+def test_what_is_handed_on_holds_for_so_many_seconds(db: Connection) -> None:
+    with use_master():
+        insert(db)
+        token = carry()
+    with resume(token):
+        assert read(db)[0] == MASTER
+    time.sleep(0.2)
+    with resume(token, max_age=0.1):
+        assert read(db)[0] == SLAVE
+
+
+def test_so_does_the_marker_of_a_response(db: Connection) -> None:
+    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] == "POST":
+            insert(db)
+        else:
+            read(db)
+        start_response("200 OK", [])
+        return [b""]
+
+    def send(method: str, cookie: str = "", **options: Any) -> str:
+        """Return the cookie of the response."""
+        headers: list[tuple[str, str]] = []
+        environ: WSGIEnvironment = {"REQUEST_METHOD": method, "HTTP_COOKIE": cookie.partition(";")[0]}
+        setup_testing_defaults(environ)
+
+        def start_response(status: str, given: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            headers.extend(given)
+
+        ReplicationMiddleware(application, "a secret", **options)(environ, start_response)
+        return dict(headers).get("Set-Cookie", "")
+
+    cookie = send("POST")
+    assert "Max-Age=10;" in cookie
+    send("GET", cookie)
+    assert db.queries[-1]["db"] == MASTER
+    time.sleep(1.1)
+    send("GET", cookie, cookie_max_age=1)
+    assert db.queries[-1]["db"] == SLAVE

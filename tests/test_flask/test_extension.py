@@ -1,0 +1,180 @@
+"""Registering applications: what is read from the configuration, and what is refused at start."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from flask import Blueprint, Flask, session
+
+import flask_replswitch
+from flask_replswitch import ReplSwitch
+from replswitch import ConfigurationError
+from replswitch.wsgi import ReplicationMiddleware
+
+if TYPE_CHECKING:
+    from tests.test_flask.conftest import Board, NewApp
+
+
+def test_the_front_door() -> None:
+    assert flask_replswitch.__all__ == ["ReplSwitch", "use_master", "use_slave"]
+
+
+def test_an_application_gets_the_middleware(new_app: NewApp) -> None:
+    app = new_app()
+    inner = app.wsgi_app
+    ReplSwitch(app)
+    assert isinstance(app.wsgi_app, ReplicationMiddleware)
+    assert app.wsgi_app.application == inner
+    assert app.extensions["replswitch"].middleware is app.wsgi_app
+
+
+def test_a_factory_and_several_applications(new_app: NewApp) -> None:
+    extension = ReplSwitch()
+
+    def create_app(name: str, cookie_name: str) -> Flask:
+        app = new_app(name, REPLSWITCH_COOKIE_NAME=cookie_name)
+        extension.init_app(app)
+        return app
+
+    apps = [create_app("one", "one_wrote"), create_app("two", "two_wrote")]
+    middlewares: list[Any] = [app.wsgi_app for app in apps]
+    assert [each.policy.options.cookie_name for each in middlewares] == ["one_wrote", "two_wrote"]
+    assert not {id(app) for app in apps} & set(map(id, vars(extension).values())), "it keeps an application"
+
+
+def test_an_application_is_registered_once(new_app: NewApp) -> None:
+    app = new_app()
+    extension = ReplSwitch(app)
+    served = app.wsgi_app
+    for again in (extension.init_app, ReplSwitch):
+        with pytest.raises(ConfigurationError, match='"shop" has a ReplSwitch already'):
+            again(app)
+    assert app.wsgi_app is served
+
+
+def test_what_is_refused_leaves_the_application_as_it_was(new_app: NewApp) -> None:
+    app = new_app(REPLSWITCH_COOKIE_MAX_AGE="long")
+    inner, views = app.wsgi_app, app.view_functions
+    with pytest.raises(ConfigurationError):
+        ReplSwitch(app)
+    assert app.wsgi_app == inner
+    assert app.view_functions is views
+    assert not app.extensions
+    app.config["REPLSWITCH_COOKIE_MAX_AGE"] = 5
+    ReplSwitch(app)
+
+
+def test_every_option_of_requests_is_read(new_app: NewApp) -> None:
+    def override(request: object) -> str | None:
+        return None
+
+    given: dict[str, Any] = {
+        "cookie_name": "wrote", "enabled": False, "cookie_max_age": 5, "position_max_age": 7.5, "cookie_path": "/x",
+        "cookie_domain": "example.com", "cookie_samesite": "Strict", "cookie_secure": True, "override": override,
+        "header": True, "debug_header": False,
+    }  # fmt: skip
+    app = new_app(**{f"REPLSWITCH_{name.upper()}": value for name, value in given.items()})
+    ReplSwitch(app)
+    options = app.extensions["replswitch"].middleware.policy.options
+    assert {name: getattr(options, name) for name in options.__slots__} == given
+
+
+def test_options_come_from_the_environment_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLASK_SECRET_KEY", "from the environment")
+    monkeypatch.setenv("FLASK_REPLSWITCH_COOKIE_MAX_AGE", "30")
+    app = Flask("shop")
+    app.config.from_prefixed_env()
+    ReplSwitch(app)
+    assert app.extensions["replswitch"].middleware.policy.options.cookie_max_age == 30
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ({"REPLSWITCH_COOKIE_NAM": "x"}, r'REPLSWITCH_ in front: .* "COOKIE_NAM"\. Did you mean "COOKIE_NAME"'),
+        ({"REPLSWITCH_SLAVE": []}, r'"SLAVE"\. Did you mean "SLAVES"'),
+        ({"REPLSWITCH_": 1}, 'Unknown option ""'),
+        ({"REPLSWITCH_XYZ": 1}, "Known are: .*WAIT"),
+        ({"REPLSWITCH_COOKIE_MAX_AGE": "10"}, "REPLSWITCH_ in front: The option \"cookie_max_age\" is '10'"),
+        ({"REPLSWITCH_DEBUG_HEADER": 1}, '"debug_header" is 1. It must be True or False'),
+        ({"REPLSWITCH_MAX_LAG": 0}, '"max_lag" is 0'),
+        ({"REPLSWITCH_ON_SLAVE_WRITE": "raise"}, "\"on_slave_write\" is 'raise'"),
+        ({"REPLSWITCH_WAIT": 1}, r"REPLSWITCH_WAIT is set, and no Flask-SQLAlchemy .* db.init_app\(app\) before"),
+        ({"REPLSWITCH_SLAVES": ["slave1"]}, r"REPLSWITCH_SLAVES is set, .* db.init_app\(app\) before ReplSwitch"),
+        ({"SECRET_KEY_FALLBACKS": "old"}, '"SECRET_KEY_FALLBACKS"] is a string'),
+        ({"SECRET_KEY_FALLBACKS": [""]}, "secret"),
+    ],
+)
+def test_bad_configuration_is_refused_at_start(new_app: NewApp, config: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigurationError, match=told):
+        ReplSwitch(new_app(**config))
+
+
+@pytest.mark.parametrize("key", [None, "", b""])
+def test_no_secret_key(new_app: NewApp, key: object) -> None:
+    app = new_app(SECRET_KEY=key)
+    with pytest.raises(ConfigurationError, match=r'"shop" has no secret key.*SECRET_KEY"\] before .*init_app'):
+        ReplSwitch(app)
+    app.secret_key = "set later, as a factory may do"
+    ReplSwitch(app)
+
+
+@pytest.mark.parametrize("given", [["shop"], [None]])
+def test_databases_that_are_none(given: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"an object of type .* It must be a list of what"):
+        ReplSwitch(databases=given)
+
+
+def test_one_database_is_no_list(board: Board) -> None:
+    given: Any = board.db
+    with pytest.raises(ConfigurationError, match=r"databases=\[db\]"):
+        ReplSwitch(databases=given)
+
+
+def test_secret_keys_are_rotated(board: Board, new_app: NewApp) -> None:
+    visitor = board.visitor()
+    board.pair.lag = 2
+    visitor.post(data={"n": 2})
+    later = new_app(SECRET_KEY="the new one", SECRET_KEY_FALLBACKS=["a third one", board.app.secret_key])
+    stranger = new_app(SECRET_KEY="the new one")
+    for app in (later, stranger):
+        ReplSwitch(app)
+        app.add_url_rule("/", "board", board.serve)
+    for app, shown in ((later, "1 2"), (stranger, "1")):
+        other = board.visitor(app)
+        other.take_cookies_of(visitor)
+        assert other.get().text == shown
+
+
+def test_a_blueprint(board: Board) -> None:
+    numbers = Blueprint("numbers", "numbers", url_prefix="/numbers")
+    numbers.add_url_rule("/", "board", board.serve, methods=["GET", "POST"])
+    board.app.register_blueprint(numbers)
+    board.pair.lag = 2
+    visitor = board.visitor()
+    assert visitor.get("/numbers/").sides == ["slave"]
+    assert visitor.post("/numbers/", data={"n": 2}).status == 302
+    assert visitor.get("/numbers/").text == "1 2"
+
+
+def test_the_session_cookie_is_flasks_own(board: Board) -> None:
+    @board.app.route("/login", methods=["POST"])
+    def login() -> str:
+        session["who"] = "Ada"
+        board.write(2)
+        return "in"
+
+    @board.app.route("/who")
+    def who() -> str:
+        return f"{session.get('who')} {board.db.state}"
+
+    visitor = board.visitor()
+    page = visitor.post("/login")
+    assert len(page.markers) == 1
+    (cookie,) = [each for each in page.response.headers.getlist("Set-Cookie") if each not in page.markers]
+    assert cookie.startswith("session=")
+    assert visitor.cookies == {"session", page.markers[0].partition("=")[0]}
+    page = visitor.get("/who")
+    assert page.text == "Ada slave"
+    assert not page.response.headers.getlist("Set-Cookie")

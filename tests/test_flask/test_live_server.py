@@ -1,0 +1,94 @@
+"""Flask under a threaded server, with real clients in parallel, on a pair that really lags."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+from flask import redirect, request, stream_with_context
+from flask_sqlalchemy import SQLAlchemy
+from tests.test_wsgi.test_live_server import CLIENTS, LASTS, Client, served
+
+from flask_replswitch import ReplSwitch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from flask import Flask
+    from flask.typing import ResponseReturnValue
+    from tests.test_flask.conftest import Board, NewApp
+
+
+def visit(app: Flask, board: Board) -> None:
+    """Let visitors write and read for a while, and look whether any of them has missed something."""
+    numbers = itertools.count(2)
+    with served(app) as port:
+        until = time.monotonic() + LASTS
+        clients = [Client(port, numbers, until) for _ in range(CLIENTS)]
+        for client in clients:
+            client.start()
+        for client in clients:
+            client.join()
+    assert [client.error for client in clients] == [None] * CLIENTS
+    assert [client.missed for client in clients] == [[]] * CLIENTS
+    assert {side for client in clients for side in client.plain} == {"slave"}
+    assert len(board.on("slave").split()) < len(board.on("master").split()), "the slave did not lag"
+    assert min(client.pages for client in clients) > 3
+
+
+def test_with_connect(board: Board) -> None:
+    board.pair.lag = 1
+    board.app.config.update(TESTING=False)
+
+    def view() -> ResponseReturnValue:
+        if "stream" not in request.args:
+            served_by: ResponseReturnValue = board.serve()
+            return served_by
+
+        def pieces() -> Iterator[str]:
+            yield from (f"{number} " for number in board.numbers().split())
+
+        return pieces()
+
+    board.app.view_functions["board"] = view
+    visit(board.app, board)
+
+
+def test_with_flask_sqlalchemy(board: Board, new_app: NewApp) -> None:
+    master, slave = (
+        sa.URL.create("mysql+pymysql", each["user"], each["password"], each["host"], each["port"], each["database"])
+        for each in (board.pair.master, board.pair.slaves[0])
+    )
+    app = new_app(
+        SQLALCHEMY_DATABASE_URI=master,
+        SQLALCHEMY_BINDS={"slave": slave},
+        SQLALCHEMY_ENGINE_OPTIONS={"pool_size": CLIENTS},
+        REPLSWITCH_SLAVES=["slave"],
+        TESTING=False,
+    )
+    db = SQLAlchemy()
+    db.init_app(app)
+    ReplSwitch(app)
+
+    @app.get("/")
+    def read() -> ResponseReturnValue:
+        found = db.session.scalars(sa.text("SELECT n FROM flask_message ORDER BY n"))
+        if "stream" in request.args:
+            return stream_with_context(f"{number} " for number in found)
+        return " ".join(map(str, found))
+
+    @app.post("/")
+    def write() -> ResponseReturnValue:
+        db.session.execute(sa.text("INSERT INTO flask_message VALUES (:n)"), {"n": request.args["n"]})
+        db.session.commit()
+        return redirect("/")
+
+    board.pair.lag = 1
+    try:
+        visit(app, board)
+    finally:
+        with app.app_context():
+            for engine in db.engines.values():
+                engine.dispose()

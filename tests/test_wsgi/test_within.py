@@ -1,0 +1,89 @@
+"""An application that is called by another one, in one process and behind a middleware of its own, on the pair."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from webob import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from tests.test_wsgi.conftest import Board
+
+    Wrap = Callable[..., WSGIApplication]
+
+
+@pytest.fixture
+def inner(board: Board, wrap: Wrap) -> WSGIApplication:
+    """The board behind a middleware with another secret and another cookie."""
+    return wrap(board.serve, "another secret", cookie_name="inner_updated")
+
+
+def names(cookies: list[str]) -> set[str]:
+    return {cookie.partition("=")[0].rstrip("_123") for cookie in cookies}
+
+
+def test_a_mounted_application(board: Board, inner: WSGIApplication, browser_of: Any) -> None:
+    def outer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        return (inner if "inner" in environ["QUERY_STRING"] else board.serve)(environ, start_response)
+
+    board.pair.lag = 2
+    browser = browser_of(board.behind(outer))
+    answer = browser.send("POST", "inner=1&n=2")
+    assert names(answer.cookies) == {"inner_updated", "just_updated"}
+    assert browser.send(query="inner=1").body == b"1 2"
+    assert browser.send().body == b"1 2"
+
+
+def test_a_request_that_is_made_within_another(board: Board, inner: WSGIApplication, browser_of: Any) -> None:
+    told: list[bytes] = []
+
+    def outer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        told.append(Request.blank("/", method="GET").get_response(inner).body)
+        if environ["REQUEST_METHOD"] == "POST":
+            board.write(2)
+            told.append(Request.blank("/", method="GET").get_response(inner).body)
+            assert Request.blank("/?n=3", method="POST").get_response(inner).status_code == 302
+            with board.db.use_slave():
+                told.append(b"%s %s" % (board.db.state.encode(), " ".join(map(str, board.numbers())).encode()))
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"done"]
+
+    board.pair.lag = 2
+    browser = browser_of(board.behind(outer))
+    assert names(browser.send("POST").cookies) == {"just_updated"}
+    assert told == [b"1", b"1 2", b"slave 1 2 3"]
+    browser.send()
+    assert told[3:] == [b"1 2 3"], "the visitor's marker is not for the inner request"
+    assert browser_of(board.behind(outer)).send().body == b"done"
+    assert told[4:] == [b"1"]
+
+
+def test_a_redirect_of_an_inner_application_that_wrote_nothing(board: Board, wrap: Wrap, browser_of: Any) -> None:
+    def redirect(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        board.numbers()
+        start_response("302 Found", [("Location", "/")])
+        return [b""]
+
+    inner = wrap(redirect, "another secret", cookie_name="inner_updated")
+    assert browser_of(board.behind(inner)).send("POST").cookies == []
+
+
+def test_a_block_around_is_no_request(board: Board, browser_of: Any) -> None:
+    board.pair.lag = 2
+    with board.db.use_master():
+        board.write(2)
+        answer = browser_of(board.application).send()
+    assert (answer.body, answer.side) == (b"1", "slave")
+
+
+def test_a_kill_switch_within(board: Board, wrap: Wrap, browser_of: Any) -> None:
+    inner = wrap(board.serve, "another secret", cookie_name="inner_updated", enabled=False)
+    board.pair.lag = 2
+    browser = browser_of(board.behind(inner))
+    answer = browser.send("POST", "n=2")
+    assert names(answer.cookies) == {"just_updated"}
+    assert browser.send().body == b"1 2"
