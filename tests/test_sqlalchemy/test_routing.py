@@ -247,14 +247,24 @@ class TestOwnWrites:
 
     def test_by_a_core_connection_that_stays_open(self, shop: Any, replicated_pair: ReplicatedPair) -> None:
         replicated_pair.stop_slave()
-        with use_master(), shop.master.connect() as connection:
-            for number in (1, 2):
+        for number in (1, 2):
+            with use_master(), shop.master.connect() as connection:
                 connection.execute(insert(shop.Message).values(body="hello"))
                 connection.commit()
                 if number == 2:
                     connection.execute(select(shop.Message))  # in the next transaction already
                 with shop.db.use_slave(), shop.Session() as session:
                     assert count(shop, session) == number
+
+    def test_by_two_scopes_with_one_connection(self, shop: Any) -> None:
+        with shop.master.connect() as connection:
+            for _ in range(2):
+                with use_master():
+                    connection.execute(insert(shop.Message).values(body="hello"))
+                    connection.commit()
+                    assert scope().all_written() is not None
+            with use_master():
+                assert scope().all_written() is None
 
     def test_a_rollback_is_none(self, shop: Any) -> None:
         with use_master():

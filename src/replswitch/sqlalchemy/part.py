@@ -255,8 +255,6 @@ class Part:
                 return
             context.is_disconnect = False  # or else the session could not go on before a rollback
         self.repeated, self.frame = error, _NEVER
-        if not has_read:
-            self._first_read = None  # what this statement has read so far is read again
 
     def has_last_resort(self) -> bool:
         """Say whether slaves may be tried that rest, because the master that should have served is gone (F3)."""
