@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
 from sqlalchemy.pool import StaticPool
 
-from replswitch import SLAVE, ConfigurationError, SlaveWriteError
+from replswitch import MASTER, SLAVE, ConfigurationError, SlaveWriteError
 from replswitch.decorators import use_master, use_slave
 from replswitch.sqlalchemy import RoutingSession, replicate
 from replswitch.state import stack
@@ -253,6 +253,16 @@ class TestWithoutSlaves:
                 session.commit()
                 with session.begin_nested():
                     assert len(session.scalars(select(Note)).all()) == number + 1
+
+    def test_a_moved_write_is_noted_though_the_server_is_the_same(self, master: Engine) -> None:
+        replicate(master)
+        with use_slave(), RoutingSession(master) as session:
+            session.scalars(select(Note)).all()
+            session.add(Note(body="hello"))
+            session.flush()
+            frame = stack()
+            assert frame is not None
+            assert [decision.state for decision in frame.scope.decisions] == [SLAVE, MASTER]
 
     def test_connect_args_are_the_masters(self, engine: Make) -> None:
         master = engine("journal", connect_args={"timeout": 7.5, "cached_statements": 3})

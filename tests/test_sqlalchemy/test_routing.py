@@ -312,6 +312,17 @@ class TestOwnWrites:
             assert sum("last_gtid" in str(sql) for sql in asked) == (driver == "mysqldb")
             assert sum("INSERT" in str(sql) for sql in asked) == 1
 
+    def test_setting_a_connection_up_asks_nothing(self, shop: Any, driver: str) -> None:
+        with shop.Session() as session:
+            count(shop, session)  # SQLAlchemy has looked at the server
+        shop.master.dispose()
+        with use_master():
+            connection = shop.master.connect()
+            raw: Any = connection.connection.dbapi_connection
+            connection.close()
+            assert not getattr(raw, "tells", None) or driver != "mysqldb"  # it would know by now, had it asked
+            assert scope().all_written() is None
+
     def test_outside_a_scope_nothing_is_recorded(self, shop: Any, replicated_pair: ReplicatedPair) -> None:
         replicated_pair.stop_slave()
         with shop.Session() as session:

@@ -57,7 +57,7 @@ class Recorder:
     def listen(self, engine: Engine) -> None:
         """Record from now on."""
         event.listen(engine, "commit", self._commit)
-        event.listen(engine, "begin", self._begin, insert=True)  # before another transaction begins indeed
+        event.listen(engine, "begin", self._begin)
         event.listen(engine, "rollback", self._rollback)
         event.listen(engine, "checkin", self._look)
 
