@@ -99,7 +99,7 @@ class Local:
                 ReplSwitchError("The request in which this transaction was begun has ended, and it was rolled back.")
             )
         kept = {} if transaction is None else {s: link for s, link in self.links.items() if link in transaction}
-        self.links, self.link = kept, None
+        self.links, self.link, self.frame = kept, None, None  # a frame keeps its scope, and with that what is in doubt
 
 
 class Holdings:

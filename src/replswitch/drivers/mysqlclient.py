@@ -170,7 +170,7 @@ class MySQLClientDriver:
         """
         if not raw.in_doubt or raw.in_transaction:
             return Written.NO
-        raw.in_doubt = raw.has_rows = bool(raw.field_count())  # type: ignore[no-untyped-call]  # types-mysqlclient leaves it out
+        raw.in_doubt = raw.has_rows = bool(raw.open and raw.field_count())  # type: ignore[no-untyped-call]  # types-mysqlclient leaves it out
         raw.only_rows = raw.only_rows and raw.has_rows
         return Written.YES if raw.tells is False else Written.ASK
 
