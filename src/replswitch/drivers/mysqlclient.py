@@ -81,6 +81,8 @@ class _MasterConnection(_Connection):
 
     #: Whether each write gets a position; None before anybody has asked.
     tells: bool | None = None
+    #: Who the server is, as it says itself; None before anybody has asked.
+    identity: Hashable | None = None
     #: The position of the latest write, as far as it was asked.
     latest: Position | None = None
     #: There may have been later ones, which counted for nobody.

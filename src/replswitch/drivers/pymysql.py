@@ -133,6 +133,8 @@ class _Connection(Connection):
     latest: Position | None = None
     #: How many changes a MySQL had counted for the session when it was last asked.
     changes = 0
+    #: Who the server is, as it says itself; None on a slave's.
+    identity: Hashable | None = None
     #: Whether the server tells of commits at all.
     tells = False
     #: Whether the rows of a result end in an OK packet.
