@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import replswitch
-from replswitch.standing import Asked, Standing, name_of, problems, servers_of, standings, table
+from replswitch.standing import Asked, Standing, problems, servers_of, standings, table
 
 if TYPE_CHECKING:
     from replswitch.testing import ReplicatedPair
@@ -18,7 +18,7 @@ def test_a_pair(replicated_pair: ReplicatedPair) -> None:
     pair = replicated_pair
     with replswitch.connect(pair.master, pair.slaves, driver=pair.driver) as db:
         master, slave = standings(servers_of(db))
-        assert name_of(db) == ("main" if pair.driver == "sqlite3" else "shop")
+        assert db.database.name == ("main" if pair.driver == "sqlite3" else "shop")
     assert (master.state, slave.state) == ("master", "slave")
     assert master.reachable
     assert slave.reachable
