@@ -44,9 +44,14 @@ def standings(alias: str, timeout: float | None = None) -> list[Standing]:
         timeout: seconds for a server to let us in, and to answer; ``connect_timeout`` of its OPTIONS by default,
             or else `replswitch.standing.TIMEOUT`.
     """
+    return replswitch.standing.standings(asked_servers(alias), timeout)
+
+
+def asked_servers(alias: str) -> list[Asked]:
+    """Return the servers of an alias; the master comes first."""
     connection = connections[alias]
     master, slaves = servers_of(connection.settings_dict, alias)
-    return replswitch.standing.standings([_asked(connection, server) for server in (master, *slaves)], timeout)
+    return [_asked(connection, server) for server in (master, *slaves)]
 
 
 def address(settings: Mapping[str, Any], server: Server) -> tuple[str, ...]:
