@@ -28,7 +28,7 @@ LIMIT: Final = 0.95
 BEGIN, END = "<!-- results of benchmarks/consistency.py -->", "<!-- end of the results -->"
 
 #: What the results depend on.
-PACKAGES: Final = ("Django", "django-replicated", "django-multidb-router", "Flask", "mysqlclient", "PyMySQL")
+PACKAGES: Final = ("Django", "django-replicated", "django-multidb-router", "Flask-SQLAlchemy", "mysqlclient", "PyMySQL")
 
 
 class SaveError(Exception):

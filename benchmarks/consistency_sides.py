@@ -72,6 +72,7 @@ SIDES: Final = (
     Side("connect", "replswitch, connect()", "replswitch", is_ours=True),
     Side("django", "replswitch, Django with mysqlclient", "replswitch", is_ours=True),
     Side("django-pymysql", "replswitch, Django with PyMySQL", "replswitch", is_ours=True),
+    Side("flask", "replswitch, Flask-SQLAlchemy", "replswitch", is_ours=True),
     Side("clock", "replswitch, by the clock", "by the clock"),
     Side("django-replicated", "django-replicated", "django-replicated"),
     Side("multidb-router", "django-multidb-router", "multidb-router"),

@@ -64,6 +64,47 @@ def connect(servers: Servers) -> WSGIApplication:
     return ReplicationMiddleware(application, secret=SECRET)
 
 
+def flask(servers: Servers) -> WSGIApplication:
+    """Make a Flask application with Flask-SQLAlchemy and ReplSwitch."""
+    from flask import Flask, Response, request  # noqa: PLC0415 - each side imports what is its own
+    from flask_sqlalchemy import SQLAlchemy  # noqa: PLC0415 - likewise
+    from sqlalchemy import URL, text  # noqa: PLC0415 - likewise
+
+    from flask_replswitch import ReplSwitch  # noqa: PLC0415 - likewise
+
+    app, db = Flask(__name__, static_folder=None), SQLAlchemy()
+    master, slave = (
+        URL.create("mysql+pymysql", each["user"], each["password"], each["host"], each["port"], each["database"])
+        for each in (servers["master"], servers["slave"])
+    )
+    app.config.update(
+        SECRET_KEY=SECRET,
+        SQLALCHEMY_DATABASE_URI=master,
+        SQLALCHEMY_BINDS={"slave": slave},
+        SQLALCHEMY_ENGINE_OPTIONS={"pool_size": THREADS},
+        REPLSWITCH_SLAVES=["slave"],
+    )
+    db.init_app(app)
+    ReplSwitch(app)
+    read = text(READ.replace("%s", ":visitor"))
+    write = text(WRITE.replace("(%s, %s)", "(:visitor, :number)"))
+
+    @app.get("/")
+    def show() -> Response:
+        rows = db.session.execute(read, {"visitor": int(request.args["visitor"])})
+        return Response(answer_to_read([tuple(row) for row in rows]), mimetype="application/json")
+
+    @app.post("/")
+    def add() -> Response:
+        visitor = int(request.args["visitor"])
+        db.session.execute(write, {"visitor": visitor, "number": int(request.args["number"])})
+        db.session.commit()
+        headers, body = answer_to_write(visitor, HTTPStatus(int(request.args["status"])))
+        return Response(body, int(request.args["status"]), headers)
+
+    return app
+
+
 def connect_by_clock(servers: Servers) -> WSGIApplication:
     """Make the same on servers of which replswitch believes that they have no GTIDs."""
     # Servers without them would replicate in another way; so nothing but our own question is left out.
@@ -92,6 +133,7 @@ def django(built_with: str, driver: str = DRIVER) -> Callable[[Servers], WSGIApp
 APPLICATIONS: Final[dict[str, Callable[[Servers], WSGIApplication]]] = {
     "connect": connect,
     "clock": connect_by_clock,
+    "flask": flask,
     "django": django(OURS, "MySQLdb"),
     "django-pymysql": django(OURS, "pymysql"),
     "django-replicated": django(REPLICATED),

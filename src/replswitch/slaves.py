@@ -121,7 +121,7 @@ class Slaves:
             link = self._link_to(server, scope, reach)
             if link is None:
                 continue
-            if not self._is_behind(scope, link, must_see, reach):
+            if must_see is None or not self._is_behind(scope, link, must_see, reach):
                 if is_last_resort or scope.choose_slave(self._key, server) is server:
                     return link
                 # Another thread of the scope was faster.
@@ -162,10 +162,10 @@ class Slaves:
             tell("back", self._name, server.name, "The slave %s is back.", server.name)
         return link
 
-    def _is_behind(self, scope: Scope, link: L, must_see: Position | None, reach: Reach[S, L]) -> bool:
+    def _is_behind(self, scope: Scope, link: L, must_see: Position, reach: Reach[S, L]) -> bool:
         """Say whether a slave lacks what the scope must see, or died when it was asked."""
         try:
-            if must_see is None or self._has_reached(link, must_see, reach.driver):
+            if self._has_reached(link, must_see, reach.driver):
                 return False
         except reach.driver.module.Error as error:
             if not reach.driver.unreachable(error):

@@ -401,6 +401,46 @@ class TestConfiguration:
         app.config["REPLSWITCH_SLAVES"] = ["slave1"]
         ReplSwitch(app)
 
+    def test_a_database_in_use(self, new_app: NewApp, mariadb: MariaDBPair) -> None:
+        app = new_app(**config_of(mariadb))
+        db.init_app(app)
+        with app.app_context():
+            assert numbers() == "1"
+            with pytest.raises(
+                ConfigurationError, match=r"in use\. Call ReplSwitch\(app\), .* behind db\.init_app\(app\)"
+            ):
+                ReplSwitch(app)
+        ReplSwitch(app)
+        with app.app_context():
+            assert numbers() == "1"
+
+    def test_create_all_leaves_the_slaves_alone(self, new_app: NewApp, mariadb: MariaDBPair) -> None:
+        own = SQLAlchemy()
+        own.Table("alchemy_made", sa.Column("n", sa.Integer, primary_key=True))
+        app = new_app(**config_of(mariadb))
+        own.init_app(app)
+        ReplSwitch(app)
+        with app.app_context():
+            own.create_all()
+            mariadb.wait_caught_up()
+            with use_slave():
+                assert own.session.scalar(sa.text("SELECT COUNT(*) FROM alchemy_made")) == 0
+            own.session.remove()
+            own.drop_all()
+            for engine in own.engines.values():
+                engine.dispose()
+
+    def test_tests_on_sqlite_of_a_configuration_with_slaves(
+        self, create_app: CreateApp, mariadb: MariaDBPair, new_visitor: Visitors
+    ) -> None:
+        config = config_of(mariadb) | {"SQLALCHEMY_DATABASE_URI": "sqlite:///:memory:"}
+        with pytest.raises(ConfigurationError, match="both need the same"):
+            create_app(**config)
+        app = create_app(**config | {"REPLSWITCH_SLAVES": []})
+        with app.app_context():
+            db.create_all(bind_key=None)
+        assert new_visitor(app).get().text == ""
+
     def test_only_other_binds(self, create_app: CreateApp, mariadb: MariaDBPair) -> None:
         app = create_app(SQLALCHEMY_BINDS={"stats": uri(mariadb, mariadb.master)})
         assert app.extensions["replswitch"].database is None

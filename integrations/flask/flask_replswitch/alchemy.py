@@ -57,6 +57,8 @@ def replicated(app: Flask, db: SQLAlchemy, slaves: object, options: Mapping[str,
     found = [_slave(app, db, engines, name) for name in names]
     for name, engine in zip(names, found, strict=True):
         _check(master, engine, name)
+    for engine in (master, *found):
+        _refuse_used(engine)
     switch = replicate(master, found, **options)
     _install(db)
     return switch
@@ -112,6 +114,16 @@ def _check(master: Engine, slave: Engine, name: Any) -> None:
         raise ConfigurationError(
             f'The slave "{told}" in REPLSWITCH_SLAVES is reached with {other}, and the master in '
             f"SQLALCHEMY_DATABASE_URI with {ours}. A slave is a copy of the master: both need the same."
+        )
+
+
+def _refuse_used(engine: Engine) -> None:
+    from sqlalchemy.pool import QueuePool  # noqa: PLC0415 - as above
+
+    if isinstance(engine.pool, QueuePool) and engine.pool.checkedout():
+        raise ConfigurationError(
+            f"A connection to {engine.url.render_as_string()} is in use. Call ReplSwitch(app), or init_app(app), right "
+            "behind db.init_app(app) and before the first query: it tells the engines how to connect."
         )
 
 

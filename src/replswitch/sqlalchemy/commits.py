@@ -72,7 +72,7 @@ class Recorder:
             if commit is not None:
                 commit.end()
             commit = info[COMMIT] = Commit(self._database, self._driver, connection.connection.dbapi_connection, scope)
-        scope.doubt(commit, commit.settle)
+        scope.doubt(commit, lambda _: commit.settle())  # which knows the scope
 
     def _begin(self, connection: Connection) -> None:
         commit: Commit | None = connection.info.get(COMMIT)
