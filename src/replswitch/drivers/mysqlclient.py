@@ -21,7 +21,7 @@ from replswitch.drivers.gtids import has_positions, last_written
 from replswitch.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Hashable, Mapping
 
     from replswitch.positions import Position
 
