@@ -5,6 +5,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
+# Each process has servers of its own, for a file of tests at a time.
+SHARED := --numprocesses auto --maxprocesses 4 --dist loadfile
+
 .PHONY: help demo test test-all lint types format coverage bench build clean venv mariadb mysql mysqlclient FORCE
 .DEFAULT_GOAL := help
 
@@ -16,7 +19,7 @@ demo: $(VENV)/installed ## run the message board on a replicated pair, until Ctr
 	@$(BIN)/python examples/board $(if $(PORT),--port $(PORT))
 
 test: mariadb mysql mysqlclient lint types ## everything before a commit: lint, types, all tests (ARGS="-k marker" narrows them)
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest $(SHARED) $(ARGS)
 
 test-all: mariadb mysql mysqlclient ## the tests on every supported Python and framework that is here, and on the wheel
 	$(BIN)/nox $(ARGS)

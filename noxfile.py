@@ -17,7 +17,8 @@ EXTRAS = PROJECT["project"]["optional-dependencies"]
 PACKAGES = {"replswitch", "django_replswitch", "flask_replswitch"}
 
 RUNS_TESTS = {
-    "aiomysql", "aiosqlite", "Flask", "Flask-SQLAlchemy", "hypothesis", "pytest", "pytest-timeout", "sybil", "waitress",
+    "aiomysql", "aiosqlite", "Flask", "Flask-SQLAlchemy", "hypothesis", "pytest", "pytest-timeout", "pytest-xdist",
+    "sybil", "waitress",
 }  # fmt: skip
 TOOLS = [requirement for requirement in EXTRAS["dev"] if Requirement(requirement).name in RUNS_TESTS]
 """The part of the extra ``dev`` that the tests import."""
@@ -59,6 +60,9 @@ HERE = [version for version in SUPPORTED if is_here(version)]
 if HERE != SUPPORTED:
     print(f"Skipped, not on this machine: Python {', '.join(sorted(set(SUPPORTED) - set(HERE)))}")
 
+SHARED = ("--numprocesses", "auto", "--maxprocesses", "4", "--dist", "loadfile")
+"""As in the Makefile: each process has servers of its own, for a file of tests at a time."""
+
 DJANGO = {"3.11": "5.2", "3.12": "6.1", "3.13": "6.1"}
 """The series of Django that is tested on each Python: the long-term one on the oldest, else the newest."""
 
@@ -79,7 +83,7 @@ def tests(session: nox.Session, django: str) -> None:
     """Run the tests with the newest dependencies."""
     session.install("--editable", ".[mysql,django,flask,prometheus]", f"Django~={django}.0", *TOOLS)
     install_mysqlclient(session, *EXTRAS["mysqlclient"])
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *SHARED, *session.posargs)
 
 
 @nox.session(python=HERE[:1] if HERE[:1] == SUPPORTED[:1] else [], tags=[BESIDES])
@@ -89,7 +93,7 @@ def oldest(session: nox.Session) -> None:
     pinned = lowest(PROJECT["project"]["dependencies"] + extras + FLASK_TOOLS)
     session.install("--editable", ".[mysql,django,flask,prometheus]", *pinned, *TOOLS)
     install_mysqlclient(session, *lowest(EXTRAS["mysqlclient"]))
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *SHARED, *session.posargs)
 
 
 @nox.session(reuse_venv=False, tags=[BESIDES])
@@ -110,7 +114,7 @@ def wheel(session: nox.Session) -> None:
     shutil.unpack_archive(sdist, folder, filter="data")
     session.chdir(folder / sdist.name.removesuffix(".tar.gz"))
     # pyproject.toml puts the sources into the path; here the installed wheel is what the tests must import.
-    session.run("pytest", "-o", "pythonpath=", *session.posargs)
+    session.run("pytest", "-o", "pythonpath=", *SHARED, *session.posargs)
 
 
 def install_mysqlclient(session: nox.Session, requirement: str) -> None:

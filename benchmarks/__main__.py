@@ -5,6 +5,7 @@ Each prints ratios from one run, with the limit that the project has set itself 
 
 from __future__ import annotations
 
+import choosing
 import connection
 import flask_requests
 import sessions
@@ -14,4 +15,13 @@ import wsgi
 from ratio import run
 
 if __name__ == "__main__":
-    run(__doc__, state.rows, wsgi.rows, connection.rows, statements.rows, sessions.rows, flask_requests.rows)
+    run(
+        __doc__,
+        state.rows,
+        wsgi.rows,
+        connection.rows,
+        choosing.rows,
+        statements.rows,
+        sessions.rows,
+        flask_requests.rows,
+    )

@@ -148,10 +148,15 @@ class Client(threading.Thread):
             oldest = min(shown) if len(shown) == KEPT else 0
             missing = [number for number in self._told[-KEPT:] if number >= oldest and number not in shown]
             if missing or (self._told and not shown):
-                self._ledger.wrong("stale", f"{path} client {self._number} misses {missing}, sees {shown[:3]}, by {response.server}")
+                self._ledger.wrong(
+                    "stale", f"{path} client {self._number} misses {missing}, sees {shown[:3]}, by {response.server}"
+                )
         for latest in response.told.get("latest", []):
             if self._told and latest < self._told[-1]:
-                self._ledger.wrong("stale", f"{path} client {self._number} misses {self._told[-1]}, sees {latest}, by {response.server}")
+                self._ledger.wrong(
+                    "stale",
+                    f"{path} client {self._number} misses {self._told[-1]}, sees {latest}, by {response.server}",
+                )
 
     def _in_doubt(self) -> None:
         self._doubtful_until = time.monotonic() + self._doubtful_for

@@ -5,8 +5,9 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import replswitch
 from chaos_server import SECRET, plain_application
+
+import replswitch
 from replswitch.wsgi import ReplicationMiddleware
 
 if TYPE_CHECKING:

@@ -87,9 +87,7 @@ class Field:
     def slave_has(self, client: int, number: int) -> bool:
         """Say whether a slave that has no fault has a client's note."""
         sql = f"SELECT COUNT(*) FROM shop.note WHERE client = {client} AND number = {number}"
-        return any(
-            bool(self._ask(self.server(address), sql)) for address in SLAVES if address not in self.out
-        )
+        return any(bool(self._ask(self.server(address), sql)) for address in SLAVES if address not in self.out)
 
     def _ask(self, name: str, sql: str) -> Any:
         with closing(self.pair.admin(name)) as admin, admin.cursor() as cursor:

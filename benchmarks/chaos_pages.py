@@ -108,7 +108,9 @@ def _blocks(base: Base, values: Mapping[str, str]) -> Answer:
     told: dict[str, Any] = {"numbers": numbers}
     try:  # last: whatever became of it, the master would serve the rest
         with base.use_master():
-            told["latest"] = [_rows(base, "SELECT MAX(number) FROM note WHERE client = %s", values["client"])[0][0] or 0]
+            told["latest"] = [
+                _rows(base, "SELECT MAX(number) FROM note WHERE client = %s", values["client"])[0][0] or 0
+            ]
     except (NoServerError, base.error) as error:
         told["without_master"] = str(error)
     return Answer(200, told)

@@ -6,13 +6,12 @@ import json
 import random
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Final
 
 from chaos_client import Client
 from chaos_faults import FAULTS, MASTER, SLAVES, WEIGHTS, Field
@@ -160,9 +159,7 @@ class Run:
                 _end(clients)
         return self.figures
 
-    def _run(
-        self, field: Field, process: subprocess.Popen[str], ledger: Ledger, clients: list[Client]
-    ) -> None:
+    def _run(self, field: Field, process: subprocess.Popen[str], ledger: Ledger, clients: list[Client]) -> None:
         for client in clients:
             client.start()
         time.sleep(self._hold)

@@ -41,9 +41,8 @@ QUESTIONS: Final[dict[type[ReplicatedPair], Questions]] = {
     ),
     MySQLPair: Questions(
         "SELECT @@GLOBAL.gtid_executed, @@server_uuid",
-        "SELECT @@GLOBAL.gtid_executed, @@server_uuid, (SELECT SUM(VARIABLE_VALUE) FROM"
-        " performance_schema.session_status WHERE VARIABLE_NAME IN"
-        " ('Handler_write', 'Handler_update', 'Handler_delete', 'Handler_prepare'))",
+        "SELECT @@GLOBAL.gtid_executed, @@server_uuid, (SELECT VARIABLE_VALUE FROM"
+        " performance_schema.session_status WHERE VARIABLE_NAME = 'Handler_prepare')",
     ),
 }
 

@@ -45,25 +45,26 @@ def no_master(server: str, error: BaseException) -> NoServerError:
 
 
 class _Doubt:
-    """Statements of a scope may have written: finds out when it is called.
+    """Statements of a scope may have written: finds out when it is called with the scope.
+
+    It does not keep the scope, which keeps it: in a circle the link would wait for Python's collector.
 
     Attributes:
         is_asked: what runs from now on is another doubt's.
     """
 
-    __slots__ = ("_database", "_driver", "_raw", "_scope", "_since", "is_asked")
+    __slots__ = ("_database", "_driver", "_raw", "_since", "is_asked")
 
-    def __init__(self, database: Database, scope: Scope, driver: Driver, raw: Raw) -> None:
+    def __init__(self, database: Database, driver: Driver, raw: Raw) -> None:
         self._database = database
-        self._scope = scope
         self._driver = driver
         self._raw = raw
         self._since = driver.latest(raw)  # before the first of the statements
         self.is_asked = False
 
-    def __call__(self) -> None:
+    def __call__(self, scope: Scope) -> None:
         self.is_asked = True
-        self._database.settle(self._scope, self._driver, self._raw, self._since)
+        self._database.settle(scope, self._driver, self._raw, self._since)
 
 
 class Database:
@@ -249,7 +250,7 @@ class Database:
         else:
             doubt = scope.doubted(link)
             if not isinstance(doubt, _Doubt) or doubt.is_asked:
-                scope.doubt(link, _Doubt(self, scope, driver, raw))
+                scope.doubt(link, _Doubt(self, driver, raw))
 
     def settle(self, scope: Scope, driver: Driver, raw: Raw, since: Position | None) -> None:
         """Ask the master whether something was written since, and record it in a scope if so."""

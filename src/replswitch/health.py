@@ -46,6 +46,8 @@ class Health:
         self._lock = threading.Lock()
         # Until when each server rests that has failed and has not answered since. Mostly empty.
         self._resting: dict[Choosable, float] = {}
+        # Those of a set that do not rest; forgotten when one begins or ends its rest.
+        self._awake: tuple[Sequence[Choosable], tuple[Choosable, ...]] = ((), ())
         self._weights: tuple[Sequence[Choosable], list[float]] = ((), [])
 
     def candidates(self, servers: Sequence[S]) -> Iterator[S]:
@@ -58,7 +60,7 @@ class Health:
             tried = self._due(servers)
             if tried is not None:
                 yield tried
-            servers = [server for server in servers if server not in self._resting]
+            servers = self._awake_of(servers)
         if len(servers) < 2:
             yield from servers
             return
@@ -68,12 +70,19 @@ class Health:
         # Each in its turn as likely as its weight: Efraimidis and Spirakis, "Weighted random sampling", 2006.
         yield from sorted(others, key=lambda server: random.random() ** (1 / server.weight), reverse=True)  # noqa: S311 - spreads load, hides nothing
 
+    def _awake_of(self, servers: Sequence[S]) -> tuple[S, ...]:
+        with self._lock:
+            known, awake = self._awake
+            if known is not servers:
+                awake = tuple(server for server in servers if server not in self._resting)
+                self._awake = servers, awake
+            return awake  # type: ignore[return-value]  # of these very servers
+
     def _pick(self, servers: Sequence[S]) -> S:
         known, sums = self._weights
         if known is not servers:
             sums = list(accumulate(server.weight for server in servers))
-            if isinstance(servers, tuple):  # the whole set, the same each time; what is left of it is a list
-                self._weights = servers, sums
+            self._weights = servers, sums
         return servers[bisect(sums, random.random() * sums[-1], hi=len(sums) - 1)]  # noqa: S311 - likewise
 
     def _due(self, servers: Sequence[S]) -> S | None:
@@ -89,7 +98,7 @@ class Health:
     def failed(self, server: Choosable) -> bool:
         """Let a server rest. True if it did not rest before."""
         with self._lock:
-            rested = server in self._resting
+            rested, self._awake = server in self._resting, ((), ())
             self._resting[server] = self._clock() + self.downtime
         return not rested
 
@@ -98,4 +107,5 @@ class Health:
         if server not in self._resting:
             return False
         with self._lock:
+            self._awake = ((), ())
             return self._resting.pop(server, None) is not None

@@ -71,7 +71,7 @@ class Scope:
     _slaves: dict[Hashable, Any] | None = None
     _failed: frozenset[tuple[Hashable, object]] = frozenset()
     _held: dict[Hashable, Local] | None = None
-    _doubts: Mapping[Hashable, Callable[[], None]] = MappingProxyType({})
+    _doubts: Mapping[Hashable, Callable[[Scope], None]] = MappingProxyType({})
     _settling: threading.Lock | None = None
 
     def come_with(self, marker: Marker, max_age: float) -> None:
@@ -133,15 +133,15 @@ class Scope:
         """Say whether a write with a position was recorded of a database, by its name in markers."""
         return self.wrote is not None and name in self.wrote.positions
 
-    def doubt(self, link: Hashable, settle: Callable[[], None]) -> None:
-        """A statement on the master may have written; ``settle`` finds out, and records it."""
+    def doubt(self, link: Hashable, settle: Callable[[Scope], None]) -> None:
+        """A statement on the master may have written; ``settle`` finds out, and records it in the scope it is given."""
         with _changing:
             if self._settling is None:
                 self._settling = threading.Lock()
             self._doubts = {**self._doubts, link: settle}
             self.pins = dict(self.pins)
 
-    def doubted(self, link: Hashable) -> Callable[[], None] | None:
+    def doubted(self, link: Hashable) -> Callable[[Scope], None] | None:
         """Return what will find out about the statements on ``link``; None where they are in no doubt."""
         return self._doubts.get(link)
 
@@ -155,7 +155,7 @@ class Scope:
         while self._doubts and self._settling is not None:
             with self._settling:
                 for link, settle in self._doubts.items():
-                    settle()
+                    settle(self)
                     with _changing:  # unless it is in doubt again
                         self._doubts = {k: v for k, v in self._doubts.items() if (k, v) != (link, settle)}
 

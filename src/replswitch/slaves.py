@@ -121,7 +121,7 @@ class Slaves:
             link = self._link_to(server, scope, reach)
             if link is None:
                 continue
-            if not self._is_behind(scope, link, must_see, reach):
+            if must_see is None or not self._is_behind(scope, link, must_see, reach):
                 if is_last_resort or scope.choose_slave(self._key, server) is server:
                     return link
                 # Another thread of the scope was faster.
@@ -162,10 +162,10 @@ class Slaves:
             tell("back", self._name, server.name, "The slave %s is back.", server.name)
         return link
 
-    def _is_behind(self, scope: Scope, link: L, must_see: Position | None, reach: Reach[S, L]) -> bool:
+    def _is_behind(self, scope: Scope, link: L, must_see: Position, reach: Reach[S, L]) -> bool:
         """Say whether a slave lacks what the scope must see, or died when it was asked."""
         try:
-            if must_see is None or self._has_reached(link, must_see, reach.driver):
+            if self._has_reached(link, must_see, reach.driver):
                 return False
         except reach.driver.module.Error as error:
             if not reach.driver.unreachable(error):
@@ -183,6 +183,26 @@ class Slaves:
             except PositionError as error:
                 logger.warning("A slave's position cannot be read, so the master serves: %s", error)
         return self._progress.has_reached(link, position)
+
+    def master_lacks(self, scope: Scope, link: L, driver: Driver) -> bool:
+        """Say whether a link to the master leads to one that was the master once, and lacks what the scope must see.
+
+        A server has what it has written itself, so it is asked only for what others have written: after a failover.
+        Where nobody has asked yet who it is, nothing can be said.
+
+        Args:
+            scope: the running one.
+            link: in no transaction.
+            driver: asks.
+
+        Raises:
+            Exception: the driver's own error.
+        """
+        must_see = scope.must_see.get(self._name) if self._exist else None
+        identity = getattr(link.raw, "identity", None)
+        if must_see is None or identity is None or must_see.is_written_by(identity):
+            return False
+        return not self._has_reached(link, must_see, driver)
 
     def _comes(self, scope: Scope, link: L, position: Position, driver: Driver) -> bool:
         """Wait for a slave that was behind, once a scope and no longer than the option ``wait``."""

@@ -380,6 +380,42 @@ class TestMaster:
                 cursor.execute("RESET MASTER")
                 cursor.execute("START SLAVE")
 
+    def test_a_link_to_who_was_the_master_misses_no_write(self, make: Make, pair: MariaDBPair) -> None:
+        with Proxy(pair.master["port"]) as name:
+            db = make(master={**pair.master, "port": name.port}, slaves=[pair.slaves[1]])
+            opened, over = threading.Event(), threading.Event()
+
+            def hold() -> None:
+                with use_master(), db.cursor() as cursor:
+                    cursor.execute("SELECT 1")
+                    opened.set()
+                    over.wait(10)
+
+            thread = threading.Thread(target=hold)
+            thread.start()
+            opened.wait(10)
+            pair.promote("slave")
+            name.target = pair.master["port"]
+            pair.stop_slave("master")
+            pair.stop_slave("slave2")
+            seen = []
+
+            def look(token: str) -> None:
+                with replswitch.resume(token):
+                    seen.append(read(db))
+                with replswitch.resume(token), use_master(), db.cursor() as cursor:
+                    cursor.execute("SELECT COUNT(*) FROM message")
+                    seen.append(cursor.fetchone()[0])
+
+            with db.use_slave():
+                write(db)  # on a new link; nobody has told that the master is another one
+                over.set()
+                thread.join()
+                thread = threading.Thread(target=look, args=(replswitch.carry(),))  # with the link of the thread before
+                thread.start()
+                thread.join()
+            assert seen == [1, 1]
+
     def test_in_a_transaction_nothing_is_tried_again(self, make: Make, pair: MariaDBPair) -> None:
         db = make()
         db.begin()

@@ -197,14 +197,14 @@ class TestDoubts:
             frame = stack()
             assert frame is not None
             scope = frame.scope
-            scope.doubt("link", lambda: scope.record("database", "shop", SQLitePosition(7)))
+            scope.doubt("link", lambda scope: scope.record("database", "shop", SQLitePosition(7)))
             assert json.loads(carry())["p"] == {"shop": "sqlite:7"}
             assert not scope.is_in_doubt
 
     def test_threads_that_need_the_answer_wait_for_it(self) -> None:
         scope, asked, answer = Scope(), [], threading.Event()
 
-        def ask() -> None:
+        def ask(scope: Scope) -> None:
             asked.append(1)
             assert answer.wait(10)
             scope.record("database", "shop", SQLitePosition(7))
@@ -226,9 +226,9 @@ class TestDoubts:
     def test_what_is_written_while_the_server_is_asked_is_asked_for_again(self) -> None:
         scope, asked = Scope(), []
 
-        def ask() -> None:
+        def ask(scope: Scope) -> None:
             asked.append("first")
-            scope.doubt("link", lambda: asked.append("second"))
+            scope.doubt("link", lambda _: asked.append("second"))
 
         scope.doubt("link", ask)
         scope.settle()

@@ -33,23 +33,28 @@ _STANDING_OF_MARIADB: Final = (
     " @@server_id, @@hostname"
 )
 
-# The counters are the session's own. They leave out what returns no rows, XA COMMIT for one:
-# https://dev.mysql.com/doc/refman/9.1/en/server-status-variables.html.
+# The counter is the session's own: of what it has committed with the binary log. It leaves out tables without
+# transactions, and XA COMMIT: https://dev.mysql.com/doc/refman/9.1/en/server-status-variables.html#statvar_Handler_prepare.
 _WRITTEN_ON_MYSQL: Final = (
-    "SELECT @@GLOBAL.gtid_executed, @@server_uuid, (SELECT SUM(VARIABLE_VALUE) FROM performance_schema.session_status"
-    " WHERE VARIABLE_NAME IN ('Handler_write', 'Handler_update', 'Handler_delete', 'Handler_prepare'))"
+    "SELECT @@GLOBAL.gtid_executed, @@server_uuid, (SELECT VARIABLE_VALUE FROM performance_schema.session_status"
+    " WHERE VARIABLE_NAME = 'Handler_prepare')"
 )
 
-_VARIABLES: Final = "SHOW VARIABLES WHERE Variable_name IN ('log_bin', 'sql_log_bin', 'wsrep_on', 'gtid_mode')"
+_VARIABLES: Final = (
+    "SHOW VARIABLES WHERE Variable_name IN ('log_bin', 'sql_log_bin', 'wsrep_on', 'gtid_mode', 'server_id', 'hostname',"
+    " 'server_uuid')"
+)
 
 
 def has_positions(raw: Raw) -> bool:
-    """Ask whether everything that is written through a connection gets a GTID.
+    """Ask whether everything that is written through a connection gets a GTID; and who the server is (``identity``).
 
     Not with binary logging off, with Galera (a node's own commits have none that another node counts), or on a MySQL
     without GTIDs; one log line says so.
     """
-    variables = {_text(name): _text(value).upper() for name, value in _rows(raw, _VARIABLES)}
+    told = {_text(name): _text(value) for name, value in _rows(raw, _VARIABLES)}
+    raw.identity = (told.get("server_id"), told.get("hostname")) if is_mariadb(raw) else told.get("server_uuid")
+    variables = {name: value.upper() for name, value in told.items()}
     reason = ""
     if variables.get("log_bin") != "ON" or variables.get("sql_log_bin") != "ON":
         reason = "its binary log is off"
@@ -71,7 +76,7 @@ def last_written(raw: Raw, since: Position | None, *, only_rows: bool = False) -
     """Ask for the position of what a session wrote last, keep it (``raw.latest``), and compare it with ``since``.
 
     MySQL keeps none for a session: there it is all that the server itself has written. What the session's statements
-    may have been that returned rows (calls of functions), the session's own counters tell (``raw.changes``).
+    may have been that returned rows (calls of functions), the session's own counter tells (``raw.changes``).
 
     Args:
         raw: the connection.

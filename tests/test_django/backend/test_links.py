@@ -370,7 +370,6 @@ class TestGoneAway:
         next_request()
         check_both(db)
 
-
     def test_a_slave_that_rests_serves_where_the_master_is_gone_too(self, django_pair: MariaDBPair, db: Any) -> None:
         django_pair.kill("slave")
         with db.use_slave():

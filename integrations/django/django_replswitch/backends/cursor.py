@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from django_replswitch.backends.links import Link
-    from replswitch import State
 
 
 class SwitchingCursor:
