@@ -55,6 +55,7 @@ class Local:
             the choice is.
         link: the link that was chosen.
         pins: see `frame`.
+        current: a link to the master of which it is known that it leads to who is the master now, for this scope.
         reason: the reason of the latest decision.
         read_from_slave: whether the scope has read from a slave.
     """
@@ -68,6 +69,7 @@ class Local:
         self.frame: Frame | None = None
         self.link: Link | None = None
         self.pins: Mapping[Hashable, str] | None = None
+        self.current: Link | None = None
         self.reason = "default"
         self.read_from_slave = False
 
@@ -83,6 +85,7 @@ class Local:
         if self.transaction is None:
             self.links.pop(SLAVE, None)
         self.scope, self.link, self.reason, self.read_from_slave = scope, None, "default", False
+        self.current = None
 
     def leave(self, scope: Scope) -> None:
         """Let go what was held for ``scope``. It may be another thread that ends the scope.
@@ -99,7 +102,8 @@ class Local:
                 ReplSwitchError("The request in which this transaction was begun has ended, and it was rolled back.")
             )
         kept = {} if transaction is None else {s: link for s, link in self.links.items() if link in transaction}
-        self.links, self.link = kept, None
+        self.links, self.link, self.current = kept, None, None
+        self.frame = None  # a frame keeps its scope, and with that what is in doubt
 
 
 class Holdings:

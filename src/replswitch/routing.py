@@ -240,9 +240,25 @@ class Router:
         return link
 
     def _master_link(self, local: Local) -> Link:
-        link = self._usable(local, MASTER)
+        link, frame, transaction = self._usable(local, MASTER), stack(), local.transaction
         if link is None:
             link = local.links[MASTER] = self._open_master()
+        elif frame is None or frame.scope.marker is None:
+            return link  # what must be seen was written through it
+        if frame is None or link is local.current or (transaction is not None and link in transaction):
+            return link
+        try:
+            is_past = self._database.slaves.master_lacks(frame.scope, link, self._driver)
+        except self._error as error:
+            if not self._driver.unreachable(error):
+                raise
+            is_past = True
+        if is_past:  # what else is idle leads there as well
+            link.discard()
+            link.server.links.drop_idle()
+            local.links.pop(MASTER, None)
+            link = local.links[MASTER] = self._open_master()
+        local.current = link
         return link
 
     def _usable(self, local: Local, side: State) -> Link | None:

@@ -184,6 +184,26 @@ class Slaves:
                 logger.warning("A slave's position cannot be read, so the master serves: %s", error)
         return self._progress.has_reached(link, position)
 
+    def master_lacks(self, scope: Scope, link: L, driver: Driver) -> bool:
+        """Say whether a link to the master leads to one that was the master once, and lacks what the scope must see.
+
+        A server has what it has written itself, so it is asked only for what others have written: after a failover.
+        Where nobody has asked yet who it is, nothing can be said.
+
+        Args:
+            scope: the running one.
+            link: in no transaction.
+            driver: asks.
+
+        Raises:
+            Exception: the driver's own error.
+        """
+        must_see = scope.must_see.get(self._name) if self._exist else None
+        identity = getattr(link.raw, "identity", None)
+        if must_see is None or identity is None or must_see.is_written_by(identity):
+            return False
+        return not self._has_reached(link, must_see, driver)
+
     def _comes(self, scope: Scope, link: L, position: Position, driver: Driver) -> bool:
         """Wait for a slave that was behind, once a scope and no longer than the option ``wait``."""
         if not self._options.wait or scope.has_waited:

@@ -398,23 +398,22 @@ class TestMaster:
             name.target = pair.master["port"]
             pair.stop_slave("master")
             pair.stop_slave("slave2")
-            with db.use_slave():
-                write(db)  # on a new link; nobody has told that the master is another one
-                token = replswitch.carry()
-                over.set()
-                thread.join()
             seen = []
 
-            def look() -> None:  # with the link of the thread before
+            def look(token: str) -> None:
                 with replswitch.resume(token):
                     seen.append(read(db))
                 with replswitch.resume(token), use_master(), db.cursor() as cursor:
                     cursor.execute("SELECT COUNT(*) FROM message")
                     seen.append(cursor.fetchone()[0])
 
-            thread = threading.Thread(target=look)
-            thread.start()
-            thread.join()
+            with db.use_slave():
+                write(db)  # on a new link; nobody has told that the master is another one
+                over.set()
+                thread.join()
+                thread = threading.Thread(target=look, args=(replswitch.carry(),))  # with the link of the thread before
+                thread.start()
+                thread.join()
             assert seen == [1, 1]
 
     def test_in_a_transaction_nothing_is_tried_again(self, make: Make, pair: MariaDBPair) -> None:

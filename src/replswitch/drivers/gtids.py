@@ -40,16 +40,21 @@ _WRITTEN_ON_MYSQL: Final = (
     " WHERE VARIABLE_NAME = 'Handler_prepare')"
 )
 
-_VARIABLES: Final = "SHOW VARIABLES WHERE Variable_name IN ('log_bin', 'sql_log_bin', 'wsrep_on', 'gtid_mode')"
+_VARIABLES: Final = (
+    "SHOW VARIABLES WHERE Variable_name IN ('log_bin', 'sql_log_bin', 'wsrep_on', 'gtid_mode', 'server_id', 'hostname',"
+    " 'server_uuid')"
+)
 
 
 def has_positions(raw: Raw) -> bool:
-    """Ask whether everything that is written through a connection gets a GTID.
+    """Ask whether everything that is written through a connection gets a GTID; and who the server is (``identity``).
 
     Not with binary logging off, with Galera (a node's own commits have none that another node counts), or on a MySQL
     without GTIDs; one log line says so.
     """
-    variables = {_text(name): _text(value).upper() for name, value in _rows(raw, _VARIABLES)}
+    told = {_text(name): _text(value) for name, value in _rows(raw, _VARIABLES)}
+    raw.identity = (told.get("server_id"), told.get("hostname")) if is_mariadb(raw) else told.get("server_uuid")
+    variables = {name: value.upper() for name, value in told.items()}
     reason = ""
     if variables.get("log_bin") != "ON" or variables.get("sql_log_bin") != "ON":
         reason = "its binary log is off"

@@ -21,7 +21,7 @@ from replswitch.drivers.gtids import has_positions, last_written
 from replswitch.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Hashable, Mapping
 
     from replswitch.positions import Position
 
@@ -82,6 +82,8 @@ class _MasterConnection(_Connection):
 
     #: Whether each write gets a position; None before anybody has asked.
     tells: bool | None = None
+    #: Who the server is, as it says itself; None before anybody has asked.
+    identity: Hashable | None = None
     #: The position of the latest write, as far as it was asked.
     latest: Position | None = None
     #: There may have been later ones, which counted for nobody.
@@ -163,7 +165,7 @@ class MySQLClientDriver(MySQLFamilyDriver):
         """
         if not raw.in_doubt or raw.in_transaction:
             return Written.NO
-        raw.in_doubt = raw.has_rows = bool(raw.field_count())  # type: ignore[no-untyped-call]  # types-mysqlclient leaves it out
+        raw.in_doubt = raw.has_rows = bool(raw.open and raw.field_count())  # type: ignore[no-untyped-call]  # types-mysqlclient leaves it out
         raw.only_rows = raw.only_rows and raw.has_rows
         return Written.YES if raw.tells is False else Written.ASK
 

@@ -23,7 +23,7 @@ from replswitch.positions import MariaDBPosition, MySQLPosition
 from replswitch.positions.clock import fall_back_to_clock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Hashable, Mapping
 
     from replswitch.positions import Position
 
@@ -134,6 +134,8 @@ class _Connection(Connection):
     latest: Position | None = None
     #: How many changes a MySQL had counted for the session when it was last asked.
     changes = 0
+    #: Who the server is, as it says itself; None on a slave's.
+    identity: Hashable | None = None
     #: Whether the server tells of commits at all.
     tells = False
     #: Whether the rows of a result end in an OK packet.

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import ClassVar, Final, Self
+from typing import TYPE_CHECKING, ClassVar, Final, Self
 
 from replswitch.errors import PositionError
 from replswitch.positions.position import Position
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
 
 _GTID: Final = re.compile(r"(\d{1,10})-(\d{1,10})-(\d{1,20})", re.ASCII)
 
@@ -62,6 +65,10 @@ class MariaDBPosition(Position):
             return False
         reached = {domain: sequence for domain, sequence, _ in self.gtids}
         return all(reached.get(domain, -1) >= sequence for domain, sequence, _ in other.gtids)
+
+    def is_written_by(self, identity: Hashable) -> bool:
+        """Compare the ``server_id`` of each GTID with the server's own."""
+        return isinstance(identity, tuple) and all(str(server) == identity[0] for _, _, server in self.gtids)
 
     def __str__(self) -> str:
         return ",".join(f"{domain}-{server}-{sequence}" for domain, sequence, server in self.gtids)

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import ClassVar, Final, Self
+from typing import TYPE_CHECKING, ClassVar, Final, Self
 
 from replswitch.errors import PositionError
 from replswitch.positions.position import Position
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}")
 _TAG: Final = re.compile(r"[a-z_][a-z0-9_]{0,31}")
@@ -76,6 +79,10 @@ class MySQLPosition(Position):
             for source, ranges in other.sources
             for wanted in ranges
         )
+
+    def is_written_by(self, identity: Hashable) -> bool:
+        """Compare the UUID of each transaction with the server's own."""
+        return isinstance(identity, str) and all(source[0] == identity.lower() for source, _ in self.sources)
 
     def written_by(self, uuid: str) -> Self:
         """Return the part that one server wrote."""

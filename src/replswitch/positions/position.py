@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
 
 
 class Position(ABC):
@@ -33,6 +36,14 @@ class Position(ABC):
     @abstractmethod
     def includes(self, other: Position) -> bool:
         """Say whether a server that is here has reached ``other``. A position of another engine never is."""
+
+    @abstractmethod
+    def is_written_by(self, identity: Hashable) -> bool:
+        """Say whether one server has written all of it itself, and so has it.
+
+        Args:
+            identity: what the server calls itself, as the driver's ``standing`` tells.
+        """
 
     @abstractmethod
     def __str__(self) -> str:

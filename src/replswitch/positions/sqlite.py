@@ -10,10 +10,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Final, Self
+from typing import TYPE_CHECKING, ClassVar, Final, Self
 
 from replswitch.errors import PositionError
 from replswitch.positions.position import Position
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
 
 _MOMENT: Final = re.compile(r"\d{1,19}", re.ASCII)
 
@@ -49,6 +52,10 @@ class SQLitePosition(Position):
     def includes(self, other: Position) -> bool:
         """Say whether ``other`` is no later than this moment."""
         return isinstance(other, SQLitePosition) and self.moment >= other.moment
+
+    def is_written_by(self, identity: Hashable) -> bool:
+        """A file is no other server's: always."""
+        return True
 
     def __str__(self) -> str:
         return str(self.moment)

@@ -204,10 +204,25 @@ class SelectingWrapper(ConnectingWrapper):
             return
         try:
             self._make_ready(self._master)
+            if self._is_past_master():
+                self._close_link(self._master)
+                self._make_ready(self._master)
         except self.Database.Error as error:
             if not self.driver.unreachable(error):
                 raise
             raise self.no_master(no_master(self._master.server.name, error)) from error
+
+    def _is_past_master(self) -> bool:
+        """Whether the master's link leads to one that was the master once, and lacks what must be seen, or is gone."""
+        frame = stack()
+        if frame is None or not frame.scope.must_see or self._only is not None:
+            return False
+        try:
+            return self._shared.database.slaves.master_lacks(frame.scope, self._master, self.driver)
+        except self.Database.Error as error:
+            if not self.driver.unreachable(error):
+                raise
+            return True
 
     @staticmethod
     def no_master(error: NoServerError) -> NoMasterError:
