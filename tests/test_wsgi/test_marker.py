@@ -285,7 +285,11 @@ def test_not_every_process_begins_with_the_same_name() -> None:
 # Secrets
 
 
-@pytest.mark.parametrize("secrets", [["new", "old"], [b"new", "old"], ("new", b"old"), iter(["new", "old"])], ids=repr)
+@pytest.mark.parametrize(
+    "secrets",
+    [["new", "old"], [b"new", "old"], ("new", b"old"), pytest.param(iter(["new", "old"]), id="iter")],
+    ids=repr,
+)
 def test_the_newest_secret_signs_and_all_are_accepted(secrets: Any) -> None:
     signer = MarkerSigner(secrets)
     token = signer.write(Marker(NOW))
