@@ -14,10 +14,12 @@ import tempfile
 import time
 from pathlib import Path
 
+from chaos_faults import FAULTS
 from chaos_run import Run
 
-SIDES = ("connect", "django")
+SIDES = ("connect", "django", "flask")
 DRIVERS = ("pymysql", "mysqlclient")
+PARTS = {"1/1": FAULTS, "1/2": FAULTS[::2], "2/2": FAULTS[1::2]}
 
 SHOWN = 20
 """How much of what was wrong is printed."""
@@ -35,6 +37,7 @@ def main() -> int:
     parser.add_argument("--side", choices=SIDES, default="connect", help="what the application is made with")
     parser.add_argument("--driver", choices=DRIVERS, default="pymysql", help="with which driver (pymysql)")
     parser.add_argument("--short", action="store_true", help="every fault once, as briefly as it can be noticed")
+    parser.add_argument("--part", choices=PARTS, default="1/1", help="all kinds of faults (1/1), or every other one")
     parser.add_argument("--log", type=Path, help="where the application logs to; thrown away by default")
     parser.add_argument("--check", action="store_true", help="exit with status 1 when something was wrong")
     given = parser.parse_args()
@@ -42,7 +45,7 @@ def main() -> int:
     seconds, hold = (0, SHORT) if given.short else (given.minutes * 60, given.hold)
     name = f"--side {given.side} --driver {given.driver} --seed {seed}"
     tell(name)
-    run = Run(given.side, given.driver, seconds=seconds, seed=seed, hold=hold, tell=tell)
+    run = Run(given.side, given.driver, seconds=seconds, seed=seed, hold=hold, faults=PARTS[given.part], tell=tell)
     with given.log.open("w") if given.log else tempfile.TemporaryFile("w") as log:
         figures = run.go(log)
     for row, figure in figures.rows:

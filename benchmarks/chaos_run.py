@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
 from chaos_client import Client
-from chaos_faults import FAULTS, MASTER, SLAVES, WEIGHTS, Field
+from chaos_faults import FAULTS, MASTER, SLAVES, WEIGHTS, Fault, Field
 from chaos_ledger import Ledger, Window
 from chaos_server import THREADS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 CONNECT_TIMEOUT: Final = 1
 READ_TIMEOUT: Final = 2
@@ -107,11 +107,12 @@ class Run:
     """One run.
 
     Args:
-        side: ``connect`` or ``django``.
+        side: ``connect``, ``django`` or ``flask``.
         driver: ``pymysql`` or ``mysqlclient``.
         seconds: for how long there are faults; each kind comes once at least, however long that takes.
         seed: which faults come when.
         hold: seconds that a fault lasts.
+        faults: which there are.
         tell: hears how it goes.
     """
 
@@ -123,6 +124,7 @@ class Run:
         seconds: float,
         seed: int,
         hold: float,
+        faults: Sequence[Fault] = FAULTS,
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._side = side
@@ -130,6 +132,7 @@ class Run:
         self._seconds = seconds
         self._seed = seed
         self._hold = hold
+        self._faults = faults
         self._tell = tell
         self._dice = random.Random(seed)
         self.figures = Figures()
@@ -183,7 +186,7 @@ class Run:
     def _break(self, field: Field, ledger: Ledger) -> None:
         began = time.monotonic()
         while True:
-            deck = list(FAULTS)
+            deck = list(self._faults)
             self._dice.shuffle(deck)
             for fault in deck:
                 self._tell(f"{time.monotonic() - ledger.began:6.1f} s {fault.name}")
@@ -193,7 +196,7 @@ class Run:
                     time.sleep(max(self._hold * fault.lasts, fault.at_least))
                 window.ended = time.monotonic()
                 time.sleep(self._hold * self._dice.uniform(0.3, 1))
-                if time.monotonic() - began >= self._seconds and len(ledger.windows) >= len(FAULTS):
+                if time.monotonic() - began >= self._seconds and len(ledger.windows) >= len(self._faults):
                     return
 
     def _shares(self, field: Field, clients: list[Client]) -> dict[str, float]:
@@ -233,8 +236,9 @@ class Run:
             rows.append((f"  {name}", str(count)))
         rows += [(name, str(count)) for name, count in sorted(ledger.counts.items())]
         rows.append((f"slowest request, s (limit {LIMIT:g})", f"{ledger.slowest:.2f}"))
-        for address, weight in WEIGHTS.items():
-            wanted = weight / sum(WEIGHTS.values())
+        weights = dict.fromkeys(SLAVES, 1) if self._side == "flask" else WEIGHTS  # Flask-SQLAlchemy's have none
+        for address, weight in weights.items():
+            wanted = weight / sum(weights.values())
             rows.append((f"share of {address} (by weight {wanted:.3f})", f"{shares[address]:.3f}"))
             if abs(shares[address] - wanted) > SHARE:
                 wrong.append(f"{address} has {shares[address]:.3f} of the reads, not {wanted:.3f}")
@@ -247,7 +251,7 @@ class Run:
         if after.memory > before.memory * MORE_MEMORY:
             wrong.append(f"memory has grown from {before.memory} to {after.memory} KB")
         # A pool for each server, and one more for reads on the master; or in each thread one for each of these.
-        most = POOL_SIZE * (2 + len(SLAVES)) if self._side == "connect" else THREADS * (2 + len(SLAVES))
+        most = POOL_SIZE * (2 + len(SLAVES)) if self._side != "django" else THREADS * (2 + len(SLAVES))
         if after.connections > most:
             wrong.append(f"{after.connections} connections are open, {most} may be")
         if after.files - before.files > max(after.connections - before.connections, 0) + CLIENTS:

@@ -13,10 +13,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("side", ["connect"])
-def test_no_visitor_notices(side: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("side", "part"), [("connect", "1/2"), ("django", "2/2")])
+def test_no_visitor_notices(side: str, part: str, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    command = [sys.executable, str(ROOT / "benchmarks" / "chaos.py"), "--short", "--check", "--side", side]
+    command = [sys.executable, str(ROOT / "benchmarks" / "chaos.py"), "--short", "--check"]
+    command += ["--side", side, "--part", part, "--seed", "1"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([*command, "--log", str(log)], env=environment, capture_output=True, text=True, check=False)
     report = f"{done.stdout}\n{done.stderr}\nThe end of the application's log:\n{log.read_text()[-5000:]}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast, overload
 from flask import has_request_context
 
 from flask_replswitch.serving import instruction_for, kept, streamed
-from flask_replswitch.views import remember
+from flask_replswitch.views import remember, serves_request
 from replswitch import MASTER, SLAVE, ConfigurationError
 from replswitch.decorators import Use
 from replswitch.state import push
@@ -79,7 +79,9 @@ class _Use(Use):
 
         @functools.wraps(function)
         def generating(*args: Any, **kwargs: Any) -> Any:
-            return streamed(plain(*args, **kwargs), self.state) if has_request_context() else plain(*args, **kwargs)
+            generator = plain(*args, **kwargs)
+            is_view = has_request_context() and serves_request(generating)
+            return streamed(generator, self.state) if is_view else generator
 
         @functools.wraps(function)
         def synchronous(*args: Any, **kwargs: Any) -> Any:

@@ -82,7 +82,7 @@ def kept(answer: Any, frame: Frame) -> Any:
 
 
 def streamed(generator: Generator[Any, Any, Any], wanted: State) -> Any:
-    """Return what a decorated generator function returns in a request.
+    """Return what a view returns that is a decorated generator function.
 
     Args:
         generator: what the core's decorator made of it, which keeps its state by itself.

@@ -40,20 +40,25 @@ _WRITTEN_ON_MYSQL: Final = (
     " WHERE VARIABLE_NAME = 'Handler_prepare')"
 )
 
-_VARIABLES: Final = (
-    "SHOW VARIABLES WHERE Variable_name IN ('log_bin', 'sql_log_bin', 'wsrep_on', 'gtid_mode', 'server_id', 'hostname',"
-    " 'server_uuid')"
-)
+_VARIABLES: Final = ("log_bin", "sql_log_bin", "wsrep_on", "gtid_mode")
+_IDENTITY: Final = ("server_id", "hostname", "server_uuid")
 
 
-def has_positions(raw: Raw) -> bool:
+def has_positions(raw: Raw, *, identify: bool = True) -> bool:
     """Ask whether everything that is written through a connection gets a GTID; and who the server is (``identity``).
 
     Not with binary logging off, with Galera (a node's own commits have none that another node counts), or on a MySQL
     without GTIDs; one log line says so.
+
+    Args:
+        raw: the connection.
+        identify: ask also a MySQL who it is. Each line of the answer moves the counters of its session.
     """
-    told = {_text(name): _text(value) for name, value in _rows(raw, _VARIABLES)}
-    raw.identity = (told.get("server_id"), told.get("hostname")) if is_mariadb(raw) else told.get("server_uuid")
+    identify = identify or is_mariadb(raw)
+    wanted = _VARIABLES + _IDENTITY if identify else _VARIABLES
+    told = {_text(name): _text(value) for name, value in _rows(raw, f"SHOW VARIABLES WHERE Variable_name IN {wanted}")}
+    if identify:
+        raw.identity = (told.get("server_id"), told.get("hostname")) if is_mariadb(raw) else told.get("server_uuid")
     variables = {name: value.upper() for name, value in told.items()}
     reason = ""
     if variables.get("log_bin") != "ON" or variables.get("sql_log_bin") != "ON":
@@ -93,7 +98,8 @@ def last_written(raw: Raw, since: Position | None, *, only_rows: bool = False) -
         latest = MariaDBPosition.parse(_text(gtid))
     else:
         ((executed, uuid, changes),) = _rows(raw, _WRITTEN_ON_MYSQL)
-        latest = MySQLPosition.parse(_text(executed)).written_by(_text(uuid))
+        raw.identity = _text(uuid)
+        latest = MySQLPosition.parse(_text(executed)).written_by(raw.identity)
         before, raw.changes = raw.changes, int(changes)
         only_read = only_rows and raw.changes == before
     raw.latest = latest

@@ -177,7 +177,7 @@ class MySQLClientDriver(MySQLFamilyDriver):
         """Ask for the position of the latest write."""
         in_doubt = raw.in_doubt  # by statements since; ours are none of the application's
         if raw.tells is None:
-            raw.tells = has_positions(raw)
+            raw.tells = has_positions(raw, identify=False)
         written = last_written(raw, since, only_rows=raw.only_rows) if raw.tells else Written.YES
         raw.in_doubt, raw.only_rows = in_doubt, True
         return written
