@@ -231,7 +231,7 @@ def _on_master(
 
 
 UNTIL_NOTICED: Final = 6.0
-"""Seconds after which nobody waits any more for a server whose packets are dropped: two time-outs for an answer, because
+"""Seconds after which nobody waits any more for a server whose packets are dropped: two time-outs for an answer, since
 others begin to wait until the first has waited, and one for a connection. When packets pass again just while a reader
 whose time is over looks whether the server is there, it is: the query was slow, then, and the error is his."""
 
