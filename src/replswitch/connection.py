@@ -81,6 +81,10 @@ class Connection(Switch):
     """A DB-API connection to a master and its slaves, made by `connect`.
 
     Its exceptions are the driver's, and stand here as attributes too (``db.IntegrityError``), as PEP 249 suggests.
+
+    Attributes:
+        servers: the master and the slaves.
+        database: chooses the side, and records what is written.
     """
 
     records_writes: ClassVar[bool] = True
@@ -97,11 +101,11 @@ class Connection(Switch):
     ) -> None:
         self._module = driver.module
         self._driver = driver
-        self._servers = servers
+        self.servers = servers
         self._locals = Locals(autocommit=autocommit)
         label = servers.schema if name is None else name
-        database = Database(self, label, options=options, has_slaves=servers.has_slaves)
-        self._router = Router(database, driver, servers, self._locals)
+        self.database = Database(self, label, options=options, has_slaves=servers.has_slaves)
+        self._router = Router(self.database, driver, servers, self._locals)
         self.debug = debug
 
     # PEP 249
@@ -158,7 +162,7 @@ class Connection(Switch):
             self.rollback()
             self._router.closed = True
             self._locals.mine().links.clear()
-            self._servers.close()
+            self.servers.close()
 
     def __enter__(self) -> Self:
         return self

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, overload
 
 from replswitch.errors import ConfigurationError
 from replswitch.state import MASTER, SLAVE, Block, Resumable, State, block, instruction, push, stack
@@ -61,17 +61,21 @@ def use_slave(function: Callable[P, R] | None = None) -> Use | Callable[P, R]:
 
 
 class Use:
-    """Switches every database to one state. May be entered again while it is entered, and by several threads."""
+    """Switches every database to one state. May be entered again while it is entered, and by several threads.
+
+    Attributes:
+        state: that state.
+    """
 
     def __init__(self, state: State) -> None:
-        self._state = state
+        self.state: Final = state
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Decorate a function, a coroutine function, a generator function or an asynchronous one."""
         if inspect.isclass(function) or not callable(function):
             raise ConfigurationError(
-                f"use_{self._state} decorates functions, and {function!r} is none. Decorate the methods that need it, "
-                f"or write `with use_{self._state}():`."
+                f"use_{self.state} decorates functions, and {function!r} is none. Decorate the methods that need it, "
+                f"or write `with use_{self.state}():`."
             )
         wrapper: Any
         if inspect.isasyncgenfunction(function):
@@ -85,7 +89,7 @@ class Use:
         return functools.wraps(function)(wrapper)
 
     def __enter__(self) -> None:
-        push(block(self._state, by=self))
+        push(block(self.state, by=self))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -99,14 +103,14 @@ class Use:
 
     def _function(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def wrapper(*args: Any, **kwargs: Any) -> Any:
-            with push(instruction(self._state)):
+            with push(instruction(self.state)):
                 return function(*args, **kwargs)
 
         return wrapper
 
     def _coroutine(self, function: Callable[..., Any]) -> Callable[..., Any]:
         async def wrapper(*args: Any, **kwargs: Any) -> Any:
-            with push(instruction(self._state)):
+            with push(instruction(self.state)):
                 return await function(*args, **kwargs)
 
         return wrapper
@@ -115,7 +119,7 @@ class Use:
         def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
             generator = function(*args, **kwargs)
             step = functools.partial(next, generator)
-            running = Resumable(instruction(self._state))
+            running = Resumable(instruction(self.state))
             try:
                 while True:
                     with running:
@@ -140,7 +144,7 @@ class Use:
         async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
             generator = function(*args, **kwargs)
             step = generator.__anext__
-            running = Resumable(instruction(self._state))
+            running = Resumable(instruction(self.state))
             try:
                 while True:
                     with running:

@@ -56,12 +56,14 @@ class LinkPool:
     """The links to one server. As many as are asked for at a time; at most ``size`` idle ones are kept.
 
     Attributes:
+        driver: opens them.
+        settings: of the server, as the driver takes them.
         current: the pool that lends them.
     """
 
     def __init__(self, driver: Driver, settings: dict[str, Any], *, read_only: bool, size: int) -> None:
-        self._driver = driver
-        self._settings = settings
+        self.driver = driver
+        self.settings = settings
         self._read_only = read_only
         self._size = size
         self._closed = False
@@ -82,7 +84,7 @@ class LinkPool:
                 # circle, until it is collected, hang the frames of all callers and what they hold: their links.
                 traceback.clear_frames(error.__traceback__)
                 raise
-            if self._driver.alive(loan.dbapi_connection):
+            if self.driver.alive(loan.dbapi_connection):
                 break
             loan.invalidate()
         return Link(server, loan)
@@ -104,10 +106,10 @@ class LinkPool:
         self.current = _new_queue_pool(self._open, partial(self._rest, generation), self._size)
 
     def _open(self) -> Raw:
-        return self._driver.open(self._settings, read_only=self._read_only)
+        return self.driver.open(self.settings, read_only=self._read_only)
 
     def _rest(self, generation: object, raw: Raw, entry: ConnectionPoolEntry, state: PoolResetState) -> None:
-        if self._closed or generation is not self._generation or not self._driver.reusable(raw):
+        if self._closed or generation is not self._generation or not self.driver.reusable(raw):
             entry.invalidate()
 
 

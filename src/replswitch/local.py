@@ -103,6 +103,7 @@ class Local:
             )
         kept = {} if transaction is None else {s: link for s, link in self.links.items() if link in transaction}
         self.links, self.link, self.current = kept, None, None
+        self.frame = None  # a frame keeps its scope, and with that what is in doubt
 
 
 class Holdings:

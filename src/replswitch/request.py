@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from replswitch.marker import Marker, MarkerNames, MarkerSigner
@@ -14,7 +14,7 @@ from replswitch.scope import Scope
 from replswitch.state import Frame, instruction
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from replswitch.options import RequestOptions, Secret
 
@@ -149,6 +149,37 @@ class RequestPolicy:
             math.ceil(options.cookie_max_age if short.placed_at is None else options.position_max_age),
             secure or options.cookie_samesite == "None",
         )
+
+    def mark(self, response: Any, scope: Scope, method: str, *, https: Callable[[], bool]) -> None:
+        """Add the marker and the debug header to a response.
+
+        Args:
+            response: Django's, or Werkzeug's: they have ``set_cookie()``, ``headers`` and ``status_code`` alike.
+            scope: the request's. Nothing that is written from now on is in the marker.
+            method: the request's HTTP method.
+            https: says whether it came over https; most responses need not know.
+        """
+        options = self.options
+        scope.settle()
+        cookie = None
+        if scope.wrote is not None or not scope.is_safe:
+            cookie = self.cookie(scope, method, response.status_code, https=https())
+        if cookie is not None:
+            response.set_cookie(
+                cookie.name,
+                cookie.value,
+                max_age=cookie.max_age,
+                path=options.cookie_path,
+                domain=options.cookie_domain,
+                secure=cookie.secure,
+                httponly=True,
+                samesite=options.cookie_samesite,
+            )
+            if options.header:
+                response.headers[MARKER_HEADER] = cookie.value
+        if options.debug_header:
+            response.headers[DEBUG_HEADER] = self.debug_header(scope)
+        scope.answered = True
 
     def debug_header(self, scope: Scope) -> str:
         """Return what was decided: ``slave; server=slave1.db; reason=method``, one behind the other."""

@@ -5,6 +5,7 @@ What all drivers have in common, test_connection.py tests with each.
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 import time
@@ -216,6 +217,18 @@ class TestWhatWrote:
 
 
 class TestLinks:
+    def test_one_in_doubt_goes_back_with_its_scope(self, db: Connection) -> None:
+        """And not when Python's collector comes by."""
+        gc.disable()
+        try:
+            used = set()
+            for _ in range(5):
+                with use_master():
+                    used.add(link_id(db))
+            assert len(used) == 1
+        finally:
+            gc.enable()
+
     def test_its_settings_are_its_own(self, make: Make, pair: SessionPair) -> None:
         db = make(master={**pair.master, "sql_mode": "ANSI_QUOTES", "charset": "utf8mb4"}, slaves=pair.slaves)
         with use_master():

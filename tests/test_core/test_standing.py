@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import replswitch
-from replswitch.standing import Asked, Standing, name_of, problems, servers_of, standings, table
+from replswitch import ConfigurationError
+from replswitch.standing import TIMEOUT, Asked, Standing, problems, servers_of, standings, table, time_limits
 
 if TYPE_CHECKING:
     from replswitch.testing import ReplicatedPair
@@ -16,9 +18,15 @@ if TYPE_CHECKING:
 
 def test_a_pair(replicated_pair: ReplicatedPair) -> None:
     pair = replicated_pair
+    pair.wait_caught_up()
+    deadline = time.monotonic() + 10
     with replswitch.connect(pair.master, pair.slaves, driver=pair.driver) as db:
         master, slave = standings(servers_of(db))
-        assert name_of(db) == ("main" if pair.driver == "sqlite3" else "shop")
+        while slave.behind:  # the pair is shared, and it may have been stopped by the test before
+            assert time.monotonic() < deadline, slave
+            time.sleep(0.1)
+            master, slave = standings(servers_of(db))
+        assert db.database.name == ("main" if pair.driver == "sqlite3" else "shop")
     assert (master.state, slave.state) == ("master", "slave")
     assert master.reachable
     assert slave.reachable
@@ -38,6 +46,76 @@ def test_a_look_creates_no_file(tmp_path: Any) -> None:
     assert not missing.exists()
 
 
+def test_a_file_that_is_no_database(tmp_path: Any) -> None:
+    file = tmp_path / "letter.db"
+    file.write_text("Dear reader, " * 100)
+    with replswitch.connect({"database": str(file)}, driver="sqlite3") as db:
+        master, slave = standings(servers_of(db))
+    assert (master.reachable, slave.reachable) == (False, False)
+    assert master.problem == slave.problem == "no connection: file is not a database"
+
+
+def test_what_the_user_may_do(replicated_pair: ReplicatedPair) -> None:
+    pair = replicated_pair
+    with replswitch.connect(pair.master, pair.slaves, driver=pair.driver) as db:
+        for each in standings(servers_of(db)):
+            assert any(grant.startswith("GRANT ") for grant in each.grants) is (pair.driver != "sqlite3")
+            assert "GRANT" not in repr(each)
+
+
+def test_no_password_is_shown(mariadb_pair: ReplicatedPair) -> None:
+    secret = {**mariadb_pair.master, "password": "s3cret"}
+    with replswitch.connect(secret, [{"port": 1}]) as db:
+        servers = servers_of(db)
+    assert "s3cret" not in repr(servers)
+
+
+class Unknown:
+    """A connection of a driver that nobody knows."""
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("address", "is_master"), [("here", True), ("there", False), (None, False)])
+def test_the_address_of_the_master(address: str | None, is_master: bool) -> None:
+    def look(timeout: float) -> Any:
+        return Unknown()
+
+    master = Asked("master", "db", look, OSError, address and "here")
+    found = standings([master, Asked("slave", "db", look, OSError, address)])
+    assert [each.is_master for each in found] == [False, is_master]
+    assert (found[1].note == "it is the master itself") is is_master
+
+
+def test_our_own_errors_say_it_in_their_words() -> None:
+    def fail(timeout: float) -> Any:
+        raise ConfigurationError("There is no such file.")
+
+    (master,) = standings([Asked("master", "missing.db", fail, OSError)])
+    assert (master.reachable, master.problem) == (False, "There is no such file.")
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, [TIMEOUT, 7]), (2, [2, 2])])
+def test_seconds(given: float | None, expected: list[float]) -> None:
+    seconds: dict[str, float] = {}
+
+    def server(name: str, **own: float) -> Asked:
+        def look(timeout: float) -> Any:
+            seconds[name] = timeout
+            return Unknown()
+
+        return Asked("master", name, look, OSError, **own)
+
+    standings([server("first"), server("second", timeout=7)], given)
+    assert [seconds["first"], seconds["second"]] == expected
+
+
+@pytest.mark.parametrize(("seconds", "limit"), [(0.1, 1), (5, 5), (5.5, 6)])
+def test_drivers_get_whole_seconds(seconds: float, limit: int) -> None:
+    assert time_limits(seconds) == {"connect_timeout": limit, "read_timeout": limit}
+
+
 def test_one_that_never_answers_is_not_waited_for() -> None:
     done = threading.Event()
 
@@ -46,18 +124,14 @@ def test_one_that_never_answers_is_not_waited_for() -> None:
         raise OSError
 
     try:
-        (master,) = standings([Asked("master", "silent.db", never, OSError)], timeout=0.1)
+        (master,) = standings([Asked("master", "silent.db", never, OSError, timeout=0.1)])
     finally:
         done.set()
     assert (master.server, master.reachable, master.problem) == ("silent.db", False, "no answer within 0.1 s")
 
 
 def test_a_driver_that_nobody_knows() -> None:
-    class Raw:
-        def close(self) -> None:
-            pass
-
-    (master,) = standings([Asked("master", "other.db", lambda timeout: Raw(), OSError)])
+    (master,) = standings([Asked("master", "other.db", lambda timeout: Unknown(), OSError)])
     assert (master.reachable, master.problem) == (True, None)
     assert master.note is not None
     assert "cannot ask it more" in master.note

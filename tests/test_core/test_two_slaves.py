@@ -49,7 +49,7 @@ def open_db(pair: ReplicatedPair, **options: Any) -> Connection:
 
 
 def name_of(db: Connection, slave: int) -> str:
-    return db._servers.slaves[slave].name
+    return db.servers.slaves[slave].name
 
 
 def insert(db: Connection, number: int) -> None:

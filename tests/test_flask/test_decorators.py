@@ -169,6 +169,25 @@ class TestViews:
         assert any_board.visitor().post("/stream").text == "slave 1"
         assert any_board.visitor().post("/generator").text == "slave 1"
 
+    def test_a_generator_that_writes(self, any_board: Board) -> None:
+        @use_slave
+        def write() -> Iterator[str]:
+            any_board.write(2)
+            yield any_board.db.state
+
+        class Page(MethodView):
+            @use_slave
+            def post(self) -> Iterator[str]:
+                yield f"{any_board.db.state} {any_board.numbers()}"
+
+        any_board.app.add_url_rule("/write", "write", write, methods=["POST"])
+        any_board.app.add_url_rule("/page", view_func=Page.as_view("page"))
+        any_board.pair.lag = 2
+        visitor = any_board.visitor()
+        assert visitor.post("/page").text == "slave 1"
+        assert visitor.post("/write").text == "slave"
+        assert any_board.on("master") == "1 2"
+
     def test_a_file_is_sent_as_it_is(self, any_board: Board) -> None:
         @any_board.app.route("/file")
         @use_master
@@ -203,7 +222,9 @@ class TestElsewhere:
         with board.app.app_context():
             assert state() == "slave"
 
-    def test_a_generator_that_is_no_view_can_be_sent_to(self, board: Board) -> None:
+    def test_a_generator_that_is_no_view_can_be_sent_to(self, any_board: Board) -> None:
+        board = any_board
+
         @use_slave
         def echo() -> Iterator[Any]:
             received = None

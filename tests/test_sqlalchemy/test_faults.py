@@ -81,6 +81,7 @@ class TestSlaves:
         for _ in range(3):
             with use_slave(), shop.Session() as session:
                 assert read(shop, session) == 0
+                assert scope().pinned(shop.db) == "no-slave"
                 session.commit()
         assert shop.took() == [MASTER] * 3
 

@@ -247,14 +247,24 @@ class TestOwnWrites:
 
     def test_by_a_core_connection_that_stays_open(self, shop: Any, replicated_pair: ReplicatedPair) -> None:
         replicated_pair.stop_slave()
-        with use_master(), shop.master.connect() as connection:
-            for number in (1, 2):
+        for number in (1, 2):
+            with use_master(), shop.master.connect() as connection:
                 connection.execute(insert(shop.Message).values(body="hello"))
                 connection.commit()
                 if number == 2:
                     connection.execute(select(shop.Message))  # in the next transaction already
                 with shop.db.use_slave(), shop.Session() as session:
                     assert count(shop, session) == number
+
+    def test_by_two_scopes_with_one_connection(self, shop: Any) -> None:
+        with shop.master.connect() as connection:
+            for _ in range(2):
+                with use_master():
+                    connection.execute(insert(shop.Message).values(body="hello"))
+                    connection.commit()
+                    assert scope().all_written() is not None
+            with use_master():
+                assert scope().all_written() is None
 
     def test_a_rollback_is_none(self, shop: Any) -> None:
         with use_master():
@@ -301,6 +311,17 @@ class TestOwnWrites:
             assert list(wrote.positions) == [shop.db.database.name]
             assert sum("last_gtid" in str(sql) for sql in asked) == (driver == "mysqldb")
             assert sum("INSERT" in str(sql) for sql in asked) == 1
+
+    def test_setting_a_connection_up_asks_nothing(self, shop: Any, driver: str) -> None:
+        with shop.Session() as session:
+            count(shop, session)  # SQLAlchemy has looked at the server
+        shop.master.dispose()
+        with use_master():
+            connection = shop.master.connect()
+            raw: Any = connection.connection.dbapi_connection
+            connection.close()
+            assert not getattr(raw, "tells", None) or driver != "mysqldb"  # it would know by now, had it asked
+            assert scope().all_written() is None
 
     def test_outside_a_scope_nothing_is_recorded(self, shop: Any, replicated_pair: ReplicatedPair) -> None:
         replicated_pair.stop_slave()

@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponseBase
 from django.template.response import SimpleTemplateResponse
 
 from django_replswitch.serving import asettle, begin, finish, hold_state
-from replswitch import MASTER, SLAVE, State
+from replswitch import MASTER, SLAVE
 from replswitch.decorators import Use
 from replswitch.state import Frame, Resumable, instruction, push, stack
 
@@ -49,10 +49,6 @@ def use_slave(function: Callable[P, R] | None = None) -> Use | Callable[P, R]:
 
 class _Use(Use):
     """The core's, and knows a view when it is called as one."""
-
-    def __init__(self, state: State) -> None:
-        super().__init__(state)
-        self._wanted = state
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         plain: Any = super().__call__(function)
@@ -95,8 +91,8 @@ class _Use(Use):
     def _frame(self, request: HttpRequest) -> tuple[Frame, bool]:
         running = stack()
         if running is not None and running.scope.is_request:
-            return instruction(self._wanted), False
-        return begin(request, self._wanted), True
+            return instruction(self.state), False
+        return begin(request, self.state), True
 
 
 def _request(args: tuple[Any, ...]) -> HttpRequest | None:

@@ -9,7 +9,6 @@ from asgiref.sync import sync_to_async
 from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
 
 from django_replswitch.conf import request_policy
-from replswitch.request import DEBUG_HEADER, MARKER_HEADER
 from replswitch.state import Frame, Resumable
 
 if TYPE_CHECKING:
@@ -43,26 +42,7 @@ async def asettle(scope: Scope) -> None:
 
 def finish(request: HttpRequest, response: HttpResponseBase, frame: Frame) -> HttpResponseBase:
     """Add the marker and the debug header to a response, and keep the state for the pieces of a streamed one."""
-    policy, scope = request_policy(), frame.scope
-    cookie = None
-    if scope.wrote is not None or not scope.is_safe:  # most responses need not ask for the scheme
-        cookie = policy.cookie(scope, request.method or "", response.status_code, https=request.is_secure())
-    if cookie is not None:
-        response.set_cookie(
-            cookie.name,
-            cookie.value,
-            max_age=cookie.max_age,
-            path=policy.options.cookie_path,
-            domain=policy.options.cookie_domain,
-            secure=cookie.secure,
-            httponly=True,
-            samesite=policy.options.cookie_samesite,
-        )
-        if policy.options.header:
-            response.headers[MARKER_HEADER] = cookie.value
-    if policy.options.debug_header:
-        response.headers[DEBUG_HEADER] = policy.debug_header(scope)
-    scope.answered = True
+    request_policy().mark(response, frame.scope, request.method or "", https=request.is_secure)
     if response.streaming:
         hold_state(response, Resumable(frame))
     return response

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, cast, overload
 from flask import has_request_context
 
 from flask_replswitch.serving import instruction_for, kept, streamed
-from flask_replswitch.views import remember
-from replswitch import MASTER, SLAVE, ConfigurationError, State
+from flask_replswitch.views import remember, serves_request
+from replswitch import MASTER, SLAVE, ConfigurationError
 from replswitch.decorators import Use
 from replswitch.state import push
 
@@ -57,39 +57,37 @@ def use_slave(function: Callable[P, R] | None = None) -> Use | Callable[P, R]:
 class _Use(Use):
     """The core's, and knows a view when it is called in a request."""
 
-    def __init__(self, state: State) -> None:
-        super().__init__(state)
-        self._wanted = state
-
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         if inspect.isclass(function):
             raise ConfigurationError(
-                f"use_{self._wanted} decorates functions, and {function!r} is a class, of which Flask makes its views "
-                f"by itself. Write `decorators = [use_{self._wanted}]` into the class, or decorate its methods."
+                f"use_{self.state} decorates functions, and {function!r} is a class, of which Flask makes its views "
+                f"by itself. Write `decorators = [use_{self.state}]` into the class, or decorate its methods."
             )
         plain: Any = super().__call__(function)
         if not has_request_context():  # what is decorated in a request is called, and becomes no view
-            remember(function, f"use_{self._wanted}")
+            remember(function, f"use_{self.state}")
         view: Any = function
 
         @functools.wraps(function)
         async def asynchronous(*args: Any, **kwargs: Any) -> Any:
             if not has_request_context():
                 return await plain(*args, **kwargs)
-            frame = instruction_for(self._wanted)
+            frame = instruction_for(self.state)
             with push(frame):
                 answer = await view(*args, **kwargs)
             return kept(answer, frame)
 
         @functools.wraps(function)
         def generating(*args: Any, **kwargs: Any) -> Any:
-            return streamed(plain(*args, **kwargs), self._wanted) if has_request_context() else plain(*args, **kwargs)
+            generator = plain(*args, **kwargs)
+            is_view = has_request_context() and serves_request(generating)
+            return streamed(generator, self.state) if is_view else generator
 
         @functools.wraps(function)
         def synchronous(*args: Any, **kwargs: Any) -> Any:
             if not has_request_context():
                 return plain(*args, **kwargs)
-            frame = instruction_for(self._wanted)
+            frame = instruction_for(self.state)
             with push(frame):
                 answer = view(*args, **kwargs)
             return kept(answer, frame)

@@ -12,7 +12,7 @@ from flask_replswitch.conf import PREFIX, SLAVES, configured, secrets_of
 from flask_replswitch.engines import servers_of_engines
 from flask_replswitch.views import WatchedViews
 from replswitch import ConfigurationError, Connection, Switch
-from replswitch.standing import Asked, name_of, servers_of
+from replswitch.standing import Asked, servers_of
 from replswitch.wsgi import ReplicationMiddleware
 
 if TYPE_CHECKING:
@@ -111,10 +111,8 @@ def _servers(databases: Iterable[Any]) -> dict[str, list[Asked]]:
     """Return the servers of each database, by a name for people."""
     found: dict[str, list[Asked]] = {}
     for database in databases:
-        if isinstance(database, Connection):
-            name, servers = name_of(database), servers_of(database)
-        else:
-            name, servers = database.database.name, servers_of_engines(database)
+        name = database.database.name
+        servers = servers_of(database) if isinstance(database, Connection) else servers_of_engines(database)
         same = sum(other.partition(" (")[0] == name for other in found)
         found[f"{name} ({same + 1})" if same else name] = servers
     return found

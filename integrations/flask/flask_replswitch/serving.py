@@ -10,7 +10,7 @@ from flask import after_this_request, current_app, request
 from werkzeug.wrappers import Response
 
 from flask_replswitch.conf import policy_of
-from replswitch.request import DEBUG_HEADER, MARKER_HEADER
+from replswitch.request import MARKER_HEADER
 from replswitch.state import Frame, Resumable, instruction, stack
 
 if TYPE_CHECKING:
@@ -59,31 +59,10 @@ def _begin(wanted: State) -> Frame:
 
     @after_this_request
     def finish(response: Response) -> Response:
-        _mark(policy, frame.scope, response)
+        policy.mark(response, frame.scope, request.method, https=lambda: request.is_secure)
         return response
 
     return frame
-
-
-def _mark(policy: RequestPolicy, scope: Scope, response: Response) -> None:
-    options = policy.options
-    cookie = policy.cookie(scope, request.method, response.status_code, https=request.is_secure)
-    if cookie is not None:
-        response.set_cookie(
-            cookie.name,
-            cookie.value,
-            max_age=cookie.max_age,
-            path=options.cookie_path,
-            domain=options.cookie_domain,
-            secure=cookie.secure,
-            httponly=True,
-            samesite=options.cookie_samesite,
-        )
-        if options.header:
-            response.headers[MARKER_HEADER] = cookie.value
-    if options.debug_header:
-        response.headers[DEBUG_HEADER] = policy.debug_header(scope)
-    scope.answered = True
 
 
 def kept(answer: Any, frame: Frame) -> Any:
@@ -103,7 +82,7 @@ def kept(answer: Any, frame: Frame) -> Any:
 
 
 def streamed(generator: Generator[Any, Any, Any], wanted: State) -> Any:
-    """Return what a decorated generator function returns in a request.
+    """Return what a view returns that is a decorated generator function.
 
     Args:
         generator: what the core's decorator made of it, which keeps its state by itself.

@@ -18,6 +18,8 @@ import sys
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
+from flask import current_app, request
+
 from replswitch import ConfigurationError
 
 if TYPE_CHECKING:
@@ -77,6 +79,15 @@ def remember(function: View, decorator: str) -> None:
                 raise _wrong_order(view, decorator)
     for layer in layers:
         _remember(layer, decorator)
+
+
+def serves_request(function: View) -> bool:
+    """Say whether a function is, or is in, the view that serves the running request."""
+    view = current_app.view_functions.get(request.endpoint or "")
+    views = [] if view is None else [view]
+    made_of = getattr(view, "view_class", None)
+    views += filter(None, (getattr(made_of, name, None) for name in ("dispatch_request", request.method.lower())))
+    return any(layer is function for each in views for layer in _layers(each))
 
 
 def _remember(function: View, decorator: str) -> None:

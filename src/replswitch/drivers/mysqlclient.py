@@ -16,7 +16,8 @@ import MySQLdb.connections
 import MySQLdb.cursors
 
 from replswitch.drivers import Written, mysql
-from replswitch.drivers.gtids import has_positions, last_written, seconds_behind, standing, wait_for
+from replswitch.drivers.family import MySQLFamilyDriver
+from replswitch.drivers.gtids import has_positions, last_written
 from replswitch.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class _MasterConnection(_Connection):
         super().query(query)
 
 
-class MySQLClientDriver:
+class MySQLClientDriver(MySQLFamilyDriver):
     """See `replswitch.drivers.Driver`. Nothing tells of a write: after every statement the server is asked, in time.
 
     A transaction that the application begins or ends by a statement of its own goes unnoticed.
@@ -117,14 +118,6 @@ class MySQLClientDriver:
                 f'The setting "{name}" of {server} is replswitch\'s own to make. Leave it out; autocommit is an '
                 "argument of connect()."
             )
-
-    def address(self, settings: Mapping[str, Any]) -> str:
-        """Return the socket, or the host with its port where that is not 3306."""
-        return mysql.address(settings)
-
-    def schema(self, settings: Mapping[str, Any]) -> str:
-        """Return the name of the database; empty where the settings name none."""
-        return mysql.schema(settings)
 
     def open(self, settings: Mapping[str, Any], *, read_only: bool) -> _Connection:
         """Connect."""
@@ -172,7 +165,7 @@ class MySQLClientDriver:
         """
         if not raw.in_doubt or raw.in_transaction:
             return Written.NO
-        raw.in_doubt = raw.has_rows = bool(raw.field_count())  # type: ignore[no-untyped-call]  # types-mysqlclient leaves it out
+        raw.in_doubt = raw.has_rows = bool(raw.open and raw.field_count())  # type: ignore[no-untyped-call]  # types-mysqlclient leaves it out
         raw.only_rows = raw.only_rows and raw.has_rows
         return Written.YES if raw.tells is False else Written.ASK
 
@@ -199,48 +192,8 @@ class MySQLClientDriver:
             raw.is_moved = False
             self.ask_written(raw, None)
 
-    def standing(self, raw: _Connection) -> tuple[Hashable, Position | None]:
-        """Ask for the server's own mark and its position."""
-        return standing(raw)
-
-    def wait_for(self, raw: _Connection, position: Position, seconds: float) -> bool:
-        """Let the server wait."""
-        return wait_for(raw, position, seconds)
-
-    def seconds_behind(self, raw: _Connection) -> float | None:
-        """Ask for the state of replication."""
-        return seconds_behind(raw)
-
     def read_on(self, raw: _Connection) -> None:
         """Nothing: its cursors read on before they run the next statement."""
-
-    def refused_write(self, error: BaseException) -> bool:
-        """Errors 1792 and 1836, and 1290 where it names a read-only option."""
-        return mysql.refused_write(error)
-
-    def unreachable(self, error: BaseException) -> bool:
-        """The codes of a server that is not there, and of a connection that is gone."""
-        return isinstance(error, MySQLdb.OperationalError) and mysql.unreachable(error)
-
-    def conflicted(self, error: BaseException) -> bool:
-        """A deadlock, a lock that was waited for too long, a row that has changed."""
-        return mysql.conflicted(error)
-
-    def timed_out(self, error: BaseException) -> bool:
-        """A lost connection, with words that say so."""
-        return mysql.timed_out(error)
-
-    def not_sent(self, error: BaseException) -> bool:
-        """Error 2006."""
-        return mysql.not_sent(error)
-
-    def read_only_master(self, error: BaseException) -> bool:
-        """Error 1836, and 1290 where it names a read-only option."""
-        return mysql.read_only_master(error)
-
-    def is_lost_master(self, error: BaseException) -> bool:
-        """Either of the two."""
-        return self.unreachable(error) or self.read_only_master(error)
 
     def rolled_back(self, raw: _Connection, error: Exception) -> bool:
         """A deadlock (1213) takes the whole transaction, and so does a lost connection."""

@@ -14,7 +14,8 @@ from pymysql.constants import CLIENT, SERVER_STATUS
 from pymysql.protocol import MysqlPacket
 
 from replswitch.drivers import Written, later, mysql
-from replswitch.drivers.gtids import has_positions, is_mariadb, last_written, seconds_behind, standing, wait_for
+from replswitch.drivers.family import MySQLFamilyDriver
+from replswitch.drivers.gtids import has_positions, is_mariadb, last_written
 from replswitch.drivers.session_track import gtid_told, status_of
 from replswitch.errors import ConfigurationError, PositionError
 from replswitch.options import refuse_unknown
@@ -271,7 +272,7 @@ def _track_commits(raw: _Connection) -> bool:
     return True
 
 
-class PyMySQLDriver:
+class PyMySQLDriver(MySQLFamilyDriver):
     """See `replswitch.drivers.Driver`. What tells of a write is the position in the server's answer to it."""
 
     module = pymysql
@@ -284,14 +285,6 @@ class PyMySQLDriver:
                 "argument of connect()."
             )
         refuse_unknown(f"setting of {server}", settings, _SETTINGS)
-
-    def address(self, settings: Mapping[str, Any]) -> str:
-        """Return the socket, or the host with its port where that is not 3306."""
-        return mysql.address(settings)
-
-    def schema(self, settings: Mapping[str, Any]) -> str:
-        """Return the name of the database; empty where the settings name none."""
-        return mysql.schema(settings)
 
     def open(self, settings: Mapping[str, Any], *, read_only: bool) -> Connection[Any]:
         """Connect, with session tracking where the server has it."""
@@ -357,50 +350,10 @@ class PyMySQLDriver:
     def prepare(self, raw: _Connection) -> None:
         """Nothing: the server tells."""
 
-    def standing(self, raw: _Connection) -> tuple[Hashable, Position | None]:
-        """Ask for the server's own mark and its position."""
-        return standing(raw)
-
-    def wait_for(self, raw: _Connection, position: Position, seconds: float) -> bool:
-        """Let the server wait."""
-        return wait_for(raw, position, seconds)
-
-    def seconds_behind(self, raw: _Connection) -> float | None:
-        """Ask for the state of replication."""
-        return seconds_behind(raw)
-
     def read_on(self, raw: _Connection) -> None:
         """Read the further results of a procedure that nobody has asked for."""
         while raw._result is not None and raw._result.has_next:
             raw.next_result()
-
-    def refused_write(self, error: BaseException) -> bool:
-        """Errors 1792 and 1836, and 1290 where it names a read-only option."""
-        return mysql.refused_write(error)
-
-    def unreachable(self, error: BaseException) -> bool:
-        """The codes of a server that is not there, and of a connection that is gone."""
-        return isinstance(error, pymysql.OperationalError) and mysql.unreachable(error)
-
-    def conflicted(self, error: BaseException) -> bool:
-        """A deadlock, a lock that was waited for too long, a row that has changed."""
-        return mysql.conflicted(error)
-
-    def timed_out(self, error: BaseException) -> bool:
-        """A lost connection, with words that say so."""
-        return mysql.timed_out(error)
-
-    def not_sent(self, error: BaseException) -> bool:
-        """Error 2006."""
-        return mysql.not_sent(error)
-
-    def read_only_master(self, error: BaseException) -> bool:
-        """Error 1836, and 1290 where it names a read-only option."""
-        return mysql.read_only_master(error)
-
-    def is_lost_master(self, error: BaseException) -> bool:
-        """Either of the two."""
-        return self.unreachable(error) or self.read_only_master(error)
 
     def rolled_back(self, raw: _Connection, error: Exception) -> bool:
         """A deadlock (1213) takes the whole transaction, and so does a lost connection."""

@@ -27,19 +27,23 @@ class Commit:
         self._database = database
         self._driver = driver
         self._raw = raw
-        self.scope = scope
+        self._scope = scope
         self._thread = threading.get_ident()
         self._is_over = False
 
     def settle(self) -> None:
         """Look, in the thread that commits and as long as it has the connection. Others do not come after it."""
         if not self._is_over and self._thread == threading.get_ident():
-            self._database.look_for_writes(self, self._driver, self._raw, self.scope, at_once=True)
+            self._look()
 
     def end(self) -> None:
-        """Look for the last time: the connection is about to be somebody else's."""
-        self.settle()
-        self._is_over = True
+        """Look for the last time: the connection is about to do something else, or to be somebody else's."""
+        if not self._is_over:
+            self._is_over = True
+            self._look()
+
+    def _look(self) -> None:
+        self._database.look_for_writes(self, self._driver, self._raw, self._scope, at_once=True)
 
 
 class Recorder:
@@ -66,18 +70,14 @@ class Recorder:
         frame = stack()
         if frame is None:
             return
-        info, scope = connection.info, frame.scope
-        commit: Commit | None = info.get(COMMIT)
-        if commit is None or commit.scope is not scope:
-            if commit is not None:
-                commit.end()
-            commit = info[COMMIT] = Commit(self._database, self._driver, connection.connection.dbapi_connection, scope)
-        scope.doubt(commit, lambda _: commit.settle())  # which knows the scope
+        raw = connection.connection.dbapi_connection
+        commit = connection.info[COMMIT] = Commit(self._database, self._driver, raw, frame.scope)
+        frame.scope.doubt(commit, lambda _: commit.settle())  # which knows the scope
 
     def _begin(self, connection: Connection) -> None:
-        commit: Commit | None = connection.info.get(COMMIT)
-        if commit is not None:  # the driver may not tell of it in the midst of another transaction
-            commit.settle()
+        commit: Commit | None = connection.info.pop(COMMIT, None)
+        if commit is not None:  # in the midst of another transaction the driver may not tell of it
+            commit.end()
 
     def _rollback(self, connection: Connection) -> None:
         # In this mode each statement was committed by itself.

@@ -89,7 +89,6 @@ def replicate(
         driver.check(its_settings, f"the engine of {each.url.host or each.url.database}")
     opener = Opener(driver, read_only=False)
     _close_idle(engine, others)
-    opener.listen(engine)
     if not others and not is_in_memory(engine):
         stand_in = _stand_in(engine)
         settings[stand_in] = settings[engine]
@@ -111,7 +110,8 @@ def replicate(
         name=driver.schema(settings[engine]) if name is None else name,
         has_slaves=bool(others),
     )
-    Recorder(switch.database, driver).listen(engine)
+    Recorder(switch.database, driver).listen(engine)  # first: it must look before a transaction begins
+    opener.listen(engine)
     event.listen(engine, "handle_error", _master_errors(switch))
     engine.update_execution_options(**{SWITCH: switch})
     return switch

@@ -114,6 +114,8 @@ class Opener:
                 'another listener for "do_connect"). Give create_engine() the address and connect_args instead, so '
                 "that replswitch can open them."
             )
+        if not self._read_only:
+            self._driver.take_written(raw)  # what SQLAlchemy sends to set a connection up is no write
 
     def _make_read_only(self, raw: Raw, _: ConnectionPoolEntry) -> None:
         statement = getattr(self._driver, "read_only_statement", None)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from replswitch.positions import Position
     from replswitch.sqlalchemy.session import RoutingSession
     from replswitch.sqlalchemy.switch import EngineSwitch
-    from replswitch.state import Frame
+    from replswitch.state import Frame, State
 
 #: No frame: so nothing that was chosen before holds.
 _NEVER: Final[Any] = object()
@@ -59,7 +59,7 @@ class Part:
         self._driver = switch.driver
         self._master = engine
         self._reach = Reach(switch.driver, switch.master, self)
-        self._noted: tuple[Frame | None, str] | None = None
+        self._noted: tuple[Frame, State, str] | None = None
         self._read_in: tuple[Scope, int] | None = None  # the latest scope that has read from a slave, and since when
         self._is_on_master = False
         self._slave_has: Position | None = None
@@ -104,8 +104,8 @@ class Part:
                 bind = link.engine
                 if not link.is_joined:
                     link.engine.offer(link)
-        if frame is not None and self._noted != (frame, server):
-            self._noted = (frame, server)
+        if frame is not None and self._noted != (frame, served_by, server):
+            self._noted = (frame, served_by, server)
             self._database.note(frame, served_by, server, why)
         link = self.link
         self.waits = link if link is not None and bind is not self._master and not link.is_joined else None
@@ -255,8 +255,6 @@ class Part:
                 return
             context.is_disconnect = False  # or else the session could not go on before a rollback
         self.repeated, self.frame = error, _NEVER
-        if not has_read:
-            self._first_read = None  # what this statement has read so far is read again
 
     def has_last_resort(self) -> bool:
         """Say whether slaves may be tried that rest, because the master that should have served is gone (F3)."""

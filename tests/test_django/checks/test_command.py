@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
+from django_replswitch import standing
 from django_replswitch.management.commands.replswitch import Command
+from replswitch.standing import TIMEOUT
 from replswitch.testing import MariaDBPair, SQLitePair
 
 ALIAS = "checked"
@@ -149,6 +151,13 @@ class TestServers:
             assert time.monotonic() - began < 2.5
         assert output.count(" no ") == 4  # the master is not read_only
         assert complaint.count("no connection") == 3
+
+    def test_the_seconds_of_its_options(self, use_databases: Any, database: dict[str, Any]) -> None:
+        slaves = [*database["SLAVES"], {"OPTIONS": {"connect_timeout": 2}}]
+        use_databases(checked={**database, "SLAVES": slaves, "OPTIONS": {"connect_timeout": 3}})
+        assert [each.timeout for each in standing.asked_servers(ALIAS)] == [3, 3, 2]
+        use_databases(checked=database)
+        assert {each.timeout for each in standing.asked_servers(ALIAS)} == {TIMEOUT}
 
     def test_a_user_who_may_not_ask(
         self, use_databases: Any, database: dict[str, Any], make_user: Callable[[str], dict[str, str]]

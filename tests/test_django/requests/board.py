@@ -224,6 +224,7 @@ class Site:
 
     def __init__(self, pair: MariaDBPair, exits: ExitStack) -> None:
         self.pair = pair
+        self._others = {server: self._links(server) for server in ("master", "slave")}  # of tests before this one
         self._exits = exits
         self.change(REPLSWITCH={"DEBUG_HEADER": True}, ROOT_URLCONF=(path("", board),), ALLOWED_HOSTS=["*"])
 
@@ -257,10 +258,13 @@ class Site:
         assert str(missing) not in self.on("slave").split(), "the slave did not lag, so nothing was tested"
 
     def links(self, server: str) -> int:
-        """How many connections of the application a server has."""
+        """How many connections of the application a server has, since the test began."""
+        return len(self._links(server) - self._others[server])
+
+    def _links(self, server: str) -> set[int]:
         with closing(self.pair.admin(server)) as connection, connection.cursor() as cursor:
-            cursor.execute("SELECT COUNT(*) FROM information_schema.processlist WHERE user = %s", (self.pair.user,))
-            return int(cursor.fetchall()[0][0])
+            cursor.execute("SELECT id FROM information_schema.processlist WHERE user = %s", (self.pair.user,))
+            return {number for (number,) in cursor.fetchall()}
 
     def visitor(self) -> Visitor:
         """A visitor through the test client."""

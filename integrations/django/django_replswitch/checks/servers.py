@@ -9,12 +9,14 @@ from django.core.checks import CheckMessage, Tags, Warning, register  # noqa: A0
 from django.db import connections
 
 from django_replswitch.backends.links import servers_of
-from django_replswitch.standing import Standing, address, standings, switching_aliases
+from django_replswitch.standing import address, standings, switching_aliases
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from django.apps import AppConfig
+
+    from replswitch.standing import Standing
 
 
 @register(Tags.database, "replswitch")

@@ -9,9 +9,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
 
-from django_replswitch.standing import TIMEOUT, Standing, standings, switches, switching_aliases
-
-HEADINGS = ("state", "server", "reachable", "version", "read_only", "replication", "behind")
+from django_replswitch.standing import standings, switches, switching_aliases
+from replswitch.standing import TIMEOUT, problems, table
 
 
 class Command(BaseCommand):
@@ -41,15 +40,14 @@ class Command(BaseCommand):
         """Ask, print, and fail if something is wrong."""
         found = {alias: standings(alias, options["timeout"]) for alias in self._aliases(options["database"])}
         if options["format"] == "json":
-            told = {alias: [_as_json(each) for each in servers] for alias, servers in found.items()}
+            told = {alias: [each.as_json() for each in servers] for alias, servers in found.items()}
             self.stdout.write(json.dumps(told, indent=2))
         else:
-            self.stdout.write("\n\n".join(_as_text(alias, servers) for alias, servers in found.items()))
-        problems = [
-            f"{alias}: {_problem(each)}" for alias, servers in found.items() for each in servers if each.problem
-        ]
-        if problems:
-            raise CommandError("\n".join(problems))
+            engines = {alias: connections.settings[alias]["ENGINE"] for alias in found}
+            self.stdout.write("\n\n".join(table(f"{alias} ({engines[alias]})", found[alias]) for alias in found))
+        wrong = [problem for alias, servers in found.items() for problem in problems(alias, servers)]
+        if wrong:
+            raise CommandError("\n".join(wrong))
 
     def _aliases(self, wanted: str | None) -> list[str]:
         switching = switching_aliases()
@@ -66,38 +64,6 @@ class Command(BaseCommand):
                 f'The database "{wanted}" does not switch: its ENGINE is "{connections.settings[wanted]["ENGINE"]}".'
             )
         return [wanted]
-
-
-def _as_json(standing: Standing) -> dict[str, Any]:
-    names = ("state", "server", "reachable", "version", "read_only", "replication", "behind", "problem", "note")
-    return {name: getattr(standing, name) for name in names}
-
-
-def _as_text(alias: str, servers: list[Standing]) -> str:
-    rows = [HEADINGS, *map(_as_row, servers)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [f"{alias} ({connections.settings[alias]['ENGINE']})"]
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        lines.append(f"  {'  '.join(cells)}".rstrip())
-    lines += [f"  {each.state} {each.server}: {each.note}" for each in servers if each.note]
-    return "\n".join(lines)
-
-
-def _as_row(standing: Standing) -> tuple[str, ...]:
-    return (
-        standing.state,
-        standing.server,
-        "yes" if standing.reachable else "no",
-        standing.version or "-",
-        "-" if standing.read_only is None else "yes" if standing.read_only else "no",
-        standing.replication or "-",
-        "-" if standing.behind is None else f"{standing.behind} s",
-    )
-
-
-def _problem(standing: Standing) -> str:
-    return f"the {standing.state} {standing.server}: {standing.problem}"
 
 
 def _seconds(text: str) -> int:

@@ -1,0 +1,87 @@
+"""All servers of a database, asked at a time."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from contextlib import closing
+from threading import Thread
+from typing import TYPE_CHECKING, Final
+
+from replswitch.errors import ReplSwitchError
+from replswitch.standing.found import Standing
+from replswitch.standing.mysql import ask_mysql
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from replswitch.standing.servers import Asked
+
+# Seconds that the driver gets to say by itself that the time is over.
+_GRACE: Final = 0.5
+
+
+def standings(servers: Sequence[Asked], timeout: float | None = None) -> list[Standing]:
+    """Ask all servers of a database at a time how they stand.
+
+    Args:
+        servers: the master first.
+        timeout: seconds for a server to let us in, and to answer; each one's own by default.
+    """
+    found = [Standing(server.state, server.name) for server in servers]
+    seconds = [timeout or server.timeout for server in servers]
+    # Daemons: a server that never answers must not keep the program from ending.
+    asking = [Thread(target=_ask, args=each, daemon=True) for each in zip(servers, found, seconds, strict=True)]
+    for thread in asking:
+        thread.start()
+    began = time.monotonic()
+    for number, (server, thread) in enumerate(zip(servers, asking, strict=True)):
+        thread.join(max(0, began + seconds[number] + _GRACE - time.monotonic()))
+        if thread.is_alive():
+            problem = f"no answer within {seconds[number]:g} s"
+            found[number] = Standing(server.state, server.name, problem=problem)
+    _compare(servers, found)
+    return found
+
+
+def _ask(server: Asked, standing: Standing, timeout: float) -> None:
+    try:
+        with closing(server.open(timeout)) as raw:
+            if isinstance(raw, sqlite3.Connection):
+                _ask_sqlite(raw, standing)
+            elif hasattr(raw, "get_server_info"):
+                ask_mysql(raw, server, standing)
+            else:
+                standing.reachable = True
+                standing.note = "it is neither MariaDB nor MySQL nor SQLite, and replswitch cannot ask it more"
+    except ReplSwitchError as error:
+        standing.problem = str(error)
+    except Exception as error:  # noqa: BLE001 - whatever keeps a server from answering is told of
+        standing.problem = f"{'it failed' if standing.reachable else 'no connection'}: {_words(error)}"
+
+
+def _words(error: Exception) -> str:
+    return f"{error.args[1]} ({error.args[0]})" if len(error.args) > 1 else str(error)
+
+
+def _ask_sqlite(raw: sqlite3.Connection, standing: Standing) -> None:
+    """Look at the file. Nothing replicates it that could be asked."""
+    raw.execute("PRAGMA schema_version").close()  # nothing before it reads the file
+    standing.reachable = True
+    files = {name: file for _, name, file in raw.execute("PRAGMA database_list")}
+    if files.get("main"):
+        standing.variables = {"file": files["main"]}
+    standing.version = sqlite3.sqlite_version
+
+
+def _compare(servers: Sequence[Asked], found: Sequence[Standing]) -> None:
+    """Say what can be seen only from all servers of a database."""
+    master, *slaves = found
+    if master.reachable and master.read_only:
+        master.problem = "it is read_only, so nobody can write"
+    for server, slave in zip(servers[1:], slaves, strict=True):
+        same_address = server.address is not None and server.address == servers[0].address
+        same_server = bool(slave.identity) and slave.identity == master.identity
+        slave.is_master = slave.reachable and (same_address or same_server)
+        if slave.is_master:
+            slave.replication, slave.behind, slave.problem, slave.note = None, None, None, "it is the master itself"
