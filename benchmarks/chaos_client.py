@@ -134,7 +134,9 @@ class Client(threading.Thread):
             if not self._told:
                 self._ledger.wrong("a read failed", f"{path}, and there was nothing to see: {response}")
             return
-        if self._slave_has(self._number, self._told[-1]):
+        if "during query" in str(response.told.get("text")):
+            self._in_doubt()  # what was lost may have been a write, as far as anybody but the page knows
+        elif self._slave_has(self._number, self._told[-1]):
             again = self._send("GET", f"{path}?client={self._number}")
             if again.told.get("error") == NO_SERVER:
                 self._ledger.wrong("a read failed that a slave could serve", f"{path} {again}")

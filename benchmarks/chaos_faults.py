@@ -230,9 +230,10 @@ def _on_master(
     return lambda field, dice: act(field, dice, (MASTER,))
 
 
-UNTIL_NOTICED: Final = 4.5
-"""Seconds after which nobody waits any more for a server whose packets are dropped. When they pass again just while a
-reader whose time is over looks whether the server is there, it is: the query was slow, then, and the error is his."""
+UNTIL_NOTICED: Final = 6.0
+"""Seconds after which nobody waits any more for a server whose packets are dropped: two time-outs for an answer, since
+others begin to wait until the first has waited, and one for a connection. When packets pass again just while a reader
+whose time is over looks whether the server is there, it is: the query was slow, then, and the error is his."""
 
 FAULTS: Final = (
     Fault("a slave killed", _kill_a_slave),

@@ -151,7 +151,7 @@ class Cursor:
         link, raw = self._link, self._raw
         self._link, self._raw = None, None
         if raw is not None:
-            raw.close()
+            self._router.let_go(raw)
         if link is not None:
             self._router.look_for_writes(link)
 

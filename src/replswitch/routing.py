@@ -176,6 +176,14 @@ class Router:
             local.transaction.ended_on(link)
             local.transaction = None
 
+    def let_go(self, raw: Raw) -> None:
+        """Close a driver's cursor. One whose link is lost has told that already."""
+        try:
+            raw.close()
+        except self._error as error:
+            if not self._driver.unreachable(error):
+                raise
+
     def next_set(self, link: Link | None, raw: Raw) -> Any:
         """Go on to the next result set of a procedure."""
         if link is None or not hasattr(raw, "nextset"):

@@ -416,6 +416,16 @@ class TestMaster:
                 thread.join()
             assert seen == [1, 1]
 
+    def test_one_that_does_not_answer_a_question_of_ours_is_named(self, make: Make, pair: MariaDBPair) -> None:
+        timeouts = {"connect_timeout": 1, "read_timeout": 1}
+        with Proxy(pair.master["port"]) as name:
+            db = make(driver="mysqlclient", master={**pair.master, "port": name.port, **timeouts}, slaves=pair.slaves)
+            with db.cursor() as cursor:  # in no scope: it counts for nobody, and the next scope asks how far it went
+                cursor.execute("INSERT INTO message (body) VALUES ('x')")
+            name.drop()
+            with pytest.raises(NoServerError, match=r"The master .* cannot be reached"):
+                write(db)
+
     def test_in_a_transaction_nothing_is_tried_again(self, make: Make, pair: MariaDBPair) -> None:
         db = make()
         db.begin()

@@ -190,7 +190,12 @@ class MySQLClientDriver(MySQLFamilyDriver):
         """Ask for the position of the latest write."""
         if raw.is_moved:
             raw.is_moved = False
-            self.ask_written(raw, None)
+            try:
+                self.ask_written(raw, None)
+            except MySQLdb.Error as error:
+                if not self.unreachable(error):
+                    raise
+                # The statement that follows finds that out, and it is known what to do with one that was not sent.
 
     def read_on(self, raw: _Connection) -> None:
         """Nothing: its cursors read on before they run the next statement."""
