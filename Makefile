@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # Each process has servers of its own, for a file of tests at a time.
-SHARED := --numprocesses auto --maxprocesses 4 --dist loadfile
+SHARED := --numprocesses 4 --dist loadfile
 
 .PHONY: help demo test test-all lint types format coverage bench build clean venv mariadb mysql mysqlclient FORCE
 .DEFAULT_GOAL := help

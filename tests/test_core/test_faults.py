@@ -208,7 +208,7 @@ class TestLinksComeBack:
                         with pytest.raises(db.OperationalError):
                             read(db)
                 db.rollback()
-            assert not [one for one in gc.get_objects() if isinstance(one, Transaction)]
+            assert not [one for one in gc.get_objects() if type(one) is Transaction]
 
     def test_one_that_was_in_use_when_its_pool_was_emptied_is_closed(self, make: Make, pair: MariaDBPair) -> None:
         db = make(slaves=[pair.slaves[0]])

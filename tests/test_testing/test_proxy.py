@@ -56,6 +56,11 @@ class Echo:
         self.hung_up.set()
 
 
+def proxies() -> int:
+    """How many threads are at work for proxies."""
+    return sum(thread.name == "proxy" for thread in threading.enumerate())
+
+
 @pytest.fixture
 def echo() -> Iterator[Echo]:
     with closing(Echo()) as server:
@@ -271,14 +276,15 @@ class TestRefuse:
 
 class TestClose:
     def test_twice_is_no_error_and_nothing_is_left(self, echo: Echo) -> None:
-        before = threading.active_count()
+        before = proxies()
         with Proxy(echo.port) as proxy, connect(proxy) as client:
+            assert proxies() == before + 1
             proxy.close()
             assert hangs_up(client)
             proxy.close()
         with pytest.raises(ConnectionRefusedError):
             connect(proxy)
-        assert threading.active_count() <= before
+        assert proxies() == before
 
     def test_a_closed_one_says_so(self, echo: Echo) -> None:
         proxy = Proxy(echo.port)
