@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -117,6 +118,20 @@ class TestRefused:
             with used.connect(), pytest.raises(ConfigurationError, match="in use"):
                 replicate(master, [slave])
         replicate(master, [slave])
+
+    def test_an_async_engine_with_idle_connections(self, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+        async def main() -> None:
+            master = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/master.db")
+            async with master.connect() as connection:
+                await connection.execute(text("SELECT 1"))
+            with pytest.raises(ConfigurationError, match=r"await engine\.dispose\(\)"):
+                replicate(master)
+            await master.dispose()
+            replicate(master)
+            await master.dispose()
+
+        asyncio.run(main())
+        assert not caplog.records
 
     def test_what_failed_has_changed_nothing(self, engine: Make) -> None:
         master, slave = engine(), engine("slave")

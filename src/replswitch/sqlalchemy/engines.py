@@ -177,6 +177,12 @@ def _close_idle(master: Engine, slaves: list[Engine]) -> None:
                     "the engines are made, before anything uses them."
                 )
             if engine.pool.checkedin():
+                if engine.dialect.is_async:  # whose connections only their event loop can close
+                    raise ConfigurationError(
+                        f"The engine of {engine.url.render_as_string()} has connections that were opened before. Call "
+                        "replicate() where the engines are made, before anything uses them, or say "
+                        "`await engine.dispose()` first."
+                    )
                 engine.dispose()
 
 
