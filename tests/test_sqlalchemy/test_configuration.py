@@ -17,8 +17,10 @@ from sqlalchemy.pool import StaticPool
 
 from replswitch import MASTER, SLAVE, ConfigurationError, SlaveWriteError
 from replswitch.decorators import use_master, use_slave
+from replswitch.positions import clock
 from replswitch.sqlalchemy import RoutingSession, replicate
 from replswitch.state import stack
+from replswitch.testing import MariaDBPair
 
 Make = Callable[..., Any]
 
@@ -32,6 +34,24 @@ class Note(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     body: Mapped[str] = mapped_column(String(100))
+
+
+class UnloggedMariaDB(MariaDBPair):
+    """One server without a binary log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names = self.names[:1]
+
+    def _command(self, name: str, port: int) -> list[str]:
+        return [*super()._command(name, port), "--skip-log-bin", "--skip-log-slave-updates"]
+
+
+@pytest.fixture(scope="module")
+def unlogged(request: pytest.FixtureRequest) -> Iterator[UnloggedMariaDB]:
+    request.getfixturevalue("mariadb_pair_of_session")  # skips, or fails, where there is no server
+    with UnloggedMariaDB() as server:
+        yield server
 
 
 @pytest.fixture
@@ -285,6 +305,24 @@ class TestWithoutSlaves:
         db = replicate(master)
         with db.use_slave(), RoutingSession(master) as session:
             assert session.connection().exec_driver_sql("PRAGMA busy_timeout").scalar() == 7500
+
+    @pytest.mark.parametrize("driver", ["pymysql", "mysqldb"])
+    def test_its_first_connection_is_no_write_where_the_server_tells_no_positions(
+        self, unlogged: UnloggedMariaDB, monkeypatch: pytest.MonkeyPatch, driver: str
+    ) -> None:
+        monkeypatch.setattr(clock, "_logged", set())
+        master = create_engine(
+            "mysql+{}://{user}:{password}@{host}:{port}/{database}".format(driver, **unlogged.master)
+        )
+        db = replicate(master)
+        with use_slave(), RoutingSession(master) as session:
+            session.execute(text("SELECT 1"))
+            frame = stack()
+            assert frame is not None
+            assert frame.scope.all_written() is None
+            assert [decision.state for decision in frame.scope.decisions] == [SLAVE]
+        for engine in (master, *db.slaves):
+            engine.dispose()
 
     def test_in_memory_both_states_are_one(self) -> None:
         master = create_engine("sqlite://", poolclass=StaticPool)
