@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -222,6 +225,18 @@ class TestRefused:
     def test_an_argument_that_no_session_knows(self, engine: Make) -> None:
         with pytest.raises(TypeError, match="colour"):
             RoutingSession(engine(), colour="red")
+
+
+def test_without_sqlalchemy_it_says_what_to_install() -> None:
+    program = (
+        "import sys; sys.modules['sqlalchemy'] = None\n"
+        "from replswitch import ConfigurationError\n"
+        "try: import replswitch.sqlalchemy\n"
+        "except ConfigurationError as error: print(error)"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert "pip install 'replswitch[sqlalchemy]'" in done.stdout
 
 
 def test_how_sqlite_begins_can_be_set(engine: Make) -> None:
