@@ -77,6 +77,11 @@ def replicate(
         )
     others = [_engine(slave, f"slave number {number}") for number, slave in enumerate(slaves, start=1)]
     driver = driver_of(engine)
+    if isinstance(driver, UnknownDriver) and driver.read_only_statement is None:
+        raise ConfigurationError(
+            f"replswitch does not know how sessions of {engine.dialect.name} are made read-only, so a write in slave "
+            "state might be lost. Use it with MariaDB, MySQL, SQLite or PostgreSQL."
+        )
     _check_engines(engine, others, driver)
     shares = _weights(weights, len(others))
     if max_lag is not None and isinstance(driver, UnknownDriver):

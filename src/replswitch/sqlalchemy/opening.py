@@ -126,6 +126,7 @@ class Opener:
             cursor = raw.cursor()
             cursor.execute(statement)
             cursor.close()
+            raw.commit()  # drivers of PostgreSQL have begun a transaction, and its rollback would take this back
 
     def _look(self, raw: Raw, _: ConnectionPoolEntry, __: Any) -> None:
         # The server has hung up meanwhile: the pool opens another connection in its place.
