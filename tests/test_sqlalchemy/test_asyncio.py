@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import String, event, insert, select, text
+from sqlalchemy import Connection, String, event, insert, select, text
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
@@ -46,6 +46,7 @@ class Shop:
         for engine, side in ((master, MASTER), (slave, SLAVE)):
             self._listen(engine, side)
         self.db: EngineSwitch = replicate(master, [slave], **options)
+        self.master = master
         self.session = async_sessionmaker(master, class_=AsyncSession, sync_session_class=RoutingSession)
 
     def _listen(self, engine: AsyncEngine, side: str) -> None:
@@ -72,8 +73,10 @@ def address(pair: ReplicatedPair, settings: dict[str, Any]) -> str:
 
 
 @asynccontextmanager
-async def shop_on(pair: ReplicatedPair, **options: Any) -> AsyncIterator[Shop]:
-    master, slave = (create_async_engine(address(pair, settings)) for settings in (pair.master, pair.slaves[0]))
+async def shop_on(pair: ReplicatedPair, of_master: dict[str, Any] | None = None, **options: Any) -> AsyncIterator[Shop]:
+    """Make the tables, and a shop on the pair; ``of_master`` are arguments of its engine."""
+    master = create_async_engine(address(pair, pair.master), **of_master or {})
+    slave = create_async_engine(address(pair, pair.slaves[0]))
     async with master.begin() as connection:
         await connection.run_sync(Base.metadata.drop_all)
         await connection.run_sync(Base.metadata.create_all)
@@ -85,6 +88,12 @@ async def shop_on(pair: ReplicatedPair, **options: Any) -> AsyncIterator[Shop]:
     finally:
         for engine in (master, slave):
             await engine.dispose()
+
+
+def write_by_cursor(connection: Connection) -> None:
+    cursor = connection.connection.cursor()
+    cursor.execute("INSERT INTO note (body) VALUES ('hello')")
+    cursor.close()
 
 
 async def bodies(session: AsyncSession) -> list[str]:
@@ -161,6 +170,34 @@ def test_a_rollback_is_no_write(pair: ReplicatedPair) -> None:
                 assert frame.scope.all_written() is None
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("by", ["engine", "execution options", "its cursor"])
+def test_autocommit_is_a_write(pair: ReplicatedPair, by: str) -> None:
+    async def main() -> None:
+        level = {} if by == "execution options" else {"isolation_level": "AUTOCOMMIT"}
+        async with shop_on(pair, level) as shop:
+            pair.stop_slave()
+            master = shop.master
+            if by == "execution options":
+                master = master.execution_options(isolation_level="AUTOCOMMIT")
+            with use_master():
+                async with AsyncExitStack() as still_open:
+                    connection = await still_open.enter_async_context(master.connect())
+                    if by == "its cursor":
+                        await connection.run_sync(write_by_cursor)
+                        await still_open.aclose()
+                    else:
+                        await connection.execute(insert(Note).values(body="hello"))
+                    with shop.db.use_slave():
+                        async with shop.session() as session:
+                            assert await bodies(session) == ["hello"]
+                frame = stack()
+                assert frame is not None
+                assert frame.scope.all_written() is not None
+
+    asyncio.run(main())
+    pair.start_slave()
 
 
 def test_refused_writes_move(pair: ReplicatedPair, caplog: pytest.LogCaptureFixture) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -197,6 +198,51 @@ class TestTransactions:
             session.execute(insert(shop.Message).values(body="hello"))
             session.rollback()
             assert count(shop, session) == 1
+
+    @pytest.mark.parametrize("by", ["engine", "execution options"])
+    @pytest.mark.parametrize("through", ["connection", "session"])
+    def test_autocommit_is_seen_while_the_connection_is_open(
+        self, make: Make, replicated_pair: ReplicatedPair, by: str, through: str
+    ) -> None:
+        shop = make(engine={"isolation_level": "AUTOCOMMIT"} if by == "engine" else None)
+        master = shop.master if by == "engine" else shop.master.execution_options(isolation_level="AUTOCOMMIT")
+        replicated_pair.stop_slave()
+        with use_master(), shop.Session(bind=master) as writes, ExitStack() as open_until_the_end:
+            write = writes.execute
+            if through == "connection":
+                write = open_until_the_end.enter_context(master.connect()).execute
+            for number in range(1, 4):
+                write(insert(shop.Message).values(body="hello"))
+                with shop.db.use_slave(), shop.Session(bind=shop.master) as session:
+                    assert count(shop, session) == number
+                    assert shop.took()[-1] == MASTER
+            wrote = scope().all_written()
+            assert wrote is not None
+            assert wrote.positions
+
+    def test_a_connection_in_autocommit_mode_in_two_scopes(self, make: Make, replicated_pair: ReplicatedPair) -> None:
+        shop = make(engine={"isolation_level": "AUTOCOMMIT"})
+        replicated_pair.stop_slave()
+        with shop.master.connect() as connection, ExitStack() as scopes:
+            for number in (1, 2):
+                scopes.enter_context(push(beginning(Scope())))
+                connection.execute(insert(shop.Message).values(body="hello"))
+                with shop.db.use_slave(), shop.Session() as session:
+                    assert count(shop, session) == number
+
+    def test_a_result_that_is_still_read_in_autocommit_mode(self, make: Make, replicated_pair: ReplicatedPair) -> None:
+        shop = make(engine={"isolation_level": "AUTOCOMMIT"})
+        replicated_pair.stop_slave()
+        with use_master(), shop.master.connect() as connection:
+            for body in "abc":
+                connection.execute(insert(shop.Message).values(body=body))
+            rows = connection.execute(
+                select(shop.Message.body).order_by(shop.Message.id), execution_options={"stream_results": True}
+            ).scalars()
+            read = [next(rows)]
+            with shop.db.use_slave(), shop.Session() as session:
+                assert count(shop, session) == 3
+            assert [*read, *rows] == ["a", "b", "c"]
 
     def test_two_phases_are_refused(self, shop: Any) -> None:
         with pytest.raises(Exception, match="twophase=True"):

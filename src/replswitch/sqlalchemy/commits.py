@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 
 class Commit:
-    """A commit that is under way in one thread; looked at when its connection goes back, or a read needs to know."""
+    """A commit that is under way in one thread; looked at when its connection goes back, or a read needs to know.
+
+    In autocommit mode it is all that was run there since the last look.
+    """
 
     def __init__(self, database: Database, driver: Driver, raw: Raw, scope: Scope) -> None:
         self._database = database
@@ -30,6 +33,10 @@ class Commit:
         self._scope = scope
         self._thread = threading.get_ident()
         self._is_over = False
+
+    def is_of(self, scope: Scope | None) -> bool:
+        """Say whether it is the running thread's, in this scope."""
+        return self._scope is scope and self._thread == threading.get_ident()
 
     def settle(self) -> None:
         """Look, in the thread that commits and as long as it has the connection. Others do not come after it."""
@@ -53,6 +60,7 @@ class Recorder:
         self._database = database
         self._driver = driver
         self._is_unknown = isinstance(driver, UnknownDriver)
+        self._is_autocommit = False
 
     def listen(self, engine: Engine) -> None:
         """Record from now on."""
@@ -60,6 +68,9 @@ class Recorder:
         event.listen(engine, "begin", self._begin)
         event.listen(engine, "rollback", self._rollback)
         event.listen(engine, "checkin", self._look)
+        event.listen(engine, "before_cursor_execute", self._will_run)
+        event.listen(engine, "after_cursor_execute", self._has_run)
+        self._is_autocommit = is_autocommit(engine)
 
     def _commit(self, connection: Connection) -> None:
         if connection.invalidated:
@@ -67,12 +78,35 @@ class Recorder:
         part = connection.info.get(PART)
         if part is not None:
             part.before_commit()
+        self._doubt(connection)
+
+    def _doubt(self, connection: Connection) -> None:
         frame = stack()
         if frame is None:
             return
-        raw = connection.connection.dbapi_connection
-        commit = connection.info[COMMIT] = Commit(self._database, self._driver, raw, frame.scope)
-        frame.scope.doubt(commit, lambda _: commit.settle())  # which knows the scope
+        found: Commit | None = connection.info.get(COMMIT)
+        if found is None:
+            raw = connection.connection.dbapi_connection
+            found = connection.info[COMMIT] = Commit(self._database, self._driver, raw, frame.scope)
+        commit = found
+        if frame.scope.doubted(commit) is None:
+            frame.scope.doubt(commit, lambda _: commit.settle())  # which knows the scope
+
+    # In autocommit mode each statement is committed by itself.
+
+    def _will_run(self, connection: Connection, *about: Any) -> None:
+        commit: Commit | None = connection.info.get(COMMIT)
+        if commit is None:
+            return  # as in every transaction
+        frame = stack()
+        if not commit.is_of(None if frame is None else frame.scope) or _streams(about[3]):
+            del connection.info[COMMIT]
+            commit.end()
+
+    def _has_run(self, connection: Connection, *about: Any) -> None:
+        # Amid a result that is still being read nothing can be asked; it is looked at when the connection goes back.
+        if is_autocommit(connection) and not _streams(about[3]):
+            self._doubt(connection)
 
     def _begin(self, connection: Connection) -> None:
         commit: Commit | None = connection.info.pop(COMMIT, None)
@@ -80,8 +114,8 @@ class Recorder:
             commit.end()
 
     def _rollback(self, connection: Connection) -> None:
-        # In this mode each statement was committed by itself.
-        if self._is_unknown and connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
+        # The application may have used the driver's cursors, of which no event tells.
+        if self._is_unknown and is_autocommit(connection):
             self._commit(connection)
 
     def _look(self, raw: Any, entry: ConnectionPoolEntry) -> None:
@@ -92,5 +126,17 @@ class Recorder:
             return
         if commit is not None:
             commit.end()
-        if not self._is_unknown:  # what cannot be rolled back is told of without a commit
+        if not self._is_unknown or self._is_autocommit:  # what cannot be rolled back is told of without a commit
             self._database.look_for_writes(self, self._driver, raw, at_once=True)
+
+
+def is_autocommit(bind: Connection | Engine) -> bool:
+    """Say whether each statement is committed by itself, as `create_engine` or an execution option has set it."""
+    level = bind.get_execution_options().get("isolation_level")
+    if level is None:
+        level = getattr(bind.dialect, "_on_connect_isolation_level", None)  # create_engine(isolation_level=…)
+    return bool(level == "AUTOCOMMIT")
+
+
+def _streams(context: Any) -> bool:
+    return context is not None and bool(context.execution_options.get("stream_results"))
