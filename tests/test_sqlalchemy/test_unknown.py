@@ -47,12 +47,16 @@ class StandIn:
         pass
 
 
+def dialect_of(kind: Any) -> Any:
+    return kind(dbapi=MODULE)
+
+
 def engine_of(dialect: Dialect) -> Engine:
     return Engine(QueuePool(StandIn), dialect, make_url(f"{dialect.name}://slave.db/shop"))  # type: ignore[arg-type]  # a stand-in
 
 
 def test_a_rollback_does_not_let_a_slave_of_postgresql_write() -> None:
-    engine = engine_of(PGDialect(dbapi=MODULE))
+    engine = engine_of(dialect_of(PGDialect))
     Opener(UnknownDriver(engine.dialect), read_only=True).listen(engine)
     raw: Any = engine.pool.connect().dbapi_connection
     assert raw.is_read_only
@@ -61,7 +65,7 @@ def test_a_rollback_does_not_let_a_slave_of_postgresql_write() -> None:
 
 
 def test_a_database_whose_sessions_nobody_can_make_read_only_is_refused() -> None:
-    dialect = MSDialect(dbapi=MODULE)
+    dialect = dialect_of(MSDialect)
     dialect.driver = "stand_in"
     engine = engine_of(dialect)
     with pytest.raises(ConfigurationError, match="mssql"):
