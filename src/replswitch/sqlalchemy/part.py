@@ -321,7 +321,8 @@ class Part:
                 self._is_on_master = False
                 self._without_master.begin(error, self._session._began_at)
             elif self.link is not None:
-                self.link.part = self.link = None
+                self.link.part = None
+                self.link = None
         return True
 
     def runs_without_master(self, error: NoServerError) -> bool:
