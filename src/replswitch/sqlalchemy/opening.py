@@ -13,6 +13,7 @@ from sqlalchemy.exc import DisconnectionError
 
 from replswitch.drivers import load_driver
 from replswitch.errors import ConfigurationError
+from replswitch.sqlalchemy.servers import FRESH
 from replswitch.sqlalchemy.unknown import UnknownDriver
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ class Opener:
             raw.autocommit(False)
         if entry is not None:
             entry.info[_OPENED_BY] = self
+            entry.info[FRESH] = True
         return raw
 
     def _check(self, raw: Raw, entry: ConnectionPoolEntry) -> None:
