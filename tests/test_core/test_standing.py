@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -36,6 +37,18 @@ def test_a_pair(replicated_pair: ReplicatedPair) -> None:
     assert problems("shop", [master, slave]) == []
     expected = (None, None, None) if pair.driver == "sqlite3" else (True, "running", 0)
     assert (slave.read_only, slave.replication, slave.behind) == expected
+
+
+@pytest.mark.parametrize("driver", ["pymysql", "mysqlclient"])
+def test_the_applications_own_kind_of_cursor(mariadb_pair: ReplicatedPair, driver: str) -> None:
+    kind = import_module({"pymysql": "pymysql", "mysqlclient": "MySQLdb"}[driver] + ".cursors").DictCursor
+    mariadb_pair.wait_caught_up()
+    with replswitch.connect({**mariadb_pair.master, "cursorclass": kind}, mariadb_pair.slaves, driver=driver) as db:
+        master, slave = standings(servers_of(db))
+    assert master.version
+    assert "MariaDB" in master.version
+    assert any(grant.startswith("GRANT ") for grant in master.grants)
+    assert (slave.read_only, slave.replication) == (True, "running")
 
 
 def test_a_look_creates_no_file(tmp_path: Any) -> None:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from replswitch.testing import MariaDBPair
 
 ROOT = Path(__file__).parents[2]
+SOURCES = [path for path in map(str, (ROOT / "src", ROOT / "integrations" / "django")) if path in sys.path]
+"""The sources, where the tests import them; or else nothing, and other processes run on what is installed."""
 SETTINGS = "tests.test_django.project.settings"
 
 if not settings.configured:
@@ -107,7 +109,7 @@ def run_python(django_pair: MariaDBPair) -> RunPython:
     def run(script: str, *, databases: dict[str, Any] | None = None, **variables: str) -> str:
         environment = {
             **os.environ,
-            "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "src", ROOT / "integrations" / "django"))),
+            "PYTHONPATH": os.pathsep.join([str(ROOT), *SOURCES]),
             "DJANGO_SETTINGS_MODULE": SETTINGS,
             "PROJECT_DATABASES": json.dumps(databases or settings.DATABASES),
             **variables,

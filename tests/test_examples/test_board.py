@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parents[2]
+SOURCES = str(ROOT / "src") if str(ROOT / "src") in sys.path else ""
+"""The sources, where the tests import them; or else nothing, and the board runs on what is installed."""
 LONG_LAG = 10
 LAG = 2
 
@@ -32,7 +34,7 @@ LAG = 2
 @contextmanager
 def demo(*arguments: str, folder: Path | None = None) -> Iterator[subprocess.Popen[str]]:
     """The demonstration as a process; what it keeps in a temporary folder goes to ``folder``."""
-    environ = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    environ = os.environ | {"PYTHONPATH": SOURCES}
     if folder is not None:
         environ["TMPDIR"] = str(folder)
     process = subprocess.Popen(

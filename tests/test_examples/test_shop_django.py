@@ -21,12 +21,14 @@ from urllib.parse import urlencode, urlsplit
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+SOURCES = [path for path in map(str, (ROOT / "src", ROOT / "integrations" / "django")) if path in sys.path]
+"""The sources, where the tests import them; or else nothing, and the example runs on what is installed."""
 
 
 @contextmanager
 def example(*arguments: str, folder: Path | None = None) -> Iterator[subprocess.Popen[str]]:
     """The example as a process; what it keeps in a temporary folder goes to ``folder``."""
-    environ = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT / "integrations" / "django")])}
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join(SOURCES)}
     environ.pop("DJANGO_SETTINGS_MODULE", None)
     if folder is not None:
         environ["TMPDIR"] = str(folder)

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.cookies import SimpleCookie
 from pathlib import Path
@@ -21,12 +22,14 @@ from urllib.parse import urlencode, urlsplit
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+SOURCES = [path for path in map(str, (ROOT / "src", ROOT / "integrations" / "flask")) if path in sys.path]
+"""The sources, where the tests import them; or else nothing, and the example runs on what is installed."""
 
 
 @contextmanager
 def example(*arguments: str, folder: Path | None = None) -> Iterator[subprocess.Popen[str]]:
     """The example as a process; what it keeps in a temporary folder goes to ``folder``."""
-    environ = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT / "integrations" / "flask")])}
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join(SOURCES)}
     if folder is not None:
         environ["TMPDIR"] = str(folder)
     process = subprocess.Popen(
@@ -180,6 +183,18 @@ def test_what_is_sold_out_is_not_sold(visitor: Browser) -> None:
     page = visitor.get()
     assert page.stock["The last spoon"] == 0
     assert "Your basket: The last spoon." in page.text
+
+
+def test_many_buy_at_once(visitor: Browser) -> None:
+    before = visitor.get("/stock/2").text
+
+    def buy(_: int) -> list[int]:
+        return [visitor.ask("POST", "/buy/2", {}).status for _ in range(5)]
+
+    with ThreadPoolExecutor(4) as visitors:
+        assert sum(visitors.map(buy, range(4)), []) == [302] * 20
+    assert before == "48 of Cup\n"
+    assert visitor.get("/stock/2").text == "28 of Cup\n"
 
 
 def test_what_is_not_for_sale(visitor: Browser) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import os
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +20,10 @@ from sqlalchemy.pool import StaticPool
 
 from replswitch import MASTER, SLAVE, ConfigurationError, SlaveWriteError
 from replswitch.decorators import use_master, use_slave
+from replswitch.positions import clock
 from replswitch.sqlalchemy import RoutingSession, replicate
 from replswitch.state import stack
+from replswitch.testing import MariaDBPair
 
 Make = Callable[..., Any]
 
@@ -31,6 +37,24 @@ class Note(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     body: Mapped[str] = mapped_column(String(100))
+
+
+class UnloggedMariaDB(MariaDBPair):
+    """One server without a binary log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names = self.names[:1]
+
+    def _command(self, name: str, port: int) -> list[str]:
+        return [*super()._command(name, port), "--skip-log-bin", "--skip-log-slave-updates"]
+
+
+@pytest.fixture(scope="module")
+def unlogged(request: pytest.FixtureRequest) -> Iterator[UnloggedMariaDB]:
+    request.getfixturevalue("mariadb_pair_of_session")  # skips, or fails, where there is no server
+    with UnloggedMariaDB() as server:
+        yield server
 
 
 @pytest.fixture
@@ -118,6 +142,20 @@ class TestRefused:
                 replicate(master, [slave])
         replicate(master, [slave])
 
+    def test_an_async_engine_with_idle_connections(self, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+        async def main() -> None:
+            master = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/master.db")
+            async with master.connect() as connection:
+                await connection.execute(text("SELECT 1"))
+            with pytest.raises(ConfigurationError, match=r"await engine\.dispose\(\)"):
+                replicate(master)
+            await master.dispose()
+            replicate(master)
+            await master.dispose()
+
+        asyncio.run(main())
+        assert not caplog.records
+
     def test_what_failed_has_changed_nothing(self, engine: Make) -> None:
         master, slave = engine(), engine("slave")
         with pytest.raises(ConfigurationError):
@@ -187,6 +225,18 @@ class TestRefused:
     def test_an_argument_that_no_session_knows(self, engine: Make) -> None:
         with pytest.raises(TypeError, match="colour"):
             RoutingSession(engine(), colour="red")
+
+
+def test_without_sqlalchemy_it_says_what_to_install() -> None:
+    program = (
+        "import sys; sys.modules['sqlalchemy'] = None\n"
+        "from replswitch import ConfigurationError\n"
+        "try: import replswitch.sqlalchemy\n"
+        "except ConfigurationError as error: print(error)"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert "pip install 'replswitch[sqlalchemy]'" in done.stdout
 
 
 def test_how_sqlite_begins_can_be_set(engine: Make) -> None:
@@ -270,6 +320,24 @@ class TestWithoutSlaves:
         db = replicate(master)
         with db.use_slave(), RoutingSession(master) as session:
             assert session.connection().exec_driver_sql("PRAGMA busy_timeout").scalar() == 7500
+
+    @pytest.mark.parametrize("driver", ["pymysql", "mysqldb"])
+    def test_its_first_connection_is_no_write_where_the_server_tells_no_positions(
+        self, unlogged: UnloggedMariaDB, monkeypatch: pytest.MonkeyPatch, driver: str
+    ) -> None:
+        monkeypatch.setattr(clock, "_logged", set())
+        master = create_engine(
+            "mysql+{}://{user}:{password}@{host}:{port}/{database}".format(driver, **unlogged.master)
+        )
+        db = replicate(master)
+        with use_slave(), RoutingSession(master) as session:
+            session.execute(text("SELECT 1"))
+            frame = stack()
+            assert frame is not None
+            assert frame.scope.all_written() is None
+            assert [decision.state for decision in frame.scope.decisions] == [SLAVE]
+        for engine in (master, *db.slaves):
+            engine.dispose()
 
     def test_in_memory_both_states_are_one(self) -> None:
         master = create_engine("sqlite://", poolclass=StaticPool)

@@ -9,8 +9,18 @@
         session.scalars(select(User))
 """
 
-from replswitch.sqlalchemy.engines import replicate
-from replswitch.sqlalchemy.session import RoutingSession
-from replswitch.sqlalchemy.switch import EngineSwitch
+from replswitch.errors import ConfigurationError
+
+try:
+    from replswitch.sqlalchemy.engines import replicate
+    from replswitch.sqlalchemy.session import RoutingSession
+    from replswitch.sqlalchemy.switch import EngineSwitch
+except ModuleNotFoundError as error:
+    if error.name != "sqlalchemy":
+        raise
+    raise ConfigurationError(
+        "replswitch.sqlalchemy is for applications with SQLAlchemy, which is not installed: pip install "
+        "'replswitch[sqlalchemy]'."
+    ) from error
 
 __all__ = ["EngineSwitch", "RoutingSession", "replicate"]

@@ -79,6 +79,11 @@ def replicate(
         )
     others = [_engine(slave, f"slave number {number}") for number, slave in enumerate(slaves, start=1)]
     driver = driver_of(engine)
+    if isinstance(driver, UnknownDriver) and driver.read_only_statement is None:
+        raise ConfigurationError(
+            f"replswitch does not know how sessions of {engine.dialect.name} are made read-only, so a write in slave "
+            "state might be lost. Use it with MariaDB, MySQL, SQLite or PostgreSQL."
+        )
     _check_engines(engine, others, driver)
     shares = _weights(weights, len(others))
     if max_lag is not None and isinstance(driver, UnknownDriver):
@@ -183,6 +188,12 @@ def _close_idle(master: Engine, slaves: list[Engine]) -> None:
                     "the engines are made, before anything uses them."
                 )
             if engine.pool.checkedin():
+                if engine.dialect.is_async:  # whose connections only their event loop can close
+                    raise ConfigurationError(
+                        f"The engine of {engine.url.render_as_string()} has connections that were opened before. Call "
+                        "replicate() where the engines are made, before anything uses them, or say "
+                        "`await engine.dispose()` first."
+                    )
                 engine.dispose()
 
 

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DisconnectionError
 
 from replswitch.drivers import load_driver
 from replswitch.errors import ConfigurationError
-from replswitch.sqlalchemy.servers import FRESH
+from replswitch.sqlalchemy.servers import FRESH, OUR_OWN
 from replswitch.sqlalchemy.unknown import UnknownDriver
 
 if TYPE_CHECKING:
@@ -95,7 +95,9 @@ class Opener:
         if self._master is not None:
             master, opener = self._master
             if opener.settings is None:
-                master.raw_connection().close()
+                loan = master.raw_connection()
+                loan.info[OUR_OWN] = True  # nobody has written through it
+                loan.close()
             settings = opener.settings or settings
         self._driver.check(settings, f"the engine of {self._driver.address(settings)}")
         raw = self._driver.open(settings, read_only=self._read_only)
@@ -125,6 +127,7 @@ class Opener:
             cursor = raw.cursor()
             cursor.execute(statement)
             cursor.close()
+            raw.commit()  # drivers of PostgreSQL have begun a transaction, and its rollback would take this back
 
     def _look(self, raw: Raw, _: ConnectionPoolEntry, __: Any) -> None:
         # The server has hung up meanwhile: the pool opens another connection in its place.

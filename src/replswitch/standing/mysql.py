@@ -83,7 +83,8 @@ def _grant(raw: Raw, standing: Standing) -> str:
 
 def _rows(raw: Raw, sql: str) -> list[dict[str, Any]]:
     """Return rows with the names of their columns in small letters, and as they were before MySQL 8.0.22."""
-    with closing(raw.cursor()) as cursor:
+    # The application may have set another class of cursors as the default; None is that, where nobody has.
+    with closing(raw.cursor(getattr(raw, "plain_cursor", None))) as cursor:
         cursor.execute(sql)
         names = [
             column[0].lower().replace("replica_", "slave_").replace("_source", "_master")

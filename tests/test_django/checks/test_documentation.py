@@ -20,6 +20,8 @@ from django_replswitch import checks, conf
 from replswitch.testing import MariaDBPair
 
 ROOT = Path(__file__).parents[3]
+SOURCES = [path for path in map(str, (ROOT / "src", ROOT / "integrations" / "django")) if path in sys.path]
+"""The sources, where the tests import them; or else nothing, and other processes run on what is installed."""
 PAGE = ROOT / "docs" / "django.md"
 
 MODELS = """
@@ -119,8 +121,7 @@ def test_the_examples_run(tables: MariaDBPair, tmp_path: Path) -> None:
     ports = f'{{"master.db": {tables.master["port"]}, "slave.db": {tables.slaves[0]["port"]}}}'
     done = subprocess.run(
         [sys.executable, "-c", HARNESS, str(PAGE), ports],
-        env=os.environ
-        | {"PYTHONPATH": os.pathsep.join(map(str, (tmp_path, ROOT / "src", ROOT / "integrations" / "django")))},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *SOURCES])},
         capture_output=True,
         text=True,
         timeout=60,

@@ -1,0 +1,68 @@
+"""Databases that replswitch has no driver for: slaves are read-only all the same, or they are refused."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import pytest
+from sqlalchemy import Dialect, Engine, make_url
+from sqlalchemy.dialects.mssql.base import MSDialect
+from sqlalchemy.dialects.postgresql.base import PGDialect
+from sqlalchemy.pool import QueuePool
+
+from replswitch import ConfigurationError
+from replswitch.sqlalchemy import replicate
+from replswitch.sqlalchemy.opening import Opener
+from replswitch.sqlalchemy.unknown import UnknownDriver
+
+MODULE: Any = ModuleType("stand_in")
+MODULE.paramstyle = "pyformat"
+MODULE.Error = Exception
+
+
+class StandIn:
+    """A connection as PostgreSQL's drivers have it: in a transaction from the first statement on.
+
+    A rollback takes back what was SET in it: https://www.postgresql.org/docs/current/sql-set.html.
+    """
+
+    def __init__(self) -> None:
+        self.is_read_only = self._was_read_only = False
+
+    def cursor(self) -> StandIn:
+        return self
+
+    def execute(self, statement: str) -> None:
+        assert statement == "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"
+        self.is_read_only = True
+
+    def commit(self) -> None:
+        self._was_read_only = self.is_read_only
+
+    def rollback(self) -> None:
+        self.is_read_only = self._was_read_only
+
+    def close(self) -> None:
+        pass
+
+
+def engine_of(dialect: Dialect) -> Engine:
+    return Engine(QueuePool(StandIn), dialect, make_url(f"{dialect.name}://slave.db/shop"))  # type: ignore[arg-type]  # a stand-in
+
+
+def test_a_rollback_does_not_let_a_slave_of_postgresql_write() -> None:
+    engine = engine_of(PGDialect(dbapi=MODULE))
+    Opener(UnknownDriver(engine.dialect), read_only=True).listen(engine)
+    raw: Any = engine.pool.connect().dbapi_connection
+    assert raw.is_read_only
+    raw.rollback()
+    assert raw.is_read_only
+
+
+def test_a_database_whose_sessions_nobody_can_make_read_only_is_refused() -> None:
+    dialect = MSDialect(dbapi=MODULE)
+    dialect.driver = "stand_in"
+    engine = engine_of(dialect)
+    with pytest.raises(ConfigurationError, match="mssql"):
+        replicate(engine)
