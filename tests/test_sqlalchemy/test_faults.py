@@ -389,7 +389,8 @@ class TestReadsOnTheMaster:
                 assert read(behind, session) == 1
                 assert read(behind, session) == 1
                 session.commit()
-        assert behind.took() == [SLAVE] * 4
+        # The first may be sent to the master before its connection is seen to be dead.
+        assert behind.took()[-4:] == [SLAVE] * 4
         assert scope().decisions[-1].reason == "no-master"
 
     def test_without_one_the_error_names_the_master(self, behind: Any, server_pair: MariaDBPair) -> None:
