@@ -37,7 +37,9 @@ def main() -> int:
     parser.add_argument("--side", choices=SIDES, default="connect", help="what the application is made with")
     parser.add_argument("--driver", choices=DRIVERS, default="pymysql", help="with which driver (pymysql)")
     parser.add_argument("--short", action="store_true", help="every fault once, as briefly as it can be noticed")
-    parser.add_argument("--part", choices=PARTS, default="1/1", help="all kinds of faults (1/1), or every second or third")
+    parser.add_argument(
+        "--part", choices=PARTS, default="1/1", help="all kinds of faults (1/1), or every second or third"
+    )
     parser.add_argument("--log", type=Path, help="where the application logs to; thrown away by default")
     parser.add_argument("--check", action="store_true", help="exit with status 1 when something was wrong")
     given = parser.parse_args()
