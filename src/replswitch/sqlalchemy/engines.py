@@ -12,7 +12,14 @@ from replswitch.database import no_master
 from replswitch.errors import ConfigurationError
 from replswitch.options import DatabaseOptions
 from replswitch.sqlalchemy.commits import Recorder
-from replswitch.sqlalchemy.opening import Opener, driver_of, end_quietly, is_in_memory, settings_of
+from replswitch.sqlalchemy.opening import (
+    Opener,
+    driver_of,
+    end_quietly,
+    is_in_memory,
+    roll_back_quietly,
+    settings_of,
+)
 from replswitch.sqlalchemy.past_master import PastMasters
 from replswitch.sqlalchemy.servers import PART, SWITCH, SlaveEngine, SlaveServer, count_reads, link_of
 from replswitch.sqlalchemy.switch import EngineSwitch, switch_of
@@ -121,6 +128,7 @@ def replicate(
     )
     Recorder(switch.database, driver).listen(engine)  # first: it must look before a transaction begins
     opener.listen(engine)
+    roll_back_quietly(engine, driver)
     PastMasters(switch.database.slaves, driver).listen(engine)
     event.listen(engine, "after_cursor_execute", _has_run)
     event.listen(engine, "handle_error", _master_errors(switch))

@@ -165,3 +165,22 @@ def end_quietly(engine: Engine) -> None:
             raw.invalidate(error)
 
     dialect.do_rollback = dialect.do_commit = end
+
+
+def roll_back_quietly(engine: Engine, driver: Driver) -> None:
+    """Let a transaction on the master be rolled back without an error where the connection is lost: the server does it.
+
+    A session that has only read ends like this, and what it has read is good.
+    """
+    dialect: Any = engine.dialect
+    roll_back = dialect.do_rollback
+
+    def end(raw: Any) -> None:
+        try:
+            roll_back(raw)
+        except driver.module.Error as error:
+            if not hasattr(raw, "invalidate") or not driver.unreachable(error):
+                raise
+            raw.invalidate(error)
+
+    dialect.do_rollback = end
