@@ -19,7 +19,7 @@ from chaos_run import Run
 
 SIDES = ("connect", "django", "flask")
 DRIVERS = ("pymysql", "mysqlclient")
-PARTS = {"1/1": FAULTS, "1/2": FAULTS[::2], "2/2": FAULTS[1::2]}
+PARTS = {f"{part}/{parts}": FAULTS[part - 1 :: parts] for parts in (1, 2, 3) for part in range(1, parts + 1)}
 
 SHOWN = 20
 """How much of what was wrong is printed."""
@@ -37,7 +37,9 @@ def main() -> int:
     parser.add_argument("--side", choices=SIDES, default="connect", help="what the application is made with")
     parser.add_argument("--driver", choices=DRIVERS, default="pymysql", help="with which driver (pymysql)")
     parser.add_argument("--short", action="store_true", help="every fault once, as briefly as it can be noticed")
-    parser.add_argument("--part", choices=PARTS, default="1/1", help="all kinds of faults (1/1), or every other one")
+    parser.add_argument(
+        "--part", choices=PARTS, default="1/1", help="all kinds of faults (1/1), or every second or third"
+    )
     parser.add_argument("--log", type=Path, help="where the application logs to; thrown away by default")
     parser.add_argument("--check", action="store_true", help="exit with status 1 when something was wrong")
     given = parser.parse_args()

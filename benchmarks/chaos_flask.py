@@ -38,7 +38,10 @@ class Cursor:
             result = db.session.execute(statement, named)
             self._rows = list(result) if isinstance(result, CursorResult) and result.returns_rows else []
             if not self._base.in_transaction:
-                db.session.commit()
+                if self._rows:  # as the end of a request does: what was read is good
+                    db.session.rollback()
+                else:
+                    db.session.commit()
         except BaseException:
             if not self._base.in_transaction:
                 db.session.rollback()

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from types import ModuleType, TracebackType
 
     from replswitch.drivers import Raw
     from replswitch.links import Link
     from replswitch.routing import Router
+
+
+def several(args: Any) -> Any:
+    """Return the arguments of ``executemany`` as a sequence: a statement that is moved needs all of them once more."""
+    return list(args) if isinstance(args, Iterator) else args
 
 
 class Cursor:
@@ -38,7 +43,7 @@ class Cursor:
 
     def executemany(self, sql: str, args: Any) -> Any:
         """Run a statement once for each of ``args``."""
-        return self._router.run(self, "executemany", sql, args)
+        return self._router.run(self, "executemany", sql, several(args))
 
     def callproc(self, name: str, args: Any = ()) -> Any:
         """Call a stored procedure."""
@@ -151,7 +156,7 @@ class Cursor:
         link, raw = self._link, self._raw
         self._link, self._raw = None, None
         if raw is not None:
-            self._router.let_go(raw)
+            self._router.let_go(link, raw)
         if link is not None:
             self._router.look_for_writes(link)
 

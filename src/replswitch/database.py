@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from functools import lru_cache
+from threading import get_ident
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from replswitch.drivers import Written
@@ -53,18 +54,22 @@ class _Doubt:
         is_asked: what runs from now on is another doubt's.
     """
 
-    __slots__ = ("_database", "_driver", "_raw", "_since", "is_asked")
+    __slots__ = ("_database", "_driver", "_raw", "_since", "_thread", "is_asked")
 
     def __init__(self, database: Database, driver: Driver, raw: Raw) -> None:
         self._database = database
         self._driver = driver
         self._raw = raw
         self._since = driver.latest(raw)  # before the first of the statements
+        self._thread = get_ident()
         self.is_asked = False
 
     def __call__(self, scope: Scope) -> None:
         self.is_asked = True
-        self._database.settle(scope, self._driver, self._raw, self._since)
+        if self._thread == get_ident():
+            self._database.settle(scope, self._driver, self._raw, self._since)
+        else:  # which may be in the midst of another statement
+            self._database.record(scope, Written.YES)
 
 
 class Database:
@@ -244,7 +249,7 @@ class Database:
                 return
             scope = frame.scope
         if written is not Written.ASK:
-            self._record(scope, written)
+            self.record(scope, written)
         elif at_once or scope.answered:  # nobody is going to ask in time
             self.settle(scope, driver, raw, driver.latest(raw))
         else:
@@ -261,9 +266,10 @@ class Database:
             logger.info("The master did not say what was written: %s", error)
         except PositionError as error:
             fall_back_to_clock(f"The position of a commit cannot be read ({error})")
-        self._record(scope, written)
+        self.record(scope, written)
 
-    def _record(self, scope: Scope, written: Position | Written) -> None:
+    def record(self, scope: Scope, written: Position | Written) -> None:
+        """Record in a scope what is known of its writes."""
         if written is not Written.NO:
             scope.record(self.key, self.name, None if isinstance(written, Written) else written)
 
@@ -300,6 +306,10 @@ class Database:
             error,
             "read" if scope_has_read else "not read",
         )
+
+    def refuse_late(self, error: BaseException, server: str) -> NoReturn:
+        """Raise SlaveWriteError for a write that a slave refused when rows of it were out already."""
+        self.refuse(error, server, "its procedure has already returned rows of the slave")
 
     def refuse(self, error: BaseException, server: str, why: str) -> NoReturn:
         """Raise SlaveWriteError for a write that a slave refused."""

@@ -53,26 +53,29 @@ class Lag:
         """
         due, seconds = self._measured.get(slave, (-inf, 0))
         now = self._clock()
-        if now - due > STALE - EVERY:
-            self._measure(slave, measure)
-            seconds = self._measured.get(slave, (0, 0))[1]
-        elif now >= due:
-            with self._lock:
-                is_mine = slave not in self._measuring
-                self._measuring.add(slave)
-            if is_mine:
+        if now >= due and self._is_mine(slave):
+            if now - due > STALE - EVERY:
+                self._measure(slave, measure)
+                seconds = self._measured[slave][1]
+            else:
                 threading.Thread(target=self._measure, args=(slave, measure), daemon=True).start()
         return seconds <= self.max_lag
+
+    def _is_mine(self, slave: Choosable) -> bool:
+        """Say whether nobody else is measuring a slave, who then is this thread."""
+        with self._lock:
+            is_mine = slave not in self._measuring
+            self._measuring.add(slave)
+        return is_mine
 
     def _measure(self, slave: Choosable, measure: Callable[[], float]) -> None:
         try:
             seconds = measure()
         except Exception as error:  # noqa: BLE001 - whatever a driver raises; the next reader finds out what it means
             logger.info("How far the slave %s is behind cannot be measured: %s", slave.name, error)
-            seconds = 0
-        finally:
-            self._measuring.discard(slave)
+            seconds = self._measured.get(slave, (0, 0))[1]  # as before
         self._measured[slave] = (self._clock() + EVERY * random.uniform(0.8, 1.2), seconds)  # noqa: S311 - spreads load
+        self._measuring.discard(slave)
 
 
 class PositionClock:
@@ -83,12 +86,15 @@ class PositionClock:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self._lock = threading.Lock()
         self._seen: deque[tuple[float, Position]] = deque(maxlen=POSITIONS_KEPT)
 
     def seconds_behind(self, master: Position, slave: Position) -> float:
         """Return the seconds since the master was seen to have something that the slave still lacks; 0 if nothing."""
         now = self._clock()
-        if not self._seen or self._seen[-1][1] != master:
-            self._seen.append((now, master))
-        lacking = [moment for moment, position in self._seen if not slave.includes(position)]
+        with self._lock:
+            if not self._seen or self._seen[-1][1] != master:
+                self._seen.append((now, master))
+            seen = list(self._seen)
+        lacking = [moment for moment, position in seen if not slave.includes(position)]
         return now - lacking[0] if lacking else 0.0

@@ -76,18 +76,21 @@ class LinkPool:
         Raises:
             Exception: the driver's own error, when a new link cannot be opened.
         """
-        for _ in range(self._size + 1):
-            try:
-                loan = self.current.connect()
-            except Exception as error:
-                # SQLAlchemy and PyMySQL keep the error in a variable of a frame that its traceback holds. In that
-                # circle, until it is collected, hang the frames of all callers and what they hold: their links.
-                traceback.clear_frames(error.__traceback__)
-                raise
-            if self.driver.alive(loan.dbapi_connection):
-                break
-            loan.invalidate()
-        return Link(server, loan)
+        for _ in range(self._size):
+            link = Link(server, self._lend())
+            if self.driver.alive(link.raw):
+                return link
+            link.discard()
+        return Link(server, self._lend())  # a new one: should it be dead as well, the first statement says why
+
+    def _lend(self) -> PoolProxiedConnection:
+        try:
+            return self.current.connect()
+        except Exception as error:
+            # SQLAlchemy and PyMySQL keep the error in a variable of a frame that its traceback holds. In that circle,
+            # until it is collected, hang the frames of all callers and what they hold: their links.
+            traceback.clear_frames(error.__traceback__)
+            raise
 
     def close(self) -> None:
         """Close the idle links. Those on loan are closed when nothing refers to them any more."""

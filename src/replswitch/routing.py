@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from replswitch.database import no_master
-from replswitch.errors import NoServerError
+from replswitch.selection import Selection
 from replswitch.state import MASTER, SLAVE, stack
 from replswitch.transaction import Transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from replswitch.cursor import Cursor
     from replswitch.database import Database
     from replswitch.drivers import Driver, Raw
     from replswitch.links import Link
     from replswitch.local import Local, Locals
-    from replswitch.scope import Scope
-    from replswitch.servers import Server, Servers
-    from replswitch.state import Frame, State
+    from replswitch.servers import Servers
+    from replswitch.state import State
 
 
 class Router:
@@ -39,6 +35,7 @@ class Router:
         self._database = database
         self._driver = driver
         self._servers = servers
+        self._selection = Selection(database, driver, servers)
         self._locals = locals_
         self._error = driver.module.Error
         self.debug = False
@@ -69,7 +66,7 @@ class Router:
         runs once more on another, and last on the master (F1).
         """
         local = self.local()
-        link = self._link(local)
+        link = self._selection.link(local)
         failed: Counter[State] | None = None
         while True:
             try:
@@ -77,18 +74,21 @@ class Router:
             except self._error as error:
                 failed = failed or Counter()
                 failed[link.server.state] += 1
-                following = self._link_after(local, link, error, failed)
+                following = self._link_after(local, link, error, failed, is_one=method == "execute")
                 if following is None:
                     raise
                 link = following
 
-    def _link_after(self, local: Local, link: Link, error: Exception, failed: Counter[State]) -> Link | None:
+    def _link_after(
+        self, local: Local, link: Link, error: Exception, failed: Counter[State], *, is_one: bool
+    ) -> Link | None:
         """Return the link on which a statement that has failed may run again; None where it may not.
 
         The error is raised where it was caught: raised here, it would be in a circle with this frame.
         """
         if link.server.state == MASTER:
-            return self._link_after_master(local, link, error, is_first=failed[MASTER] == 1)
+            # Of several statements (executemany) some may have run.
+            return self._link_after_master(local, link, error, is_first=is_one and failed[MASTER] == 1)
         is_enough = failed[SLAVE] > len(self._servers.slaves) + 1  # each, and whoever has the master's name
         if failed[MASTER]:
             return self._link_after_both(local, link, error, is_enough=is_enough)
@@ -101,12 +101,12 @@ class Router:
         if driver.refused_write(error):
             return self._move_to_master(local, link, error)
         may_read_again = frame is not None and self._database.slaves.may_read_again(
-            frame.scope, link, error, _Reach(self._servers, driver, local)
+            frame.scope, link, error, self._selection.reach(local)
         )
         if transaction is None and may_read_again:
             local.links.pop(SLAVE, None)
             local.link = None
-            return self._link(local)
+            return self._selection.link(local)
         if transaction is not None and (driver.unreachable(error) or driver.rolled_back(link.raw, error)):
             transaction.lost = error
         return None
@@ -120,15 +120,15 @@ class Router:
             local.links.pop(MASTER, None)
             link.server.links.drop_idle()
             database = self._database
-            may_read = driver.unreachable(error) and bool(self._readers_without_master(local))
-            reading = self._link_without_master(local) if may_read else None
+            may_read = driver.unreachable(error) and bool(self._selection.readers_without_master(local))
+            reading = self._selection.link_without_master(local) if may_read else None
             if reading is not None:
                 database.tell_of_lost_master(link.server.name, error)
                 return reading
             if database.may_run_again(
                 driver, link.server.name, error, is_first=is_first, in_transaction=transaction is not None
             ):
-                return self._link(local)
+                return self._selection.link(local)
             if may_read:
                 raise no_master(link.server.name, error) from error
         return None
@@ -140,10 +140,10 @@ class Router:
         master = self._servers.master.name
         if driver.refused_write(error):
             database.refuse_lost_write(error, master)
-        reach = _Reach(self._servers, driver, local)
+        reach = self._selection.reach(local)
         if not database.slaves.may_read_again(frame.scope, link, error, reach):
             return None
-        reading = None if is_enough else self._link_without_master(local)
+        reading = None if is_enough else self._selection.link_without_master(local)
         if reading is None:
             database.record_write()
             raise no_master(master, error) from error
@@ -176,11 +176,13 @@ class Router:
             local.transaction.ended_on(link)
             local.transaction = None
 
-    def let_go(self, raw: Raw) -> None:
+    def let_go(self, link: Link | None, raw: Raw) -> None:
         """Close a driver's cursor. One whose link is lost has told that already."""
         try:
             raw.close()
         except self._error as error:
+            if link is not None:
+                self._refuse_late_write(link, error)
             if not self._driver.unreachable(error):
                 raise
 
@@ -203,143 +205,6 @@ class Router:
             self._refuse_late_write(link, error)
             raise
 
-    # Choosing a link
-
-    def _link(self, local: Local) -> Link:
-        """Return the link for the next statement: mostly the one of the statement before."""
-        frame, link = stack(), local.link
-        if (
-            link is not None
-            and frame is local.frame
-            and (frame is None or frame.scope.pins is local.pins)
-            and local.transaction is None
-            and local.autocommit
-            and self._driver.alive(link.raw)
-        ):
-            return link
-        return self._choose_link(local, frame)
-
-    def _choose_link(self, local: Local, frame: Frame | None) -> Link:
-        transaction = local.transaction
-        pins = None if frame is None else frame.scope.pins  # what changes from here on is looked at the next time
-        if transaction is None:
-            if not local.autocommit:
-                transaction = local.transaction = Transaction(self._driver, explicit=False)
-        elif transaction.lost is not None:
-            raise transaction.lost
-        side, why = self._database.side(in_master_transaction=transaction is not None and transaction.on_master)
-        if side == SLAVE and frame is not None:
-            link, why = self._slave_link(local, frame.scope)
-        else:
-            try:
-                link = self._master_link(local)
-            except NoServerError:
-                reading = self._link_without_master(local)
-                if reading is None:
-                    raise
-                link, why = reading, "no-master"
-        if frame is not None and link.server.state == MASTER:
-            self._driver.prepare(link.raw)
-        if transaction is not None and link not in transaction:
-            transaction.join(link)
-        if frame is not None and (frame is not local.frame or link is not local.link):
-            local.reason = self._database.note(frame, link.server.state, link.server.name, why)
-        local.frame, local.link, local.pins = frame, link, pins
-        return link
-
-    def _master_link(self, local: Local) -> Link:
-        link, frame, transaction = self._usable(local, MASTER), stack(), local.transaction
-        if link is None:
-            link = local.links[MASTER] = self._open_master()
-        elif frame is None or frame.scope.marker is None:
-            return link  # what must be seen was written through it
-        if frame is None or link is local.current or (transaction is not None and link in transaction):
-            return link
-        try:
-            is_past = self._database.slaves.master_lacks(frame.scope, link, self._driver)
-        except self._error as error:
-            if not self._driver.unreachable(error):
-                raise
-            is_past = True
-        if is_past:  # what else is idle leads there as well
-            link.discard()
-            link.server.links.drop_idle()
-            local.links.pop(MASTER, None)
-            link = local.links[MASTER] = self._open_master()
-        local.current = link
-        return link
-
-    def _usable(self, local: Local, side: State) -> Link | None:
-        """Return the link that is held for a side, if it is still alive."""
-        link = local.links.get(side)
-        if link is None or (local.transaction is not None and link in local.transaction):
-            return link
-        if self._driver.alive(link.raw):
-            return link
-        link.discard()
-        del local.links[side]
-        return None
-
-    def _slave_link(self, local: Local, scope: Scope) -> tuple[Link, str | None]:
-        """Return a link to a slave that has what the scope must see; where none has, to the master, and the reason."""
-        database, transaction = self._database, local.transaction
-        must_see = database.slaves.must_see(scope)
-        if (why := scope.pinned(database.key)) is not None:  # found out just now
-            return self._master_link(local), why
-        held = self._usable(local, SLAVE)
-        if held is not None and transaction is not None and held in transaction:
-            # It shows what it had when the transaction began: neither asking nor waiting would change that.
-            if must_see is None or (local.slave_has is not None and local.slave_has.includes(must_see)):
-                return held, None
-            return self._master_link(local), database.read_on_master(scope, database.slaves.lack(scope))
-        reach = _Reach(self._servers, self._driver, local)
-        link: Link | None = database.slaves.choose(scope, self._servers.slaves, must_see, reach)
-        if link is None:
-            local.links.pop(SLAVE, None)
-            why = database.slaves.lack(scope)
-            try:
-                return self._master_link(local), database.read_on_master(scope, why)
-            except NoServerError:
-                link = self._link_without_master(local)
-                if link is None:
-                    raise
-                return link, "no-master"
-        local.links[SLAVE], local.slave_has = link, must_see
-        return link, None
-
-    def _readers_without_master(self, local: Local) -> Sequence[Server]:
-        frame, servers = stack(), self._servers
-        if frame is None or local.transaction is not None:
-            return ()
-        return self._database.without_master(frame.scope, servers.slaves, servers.reader)
-
-    def _link_without_master(self, local: Local) -> Link | None:
-        """Return a link for a read that the master should serve, and cannot; None where no server has what it must see.
-
-        To any slave, whatever its state, or to the server that has the master's name by now. It refuses writes.
-        """
-        frame, database, servers = stack(), self._database, self._readers_without_master(local)
-        if frame is None or not servers:
-            return None
-        if self._servers.reader not in self._servers.slaves:
-            self._servers.reader.links.drop_idle()  # they lead to where the master was, and would take a time-out each
-        must_see = database.slaves.must_see(frame.scope)
-        reach = _Reach(self._servers, self._driver, local)
-        link: Link | None = database.slaves.choose(frame.scope, servers, must_see, reach, is_last_resort=True)
-        if link is not None:
-            local.links[SLAVE], local.slave_has = link, must_see
-            local.reason = database.note(frame, SLAVE, link.server.name, "no-master")
-        return link
-
-    def _open_master(self) -> Link:
-        master = self._servers.master
-        try:
-            return master.take_link()
-        except self._error as error:
-            if not self._driver.unreachable(error):
-                raise
-            raise no_master(master.name, error) from error
-
     # Writes and errors
 
     def look_for_writes(self, link: Link) -> None:
@@ -357,11 +222,11 @@ class Router:
         )
         if transaction is not None:
             transaction.leave(link)
-        return self._link(local)
+        return self._selection.link(local)
 
     def _refuse_late_write(self, link: Link, error: Exception) -> None:
         if link.server.state == SLAVE and self._driver.refused_write(error):
-            self._database.refuse(error, link.server.name, "its procedure has already returned rows of the slave")
+            self._database.refuse_late(error, link.server.name)
 
     # Transactions
 
@@ -396,28 +261,3 @@ class Router:
         self._locals.holdings().queries.append(
             {"sql": sql, "time": seconds, "db": server.state, "server": server.name, "reason": local.reason}
         )
-
-
-class _Reach:
-    """See `replswitch.slaves.Reach`."""
-
-    def __init__(self, servers: Servers, driver: Driver, local: Local) -> None:
-        self._servers = servers
-        self.driver = driver
-        self._local = local
-
-    def link_to(self, server: Server) -> Link:
-        held = self._local.links.get(SLAVE)
-        return held if held is not None and held.server is server else server.take_link()
-
-    def drop(self, server: Server) -> None:
-        held = self._local.links.get(SLAVE)
-        if held is not None and held.server is server:
-            held.discard()
-            del self._local.links[SLAVE]
-        server.links.drop_idle()
-
-    @contextmanager
-    def borrowed(self, server: Server | None) -> Iterator[Raw]:
-        link = (self._servers.master if server is None else server).take_link()
-        yield link.raw  # which goes back when nothing refers to its link any more

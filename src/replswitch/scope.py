@@ -214,9 +214,8 @@ class Scope:
 
     def hold(self, holder: Hashable, local: Local) -> None:
         """Keep what ``holder``, one thread's or task's part in a database, holds for this scope."""
-        if self._held is None:
-            self._held = {}
-        self._held[holder] = local
+        with _changing:  # another thread may end the scope meanwhile
+            self._held = {**(self._held or {}), holder: local}
 
     def held_by(self, holder: Hashable) -> Local | None:
         """Return what ``holder`` holds for this scope."""

@@ -275,8 +275,9 @@ class Slaves:
         """
         driver, server = reach.driver, link.server
         if driver.unreachable(error):
+            may_be_slow = driver.timed_out(link.raw, error)
             reach.drop(server)
-            if driver.timed_out(error) and self._answers(server, reach):
+            if may_be_slow and self._answers(server, reach):
                 return False
             self._lose(scope, server, error, reach)
             return True

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
+from wsgiref.util import setup_testing_defaults
 
 import pytest
 from sqlalchemy import create_engine, event, insert, select, text
-from sqlalchemy.exc import OperationalError, PendingRollbackError
+from sqlalchemy.exc import DBAPIError, OperationalError, PendingRollbackError
 from sqlalchemy.orm import Session
 
 from replswitch import MASTER, SLAVE, NoServerError
 from replswitch.decorators import use_master, use_slave
+from replswitch.marker import Marker, MarkerSigner
 from replswitch.scope import Scope
 from replswitch.state import stack
-from replswitch.testing import MariaDBPair, ReplicatedPair, SQLitePair
+from replswitch.testing import MariaDBPair, Proxy, ReplicatedPair, SQLitePair
+from replswitch.wsgi import ReplicationMiddleware
 
 Make = Callable[..., Any]
 
@@ -53,16 +58,18 @@ def cut(pair: MariaDBPair, name: str) -> None:
 
 
 @pytest.fixture
-def dying() -> Callable[[Any], None]:
-    """Make the next statement on a connection of a slave find it dead, though it looked alive before."""
+def dying() -> Callable[..., None]:
+    """Make the next statement on a connection, or one of those behind it, find it dead, though it looked alive."""
     meant: list[Any] = []
 
-    def die(engine: Any) -> None:
+    def die(engine: Any, *, after: int = 0) -> None:
         @event.listens_for(engine, "before_cursor_execute")
         def close(connection: Any, *_: Any) -> None:
             if engine not in meant:
                 return
             meant.remove(engine)
+            if engine in meant:
+                return
             raw = connection.connection.dbapi_connection
             number = raw.thread_id()
             killer = create_engine(engine.url)
@@ -70,7 +77,7 @@ def dying() -> Callable[[Any], None]:
                 other.exec_driver_sql(f"KILL CONNECTION {number}")
             killer.dispose()
 
-        meant.append(engine)
+        meant.extend([engine] * (after + 1))
 
     return die
 
@@ -295,3 +302,269 @@ class TestMaster:
         with use_master(), shop.Session() as session, pytest.raises(Exception, match="no_such_table") as caught:
             session.execute(text("SELECT * FROM no_such_table"))
         assert not isinstance(caught.value, NoServerError | sqlite3.Error)
+
+
+def write(shop: Any, body: str = "hello") -> None:
+    with use_master(), shop.Session() as session:
+        session.execute(insert(shop.Message).values(body=body))
+        session.commit()
+
+
+def wrote_at() -> float | None:
+    """When the scope has written, where nobody can say what."""
+    wrote = scope().all_written()
+    return None if wrote is None else wrote.written_at
+
+
+def ends_at(url: str) -> str:
+    return url.partition("@")[2].partition("/")[0]
+
+
+@on_servers
+class TestReadsOnTheMaster:
+    """In slave state, because no slave has what must be seen; and then the master fails."""
+
+    @pytest.fixture
+    def master(self, urls: list[str], server_pair: MariaDBPair) -> Iterator[Proxy]:
+        """The way to the master, which can be broken."""
+        with Proxy(server_pair.master["port"]) as proxy:
+            urls[0] = urls[0].replace(f":{server_pair.master['port']}/", f":{proxy.port}/")
+            yield proxy
+
+    @pytest.fixture
+    def behind(self, master: Proxy, make: Make, server_pair: MariaDBPair) -> Iterator[Any]:
+        """A database whose slave lacks what the running scope has written."""
+        shop = make()
+        server_pair.stop_slave()
+        with use_slave():
+            write(shop)
+            with shop.Session() as session:
+                assert read(shop, session) == 1
+            assert scope().pinned(shop.db) == "own-write"
+            shop.took()
+            yield shop
+
+    def test_a_lost_connection_reads_again_where_nothing_can_be_written(
+        self, behind: Any, dying: Callable[..., None]
+    ) -> None:
+        with behind.Session() as session:
+            dying(behind.engines[0])
+            assert read(behind, session) == 1
+            decision = scope().decisions[-1]
+            assert (decision.state, decision.reason, decision.server) == (SLAVE, "no-master", behind.db.master_name)
+            assert read(behind, session) == 1
+            assert wrote_at() is None
+            session.add(behind.Message(body="more"))  # the session's transaction goes on
+            session.commit()
+            assert read(behind, session) == 2
+        assert behind.took() == [MASTER, MASTER, MASTER]
+        assert [engine.pool.checkedout() for engine in behind.engines[:2]] == [0, 0]
+
+    def test_in_a_savepoint_too(self, behind: Any, dying: Callable[..., None]) -> None:
+        with behind.Session() as session:
+            dying(behind.engines[0])  # finds it when it sets the savepoint
+            with session.begin_nested() as nested:
+                assert read(behind, session) == 1
+                nested.rollback()
+            assert read(behind, session) == 1
+            session.commit()
+
+    def test_what_the_session_has_pending_stays(self, behind: Any, dying: Callable[..., None]) -> None:
+        with behind.Session() as session, session.begin():
+            session.add(behind.Message(body="pending"))
+            with session.no_autoflush:
+                dying(behind.engines[0])
+                assert read(behind, session) == 1
+        with behind.Session() as session:
+            assert read(behind, session) == 2
+
+    def test_a_slave_reads_that_has_it_by_now(self, behind: Any, server_pair: MariaDBPair) -> None:
+        server_pair.start_slave()
+        server_pair.wait_caught_up()
+        server_pair.kill("master")
+        for connect in (False, True):
+            with behind.Session() as session:
+                if connect:
+                    session.connection()
+                assert read(behind, session) == 1
+                assert read(behind, session) == 1
+                session.commit()
+        ran = behind.took()
+        assert ran.count(SLAVE) == 4
+        assert ran.count(MASTER) <= 1  # where its death is noticed by the first statement
+        assert scope().decisions[-1].reason == "no-master"
+
+    def test_without_one_the_error_names_the_master(self, behind: Any, server_pair: MariaDBPair) -> None:
+        server_pair.kill("master")
+        for _ in range(2):
+            with behind.Session() as session, pytest.raises(NoServerError, match="The master") as caught:
+                read(behind, session)
+            assert caught.value.server == behind.db.master_name
+        assert wrote_at() is None
+
+    def test_one_that_dies_while_it_reads_is_named_too(
+        self, behind: Any, master: Proxy, dying: Callable[..., None]
+    ) -> None:
+        @event.listens_for(behind.engines[0], "handle_error", insert=True)
+        def refuse(_: Any) -> None:
+            master.refuse()
+
+        with behind.Session() as session:
+            dying(behind.engines[0])
+            with pytest.raises(NoServerError, match=r"The master .* cannot be reached"):
+                read(behind, session)
+            assert wrote_at() is not None  # nobody knows
+
+    def test_with_a_marker_by_time_only_who_has_the_masters_name_reads(
+        self, master: Proxy, make: Make, server_pair: MariaDBPair, dying: Callable[..., None]
+    ) -> None:
+        shop = make()
+        seen: list[Any] = []
+
+        def application(environ: Any, start_response: Any) -> list[bytes]:
+            with shop.Session() as session:
+                dying(shop.engines[0])
+                seen.append(read(shop, session))
+            seen.append(scope().decisions[-1].server)
+            server_pair.kill("master")
+            with shop.Session() as session, pytest.raises(NoServerError):
+                read(shop, session)
+            start_response("200 OK", [])
+            return []
+
+        environ = {"HTTP_COOKIE": f"just_updated={MarkerSigner('secret').write(Marker(time.time()))}"}
+        setup_testing_defaults(environ)
+        ReplicationMiddleware(application, secret="secret")(environ, lambda *_: lambda _: None)
+        assert seen == [0, shop.db.master_name]
+
+    def test_after_a_read_it_is_the_applications_error(self, behind: Any, dying: Callable[..., None]) -> None:
+        with behind.Session() as session:
+            read(behind, session)
+            dying(behind.engines[0])
+            with pytest.raises(OperationalError):
+                read(behind, session)
+            session.rollback()
+            assert read(behind, session) == 1
+
+    @pytest.mark.parametrize("in_the_same_call", [True, False])
+    def test_after_a_flush_too(self, behind: Any, dying: Callable[..., None], in_the_same_call: bool) -> None:
+        with behind.Session() as session:
+            session.add(behind.Message(body="flushed"))
+            if not in_the_same_call:
+                session.flush()
+            dying(behind.engines[0], after=1 if in_the_same_call else 0)
+            with pytest.raises(OperationalError):
+                read(behind, session)
+            session.rollback()
+            assert read(behind, session) == 1
+
+    def test_on_a_connection_in_the_applications_hands_too(self, behind: Any, dying: Callable[..., None]) -> None:
+        with behind.Session() as session:
+            connection = session.connection()
+            dying(behind.engines[0])
+            with pytest.raises(OperationalError):
+                connection.execute(select(behind.Message))
+            session.rollback()
+            assert read(behind, session) == 1
+
+    def test_one_that_is_lost_behind_the_read_costs_nothing(self, behind: Any, server_pair: MariaDBPair) -> None:
+        for end in ("rollback", "close"):
+            with behind.Session() as session:
+                assert read(behind, session) == 1
+                cut(server_pair, "master")
+                getattr(session, end)()
+
+    def test_in_master_state_too(self, behind: Any, dying: Callable[..., None]) -> None:
+        with use_master(), behind.Session() as session:
+            dying(behind.engines[0])
+            with pytest.raises(OperationalError):
+                read(behind, session)
+
+    def test_a_write_whose_answer_is_lost_is_not_done_twice(
+        self, master: Proxy, make: Make, server_pair: MariaDBPair
+    ) -> None:
+        shop = make(engine={"isolation_level": "AUTOCOMMIT"})
+        server_pair.stop_slave()
+        with use_slave(), shop.Session() as session:
+            write(shop)
+            assert read(shop, session) == 1
+            session.commit()
+            server_pair.start_slave()
+            server_pair.wait_caught_up()
+            master.cut_after(0)
+            with pytest.raises(NoServerError, match=r"lost in a write, at .*Nobody knows"):
+                session.execute(insert(shop.Message).values(body="once"))
+            session.rollback()
+            assert wrote_at() is not None
+            master.restore()
+            assert session.scalars(select(shop.Message.body)).all() == ["hello", "once"]
+
+    @pytest.mark.parametrize("how", ["reached", "unreachable"])
+    def test_slaves_that_fail_as_well_are_not_asked_for_ever(
+        self, urls: list[str], master: Proxy, make: Make, server_pair: MariaDBPair, how: str
+    ) -> None:
+        with Proxy(server_pair.slaves[0]["port"]) as proxy:
+            urls[1] = urls[1].replace(f":{server_pair.slaves[0]['port']}/", f":{proxy.port}/")
+            shop = make()
+            server_pair.kill("slave")
+            with use_slave():
+                with shop.Session() as session:
+                    read(shop, session)
+                server_pair.start("slave")
+                server_pair.wait_caught_up()
+                for each in (proxy, master) if how == "reached" else (proxy,):
+                    each.cut_after(3000)
+                if how == "unreachable":
+                    server_pair.kill("master")
+                with shop.Session() as session, pytest.raises((NoServerError, DBAPIError)):
+                    session.scalar(text("SELECT REPEAT('x', 10000)"))
+
+
+@on_servers
+class TestPromotion:
+    @pytest.fixture
+    def name(self, urls: list[str], server_pair: MariaDBPair) -> Iterator[Proxy]:
+        """The master's name."""
+        with Proxy(server_pair.master["port"]) as proxy:
+            urls[0] = urls[0].replace(f":{server_pair.master['port']}/", f":{proxy.port}/")
+            yield proxy
+        server_pair.reset()
+
+    def test_a_connection_to_who_was_the_master_misses_no_write(
+        self, name: Proxy, make: Make, server_pair: MariaDBPair
+    ) -> None:
+        shop = make()
+        with use_master(), ExitStack() as open_:
+            sessions = [open_.enter_context(shop.Session()) for _ in range(2)]
+            for session in sessions:
+                session.execute(insert(shop.Message).values(body="before"))
+            for session in sessions:
+                session.commit()
+        with use_master():
+            with ExitStack() as open_:
+                for _ in range(2):  # nobody has told that the master is another one
+                    open_.enter_context(shop.Session()).connection()
+                server_pair.promote("slave")
+                name.target = server_pair.master["port"]
+                server_pair.stop_slave("master")
+                write(shop)
+            assert shop.master.pool.checkedin() == 3
+            with ExitStack() as open_:
+                for _ in range(3):
+                    assert read(shop, open_.enter_context(shop.Session())) == 3
+
+
+@pytest.mark.parametrize("driver", ["mariadb"], indirect=True)
+def test_before_a_promotion_nothing_is_asked(shop: Any) -> None:
+    def asked() -> int:
+        counts = []
+        for _ in range(2):
+            with shop.Session() as session:
+                counts.append(int(session.execute(text("SHOW SESSION STATUS LIKE 'Questions'")).one()[1]))
+        return counts[1] - counts[0]
+
+    before = asked()
+    with use_master():
+        write(shop)
+        assert scope().must_see
+        assert asked() == before

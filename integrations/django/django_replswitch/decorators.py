@@ -106,9 +106,12 @@ def _kept(request: HttpRequest, response: Any, frame: Frame, *, is_outermost: bo
         return response  # no view, though it takes a request
     if isinstance(response, SimpleTemplateResponse) and not response.is_rendered:
         running = Resumable(frame)
+        inner = vars(response).get("render")  # of a decorator below
 
         def render() -> Any:
             del response.render  # and so nothing of this is left in a response that is cached
+            if inner is not None:
+                response.render = inner  # type: ignore[method-assign]  # this one response's
             with running:
                 answer = response.render()
                 if is_outermost:

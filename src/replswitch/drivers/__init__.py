@@ -137,7 +137,7 @@ class Driver(Protocol):
     def conflicted(self, error: BaseException) -> bool:
         """Say whether a read on a slave failed because of what is being replicated, and may succeed again."""
 
-    def timed_out(self, error: BaseException) -> bool:
+    def timed_out(self, raw: Raw, error: BaseException) -> bool:
         """Say whether the time for an answer was over: the server may be gone, or the statement slow."""
 
     def not_sent(self, error: BaseException) -> bool:

@@ -51,7 +51,7 @@ class MySQLFamilyDriver:
         """A deadlock, a lock that was waited for too long, a row that has changed."""
         return mysql.conflicted(error)
 
-    def timed_out(self, error: BaseException) -> bool:
+    def timed_out(self, raw: Raw, error: BaseException) -> bool:
         """A lost connection, with words that say so."""
         return mysql.timed_out(error)
 

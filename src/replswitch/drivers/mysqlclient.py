@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import select
+import time
 import weakref
+from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
 import MySQLdb
@@ -27,6 +29,12 @@ if TYPE_CHECKING:
 
 # Ours to decide: transactions are begun and ended by replswitch.
 _OURS: Final = {"autocommit"}
+
+# CR_COMMANDS_OUT_OF_SYNC: rows are left to read.
+_OUT_OF_SYNC: Final = 2014
+
+# The part of the time for an answer after which a lost connection means that it was over.
+_NEARLY: Final = 0.95
 
 # In a forked child: the parent's connections. To close one, which Python does when nothing refers to it, would end the
 # parent's session.
@@ -55,8 +63,13 @@ class _Connection(MySQLdb.connections.Connection):
     in_transaction = False
     #: A statement may have written since this was last asked: never, on a slave.
     in_doubt = False
+    #: A statement may have begun a transaction: neither rows nor changes came of it.
+    may_be_open = False
+    #: When the latest statement was sent, by `time.monotonic`.
+    asked_at = 0.0
 
     def __init__(self, **settings: Any) -> None:
+        self.limit: float = settings.get("read_timeout") or inf
         super().__init__(**settings)
         _open.add(self)
         self._poll = select.poll()
@@ -66,6 +79,10 @@ class _Connection(MySQLdb.connections.Connection):
     def _begin(self) -> None:
         """Prepare the session."""
         self.query("SET SESSION TRANSACTION READ ONLY")
+
+    def query(self, query: Any) -> None:
+        self.asked_at = time.monotonic()
+        super().query(query)
 
     def alive(self) -> bool:
         # Between statements the server says nothing: what can be read now is its farewell, or the end.
@@ -100,7 +117,7 @@ class _MasterConnection(_Connection):
 
     def query(self, query: Any) -> None:
         self.in_doubt = True
-        super().query(query)
+        MySQLdb.connections.Connection.query(self, query)
 
 
 class MySQLClientDriver(MySQLFamilyDriver):
@@ -129,14 +146,18 @@ class MySQLClientDriver(MySQLFamilyDriver):
         return raw.alive()
 
     def reusable(self, raw: _Connection) -> bool:
-        """Roll back what is open; a changed autocommit mode is not worth repairing."""
-        if raw.in_transaction:
-            try:
-                self.rollback(raw)
-            except MySQLdb.Error:
+        """Roll back what is open, or may be; unread results or a changed autocommit mode are not worth repairing."""
+        if not self.alive(raw):
+            return False
+        try:
+            if raw.next_result() != -1:  # type: ignore[no-untyped-call]  # likewise
                 return False
+            if raw.in_transaction or raw.may_be_open:
+                self.rollback(raw)
+        except MySQLdb.Error:
+            return False
         raw.in_doubt = False
-        return self.alive(raw) and bool(raw.get_autocommit())  # type: ignore[no-untyped-call]  # likewise
+        return bool(raw.get_autocommit())  # type: ignore[no-untyped-call]  # likewise
 
     def begin(self, raw: _Connection) -> None:
         """Send BEGIN."""
@@ -151,10 +172,12 @@ class MySQLClientDriver(MySQLFamilyDriver):
     def rollback(self, raw: _Connection) -> None:
         """Roll back. What a statement of the application has committed meanwhile, such as DDL, remains."""
         raw.rollback()  # type: ignore[no-untyped-call]  # likewise
-        raw.in_transaction = False
+        raw.in_transaction = raw.may_be_open = False
 
     def in_transaction(self, raw: _Connection) -> bool:
         """Say whether `begin` has begun one."""
+        if not raw.field_count() and not raw.affected_rows():  # type: ignore[no-untyped-call]  # likewise
+            raw.may_be_open = True
         return raw.in_transaction
 
     def take_written(self, raw: _MasterConnection) -> Position | Written:
@@ -197,8 +220,18 @@ class MySQLClientDriver(MySQLFamilyDriver):
                     raise
                 # The statement that follows finds that out, and it is known what to do with one that was not sent.
 
+    def timed_out(self, raw: _Connection, error: BaseException) -> bool:
+        """A connection that was lost when the time for an answer was over; no words say so."""
+        return self.unreachable(error) and time.monotonic() >= raw.asked_at + _NEARLY * raw.limit
+
     def read_on(self, raw: _Connection) -> None:
-        """Nothing: its cursors read on before they run the next statement."""
+        """Read the further results of a procedure that nobody has asked for. Rows a cursor reads on by itself."""
+        try:
+            while raw.next_result() == 0:  # type: ignore[no-untyped-call]  # types-mysqlclient leaves it out
+                raw.discard_result()
+        except MySQLdb.ProgrammingError as error:
+            if error.args[0] != _OUT_OF_SYNC:
+                raise
 
     def rolled_back(self, raw: _Connection, error: Exception) -> bool:
         """A deadlock (1213) takes the whole transaction, and so does a lost connection."""

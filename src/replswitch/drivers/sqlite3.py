@@ -175,7 +175,7 @@ class SQLiteDriver:
         """Never: in WAL mode readers wait for nobody."""
         return False
 
-    def timed_out(self, error: BaseException) -> bool:
+    def timed_out(self, raw: _Connection, error: BaseException) -> bool:
         """Never: a file answers."""
         return False
 

@@ -6,18 +6,27 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import Engine, create_engine, event
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import NullPool, QueuePool
 
 from replswitch.database import no_master
 from replswitch.errors import ConfigurationError
 from replswitch.options import DatabaseOptions
 from replswitch.sqlalchemy.commits import Recorder
-from replswitch.sqlalchemy.opening import Opener, driver_of, end_quietly, is_in_memory, settings_of
-from replswitch.sqlalchemy.servers import SWITCH, SlaveEngine, SlaveServer, count_reads, link_of
+from replswitch.sqlalchemy.opening import (
+    Opener,
+    driver_of,
+    end_quietly,
+    is_in_memory,
+    roll_back_quietly,
+    settings_of,
+)
+from replswitch.sqlalchemy.past_master import PastMasters
+from replswitch.sqlalchemy.servers import PART, SWITCH, SlaveEngine, SlaveServer, count_reads, link_of
 from replswitch.sqlalchemy.switch import EngineSwitch, switch_of
 from replswitch.sqlalchemy.unknown import UnknownDriver
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
     from sqlalchemy.engine import ExceptionContext
     from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -94,22 +103,24 @@ def replicate(
         driver.check(its_settings, f"the engine of {each.url.host or each.url.database}")
     opener = Opener(driver, read_only=False)
     _close_idle(engine, others)
-    if not others and not is_in_memory(engine):
-        stand_in = _stand_in(engine)
-        settings[stand_in] = settings[engine]
+    for slave in others:
+        Opener(driver, read_only=True).listen(slave)
+    servers = tuple(
+        _server(slave, engine, driver.address(settings[slave]), share)
+        for slave, share in zip(others, shares, strict=True)
+    )
+    reader: SlaveServer | None = None
+    if not is_in_memory(engine):
+        # Beside slaves it is seldom used, and a connection that is kept may lead to who was the master once.
+        stand_in = _stand_in(engine, **({"poolclass": NullPool} if others else {}))
         Opener(driver, read_only=True, master=(engine, opener)).listen(stand_in)
-        servers: tuple[SlaveServer, ...] = (_server(stand_in, engine, driver.address(settings[engine]), 1),)
-    else:
-        for slave in others:
-            Opener(driver, read_only=True).listen(slave)
-        servers = tuple(
-            _server(slave, engine, driver.address(settings[slave]), share)
-            for slave, share in zip(others, shares, strict=True)
-        )
+        reader = _server(stand_in, engine, driver.address(settings[engine]), 1)
+        servers = servers or (reader,)
     switch = EngineSwitch(
         engine,
         driver.address(settings[engine]),
         servers,
+        reader,
         driver,
         options,
         name=driver.schema(settings[engine]) if name is None else name,
@@ -117,6 +128,9 @@ def replicate(
     )
     Recorder(switch.database, driver).listen(engine)  # first: it must look before a transaction begins
     opener.listen(engine)
+    roll_back_quietly(engine, driver)
+    PastMasters(switch.database.slaves, driver).listen(engine)
+    event.listen(engine, "after_cursor_execute", _has_run)
     event.listen(engine, "handle_error", _master_errors(switch))
     engine.update_execution_options(**{SWITCH: switch})
     return switch
@@ -200,10 +214,10 @@ def _server(engine: Engine, master: Engine, name: str, weight: float) -> SlaveSe
     return SlaveServer(name, served, engine, master, weight)
 
 
-def _stand_in(master: Engine) -> Engine:
+def _stand_in(master: Engine, **pool: Any) -> Engine:
     options = {name: value for name, value in master.get_execution_options().items() if name != SWITCH}
     return create_engine(
-        master.url, echo=master.echo, execution_options=options, hide_parameters=master.hide_parameters
+        master.url, echo=master.echo, execution_options=options, hide_parameters=master.hide_parameters, **pool
     )
 
 
@@ -211,6 +225,12 @@ def _slave_error(context: ExceptionContext) -> None:
     link = link_of(context.connection)
     if link is not None and link.part is not None:
         link.part.failed_on_slave(link, context)
+
+
+def _has_run(connection: Connection, *_: Any) -> None:
+    part = connection.info.get(PART)
+    if part is not None:
+        part.has_run = True
 
 
 def _master_errors(switch: EngineSwitch) -> Any:
@@ -225,6 +245,10 @@ def _master_errors(switch: EngineSwitch) -> Any:
                 raise no_master(name, error) from error
         elif driver.is_lost_master(error):
             context.is_disconnect = True  # behind the name there may be another server by now
+            part = context.connection.info.get(PART)
+            if part is not None and part.failed_on_master(context):
+                database.tell_of_lost_master(name, error)
+                return
             database.may_run_again(driver, name, error, is_first=False, in_transaction=True)
 
     return look

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DisconnectionError
 
 from replswitch.drivers import load_driver
 from replswitch.errors import ConfigurationError
-from replswitch.sqlalchemy.servers import OUR_OWN
+from replswitch.sqlalchemy.servers import FRESH, OUR_OWN
 from replswitch.sqlalchemy.unknown import UnknownDriver
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ class Opener:
             raw.autocommit(False)
         if entry is not None:
             entry.info[_OPENED_BY] = self
+            entry.info[FRESH] = True
         return raw
 
     def _check(self, raw: Raw, entry: ConnectionPoolEntry) -> None:
@@ -164,3 +165,22 @@ def end_quietly(engine: Engine) -> None:
             raw.invalidate(error)
 
     dialect.do_rollback = dialect.do_commit = end
+
+
+def roll_back_quietly(engine: Engine, driver: Driver) -> None:
+    """Let a transaction on the master be rolled back without an error where the connection is lost: the server does it.
+
+    A session that has only read ends like this, and what it has read is good.
+    """
+    dialect: Any = engine.dialect
+    roll_back = dialect.do_rollback
+
+    def end(raw: Any) -> None:
+        try:
+            roll_back(raw)
+        except driver.module.Error as error:
+            if not hasattr(raw, "invalidate") or not driver.unreachable(error):
+                raise
+            raw.invalidate(error)
+
+    dialect.do_rollback = end

@@ -7,20 +7,22 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy.exc import DBAPIError
 
-from replswitch.errors import SlaveWriteError
+from replswitch.errors import NoServerError, SlaveWriteError
 from replswitch.events import tell
 from replswitch.place import application_place
 from replswitch.scope import Scope
 from replswitch.sqlalchemy.servers import PART, Link, Reach
+from replswitch.sqlalchemy.without_master import WithoutMaster
 from replswitch.state import MASTER, SLAVE, stack
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping
+    from collections.abc import Hashable, Mapping, Sequence
 
     from sqlalchemy import Connection, Engine
     from sqlalchemy.engine import ExceptionContext
 
     from replswitch.positions import Position
+    from replswitch.sqlalchemy.servers import SlaveServer
     from replswitch.sqlalchemy.session import RoutingSession
     from replswitch.sqlalchemy.switch import EngineSwitch
     from replswitch.state import Frame, State
@@ -48,8 +50,7 @@ class Part:
         link: the connection to a slave that the session's transaction has, or is about to get.
         waits: the same, while the session has not got it.
         repeated: the latest error after which a statement may run again.
-        fell_back: the master was chosen because no slave could serve, and has not been reached yet.
-        is_last_resort: there is no master either: slaves are tried that rest or have failed.
+        has_run: a statement has run on the master, in the session's transaction.
     """
 
     def __init__(self, session: RoutingSession, switch: EngineSwitch, engine: Engine) -> None:
@@ -64,6 +65,10 @@ class Part:
         self._is_on_master = False
         self._slave_has: Position | None = None
         self._first_read: int | None = None
+        self._fell_back: str | None = None  # no slave could serve, and the master has not been reached yet
+        self._has_flushed = False
+        self._left: Connection | None = None  # in which a statement has failed that may run again on another
+        self._without_master = WithoutMaster(switch)
         self.frame: Frame | None = _NEVER
         self.scope: Scope = _NO_SCOPE
         self.pins: Mapping[Hashable, str] = _NO_SCOPE.pins
@@ -71,8 +76,7 @@ class Part:
         self.link: Link | None = None
         self.waits: Link | None = None
         self.repeated: BaseException | None = None
-        self.fell_back: str | None = None
-        self.is_last_resort = False
+        self.has_run = False
 
     # Choosing
 
@@ -90,20 +94,23 @@ class Part:
         scope = _NO_SCOPE if frame is None else frame.scope
         pins = scope.pins  # what changes from here on is looked at the next time
         side, why = self._database.side(in_master_transaction=self._is_on_master)
-        if side == SLAVE and flushing:
-            self._move_flush()
-            side, why = MASTER, "moved-write"
+        if flushing:
+            self._has_flushed = True
+            if side == SLAVE:
+                self._move_flush()
+                side, why = MASTER, "moved-write"
         bind: Engine = self._master
         server, served_by = self._switch.master_name, side
-        if side == SLAVE and frame is not None and self._switch.servers:
+        link = None if flushing or frame is None else self._last_resort(scope)
+        if link is not None:
+            why = "no-master"
+        elif side == SLAVE and frame is not None and self._switch.servers:
             link, why = self._slave_link(scope)
-            if link is None:
-                served_by = MASTER
-            else:
-                server = link.server.name
-                bind = link.engine
-                if not link.is_joined:
-                    link.engine.offer(link)
+            served_by = MASTER
+        if link is not None:
+            server, served_by, bind = link.server.name, SLAVE, link.engine
+            if not link.is_joined:
+                link.engine.offer(link)
         if frame is not None and self._noted != (frame, served_by, server):
             self._noted = (frame, served_by, server)
             self._database.note(frame, served_by, server, why)
@@ -132,11 +139,41 @@ class Part:
             if must_see is None or (self._slave_has is not None and self._slave_has.includes(must_see)):
                 return link, None
             return None, database.read_on_master(scope, slaves.lack(scope))
+        chosen = self._take(scope, self._switch.servers, must_see)
+        if chosen is None:
+            self._fell_back = slaves.lack(scope)
+            return None, self._fell_back
+        return chosen, None
+
+    def _last_resort(self, scope: Scope) -> Link | None:
+        """Return a connection for a read that the master should serve, and cannot; None where the master is asked.
+
+        Raises:
+            NoServerError: no server has what the scope must see.
+        """
+        without = self._without_master
+        if without.error is None or self._is_on_master:
+            return None
+        servers, link = without.servers(scope), self.link
+        if not servers:
+            return None
+        must_see = self._database.slaves.must_see(scope)
+        if link is not None and link.is_joined:
+            if link.server in servers and (
+                must_see is None or (self._slave_has is not None and self._slave_has.includes(must_see))
+            ):
+                return link
+            without.give_up()
+        return self._take(scope, servers, must_see, is_last_resort=True) or without.give_up()
+
+    def _take(
+        self, scope: Scope, servers: Sequence[SlaveServer], must_see: Position | None, *, is_last_resort: bool = False
+    ) -> Link | None:
+        """Take a connection to a slave in place of the one that waits."""
         chosen: Link | None = None
+        link = self.link
         try:
-            chosen = slaves.choose(
-                scope, self._switch.servers, must_see, self._reach, is_last_resort=self.is_last_resort
-            )
+            chosen = self._database.slaves.choose(scope, servers, must_see, self._reach, is_last_resort=is_last_resort)
         except self._driver.module.Error as error:
             raise DBAPIError.instance(
                 None, None, error, self._driver.module.Error, dialect=self._master.dialect
@@ -148,10 +185,7 @@ class Part:
         if chosen is not None:
             chosen.engine = chosen.server.engine_like(self._master)
         self.link, self._slave_has = chosen, must_see
-        if chosen is None:
-            self.fell_back = slaves.lack(scope)
-            return None, self.fell_back
-        return chosen, None
+        return chosen
 
     def _move_flush(self) -> None:
         """Let the master serve from now on, because the session writes what it has pending."""
@@ -186,9 +220,9 @@ class Part:
         self._is_on_master = True
         self.frame = _NEVER
         frame = stack()
-        if self.fell_back is not None and frame is not None:
-            self._database.read_on_master(frame.scope, self.fell_back)
-        self.fell_back = None
+        if self._fell_back is not None and frame is not None:
+            self._database.read_on_master(frame.scope, self._fell_back)
+        self._fell_back = None
 
     def begin_on_slave(self, link: Link) -> None:
         """The session's transaction has a connection to a slave."""
@@ -208,9 +242,9 @@ class Part:
             link.give_back()
             link.part = None
         self.frame = _NEVER
-        self._is_on_master = False
-        self._first_read = self.fell_back = self.repeated = None
-        self.is_last_resort = False
+        self._is_on_master = self._has_flushed = self.has_run = False
+        self._first_read = self._fell_back = self.repeated = self._left = None
+        self._without_master.end()
 
     def has_read_rows(self) -> None:
         """Rows were read from the slave."""
@@ -235,12 +269,15 @@ class Part:
 
         Raises:
             SlaveWriteError: a write may not be moved.
+            NoServerError: the master has failed it first, and it is a write, or no server is left.
         """
         error, driver, database = context.original_exception, self._driver, self._database
         started = self._session._began_at
         has_read = self._first_read is not None and (started is None or self._first_read < started)
-        frame = stack()
+        frame, without = stack(), self._without_master
         if driver.refused_write(error):
+            if without.failed_in(started):
+                database.refuse_lost_write(error, self._switch.master_name)
             if started is None:
                 database.refuse(error, link.server.name, "the application runs it on a connection of its own choice")
             database.move_write(
@@ -251,14 +288,63 @@ class Part:
             )
         else:
             may_read_again = frame is not None and database.slaves.may_read_again(frame.scope, link, error, self._reach)
-            if not may_read_again or has_read or started is None:
+            if not may_read_again or has_read or started is None or not without.tries_on(started):
                 return
             context.is_disconnect = False  # or else the session could not go on before a rollback
+            self._left = context.connection
         self.repeated, self.frame = error, _NEVER
 
-    def has_last_resort(self) -> bool:
-        """Say whether slaves may be tried that rest, because the master that should have served is gone (F3)."""
-        if self.fell_back is None or self.is_last_resort:
+    def failed_on_master(self, context: ExceptionContext) -> bool:
+        """Say whether a statement that a lost master has failed may run again, on a connection that refuses writes.
+
+        In slave state, if the session runs it, and nothing else has run in its transaction, which is lost.
+        """
+        error = context.original_exception
+        if (
+            self._session._began_at is None
+            or self.has_run
+            or not self._driver.unreachable(error)
+            or not self._may_do_without_master()
+        ):
             return False
-        self.is_last_resort, self.frame = True, _NEVER
+        self.repeated, self._left = error, context.connection
         return True
+
+    def runs_again(self, error: BaseException | None) -> bool:
+        """Say whether the statement that has failed with an error runs again; if so, get ready for it."""
+        if self.repeated is None or self.repeated is not error:
+            return False
+        left, self.repeated, self._left, self.frame = self._left, None, None, _NEVER
+        if left is not None:  # a connection of its server's may be needed again, and not this one
+            self._session._leave(left)
+            if self._is_on_master:
+                self._is_on_master = False
+                self._without_master.begin(error, self._session._began_at)
+            elif self.link is not None:
+                self.link.part = None
+                self.link = None
+        return True
+
+    def runs_without_master(self, error: NoServerError) -> bool:
+        """Say whether a statement runs without the master, which could not be reached; if so, get ready for it."""
+        if (
+            error.server != self._switch.master_name
+            or self._is_on_master
+            or self.frame is _NEVER  # no engine was chosen, so that it is not the master's that has failed
+            or self.bind is not self._master
+            or not self._may_do_without_master()
+        ):
+            return False
+        self._without_master.begin(error.__cause__ or error)
+        self.frame = _NEVER
+        return True
+
+    def _may_do_without_master(self) -> bool:
+        frame = stack()
+        return (
+            frame is not None
+            and not self._has_flushed
+            and (self.link is None or not self.link.is_joined)
+            and self._without_master.error is None
+            and bool(self._without_master.servers(frame.scope))
+        )

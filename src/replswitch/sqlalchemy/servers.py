@@ -31,6 +31,7 @@ LINK: Final = "replswitch.link"
 PART: Final = "replswitch.part"
 COMMIT: Final = "replswitch.commit"
 OUR_OWN: Final = "replswitch.our_own"
+FRESH: Final = "replswitch.fresh"
 
 
 class SlaveEngine(OptionEngine):

@@ -122,8 +122,8 @@ class RoutingSession(Session):
         while True:
             try:
                 return connect(bind_arguments and dict(bind_arguments), execution_options)
-            except NoServerError:
-                if not self._has_last_resort():
+            except NoServerError as error:
+                if not self._runs_without_master(error):
                     raise
 
     def _run(self, method: Callable[..., Any], *args: Any, **options: Any) -> Any:
@@ -135,23 +135,28 @@ class RoutingSession(Session):
                 try:
                     return method(*args, **options)
                 except DBAPIError as error:
-                    if not self._may_run_again(error.orig):
+                    if not self._runs_again(error.orig):
                         raise
-                except NoServerError:
-                    if not self._has_last_resort():
+                except NoServerError as error:
+                    if not self._runs_without_master(error):
                         raise
         finally:
             self._began_at = outer
 
-    def _may_run_again(self, error: BaseException | None) -> bool:
-        for part in self._parts.values():
-            if part is not None and part.repeated is error:
-                part.repeated = None
-                return True
-        return False
+    def _runs_again(self, error: BaseException | None) -> bool:
+        return any(part.runs_again(error) for part in self._parts.values() if part)
 
-    def _has_last_resort(self) -> bool:
-        return any([part.has_last_resort() for part in self._parts.values() if part])  # noqa: C419 - all are told
+    def _runs_without_master(self, error: NoServerError) -> bool:
+        return any([part.runs_without_master(error) for part in self._parts.values() if part])  # noqa: C419 - all are told
+
+    def _leave(self, connection: Connection) -> None:
+        """Close a connection that is of no more use, and let the session's transaction go on without it."""
+        transaction: Any = self._transaction
+        while transaction is not None:  # savepoints have it, too
+            for key in (connection, connection.engine):
+                transaction._connections.pop(key, None)
+            transaction = transaction.parent
+        connection.close()
 
 
 @event.listens_for(RoutingSession, "after_begin")

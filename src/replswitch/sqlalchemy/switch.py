@@ -23,6 +23,8 @@ class EngineSwitch(Switch):
         master: the master's engine.
         slaves: the slaves' engines; without slaves, the one that stands in (S10), or none for a database in memory.
         servers: the slaves, with their names and weights.
+        reader: the master, by an engine whose connections refuse writes; for reads that may run nowhere else. None for
+            a database in memory.
         master_name: what people know the master by.
         driver: of all servers.
         database: chooses the side, and records what is written.
@@ -35,6 +37,7 @@ class EngineSwitch(Switch):
         master: Engine,
         master_name: str,
         servers: tuple[SlaveServer, ...],
+        reader: SlaveServer | None,
         driver: Driver,
         options: DatabaseOptions,
         *,
@@ -44,6 +47,7 @@ class EngineSwitch(Switch):
         self.master = master
         self.master_name = master_name
         self.servers = servers
+        self.reader = reader
         self.driver = driver
         self.database = Database(self, name, options=options, has_slaves=has_slaves)
 

@@ -145,7 +145,7 @@ class UnknownDriver:
         """Go by the error's code."""
         return self._is_mysql and mysql.conflicted(error)
 
-    def timed_out(self, error: BaseException) -> bool:
+    def timed_out(self, raw: Raw, error: BaseException) -> bool:
         """Go by the error's words."""
         return self._is_mysql and mysql.timed_out(error)
 

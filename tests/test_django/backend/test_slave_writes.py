@@ -11,7 +11,7 @@ import pytest
 from django.db import DatabaseError, IntegrityError, transaction
 from django.db.models import F
 from django.test import override_settings
-from tests.test_django.backend.asking import bodies, default_with, on, savepoint, seen, sides
+from tests.test_django.backend.asking import bodies, default_with, on, rolled_back, savepoint, seen, sides
 from tests.test_django.project.models import Message, Place, Reply, Restaurant, Tag
 
 from django_replswitch.decorators import use_slave
@@ -377,3 +377,52 @@ def test_a_write_with_statements_before_it_that_read_nothing_moves_whole(django_
         transaction.savepoint_commit(outer)
         cursor.execute("INSERT INTO project_message (body) VALUES ('b')")
     assert bodies(django_pair) == ["a", "b"]
+
+
+class TestLate:
+    """A procedure that returns rows, and writes behind them."""
+
+    @pytest.fixture(autouse=True)
+    def procedure(self, django_pair: MariaDBPair) -> None:
+        with django_pair.admin() as admin, admin.cursor() as cursor:
+            cursor.execute(
+                "CREATE OR REPLACE PROCEDURE shop.late() BEGIN SELECT 7;"
+                " INSERT INTO shop.project_message (body) VALUES ('late'); END"
+            )
+        django_pair.wait_caught_up()
+
+    def test_is_refused_when_its_cursor_is_closed(self, django_pair: MariaDBPair, db: Any) -> None:
+        with (  # noqa: PT012 - the whole block is what raises
+            use_slave(),
+            pytest.raises(SlaveWriteError, match="has already returned rows"),
+            db.cursor() as cursor,
+        ):
+            cursor.execute("CALL late()")
+            assert cursor.fetchone() == (7,)
+        assert bodies(django_pair) == []
+
+    def test_and_is_not_taken_for_the_next_statement(self, django_pair: MariaDBPair, db: Any) -> None:
+        with (  # noqa: PT012 - likewise
+            use_slave(),
+            pytest.raises(SlaveWriteError, match="has already returned rows"),
+            db.cursor() as cursor,
+        ):
+            cursor.execute("CALL late()")
+            cursor.execute("SELECT 1")
+        assert bodies(django_pair) == []
+
+    def test_on_the_master_it_is_done(self, django_pair: MariaDBPair, db: Any) -> None:
+        with db.cursor() as cursor:
+            cursor.execute("CALL late()")
+        assert bodies(django_pair) == ["late"]
+
+
+def test_what_was_read_behind_a_savepoint_that_is_gone_may_be_stale_all_the_same(
+    django_pair: MariaDBPair, db: Any
+) -> None:
+    Message.objects.create(body="1")
+    django_pair.wait_caught_up()
+    with use_slave(), pytest.raises(SlaveWriteError, match="may be stale"), transaction.atomic():  # noqa: PT012 - likewise
+        with rolled_back():
+            read = Message.objects.get().body
+        Message.objects.update(body=read + "1")

@@ -492,3 +492,13 @@ def test_an_async_decorated_view_behind_the_asynchronous_client(site: Site) -> N
 
     assert async_to_sync(main)() == b"['slave', '1', '1', '1']"
     site.assert_lagged()
+
+
+def test_of_two_decorators_the_inner_one_holds_for_a_template_too(site: Site) -> None:
+    def view(request: HttpRequest) -> TemplateResponse:
+        template = engines["django"].from_string("{{ connection.state }}")
+        return TemplateResponse(request, template, {"connection": connection})
+
+    site.serve(inner=use_slave(use_master(view)), outer=use_master(use_slave(view)))
+    assert site.visitor().get("/inner").text == "master"
+    assert site.visitor().get("/outer").text == "slave"

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from replswitch import MASTER, State
+from replswitch.cursor import several
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +40,11 @@ class SwitchingCursor:
             raise self._wrapper.Database.ProgrammingError("The cursor is closed.")
         wrapper = self._wrapper
         link: Link = wrapper.link_for_statement()
-        cursor = self._cursor if link is self._link and link.raw is self._of else self._on(link)
+        if link is self._link and link.raw is self._of:
+            cursor = self._cursor
+            wrapper.read_on(link)
+        else:
+            cursor = self._on(link)
         try:
             result = cursor.execute(sql, params)
         except wrapper.Database.Error as error:
@@ -50,11 +55,22 @@ class SwitchingCursor:
 
     def executemany(self, sql: str, params: Any) -> Any:
         """Run a statement once for each of ``params``."""
-        return self._run("executemany", sql, params)
+        return self._run("executemany", sql, several(params))
 
     def callproc(self, name: str, *params: Any) -> Any:
         """Call a stored procedure."""
         return self._run("callproc", name, *params)
+
+    def nextset(self) -> Any:
+        """Go on to the next result set of a procedure."""
+        raw, link = self._bound, self._link
+        try:
+            return raw.nextset()
+        except self._wrapper.Database.Error as error:
+            self._wrapper.refuse_late_write(link, error)
+            raise
+        finally:
+            self._wrapper.has_run(link, has_rows=False)
 
     def _run(self, method: str, *args: Any) -> Any:
         wrapper = self._wrapper
@@ -73,7 +89,7 @@ class SwitchingCursor:
         wrapper, failed = self._wrapper, Counter[State]()
         while True:
             failed[link.server.state] += 1
-            following = wrapper.link_after_failure(link, error, failed)
+            following = wrapper.link_after_failure(link, error, failed, is_one=method == "execute")
             if following is None:
                 try:
                     raise error
@@ -102,10 +118,12 @@ class SwitchingCursor:
     def _let_go(self) -> None:
         cursor, link = self._cursor, self._link
         self._cursor = self._raw = self._of = self._link = None
-        try:  # noqa: SIM105 - suppress() takes longer, with every query
+        try:
             cursor.close()
-        except self._wrapper.Database.Error:
-            pass  # of a link that is lost
+        except self._wrapper.Database.Error as error:
+            self._wrapper.refuse_late_write(link, error)
+            if not self._wrapper.driver.unreachable(error):
+                raise  # one whose link is lost has told that already
         if link is not None and link.server.state == MASTER:
             # A driver that fetches row by row learns only behind the last one what its statement has written.
             self._wrapper.has_run(link, has_rows=False)

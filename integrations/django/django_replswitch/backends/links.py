@@ -63,12 +63,11 @@ class Link:
         opened_at: when it was opened, by `time.monotonic`.
         identity: which server it leads to, as the server says; None before it was asked.
         autocommit: the connection's own mode, where Django's wrapper says what the application wants.
-        read: rows were read through it in the running transaction.
         savepoints: those of the running transaction when it joined.
         parked: the values of `LINK_ATTRIBUTES`, while another link works.
     """
 
-    __slots__ = ("autocommit", "identity", "opened_at", "parked", "raw", "read", "savepoints", "server")
+    __slots__ = ("autocommit", "identity", "opened_at", "parked", "raw", "savepoints", "server")
 
     def __init__(self, server: Server) -> None:
         self.server = server
@@ -76,7 +75,6 @@ class Link:
         self.opened_at = 0.0
         self.identity: Hashable | None = None
         self.autocommit = False
-        self.read = False
         self.savepoints: tuple[str, ...] = ()
         self.parked = dict(LINK_ATTRIBUTES)
 

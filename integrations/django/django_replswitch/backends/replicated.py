@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from django.core.signals import setting_changed
@@ -14,6 +14,8 @@ from replswitch.database import Database
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+_making: Final = threading.Lock()
 
 # The settings of an alias that decide which servers there are.
 _SERVERS: Final = ("HOST", "PORT", "NAME", "USER", "SLAVES", "WEIGHT")
@@ -35,24 +37,31 @@ class Replicated:
     """
 
     def __init__(self, alias: str, settings: Mapping[str, Any], switch: Switch) -> None:
+        self._database: Database | None = None
         self._alias = alias
         self._switch = switch
         self._has_slaves = bool(settings.get("SLAVES"))
         self.master, self.slaves = servers_of(settings, alias)
         self.reader = Server(SLAVE, self.master.name, {}) if self._has_slaves else self.slaves[0]
 
-    @cached_property
+    @property
     def database(self) -> Database:
         """The database, with the options of the settings.
 
         Raises:
             ImproperlyConfigured: the options are wrong.
         """
-        return Database(self._switch, self._alias, self._alias, options=database_options(), has_slaves=self._has_slaves)
+        database = self._database
+        if database is None:
+            with _making:  # one for all threads
+                database = self._database = self._database or Database(
+                    self._switch, self._alias, self._alias, options=database_options(), has_slaves=self._has_slaves
+                )
+        return database
 
     def renew(self) -> None:
         """Begin with the options that the settings have now, and with nothing known of any server."""
-        self.__dict__.pop("database", None)
+        self._database = None
 
 
 _switches: Final[dict[str, AliasSwitch]] = {}
@@ -67,9 +76,10 @@ def switch_of(alias: str) -> Switch:
 def replicated(alias: str, settings: Mapping[str, Any]) -> Replicated:
     """Return what the threads share of an alias; made anew when its servers have changed, as tests do."""
     servers = {name: settings.get(name) for name in _SERVERS}
-    known = _replicated.get(alias)
-    if known is None or known[0] != servers:
-        known = _replicated[alias] = servers, Replicated(alias, settings, switch_of(alias))
+    with _making:
+        known = _replicated.get(alias)
+        if known is None or known[0] != servers:
+            known = _replicated[alias] = servers, Replicated(alias, settings, switch_of(alias))
     return known[1]
 
 

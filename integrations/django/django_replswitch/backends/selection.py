@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from django.db import DEFAULT_DB_ALIAS, OperationalError, ProgrammingError
+from django.db import Error as DjangoError
 from django.db.backends.base.base import NO_DB_ALIAS
 
 from django_replswitch.backends.connecting import ConnectingWrapper
@@ -102,14 +103,29 @@ class SelectingWrapper(ConnectingWrapper):
         link, side, why = self._pick(frame)
         if scope is not None and link is self._master:
             self._count_from_here(scope)
-        if link not in self._block:
-            self._join(link)
+        if link not in self._block and not self._joins(link, scope):
+            return self._choose(frame)
         self.side = side
         if frame is not None and (frame is not self._frame or link is not self._noted):
             self._noted = link
             self._shared.database.note(frame, side, link.server.name, why)
         self._chosen, self._frame, self._pins = link, frame, pins
         return link
+
+    def _joins(self, link: Link, scope: Scope | None) -> bool:
+        """Take a link into the transaction; False where that is a slave that has failed, and is left alone now."""
+        try:
+            self._join(link)
+        except (DjangoError, self.Database.Error) as error:
+            cause = error.__cause__ if isinstance(error, DjangoError) else error
+            if link is self._master or scope is None or cause is None:
+                raise
+            if link in self._block:
+                self._block.remove(link)
+            if not self._shared.database.slaves.may_read_again(scope, link, cause, self):
+                raise
+            return False
+        return True
 
     def _count_from_here(self, scope: Scope) -> None:
         """Tell what the scope writes on the master from what a session has written, which does not count (M1)."""

@@ -27,9 +27,8 @@ class TransactionWrapper(SelectingWrapper):
         self.autocommit = settings_dict.get("AUTOCOMMIT", True)
         self._savepoints: list[str] = []  # of the running transaction, for links that join later
         self._begins_explicitly = False
-        self._block_counts = (
-            False  # the application itself, and not only a session, ran a statement on the master in it
-        )
+        self._block_counts = False  # on the master it has run statements of the application, not only a session's
+        self._block_has_read = False  # it has read rows from a slave
 
     def connect(self) -> None:
         """Open the link of the side that is wanted."""
@@ -102,13 +101,13 @@ class TransactionWrapper(SelectingWrapper):
                 self._set_autocommit(False)
                 link.autocommit = False
             self._block.append(link)
-            link.read, link.savepoints = False, tuple(self._savepoints)
+            link.savepoints = tuple(self._savepoints)
             self._execute_quietly(map(self.ops.savepoint_create_sql, self._savepoints))
 
     def _clear_block(self) -> None:
         self._block.clear()
         self._savepoints.clear()
-        self._chosen, self._block_counts = None, False
+        self._chosen, self._block_counts, self._block_has_read = None, False, False
 
     def _forget_block(self) -> None:
         self._clear_block()
@@ -171,6 +170,8 @@ class TransactionWrapper(SelectingWrapper):
             del self._savepoints[self._savepoints.index(sid) + 1 :]
             for link in [link for link in self._block if sid in link.savepoints]:
                 self._leave_block(link)  # all that it did is undone: it joined behind the savepoint
+            if all(getattr(block, "_from_testcase", False) for block in self.atomic_blocks):
+                self._block_has_read = False  # a test has ended; an application may have kept what it read
         self._on_block(super()._savepoint_rollback, sid, self.ops.savepoint_rollback_sql(sid))
 
     def _leave_block(self, link: Link) -> None:

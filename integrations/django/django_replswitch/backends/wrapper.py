@@ -27,7 +27,8 @@ class SwitchingWrapper(TransactionWrapper):
             return  # it was Django's own
         if link is not self._master:
             if has_rows:
-                link.read = self.has_read = True
+                self.has_read = True
+                self._block_has_read = not self.autocommit
         elif link.raw is None:
             pass  # it is lost
         elif self.autocommit:
@@ -37,7 +38,20 @@ class SwitchingWrapper(TransactionWrapper):
         elif not self._block_counts:
             self._block_counts = is_recording()
 
-    def link_after_failure(self, link: Link, error: Exception, failed: Counter[State]) -> Link | None:
+    def read_on(self, link: Link) -> None:
+        """Read the answers that the statement before still owes (a procedure's further results)."""
+        try:
+            self.driver.read_on(link.raw)
+        except self.Database.Error as error:
+            self.refuse_late_write(link, error)
+            raise
+
+    def refuse_late_write(self, link: Link | None, error: BaseException) -> None:
+        """Raise SlaveWriteError if a slave has refused a write whose procedure has returned rows already."""
+        if link is not None and link.server.state == SLAVE and self.driver.refused_write(error):
+            self._shared.database.refuse_late(error, link.server.name)
+
+    def link_after_failure(self, link: Link, error: Exception, failed: Counter[State], *, is_one: bool) -> Link | None:
         """Return the link on which a statement that failed may run again; None where it may not.
 
         A write that a slave refused may run on the master (S8), a read outside a transaction anywhere (F1), and what
@@ -47,6 +61,7 @@ class SwitchingWrapper(TransactionWrapper):
             link: where it ran.
             error: the driver's.
             failed: how often it has failed, by the side.
+            is_one: it is one statement; of several (``executemany``) some may have run.
 
         Raises:
             SlaveWriteError: it may not.
@@ -55,7 +70,7 @@ class SwitchingWrapper(TransactionWrapper):
         if self._only is not None:
             return None
         if link is self._master:
-            return self._link_after_master(link, error, is_first=failed[MASTER] == 1)
+            return self._link_after_master(link, error, is_first=is_one and failed[MASTER] == 1)
         is_enough = failed[SLAVE] > len(self._shared.slaves) + 1  # each, and whoever has the master's name
         if failed[MASTER]:
             return self._link_after_both(link, error, is_enough=is_enough)
@@ -67,7 +82,7 @@ class SwitchingWrapper(TransactionWrapper):
                 error,
                 link.server.name,
                 scope_has_read=self.has_read,
-                transaction_has_read=in_transaction and link.read,
+                transaction_has_read=in_transaction and self._block_has_read,
             )
             if in_transaction:
                 self._leave_block(link)

@@ -1,0 +1,162 @@
+"""What a statement leaves behind reaches nobody else; and of several arguments each is used once."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from collections.abc import Callable
+from typing import Any
+from wsgiref.types import StartResponse, WSGIEnvironment
+from wsgiref.util import setup_testing_defaults
+
+import pytest
+
+import replswitch
+from replswitch import Connection, SlaveWriteError
+from replswitch.decorators import use_master, use_slave
+from replswitch.state import stack
+from replswitch.testing import MariaDBPair, Proxy
+from replswitch.wsgi import ReplicationMiddleware
+
+Make = Callable[..., Connection]
+
+SERVED = ["mariadb", "mariadb-mysqlclient"]
+pytestmark = pytest.mark.parametrize("served", SERVED, indirect=True)
+
+ADD = "UPDATE counter SET n = n + 1 WHERE id = %s"
+
+
+@pytest.fixture
+def pair(replicated_pair: MariaDBPair) -> MariaDBPair:
+    """With three counters at 0, and a procedure that writes behind its rows."""
+    with replicated_pair.admin() as admin, admin.cursor() as cursor:
+        cursor.execute("CREATE OR REPLACE TABLE shop.counter (id INT PRIMARY KEY, n INT)")
+        cursor.execute("INSERT INTO shop.counter VALUES (1, 0), (2, 0), (3, 0)")
+        cursor.execute("CREATE OR REPLACE PROCEDURE shop.late() BEGIN SELECT 1; UPDATE shop.counter SET n = n + 1; END")
+        cursor.execute("GRANT EXECUTE ON PROCEDURE shop.late TO shop@'%'")
+    replicated_pair.wait_caught_up()
+    return replicated_pair
+
+
+def counts(pair: MariaDBPair) -> list[int]:
+    with pair.connect() as plain, plain.cursor() as cursor:
+        cursor.execute("SELECT n FROM counter ORDER BY id")
+        return [n for (n,) in cursor.fetchall()]
+
+
+def run(db: Connection, sql: str, *args: Any) -> None:
+    with db.cursor() as cursor:
+        cursor.execute(sql, args or None)
+
+
+def test_an_iterator_of_arguments_is_moved_whole(make: Make, pair: MariaDBPair) -> None:
+    db = make()
+    with use_slave(), db.cursor() as cursor:
+        cursor.executemany(ADD, ((number,) for number in (1, 2, 3)))
+    assert counts(pair) == [1, 1, 1]
+
+
+def test_several_statements_never_run_again_on_the_master(
+    make: Make, pair: MariaDBPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some have run when one of them cannot be sent."""
+    db = make()
+    with use_master(), db.cursor() as cursor:
+        cursor.execute("SELECT CONNECTION_ID()")
+        ((number,),) = cursor.fetchall()
+        monkeypatch.setattr(db._driver, "not_sent", db._driver.unreachable)
+        killer = threading.Timer(0.5, kill, (pair, number))
+        killer.start()
+        with pytest.raises(db.Error):
+            cursor.executemany("UPDATE counter SET n = n + 1 WHERE id = %s AND SLEEP(0.3) = 0", [(1,), (2,), (3,)])
+        killer.join()
+    assert counts(pair)[0] == 1
+
+
+def kill(pair: MariaDBPair, number: int) -> None:
+    with pair.admin() as admin, admin.cursor() as cursor:
+        cursor.execute(f"KILL {number}")
+
+
+def request(method: str, *statements: Callable[[], None]) -> None:
+    """Let a request run some statements."""
+
+    def application(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
+        for statement in statements:
+            statement()
+        start_response("200 OK", [])
+        return []
+
+    environ: WSGIEnvironment = {"REQUEST_METHOD": method}
+    setup_testing_defaults(environ)
+    ReplicationMiddleware(application, "a secret")(environ, lambda *_: print)
+
+
+def test_a_transaction_that_was_left_open_is_nobody_else_s(make: Make, pair: MariaDBPair) -> None:
+    db = make(pool_size=1)
+    request("POST", lambda: run(db, "START TRANSACTION"), lambda: run(db, ADD, 1))
+    request("POST", lambda: run(db, ADD, 2))
+    assert counts(pair) == [0, 1, 0]
+
+
+def test_a_snapshot_that_was_left_open_on_a_slave_neither(make: Make, pair: MariaDBPair) -> None:
+    db = make(pool_size=1)
+    request("GET", lambda: run(db, "START TRANSACTION"), lambda: run(db, "SELECT * FROM counter"))
+    with use_master():
+        run(db, ADD, 1)
+        pair.wait_caught_up()
+        with db.use_slave(), db.cursor() as cursor:
+            cursor.execute("SELECT n FROM counter WHERE id = 1")
+            assert cursor.fetchall() in (((1,),), [(1,)])
+
+
+def test_results_that_nobody_has_read_neither(make: Make, pair: MariaDBPair) -> None:
+    db = make(pool_size=1)
+    with use_master():
+        cursor = db.cursor()
+        cursor.execute("CALL late()")
+        del cursor
+    with use_master():
+        run(db, ADD, 1)
+    assert counts(pair)[0] >= 1
+
+
+def test_a_late_write_of_a_procedure_is_refused_clearly(make: Make, pair: MariaDBPair) -> None:
+    db = make()
+    with use_slave(), pytest.raises(SlaveWriteError, match="has already returned rows"):
+        run(db, "CALL late()")
+    assert counts(pair) == [0, 0, 0]
+
+
+def test_another_thread_asks_nothing_through_a_link_that_is_not_its_own(make: Make, pair: MariaDBPair) -> None:
+    db = make()
+    with use_master():
+        run(db, "SELECT 1")
+        frame = stack()
+        assert frame is not None
+        writer = threading.Thread(target=contextvars.copy_context().run, args=(run, db, ADD, 1))
+        writer.start()
+        writer.join()
+        assert frame.scope.all_written() is not None
+    assert counts(pair) == [1, 0, 0]
+
+
+def test_a_slave_that_hangs_at_begin_rests(make: Make, pair: MariaDBPair) -> None:
+    with Proxy(pair.slaves[0]["port"]) as proxy:
+        db = make(slaves=[{**pair.slaves[0], "port": proxy.port, "read_timeout": 1, "connect_timeout": 1}])
+        with use_slave():
+            run(db, "SELECT 1")
+        before = sum(replswitch.stats()["rest"].values())
+        proxy.drop()
+        with use_slave():
+            db.begin()
+            run(db, "SELECT 1")
+            db.rollback()
+        assert sum(replswitch.stats()["rest"].values()) == before + 1
+
+
+def test_a_slow_query_is_the_application_s_own(make: Make, pair: MariaDBPair) -> None:
+    db = make(slaves=[{**pair.slaves[0], "read_timeout": 1}])
+    with use_slave(), pytest.raises(db.OperationalError):
+        run(db, "SELECT SLEEP(3)")
+    assert len(db.queries) == 1
