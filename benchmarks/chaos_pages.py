@@ -142,7 +142,10 @@ def _form(base: Base, values: Mapping[str, str]) -> Answer:
 
 def _json(base: Base, values: Mapping[str, str]) -> Answer:
     _insert(base, values)
-    return Answer(201, {"numbers": _numbers(base, values["client"])})
+    try:
+        return Answer(201, {"numbers": _numbers(base, values["client"])})
+    except NoServerError as error:  # which is said of the read: the write is done
+        return Answer(500, {"error": DATABASE, "text": str(error)})
 
 
 def _both(base: Base, values: Mapping[str, str]) -> Answer:

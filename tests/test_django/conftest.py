@@ -11,11 +11,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import django
+import pymysql
 import pytest
 from django.conf import settings
 from django.core.management import call_command
@@ -65,6 +66,7 @@ def django_pair(mariadb_pair: MariaDBPair, django_pair_of_session: MariaDBPair) 
     """The pair with empty tables, caught up; Django's connections are new, and nobody has switched."""
     assert stack() is None
     forget_connections()
+    end_links_of_others(mariadb_pair)
     empty_tables(mariadb_pair)
     yield mariadb_pair
     for alias in connections:
@@ -83,6 +85,16 @@ def forget_connections() -> None:
         connection.in_atomic_block = False  # a failed test may have left a transaction open
         connection.close()
         del connections[connection.alias]
+
+
+def end_links_of_others(pair: MariaDBPair) -> None:
+    """End what tests of other folders keep in their pools: tests here count the application's connections."""
+    for server in ("master", "slave"):
+        with closing(pair.admin(server)) as admin, admin.cursor() as cursor:
+            cursor.execute("SELECT id FROM information_schema.processlist WHERE user = %s", (pair.user,))
+            for (number,) in cursor.fetchall():
+                with suppress(pymysql.Error):  # it has ended meanwhile
+                    cursor.execute("KILL %s", (number,))
 
 
 def empty_tables(pair: MariaDBPair) -> None:

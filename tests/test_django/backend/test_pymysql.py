@@ -16,13 +16,14 @@ ALL += ["test_transactions.py", "test_writes.py"]
 
 
 @pytest.mark.skipif("PROJECT_WITHOUT_MYSQLCLIENT" in os.environ, reason="this is that run")
+@pytest.mark.timeout(300)
 def test_all() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(str(FOLDER / name) for name in ALL)],
         env={**os.environ, "PROJECT_WITHOUT_MYSQLCLIENT": "1"},
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=290,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -132,7 +132,7 @@ def every_query_on_its_side(site: Site) -> Iterator[None]:
     assert [sql for sql in master if "side=slave" in sql] == []
     assert [sql for sql in slave if "side=master" in sql] == []
     for log, side in ((master, "master"), (slave, "slave")):
-        assert sum(f"side={side}" in sql for sql in log) > 100
+        assert any(f"side={side}" in sql for sql in log)
 
 
 class Client(threading.Thread):
