@@ -71,7 +71,7 @@ nox.options.default_venv_backend = "virtualenv"  # uv, where it is there, would 
 
 
 BESIDES = "besides"
-"""The tag of what `make test` has not done where it runs with the first of the Pythons, as in ``.ci/run``."""
+"""The tag of the Pythons that `make test` has not run on where it runs on the first, as in ``.ci/run``."""
 
 
 @nox.session
@@ -86,7 +86,7 @@ def tests(session: nox.Session, django: str) -> None:
     session.run("pytest", *SHARED, *session.posargs)
 
 
-@nox.session(python=HERE[:1] if HERE[:1] == SUPPORTED[:1] else [], tags=[BESIDES])
+@nox.session(python=HERE[:1] if HERE[:1] == SUPPORTED[:1] else [])
 def oldest(session: nox.Session) -> None:
     """Run the tests with the oldest dependencies that pyproject.toml admits."""
     extras = [requirement for extra in ("mysql", "django", "flask", "prometheus") for requirement in EXTRAS[extra]]
@@ -96,7 +96,7 @@ def oldest(session: nox.Session) -> None:
     session.run("pytest", *SHARED, *session.posargs)
 
 
-@nox.session(reuse_venv=False, tags=[BESIDES])
+@nox.session(reuse_venv=False)
 def wheel(session: nox.Session) -> None:
     """Build the distribution, install the wheel, and run the tests that the sdist carries on it."""
     folder = Path(session.virtualenv.location, "dist")
