@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import logging
 import os
 import secrets
 import signal
@@ -129,6 +130,7 @@ def serve(listener: socket.socket, pair: ReplicatedPair, engine: str) -> None:
         board.add(Draft("replswitch", WELCOME))
         pair.wait_caught_up()
         pair.lag = LAG
+        logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # it warns of requests that wait for a moment
         server = waitress.create_server(Backstage(board, pair, engine), sockets=[listener], threads=8)
         with closing(server):
             host, port = listener.getsockname()[:2]
