@@ -138,6 +138,8 @@ class Copier:
                         server=name,
                     )
                 self._changed.wait(left)
+            if self._applied[name] == self._number and name not in self._idle:
+                _replace(self._notes[name], str(self._as_of))  # at once: who has waited asks next how far it is
 
     def _check(self) -> None:
         if self._error is not None:
