@@ -8,6 +8,7 @@ these is the figure.
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import statistics
 import sys
@@ -138,6 +139,16 @@ def _tenth(batches: list[float]) -> float:
     return statistics.quantiles(batches, n=10)[0]
 
 
+def on_one_processor() -> None:
+    """Keep this process on one processor, and those that it starts.
+
+    Of a short query most is the server's waking up, which takes three times as long on another processor, and where
+    the kernel puts it changes every few seconds.
+    """
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+
 def run(doc: str | None, *benchmarks: Callable[[], Iterable[Row]]) -> None:
     """Read the command line, run the benchmarks, print their rows, and leave the program.
 
@@ -148,6 +159,7 @@ def run(doc: str | None, *benchmarks: Callable[[], Iterable[Row]]) -> None:
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="exit with status 1 when a figure is over its limit")
     check = parser.parse_args().check
+    on_one_processor()
     over = 0
     print(f"{'':<58}{'figure':>6}{'limit':>7}")
     for benchmark in benchmarks:

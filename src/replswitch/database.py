@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from functools import lru_cache
 from threading import get_ident
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 
 from replswitch.drivers import Written
 from replswitch.errors import NoServerError, PositionError, SlaveWriteError
@@ -45,7 +45,7 @@ def no_master(server: str, error: BaseException) -> NoServerError:
     )
 
 
-class _Doubt:
+class Doubt:
     """Statements of a scope may have written: finds out when it is called with the scope.
 
     It does not keep the scope, which keeps it: in a circle the link would wait for Python's collector.
@@ -65,11 +65,21 @@ class _Doubt:
         self.is_asked = False
 
     def __call__(self, scope: Scope) -> None:
+        """Find out, and record it in the scope."""
         self.is_asked = True
         if self._thread == get_ident():
             self._database.settle(scope, self._driver, self._raw, self._since)
         else:  # which may be in the midst of another statement
             self._database.record(scope, Written.YES)
+
+
+class Disowned:
+    """Stands for the doubt about statements that run in no scope: nobody will ask."""
+
+    is_asked: Final = False
+
+
+_DISOWNED: Final = Disowned()
 
 
 class Database:
@@ -237,25 +247,32 @@ class Database:
         scope: Scope | None = None,
         *,
         at_once: bool = False,
-    ) -> None:
+    ) -> Doubt | Disowned | None:
         """Record what `Driver.take_written` has told; the other arguments are those of `look_for_writes`.
 
         Where the driver does not know, the server is asked before the scope reads from a slave, or answers.
+
+        Returns:
+            what stands for the statements that follow as well, as long as it is not asked and the driver says
+            `Written.ASK` of them in the same scope; None where that is nothing.
         """
         if scope is None:
             frame = stack()
             if frame is None:
                 driver.disown_written(raw, with_rows=True)
-                return
+                return _DISOWNED
             scope = frame.scope
         if written is not Written.ASK:
             self.record(scope, written)
-        elif at_once or scope.answered:  # nobody is going to ask in time
+            return None
+        if at_once or scope.answered:  # nobody is going to ask in time
             self.settle(scope, driver, raw, driver.latest(raw))
-        else:
-            doubt = scope.doubted(link)
-            if not isinstance(doubt, _Doubt) or doubt.is_asked:
-                scope.doubt(link, _Doubt(self, driver, raw))
+            return None
+        doubt = scope.doubted(link)
+        if not isinstance(doubt, Doubt) or doubt.is_asked:
+            doubt = Doubt(self, driver, raw)
+            scope.doubt(link, doubt)
+        return doubt
 
     def settle(self, scope: Scope, driver: Driver, raw: Raw, since: Position | None) -> None:
         """Ask the master whether something was written since, and record it in a scope if so."""

@@ -46,7 +46,8 @@ def with_timeouts(settings: Mapping[str, Any], *, read_only: bool) -> dict[str, 
     """Return the settings with time-outs. The master's answers are waited for: an ALTER TABLE may take its time."""
     defaults = {"connect_timeout": CONNECT_TIMEOUT}
     if read_only:
-        defaults["read_timeout"] = READ_TIMEOUT
+        # One for both: where they differ, PyMySQL changes its socket's twice for each statement.
+        defaults["read_timeout"] = defaults["write_timeout"] = settings.get("read_timeout", READ_TIMEOUT)
     return {**defaults, **settings}
 
 

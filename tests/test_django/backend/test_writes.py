@@ -244,3 +244,12 @@ class TestUnrecorded:
             seen()
             assert sides(db)[-1] == SLAVE
         assert on(django_pair, "master", "SELECT COUNT(*) FROM django_session") == 0
+
+
+class TestErrors:
+    """The cursor is the driver's own, and its errors are those of Django's."""
+
+    def test_a_failed_check_is_an_integrity_error(self, db: Any) -> None:
+        ask(db, "CREATE TEMPORARY TABLE checked (number INTEGER CHECK (number > 0))")
+        with pytest.raises(IntegrityError, match="checked"):
+            ask(db, "INSERT INTO checked VALUES (0)")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from replswitch import MASTER, State
 from replswitch.cursor import several
@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from django_replswitch.backends.links import Link
+
+
+# No connection is this: not that of a link which is closed, or just being opened.
+_NONE: Final = object()
 
 
 class SwitchingCursor:
@@ -24,9 +28,8 @@ class SwitchingCursor:
 
     # Until a statement has run.
     _link: Link | None = None
-    _cursor: Any = None  # the backend's own
-    _raw: Any = None  # the driver's, which may be the same
-    _of: Any = None  # its connection
+    _raw: Any = None  # the cursor on it
+    _of: Any = _NONE  # the link's connection
     _closed = False
 
     def __init__(self, wrapper: Any, name: str | None) -> None:
@@ -40,13 +43,12 @@ class SwitchingCursor:
             raise self._wrapper.Database.ProgrammingError("The cursor is closed.")
         wrapper = self._wrapper
         link: Link = wrapper.link_for_statement()
-        if link is self._link and link.raw is self._of:
-            cursor = self._cursor
-            wrapper.read_on(link)
+        if link.raw is not self._of:
+            self._bind(link)
         else:
-            cursor = self._on(link)
+            wrapper.read_on(link)
         try:
-            result = cursor.execute(sql, params)
+            result = self._raw.execute(sql, params)
         except wrapper.Database.Error as error:
             result = self._run_again("execute", (sql, params), link, error)
             link = self._link  # type: ignore[assignment]  # it has run there
@@ -88,6 +90,7 @@ class SwitchingCursor:
         """Run a statement that has failed where it may run instead; or raise an error."""
         wrapper, failed = self._wrapper, Counter[State]()
         while True:
+            error = wrapper.error_of_stock(error)
             failed[link.server.state] += 1
             following = wrapper.link_after_failure(link, error, failed, is_one=method == "execute")
             if following is None:
@@ -102,29 +105,33 @@ class SwitchingCursor:
                 error = another
 
     def _on(self, link: Link) -> Any:
-        if self._link is not link or self._of is not link.raw:
-            if self._cursor is not None:
-                self._let_go()
-            self._link, self._of, self._cursor = link, link.raw, self._wrapper.create_link_cursor(self._name)
-            self._raw = getattr(self._cursor, "cursor", self._cursor)
-        return self._cursor
+        if link.raw is not self._of:
+            self._bind(link)
+        return self._raw
+
+    def _bind(self, link: Link) -> None:
+        if self._raw is not None:
+            self._let_go()
+        self._raw = self._wrapper.create_link_cursor(self._name)
+        self._link, self._of = link, _NONE if link.raw is None else link.raw
 
     def close(self) -> None:
         """Let the result go; nothing can be run any more."""
         self._closed = True
-        if self._cursor is not None:
+        if self._raw is not None:
             self._let_go()
 
     def _let_go(self) -> None:
-        cursor, link = self._cursor, self._link
-        self._cursor = self._raw = self._of = self._link = None
+        raw, link = self._raw, self._link
+        self._raw = self._link = None
+        self._of = _NONE
         try:
-            cursor.close()
+            raw.close()
         except self._wrapper.Database.Error as error:
             self._wrapper.refuse_late_write(link, error)
             if not self._wrapper.driver.unreachable(error):
                 raise  # one whose link is lost has told that already
-        if link is not None and link.server.state == MASTER:
+        if link is not None and link.server.state == MASTER and not self._wrapper.is_in_doubt():
             # A driver that fetches row by row learns only behind the last one what its statement has written.
             self._wrapper.has_run(link, has_rows=False)
 

@@ -17,11 +17,12 @@ from django_replswitch.backends.replicated import switch_of
 from django_replswitch.recording import is_recording
 from replswitch import MASTER, SLAVE, NoServerError, State
 from replswitch.database import no_master
-from replswitch.state import Frame, stack
+from replswitch.state import Frame, get_stack, stack
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Mapping, Sequence
 
+    from replswitch.database import Disowned, Doubt
     from replswitch.positions import Position
     from replswitch.scope import Scope
 
@@ -44,6 +45,7 @@ class SelectingWrapper(ConnectingWrapper):
         # What the latest choice was made of: while it is the same, and `_chosen` is there, so is the choice.
         self._frame: Frame | None = None
         self._pins: Mapping[Hashable, str] | None = None
+        self._doubt: Doubt | Disowned | None = None  # about what has run on the master since that choice
         self._slave_has: Position | None = None  # how far the slave had come, at least, when its link was chosen
 
     # Switching
@@ -84,11 +86,11 @@ class SelectingWrapper(ConnectingWrapper):
         Raises:
             Exception: the driver's own error; NoServerError where no server is left.
         """
-        link, frame = self._chosen, stack()
+        link, frame, scope = self._chosen, get_stack(), self._scope
         if (
             link is not None
             and frame is self._frame
-            and (frame is None or frame.scope.pins is self._pins)
+            and (scope is None or scope.pins is self._pins)
             and (self.health_check_done or not self.health_check_enabled)
             and self.connection is not None
         ):
@@ -98,6 +100,7 @@ class SelectingWrapper(ConnectingWrapper):
     def _choose(self, frame: Frame | None) -> Link:
         scope = None if frame is None else frame.scope
         pins = None if scope is None else scope.pins  # what changes from here on is looked at the next time
+        self._chosen = self._doubt = None
         if scope is not self._scope:
             self._scope, self.has_read = scope, False
         link, side, why = self._pick(frame)
@@ -297,6 +300,10 @@ class SelectingWrapper(ConnectingWrapper):
     def create_link_cursor(self, name: str | None) -> Any:
         """Return a cursor of the backend's own on the selected link."""
         return super().create_cursor(name)
+
+    def error_of_stock(self, error: Exception) -> Exception:
+        """Return what the backend's own cursor makes of an error that a link's cursor has raised."""
+        return error
 
     @contextmanager
     def temporary_connection(self) -> Iterator[Any]:

@@ -124,12 +124,22 @@ class TransactionWrapper(SelectingWrapper):
         if written is not Written.NO:
             self._record(written, counts=block_counts)
 
+    def is_in_doubt(self) -> bool:
+        """Whether a statement on the master may have written, and will be asked about: with those that follow."""
+        doubt = self._doubt
+        return doubt is not None and not doubt.is_asked
+
     def _record(self, written: Position | Written, *, counts: bool = True) -> None:
         raw = self._master.raw
         if counts and is_recording():
-            self._shared.database.record_told(self._master, self.driver, raw, written)
+            scope = self._scope
+            stays = scope is not None and scope.pins is self._pins
+            self._doubt = self._shared.database.record_told(self._master, self.driver, raw, written)
+            if stays and scope is not None and self._doubt is not None:
+                self._pins = scope.pins  # changed only for those who read from a slave
         else:
             self.driver.disown_written(raw, with_rows=False)
+            self._doubt = None
 
     def _commit(self) -> None:
         in_block, counts = self._master in self._block, self._block_counts or self.autocommit

@@ -32,6 +32,8 @@ class SwitchingWrapper(TransactionWrapper):
         elif link.raw is None:
             pass  # it is lost
         elif self.autocommit:
+            if has_rows and self.is_in_doubt():
+                return  # it will be asked about with those before it
             written = self.driver.take_written(link.raw)
             if written is not Written.NO:
                 self._record(written)

@@ -24,6 +24,18 @@ class DatabaseWrapper(SwitchingWrapper, base.DatabaseWrapper):
         """Connect to the selected server; to a slave read-only in the database (S7)."""
         return self.driver.open(conn_params, read_only=self._is_slave)
 
+    def create_link_cursor(self, name: str | None) -> Any:
+        """Return a cursor of the driver's own; what Django's would do, `error_of_stock` does."""
+        return self.connection.cursor()
+
+    def error_of_stock(self, error: Exception) -> Exception:
+        """Return what Django's own cursor makes of an error."""
+        try:
+            base.CursorWrapper(_Failed(error)).execute("")
+        except Exception as made:  # noqa: BLE001 - whatever it is, it is what Django would raise
+            return made
+        return error
+
     def is_usable(self) -> bool:
         """Ping, and never reconnect: what PyMySQL would open is another session."""
         if self.Database.__name__ != "pymysql":
@@ -33,3 +45,18 @@ class DatabaseWrapper(SwitchingWrapper, base.DatabaseWrapper):
         except self.Database.Error:
             return False
         return True
+
+
+class _Failed:
+    """Stands for the driver's cursor, and has failed already.
+
+    Args:
+        error: how.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def execute(self, *_: Any) -> None:
+        """Raise the error."""
+        raise self._error
