@@ -112,7 +112,7 @@ def again(number: int) -> None:
 def candidates(number: int) -> None:
     """Take the first of the candidates."""
     for _ in repeat(None, number):
-        next(health.candidates(servers))
+        next(iter(health.candidates(servers)))
 
 
 def dice(number: int) -> None:

@@ -149,17 +149,19 @@ def on_one_processor() -> None:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 
-def run(doc: str | None, *benchmarks: Callable[[], Iterable[Row]]) -> None:
+def run(doc: str | None, *benchmarks: Callable[[], Iterable[Row]], one_processor: bool = True) -> None:
     """Read the command line, run the benchmarks, print their rows, and leave the program.
 
     Args:
         doc: the script's docstring, for ``--help``.
         benchmarks: each yields its rows.
+        one_processor: see `on_one_processor`.
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="exit with status 1 when a figure is over its limit")
     check = parser.parse_args().check
-    on_one_processor()
+    if one_processor:
+        on_one_processor()
     over = 0
     print(f"{'':<58}{'figure':>6}{'limit':>7}")
     for benchmark in benchmarks:

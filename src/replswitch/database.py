@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from replswitch.options import DatabaseOptions
     from replswitch.positions import Position
     from replswitch.scope import Scope
-    from replswitch.state import Frame, State, Switch
+    from replswitch.state import State, Switch
 
 logger = logging.getLogger("replswitch.servers")
 
@@ -114,20 +114,35 @@ class Database:
 
     # Which side
 
-    def side(self, *, in_master_transaction: bool) -> tuple[State, str | None]:
+    def side(self, *, in_master_transaction: bool) -> tuple[State, str]:
         """Choose the side of a statement (S4, S5, S8).
 
         Args:
             in_master_transaction: a transaction is open that the master has joined.
 
         Returns:
-            the side, and the reason if it is another than the state's own.
+            the side, and the reason for it.
         """
         if in_master_transaction:
             return MASTER, "transaction"
         frame = stack()
-        why = None if frame is None else frame.scope.pinned(self.key)
-        return (self.switch.state, None) if why is None else (MASTER, why)
+        if frame is None:
+            return MASTER, "default"
+        scope = frame.scope
+        why = scope.pins.get(self.key)
+        if why is not None:
+            return MASTER, why
+        deciding = self.switch.deciding_frame()
+        if deciding is None:
+            return MASTER, "default"
+        # Whose instruction decides: the request's own, or a use_*() in it.
+        state, decision = self.switch.state_by(deciding), scope.decision
+        if decision is None or not decision.final:
+            if deciding is not frame:
+                decision = deciding.scope.decision
+            if decision is None or deciding.switch is not None or not deciding.begins_scope:
+                return state, f"use_{deciding.state}"
+        return state, decision.reason
 
     def read_on_master(self, scope: Scope, why: str) -> str:
         """Let the master serve the reads of the scope from now on, and return the reason: the first that was given."""
@@ -205,12 +220,10 @@ class Database:
 
     # What was decided, and what was written
 
-    def note(self, frame: Frame, state: State, server: str, why: str | None) -> str:
-        """Write down in the scope which server was chosen, and return the reason for it."""
-        reason = why or self._reason(frame)
-        frame.scope.recorded = True
-        frame.scope.note(_decision(state, reason, server))
-        return reason
+    def note(self, scope: Scope, state: State, server: str, why: str) -> None:
+        """Write down in the scope which server was chosen, and the reason for it."""
+        scope.recorded = True
+        scope.note(_decision(state, why, server))
 
     def record_write(self, position: Position | None = None) -> None:
         """Record in the running scope that a write was committed on the master, or may have been (M1).
@@ -337,16 +350,3 @@ class Database:
             server=server,
             place=place,
         ) from error
-
-    def _reason(self, frame: Frame) -> str:
-        # Which instruction decided: the request's own, or a use_*() in it.
-        decision = frame.scope.decision
-        if decision is not None and decision.final:
-            return decision.reason
-        deciding = self.switch.deciding_frame()
-        if deciding is None:
-            return "default"
-        decision = deciding.scope.decision
-        if decision is not None and deciding.switch is None and deciding.begins_scope:
-            return decision.reason
-        return f"use_{deciding.state}"

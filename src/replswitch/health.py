@@ -14,7 +14,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 
 class Choosable(Protocol):
@@ -50,12 +50,15 @@ class Health:
         self._awake: tuple[Sequence[Choosable], tuple[Choosable, ...]] = ((), ())
         self._weights: tuple[Sequence[Choosable], list[float]] = ((), [])
 
-    def candidates(self, servers: Sequence[S]) -> Iterator[S]:
-        """Yield the servers in the order in which a reader should try them; those that rest are left out.
+    def candidates(self, servers: Sequence[S]) -> Iterable[S]:
+        """Return the servers in the order in which a reader should try them; those that rest are left out.
 
         A server whose rest is over comes first, for one reader. If he tells neither `failed` nor `answered`, another
         one gets it after a further `downtime`.
         """
+        return self._in_turn(servers) if self._resting or len(servers) > 1 else servers
+
+    def _in_turn(self, servers: Sequence[S]) -> Iterator[S]:
         if self._resting:
             tried = self._due(servers)
             if tried is not None:

@@ -193,6 +193,11 @@ class Scope:
             if self._slaves is not None and self._slaves.get(database) is server:
                 del self._slaves[database]
 
+    @property
+    def avoids_any(self) -> bool:
+        """Whether a server has failed in this scope."""
+        return bool(self._failed)
+
     def avoids(self, database: Hashable, server: object) -> bool:
         """Say whether ``server`` has failed in this scope."""
         return (database, server) in self._failed

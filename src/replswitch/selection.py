@@ -65,7 +65,8 @@ class Selection:
             raise transaction.lost
         side, why = self._database.side(in_master_transaction=transaction is not None and transaction.on_master)
         if side == SLAVE and frame is not None:
-            link, why = self._slave_link(local, frame.scope)
+            link, other = self._slave_link(local, frame.scope)
+            why = other or why
         else:
             try:
                 link = self._master_link(local)
@@ -79,7 +80,8 @@ class Selection:
         if transaction is not None and link not in transaction and not self._joins(local, transaction, link, frame):
             return self._choose_link(local, frame)
         if frame is not None and (frame is not local.frame or link is not local.link):
-            local.reason = self._database.note(frame, link.server.state, link.server.name, why)
+            local.reason = why
+            self._database.note(frame.scope, link.server.state, link.server.name, why)
         local.frame, local.link, local.pins = frame, link, pins
         return link
 
@@ -179,7 +181,8 @@ class Selection:
         link: Link | None = database.slaves.choose(frame.scope, servers, must_see, reach, is_last_resort=True)
         if link is not None:
             local.links[SLAVE], local.slave_has = link, must_see
-            local.reason = database.note(frame, SLAVE, link.server.name, "no-master")
+            local.reason = "no-master"
+            database.note(frame.scope, SLAVE, link.server.name, local.reason)
         return link
 
     def _open_master(self) -> Link:

@@ -17,7 +17,7 @@ from replswitch.lag import Lag, PositionClock
 from replswitch.progress import LinkToSlave, Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator, Sequence
+    from collections.abc import Hashable, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from replswitch.drivers import Driver, Raw
@@ -132,14 +132,19 @@ class Slaves:
         scope.choose_slave(self._key, behind.server)
         return behind
 
-    def _to_try(self, scope: Scope, servers: Sequence[S], reach: Reach[S, L], *, is_last_resort: bool) -> Iterator[S]:
+    def _to_try(self, scope: Scope, servers: Sequence[S], reach: Reach[S, L], *, is_last_resort: bool) -> Iterable[S]:
         chosen = scope.slave(self._key)
         if is_last_resort:
-            yield from sorted(servers, key=lambda slave: slave is not chosen)
-            return
+            return sorted(servers, key=lambda slave: slave is not chosen)
+        candidates = self._health.candidates(servers)
+        if chosen is None and self._lag is None and not scope.avoids_any:
+            return candidates  # mostly
+        return self._not_avoided(chosen, candidates, scope, reach)
+
+    def _not_avoided(self, chosen: S | None, candidates: Iterable[S], scope: Scope, reach: Reach[S, L]) -> Iterator[S]:
         if chosen is not None:
             yield chosen
-        for slave in self._health.candidates(servers):
+        for slave in candidates:
             if slave is chosen or scope.avoids(self._key, slave):
                 continue
             if self._lag is None or self._is_near(slave, reach):

@@ -262,8 +262,10 @@ class Switch:
     def state(self) -> State:
         """The side that the running code wants: ``"master"`` or ``"slave"``."""
         frame = self.deciding_frame()
-        if frame is None:
-            return MASTER
+        return MASTER if frame is None else self.state_by(frame)
+
+    def state_by(self, frame: Frame) -> State:
+        """Return the side that an instruction comes to, if it is the one that decides."""
         scope = frame.scope
         if scope.master_only or (scope.recently_marked and not self.records_writes):
             return MASTER  # the latter: the marker tells where other databases must be, and nothing checks this one

@@ -46,7 +46,9 @@ _open: Final[weakref.WeakSet[_Connection]] = weakref.WeakSet()
 
 
 def _leave_to_parent() -> None:
-    _of_parent.extend(_open)
+    for connection in _open:
+        connection.is_parents = True
+        _of_parent.append(connection)
     _open.clear()
 
 
@@ -68,6 +70,8 @@ class _Connection(MySQLdb.connections.Connection):
     in_doubt = False
     #: A statement may have begun a transaction: neither rows nor changes came of it.
     may_be_open = False
+    #: This is a forked child, and it is the parent's.
+    is_parents = False
     #: When the latest statement was sent, by `time.monotonic`.
     asked_at = 0.0
 
@@ -75,8 +79,9 @@ class _Connection(MySQLdb.connections.Connection):
         self.limit: float = settings.get("read_timeout") or inf
         super().__init__(**settings)
         _open.add(self)
-        self._poll = select.poll()
-        self._poll.register(self.fileno(), select.POLLIN)  # type: ignore[no-untyped-call]  # types-mysqlclient leaves it out
+        poll = select.poll()
+        self.poll = poll.poll
+        poll.register(self.fileno(), select.POLLIN)  # type: ignore[no-untyped-call]  # types-mysqlclient leaves it out
         self._begin()
 
     def _begin(self) -> None:
@@ -86,10 +91,6 @@ class _Connection(MySQLdb.connections.Connection):
     def query(self, query: Any) -> None:
         self.asked_at = time.monotonic()
         _send(self, bytes(query) if isinstance(query, bytearray) else query)
-
-    def alive(self) -> bool:
-        # Between statements the server says nothing: what can be read now is its farewell, or the end.
-        return bool(self.open) and self in _open and not self._poll.poll(0)
 
     def close(self) -> None:
         if self in _open:
@@ -146,7 +147,8 @@ class MySQLClientDriver(MySQLFamilyDriver):
 
     def alive(self, raw: _Connection) -> bool:
         """Look at the socket: what the server closed can be read from."""
-        return raw.alive()
+        # Between statements the server says nothing: what can be read now is its farewell, or the end.
+        return bool(raw.open) and not raw.is_parents and not raw.poll(0)
 
     def reusable(self, raw: _Connection) -> bool:
         """Roll back what is open, or may be; unread results or a changed autocommit mode are not worth repairing."""

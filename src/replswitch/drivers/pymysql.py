@@ -153,8 +153,9 @@ class _Connection(Connection):
 
     def __init__(self, *, read_only: bool, **settings: Any) -> None:
         self._read_only = read_only
-        self._process = _process
-        self._poll = select.poll()
+        self.process = _process
+        self._poller = select.poll()
+        self.poll = self._poller.poll
         super().__init__(**settings)
 
     def _create_ssl_ctx(self, sslp: Any) -> Any:
@@ -179,7 +180,7 @@ class _Connection(Connection):
             super().connect(sock)
         finally:
             self._read_timeout = read_timeout
-        self._poll.register(self._sock, select.POLLIN)
+        self._poller.register(self._sock, select.POLLIN)
         if self._read_only:
             with self.cursor(self.plain_cursor) as cursor:
                 cursor.execute("SET SESSION TRANSACTION READ ONLY")
@@ -210,17 +211,8 @@ class _Connection(Connection):
         self.latest = MariaDBPosition.parse(gtid) if is_mariadb(self) else MySQLPosition.parse(gtid)
         return self.latest
 
-    def alive(self) -> bool:
-        if self._sock is None or self._process != _process:
-            return False  # closed, or a socket that a fork left in two processes: it is the parent's
-        result = self._result
-        if result is not None and (result.has_next or result.unbuffered_active):
-            return True  # what can be read now is the rest of an answer
-        # Between statements the server says nothing: what can be read now is its farewell, or the end.
-        return not self._poll.poll(0)
-
     def close(self) -> None:
-        if self._process == _process:
+        if self.process == _process:
             super().close()
         else:  # without the QUIT that would end the parent's session
             self._force_close()
@@ -296,12 +288,18 @@ class PyMySQLDriver(MySQLFamilyDriver):
 
     def alive(self, raw: _Connection) -> bool:
         """Look at the socket: what the server closed can be read from."""
-        return raw.alive()
+        if raw._sock is None or raw.process != _process:
+            return False  # closed, or a socket that a fork left in two processes: it is the parent's
+        result = raw._result
+        if result is not None and (result.has_next or result.unbuffered_active):
+            return True  # what can be read now is the rest of an answer
+        # Between statements the server says nothing: what can be read now is its farewell, or the end.
+        return not raw.poll(0)
 
     def reusable(self, raw: _Connection) -> bool:
         """Roll back what is open; a half-read result or a changed autocommit mode is not worth repairing."""
         result = raw._result
-        if (result is not None and (result.unbuffered_active or result.has_next)) or not raw.alive():
+        if (result is not None and (result.unbuffered_active or result.has_next)) or not self.alive(raw):
             return False
         if self.in_transaction(raw):
             try:

@@ -105,7 +105,8 @@ class Part:
         if link is not None:
             why = "no-master"
         elif side == SLAVE and frame is not None and self._switch.servers:
-            link, why = self._slave_link(scope)
+            link, other = self._slave_link(scope)
+            why = other or why
             served_by = MASTER
         if link is not None:
             server, served_by, bind = link.server.name, SLAVE, link.engine
@@ -113,7 +114,7 @@ class Part:
                 link.engine.offer(link)
         if frame is not None and self._noted != (frame, served_by, server):
             self._noted = (frame, served_by, server)
-            self._database.note(frame, served_by, server, why)
+            self._database.note(scope, served_by, server, why)
         link = self.link
         self.waits = link if link is not None and bind is not self._master and not link.is_joined else None
         self.frame, self.scope, self.pins, self.bind = frame, scope, pins, bind

@@ -103,8 +103,9 @@ class ConnectingWrapper(StockWrapper):
 
     def _make_ready(self, link: Link) -> None:
         """Select a link, and see to it that it is open and alive; it is in no transaction yet."""
-        self._select(link)
-        if self.connection is not None:
+        if link is not self._link:
+            self._select(link)
+        if self.health_check_enabled and not self.health_check_done:
             self.close_if_health_check_failed()
         if self.connection is not None and not self.driver.alive(self.connection):
             self._close_link(link)
@@ -169,7 +170,14 @@ class ConnectingWrapper(StockWrapper):
         if self.autocommit != self.settings_dict["AUTOCOMMIT"]:
             self.close()  # as Django does: what the application left open is nobody's any more
             return
-        for link in tuple(self._links.values()):
-            if link.raw is not None:
-                with self._on(link):
+        # What `_on` does, written out: this runs twice in each request.
+        selected, only = self._link, self._only
+        try:
+            for link in tuple(self._links.values()):
+                if link.raw is not None:
+                    self._only = link if link is self._link else self._select(link)
                     super().close_if_unusable_or_obsolete()
+        finally:
+            self._only, self._chosen = only, None
+            if selected is not self._link:
+                self._select(selected)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from django.core.signals import setting_changed
@@ -37,31 +38,26 @@ class Replicated:
     """
 
     def __init__(self, alias: str, settings: Mapping[str, Any], switch: Switch) -> None:
-        self._database: Database | None = None
         self._alias = alias
         self._switch = switch
         self._has_slaves = bool(settings.get("SLAVES"))
         self.master, self.slaves = servers_of(settings, alias)
         self.reader = Server(SLAVE, self.master.name, {}) if self._has_slaves else self.slaves[0]
 
-    @property
+    @cached_property
     def database(self) -> Database:
         """The database, with the options of the settings.
 
         Raises:
             ImproperlyConfigured: the options are wrong.
         """
-        database = self._database
-        if database is None:
-            with _making:  # one for all threads
-                database = self._database = self._database or Database(
-                    self._switch, self._alias, self._alias, options=database_options(), has_slaves=self._has_slaves
-                )
-        return database
+        made = Database(self._switch, self._alias, self._alias, options=database_options(), has_slaves=self._has_slaves)
+        with _making:  # one for all threads: the first that was made
+            return self.__dict__.setdefault("database", made)  # type: ignore[no-any-return]  # which is what it holds
 
     def renew(self) -> None:
         """Begin with the options that the settings have now, and with nothing known of any server."""
-        self._database = None
+        self.__dict__.pop("database", None)
 
 
 _switches: Final[dict[str, AliasSwitch]] = {}

@@ -106,12 +106,12 @@ class SelectingWrapper(ConnectingWrapper):
         link, side, why = self._pick(frame)
         if scope is not None and link is self._master:
             self._count_from_here(scope)
-        if link not in self._block and not self._joins(link, scope):
+        if not self.autocommit and link not in self._block and not self._joins(link, scope):
             return self._choose(frame)
         self.side = side
         if frame is not None and (frame is not self._frame or link is not self._noted):
             self._noted = link
-            self._shared.database.note(frame, side, link.server.name, why)
+            self._shared.database.note(frame.scope, side, link.server.name, why)
         self._chosen, self._frame, self._pins = link, frame, pins
         return link
 
@@ -137,8 +137,8 @@ class SelectingWrapper(ConnectingWrapper):
         elif scope.is_in_doubt:
             scope.settle()
 
-    def _pick(self, frame: Frame | None) -> tuple[Link, State, str | None]:
-        """Return the link that is wanted, open and selected, its side, and the reason if it is not the state's own."""
+    def _pick(self, frame: Frame | None) -> tuple[Link, State, str]:
+        """Return the link that is wanted, open and selected, its side, and the reason for it."""
         if self.closed_in_transaction:
             if self.in_atomic_block:
                 raise ProgrammingError("The connection was closed inside this atomic block. Leave the block first.")
@@ -146,8 +146,8 @@ class SelectingWrapper(ConnectingWrapper):
         side, why = self._shared.database.side(in_master_transaction=self._master in self._block)
         link = self._master
         if side == SLAVE and frame is not None and self.alias != NO_DB_ALIAS and not self._shares_link():
-            link, why = self._slave_link(frame.scope)
-            side = link.server.state
+            link, other = self._slave_link(frame.scope)
+            side, why = link.server.state, other or why
         else:
             try:
                 self._open_master()
@@ -156,21 +156,23 @@ class SelectingWrapper(ConnectingWrapper):
                 if reading is None:
                     raise
                 link, side, why = reading, SLAVE, "no-master"
-        return self._select(link), side, why
+        if link is not self._link:
+            self._select(link)
+        return link, side, why
 
     def _slave_link(self, scope: Scope) -> tuple[Link, str | None]:
         """Return a link to a slave that has what the scope must see; where none has, to the master, and the reason."""
         shared = self._shared
         database = shared.database
         must_see = database.slaves.must_see(scope)
-        if (why := scope.pinned(database.key)) is not None:  # found out just now
+        if (why := scope.pins.get(database.key)) is not None:  # found out just now
             self._open_master()
             return self._master, why
-        joined = next((link for link in self._block if link.server.state == SLAVE), None)
-        if joined is not None:
+        joined = [link for link in self._block if link.server.state == SLAVE] if self._block else None
+        if joined:
             # It shows what it had when the transaction began: neither asking nor waiting would change that.
             if must_see is None or (self._slave_has is not None and self._slave_has.includes(must_see)):
-                return joined, None
+                return joined[0], None
             self._open_master()
             return self._master, database.read_on_master(scope, database.slaves.lack(scope))
         link: Link | None = database.slaves.choose(scope, shared.slaves, must_see, self)
@@ -208,7 +210,7 @@ class SelectingWrapper(ConnectingWrapper):
         link: Link | None = shared.database.slaves.choose(frame.scope, servers, must_see, self, is_last_resort=True)
         if link is not None:
             self._slave_has, self._chosen, self.side = must_see, None, SLAVE
-            shared.database.note(frame, SLAVE, link.server.name, "no-master")
+            shared.database.note(frame.scope, SLAVE, link.server.name, "no-master")
             self._noted = link
         return link
 
@@ -288,13 +290,12 @@ class SelectingWrapper(ConnectingWrapper):
         """Return a cursor; where the side that is wanted is not connected yet, connect it, as Django does."""
         if self._only is not None or self.closed_in_transaction:
             self.ensure_connection()
-        elif self._chosen is None or self.connection is None:
-            with self.wrap_database_errors:
+        with self.wrap_database_errors:
+            if self._only is None and (self._chosen is None or self.connection is None):
                 if self.autocommit:
                     self.link_for_statement()
                 else:
                     self._pick(stack())
-        with self.wrap_database_errors:
             return self._prepare_cursor(self.create_cursor(name))
 
     def create_link_cursor(self, name: str | None) -> Any:

@@ -55,7 +55,8 @@ class TransactionWrapper(SelectingWrapper):
 
     def get_autocommit(self) -> bool:
         """Return the mode that the application asked for. No connection is opened to know it."""
-        self._leave_closed_block()
+        if self.closed_in_transaction:
+            self._leave_closed_block()
         return bool(self.autocommit)
 
     def set_autocommit(self, autocommit: bool, force_begin_transaction_with_broken_autocommit: bool = False) -> None:
@@ -92,8 +93,6 @@ class TransactionWrapper(SelectingWrapper):
             self.run_commit_hooks_on_set_autocommit_on = False
 
     def _join(self, link: Link) -> None:
-        if self.autocommit:
-            return
         with self._on(link):
             if self._begins_explicitly:
                 self._start_transaction_under_autocommit()
