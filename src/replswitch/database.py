@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 from replswitch.drivers import Written
 from replswitch.errors import NoServerError, PositionError, SlaveWriteError
 from replswitch.events import tell
+from replswitch.health import Choosable
 from replswitch.place import application_place
 from replswitch.policy import Decision
 from replswitch.positions.clock import fall_back_to_clock
+from replswitch.progress import LinkToSlave
 from replswitch.slaves import Slaves
 from replswitch.state import MASTER, SLAVE, stack
 
@@ -26,11 +28,16 @@ if TYPE_CHECKING:
     from replswitch.options import DatabaseOptions
     from replswitch.positions import Position
     from replswitch.scope import Scope
-    from replswitch.state import State, Switch
+    from replswitch.slaves import Reach
+    from replswitch.state import Frame, State, Switch
 
 logger = logging.getLogger("replswitch.servers")
 
-S = TypeVar("S")
+S = TypeVar("S", bound=Choosable)
+L = TypeVar("L", bound=LinkToSlave)
+
+# The reasons why the master serves reads, which will be over when a slave has what must be seen.
+_CAUGHT_UP_LATER: Final = {"marker", "own-write"}
 
 # Few are different, and one is noted in each request.
 _decision = lru_cache(maxsize=256)(Decision)
@@ -114,40 +121,82 @@ class Database:
 
     # Which side
 
-    def side(self, *, in_master_transaction: bool) -> tuple[State, str]:
+    def side(self, *, in_master_transaction: bool) -> tuple[State, str, bool]:
         """Choose the side of a statement (S4, S5, S8).
 
         Args:
             in_master_transaction: a transaction is open that the master has joined.
 
         Returns:
-            the side, and the reason for it.
+            the side, the reason for it, and whether the master serves what the code wants a slave for; see
+            `may_refuse_writes`.
         """
         if in_master_transaction:
-            return MASTER, "transaction"
+            return MASTER, "transaction", False
         frame = stack()
         if frame is None:
-            return MASTER, "default"
-        scope = frame.scope
+            return MASTER, "default", False
+        scope, deciding = frame.scope, self.switch.deciding_frame()
         why = scope.pins.get(self.key)
         if why is not None:
-            return MASTER, why
-        deciding = self.switch.deciding_frame()
+            return MASTER, why, why != "moved-write" and deciding is not None and self._wants_slave(scope, deciding)
         if deciding is None:
-            return MASTER, "default"
+            return MASTER, "default", False
         # Whose instruction decides: the request's own, or a use_*() in it.
         state, decision = self.switch.state_by(deciding), scope.decision
         if decision is None or not decision.final:
             if deciding is not frame:
                 decision = deciding.scope.decision
+            if state != deciding.state:  # something was handed on that holds by time
+                return state, "marker", True
             if decision is None or deciding.switch is not None or not deciding.begins_scope:
-                return state, f"use_{deciding.state}"
-        return state, decision.reason
+                return state, f"use_{deciding.state}", False
+        return state, decision.reason, state != SLAVE and self._wants_slave(scope, deciding)
+
+    def _wants_slave(self, scope: Scope, deciding: Frame) -> bool:
+        if deciding.state == SLAVE or not scope.master_only:
+            return deciding.state == SLAVE
+        # A marker by time keeps a whole request on the master, which had only to read.
+        is_own = deciding.switch is None and deciding.begins_scope
+        return is_own and scope.is_safe and scope.marker is not None
 
     def read_on_master(self, scope: Scope, why: str) -> str:
         """Let the master serve the reads of the scope from now on, and return the reason: the first that was given."""
         scope.pin(self.key, why)
         return scope.pins[self.key]
+
+    def may_refuse_writes(self, scope: Scope, why: str, driver: Driver) -> bool:
+        """Say whether the master serves what the code wants a slave for by links that refuse writes.
+
+        So nobody has to ask what was written; and where every statement would count as a write, a visitor who only
+        reads on does not stay on the master.
+
+        Args:
+            scope: the running one.
+            why: the reason why the master serves.
+            driver: of the links.
+        """
+        return why in _CAUGHT_UP_LATER and not (driver.tells_of_writes and scope.must_see)
+
+    def link_on_master(self, scope: Scope, reader: S, reach: Reach[S, L]) -> L:
+        """Return a link to the master that refuses writes: for reads that no slave can serve.
+
+        Args:
+            scope: the running one.
+            reader: the master, by such links.
+            reach: opens them.
+
+        Raises:
+            NoServerError: the master cannot be reached.
+        """
+        if scope.avoids(self.key, reader):
+            raise no_master(reader.name, ConnectionError("its connection was lost"))
+        try:
+            return self.slaves.on_master(scope, reader, reach)
+        except reach.driver.module.Error as error:
+            if not reach.driver.unreachable(error):
+                raise
+            raise no_master(reader.name, error) from error
 
     # The master's faults
 
@@ -324,7 +373,7 @@ class Database:
             self.refuse(error, server, "its transaction has read from the slave, and what it read may be stale")
         frame = stack()
         if frame is not None:
-            frame.scope.pin(self.key, "moved-write")
+            frame.scope.pin(self.key, "moved-write", again=True)
         tell(
             "moved-write",
             self.name,

@@ -11,7 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from replswitch.errors import ReplSwitchError
-from replswitch.state import SLAVE, stack
+from replswitch.state import MASTER, SLAVE, stack
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
@@ -56,7 +56,7 @@ class Local:
         link: the link that was chosen.
         pins: see `frame`.
         current: a link to the master of which it is known that it leads to who is the master now, for this scope.
-        reason: the reason of the latest decision.
+        side: the latest decision, and `reason` the reason for it.
         read_from_slave: whether the scope has read from a slave.
     """
 
@@ -70,6 +70,7 @@ class Local:
         self.link: Link | None = None
         self.pins: Mapping[Hashable, str] | None = None
         self.current: Link | None = None
+        self.side: State = MASTER
         self.reason = "default"
         self.read_from_slave = False
 

@@ -159,7 +159,7 @@ class Router:
                 self._log(local, link, sql, time.perf_counter() - started)
             if link.server.state == MASTER:
                 self.look_for_writes(link)
-        if link.server.state == SLAVE and cursor.description is not None:
+        if local.side == SLAVE and cursor.description is not None:
             local.read_from_slave = True
             if local.transaction is not None:
                 local.transaction.read = True
@@ -259,5 +259,5 @@ class Router:
     def _log(self, local: Local, link: Link, sql: str, seconds: float) -> None:
         server = link.server
         self._locals.holdings().queries.append(
-            {"sql": sql, "time": seconds, "db": server.state, "server": server.name, "reason": local.reason}
+            {"sql": sql, "time": seconds, "db": local.side, "server": server.name, "reason": local.reason}
         )

@@ -159,10 +159,10 @@ class Scope:
                     with _changing:  # unless it is in doubt again
                         self._doubts = {k: v for k, v in self._doubts.items() if (k, v) != (link, settle)}
 
-    def pin(self, database: Hashable, reason: str) -> None:
-        """Let the master serve ``database`` until the scope ends. The first reason given is kept."""
+    def pin(self, database: Hashable, reason: str, *, again: bool = False) -> None:
+        """Let the master serve ``database`` until the scope ends. The first reason given is kept, unless ``again``."""
         with _changing:
-            if database not in self.pins:
+            if again or database not in self.pins:
                 self.pins = {**self.pins, database: reason}
 
     def pinned(self, database: Hashable) -> str | None:

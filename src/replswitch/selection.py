@@ -63,25 +63,30 @@ class Selection:
                 transaction = local.transaction = Transaction(self._driver, explicit=False)
         elif transaction.lost is not None:
             raise transaction.lost
-        side, why = self._database.side(in_master_transaction=transaction is not None and transaction.on_master)
+        on_master = transaction is not None and transaction.on_master
+        side, why, wants_slave = self._database.side(in_master_transaction=on_master)
         if side == SLAVE and frame is not None:
-            link, other = self._slave_link(local, frame.scope)
+            link, side, other = self._slave_link(local, frame.scope)
             why = other or why
         else:
             try:
-                link = self._master_link(local)
+                if wants_slave and frame is not None:
+                    link = self._reading_link(local, frame.scope, why)
+                else:
+                    link = self._master_link(local)
             except NoServerError:
                 reading = self.link_without_master(local)
                 if reading is None:
                     raise
-                link, why = reading, "no-master"
+                link, side, why = reading, SLAVE, "no-master"
         if frame is not None and link.server.state == MASTER:
             self._driver.prepare(link.raw)
         if transaction is not None and link not in transaction and not self._joins(local, transaction, link, frame):
             return self._choose_link(local, frame)
         if frame is not None and (frame is not local.frame or link is not local.link):
             local.reason = why
-            self._database.note(frame.scope, link.server.state, link.server.name, why)
+            self._database.note(frame.scope, side, link.server.name, why)
+        local.side = side
         local.frame, local.link, local.pins = frame, link, pins
         return link
 
@@ -132,32 +137,43 @@ class Selection:
         del local.links[side]
         return None
 
-    def _slave_link(self, local: Local, scope: Scope) -> tuple[Link, str | None]:
+    def _reading_link(self, local: Local, scope: Scope, why: str) -> Link:
+        """Return a link to the master for what is most likely a read: one that refuses writes, where that helps."""
+        if not self._database.may_refuse_writes(scope, why, self._driver):
+            return self._master_link(local)
+        held, transaction, reader = self._usable(local, SLAVE), local.transaction, self._servers.reader
+        if held is not None and transaction is not None and held in transaction:
+            return held if held.server is reader else self._master_link(local)
+        link: Link = self._database.link_on_master(scope, reader, self.reach(local))
+        local.links[SLAVE], local.slave_has = link, None
+        return link
+
+    def _slave_link(self, local: Local, scope: Scope) -> tuple[Link, State, str | None]:
         """Return a link to a slave that has what the scope must see; where none has, to the master, and the reason."""
         database, transaction = self._database, local.transaction
         must_see = database.slaves.must_see(scope)
         if (why := scope.pinned(database.key)) is not None:  # found out just now
-            return self._master_link(local), why
+            return self._reading_link(local, scope, why), MASTER, why
         held = self._usable(local, SLAVE)
         if held is not None and transaction is not None and held in transaction:
             # It shows what it had when the transaction began: neither asking nor waiting would change that.
             if must_see is None or (local.slave_has is not None and local.slave_has.includes(must_see)):
-                return held, None
-            return self._master_link(local), database.read_on_master(scope, database.slaves.lack(scope))
+                return held, SLAVE, None
+            return self._master_link(local), MASTER, database.read_on_master(scope, database.slaves.lack(scope))
         reach = self.reach(local)
         link: Link | None = database.slaves.choose(scope, self._servers.slaves, must_see, reach)
         if link is None:
             local.links.pop(SLAVE, None)
             why = database.slaves.lack(scope)
             try:
-                return self._master_link(local), database.read_on_master(scope, why)
+                return self._reading_link(local, scope, why), MASTER, database.read_on_master(scope, why)
             except NoServerError:
                 link = self.link_without_master(local)
                 if link is None:
                     raise
-                return link, "no-master"
+                return link, SLAVE, "no-master"
         local.links[SLAVE], local.slave_has = link, must_see
-        return link, None
+        return link, SLAVE, None
 
     def readers_without_master(self, local: Local) -> Sequence[Server]:
         """Return the servers that may run a statement which the master should, and cannot; none in a transaction."""
@@ -181,7 +197,7 @@ class Selection:
         link: Link | None = database.slaves.choose(frame.scope, servers, must_see, reach, is_last_resort=True)
         if link is not None:
             local.links[SLAVE], local.slave_has = link, must_see
-            local.reason = "no-master"
+            local.side, local.reason = SLAVE, "no-master"
             database.note(frame.scope, SLAVE, link.server.name, local.reason)
         return link
 

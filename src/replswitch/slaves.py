@@ -189,6 +189,38 @@ class Slaves:
                 logger.warning("A slave's position cannot be read, so the master serves: %s", error)
         return self._progress.has_reached(link, position)
 
+    def on_master(self, scope: Scope, reader: S, reach: Reach[S, L]) -> L:
+        """Return a link to the master that refuses writes, for reads that no slave can serve.
+
+        One that leads to who was the master once, and lacks what must be seen, is replaced. Each is asked once who it
+        leads to; a server has what it has written itself.
+
+        Args:
+            scope: the running one.
+            reader: the master, by such links.
+            reach: opens them.
+
+        Raises:
+            Exception: the driver's own error.
+        """
+        link, driver = reach.link_to(reader), reach.driver
+        must_see = scope.must_see.get(self._name) if self._exist else None
+        if must_see is None:
+            return link
+        try:
+            if link.identity is None:
+                self._progress.learn(link, *driver.standing(link.raw))
+            if must_see.is_written_by(link.identity) or self._has_reached(link, must_see, driver):
+                return link
+        except PositionError as error:
+            logger.warning("The master's position cannot be read: %s", error)
+            return link
+        except driver.module.Error as error:
+            if not driver.unreachable(error):
+                raise
+        reach.drop(reader)
+        return reach.link_to(reader)
+
     def master_lacks(self, scope: Scope, link: L, driver: Driver) -> bool:
         """Say whether a link to the master leads to one that was the master once, and lacks what the scope must see.
 

@@ -112,6 +112,8 @@ class TestAsking:
         with use_master():
             insert(db)
             replswitch.carry()  # the master was asked what it tells, once for each link
+            with db.use_slave():
+                run(db, COUNT)  # with mysqlclient by a link that refuses writes, which is open from here on
         with statements(pair) as (master, slave), use_master():
             insert(db)
             insert(db)

@@ -33,12 +33,13 @@ class Names:
         slave = {**self.pair.slaves[0], "port": self._slave.port}
         return {"master": {**self.pair.master, "port": self._master.port}, "slaves": [slave]}
 
-    def promote(self, *, cut: bool) -> None:
+    def promote(self, *, cut: bool, cut_slave: bool = False) -> None:
         """The other server is the master, and the names lead there; for open connections too, or not."""
         self.pair.promote(self.pair.slave_names[0])
         self._master.target, self._slave.target = self.pair.master["port"], self.pair.slaves[0]["port"]
         if cut:
             self._master.cut()
+        if cut or cut_slave:
             self._slave.cut()
 
 
@@ -116,3 +117,16 @@ def test_there_and_back(db: Connection, names: Names) -> None:
     names.pair.start_slave(names.pair.slave_names[0])
     names.pair.wait_caught_up()
     assert [read(db, token) for token in tokens] == [(SLAVE, [1, 2, 3])] * 3
+
+
+def test_reads_that_the_master_serves_do_not_stay_with_the_old_one(db: Connection, names: Names) -> None:
+    """With mysqlclient it serves them on a connection of its own, which is open still."""
+    read(db, write(db, 1))
+    names.pair.stop_slave()
+    assert read(db, write(db, 2)) == (MASTER, [1, 2])
+    names.pair.start_slave()
+    names.pair.wait_caught_up()
+    names.promote(cut=False, cut_slave=True)
+    names.pair.stop_slave(names.pair.slave_names[0])
+    write(db, 3)  # finds out who is the master, and that holds by time
+    assert read(db, write(db, 4)) == (MASTER, [1, 2, 3, 4])

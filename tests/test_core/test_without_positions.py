@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import TYPE_CHECKING, Any
-from wsgiref.types import StartResponse, WSGIEnvironment
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 from wsgiref.util import setup_testing_defaults
 
 import pytest
@@ -116,10 +116,24 @@ def test_what_is_handed_on_holds_for_so_many_seconds(db: Connection) -> None:
         insert(db)
         token = carry()
     with resume(token):
-        assert read(db)[0] == MASTER
+        assert read(db) == (MASTER, "marker")
+        assert carry() == token  # reads count for nothing
     time.sleep(0.2)
     with resume(token, max_age=0.1):
         assert read(db)[0] == SLAVE
+
+
+def send(application: WSGIApplication, method: str, cookie: str = "", **options: Any) -> str:
+    """Return the cookie of the response."""
+    headers: list[tuple[str, str]] = []
+    environ: WSGIEnvironment = {"REQUEST_METHOD": method, "HTTP_COOKIE": cookie.partition(";")[0]}
+    setup_testing_defaults(environ)
+
+    def start_response(status: str, given: list[tuple[str, str]], exc_info: Any = None) -> Any:
+        headers.extend(given)
+
+    ReplicationMiddleware(application, "a secret", **options)(environ, start_response)
+    return dict(headers).get("Set-Cookie", "")
 
 
 def test_so_does_the_marker_of_a_response(db: Connection) -> None:
@@ -131,22 +145,31 @@ def test_so_does_the_marker_of_a_response(db: Connection) -> None:
         start_response("200 OK", [])
         return [b""]
 
-    def send(method: str, cookie: str = "", **options: Any) -> str:
-        """Return the cookie of the response."""
-        headers: list[tuple[str, str]] = []
-        environ: WSGIEnvironment = {"REQUEST_METHOD": method, "HTTP_COOKIE": cookie.partition(";")[0]}
-        setup_testing_defaults(environ)
-
-        def start_response(status: str, given: list[tuple[str, str]], exc_info: Any = None) -> Any:
-            headers.extend(given)
-
-        ReplicationMiddleware(application, "a secret", **options)(environ, start_response)
-        return dict(headers).get("Set-Cookie", "")
-
-    cookie = send("POST")
+    cookie = send(application, "POST")
     assert "Max-Age=10;" in cookie
-    send("GET", cookie)
+    assert send(application, "GET", cookie) == ""  # or a visitor who reads on would stay on the master
     assert db.queries[-1]["db"] == MASTER
     time.sleep(1.1)
-    send("GET", cookie, cookie_max_age=1)
+    send(application, "GET", cookie, cookie_max_age=1)
     assert db.queries[-1]["db"] == SLAVE
+
+
+@pytest.mark.parametrize("wants", ["use_slave", "the method"])
+def test_reads_on_the_master_do_not_count_as_writes(db: Connection, wants: str) -> None:
+    """And they could not write: what does is moved, and counts."""
+    statements = iter(["SELECT COUNT(*) FROM message", "INSERT INTO message (body) VALUES ('x')"])
+
+    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] == "POST":
+            insert(db)
+        else:
+            with use_slave() if wants == "use_slave" else nullcontext(), db.cursor() as cursor:
+                cursor.execute(next(statements))
+        start_response("200 OK", [])
+        return [b""]
+
+    cookie = send(application, "POST")
+    assert send(application, "GET", cookie) == ""
+    assert (db.queries[-1]["db"], db.queries[-1]["reason"]) == (MASTER, "marker")
+    assert send(application, "GET", cookie) != ""
+    assert (db.queries[-1]["db"], db.queries[-1]["reason"]) == (MASTER, "moved-write")

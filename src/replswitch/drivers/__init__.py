@@ -57,6 +57,10 @@ class Driver(Protocol):
     def module(self) -> ModuleType:
         """The module itself, with its exceptions."""
 
+    @property
+    def tells_of_writes(self) -> bool:
+        """Whether the answer to a statement says what it wrote, so that nobody need ask; where there are positions."""
+
     def check(self, settings: Mapping[str, Any], server: str) -> None:
         """Refuse settings that cannot work with ConfigurationError, before anything is opened."""
 

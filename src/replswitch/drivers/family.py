@@ -18,6 +18,7 @@ class MySQLFamilyDriver:
     """The part of `replswitch.drivers.Driver` that the server answers, and not the driver."""
 
     module: ModuleType
+    tells_of_writes: bool
 
     def address(self, settings: Mapping[str, Any]) -> str:
         """Return the socket, or the host with its port where that is not 3306."""

@@ -131,6 +131,7 @@ class MySQLClientDriver(MySQLFamilyDriver):
     """
 
     module = MySQLdb
+    tells_of_writes = False
 
     def check(self, settings: Mapping[str, Any], server: str) -> None:
         """Refuse settings that are replswitch's own; mysqlclient does not list what it knows."""

@@ -268,6 +268,7 @@ class PyMySQLDriver(MySQLFamilyDriver):
     """See `replswitch.drivers.Driver`. What tells of a write is the position in the server's answer to it."""
 
     module = pymysql
+    tells_of_writes = True
 
     def check(self, settings: Mapping[str, Any], server: str) -> None:
         """Refuse settings that PyMySQL does not know, and those that are replswitch's own."""

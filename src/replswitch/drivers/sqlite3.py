@@ -39,6 +39,7 @@ class SQLiteDriver:
     """See `replswitch.drivers.Driver`. What tells of a write is ``total_changes``: DDL goes unnoticed."""
 
     module = sqlite3
+    tells_of_writes = True
     factory = _Connection
 
     def check(self, settings: Mapping[str, Any], server: str) -> None:

@@ -93,7 +93,7 @@ class Part:
         """
         scope = _NO_SCOPE if frame is None else frame.scope
         pins = scope.pins  # what changes from here on is looked at the next time
-        side, why = self._database.side(in_master_transaction=self._is_on_master)
+        side, why, _ = self._database.side(in_master_transaction=self._is_on_master)
         if flushing:
             self._has_flushed = True
             if side == SLAVE:

@@ -41,6 +41,7 @@ class UnknownDriver:
         dialect: of the engine.
     """
 
+    tells_of_writes = False
     module: ModuleType  # or what SQLAlchemy has in its place
 
     def __init__(self, dialect: Dialect) -> None:

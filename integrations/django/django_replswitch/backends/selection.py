@@ -143,14 +143,17 @@ class SelectingWrapper(ConnectingWrapper):
             if self.in_atomic_block:
                 raise ProgrammingError("The connection was closed inside this atomic block. Leave the block first.")
             self._leave_closed_block()
-        side, why = self._shared.database.side(in_master_transaction=self._master in self._block)
+        side, why, wants_slave = self._shared.database.side(in_master_transaction=self._master in self._block)
         link = self._master
         if side == SLAVE and frame is not None and self.alias != NO_DB_ALIAS and not self._shares_link():
-            link, other = self._slave_link(frame.scope)
-            side, why = link.server.state, other or why
+            link, side, other = self._slave_link(frame.scope)
+            why = other or why
         else:
             try:
-                self._open_master()
+                if wants_slave and frame is not None:
+                    link = self._reading_link(frame.scope, why)
+                else:
+                    self._open_master()
             except NoServerError:
                 reading = self._link_without_master()
                 if reading is None:
@@ -160,35 +163,57 @@ class SelectingWrapper(ConnectingWrapper):
             self._select(link)
         return link, side, why
 
-    def _slave_link(self, scope: Scope) -> tuple[Link, str | None]:
+    def _reading_link(self, scope: Scope, why: str) -> Link:
+        """Return a link to the master, open, for what is most likely a read: one that refuses writes, where that helps.
+
+        Raises:
+            NoMasterError: it cannot be reached.
+        """
+        reader, database = self._shared.reader, self._shared.database
+        if (
+            self.alias == NO_DB_ALIAS
+            or self._shares_link()
+            or not database.may_refuse_writes(scope, why, self.driver)
+            or any(link.server is not reader for link in self._block)
+        ):
+            self._open_master()
+            return self._master
+        if self._block:
+            return self._block[0]
+        try:
+            link: Link = database.link_on_master(scope, reader, self)
+        except NoServerError as error:
+            raise self.no_master(error) from error.__cause__
+        return link
+
+    def _slave_link(self, scope: Scope) -> tuple[Link, State, str | None]:
         """Return a link to a slave that has what the scope must see; where none has, to the master, and the reason."""
         shared = self._shared
         database = shared.database
         must_see = database.slaves.must_see(scope)
         if (why := scope.pins.get(database.key)) is not None:  # found out just now
-            self._open_master()
-            return self._master, why
+            return self._reading_link(scope, why), MASTER, why
         joined = [link for link in self._block if link.server.state == SLAVE] if self._block else None
         if joined:
             # It shows what it had when the transaction began: neither asking nor waiting would change that.
             if must_see is None or (self._slave_has is not None and self._slave_has.includes(must_see)):
-                return joined[0], None
+                return joined[0], SLAVE, None
             self._open_master()
-            return self._master, database.read_on_master(scope, database.slaves.lack(scope))
+            return self._master, MASTER, database.read_on_master(scope, database.slaves.lack(scope))
         link: Link | None = database.slaves.choose(scope, shared.slaves, must_see, self)
         if link is None:
             why = database.slaves.lack(scope)
             try:
-                self._open_master()
+                link = self._reading_link(scope, why)
             except NoServerError:
                 link = self._link_without_master()
                 if link is None:
                     raise
-                return link, "no-master"
+                return link, SLAVE, "no-master"
             else:
-                return self._master, database.read_on_master(scope, why)
+                return link, MASTER, database.read_on_master(scope, why)
         self._slave_has = must_see
-        return link, None
+        return link, SLAVE, None
 
     def _readers_without_master(self) -> Sequence[Server]:
         frame, shared = stack(), self._shared

@@ -26,7 +26,7 @@ class SwitchingWrapper(TransactionWrapper):
         if self._only is not None:
             return  # it was Django's own
         if link is not self._master:
-            if has_rows:
+            if has_rows and self.side == SLAVE:
                 self.has_read = True
                 self._block_has_read = not self.autocommit
         elif link.raw is None:
