@@ -67,7 +67,7 @@ class Reach:
 
     def borrowed(self, server: Server | None) -> AbstractContextManager[Any]:
         """Nobody is asked here."""
-        raise NotImplementedError
+        raise AssertionError(server)
 
 
 def new_slaves(**options: Any) -> Slaves:

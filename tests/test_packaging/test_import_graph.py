@@ -21,7 +21,7 @@ IMPORTERS = {
     "itsdangerous": ["replswitch.marker"],
     "MySQLdb": ["replswitch.drivers.mysqlclient"],
     "prometheus_client": ["replswitch.prometheus"],
-    "pymysql": ["replswitch.drivers.pymysql", "replswitch.testing"],
+    "pymysql": ["replswitch.drivers.pymysql", "replswitch.drivers.tracking", "replswitch.testing"],
     "pytest": ["replswitch.testing"],
     "sqlalchemy": ["replswitch.links", "replswitch.sqlalchemy"],
     "webob": ["replswitch.wsgi"],
