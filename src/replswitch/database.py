@@ -157,15 +157,14 @@ class Database:
         if deciding.state == SLAVE or not scope.master_only:
             return deciding.state == SLAVE
         # A marker by time keeps a whole request on the master, which had only to read.
-        is_own = deciding.switch is None and deciding.begins_scope
-        return is_own and scope.is_safe and scope.marker is not None
+        return deciding.switch is None and deciding.begins_scope and scope.would_read
 
     def read_on_master(self, scope: Scope, why: str) -> str:
         """Let the master serve the reads of the scope from now on, and return the reason: the first that was given."""
         scope.pin(self.key, why)
         return scope.pins[self.key]
 
-    def may_refuse_writes(self, scope: Scope, why: str, driver: Driver) -> bool:
+    def may_refuse_writes(self, scope: Scope, why: str, reader: object, driver: Driver) -> bool:
         """Say whether the master serves what the code wants a slave for by links that refuse writes.
 
         So nobody has to ask what was written; and where every statement would count as a write, a visitor who only
@@ -174,9 +173,14 @@ class Database:
         Args:
             scope: the running one.
             why: the reason why the master serves.
+            reader: the master, by such links.
             driver: of the links.
         """
-        return why in _CAUGHT_UP_LATER and not (driver.tells_of_writes and scope.must_see)
+        if why not in _CAUGHT_UP_LATER or scope.avoids(self.key, reader):
+            return False
+        if self.name in scope.must_see:  # which the server behind such a link can be compared with
+            return not driver.tells_of_writes and not scope.is_in_doubt
+        return why == "marker" and scope.wrote is None
 
     def link_on_master(self, scope: Scope, reader: S, reach: Reach[S, L]) -> L:
         """Return a link to the master that refuses writes: for reads that no slave can serve.
@@ -189,8 +193,6 @@ class Database:
         Raises:
             NoServerError: the master cannot be reached.
         """
-        if scope.avoids(self.key, reader):
-            raise no_master(reader.name, ConnectionError("its connection was lost"))
         try:
             return self.slaves.on_master(scope, reader, reach)
         except reach.driver.module.Error as error:

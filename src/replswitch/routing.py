@@ -73,7 +73,7 @@ class Router:
                 return self._run_on(local, link, cursor, method, sql, args)
             except self._error as error:
                 failed = failed or Counter()
-                failed[link.server.state] += 1
+                failed[self._state_of(local, link)] += 1
                 following = self._link_after(local, link, error, failed, is_one=method == "execute")
                 if following is None:
                     raise
@@ -89,12 +89,31 @@ class Router:
         if link.server.state == MASTER:
             # Of several statements (executemany) some may have run.
             return self._link_after_master(local, link, error, is_first=is_one and failed[MASTER] == 1)
+        if self._state_of(local, link) == MASTER and not self._driver.refused_write(error):
+            return self._link_after_reader(local, link, error)
         is_enough = failed[SLAVE] > len(self._servers.slaves) + 1  # each, and whoever has the master's name
-        if failed[MASTER]:
+        if failed[MASTER] and local.side == SLAVE:
             return self._link_after_both(local, link, error, is_enough=is_enough)
         if is_enough:
             return None
         return self._link_after_slave(local, link, error)
+
+    def _state_of(self, local: Local, link: Link) -> State:
+        """Return which state a link serves: the master's too, where it leads there and only refuses writes."""
+        return local.side if link.server is self._servers.reader else link.server.state
+
+    def _link_after_reader(self, local: Local, link: Link, error: Exception) -> Link | None:
+        """The same as `_link_after_master` for a link to the master that refuses writes; it is in no transaction."""
+        if not self._driver.unreachable(error):
+            return None
+        link.discard()
+        local.links.pop(SLAVE, None)
+        local.link = None
+        self._database.tell_of_lost_master(link.server.name, error)
+        reading = self._selection.link_without_master(local)
+        if reading is None:
+            raise no_master(link.server.name, error) from error
+        return reading
 
     def _link_after_slave(self, local: Local, link: Link, error: Exception) -> Link | None:
         driver, transaction, frame = self._driver, local.transaction, stack()

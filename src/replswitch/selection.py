@@ -138,12 +138,14 @@ class Selection:
         return None
 
     def _reading_link(self, local: Local, scope: Scope, why: str) -> Link:
-        """Return a link to the master for what is most likely a read: one that refuses writes, where that helps."""
-        if not self._database.may_refuse_writes(scope, why, self._driver):
+        """Return a link to the master for what is most likely a read: one that refuses writes, where that helps.
+
+        Not in a transaction: what follows there may write, and belongs together.
+        """
+        reader = self._servers.reader
+        if local.transaction is not None or not self._database.may_refuse_writes(scope, why, reader, self._driver):
             return self._master_link(local)
-        held, transaction, reader = self._usable(local, SLAVE), local.transaction, self._servers.reader
-        if held is not None and transaction is not None and held in transaction:
-            return held if held.server is reader else self._master_link(local)
+        self._usable(local, SLAVE)
         link: Link = self._database.link_on_master(scope, reader, self.reach(local))
         local.links[SLAVE], local.slave_has = link, None
         return link

@@ -163,9 +163,12 @@ class Slaves:
             self._lose(scope, server, error, reach)
             return None
         self._taken_over = False
+        self._tell_if_back(server)
+        return link
+
+    def _tell_if_back(self, server: Choosable) -> None:
         if self._health.answered(server):
             tell("back", self._name, server.name, "The slave %s is back.", server.name)
-        return link
 
     def _is_behind(self, scope: Scope, link: L, must_see: Position, reach: Reach[S, L]) -> bool:
         """Say whether a slave lacks what the scope must see, or died when it was asked."""
@@ -205,6 +208,7 @@ class Slaves:
         """
         link, driver = reach.link_to(reader), reach.driver
         must_see = scope.must_see.get(self._name) if self._exist else None
+        self._tell_if_back(reader)
         if must_see is None:
             return link
         try:

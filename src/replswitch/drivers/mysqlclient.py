@@ -194,8 +194,9 @@ class MySQLClientDriver(MySQLFamilyDriver):
         """
         if not raw.in_doubt or raw.in_transaction:
             return Written.NO
-        raw.in_doubt = raw.has_rows = bool(raw.open and raw.field_count())  # type: ignore[no-untyped-call]  # types-mysqlclient leaves it out
-        raw.only_rows = raw.only_rows and raw.has_rows
+        raw.in_doubt = raw.has_rows = has_rows = bool(raw.open and raw.field_count())  # type: ignore[no-untyped-call]  # types-mysqlclient leaves it out
+        if not has_rows:
+            raw.only_rows = False
         return Written.YES if raw.tells is False else Written.ASK
 
     def latest(self, raw: _MasterConnection) -> Position | None:

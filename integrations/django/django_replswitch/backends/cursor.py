@@ -91,7 +91,7 @@ class SwitchingCursor:
         wrapper, failed = self._wrapper, Counter[State]()
         while True:
             error = wrapper.error_of_stock(error)
-            failed[link.server.state] += 1
+            failed[wrapper.state_of(link)] += 1
             following = wrapper.link_after_failure(link, error, failed, is_one=method == "execute")
             if following is None:
                 try:
@@ -131,7 +131,7 @@ class SwitchingCursor:
             self._wrapper.refuse_late_write(link, error)
             if not self._wrapper.driver.unreachable(error):
                 raise  # one whose link is lost has told that already
-        if link is not None and link.server.state == MASTER and not self._wrapper.is_in_doubt():
+        if link is not None and link.server.state == MASTER:
             # A driver that fetches row by row learns only behind the last one what its statement has written.
             self._wrapper.has_run(link, has_rows=False)
 

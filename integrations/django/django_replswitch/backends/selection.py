@@ -166,6 +166,8 @@ class SelectingWrapper(ConnectingWrapper):
     def _reading_link(self, scope: Scope, why: str) -> Link:
         """Return a link to the master, open, for what is most likely a read: one that refuses writes, where that helps.
 
+        Not in a transaction: what follows there may write, and belongs together.
+
         Raises:
             NoMasterError: it cannot be reached.
         """
@@ -173,13 +175,11 @@ class SelectingWrapper(ConnectingWrapper):
         if (
             self.alias == NO_DB_ALIAS
             or self._shares_link()
-            or not database.may_refuse_writes(scope, why, self.driver)
-            or any(link.server is not reader for link in self._block)
+            or not self.autocommit
+            or not database.may_refuse_writes(scope, why, reader, self.driver)
         ):
             self._open_master()
             return self._master
-        if self._block:
-            return self._block[0]
         try:
             link: Link = database.link_on_master(scope, reader, self)
         except NoServerError as error:

@@ -132,7 +132,7 @@ class TransactionWrapper(SelectingWrapper):
         raw = self._master.raw
         if counts and is_recording():
             scope = self._scope
-            stays = scope is not None and scope.pins is self._pins
+            stays = scope is not None and scope.pins is self._pins and self._chosen is self._master
             self._doubt = self._shared.database.record_told(self._master, self.driver, raw, written)
             if stays and scope is not None and self._doubt is not None:
                 self._pins = scope.pins  # changed only for those who read from a slave

@@ -53,6 +53,10 @@ class SwitchingWrapper(TransactionWrapper):
         if link is not None and link.server.state == SLAVE and self.driver.refused_write(error):
             self._shared.database.refuse_late(error, link.server.name)
 
+    def state_of(self, link: Link) -> State:
+        """Return which state a link serves: the master's too, where it leads there and only refuses writes."""
+        return self.side if link.server is self._shared.reader else link.server.state
+
     def link_after_failure(self, link: Link, error: Exception, failed: Counter[State], *, is_one: bool) -> Link | None:
         """Return the link on which a statement that failed may run again; None where it may not.
 
@@ -73,8 +77,10 @@ class SwitchingWrapper(TransactionWrapper):
             return None
         if link is self._master:
             return self._link_after_master(link, error, is_first=is_one and failed[MASTER] == 1)
+        if self.state_of(link) == MASTER and not self.driver.refused_write(error):
+            return self._link_after_reader(link, error)
         is_enough = failed[SLAVE] > len(self._shared.slaves) + 1  # each, and whoever has the master's name
-        if failed[MASTER]:
+        if failed[MASTER] and self.side == SLAVE:
             return self._link_after_both(link, error, is_enough=is_enough)
         if is_enough:
             return None
@@ -118,6 +124,17 @@ class SwitchingWrapper(TransactionWrapper):
         if may_read:
             raise self.no_master(no_master(link.server.name, error)) from error
         return None
+
+    def _link_after_reader(self, link: Link, error: Exception) -> Link | None:
+        """The same for a link to the master that refuses writes."""
+        if not self.driver.unreachable(error):
+            return None
+        self._close_link(link)
+        self._shared.database.tell_of_lost_master(link.server.name, error)
+        reading = self._link_without_master()
+        if reading is None:
+            raise self.no_master(no_master(link.server.name, error)) from error
+        return reading
 
     def _link_after_both(self, link: Link, error: Exception, *, is_enough: bool) -> Link | None:
         """The same for one that the master has failed first: it must not run there again, because it may be a write."""

@@ -30,9 +30,11 @@ class DatabaseWrapper(SwitchingWrapper, base.DatabaseWrapper):
 
     def error_of_stock(self, error: Exception) -> Exception:
         """Return what Django's own cursor makes of an error."""
+        traceback = error.__traceback__
         try:
             base.CursorWrapper(_Failed(error)).execute("")
         except Exception as made:  # noqa: BLE001 - whatever it is, it is what Django would raise
+            error.with_traceback(traceback)  # or it would hold frames that hold it
             return made
         return error
 
