@@ -173,3 +173,40 @@ def test_reads_on_the_master_do_not_count_as_writes(db: Connection, wants: str) 
     assert (db.queries[-1]["db"], db.queries[-1]["reason"]) == (MASTER, "marker")
     assert send(application, "GET", cookie) != ""
     assert (db.queries[-1]["db"], db.queries[-1]["reason"]) == (MASTER, "moved-write")
+
+
+def test_a_transaction_stays_whole(db: Connection, caplog: pytest.LogCaptureFixture) -> None:
+    """What follows in it may write."""
+    with use_master():
+        insert(db)
+        token = carry()
+    db.queries.clear()
+    with resume(token), use_slave():
+        db.begin()
+        with db.cursor() as cursor:
+            cursor.execute("SELECT COUNT(*) FROM message")
+        insert(db)
+        db.commit()
+    assert {query["db"] for query in db.queries} == {MASTER}
+    assert not [record for record in caplog.records if getattr(record, "event", "") == "moved-write"]
+
+
+def test_a_request_that_asks_for_the_master_may_write(db: Connection, caplog: pytest.LogCaptureFixture) -> None:
+    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        insert(db)
+        start_response("200 OK", [])
+        return [b""]
+
+    cookie = send(application, "POST")
+    assert send(application, "GET", cookie, override=lambda environ: MASTER) != ""
+    assert not [record for record in caplog.records if getattr(record, "event", "") == "moved-write"]
+
+
+def test_a_write_that_was_moved_counts_for_the_scope_around_it(db: Connection) -> None:
+    with use_master():
+        insert(db)
+        token = carry()
+    with use_master():
+        with resume(token), use_slave():
+            insert(db)
+        assert read(db)[0] == MASTER
