@@ -36,6 +36,9 @@ logger = logging.getLogger("replswitch.servers")
 S = TypeVar("S", bound=Choosable)
 L = TypeVar("L", bound=LinkToSlave)
 
+#: In a count of failures by state: on the master, by a link that refuses writes, so that nothing can have been written.
+READER: Final = "reader"
+
 # The reasons why the master serves reads, which will be over when a slave has what must be seen.
 _CAUGHT_UP_LATER: Final = {"marker", "own-write"}
 

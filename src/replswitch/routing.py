@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from replswitch.database import no_master
+from replswitch.database import READER, no_master
 from replswitch.selection import Selection
 from replswitch.state import MASTER, SLAVE, stack
 from replswitch.transaction import Transaction
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from replswitch.links import Link
     from replswitch.local import Local, Locals
     from replswitch.servers import Servers
-    from replswitch.state import State
 
 
 class Router:
@@ -67,20 +66,20 @@ class Router:
         """
         local = self.local()
         link = self._selection.link(local)
-        failed: Counter[State] | None = None
+        failed: Counter[str] | None = None
         while True:
             try:
                 return self._run_on(local, link, cursor, method, sql, args)
             except self._error as error:
                 failed = failed or Counter()
-                failed[self._state_of(local, link)] += 1
+                failed[self._part_of(local, link)] += 1
                 following = self._link_after(local, link, error, failed, is_one=method == "execute")
                 if following is None:
                     raise
                 link = following
 
     def _link_after(
-        self, local: Local, link: Link, error: Exception, failed: Counter[State], *, is_one: bool
+        self, local: Local, link: Link, error: Exception, failed: Counter[str], *, is_one: bool
     ) -> Link | None:
         """Return the link on which a statement that has failed may run again; None where it may not.
 
@@ -89,18 +88,18 @@ class Router:
         if link.server.state == MASTER:
             # Of several statements (executemany) some may have run.
             return self._link_after_master(local, link, error, is_first=is_one and failed[MASTER] == 1)
-        if self._state_of(local, link) == MASTER and not self._driver.refused_write(error):
+        if self._part_of(local, link) == READER and not self._driver.refused_write(error):
             return self._link_after_reader(local, link, error)
         is_enough = failed[SLAVE] > len(self._servers.slaves) + 1  # each, and whoever has the master's name
-        if failed[MASTER] and local.side == SLAVE:
-            return self._link_after_both(local, link, error, is_enough=is_enough)
+        if (failed[MASTER] or failed[READER]) and local.side == SLAVE:
+            return self._link_after_both(local, link, error, is_enough=is_enough, may_have_run=bool(failed[MASTER]))
         if is_enough:
             return None
         return self._link_after_slave(local, link, error)
 
-    def _state_of(self, local: Local, link: Link) -> State:
-        """Return which state a link serves: the master's too, where it leads there and only refuses writes."""
-        return local.side if link.server is self._servers.reader else link.server.state
+    def _part_of(self, local: Local, link: Link) -> str:
+        """Return which state a link serves; `replswitch.database.READER` where it stands for the master's."""
+        return READER if local.side == MASTER and link.server is self._servers.reader else link.server.state
 
     def _link_after_reader(self, local: Local, link: Link, error: Exception) -> Link | None:
         """The same as `_link_after_master` for a link to the master that refuses writes; it is in no transaction."""
@@ -152,19 +151,24 @@ class Router:
                 raise no_master(link.server.name, error) from error
         return None
 
-    def _link_after_both(self, local: Local, link: Link, error: Exception, *, is_enough: bool) -> Link | None:
+    def _link_after_both(
+        self, local: Local, link: Link, error: Exception, *, is_enough: bool, may_have_run: bool
+    ) -> Link | None:
         """The same for one that the master has failed first: it must not run there again, because it may be a write."""
         frame, database, driver = stack(), self._database, self._driver
         assert frame is not None  # noqa: S101 - it runs on a slave; for the type checker
         master = self._servers.master.name
         if driver.refused_write(error):
+            if not may_have_run:
+                raise no_master(master, error) from error
             database.refuse_lost_write(error, master)
         reach = self._selection.reach(local)
         if not database.slaves.may_read_again(frame.scope, link, error, reach):
             return None
         reading = None if is_enough else self._selection.link_without_master(local)
         if reading is None:
-            database.record_write()
+            if may_have_run:
+                database.record_write()
             raise no_master(master, error) from error
         return reading
 

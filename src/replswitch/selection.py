@@ -146,7 +146,12 @@ class Selection:
         if local.transaction is not None or not self._database.may_refuse_writes(scope, why, reader, self._driver):
             return self._master_link(local)
         self._usable(local, SLAVE)
-        link: Link = self._database.link_on_master(scope, reader, self.reach(local))
+        try:
+            link: Link = self._database.link_on_master(scope, reader, self.reach(local))
+        except NoServerError as error:
+            if MASTER not in local.links or not self._driver.is_full(error.__cause__):
+                raise
+            return self._master_link(local)
         local.links[SLAVE], local.slave_has = link, None
         return link
 

@@ -135,6 +135,9 @@ class Driver(Protocol):
     def refused_write(self, error: BaseException) -> bool:
         """Say whether the error is the database refusing to write through a read-only connection (S8)."""
 
+    def is_full(self, error: BaseException | None) -> bool:
+        """Say whether the server is there, and takes no further connections."""
+
     def unreachable(self, error: BaseException) -> bool:
         """Say whether the error means that the server is not there or went away."""
 

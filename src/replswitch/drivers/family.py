@@ -44,6 +44,10 @@ class MySQLFamilyDriver:
         """Errors 1792 and 1836, and 1290 where it names a read-only option."""
         return mysql.refused_write(error)
 
+    def is_full(self, error: BaseException | None) -> bool:
+        """Error 1040."""
+        return error is not None and mysql.is_full(error)
+
     def unreachable(self, error: BaseException) -> bool:
         """The codes of a server that is not there, and of a connection that is gone."""
         return isinstance(error, self.module.OperationalError) and mysql.unreachable(error)

@@ -21,7 +21,8 @@ _OPTION_PREVENTS: Final = 1290
 _READ_ONLY_OPTION: Final = re.compile(r"--(super[-_])?read[-_]only")
 
 # Too many connections, shutting down, killed (MariaDB), gone for idleness (MySQL); no socket, no host, gone, lost.
-_UNREACHABLE: Final = {1040, 1053, 1927, 4031, 2002, 2003, 2006, 2013}
+_FULL: Final = 1040
+_UNREACHABLE: Final = {_FULL, 1053, 1927, 4031, 2002, 2003, 2006, 2013}
 
 _DEADLOCK: Final = 1213
 
@@ -68,6 +69,11 @@ def refused_write(error: BaseException) -> bool:
     """Say whether the server refused a write because the session or the server is read-only (S8)."""
     code, message = _code_and_message(error)
     return code in _REFUSED or (code == _OPTION_PREVENTS and bool(_READ_ONLY_OPTION.search(message)))
+
+
+def is_full(error: BaseException) -> bool:
+    """Say whether there are as many connections as the server takes."""
+    return _code_and_message(error)[0] == _FULL
 
 
 def unreachable(error: BaseException) -> bool:

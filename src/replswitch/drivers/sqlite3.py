@@ -168,6 +168,10 @@ class SQLiteDriver:
         """SQLITE_READONLY in all its extended forms."""
         return _code(error) == sqlite3.SQLITE_READONLY
 
+    def is_full(self, error: BaseException | None) -> bool:
+        """A file takes as many as come."""
+        return False
+
     def unreachable(self, error: BaseException) -> bool:
         """SQLITE_CANTOPEN: the file is not there."""
         return _code(error) == sqlite3.SQLITE_CANTOPEN

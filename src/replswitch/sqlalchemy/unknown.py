@@ -134,6 +134,10 @@ class UnknownDriver:
         states = {getattr(error, name, None) for name in ("sqlstate", "pgcode")}
         return _READ_ONLY_TRANSACTION in states or SQLITE3.refused_write(error)
 
+    def is_full(self, error: BaseException | None) -> bool:
+        """Go by the error's code, where it is a server's that we know."""
+        return self._is_mysql and error is not None and mysql.is_full(error)
+
     def unreachable(self, error: BaseException) -> bool:
         """Go by the error's code, or by what SQLAlchemy knows of the driver."""
         if self._is_mysql:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from replswitch import MASTER, State
+from replswitch import MASTER
 from replswitch.cursor import several
 
 if TYPE_CHECKING:
@@ -88,10 +88,10 @@ class SwitchingCursor:
 
     def _run_again(self, method: str, args: tuple[Any, ...], link: Link, error: Exception) -> Any:
         """Run a statement that has failed where it may run instead; or raise an error."""
-        wrapper, failed = self._wrapper, Counter[State]()
+        wrapper, failed = self._wrapper, Counter[str]()
         while True:
             error = wrapper.error_of_stock(error)
-            failed[wrapper.state_of(link)] += 1
+            failed[wrapper.part_of(link)] += 1
             following = wrapper.link_after_failure(link, error, failed, is_one=method == "execute")
             if following is None:
                 try:

@@ -183,7 +183,10 @@ class SelectingWrapper(ConnectingWrapper):
         try:
             link: Link = database.link_on_master(scope, reader, self)
         except NoServerError as error:
-            raise self.no_master(error) from error.__cause__
+            if self._master.raw is None or not self.driver.is_full(error.__cause__):
+                raise self.no_master(error) from error.__cause__
+            self._open_master()
+            return self._master
         return link
 
     def _slave_link(self, scope: Scope) -> tuple[Link, State, str | None]:

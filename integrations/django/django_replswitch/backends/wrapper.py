@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from django_replswitch.backends.transactions import TransactionWrapper
 from django_replswitch.recording import is_recording
 from replswitch import MASTER, SLAVE, NoServerError
-from replswitch.database import no_master
+from replswitch.database import READER, no_master
 from replswitch.drivers import Written
 from replswitch.state import stack
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections import Counter
 
     from django_replswitch.backends.links import Link
-    from replswitch import State
 
 
 class SwitchingWrapper(TransactionWrapper):
@@ -53,11 +52,11 @@ class SwitchingWrapper(TransactionWrapper):
         if link is not None and link.server.state == SLAVE and self.driver.refused_write(error):
             self._shared.database.refuse_late(error, link.server.name)
 
-    def state_of(self, link: Link) -> State:
-        """Return which state a link serves: the master's too, where it leads there and only refuses writes."""
-        return self.side if link.server is self._shared.reader else link.server.state
+    def part_of(self, link: Link) -> str:
+        """Return which state a link serves; `replswitch.database.READER` where it stands for the master's."""
+        return READER if self.side == MASTER and link.server is self._shared.reader else link.server.state
 
-    def link_after_failure(self, link: Link, error: Exception, failed: Counter[State], *, is_one: bool) -> Link | None:
+    def link_after_failure(self, link: Link, error: Exception, failed: Counter[str], *, is_one: bool) -> Link | None:
         """Return the link on which a statement that failed may run again; None where it may not.
 
         A write that a slave refused may run on the master (S8), a read outside a transaction anywhere (F1), and what
@@ -66,7 +65,7 @@ class SwitchingWrapper(TransactionWrapper):
         Args:
             link: where it ran.
             error: the driver's.
-            failed: how often it has failed, by the side.
+            failed: how often it has failed, by what `part_of` says.
             is_one: it is one statement; of several (``executemany``) some may have run.
 
         Raises:
@@ -77,11 +76,11 @@ class SwitchingWrapper(TransactionWrapper):
             return None
         if link is self._master:
             return self._link_after_master(link, error, is_first=is_one and failed[MASTER] == 1)
-        if self.state_of(link) == MASTER and not self.driver.refused_write(error):
+        if self.part_of(link) == READER and not self.driver.refused_write(error):
             return self._link_after_reader(link, error)
         is_enough = failed[SLAVE] > len(self._shared.slaves) + 1  # each, and whoever has the master's name
-        if failed[MASTER] and self.side == SLAVE:
-            return self._link_after_both(link, error, is_enough=is_enough)
+        if (failed[MASTER] or failed[READER]) and self.side == SLAVE:
+            return self._link_after_both(link, error, is_enough=is_enough, may_have_run=bool(failed[MASTER]))
         if is_enough:
             return None
         database, in_transaction, frame = self._shared.database, link in self._block, stack()
@@ -136,10 +135,12 @@ class SwitchingWrapper(TransactionWrapper):
             raise self.no_master(no_master(link.server.name, error)) from error
         return reading
 
-    def _link_after_both(self, link: Link, error: Exception, *, is_enough: bool) -> Link | None:
+    def _link_after_both(self, link: Link, error: Exception, *, is_enough: bool, may_have_run: bool) -> Link | None:
         """The same for one that the master has failed first: it must not run there again, because it may be a write."""
         frame, database, master = stack(), self._shared.database, self._shared.master.name
         if self.driver.refused_write(error):
+            if not may_have_run:
+                raise self.no_master(no_master(master, error)) from error
             try:
                 database.refuse_lost_write(error, master)
             except NoServerError as lost:
@@ -148,6 +149,7 @@ class SwitchingWrapper(TransactionWrapper):
             return None
         reading = None if is_enough else self._link_without_master()
         if reading is None:
-            database.record_write()
+            if may_have_run:
+                database.record_write()
             raise self.no_master(no_master(master, error)) from error
         return reading
