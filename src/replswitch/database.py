@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from replswitch.positions import Position
     from replswitch.scope import Scope
     from replswitch.slaves import Reach
-    from replswitch.state import Frame, State, Switch
+    from replswitch.state import State, Switch
 
 logger = logging.getLogger("replswitch.servers")
 
@@ -142,7 +142,7 @@ class Database:
         scope, deciding = frame.scope, self.switch.deciding_frame()
         why = scope.pins.get(self.key)
         if why is not None:
-            return MASTER, why, why != "moved-write" and deciding is not None and self._wants_slave(scope, deciding)
+            return MASTER, why, deciding is not None and self.switch.state_by(deciding) == SLAVE
         if deciding is None:
             return MASTER, "default", False
         # Whose instruction decides: the request's own, or a use_*() in it.
@@ -151,16 +151,10 @@ class Database:
             if deciding is not frame:
                 decision = deciding.scope.decision
             if state != deciding.state:  # something was handed on that holds by time
-                return state, "marker", True
+                return state, "marker", False
             if decision is None or deciding.switch is not None or not deciding.begins_scope:
                 return state, f"use_{deciding.state}", False
-        return state, decision.reason, state != SLAVE and self._wants_slave(scope, deciding)
-
-    def _wants_slave(self, scope: Scope, deciding: Frame) -> bool:
-        if deciding.state == SLAVE or not scope.master_only:
-            return deciding.state == SLAVE
-        # A marker by time keeps a whole request on the master, which had only to read.
-        return deciding.switch is None and deciding.begins_scope and scope.would_read
+        return state, decision.reason, False
 
     def read_on_master(self, scope: Scope, why: str) -> str:
         """Let the master serve the reads of the scope from now on, and return the reason: the first that was given."""
@@ -170,8 +164,8 @@ class Database:
     def may_refuse_writes(self, scope: Scope, why: str, reader: object, driver: Driver) -> bool:
         """Say whether the master serves what the code wants a slave for by links that refuse writes.
 
-        So nobody has to ask what was written; and where every statement would count as a write, a visitor who only
-        reads on does not stay on the master.
+        So nobody has to ask what was written. By time no such link serves: who must see a write whose position nobody
+        knows is safest where it was made, as long as he goes on reading.
 
         Args:
             scope: the running one.
@@ -179,11 +173,9 @@ class Database:
             reader: the master, by such links.
             driver: of the links.
         """
-        if why not in _CAUGHT_UP_LATER or scope.avoids(self.key, reader):
+        if why not in _CAUGHT_UP_LATER or scope.avoids(self.key, reader) or scope.is_in_doubt:
             return False
-        if self.name in scope.must_see:  # which the server behind such a link can be compared with
-            return not driver.tells_of_writes and not scope.is_in_doubt
-        return why == "marker" and scope.wrote is None
+        return self.name in scope.must_see and not driver.tells_of_writes
 
     def link_on_master(self, scope: Scope, reader: S, reach: Reach[S, L]) -> L:
         """Return a link to the master that refuses writes: for reads that no slave can serve.

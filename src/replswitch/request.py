@@ -11,7 +11,7 @@ from urllib.parse import quote
 from replswitch.marker import Marker, MarkerNames, MarkerSigner
 from replswitch.policy import SAFE_METHODS, Decision, decide, may_have_written
 from replswitch.scope import Scope
-from replswitch.state import SLAVE, Frame, instruction
+from replswitch.state import Frame, instruction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -89,8 +89,6 @@ class RequestPolicy:
             scope.come_with(known if scope.marker is None else known.merge(scope.marker), options.cookie_max_age)
         decision = decide(method, marker=scope.marker, override=override, enabled=options.enabled)
         scope.decision = decision
-        if decision.final and scope.marker is not None:
-            scope.would_read = decide(method, override=override).state == SLAVE
         scope.is_safe = method in SAFE_METHODS
         scope.master_only = decision.final
         return instruction(decision.state, scope)

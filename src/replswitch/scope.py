@@ -43,7 +43,6 @@ class Scope:
         recently_marked: the marker is so young that it would hold even without positions.
         must_see: how far the slaves of each database must have come to serve this scope, by the database's name in
             markers: what the marker asks for, and what was written since. Replaced, never changed.
-        would_read: without its marker the request would be in slave state.
         is_safe: the request's method promises to write nothing; False outside requests.
         decision: what was decided for the request as a whole; None outside a request.
         answered: the headers of the response are out, and no marker can be added any more.
@@ -56,7 +55,6 @@ class Scope:
     master_only = False
     recorded = False
     unrecorded = False
-    would_read = False
     is_safe = False
     wrote: Marker | None = None
     marker: Marker | None = None
