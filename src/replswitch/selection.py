@@ -64,16 +64,13 @@ class Selection:
         elif transaction.lost is not None:
             raise transaction.lost
         on_master = transaction is not None and transaction.on_master
-        side, why, wants_slave = self._database.side(in_master_transaction=on_master)
+        side, why = self._database.side(in_master_transaction=on_master)
         if side == SLAVE and frame is not None:
             link, side, other = self._slave_link(local, frame.scope)
             why = other or why
         else:
             try:
-                if wants_slave and frame is not None:
-                    link = self._reading_link(local, frame.scope, why)
-                else:
-                    link = self._master_link(local)
+                link = self._master_link(local) if frame is None else self._reading_link(local, frame.scope, why)
             except NoServerError:
                 reading = self.link_without_master(local)
                 if reading is None:

@@ -136,15 +136,14 @@ class Slaves:
         chosen = scope.slave(self._key)
         if is_last_resort:
             return sorted(servers, key=lambda slave: slave is not chosen)
-        candidates = self._health.candidates(servers)
         if chosen is None and self._lag is None and not scope.avoids_any:
-            return candidates  # mostly
-        return self._not_avoided(chosen, candidates, scope, reach)
+            return self._health.candidates(servers)  # mostly
+        return self._admitted(chosen, scope, servers, reach)
 
-    def _not_avoided(self, chosen: S | None, candidates: Iterable[S], scope: Scope, reach: Reach[S, L]) -> Iterator[S]:
+    def _admitted(self, chosen: S | None, scope: Scope, servers: Sequence[S], reach: Reach[S, L]) -> Iterator[S]:
         if chosen is not None:
             yield chosen
-        for slave in candidates:
+        for slave in self._health.candidates(servers):
             if slave is chosen or scope.avoids(self._key, slave):
                 continue
             if self._lag is None or self._is_near(slave, reach):

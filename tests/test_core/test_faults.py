@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 import time
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from wsgiref.util import setup_testing_defaults
@@ -21,6 +21,7 @@ from replswitch import MASTER, SLAVE, NoServerError
 from replswitch.decorators import use_master, use_slave
 from replswitch.drivers import mysql
 from replswitch.marker import Marker, MarkerSigner
+from replswitch.state import stack
 from replswitch.testing import MariaDBPair, Proxy
 from replswitch.transaction import Transaction
 from replswitch.wsgi import ReplicationMiddleware
@@ -537,6 +538,54 @@ class TestReadsOnTheMaster:
             proxy.cut_after(1000)
             with db.use_slave(), db.cursor() as cursor, pytest.raises(db.Error):
                 cursor.execute("SELECT REPEAT('x', 5000)")
+
+
+@contextmanager
+def full(pair: MariaDBPair) -> Iterator[None]:
+    """The master takes no further connections."""
+    with closing(pair.admin("master")) as admin, admin.cursor() as cursor, ExitStack() as opened:
+        cursor.execute("SET GLOBAL max_connections = 10")
+        try:
+            with suppress(pymysql.OperationalError):  # too many
+                while True:
+                    opened.enter_context(closing(pair.connect("master")))
+            yield
+        finally:
+            cursor.execute("SET GLOBAL max_connections = DEFAULT")
+
+
+class TestMasterThatRefusesWrites:
+    """With mysqlclient, reads of what no slave has run on the master by links that refuse writes."""
+
+    @pytest.fixture
+    def db(self, make: Make, pair: MariaDBPair) -> Connection:
+        db = make(driver="mysqlclient", slaves=[pair.slaves[0]])
+        read(db)
+        pair.stop_slave("slave")
+        return db
+
+    def test_a_full_one_serves_by_the_link_that_is_open(self, db: Connection, pair: MariaDBPair) -> None:
+        with use_master():
+            write(db)
+            with full(pair):
+                assert read(db) == 1
+            assert db.queries[-1]["db"] == MASTER
+
+    def test_what_is_lost_there_reads_again_and_was_no_write(self, db: Connection, pair: MariaDBPair) -> None:
+        with use_master(), db.use_slave(), db.cursor() as cursor:
+            write(db)
+            cursor.execute("SELECT @@tx_read_only, CONNECTION_ID()")
+            refuses, number = cursor.fetchone()
+            assert refuses == 1
+            killer = threading.Timer(0.3, kill, (pair, "master", f"KILL {number}"))
+            killer.start()
+            cursor.execute("SELECT SLEEP(1), COUNT(*) FROM message")
+            assert cursor.fetchone() == (0, 1)
+            killer.join()
+            frame = stack()
+            assert frame is not None
+            assert frame.scope.wrote is not None
+            assert frame.scope.wrote.written_at is None
 
 
 def test_errors_that_mean_the_same_for_all_drivers() -> None:

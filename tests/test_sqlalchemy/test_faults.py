@@ -6,7 +6,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any
 from wsgiref.util import setup_testing_defaults
 
@@ -316,6 +316,14 @@ def wrote_at() -> float | None:
     return None if wrote is None else wrote.written_at
 
 
+@contextmanager
+def broken_way(urls: list[str], pair: MariaDBPair) -> Iterator[Proxy]:
+    """A proxy in the place of the master."""
+    with Proxy(pair.master["port"]) as proxy:
+        urls[0] = urls[0].replace(f":{pair.master['port']}/", f":{proxy.port}/")
+        yield proxy
+
+
 def ends_at(url: str) -> str:
     return url.partition("@")[2].partition("/")[0]
 
@@ -327,8 +335,7 @@ class TestReadsOnTheMaster:
     @pytest.fixture
     def master(self, urls: list[str], server_pair: MariaDBPair) -> Iterator[Proxy]:
         """The way to the master, which can be broken."""
-        with Proxy(server_pair.master["port"]) as proxy:
-            urls[0] = urls[0].replace(f":{server_pair.master['port']}/", f":{proxy.port}/")
+        with broken_way(urls, server_pair) as proxy:
             yield proxy
 
     @pytest.fixture
@@ -525,8 +532,7 @@ class TestPromotion:
     @pytest.fixture
     def name(self, urls: list[str], server_pair: MariaDBPair) -> Iterator[Proxy]:
         """The master's name."""
-        with Proxy(server_pair.master["port"]) as proxy:
-            urls[0] = urls[0].replace(f":{server_pair.master['port']}/", f":{proxy.port}/")
+        with broken_way(urls, server_pair) as proxy:
             yield proxy
         server_pair.reset()
 

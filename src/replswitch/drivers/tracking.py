@@ -147,8 +147,7 @@ class TrackingConnection(Connection):
     def __init__(self, *, read_only: bool, **settings: Any) -> None:
         self._read_only = read_only
         self._process = _process
-        self._poller = select.poll()
-        self._poll = self._poller.poll
+        self._poll = select.poll()
         super().__init__(**settings)
 
     def _create_ssl_ctx(self, sslp: Any) -> Any:
@@ -174,7 +173,7 @@ class TrackingConnection(Connection):
             super().connect(sock)
         finally:
             self._read_timeout = read_timeout
-        self._poller.register(self._sock, select.POLLIN)
+        self._poll.register(self._sock, select.POLLIN)
         if self._read_only:
             with self.cursor(self.plain_cursor) as cursor:
                 cursor.execute("SET SESSION TRANSACTION READ ONLY")
@@ -213,7 +212,7 @@ class TrackingConnection(Connection):
         if result is not None and (result.has_next or result.unbuffered_active):
             return True  # what can be read now is the rest of an answer
         # Between statements the server says nothing: what can be read now is its farewell, or the end.
-        return not self._poll(0)
+        return not self._poll.poll(0)
 
     def close(self) -> None:
         """Close the connection, in a forked child without a word to the server."""

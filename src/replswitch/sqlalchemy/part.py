@@ -7,9 +7,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy.exc import DBAPIError
 
-from replswitch.errors import NoServerError, SlaveWriteError
-from replswitch.events import tell
-from replswitch.place import application_place
 from replswitch.scope import Scope
 from replswitch.sqlalchemy.servers import PART, Link, Reach
 from replswitch.sqlalchemy.without_master import WithoutMaster
@@ -21,6 +18,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
     from sqlalchemy.engine import ExceptionContext
 
+    from replswitch.errors import NoServerError
     from replswitch.positions import Position
     from replswitch.sqlalchemy.servers import SlaveServer
     from replswitch.sqlalchemy.session import RoutingSession
@@ -93,11 +91,12 @@ class Part:
         """
         scope = _NO_SCOPE if frame is None else frame.scope
         pins = scope.pins  # what changes from here on is looked at the next time
-        side, why, _ = self._database.side(in_master_transaction=self._is_on_master)
+        side, why = self._database.side(in_master_transaction=self._is_on_master)
         if flushing:
             self._has_flushed = True
             if side == SLAVE:
-                self._move_flush()
+                slave = "" if self.link is None else self.link.server.name
+                self._database.move_flush(slave, scope_has_read=self._scope_has_read(frame, None))
                 side, why = MASTER, "moved-write"
         bind: Engine = self._master
         server, served_by = self._switch.master_name, side
@@ -187,31 +186,6 @@ class Part:
             chosen.engine = chosen.server.engine_like(self._master)
         self.link, self._slave_has = chosen, must_see
         return chosen
-
-    def _move_flush(self) -> None:
-        """Let the master serve from now on, because the session writes what it has pending."""
-        database, place = self._database, application_place()
-        frame = stack()
-        assert frame is not None  # noqa: S101 - without an instruction the state is master; for the type checker
-        has_read = self._scope_has_read(frame, None)
-        server = "" if self.link is None else self.link.server.name
-        if database.options.on_slave_write == "error":
-            raise SlaveWriteError(
-                f'A session was flushed in slave state, at {place}, and on_slave_write is "error". Say use_master() '
-                "before the first statement that belongs to the write.",
-                server=server,
-                place=place,
-            )
-        frame.scope.pin(database.key, "moved-write")
-        tell(
-            "moved-write",
-            database.name,
-            server,
-            "A session that was flushed in slave state writes on the master, at %s. Before it, this scope had %s from "
-            "a slave. Say use_master() there.",
-            place,
-            "read" if has_read else "not read",
-        )
 
     # The session's transaction
 

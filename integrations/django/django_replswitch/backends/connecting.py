@@ -105,8 +105,7 @@ class ConnectingWrapper(StockWrapper):
         """Select a link, and see to it that it is open and alive; it is in no transaction yet."""
         if link is not self._link:
             self._select(link)
-        if self.health_check_enabled and not self.health_check_done:
-            self.close_if_health_check_failed()
+        self.close_if_health_check_failed()
         if self.connection is not None and not self.driver.alive(self.connection):
             self._close_link(link)
         if self.connection is None:

@@ -90,7 +90,8 @@ class SwitchingCursor:
         """Run a statement that has failed where it may run instead; or raise an error."""
         wrapper, failed = self._wrapper, Counter[str]()
         while True:
-            error = wrapper.error_of_stock(error)
+            if method != "callproc":
+                error = wrapper.error_of_stock(error)
             failed[wrapper.part_of(link)] += 1
             following = wrapper.link_after_failure(link, error, failed, is_one=method == "execute")
             if following is None:
@@ -107,6 +108,8 @@ class SwitchingCursor:
     def _on(self, link: Link) -> Any:
         if link.raw is not self._of:
             self._bind(link)
+        else:
+            self._wrapper.read_on(link)
         return self._raw
 
     def _bind(self, link: Link) -> None:

@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from django.db import DEFAULT_DB_ALIAS, OperationalError, ProgrammingError
+from django.db import DEFAULT_DB_ALIAS, ProgrammingError
 from django.db import Error as DjangoError
 from django.db.backends.base.base import NO_DB_ALIAS
 
-from django_replswitch.backends.connecting import ConnectingWrapper
 from django_replswitch.backends.cursor import SwitchingCursor
-from django_replswitch.backends.links import Link, Server
 from django_replswitch.backends.queries import QueriesLog
+from django_replswitch.backends.reaching import ReachingWrapper
 from django_replswitch.backends.replicated import switch_of
 from django_replswitch.recording import is_recording
 from replswitch import MASTER, SLAVE, NoServerError, State
-from replswitch.database import no_master
 from replswitch.state import Frame, get_stack, stack
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator, Mapping, Sequence
+    from collections.abc import Hashable, Iterator, Mapping
 
-    from replswitch.database import Disowned, Doubt
+    from django_replswitch.backends.links import Link
     from replswitch.positions import Position
     from replswitch.scope import Scope
+    from replswitch.writes import Disowned, Doubt
 
 
-class NoMasterError(NoServerError, OperationalError):
-    """The master cannot be reached, or is read-only: replswitch's error, and Django's."""
-
-
-class SelectingWrapper(ConnectingWrapper):
-    """Selects the link that a statement runs on, and opens it. It is a `replswitch.slaves.Reach`, too."""
+class SelectingWrapper(ReachingWrapper):
+    """Selects the link that a statement runs on."""
 
     def __init__(self, settings_dict: dict[str, Any], alias: str = DEFAULT_DB_ALIAS) -> None:
         super().__init__(settings_dict, alias)
@@ -143,17 +138,14 @@ class SelectingWrapper(ConnectingWrapper):
             if self.in_atomic_block:
                 raise ProgrammingError("The connection was closed inside this atomic block. Leave the block first.")
             self._leave_closed_block()
-        side, why, wants_slave = self._shared.database.side(in_master_transaction=self._master in self._block)
+        side, why = self._shared.database.side(in_master_transaction=self._master in self._block)
         link = self._master
         if side == SLAVE and frame is not None and self.alias != NO_DB_ALIAS and not self._shares_link():
             link, side, other = self._slave_link(frame.scope)
             why = other or why
         else:
             try:
-                if wants_slave and frame is not None:
-                    link = self._reading_link(frame.scope, why)
-                else:
-                    self._open_master()
+                link = self._open_master() if frame is None else self._reading_link(frame.scope, why)
             except NoServerError:
                 reading = self._link_without_master()
                 if reading is None:
@@ -162,32 +154,6 @@ class SelectingWrapper(ConnectingWrapper):
         if link is not self._link:
             self._select(link)
         return link, side, why
-
-    def _reading_link(self, scope: Scope, why: str) -> Link:
-        """Return a link to the master, open, for what is most likely a read: one that refuses writes, where that helps.
-
-        Not in a transaction: what follows there may write, and belongs together.
-
-        Raises:
-            NoMasterError: it cannot be reached.
-        """
-        reader, database = self._shared.reader, self._shared.database
-        if (
-            self.alias == NO_DB_ALIAS
-            or self._shares_link()
-            or not self.autocommit
-            or not database.may_refuse_writes(scope, why, reader, self.driver)
-        ):
-            self._open_master()
-            return self._master
-        try:
-            link: Link = database.link_on_master(scope, reader, self)
-        except NoServerError as error:
-            if self._master.raw is None or not self.driver.is_full(error.__cause__):
-                raise self.no_master(error) from error.__cause__
-            self._open_master()
-            return self._master
-        return link
 
     def _slave_link(self, scope: Scope) -> tuple[Link, State, str | None]:
         """Return a link to a slave that has what the scope must see; where none has, to the master, and the reason."""
@@ -201,8 +167,7 @@ class SelectingWrapper(ConnectingWrapper):
             # It shows what it had when the transaction began: neither asking nor waiting would change that.
             if must_see is None or (self._slave_has is not None and self._slave_has.includes(must_see)):
                 return joined[0], SLAVE, None
-            self._open_master()
-            return self._master, MASTER, database.read_on_master(scope, database.slaves.lack(scope))
+            return self._open_master(), MASTER, database.read_on_master(scope, database.slaves.lack(scope))
         link: Link | None = database.slaves.choose(scope, shared.slaves, must_see, self)
         if link is None:
             why = database.slaves.lack(scope)
@@ -217,12 +182,6 @@ class SelectingWrapper(ConnectingWrapper):
                 return link, MASTER, database.read_on_master(scope, why)
         self._slave_has = must_see
         return link, SLAVE, None
-
-    def _readers_without_master(self) -> Sequence[Server]:
-        frame, shared = stack(), self._shared
-        if frame is None or self._block or self.alias == NO_DB_ALIAS or self._shares_link():
-            return ()
-        return shared.database.without_master(frame.scope, shared.slaves, shared.reader)
 
     def _link_without_master(self) -> Link | None:
         """Return a link for a read that the master should serve, and cannot; None where no server has what it must see.
@@ -242,65 +201,7 @@ class SelectingWrapper(ConnectingWrapper):
             self._noted = link
         return link
 
-    def _open_master(self) -> None:
-        """Select the master's link, and open it.
-
-        Raises:
-            NoMasterError: it cannot be reached.
-        """
-        if self._master in self._block:
-            self._select(self._master)
-            return
-        try:
-            self._make_ready(self._master)
-            if self._is_past_master():
-                self._close_link(self._master)
-                self._make_ready(self._master)
-        except self.Database.Error as error:
-            if not self.driver.unreachable(error):
-                raise
-            raise self.no_master(no_master(self._master.server.name, error)) from error
-
-    def _is_past_master(self) -> bool:
-        """Whether the master's link leads to one that was the master once, and lacks what must be seen, or is gone."""
-        frame = stack()
-        if frame is None or not frame.scope.must_see or self._only is not None:
-            return False
-        try:
-            return self._shared.database.slaves.master_lacks(frame.scope, self._master, self.driver)
-        except self.Database.Error as error:
-            if not self.driver.unreachable(error):
-                raise
-            return True
-
-    @staticmethod
-    def no_master(error: NoServerError) -> NoMasterError:
-        """Return an error of the core as one that is Django's, too."""
-        return NoMasterError(str(error), server=error.server)
-
-    # replswitch.slaves.Reach
-
-    def link_to(self, server: Server) -> Link:
-        """Return the link to a slave, open."""
-        link = self._links.get(server)
-        if link is None:
-            link = self._links[server] = Link(server)
-        self._make_ready(link)
-        return link
-
-    def drop(self, server: Server) -> None:
-        """Close the link to a slave. In a transaction it stays, broken as it is: Django will want to roll it back."""
-        link = self._links.get(server)
-        if link is None or link.raw is None or link in self._block:
-            return
-        with suppress(self.Database.Error):  # it was closed already
-            self._close_link(link)
-
     # For the classes in front
-
-    def _shares_link(self) -> bool:
-        """Whether both sides must be one connection, as with a database in memory."""
-        return False
 
     def _leave_closed_block(self) -> None:
         """Begin anew behind a block whose connections were closed in it."""
