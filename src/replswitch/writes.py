@@ -49,13 +49,24 @@ class Doubt:
             self._writes.record(scope, Written.YES)
 
 
-class Disowned:
-    """Stands for the doubt about statements that run in no scope: nobody will ask."""
+class NoDoubt:
+    """Stands where there is no doubt.
 
-    is_asked: Final = False
+    Args:
+        is_asked: see `Doubt`.
+    """
+
+    __slots__ = ("is_asked",)
+
+    def __init__(self, *, is_asked: bool) -> None:
+        self.is_asked = is_asked
 
 
-_DISOWNED: Final = Disowned()
+#: Nothing is in doubt; a statement that follows may be.
+SETTLED: Final = NoDoubt(is_asked=True)
+
+# Statements run in no scope: nobody will ask about them, nor about those that follow.
+_DISOWNED: Final = NoDoubt(is_asked=False)
 
 
 class Writes:
@@ -105,14 +116,14 @@ class Writes:
         scope: Scope | None = None,
         *,
         at_once: bool = False,
-    ) -> Doubt | Disowned | None:
+    ) -> Doubt | NoDoubt:
         """Record what `Driver.take_written` has told; the other arguments are those of `look_for_writes`.
 
         Where the driver does not know, the server is asked before the scope reads from a slave, or answers.
 
         Returns:
-            what stands for the statements that follow as well, as long as it is not asked and the driver says
-            `Written.ASK` of them in the same scope; None where that is nothing.
+            what stands for the statements that follow as well, as long as it is not asked, the scope is the same, and
+            the driver says `Written.ASK` of them.
         """
         if scope is None:
             frame = stack()
@@ -122,10 +133,10 @@ class Writes:
             scope = frame.scope
         if written is not Written.ASK:
             self.record(scope, written)
-            return None
+            return SETTLED
         if at_once or scope.answered:  # nobody is going to ask in time
             self.settle(scope, driver, raw, driver.latest(raw))
-            return None
+            return SETTLED
         doubt = scope.doubted(link)
         if not isinstance(doubt, Doubt) or doubt.is_asked:
             doubt = Doubt(self, driver, raw)

@@ -94,6 +94,9 @@ class Driver(Protocol):
     def take_written(self, raw: Raw) -> Position | Written:
         """Say what was committed since the question was last asked, without a round trip (M1, P1)."""
 
+    def learns_behind_rows(self, raw: Raw) -> bool:
+        """Say whether the end of a result tells more of its writes where they are in doubt already."""
+
     def latest(self, raw: Raw) -> Position | None:
         """Return the position of what the connection was last known to have written."""
 

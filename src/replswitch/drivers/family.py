@@ -44,6 +44,10 @@ class MySQLFamilyDriver:
         """Errors 1792 and 1836, and 1290 where it names a read-only option."""
         return mysql.refused_write(error)
 
+    def learns_behind_rows(self, raw: Raw) -> bool:
+        """It may: what was committed stands there."""
+        return True
+
     def is_full(self, error: BaseException | None) -> bool:
         """Error 1040."""
         return error is not None and mysql.is_full(error)

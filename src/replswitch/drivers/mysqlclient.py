@@ -19,7 +19,7 @@ import MySQLdb.cursors
 
 from replswitch.drivers import Written, mysql
 from replswitch.drivers.family import MySQLFamilyDriver
-from replswitch.drivers.gtids import has_positions, last_written
+from replswitch.drivers.gtids import has_positions, is_mariadb, last_written
 from replswitch.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -113,11 +113,14 @@ class _MasterConnection(_Connection):
     has_rows = False
     #: And so has all else since the position was asked for.
     only_rows = True
+    #: Whether that matters.
+    counts_rows = True
     #: How many changes a MySQL had counted for the session then.
     changes = 0
 
     def _begin(self) -> None:
         self.in_doubt = False  # what was sent were its settings
+        self.counts_rows = not is_mariadb(self)
 
     def query(self, query: Any) -> None:
         self.in_doubt = True
@@ -198,6 +201,10 @@ class MySQLClientDriver(MySQLFamilyDriver):
         if not has_rows:
             raw.only_rows = False
         return Written.YES if raw.tells is False else Written.ASK
+
+    def learns_behind_rows(self, raw: _MasterConnection) -> bool:
+        """On MySQL, where it counts whether all answers were rows; a MariaDB is asked in any case."""
+        return raw.counts_rows
 
     def latest(self, raw: _MasterConnection) -> Position | None:
         """Return the latest that was asked for."""

@@ -125,6 +125,10 @@ class SQLiteDriver:
             return Written.NO
         return SQLitePosition(time.time_ns()) if raw.tells else Written.YES
 
+    def learns_behind_rows(self, raw: _Connection) -> bool:
+        """A write is counted when it is done."""
+        return False
+
     def latest(self, raw: _Connection) -> Position | None:
         """Nobody asks."""
         return None

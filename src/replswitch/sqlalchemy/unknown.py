@@ -98,6 +98,10 @@ class UnknownDriver:
         fall_back_to_clock(f"Nothing tells of positions through the driver {self._dialect.driver}")
         return Written.YES
 
+    def learns_behind_rows(self, raw: Raw) -> bool:
+        """Nothing is learnt at all."""
+        return False
+
     def latest(self, raw: Raw) -> Position | None:
         """Nobody can tell."""
         return None

@@ -136,7 +136,7 @@ class SwitchingCursor:
                 raise  # one whose link is lost has told that already
         if link is not None and link.server.state == MASTER:
             # A driver that fetches row by row learns only behind the last one what its statement has written.
-            self._wrapper.has_run(link, has_rows=False)
+            self._wrapper.has_ended(link)
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._bound)

@@ -16,6 +16,7 @@ from django_replswitch.backends.replicated import switch_of
 from django_replswitch.recording import is_recording
 from replswitch import MASTER, SLAVE, NoServerError, State
 from replswitch.state import Frame, get_stack, stack
+from replswitch.writes import SETTLED
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Mapping
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from django_replswitch.backends.links import Link
     from replswitch.positions import Position
     from replswitch.scope import Scope
-    from replswitch.writes import Disowned, Doubt
+    from replswitch.writes import Doubt, NoDoubt
 
 
 class SelectingWrapper(ReachingWrapper):
@@ -40,7 +41,7 @@ class SelectingWrapper(ReachingWrapper):
         # What the latest choice was made of: while it is the same, and `_chosen` is there, so is the choice.
         self._frame: Frame | None = None
         self._pins: Mapping[Hashable, str] | None = None
-        self._doubt: Doubt | Disowned | None = None  # about what has run on the master since that choice
+        self._doubt: Doubt | NoDoubt = SETTLED  # about what has run on the master since that choice
         self._slave_has: Position | None = None  # how far the slave had come, at least, when its link was chosen
 
     # Switching
@@ -95,7 +96,7 @@ class SelectingWrapper(ReachingWrapper):
     def _choose(self, frame: Frame | None) -> Link:
         scope = None if frame is None else frame.scope
         pins = None if scope is None else scope.pins  # what changes from here on is looked at the next time
-        self._chosen = self._doubt = None
+        self._chosen, self._doubt = None, SETTLED
         if scope is not self._scope:
             self._scope, self.has_read = scope, False
         link, side, why = self._pick(frame)

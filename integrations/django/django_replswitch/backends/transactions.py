@@ -11,6 +11,7 @@ from django.db.backends.utils import debug_transaction
 from django_replswitch.backends.selection import SelectingWrapper
 from django_replswitch.recording import is_recording
 from replswitch.drivers import Written
+from replswitch.writes import SETTLED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -123,22 +124,17 @@ class TransactionWrapper(SelectingWrapper):
         if written is not Written.NO:
             self._record(written, counts=block_counts)
 
-    def is_in_doubt(self) -> bool:
-        """Whether a statement on the master may have written, and will be asked about: with those that follow."""
-        doubt = self._doubt
-        return doubt is not None and not doubt.is_asked
-
     def _record(self, written: Position | Written, *, counts: bool = True) -> None:
         raw = self._master.raw
         if counts and is_recording():
             scope = self._scope
             stays = scope is not None and scope.pins is self._pins and self._chosen is self._master
             self._doubt = self._shared.database.record_told(self._master, self.driver, raw, written)
-            if stays and scope is not None and self._doubt is not None:
+            if stays and scope is not None and not self._doubt.is_asked:
                 self._pins = scope.pins  # changed only for those who read from a slave
         else:
             self.driver.disown_written(raw, with_rows=False)
-            self._doubt = None
+            self._doubt = SETTLED
 
     def _commit(self) -> None:
         in_block, counts = self._master in self._block, self._block_counts or self.autocommit

@@ -31,13 +31,18 @@ class SwitchingWrapper(TransactionWrapper):
         elif link.raw is None:
             pass  # it is lost
         elif self.autocommit:
-            if has_rows and self.is_in_doubt():
+            if has_rows and not self._doubt.is_asked:
                 return  # it will be asked about with those before it
             written = self.driver.take_written(link.raw)
             if written is not Written.NO:
                 self._record(written)
         elif not self._block_counts:
             self._block_counts = is_recording()
+
+    def has_ended(self, link: Link) -> None:
+        """Note what the end of a result on the master tells."""
+        if link.raw is not None and (self._doubt.is_asked or self.driver.learns_behind_rows(link.raw)):
+            self.has_run(link, has_rows=False)
 
     def read_on(self, link: Link) -> None:
         """Read the answers that the statement before still owes (a procedure's further results)."""
