@@ -206,14 +206,11 @@ class Slaves:
             Exception: the driver's own error.
         """
         link, driver = reach.link_to(reader), reach.driver
-        must_see = scope.must_see.get(self._name) if self._exist else None
         self._tell_if_back(reader)
-        if must_see is None:
-            return link
         try:
             if link.identity is None:
                 self._progress.learn(link, *driver.standing(link.raw))
-            if must_see.is_written_by(link.identity) or self._has_reached(link, must_see, driver):
+            if not self.master_lacks(scope, link, driver):
                 return link
         except PositionError as error:
             logger.warning("The master's position cannot be read: %s", error)
@@ -239,7 +236,7 @@ class Slaves:
             Exception: the driver's own error.
         """
         must_see = scope.must_see.get(self._name) if self._exist else None
-        identity = getattr(link.raw, "identity", None)
+        identity = link.identity or getattr(link.raw, "identity", None)
         if must_see is None or identity is None or must_see.is_written_by(identity):
             return False
         return not self._has_reached(link, must_see, driver)
