@@ -81,7 +81,7 @@ BESIDES = "besides"
 )
 def tests(session: nox.Session, django: str) -> None:
     """Run the tests with the newest dependencies."""
-    session.install("--editable", ".[mysql,django,flask,prometheus]", f"Django~={django}.0", *TOOLS)
+    session.install("--editable", ".[mysql,django,flask,sqlalchemy,prometheus]", f"Django~={django}.0", *TOOLS)
     install_mysqlclient(session, *EXTRAS["mysqlclient"])
     session.run("pytest", *SHARED, *session.posargs)
 
@@ -89,9 +89,13 @@ def tests(session: nox.Session, django: str) -> None:
 @nox.session(python=HERE[:1] if HERE[:1] == SUPPORTED[:1] else [])
 def oldest(session: nox.Session) -> None:
     """Run the tests with the oldest dependencies that pyproject.toml admits."""
-    extras = [requirement for extra in ("mysql", "django", "flask", "prometheus") for requirement in EXTRAS[extra]]
+    extras = [
+        requirement
+        for extra in ("mysql", "django", "flask", "sqlalchemy", "prometheus")
+        for requirement in EXTRAS[extra]
+    ]
     pinned = lowest(PROJECT["project"]["dependencies"] + extras + FLASK_TOOLS)
-    session.install("--editable", ".[mysql,django,flask,prometheus]", *pinned, *TOOLS)
+    session.install("--editable", ".[mysql,django,flask,sqlalchemy,prometheus]", *pinned, *TOOLS)
     install_mysqlclient(session, *lowest(EXTRAS["mysqlclient"]))
     session.run("pytest", *SHARED, *session.posargs)
 
@@ -109,12 +113,12 @@ def wheel(session: nox.Session) -> None:
     if typed != PACKAGES:
         session.error(f"{built.name} should have the packages {PACKAGES}, with py.typed, and has {typed}")
 
-    session.install(f"{built}[mysql,django,flask,prometheus]", *TOOLS)
+    session.install(f"{built}[mysql,django,flask,sqlalchemy,prometheus]", *TOOLS)
     install_mysqlclient(session, *EXTRAS["mysqlclient"])
     shutil.unpack_archive(sdist, folder, filter="data")
     session.chdir(folder / sdist.name.removesuffix(".tar.gz"))
-    # pyproject.toml puts the sources into the path; here the installed wheel is what the tests must import.
-    session.run("pytest", "-o", "pythonpath=", *SHARED, *session.posargs)
+    # pyproject.toml puts the sources into the path; here the tests must import the installed wheel.
+    session.run("pytest", "-o", "pythonpath=.", *SHARED, *session.posargs)
 
 
 def install_mysqlclient(session: nox.Session, requirement: str) -> None:

@@ -2,7 +2,8 @@
 
 A query is cursor(), execute("SELECT 1"), fetchone() and close(), on a real pair of MariaDB servers. Two connections to
 one server differ by themselves, so each group of batches opens fresh ones, and the ratio of two bare connections
-stands in the table too. Needs mariadbd.
+stands in the table too. A connection with time-outs takes longer than one without, because Python polls before each
+read; links to slaves have them, so slave state is held against a bare connection that has the same. Needs mariadbd.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from ratio import Batch, Row, Times, measure, ratio, repeated, run
 from served import ENVIRON, serve
 
 import replswitch
+from replswitch.drivers.mysql import with_timeouts
 from replswitch.testing import MariaDBPair
 from replswitch.wsgi import ReplicationMiddleware
 
@@ -22,8 +24,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
+    from replswitch import Connection
+
 GROUPS = 24
 ROUNDS = 30
+
+QUERY = 1.08
+"""The most that a query may take of one on a bare connection."""
+
+BLOCK, REQUEST = 1.7, 1.8
+"""The same for a query in a block of its own, and for a whole request with one query."""
 
 HEADERS = [("Content-Type", "text/plain; charset=utf-8")]
 
@@ -45,7 +55,7 @@ def queries(connection: Any) -> Batch:
     return repeated(partial(query, connection))
 
 
-def query_in_block(db: replswitch.connection.Connection) -> None:
+def query_in_block(db: Connection) -> None:
     """Run one query in a block of its own, which takes a link and gives it back."""
     with db.use_slave():
         query(db)
@@ -66,18 +76,34 @@ def bare(settings: dict[str, Any]) -> pymysql.Connection[Any]:
     return pymysql.connect(**settings, autocommit=True)
 
 
+def with_the_same_timeouts(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings with the time-outs that links to slaves have."""
+    return with_timeouts(settings, read_only=True)
+
+
 def groups(master: dict[str, Any], slave: dict[str, Any]) -> Iterator[Times]:
     """Measure what belongs together, each time with fresh connections."""
     with bare(master) as one, bare(master) as another:
         yield measure({"one": queries(one), "another": queries(another)}, ROUNDS)
     with replswitch.connect(master, [slave]) as db, bare(master) as one:
         yield measure({"bare": queries(one), "master": queries(db)}, ROUNDS)
-    with replswitch.connect(master, [slave]) as db, bare(slave) as one, db.use_slave():
-        yield measure({"bare slave": queries(one), "slave": queries(db)}, ROUNDS)
-    with replswitch.connect(master, [slave]) as db, bare(slave) as one:
+    with (
+        replswitch.connect(master, [slave]) as db,
+        bare(slave) as one,
+        bare(with_the_same_timeouts(slave)) as timed,
+        db.use_slave(),
+    ):
+        sides = {"bare slave": queries(one), "timed slave": queries(timed), "slave": queries(db)}
+        yield measure(sides, ROUNDS)
+    with (
+        replswitch.connect(master, [slave]) as db,
+        bare(slave) as one,
+        bare(with_the_same_timeouts(slave)) as timed,
+    ):
         wrapped = ReplicationMiddleware(application(db), secret="a secret for the benchmark alone")
         sides = {
             "bare once": queries(one),
+            "timed once": queries(timed),
             "block": repeated(partial(query_in_block, db)),
             "bare request": repeated(partial(serve, application(one), ENVIRON)),
             "request": repeated(partial(serve, wrapped, ENVIRON)),
@@ -94,10 +120,15 @@ def rows() -> Iterator[Row]:
                 for name, batches in group.items():
                     times.setdefault(name, []).extend(batches)
     yield ratio("a bare query / the same on another bare connection", times, "another", "one")
-    yield ratio("a query through connect() / a bare one, master state", times, "master", "bare", limit=1.1)
-    yield ratio("  slave state, in one block", times, "slave", "bare slave", limit=1.1)
-    yield ratio("  slave state, each in a block of its own", times, "block", "bare once")
-    yield ratio("a GET with one query, with middleware and connect()", times, "request", "bare request")
+    yield ratio("  with time-outs / without", times, "timed slave", "bare slave")
+    yield ratio("a query through connect() / a bare one, master state", times, "master", "bare", limit=QUERY)
+    yield ratio("  slave state / a bare one with time-outs", times, "slave", "timed slave", limit=QUERY)
+    yield ratio("  slave state / a bare one without", times, "slave", "bare slave")
+    yield ratio("a query in a block of its own / a bare one", times, "block", "bare once", limit=BLOCK)
+    yield ratio("  / a bare one with time-outs", times, "block", "timed once")
+    yield ratio("a GET with one query, with middleware / a bare query", times, "request", "bare once", limit=REQUEST)
+    yield ratio("  / a bare one with time-outs", times, "request", "timed once")
+    yield ratio("  / the same GET on a bare connection", times, "request", "bare request")
 
 
 if __name__ == "__main__":

@@ -108,9 +108,9 @@ def flask(servers: Servers) -> WSGIApplication:
 def connect_by_clock(servers: Servers) -> WSGIApplication:
     """Make the same on servers of which replswitch believes that they have no GTIDs."""
     # Servers without them would replicate in another way; so nothing but our own question is left out.
-    tracking: Any = import_module("replswitch.drivers.tracking")
-    assert tracking.has_positions  # or nothing would be left out, silently
-    tracking.has_positions = lambda raw: False
+    connections: Any = import_module("replswitch.drivers.tracking_connection")
+    assert connections.has_positions  # or nothing would be left out, silently
+    connections.has_positions = lambda raw: False
     return connect(servers)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from typing import Any, Final
 
@@ -51,6 +51,8 @@ class Project:
         slave: the slave's.
         atomic: ``ATOMIC_REQUESTS``.
         health_checks: ``CONN_HEALTH_CHECKS``.
+        more_slaves: further slaves, of `OURS` alone.
+        options: ``OPTIONS`` of each database.
     """
 
     built_with: str
@@ -59,6 +61,8 @@ class Project:
     slave: dict[str, Any]
     atomic: bool = False
     health_checks: bool = False
+    more_slaves: list[dict[str, Any]] = field(default_factory=list)
+    options: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return what a project can be made of again."""
@@ -78,7 +82,8 @@ class Project:
         }
         if self.built_with == OURS:
             databases["default"]["ENGINE"] = "django_replswitch.backends.mysql"
-            databases["default"]["SLAVES"] = [{"HOST": self.slave["host"], "PORT": self.slave["port"]}]
+            slaves = [self.slave, *self.more_slaves]
+            databases["default"]["SLAVES"] = [{"HOST": slave["host"], "PORT": slave["port"]} for slave in slaves]
         if self.built_with in {STOCK, OURS}:
             del databases["slave"]
         return {
@@ -108,6 +113,7 @@ class Project:
             "USER": server["user"],
             "PASSWORD": server["password"],
             "NAME": server["database"],
+            "OPTIONS": self.options.copy(),
             "CONN_MAX_AGE": None,  # what a query costs is measured, not what connecting costs
             "CONN_HEALTH_CHECKS": self.health_checks,
         }

@@ -22,9 +22,12 @@ if TYPE_CHECKING:
 
 GROUPS = 5
 ROUNDS = 25
-LIMIT = 1.05
 
-KINDS = {"orm": "get()", "cursor": "SELECT 1"}
+LIMIT = 1.03
+"""The most that a get() may take of stock Django's."""
+
+#: What a query is called, and its limit. A cursor with SELECT 1 does next to nothing besides, and only informs.
+KINDS: dict[str, tuple[str, float | None]] = {"orm": ("get()", LIMIT), "cursor": ("SELECT 1", None)}
 
 
 def measured(pair: MariaDBPair, driver: str, kind: str) -> tuple[Times, Times]:
@@ -52,12 +55,12 @@ def rows() -> Iterator[Row]:
     """Yield the rows."""
     with django_pair() as pair:
         for driver in DRIVERS:
-            for kind, name in KINDS.items():
+            for kind, (name, most) in KINDS.items():
                 elapsed, worked = measured(pair, driver, kind)
                 for title, ours, stock, limit in (
                     (f"{name}, {driver}: stock Django / stock Django", "another", "stock slave", None),
-                    ("  our backend / stock Django, slave state", "slave", "stock slave", LIMIT),
-                    ("  our backend / stock Django, master state", "master", "stock master", LIMIT),
+                    ("  our backend / stock Django, slave state", "slave", "stock slave", most),
+                    ("  our backend / stock Django, master state", "master", "stock master", most),
                 ):
                     yield ratio(title, elapsed, ours, stock, limit=limit)
                     yield ratio("    the processor's time in it", worked, ours, stock)

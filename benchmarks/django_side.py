@@ -80,7 +80,7 @@ def django_pair() -> Iterator[MariaDBPair]:
         yield pair
 
 
-def project_of(pair: MariaDBPair, built_with: str, driver: str = "mysqlclient", **settings: bool) -> Project:
+def project_of(pair: MariaDBPair, built_with: str, driver: str = "mysqlclient", **settings: Any) -> Project:
     """Make a project on a pair."""
     return Project(built_with, DRIVERS[driver], pair.master, pair.slaves[0], **settings)
 

@@ -13,8 +13,9 @@ from contextlib import nullcontext
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
+from counting import counted
 from django_project import MIDDLEWARE, Project
-from ratio import Batch, repeated
+from ratio import Batch, rate, repeated
 from served import ENVIRON, serve, write
 
 if TYPE_CHECKING:
@@ -72,6 +73,29 @@ class Doer:
         cookie = ""
         for method in methods * times:
             cookie = _sent(method, cookie)
+
+    def write(self) -> str:
+        """Send a POST that writes, and return the cookie that the visitor's browser gets."""
+        return _sent("POST", "")
+
+    def calls(self, cookie: str, number: int) -> list[tuple[dict[str, int], dict[str, int]]]:
+        """Send so many GETs with one query, and return the calls in our files for each; see `counting.Calls`."""
+        all_calls = []
+        for _ in range(number):
+            with counted() as calls:
+                _sent("GET", cookie)
+            all_calls.append(calls.as_pair())
+        return all_calls
+
+    def rate(self, threads: int, warm: float, seconds: float) -> float:
+        """Send GETs with one query from so many threads, and return how many were answered a second.
+
+        Args:
+            threads: each sends one after the other.
+            warm: seconds before those that count.
+            seconds: those that count.
+        """
+        return rate(partial(_sent, "GET", ""), threads, warm, seconds)
 
 
 def _sent(method: str, cookie: str) -> str:

@@ -14,6 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
 from itertools import repeat
@@ -81,6 +82,33 @@ def _seconds(batch: Batch, number: int) -> float:
     return time.perf_counter() - started
 
 
+def rate(call: Callable[[], object], threads: int, warm: float, seconds: float) -> float:
+    """Let threads do one thing again and again, and return how often a second it was done by all of them together.
+
+    Args:
+        call: what they do.
+        threads: how many.
+        warm: seconds before those that count.
+        seconds: those that count.
+
+    Raises:
+        Exception: what ``call`` has raised in one of them.
+    """
+    until = time.perf_counter() + warm + seconds
+
+    def ends() -> list[float]:
+        """Do it until the time is over, and return when each was done."""
+        done: list[float] = []
+        while not done or done[-1] < until:
+            call()
+            done.append(time.perf_counter())
+        return done
+
+    with ThreadPoolExecutor(threads) as executor:
+        runs = [executor.submit(ends) for _ in range(threads)]
+    return sum(until - seconds <= end < until for each in runs for end in each.result()) / seconds
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One line of the table.
@@ -88,24 +116,39 @@ class Row:
     Attributes:
         name: what is compared.
         figure: the ratio, or a count.
-        limit: the most it may be; None for a line that only informs.
+        limit: the most it may be; None where it may be anything.
         detail: where the figure comes from.
+        least: the least that it may be; None where it may be anything.
+        breakdown: lines that ``--verbose`` prints below.
     """
 
     name: str
     figure: float
     limit: float | None = None
     detail: str = ""
+    least: float | None = None
+    breakdown: tuple[str, ...] = ()
 
     @property
-    def over(self) -> bool:
-        """Whether the figure, as printed, is over its limit."""
-        return self.limit is not None and round(self.figure, 2) > self.limit
+    def verdict(self) -> str:
+        """What the figure, as printed, is: ``OVER``, ``UNDER``, ``ok``; empty for a line that only informs."""
+        figure = round(self.figure, 2)
+        if self.limit is not None and figure > self.limit:
+            return "OVER"
+        if self.least is not None and figure < self.least:
+            return "UNDER"
+        return "" if self.limit is None and self.least is None else "ok"
+
+    @property
+    def is_missed(self) -> bool:
+        """Whether the figure is on the wrong side of a limit."""
+        return self.verdict in {"OVER", "UNDER"}
 
     def __str__(self) -> str:
-        limit = "" if self.limit is None else f"{self.limit:.2f}"
-        verdict = "" if self.limit is None else "OVER THE LIMIT" if self.over else "ok"
-        return f"{self.name:<58}{self.figure:>6.2f}{limit:>7}  {verdict:<15}{self.detail}".rstrip()
+        least = () if self.least is None else (f"≥{self.least:.2f}",)
+        most = () if self.limit is None else (f"{self.limit:.2f}",)
+        limit = " ".join((*least, *most))
+        return f"{self.name:<58}{self.figure:>6.2f}{limit:>7}  {self.verdict:<7}{self.detail}".rstrip()
 
 
 def ratio(
@@ -149,25 +192,24 @@ def on_one_processor() -> None:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 
-def run(doc: str | None, *benchmarks: Callable[[], Iterable[Row]], one_processor: bool = True) -> None:
-    """Read the command line, run the benchmarks, print their rows, and leave the program.
+def run(doc: str | None, *benchmarks: Callable[[], Iterable[Row]]) -> None:
+    """Read the command line, run the benchmarks on one processor, print their rows, and leave the program.
 
     Args:
         doc: the script's docstring, for ``--help``.
         benchmarks: each yields its rows.
-        one_processor: see `on_one_processor`.
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="exit with status 1 when a figure is over its limit")
-    check = parser.parse_args().check
-    if one_processor:
-        on_one_processor()
-    over = 0
+    parser.add_argument("--check", action="store_true", help="exit with status 1 when a figure misses its limit")
+    parser.add_argument("--verbose", action="store_true", help="print what a figure is made of, where that is known")
+    given = parser.parse_args()
+    on_one_processor()
+    missed = 0
     print(f"{'':<58}{'figure':>6}{'limit':>7}")
     for benchmark in benchmarks:
         for row in benchmark():
-            print(row, flush=True)
-            over += row.over
-    if over:
-        print(f"{over} over the limit")
-    sys.exit(1 if check and over else 0)
+            print(row, *(row.breakdown if given.verbose else ()), sep="\n", flush=True)
+            missed += row.is_missed
+    if missed:
+        print(f"{missed} missed")
+    sys.exit(1 if given.check and missed else 0)

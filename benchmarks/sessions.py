@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 ROUNDS = 400
 
-LIMIT = 0.5
+LIMIT = 0.3
 """Microseconds that `get_bind` may take longer."""
 
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import pytest
+from tests.toy_engine import TOY
 
 from replswitch import ConfigurationError
-from replswitch.drivers import load_driver
+from replswitch.drivers import Driver, load_driver
 from replswitch.testing import MariaDBPair, MySQLPair, ReplicatedPair
 
-SERVED: Final = {
+SERVED: Final[dict[str, tuple[str, str | Driver]]] = {
     "mariadb": ("mariadb_pair", "pymysql"),
     "mariadb-mysqlclient": ("mariadb_pair", "mysqlclient"),
     "mysql": ("mysql_pair", "pymysql"),
     "mysql-mysqlclient": ("mysql_pair", "mysqlclient"),
     "sqlite": ("sqlite_pair", "sqlite3"),
+    "toy": ("sqlite_pair", TOY),  # an engine that replswitch does not know
 }
 """The pair's fixture, and the driver."""
 
@@ -51,7 +53,7 @@ class Served(NamedTuple):
     """A pair, and the driver that a test uses it with."""
 
     pair: ReplicatedPair
-    driver: str
+    driver: Any
 
 
 @pytest.fixture(params=SERVED)

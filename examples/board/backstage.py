@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from wsgiref.types import StartResponse, WSGIEnvironment
 
-    from replswitch.local import Query
+    from replswitch.connect.workers import Query
     from replswitch.testing import ReplicatedPair
 
     from .board import Board

@@ -8,7 +8,7 @@ from urllib.parse import quote
 from .markup import Html, fill, join, load
 
 if TYPE_CHECKING:
-    from replswitch.local import Query
+    from replswitch.connect.workers import Query
 
     from .backstage import Visit
     from .standing import Standing

@@ -1,6 +1,9 @@
 """Switch a Python web application between a master database and its slaves."""
 
-from replswitch.connection import Connection, connect
+from replswitch.connect.connection import Connection, connect
+from replswitch.decision import MASTER, SLAVE, State
+from replswitch.engine.events import stats
+from replswitch.engine.writes import unrecorded
 from replswitch.errors import (
     ConfigurationError,
     NoServerError,
@@ -9,9 +12,8 @@ from replswitch.errors import (
     RevertError,
     SlaveWriteError,
 )
-from replswitch.events import stats
 from replswitch.jobs import carry, resume
-from replswitch.state import MASTER, SLAVE, State, Switch
+from replswitch.state import Switch
 
 __all__ = [
     "MASTER",
@@ -29,4 +31,5 @@ __all__ = [
     "connect",
     "resume",
     "stats",
+    "unrecorded",
 ]

@@ -15,8 +15,9 @@ import functools
 import inspect
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, overload
 
+from replswitch.decision import MASTER, SLAVE, State
 from replswitch.errors import ConfigurationError
-from replswitch.state import MASTER, SLAVE, Block, Resumable, State, block, instruction, push, stack
+from replswitch.state import Block, Resumable, block, instruction, push, stack
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator

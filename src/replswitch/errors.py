@@ -14,9 +14,17 @@ What the database itself says against a statement stays the driver's own error.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class ReplSwitchError(Exception):
-    """The root of the tree: ``except ReplSwitchError`` catches every error that replswitch raises itself."""
+    """The root of the tree: ``except ReplSwitchError`` catches every error that replswitch raises itself.
+
+    Errors survive pickling and copying, with their attributes.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.args), self.__dict__
 
 
 class ConfigurationError(ReplSwitchError):
@@ -57,3 +65,9 @@ class NoServerError(ReplSwitchError):
     def __init__(self, message: str, *, server: str) -> None:
         super().__init__(message)
         self.server = server
+
+
+def _rebuild(kind: type[ReplSwitchError], args: tuple[Any, ...]) -> ReplSwitchError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    return error

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from replswitch.errors import PositionError
-from replswitch.marker import dump, load
+from replswitch.request.marker import dump, load
 from replswitch.scope import Scope
 from replswitch.state import beginning, push, stack
 
@@ -47,11 +47,11 @@ def resume(token: str, *, max_age: float = 10) -> Iterator[None]:
         except (PositionError, TypeError, ValueError, RecursionError) as error:
             raise PositionError(f"resume() was given {token!r:.100}, which carry() has not returned.") from error
         if marker is not None:
-            scope.come_with(marker, max_age)
+            scope.adopt_marker(marker, max_age)
     around = stack()
     try:
         with push(beginning(scope)):
             yield
     finally:
         if around is not None:  # the job runs within a request, whose visitor must see what it wrote
-            around.scope.take_over(scope)
+            around.scope.absorb(scope)

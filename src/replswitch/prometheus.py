@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from replswitch.events import stats
+from replswitch.engine.events import stats
 
 try:
     from prometheus_client.core import CounterMetricFamily
@@ -30,8 +30,8 @@ class EventCollector(Collector):
     """Shows how often each event has happened in this process, when Prometheus asks.
 
     To be registered once: ``prometheus_client.REGISTRY.register(EventCollector())``. The counter is
-    ``replswitch_events_total``, with the labels ``event`` (see `replswitch.events.EVENTS`), ``database`` (its name in
-    markers) and ``server``. Nothing is counted twice and nothing is stored: it reads `replswitch.stats()`.
+    ``replswitch_events_total``, with the labels ``event`` (see `replswitch.engine.events.EVENTS`), ``database`` (its
+    name in markers) and ``server``. Nothing is counted twice and nothing is stored: it reads `replswitch.stats()`.
 
     In prometheus-client's multiprocess mode, which reads files instead of collectors, it is not seen.
     """

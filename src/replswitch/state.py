@@ -9,18 +9,14 @@ from __future__ import annotations
 import copy
 import threading
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, ClassVar, Final, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Final, Self, TypeVar
 
+from replswitch.decision import MASTER, SLAVE, State
 from replswitch.errors import RevertError
 from replswitch.scope import Scope
 
 if TYPE_CHECKING:
     from types import TracebackType
-
-State = Literal["master", "slave"]
-
-MASTER: Final = "master"
-SLAVE: Final = "slave"
 
 _stack: ContextVar[Frame | None] = ContextVar("replswitch.stack", default=None)
 _get: Final = _stack.get
@@ -127,7 +123,11 @@ def instruction(state: State, scope: Scope | None = None) -> Frame:
         scope: begins this scope. Without one the instruction belongs to the scope that is open, and begins a scope
             of its own where none is.
     """
-    return _filled(IgnoredFrame() if _disabled else Frame(), state, None, scope)
+    if _disabled:
+        return _filled(IgnoredFrame(), state, None, scope)
+    frame = Frame()  # written out, as it is on the way of every request
+    frame.state, frame.switch, frame.parent, frame._scope = state, None, _get(), scope
+    return frame
 
 
 def beginning(scope: Scope) -> Frame:

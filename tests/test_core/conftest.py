@@ -18,7 +18,7 @@ Make = Callable[..., Connection]
 
 
 @pytest.fixture
-def driver(served: Served) -> str:
+def driver(served: Served) -> Any:
     """The driver that the test uses the pair with."""
     return served.driver
 
@@ -30,7 +30,7 @@ def replicated_pair(served: Served) -> ReplicatedPair:
 
 
 @pytest.fixture
-def make(replicated_pair: ReplicatedPair, driver: str) -> Iterator[Make]:
+def make(replicated_pair: ReplicatedPair, driver: Any) -> Iterator[Make]:
     """Make connections to the pair; they are closed behind the test."""
     plain = replicated_pair.connect("master")
     cursor = plain.cursor()

@@ -367,11 +367,11 @@ class TestWithoutPositions:
         def nonsense(_: object) -> Any:
             raise PositionError("'x' is no GTID of MariaDB")
 
-        monkeypatch.setattr(db._driver, "standing", nonsense)
+        monkeypatch.setattr(db._driver, "fetch_position", nonsense)
         with use_master():
             insert(db)
             pair.wait_caught_up()
             with db.use_slave():
                 assert run(db, COUNT) == ((1,),)
         assert (db.queries[-1]["db"], db.queries[-1]["reason"]) == (MASTER, "own-write")
-        assert "A slave's position cannot be read, so the master serves: 'x' is no GTID" in caplog.text
+        assert "A server's position cannot be read, so it counts as behind: 'x' is no GTID" in caplog.text

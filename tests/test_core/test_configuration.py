@@ -28,9 +28,12 @@ MASTER = {"host": "master.db", "user": "shop"}
         ({"master": {"hots": "master.db"}}, r'Unknown setting of the master "hots"\. Did you mean "host"\?'),
         ({"master": MASTER, "slaves": [{"prot": 1}]}, r'Unknown setting of slave number 1 "prot".*"port"'),
         ({"master": MASTER, "slaves": [{"zzz": 1}]}, r'Unknown setting of slave number 1 "zzz"\. Known are: .*host'),
-        ({"master": {**MASTER, "autocommit": True}}, r'"autocommit" of the master is replswitch\'s own'),
+        ({"master": {**MASTER, "autocommit": True}}, r'"autocommit" of the master is made by replswitch'),
         ({"master": MASTER, "driver": "oracle"}, r"Unknown driver 'oracle'.*'pymysql', 'mysqlclient' and 'sqlite3'"),
-        ({"master": MASTER, "on_slave_write": "ignore"}, r'"on_slave_write" is \'ignore\'.*"master" or "error"'),
+        (
+            {"master": MASTER, "on_slave_write": "ignore"},
+            r'"on_slave_write" is \'ignore\'.*"master", "error" or "force"',
+        ),
         ({"master": MASTER, "on_slave_wirte": "error"}, r'option of connect\(\) "on_slave_wirte"\. Did you mean "on_s'),
         ({"master": MASTER, "pool_size": 0}, r'"pool_size" is 0\. It must be a whole number above 0'),
         ({"master": MASTER, "pool_size": "5"}, r'"pool_size" is \'5\''),
@@ -51,8 +54,10 @@ def test_a_secret_in_a_wrong_value_is_not_repeated() -> None:
     assert "secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("missing", "driver"), [("pymysql", "pymysql"), ("sqlalchemy", "sqlite3")])
-def test_what_is_not_installed_is_named_with_the_cure(missing: str, driver: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("missing", "driver", "extra"), [("pymysql", "pymysql", "mysql"), ("MySQLdb", "mysqlclient", "mysqlclient")]
+)
+def test_what_is_not_installed_is_named_with_the_cure(missing: str, driver: str, extra: str, tmp_path: Path) -> None:
     program = f"""
 import sys
 sys.modules[{missing!r}] = None
@@ -69,7 +74,7 @@ except replswitch.ConfigurationError as error:
         text=True,
         check=True,
     )
-    assert "pip install 'replswitch[mysql]'" in done.stdout
+    assert f"pip install 'replswitch[{extra}]'" in done.stdout
     assert "not installed" in done.stdout
 
 

@@ -14,6 +14,7 @@ import pytest
 import replswitch
 from replswitch import Connection, SlaveWriteError
 from replswitch.decorators import use_master, use_slave
+from replswitch.drivers import Fault
 from replswitch.state import stack
 from replswitch.testing import MariaDBPair, Proxy
 from replswitch.wsgi import ReplicationMiddleware
@@ -64,7 +65,7 @@ def test_several_statements_never_run_again_on_the_master(
     with use_master(), db.cursor() as cursor:
         cursor.execute("SELECT CONNECTION_ID()")
         ((number,),) = cursor.fetchall()
-        monkeypatch.setattr(db._driver, "not_sent", db._driver.unreachable)
+        monkeypatch.setattr(db._driver, "classify", lambda *_: Fault.UNSENT)
         killer = threading.Timer(0.5, kill, (pair, number))
         killer.start()
         with pytest.raises(db.Error):

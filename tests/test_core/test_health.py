@@ -9,7 +9,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, multiple, rule
 
-from replswitch.health import Health
+from replswitch.engine.health import Health
 
 DOWNTIME = 10
 

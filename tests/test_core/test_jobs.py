@@ -14,8 +14,8 @@ import pytest
 
 from replswitch import MASTER, SLAVE, Connection, PositionError, Switch, carry, resume
 from replswitch.decorators import use_master, use_slave
-from replswitch.marker import Marker, dump
 from replswitch.positions import SQLitePosition
+from replswitch.request.marker import Marker, dump
 from replswitch.scope import Scope
 from replswitch.state import stack
 from replswitch.testing import ReplicatedPair
@@ -197,9 +197,9 @@ class TestDoubts:
             frame = stack()
             assert frame is not None
             scope = frame.scope
-            scope.doubt("link", lambda scope: scope.record("database", "shop", SQLitePosition(7)))
+            scope.add_pending("link", lambda scope: scope.record("database", "shop", SQLitePosition(7)))
             assert json.loads(carry())["p"] == {"shop": "sqlite:7"}
-            assert not scope.is_in_doubt
+            assert not scope.has_pending
 
     def test_threads_that_need_the_answer_wait_for_it(self) -> None:
         scope, asked, answer = Scope(), [], threading.Event()
@@ -213,7 +213,7 @@ class TestDoubts:
             scope.settle()
             return "shop" in scope.must_see
 
-        scope.doubt("link", ask)
+        scope.add_pending("link", ask)
         with ThreadPoolExecutor(2) as pool:
             results = [pool.submit(settle_and_look) for _ in range(2)]
             while not asked:
@@ -228,9 +228,9 @@ class TestDoubts:
 
         def ask(scope: Scope) -> None:
             asked.append("first")
-            scope.doubt("link", lambda _: asked.append("second"))
+            scope.add_pending("link", lambda _: asked.append("second"))
 
-        scope.doubt("link", ask)
+        scope.add_pending("link", ask)
         scope.settle()
         scope.settle()
         assert asked == ["first", "second"]

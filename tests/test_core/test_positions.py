@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from replswitch import PositionError
-from replswitch.drivers.session_track import gtid_told, status_of
+from replswitch.drivers.session_track import session_track, status_of
 from replswitch.positions import MariaDBPosition, MySQLPosition, Position, SQLitePosition, read, write
 
 # The machine that runs the tests may be busy: time is not what is tested.
@@ -211,7 +211,7 @@ MYSQL_TELLS = (3, b"\0" + string(f"{UUIDS[0]}:jobs:57".encode()))
 
 def told(packet: bytes) -> str:
     _, _, end = status_of(packet)
-    return gtid_told(packet[end:])
+    return session_track(packet[end:]).gtid
 
 
 @pytest.mark.parametrize("header", [0x00, 0xFE])

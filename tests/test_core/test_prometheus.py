@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 
 import replswitch
-from replswitch import events
+from replswitch.engine import events
 from replswitch.prometheus import EventCollector
 
 

@@ -18,13 +18,13 @@ PACKAGES = {
 }
 
 IMPORTERS = {
-    "itsdangerous": ["replswitch.marker"],
+    "itsdangerous": ["replswitch.request.marker"],
     "MySQLdb": ["replswitch.drivers.mysqlclient"],
     "prometheus_client": ["replswitch.prometheus"],
-    "pymysql": ["replswitch.drivers.pymysql", "replswitch.drivers.tracking", "replswitch.testing"],
+    "pymysql": ["replswitch.drivers.pymysql", "replswitch.drivers.tracking_connection", "replswitch.testing"],
     "pytest": ["replswitch.testing"],
-    "sqlalchemy": ["replswitch.links", "replswitch.sqlalchemy"],
-    "webob": ["replswitch.wsgi"],
+    "sqlalchemy": ["replswitch.sqlalchemy"],
+    "webob": ["replswitch.request.wsgi"],
 }
 """Which modules of the core import what is neither Python's nor ours. A package stands for its modules too."""
 
@@ -139,8 +139,8 @@ def test_a_forbidden_import_is_seen(module: str, source: str) -> None:
     ("module", "source"),
     [
         ("replswitch.state", "import contextvars\nfrom replswitch.errors import RevertError"),
-        ("replswitch.wsgi", "from webob import Request"),
-        ("replswitch.links", "def open():\n    from sqlalchemy.pool import QueuePool"),
+        ("replswitch.request.wsgi", "from webob import Request"),
+        ("replswitch.sqlalchemy.engines", "def open():\n    from sqlalchemy.pool import QueuePool"),
         ("replswitch.testing.plugin", "import pytest\nimport pymysql\nfrom replswitch.testing import ReplicatedPair"),
         ("django_replswitch.middleware", "import django\nfrom replswitch import Switch\nfrom . import decorators"),
         ("flask_replswitch", "import flask\nfrom replswitch.state import Switch\nimport replswitch"),

@@ -26,6 +26,7 @@ PUBLIC = [
     "connect",
     "resume",
     "stats",
+    "unrecorded",
 ]
 
 

@@ -220,7 +220,7 @@ def test_refused_writes_move(pair: ReplicatedPair, caplog: pytest.LogCaptureFixt
             return shop.took()
 
     assert asyncio.run(main())[:2] == [SLAVE, MASTER]
-    assert "Say use_master() there." in caplog.text
+    assert "Call use_master() there." in caplog.text
 
 
 def test_a_slave_that_is_down(pair: ReplicatedPair) -> None:

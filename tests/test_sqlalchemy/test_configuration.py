@@ -172,6 +172,7 @@ class TestRefused:
             ({"max_lag": 0}, "max_lag"),
             ({"fallback": "slave"}, "fallback"),
             ({"on_slave_write": "ignore"}, "on_slave_write"),
+            ({"known_for": -1}, "known_for"),
             ({"name": ""}, "name"),
             ({"name": 3}, "name"),
             ({"weights": [1, 2]}, "weights"),
@@ -263,7 +264,7 @@ class TestNames:
         master = create_engine("mysql+pymysql://shop:s3cret@master.db/shop")
         slave = create_engine("mysql+pymysql://shop:s3cret@slave.db:3307/shop")
         db = replicate(master, [slave])
-        assert (db.master_name, db.servers[0].name) == ("master.db", "slave.db:3307")
+        assert (db.master_name, db.servers.slaves[0].name) == ("master.db", "slave.db:3307")
         assert repr(db) == "<EngineSwitch 'shop': master master.db, slaves slave.db:3307>"
 
 
@@ -295,7 +296,7 @@ class TestWithoutSlaves:
         # Without a log of its own (WAL), SQLite lets nobody commit while somebody reads.
         master = engine("journal", connect_args={"timeout": 0.1})
         Base.metadata.create_all(master)
-        replicate(master)
+        replicate(master, on_slave_write="force")
         for number in range(8):  # which of the two a session commits first is chance
             with use_slave(), RoutingSession(master) as session:
                 assert len(session.scalars(select(Note)).all()) == number
@@ -305,7 +306,7 @@ class TestWithoutSlaves:
                     assert len(session.scalars(select(Note)).all()) == number + 1
 
     def test_a_moved_write_is_noted_though_the_server_is_the_same(self, master: Engine) -> None:
-        replicate(master)
+        replicate(master, on_slave_write="force")
         with use_slave(), RoutingSession(master) as session:
             session.scalars(select(Note)).all()
             session.add(Note(body="hello"))

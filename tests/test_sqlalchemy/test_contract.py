@@ -145,7 +145,7 @@ def make(
     if request.param == "stock":
         made = Make(sessionmaker(master), master)
     else:
-        replicate(master, [slave])
+        replicate(master, [slave], on_slave_write="force")  # S8: what follows reads before it writes
         made = Make(sessionmaker(master, class_=RoutingSession), master)
     with use_slave() if request.param == "slave state" else nullcontext():
         yield made

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from replswitch import MASTER, SLAVE, NoServerError
 from replswitch.decorators import use_master, use_slave
-from replswitch.marker import Marker, MarkerSigner
+from replswitch.request.marker import Marker, MarkerSigner
 from replswitch.scope import Scope
 from replswitch.state import stack
 from replswitch.testing import MariaDBPair, Proxy, ReplicatedPair, SQLitePair
@@ -88,7 +88,7 @@ class TestSlaves:
         for _ in range(3):
             with use_slave(), shop.Session() as session:
                 assert read(shop, session) == 0
-                assert scope().pinned(shop.db) == "no-slave"
+                assert scope().forced_master[shop.db] == "no-slave"
                 session.commit()
         assert shop.took() == [MASTER] * 3
 
@@ -121,7 +121,7 @@ class TestSlaves:
         with use_slave(), shop.Session() as session:
             read(shop, session)
         assert shop.took() == [MASTER, MASTER]
-        assert "rests for 10 s" in caplog.text
+        assert "is out of rotation for 10 s" in caplog.text
 
     def test_another_one_serves(self, urls: list[str], make: Make, replicated_pair: ReplicatedPair) -> None:
         urls.append(urls[0])  # the master as a second slave
@@ -152,10 +152,12 @@ class TestSlaves:
         with use_slave(), shop.Session() as session:
             assert read(shop, session) == 0
             assert read(shop, session) == 0
+            session.commit()
             session.add(shop.Message(body="hello"))
             session.commit()
             assert read(shop, session) == 1
-        assert shop.took() == [SLAVE, MASTER, MASTER, MASTER, MASTER]
+        # A new connection has shown that the slave is there.
+        assert shop.took()[:4] == [SLAVE, SLAVE, SLAVE, MASTER]
         assert shop.engines[1].pool.checkedout() == 0
 
     @on_servers
@@ -177,12 +179,18 @@ class TestSlaves:
             dying(shop.engines[1])
             with pytest.raises(OperationalError):
                 read(shop, session)
+            for lost in (
+                lambda: read(shop, session),
+                lambda: session.execute(insert(shop.Message).values(body="lost")),
+                session.commit,
+            ):
+                with pytest.raises(PendingRollbackError, match="Call rollback"):
+                    lost()
+            with use_master(), pytest.raises(PendingRollbackError):
+                read(shop, session)
             session.rollback()
             assert read(shop, session) == 0
-        assert shop.took() == [SLAVE, SLAVE, MASTER]
-        with use_slave(), shop.Session() as session:
-            assert read(shop, session) == 0
-        assert shop.took() == [MASTER]  # the slave rests
+        assert shop.took() == [SLAVE] * 3  # it is there, and stays in rotation
 
     @on_servers
     def test_on_a_connection_in_the_applications_hands_too(
@@ -198,7 +206,8 @@ class TestSlaves:
             session.rollback()
             assert read(shop, session) == 0
 
-    def test_a_commit_on_the_master_does_not_fail_with_it(self, shop: Any, replicated_pair: ReplicatedPair) -> None:
+    def test_a_commit_on_the_master_does_not_fail_with_it(self, make: Make, replicated_pair: ReplicatedPair) -> None:
+        shop = make(on_slave_write="force")
         with use_slave(), shop.Session() as session:
             read(shop, session)
             session.add(shop.Message(body="hello"))
@@ -209,13 +218,73 @@ class TestSlaves:
             session.rollback()
 
     @on_servers
-    def test_a_wrong_password_is_the_applications_error(
+    @pytest.mark.parametrize("wrong", ["password", "database"])
+    def test_one_that_lets_nobody_in_is_out_of_rotation(
+        self, urls: list[str], make: Make, server_pair: MariaDBPair, wrong: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        old = server_pair.password if wrong == "password" else "/shop"
+        urls[1] = urls[1].replace(old, "wrong" if wrong == "password" else "/no_such_database")
+        shop = make()
+        for _ in range(2):
+            with use_slave(), shop.Session() as session:
+                assert read(shop, session) == 0
+        assert shop.took() == [MASTER, MASTER]
+        assert caplog.text.count("is out of rotation") == 1
+
+    @on_servers
+    def test_one_that_loses_two_connections_in_a_row_is_not_blamed(
         self, urls: list[str], make: Make, server_pair: MariaDBPair
     ) -> None:
-        urls[1] = urls[1].replace(server_pair.password, "wrong")
-        shop = make()
-        with use_slave(), shop.Session() as session, pytest.raises(OperationalError, match="Access denied"):
+        with Proxy(server_pair.slaves[0]["port"]) as proxy:
+            urls[1] = urls[1].replace(f":{server_pair.slaves[0]['port']}/", f":{proxy.port}/")
+            shop = make()
+            with use_slave():
+                with shop.Session() as session:
+                    read(shop, session)
+                proxy.cut_after(3000)
+                with shop.Session() as session, pytest.raises(OperationalError):
+                    session.scalar(text("SELECT REPEAT('x', 10000)"))
+                proxy.restore()
+                with shop.Session() as session:
+                    assert read(shop, session) == 0
+        assert shop.took() == [SLAVE] * 4
+
+    @on_servers
+    def test_one_that_the_scope_avoids_serves_a_transaction_that_has_read(self, shop: Any) -> None:
+        slave = shop.db.servers.slaves[0]
+        with use_slave(), shop.Session() as session:
             read(shop, session)
+            scope().avoid_slave(shop.db, slave)
+            read(shop, session)
+            session.commit()
+            read(shop, session)
+        assert shop.took() == [SLAVE, SLAVE, MASTER]
+        with use_slave(), shop.Session() as session:
+            session.connection()
+            scope().avoid_slave(shop.db, slave)
+            read(shop, session)
+        assert shop.took() == [MASTER]
+
+    @on_servers
+    def test_what_it_lacks_is_read_on_the_master(self, shop: Any, server_pair: MariaDBPair) -> None:
+        with shop.master.begin() as connection:
+            connection.exec_driver_sql("DROP TABLE IF EXISTS migrated")
+        server_pair.wait_caught_up()
+        server_pair.stop_slave()
+        with shop.master.begin() as connection:
+            connection.exec_driver_sql("CREATE TABLE migrated (id INT)")
+        shop.took()
+        with use_slave():
+            with shop.Session() as session:
+                assert session.scalars(text("SELECT id FROM migrated")).all() == []
+                assert scope().decisions[-1].reason == "not-replicated"
+                with pytest.raises(DBAPIError, match="no_such_table"):
+                    session.execute(text("SELECT * FROM no_such_table"))
+            assert shop.took() == [SLAVE, MASTER, MASTER]
+        with use_slave(), shop.Session() as session:
+            read(shop, session)
+            with pytest.raises(DBAPIError, match="migrated"):
+                session.scalars(text("SELECT id FROM migrated"))
 
     @on_servers
     def test_one_too_far_behind_gets_no_reads(self, make: Make, server_pair: MariaDBPair) -> None:
@@ -288,6 +357,43 @@ class TestMaster:
             session.commit()
 
     @on_servers
+    def test_one_that_was_read_only_for_a_moment_writes(self, shop: Any, server_pair: MariaDBPair) -> None:
+        with server_pair.admin() as admin, admin.cursor() as cursor:
+            cursor.execute("SET GLOBAL read_only = 1")
+
+        @event.listens_for(shop.engines[0], "handle_error")
+        def end(_: Any) -> None:
+            with server_pair.admin() as admin, admin.cursor() as cursor:
+                cursor.execute("SET GLOBAL read_only = 0")
+
+        with use_master(), shop.Session() as session:
+            session.execute(insert(shop.Message).values(body="hello"))
+            session.commit()
+            assert read(shop, session) == 1
+        assert shop.took() == [MASTER] * 3
+
+    @on_servers
+    def test_a_first_statement_that_was_not_sent_runs_again(
+        self, shop: Any, server_pair: MariaDBPair, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with use_master(), shop.Session() as session:
+            read(shop, session)
+            session.commit()
+            gone = shop.db.driver.module.OperationalError(2006, "MySQL server has gone away")
+
+            @event.listens_for(shop.engines[0], "before_cursor_execute", once=True)
+            def fail(*_: Any) -> None:
+                raise gone
+
+            session.execute(insert(shop.Message).values(body="hello"))
+            session.commit()
+            assert read(shop, session) == 1
+            event.listen(shop.engines[0], "before_cursor_execute", lambda *_: (_ for _ in ()).throw(gone), once=True)
+            with pytest.raises(OperationalError):
+                read(shop, session)  # the transaction is in the midst of its statements
+            session.rollback()
+
+    @on_servers
     def test_one_that_dies_may_have_written(self, shop: Any, server_pair: MariaDBPair) -> None:
         with use_master(), shop.Session() as session:
             session.execute(insert(shop.Message).values(body="hello"))
@@ -347,7 +453,7 @@ class TestReadsOnTheMaster:
             write(shop)
             with shop.Session() as session:
                 assert read(shop, session) == 1
-            assert scope().pinned(shop.db) == "own-write"
+            assert scope().forced_master[shop.db] == "own-write"
             shop.took()
             yield shop
 
@@ -401,8 +507,28 @@ class TestReadsOnTheMaster:
         assert ran.count(MASTER) <= 1  # where its death is noticed by the first statement
         assert scope().decisions[-1].reason == "no-master"
 
-    def test_without_one_the_error_names_the_master(self, behind: Any, server_pair: MariaDBPair) -> None:
+    @pytest.mark.parametrize("reached", [False, True])
+    def test_a_write_in_its_place_is_refused(
+        self, behind: Any, master: Proxy, server_pair: MariaDBPair, reached: bool
+    ) -> None:
+        server_pair.start_slave()
+        server_pair.wait_caught_up()
+        with behind.Session() as session:
+            if reached:
+                session.connection()
+            server_pair.kill("master")
+            while master.connections:
+                time.sleep(0.01)
+            # Behind the read-only link to a slave that has refused it, there is no master to move it to.
+            with pytest.raises(NoServerError, match=r"The master|lost in a write"):
+                session.execute(insert(behind.Message).values(body="lost"))
+            session.rollback()
+        assert (wrote_at() is not None) is reached  # it may have been sent
+
+    def test_without_one_the_error_names_the_master(self, behind: Any, master: Proxy, server_pair: MariaDBPair) -> None:
         server_pair.kill("master")
+        while master.connections:
+            time.sleep(0.01)
         for _ in range(2):
             with behind.Session() as session, pytest.raises(NoServerError, match="The master") as caught:
                 read(behind, session)
@@ -499,7 +625,7 @@ class TestReadsOnTheMaster:
             server_pair.start_slave()
             server_pair.wait_caught_up()
             master.cut_after(0)
-            with pytest.raises(NoServerError, match=r"lost in a write, at .*Nobody knows"):
+            with pytest.raises(NoServerError, match=r"lost in a write, at .*not known whether"):
                 session.execute(insert(shop.Message).values(body="once"))
             session.rollback()
             assert wrote_at() is not None

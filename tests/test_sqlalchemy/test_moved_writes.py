@@ -13,11 +13,12 @@ from sqlalchemy.orm import Session
 import replswitch
 from replswitch import MASTER, SLAVE, SlaveWriteError
 from replswitch.decorators import use_master, use_slave
+from replswitch.state import stack
 from replswitch.testing import ReplicatedPair
 
 Make = Callable[..., Any]
 
-WARNING = "Say use_master() there."
+WARNING = "Call use_master() there."
 
 
 @pytest.fixture
@@ -92,7 +93,7 @@ class TestCoreStatements:
             session.scalars(select(shop.Message.id)).all()
         assert bodies(shop) == ["old"]
         assert __file__ in caught.value.place
-        assert caught.value.server == shop.db.servers[0].name
+        assert caught.value.server == shop.db.servers.slaves[0].name
 
     def test_after_a_read_in_another_transaction_it_moves(self, shop: Any, warnings: Callable[[], list[str]]) -> None:
         with use_slave(), shop.Session() as session:
@@ -186,9 +187,42 @@ class TestFlushes:
         assert __file__ in warning
         assert "not read" in warning
 
-    def test_after_reads_too(
-        self, shop: Any, warnings: Callable[[], list[str]], replicated_pair: ReplicatedPair
+    def test_after_a_read_it_raises(self, shop: Any, replicated_pair: ReplicatedPair) -> None:
+        fill(shop, "old")
+        replicated_pair.wait_caught_up()
+        with use_slave(), shop.Session() as session:
+            message = session.scalars(select(shop.Message)).one()
+            message.body = "lost update"
+            with pytest.raises(SlaveWriteError, match="may be stale") as caught:
+                session.commit()
+            session.rollback()
+            assert __file__ in caught.value.place
+            session.refresh(message)
+            message.body = "lost update"
+            with pytest.raises(SlaveWriteError):
+                session.flush()
+        assert bodies(shop) == ["old"]
+
+    def test_after_a_read_in_another_transaction_it_moves(self, shop: Any, warnings: Callable[[], list[str]]) -> None:
+        with use_slave(), shop.Session() as session:
+            session.scalars(select(shop.Message)).all()
+            session.commit()
+            session.add(shop.Message(body="new"))
+            session.commit()
+        assert bodies(shop) == ["new"]
+        assert "had read from a slave" in warnings()[0]
+
+    def test_after_a_read_on_the_sessions_connection_it_raises(self, shop: Any) -> None:
+        with use_slave(), shop.Session() as session:
+            session.connection().execute(select(shop.Message))
+            session.add(shop.Message(body="new"))
+            with pytest.raises(SlaveWriteError, match="may be stale"):
+                session.flush()
+
+    def test_after_a_read_it_is_forced(
+        self, make: Make, warnings: Callable[[], list[str]], replicated_pair: ReplicatedPair
     ) -> None:
+        shop = make(on_slave_write="force")
         fill(shop, "old", "dead")
         replicated_pair.wait_caught_up()
         shop.took()
@@ -218,7 +252,6 @@ class TestFlushes:
     )
     def test_bulk_operations(self, shop: Any, write: Callable[[Any, Session], None]) -> None:
         with use_slave(), shop.Session() as session:
-            session.scalars(select(shop.Message)).all()
             write(shop, session)
             session.commit()
         assert bodies(shop) == ["new"]
@@ -231,12 +264,27 @@ class TestFlushes:
             session.scalars(select(shop.Message)).all()
         assert shop.took() == [SLAVE, SLAVE]
 
+    def test_one_of_unchanged_objects_moves_nothing(
+        self, shop: Any, warnings: Callable[[], list[str]], replicated_pair: ReplicatedPair
+    ) -> None:
+        fill(shop, "old")
+        replicated_pair.wait_caught_up()
+        shop.took()
+        with use_slave(), shop.Session() as session:
+            message = session.scalars(select(shop.Message)).one()
+            message.body = "old"
+            assert session.dirty
+            assert session.scalars(select(shop.Message.body)).all() == ["old"]
+            session.commit()
+        assert shop.took() == [SLAVE, SLAVE]
+        assert not warnings()
+
     def test_on_slave_write_error(self, make: Make) -> None:
         shop = make(on_slave_write="error")
         with use_slave(), shop.Session() as session:
             session.scalars(select(shop.Message)).all()
             session.add(shop.Message(body="new"))
-            with pytest.raises(SlaveWriteError, match="flushed in slave state"):
+            with pytest.raises(SlaveWriteError, match='on_slave_write is "error"'):
                 session.commit()
             session.rollback()
             session.scalars(select(shop.Message)).all()
@@ -252,3 +300,63 @@ class TestFlushes:
             session.add(shop.Message(body="new"))
             session.commit()
         assert replswitch.stats()["moved-write"][key] == before + 1
+
+
+@pytest.mark.parametrize("driver", ["mariadb", "mysqlclient"], indirect=True)
+class TestLateRefusals:
+    """A procedure that returns rows and writes afterwards: the refusal arrives behind the rows."""
+
+    @pytest.fixture(autouse=True)
+    def _procedure(self, shop: Any, replicated_pair: ReplicatedPair) -> None:
+        with shop.master.begin() as connection:
+            connection.exec_driver_sql("DROP PROCEDURE IF EXISTS show_and_add")
+            connection.exec_driver_sql(
+                "CREATE PROCEDURE show_and_add() BEGIN SELECT 7; INSERT INTO message (body) VALUES ('new'); END"
+            )
+        replicated_pair.wait_caught_up()
+
+    def test_they_raise(self, shop: Any) -> None:
+        with use_slave(), shop.Session() as session:
+            with pytest.raises(SlaveWriteError, match="already returned rows") as caught:
+                session.execute(text("CALL show_and_add()"))
+            session.rollback()
+            assert __file__ in caught.value.place
+        assert bodies(shop) == []
+
+    def test_on_a_connection_in_the_applications_hands_too(self, shop: Any) -> None:
+        with use_slave(), shop.Session() as session, pytest.raises(SlaveWriteError):
+            session.connection().execute(text("CALL show_and_add()"))
+        assert bodies(shop) == []
+
+    def test_on_the_master_it_writes(self, shop: Any) -> None:
+        with use_master(), shop.Session() as session:
+            assert session.scalar(text("CALL show_and_add()")) == 7
+            session.commit()
+        assert bodies(shop) == ["new"]
+
+
+@pytest.mark.parametrize("driver", ["mariadb", "mysqlclient"], indirect=True)
+def test_a_write_after_a_change_of_the_slaves_session_raises(shop: Any) -> None:
+    with use_slave(), shop.Session() as session:
+        session.execute(text("SET @author = 'Ada'"))
+        with pytest.raises(SlaveWriteError, match="changed the session"):
+            session.execute(text("INSERT INTO message (body) VALUES (@author)"))
+    assert bodies(shop) == []
+    with use_slave(), shop.Session() as session:
+        session.execute(text("INSERT INTO message (body) VALUES ('new')"))
+        session.commit()
+    assert bodies(shop) == ["new"]
+
+
+def test_unrecorded_writes_make_no_marker(shop: Any, replicated_pair: ReplicatedPair) -> None:
+    with use_slave(), shop.Session() as session:
+        with replswitch.unrecorded():
+            session.execute(insert(shop.Message).values(body="seen"))
+            session.commit()
+        frame = stack()
+        assert frame is not None
+        assert frame.scope.all_written() is None
+        with use_master():
+            session.execute(insert(shop.Message).values(body="new"))
+            session.commit()
+        assert frame.scope.all_written() is not None

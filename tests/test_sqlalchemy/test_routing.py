@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, create_engine, func, insert, select, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from replswitch import MASTER, SLAVE, RevertError, Switch
@@ -102,7 +103,7 @@ class TestStates:
             count(shop, session)
             (decision,) = scope().decisions
         assert (decision.state, decision.reason) == (SLAVE, "use_slave")
-        assert decision.server == shop.db.servers[0].name
+        assert decision.server == shop.db.servers.slaves[0].name
 
 
 class TestTransactions:
@@ -152,7 +153,8 @@ class TestTransactions:
             assert count(shop, session) == 0
         assert set(shop.took()) == {SLAVE}
 
-    def test_a_nested_one_that_writes_after_reads(self, shop: Any) -> None:
+    def test_a_nested_one_that_writes_after_reads(self, make: Make) -> None:
+        shop = make(on_slave_write="force")
         with use_slave(), shop.Session() as session:
             with session.begin_nested():
                 assert count(shop, session) == 0
@@ -243,6 +245,15 @@ class TestTransactions:
             with shop.db.use_slave(), shop.Session() as session:
                 assert count(shop, session) == 3
             assert [*read, *rows] == ["a", "b", "c"]
+
+    def test_an_error_in_autocommit_mode_ends_nothing(self, make: Make) -> None:
+        shop = make(engine={"isolation_level": "AUTOCOMMIT"})
+        for state in (use_master, use_slave):
+            with state(), shop.Session() as session:
+                assert count(shop, session) == 0
+                with pytest.raises(DBAPIError):
+                    session.execute(text("SELECT * FROM no_such_table"))
+                assert count(shop, session) == 0
 
     def test_two_phases_are_refused(self, shop: Any) -> None:
         with pytest.raises(Exception, match="twophase=True"):
@@ -505,6 +516,7 @@ class TestPools:
             with use_slave(), shop.Session() as session:
                 session.get_bind()
                 count(shop, session)
+                session.commit()
                 add(shop, session)
                 count(shop, session)
         assert shop.took()[0] == SLAVE
@@ -540,6 +552,7 @@ class TestPools:
             engine.dispose()
         with use_slave(), shop.Session() as session:
             count(shop, session)
+            session.commit()
             add(shop, session)
             assert scope().all_written() is not None
 

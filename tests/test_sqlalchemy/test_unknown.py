@@ -11,10 +11,11 @@ from sqlalchemy.dialects.mssql.base import MSDialect
 from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.pool import QueuePool
 
-from replswitch import ConfigurationError
+from replswitch import SLAVE, ConfigurationError
+from replswitch.drivers.unknown import UnknownDriver
+from replswitch.engine.servers import Server
 from replswitch.sqlalchemy import replicate
 from replswitch.sqlalchemy.opening import Opener
-from replswitch.sqlalchemy.unknown import UnknownDriver
 
 MODULE: Any = ModuleType("stand_in")
 MODULE.paramstyle = "pyformat"
@@ -52,8 +53,10 @@ def engine_of(dialect: Dialect) -> Engine:
 
 
 def test_a_rollback_does_not_let_a_slave_of_postgresql_write() -> None:
-    engine = engine_of(PGDialect(dbapi=MODULE))  # type: ignore[no-untyped-call]  # it has no types
-    Opener(UnknownDriver(engine.dialect), read_only=True).listen(engine)
+    dialect = PGDialect(dbapi=MODULE)  # type: ignore[no-untyped-call]  # it has no types
+    dialect.driver = "stand_in"
+    engine = engine_of(dialect)
+    Opener(UnknownDriver(dialect), Server("slave.db", SLAVE)).listen(engine)
     raw: Any = engine.pool.connect().dbapi_connection
     assert raw.is_read_only
     raw.rollback()

@@ -14,7 +14,7 @@ from wsgiref.util import setup_testing_defaults
 import pytest
 
 import replswitch
-from replswitch.marker import Marker, MarkerSigner
+from replswitch.request.marker import Marker, MarkerSigner
 from replswitch.state import stack
 from replswitch.wsgi import ReplicationMiddleware
 

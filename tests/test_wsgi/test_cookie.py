@@ -15,7 +15,7 @@ from itsdangerous import Signer, URLSafeSerializer
 from itsdangerous.encoding import base64_encode
 
 from replswitch import Switch
-from replswitch.marker import MAX_LENGTH, Marker, MarkerSigner
+from replswitch.request.marker import MAX_LENGTH, Marker, MarkerSigner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

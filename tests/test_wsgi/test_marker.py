@@ -15,7 +15,7 @@ from itsdangerous import URLSafeSerializer, URLSafeTimedSerializer
 from itsdangerous.encoding import base64_decode
 
 from replswitch import ConfigurationError, Switch
-from replswitch.marker import FUTURE, MAX_LENGTH, MAX_TOKENS, NAMES, Marker, MarkerNames, MarkerSigner
+from replswitch.request.marker import FUTURE, MAX_LENGTH, MAX_TOKENS, NAMES, Marker, MarkerNames, MarkerSigner
 from replswitch.wsgi import ReplicationMiddleware
 
 if TYPE_CHECKING:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from replswitch import ConfigurationError
-from replswitch.marker import Marker
-from replswitch.policy import REDIRECTS, SAFE_METHODS, Decision, decide, may_have_written
+from replswitch.decision import Decision
 from replswitch.positions import MariaDBPosition
+from replswitch.request.decide import REDIRECTS, SAFE_METHODS, decide, may_have_written
+from replswitch.request.marker import Marker
 
 MARKER = Marker(1.0)
 PLACED = Marker(positions={"shop": MariaDBPosition.parse("0-1-42")}, placed_at=1.0)

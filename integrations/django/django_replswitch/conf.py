@@ -11,8 +11,10 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
 from replswitch import ConfigurationError
-from replswitch.options import DatabaseOptions, RequestOptionNames, refuse_unknown, request_options
-from replswitch.request import RequestPolicy
+from replswitch.checking import refuse_unknown
+from replswitch.engine.options import DatabaseOptions
+from replswitch.request.options import RequestOptionNames, request_options
+from replswitch.request.policy import RequestPolicy
 
 _REQUEST: Final = frozenset(name.upper() for name in RequestOptionNames.__annotations__)
 _DATABASE: Final = frozenset(field.name.upper() for field in fields(DatabaseOptions))

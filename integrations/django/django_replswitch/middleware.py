@@ -33,9 +33,7 @@ class ReplicationMiddleware:
             return self._serve(request)
         frame = begin(request)
         with push(frame):
-            response = self.get_response(request)
-            frame.scope.settle()
-        return finish(request, response, frame)
+            return finish(request, self.get_response(request), frame)
 
     async def _serve(self, request: HttpRequest) -> HttpResponseBase:
         frame = begin(request)

@@ -36,7 +36,7 @@ def begin(request: HttpRequest, wanted: State | None = None) -> Frame:
 
 async def asettle(scope: Scope) -> None:
     """Find out, in the thread that serves synchronous code, whether statements have written that may have."""
-    if scope.is_in_doubt:
+    if scope.has_pending:
         await sync_to_async(scope.settle)()
 
 

@@ -32,11 +32,11 @@ def replicated(app: Flask, db: SQLAlchemy, slaves: object, options: Mapping[str,
     Args:
         app: the application; it is registered with ``db``.
         db: its Flask-SQLAlchemy.
-        slaves: ``REPLSWITCH_SLAVES``; None where it is not set. Without slaves, the master stands in (S10).
+        slaves: ``REPLSWITCH_SLAVES``; None where it is not set. Without slaves, the master serves slave state (S10).
         options: how the database is served.
 
     Returns:
-        the switch of the database; None where there is no master, and nobody asks for slaves.
+        the switch of the database; None where there is neither a master nor a slave.
 
     Raises:
         ConfigurationError: a slave is none.
@@ -55,11 +55,14 @@ def replicated(app: Flask, db: SQLAlchemy, slaves: object, options: Mapping[str,
             )
         return None
     found = [_slave(app, db, engines, name) for name in names]
-    for name, engine in zip(names, found, strict=True):
-        _check(master, engine, name)
-    for engine in (master, *found):
-        _refuse_used(engine)
-    switch = replicate(master, found, **options)
+    try:
+        switch = replicate(master, found, **options)
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"{error} The master's engine is that of SQLALCHEMY_DATABASE_URI, the slaves' are those of "
+            "REPLSWITCH_SLAVES, and ReplSwitch(app), or init_app(app), calls replicate(): call it right after "
+            "db.init_app(app)."
+        ) from error
     _install(db)
     return switch
 
@@ -105,26 +108,6 @@ def _engine_of(app: Flask, db: SQLAlchemy, uri: Any) -> Engine:
         ) from error
     with settings.app_context():
         return db.engine
-
-
-def _check(master: Engine, slave: Engine, name: Any) -> None:
-    ours, other = (f"{engine.dialect.name}+{engine.dialect.driver}" for engine in (master, slave))
-    if slave.dialect.name != master.dialect.name or slave.dialect.driver != master.dialect.driver:
-        told = name if isinstance(name, str) and "://" not in name else slave.url.render_as_string()
-        raise ConfigurationError(
-            f'The slave "{told}" in REPLSWITCH_SLAVES is reached with {other}, and the master in '
-            f"SQLALCHEMY_DATABASE_URI with {ours}. A slave is a copy of the master: both need the same."
-        )
-
-
-def _refuse_used(engine: Engine) -> None:
-    from sqlalchemy.pool import QueuePool  # noqa: PLC0415 - as above
-
-    if isinstance(engine.pool, QueuePool) and engine.pool.checkedout():
-        raise ConfigurationError(
-            f"A connection to {engine.url.render_as_string()} is in use. Call ReplSwitch(app), or init_app(app), right "
-            "behind db.init_app(app) and before the first query: it tells the engines how to connect."
-        )
 
 
 def _install(db: SQLAlchemy) -> None:

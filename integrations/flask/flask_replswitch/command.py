@@ -9,12 +9,14 @@ import click
 from flask import current_app
 from flask.cli import with_appcontext
 
-from replswitch.standing import TIMEOUT, problems, standings, table
+from replswitch.report import TIMEOUT, problems, standings, table
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from flask import Flask
 
-    from flask_replswitch.extension import Registered
+    from replswitch.report import Asked
 
 
 def add_command(app: Flask) -> None:
@@ -40,13 +42,13 @@ def show(form: str, timeout: int) -> None:
     Reachable, read_only, replicating, how far behind. Exits with 1 when a server cannot be reached, a slave does not
     replicate, or the master refuses to be written to.
     """
-    registered: Registered = current_app.extensions["replswitch"]
-    if not registered.servers:
+    databases: Mapping[str, list[Asked]] = current_app.extensions["replswitch"].servers
+    if not databases:
         raise click.ClickException(
             "No database is known. Call db.init_app(app) of Flask-SQLAlchemy before ReplSwitch(app); or name what "
             "replswitch.connect() returned: ReplSwitch(app, databases=[db])."
         )
-    found = {name: standings(servers, timeout) for name, servers in registered.servers.items()}
+    found = {name: standings(servers, timeout) for name, servers in databases.items()}
     if form == "json":
         told: Any = {name: [each.as_json() for each in servers] for name, servers in found.items()}
         click.echo(json.dumps(told, indent=2))

@@ -6,8 +6,10 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from replswitch import ConfigurationError
-from replswitch.options import DatabaseOptions, RequestOptions, refuse_unknown, request_options
-from replswitch.request import RequestPolicy
+from replswitch.checking import refuse_unknown
+from replswitch.engine.options import DatabaseOptions
+from replswitch.request.options import RequestOptions, request_options
+from replswitch.request.policy import RequestPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

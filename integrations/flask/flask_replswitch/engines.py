@@ -5,8 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from replswitch import MASTER, SLAVE, State
-from replswitch.standing import Asked
+from replswitch.report import Asked
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -16,12 +15,11 @@ if TYPE_CHECKING:
 
 def servers_of_engines(switch: EngineSwitch) -> list[Asked]:
     """Return the servers of a replicated database, the master first."""
-    slaves = [_asked(SLAVE, server.name, server.engine) for server in switch.servers]
-    return [_asked(MASTER, switch.master_name, switch.master), *slaves]
-
-
-def _asked(state: State, name: str, engine: Engine) -> Asked:
-    return Asked(state, name, partial(_open, engine), engine.dialect.loaded_dbapi.Error)
+    driver = switch.driver
+    return [
+        Asked(server.state, server.name, partial(_open, server.source), driver.module.Error, engine=driver.engine)
+        for server in (switch.servers.master, *switch.servers.slaves)
+    ]
 
 
 def _open(engine: Engine, timeout: float) -> Any:

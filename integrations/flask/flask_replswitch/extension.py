@@ -12,7 +12,7 @@ from flask_replswitch.conf import PREFIX, SLAVES, configured, secrets_of
 from flask_replswitch.engines import servers_of_engines
 from flask_replswitch.views import WatchedViews
 from replswitch import ConfigurationError, Connection, Switch
-from replswitch.standing import Asked, servers_of
+from replswitch.report import Asked, servers_of
 from replswitch.wsgi import ReplicationMiddleware
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from flask import after_this_request, current_app, request
 from werkzeug.wrappers import Response
 
 from flask_replswitch.conf import policy_of
-from replswitch.request import MARKER_HEADER
+from replswitch.request.policy import MARKER_HEADER
 from replswitch.state import Frame, Resumable, instruction, stack
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from flask import Flask
 
     from replswitch import State
-    from replswitch.request import RequestPolicy
+    from replswitch.request.policy import RequestPolicy
     from replswitch.scope import Scope
 
 # Of applications whose views are decorated and that have no ReplSwitch.

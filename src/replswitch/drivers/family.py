@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from replswitch.drivers import gtids, mysql
+from replswitch.drivers.driver import Driver
+from replswitch.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
-    from types import ModuleType
 
-    from replswitch.drivers import Raw
+    from replswitch.drivers.driver import Raw
+    from replswitch.drivers.fault import Fault
     from replswitch.positions import Position
 
 
-class MySQLFamilyDriver:
-    """The part of `replswitch.drivers.Driver` that the server answers, and not the driver."""
+class MySQLFamilyDriver(Driver):
+    """The part of `replswitch.drivers.Driver` that does not depend on the module."""
 
-    module: ModuleType
-    tells_of_writes: bool
+    engine = "mysql"
+
+    #: Settings that replswitch makes itself.
+    own_settings: ClassVar[set[str]] = {"autocommit"}
+
+    def check(self, settings: Mapping[str, Any], server: str) -> None:
+        """Refuse settings that replswitch makes itself."""
+        for name in sorted(self.own_settings & set(settings)):
+            raise ConfigurationError(
+                f'The setting "{name}" of {server} is made by replswitch itself. Leave it out; autocommit is an '
+                "argument of connect()."
+            )
 
     def address(self, settings: Mapping[str, Any]) -> str:
         """Return the socket, or the host with its port where that is not 3306."""
@@ -28,9 +40,17 @@ class MySQLFamilyDriver:
         """Return the name of the database; empty where the settings name none."""
         return mysql.schema(settings)
 
-    def standing(self, raw: Raw) -> tuple[Hashable, Position | None]:
-        """Ask for the server's own mark and its position."""
-        return gtids.standing(raw)
+    def open_for_report(self, settings: Mapping[str, Any], seconds: float) -> Raw:
+        """Open a read-only connection with time-outs of its own."""
+        return self.open({**settings, **mysql.time_limits(seconds)}, read_only=True)
+
+    def adopt(self, raw: Raw, *, read_only: bool, begin: str) -> None:
+        """Turn autocommit off."""
+        raw.autocommit(False)
+
+    def fetch_position(self, raw: Raw) -> tuple[Hashable, Position | None]:
+        """Ask for what identifies the server, and its position."""
+        return gtids.fetch_position(raw)
 
     def wait_for(self, raw: Raw, position: Position, seconds: float) -> bool:
         """Let the server wait."""
@@ -40,38 +60,6 @@ class MySQLFamilyDriver:
         """Ask for the state of replication."""
         return gtids.seconds_behind(raw)
 
-    def refused_write(self, error: BaseException) -> bool:
-        """Errors 1792 and 1836, and 1290 where it names a read-only option."""
-        return mysql.refused_write(error)
-
-    def learns_behind_rows(self, raw: Raw) -> bool:
-        """It may: what was committed stands there."""
-        return True
-
-    def is_full(self, error: BaseException | None) -> bool:
-        """Error 1040."""
-        return error is not None and mysql.is_full(error)
-
-    def unreachable(self, error: BaseException) -> bool:
-        """The codes of a server that is not there, and of a connection that is gone."""
-        return isinstance(error, self.module.OperationalError) and mysql.unreachable(error)
-
-    def conflicted(self, error: BaseException) -> bool:
-        """A deadlock, a lock that was waited for too long, a row that has changed."""
-        return mysql.conflicted(error)
-
-    def timed_out(self, raw: Raw, error: BaseException) -> bool:
-        """A lost connection, with words that say so."""
-        return mysql.timed_out(error)
-
-    def not_sent(self, error: BaseException) -> bool:
-        """Error 2006."""
-        return mysql.not_sent(error)
-
-    def read_only_master(self, error: BaseException) -> bool:
-        """Error 1836, and 1290 where it names a read-only option."""
-        return mysql.read_only_master(error)
-
-    def is_lost_master(self, error: BaseException) -> bool:
-        """Either of the two."""
-        return self.unreachable(error) or self.read_only_master(error)
+    def classify(self, error: BaseException, raw: Raw | None = None) -> Fault:
+        """Go by the server's error code."""
+        return mysql.classify(error)

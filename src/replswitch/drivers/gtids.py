@@ -1,8 +1,8 @@
 """What MariaDB and MySQL say of their replication when they are asked, by any driver of theirs.
 
 The connections are those that `replswitch.drivers.Driver.open` returns; `plain_cursor` on them is the driver's own
-class of cursors, because the application may have set another one as the default, and `latest` the position of what
-their session wrote last, as far as it is known.
+class of cursors, because the application may have set another one as the default, and `last_known_position` the
+position of what their session wrote last, as far as it is known.
 
 https://mariadb.com/kb/en/gtid/ and https://dev.mysql.com/doc/refman/9.1/en/replication-gtids.html.
 """
@@ -13,14 +13,14 @@ from contextlib import closing
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
-from replswitch.drivers import Written
+from replswitch.drivers.tracker import Written
 from replswitch.positions import MariaDBPosition, MySQLPosition
 from replswitch.positions.clock import fall_back_to_clock
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    from replswitch.drivers import Raw
+    from replswitch.drivers.driver import Raw
     from replswitch.positions import Position
 
 # ER_SPECIFIC_ACCESS_DENIED_ERROR
@@ -28,7 +28,7 @@ _ACCESS_DENIED: Final = 1227
 
 # A slave moves its position also past transactions that it leaves out (IGNORE_DOMAIN_IDS). Its own binary log has those
 # that it has carried out, if it keeps one: https://mariadb.com/kb/en/change-master-to/#ignore_domain_ids.
-_STANDING_OF_MARIADB: Final = (
+_POSITION_OF_MARIADB: Final = (
     "SELECT @@GLOBAL.gtid_current_pos, IF(@@GLOBAL.log_slave_updates, @@GLOBAL.gtid_binlog_pos, NULL),"
     " @@server_id, @@hostname"
 )
@@ -78,7 +78,7 @@ def is_mariadb(raw: Raw) -> bool:
 
 
 def last_written(raw: Raw, since: Position | None, *, only_rows: bool = False) -> Position | Written:
-    """Ask for the position of what a session wrote last, keep it (``raw.latest``), and compare it with ``since``.
+    """Ask for the position of what a session wrote last, keep it, and compare it with ``since``.
 
     MySQL keeps none for a session: there it is all that the server itself has written. What the session's statements
     may have been that returned rows (calls of functions), the session's own counter tells (``raw.changes``).
@@ -102,18 +102,18 @@ def last_written(raw: Raw, since: Position | None, *, only_rows: bool = False) -
         latest = MySQLPosition.parse(_text(executed)).written_by(raw.identity)
         before, raw.changes = raw.changes, int(changes)
         only_read = only_rows and raw.changes == before
-    raw.latest = latest
+    raw.last_known_position = latest
     return Written.NO if only_read or latest == since or not str(latest) else latest
 
 
-def standing(raw: Raw) -> tuple[Hashable, Position | None]:
+def fetch_position(raw: Raw) -> tuple[Hashable, Position | None]:
     """Ask a server who it is and how far it has come.
 
     Raises:
         PositionError: the answer is none.
     """
     if is_mariadb(raw):
-        ((gtids, logged, *identity),) = _rows(raw, _STANDING_OF_MARIADB)
+        ((gtids, logged, *identity),) = _rows(raw, _POSITION_OF_MARIADB)
         reached = MariaDBPosition.parse(_text(gtids))
         if logged is not None:
             reached = reached.earlier(MariaDBPosition.parse(_text(logged)))

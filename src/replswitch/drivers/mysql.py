@@ -7,8 +7,11 @@ https://dev.mysql.com/doc/mysql-errors/en/server-error-reference.html; those fro
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Any, Final
+
+from replswitch.drivers.fault import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,40 +19,57 @@ if TYPE_CHECKING:
 # ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION, ER_READ_ONLY_MODE; and ER_OPTION_PREVENTS_STATEMENT, which is said of
 # other options too.
 _READ_ONLY_TRANSACTION: Final = 1792
-_REFUSED: Final = {_READ_ONLY_TRANSACTION, 1836}
+_READ_ONLY_MODE: Final = 1836
 _OPTION_PREVENTS: Final = 1290
 _READ_ONLY_OPTION: Final = re.compile(r"--(super[-_])?read[-_]only")
 
-# Too many connections, shutting down, killed (MariaDB), gone for idleness (MySQL); no socket, no host, gone, lost.
-_FULL: Final = 1040
-_UNREACHABLE: Final = {_FULL, 1053, 1927, 4031, 2002, 2003, 2006, 2013}
+# ER_UNKNOWN_COM_ERROR, of a Galera node that has left its cluster; said of other commands too.
+_UNKNOWN_COMMAND: Final = 1047
 
-_DEADLOCK: Final = 1213
-
-# What a slave says where replication and the read got into each other's way: record has changed since it was read
-# (MariaDB), lock wait timeout, deadlock.
-_CONFLICTS: Final = {1020, 1205, _DEADLOCK}
+# The client's own codes are those from 2000 on: no socket, no host, gone away before sending, lost.
+_FAULTS: Final = {
+    _READ_ONLY_TRANSACTION: Fault.REFUSED,
+    _READ_ONLY_MODE: Fault.READ_ONLY,
+    1040: Fault.FULL,  # ER_CON_COUNT_ERROR
+    1053: Fault.DOWN,  # ER_SERVER_SHUTDOWN
+    3032: Fault.DOWN,  # ER_SERVER_OFFLINE_MODE (MySQL)
+    1927: Fault.LOST,  # ER_CONNECTION_KILLED (MariaDB)
+    4031: Fault.UNSENT,  # ER_CLIENT_INTERACTION_TIMEOUT (MySQL): closed for idleness
+    2002: Fault.UNSENT,
+    2003: Fault.UNSENT,
+    2006: Fault.UNSENT,
+    2013: Fault.LOST,
+    1213: Fault.DEADLOCK,  # ER_LOCK_DEADLOCK
+    1020: Fault.CONFLICT,  # ER_CHECKREAD: a record has changed since it was read (MariaDB)
+    1205: Fault.CONFLICT,  # ER_LOCK_WAIT_TIMEOUT
+    1146: Fault.UNDEFINED,  # ER_NO_SUCH_TABLE
+    1054: Fault.UNDEFINED,  # ER_BAD_FIELD_ERROR
+}
 
 # In the message of a lost connection (2013) whose time for reading was over; PyMySQL's words.
 _TIMED_OUT: Final = "timed out"
 
-# The client could not even send (gone away), so nothing can have run.
-_NOT_SENT: Final = 2006
-
 
 #: Seconds until a server that takes packets and never answers counts as gone, where the settings say nothing: for
-#: a new connection, and for the answer to a statement on a slave.
+#: a new connection, and for the answer to a statement on a slave. The latter is shorter than the time-out of most
+#: application servers' workers (30 s), so that a slave that hangs does not get the worker killed (F5).
 CONNECT_TIMEOUT: Final = 3
-READ_TIMEOUT: Final = 60
+READ_TIMEOUT: Final = 20
 
 
 def with_timeouts(settings: Mapping[str, Any], *, read_only: bool) -> dict[str, Any]:
-    """Return the settings with time-outs. The master's answers are waited for: an ALTER TABLE may take its time."""
+    """Return the settings with time-outs. The master has no read time-out: an ALTER TABLE may take its time."""
     defaults = {"connect_timeout": CONNECT_TIMEOUT}
     if read_only:
         # One for both: where they differ, PyMySQL changes its socket's twice for each statement.
         defaults["read_timeout"] = defaults["write_timeout"] = settings.get("read_timeout", READ_TIMEOUT)
     return {**defaults, **settings}
+
+
+def time_limits(timeout: float) -> dict[str, int]:
+    """Return the settings with which the drivers give up after so many seconds; they take whole ones."""
+    seconds = math.ceil(timeout)
+    return {"connect_timeout": seconds, "read_timeout": seconds}
 
 
 def address(settings: Mapping[str, Any]) -> str:
@@ -65,47 +85,14 @@ def schema(settings: Mapping[str, Any]) -> str:
     return str(settings.get("database") or settings.get("db") or "")
 
 
-def refused_write(error: BaseException) -> bool:
-    """Say whether the server refused a write because the session or the server is read-only (S8)."""
-    code, message = _code_and_message(error)
-    return code in _REFUSED or (code == _OPTION_PREVENTS and bool(_READ_ONLY_OPTION.search(message)))
-
-
-def is_full(error: BaseException) -> bool:
-    """Say whether there are as many connections as the server takes."""
-    return _code_and_message(error)[0] == _FULL
-
-
-def unreachable(error: BaseException) -> bool:
-    """Say whether the server is not there, takes nobody in, or the connection to it is gone."""
-    return _code_and_message(error)[0] in _UNREACHABLE
-
-
-def conflicted(error: BaseException) -> bool:
-    """Say whether a read on a slave was given up because of what is being replicated; again, it may succeed."""
-    return _code_and_message(error)[0] in _CONFLICTS
-
-
-def timed_out(error: BaseException) -> bool:
-    """Say whether the time for reading an answer was over: the server may be gone, or the query slow."""
-    return _TIMED_OUT in _code_and_message(error)[1]
-
-
-def not_sent(error: BaseException) -> bool:
-    """Say whether the statement certainly did not run, because the connection was gone before it was sent."""
-    return _code_and_message(error)[0] == _NOT_SENT
-
-
-def read_only_master(error: BaseException) -> bool:
-    """Say whether a server that was taken for the master is read-only; 1792 is the application's own transaction."""
-    return refused_write(error) and _code_and_message(error)[0] != _READ_ONLY_TRANSACTION
-
-
-def deadlocked(error: BaseException) -> bool:
-    """Say whether the server rolled the transaction back to end a deadlock."""
-    return _code_and_message(error)[0] == _DEADLOCK
-
-
-def _code_and_message(error: BaseException) -> tuple[int, str]:
+def classify(error: BaseException) -> Fault:
+    """Return what an error means, by its code, and by its message where the code means several things."""
     code, message = (*error.args, 0, "")[:2]
-    return (code if isinstance(code, int) else 0), str(message)
+    fault = _FAULTS.get(code, Fault.OTHER) if isinstance(code, int) else Fault.OTHER
+    if code == _OPTION_PREVENTS and _READ_ONLY_OPTION.search(str(message)):
+        return Fault.READ_ONLY
+    if code == _UNKNOWN_COMMAND and "WSREP" in str(message):
+        return Fault.DOWN
+    if fault is Fault.LOST and _TIMED_OUT in str(message):
+        return Fault.TIMED_OUT
+    return fault

@@ -7,9 +7,9 @@ read from a slave, or before its response.
 from __future__ import annotations
 
 import os
+import re
 import select
 import time
-import weakref
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,18 +17,16 @@ import MySQLdb
 import MySQLdb.connections
 import MySQLdb.cursors
 
-from replswitch.drivers import Written, mysql
+from replswitch.drivers import mysql
 from replswitch.drivers.family import MySQLFamilyDriver
+from replswitch.drivers.fault import GONE, Fault
 from replswitch.drivers.gtids import has_positions, is_mariadb, last_written
-from replswitch.errors import ConfigurationError
+from replswitch.drivers.tracker import WriteTracker, Written
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping
+    from collections.abc import Callable, Mapping
 
     from replswitch.positions import Position
-
-# Ours to decide: transactions are begun and ended by replswitch.
-_OURS: Final = {"autocommit"}
 
 # CR_COMMANDS_OUT_OF_SYNC: rows are left to read.
 _OUT_OF_SYNC: Final = 2014
@@ -39,23 +37,23 @@ _send: Final[Any] = MySQLdb._mysql.connection.query
 # The part of the time for an answer after which a lost connection means that it was over.
 _NEARLY: Final = 0.95
 
+# The statements that begin and end transactions. mysqlclient does not show the server's status flag, so only here the
+# text of a statement is looked at, and only of one that returned neither rows nor changes.
+_CONTROL: Final = re.compile(
+    rb"\s*(?:/\*.*?\*/\s*)*(?:(?P<begin>BEGIN|START\s+TRANSACTION)|(?P<end>COMMIT|ROLLBACK(?!\s+(?:WORK\s+)?TO))"
+    rb"|SAVEPOINT|RELEASE|ROLLBACK|SET\s+(?:SESSION\s+)?TRANSACTION)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+
+# And those that change the session of a master's connection. On a slave's any other statement does that has no result.
+_CHANGE: Final = re.compile(rb"\s*(?:SET|USE|PREPARE|LOCK|HANDLER|CREATE\s+TEMPORARY)\b", re.IGNORECASE)
+
 # In a forked child: the parent's connections. To close one, which Python does when nothing refers to it, would end the
 # parent's session.
 _of_parent: Final[list[_Connection]] = []
-_open: Final[weakref.WeakSet[_Connection]] = weakref.WeakSet()
 
 
-def _leave_to_parent() -> None:
-    for connection in _open:
-        connection.is_parents = True
-        _of_parent.append(connection)
-    _open.clear()
-
-
-os.register_at_fork(after_in_child=_leave_to_parent)
-
-
-class _Connection(MySQLdb.connections.Connection):
+class _Connection(MySQLdb.connections.Connection, WriteTracker):
     """A connection that can tell whether it is alive, and is not closed by a forked child. To a slave: read-only (S7).
 
     Args:
@@ -63,22 +61,18 @@ class _Connection(MySQLdb.connections.Connection):
     """
 
     plain_cursor = MySQLdb.cursors.Cursor
+    unread = True  # it does not tell whether a result follows
 
-    #: A transaction is open that was begun by `MySQLClientDriver.begin`.
+    #: A transaction is open, as far as the statements tell.
     in_transaction = False
-    #: A statement may have written since this was last asked: never, on a slave.
-    in_doubt = False
-    #: A statement may have begun a transaction: neither rows nor changes came of it.
-    may_be_open = False
-    #: This is a forked child, and it is the parent's.
-    is_parents = False
-    #: When the latest statement was sent, by `time.monotonic`.
+    #: When the latest statement was sent, by `time.monotonic`, and its text.
     asked_at = 0.0
+    latest: bytes | str = b""
 
     def __init__(self, **settings: Any) -> None:
         self.limit: float = settings.get("read_timeout") or inf
+        self.process = os.getpid()
         super().__init__(**settings)
-        _open.add(self)
         poll = select.poll()
         self.poll = poll.poll
         poll.register(self.fileno(), select.POLLIN)  # type: ignore[no-untyped-call]  # types-mysqlclient leaves it out
@@ -89,83 +83,152 @@ class _Connection(MySQLdb.connections.Connection):
         self.query("SET SESSION TRANSACTION READ ONLY")
 
     def query(self, query: Any) -> None:
-        self.asked_at = time.monotonic()
+        self.asked_at, self.latest = time.monotonic(), query
         _send(self, bytes(query) if isinstance(query, bytearray) else query)
 
     def close(self) -> None:
-        if self in _open:
-            _open.discard(self)
+        if self.process == os.getpid():
             super().close()  # type: ignore[no-untyped-call]  # likewise
+        elif self not in _of_parent:
+            _of_parent.append(self)
+
+    def __del__(self) -> None:
+        if self.process != os.getpid():
+            _of_parent.append(self)  # which keeps it, so that Python does not close it
+
+    def follow(self) -> None:
+        """Follow the transactions that the latest statement began or ended, and what it changed in the session."""
+        if self.field_count() or self.affected_rows():  # type: ignore[no-untyped-call]  # likewise
+            if not self.get_autocommit():  # type: ignore[no-untyped-call]  # likewise
+                self.in_transaction = True
+            return
+        text = self.latest.encode(errors="replace") if isinstance(self.latest, str) else self.latest
+        control = _CONTROL.match(text)
+        if control is None:
+            self.session_changed = self.session_changed or self.changes_session(text)
+        elif control["begin"]:
+            self.in_transaction = True
+        elif control["end"]:
+            self.in_transaction = False
+
+    def changes_session(self, text: bytes) -> bool:
+        """Say whether a statement has changed the session that has returned neither rows nor changes.
+
+        A read-only session accepts no other.
+        """
+        return True
+
+    # WriteTracker
+
+    def pop_write_status(self) -> Position | Written:
+        """Return NO: a slave's connection writes nothing."""
+        return Written.NO
 
 
 class _MasterConnection(_Connection):
     """A connection that knows whether a statement may have written."""
 
-    #: Whether each write gets a position; None before anybody has asked.
+    #: A statement may have written since this was last popped.
+    in_doubt = False
+    #: Whether each write gets a position; None before the server was asked.
     tells: bool | None = None
-    #: Who the server is, as it says itself; None before anybody has asked.
-    identity: Hashable | None = None
-    #: The position of the latest write, as far as it was asked.
-    latest: Position | None = None
-    #: There may have been later ones, which counted for nobody.
+    #: There may have been later writes than `last_known_position`, which counted for no scope.
     is_moved = False
-    #: What was told of last has returned rows, as what writes seldom does.
+    #: What was popped last has returned rows, as what writes seldom does.
     has_rows = False
     #: And so has all else since the position was asked for.
     only_rows = True
-    #: Whether that matters.
-    counts_rows = True
     #: How many changes a MySQL had counted for the session then.
     changes = 0
 
     def _begin(self) -> None:
         self.in_doubt = False  # what was sent were its settings
-        self.counts_rows = not is_mariadb(self)
+        # On MySQL it counts whether all answers were rows; a MariaDB is asked in any case.
+        self.learns_after_rows = not is_mariadb(self)
 
     def query(self, query: Any) -> None:
-        self.in_doubt = True
+        self.in_doubt, self.latest = True, query
         _send(self, bytes(query) if isinstance(query, bytearray) else query)
+
+    def changes_session(self, text: bytes) -> bool:
+        """Look at the text: it may have been an UPDATE of no rows."""
+        return _CHANGE.match(text) is not None
+
+    def pop_write_status(self) -> Position | Written:
+        """Say that the server can be asked, where a statement may have written.
+
+        So may what has returned rows: MariaDB's INSERT … RETURNING, a call of a function. It stays in doubt, because a
+        procedure may end behind them with a write.
+        """
+        if not self.in_doubt or self.in_transaction:
+            return Written.NO
+        self.in_doubt = self.has_rows = has_rows = bool(self.open and self.field_count())  # type: ignore[no-untyped-call]  # types-mysqlclient leaves it out
+        if not has_rows:
+            self.only_rows = False
+        return Written.YES if self.tells is False else Written.ASK
+
+    def ask(self, since: Position | None) -> Position | Written:
+        """Ask for the position of the latest write."""
+        in_doubt, latest = self.in_doubt, self.latest  # by statements since; ours are none of the application's
+        if self.tells is None:
+            self.tells = has_positions(self, identify=False)
+        written = last_written(self, since, only_rows=self.only_rows) if self.tells else Written.YES
+        self.in_doubt, self.only_rows, self.latest = in_doubt, True, latest
+        return written
+
+    def discard_write_status(self, *, with_rows: bool) -> None:
+        """Have the position asked for before the next statement that counts."""
+        self.is_moved = self.is_moved or with_rows or not self.has_rows
+
+    def refresh_baseline(self) -> None:
+        """Ask for the position of the latest write, if there may have been one that counted for no scope."""
+        if self.is_moved:
+            self.is_moved = False
+            try:
+                self.ask(None)
+            except MySQLdb.Error as error:
+                if mysql.classify(error) not in GONE:
+                    raise
+                # The statement that follows finds that out, and it is known what to do with one that was not sent.
 
 
 class MySQLClientDriver(MySQLFamilyDriver):
-    """See `replswitch.drivers.Driver`. Nothing tells of a write: after every statement the server is asked, in time.
-
-    A transaction that the application begins or ends by a statement of its own goes unnoticed.
-    """
+    """See `replswitch.drivers.Driver`. Nothing tells of a write: after every statement the server is asked, in time."""
 
     module = MySQLdb
-    tells_of_writes = False
-
-    def check(self, settings: Mapping[str, Any], server: str) -> None:
-        """Refuse settings that are replswitch's own; mysqlclient does not list what it knows."""
-        for name in sorted(_OURS & set(settings)):
-            raise ConfigurationError(
-                f'The setting "{name}" of {server} is replswitch\'s own to make. Leave it out; autocommit is an '
-                "argument of connect()."
-            )
+    must_ask = True
 
     def open(self, settings: Mapping[str, Any], *, read_only: bool) -> _Connection:
         """Connect."""
         kind = _Connection if read_only else _MasterConnection
         return kind(**mysql.with_timeouts(settings, read_only=read_only), autocommit=True)
 
+    def writes_of(self, raw: _Connection) -> _Connection:
+        """Return the connection itself."""
+        return raw
+
+    def readable(self, raw: _Connection) -> Callable[[int], object]:
+        """Poll the socket."""
+        return raw.poll
+
     def alive(self, raw: _Connection) -> bool:
         """Look at the socket: what the server closed can be read from."""
-        # Between statements the server says nothing: what can be read now is its farewell, or the end.
-        return bool(raw.open) and not raw.is_parents and not raw.poll(0)
+        # Between statements the server sends nothing: what can be read now is its farewell, or the end.
+        return bool(raw.open) and raw.process == os.getpid() and not raw.poll(0)
 
     def reusable(self, raw: _Connection) -> bool:
-        """Roll back what is open, or may be; unread results or a changed autocommit mode are not worth repairing."""
-        if not self.alive(raw):
+        """Roll back what is open. Unread results or a changed session are not worth repairing (S11)."""
+        if raw.session_changed or not self.alive(raw):
             return False
         try:
             if raw.next_result() != -1:  # type: ignore[no-untyped-call]  # likewise
                 return False
-            if raw.in_transaction or raw.may_be_open:
+            if raw.in_transaction:
                 self.rollback(raw)
         except MySQLdb.Error:
             return False
-        raw.in_doubt = False
+        if isinstance(raw, _MasterConnection):
+            raw.in_doubt = False
         return bool(raw.get_autocommit())  # type: ignore[no-untyped-call]  # likewise
 
     def begin(self, raw: _Connection) -> None:
@@ -181,65 +244,14 @@ class MySQLClientDriver(MySQLFamilyDriver):
     def rollback(self, raw: _Connection) -> None:
         """Roll back. What a statement of the application has committed meanwhile, such as DDL, remains."""
         raw.rollback()  # type: ignore[no-untyped-call]  # likewise
-        raw.in_transaction = raw.may_be_open = False
+        raw.in_transaction = False
 
     def in_transaction(self, raw: _Connection) -> bool:
-        """Say whether `begin` has begun one."""
-        if not raw.field_count() and not raw.affected_rows():  # type: ignore[no-untyped-call]  # likewise
-            raw.may_be_open = True
+        """Say whether one is open: `begin` or a statement has begun it."""
         return raw.in_transaction
 
-    def take_written(self, raw: _MasterConnection) -> Position | Written:
-        """Say that the server can be asked, where a statement may have written.
-
-        So may what has returned rows: MariaDB's INSERT … RETURNING, a call of a function. It stays in doubt, because a
-        procedure may end behind them with a write.
-        """
-        if not raw.in_doubt or raw.in_transaction:
-            return Written.NO
-        raw.in_doubt = raw.has_rows = has_rows = bool(raw.open and raw.field_count())  # type: ignore[no-untyped-call]  # types-mysqlclient leaves it out
-        if not has_rows:
-            raw.only_rows = False
-        return Written.YES if raw.tells is False else Written.ASK
-
-    def learns_behind_rows(self, raw: _MasterConnection) -> bool:
-        """On MySQL, where it counts whether all answers were rows; a MariaDB is asked in any case."""
-        return raw.counts_rows
-
-    def latest(self, raw: _MasterConnection) -> Position | None:
-        """Return the latest that was asked for."""
-        return raw.latest
-
-    def ask_written(self, raw: _MasterConnection, since: Position | None) -> Position | Written:
-        """Ask for the position of the latest write."""
-        in_doubt = raw.in_doubt  # by statements since; ours are none of the application's
-        if raw.tells is None:
-            raw.tells = has_positions(raw, identify=False)
-        written = last_written(raw, since, only_rows=raw.only_rows) if raw.tells else Written.YES
-        raw.in_doubt, raw.only_rows = in_doubt, True
-        return written
-
-    def disown_written(self, raw: _MasterConnection, *, with_rows: bool) -> None:
-        """Have the position asked for before the next statement that counts."""
-        raw.is_moved = raw.is_moved or with_rows or not raw.has_rows
-
-    def prepare(self, raw: _MasterConnection) -> None:
-        """Ask for the position of the latest write."""
-        if raw.is_moved:
-            raw.is_moved = False
-            try:
-                self.ask_written(raw, None)
-            except MySQLdb.Error as error:
-                if not self.unreachable(error):
-                    raise
-                # The statement that follows finds that out, and it is known what to do with one that was not sent.
-
-    def timed_out(self, raw: _Connection, error: BaseException) -> bool:
-        """A connection that was lost when the time for an answer was over; no words say so."""
-        return self.unreachable(error) and time.monotonic() >= raw.asked_at + _NEARLY * raw.limit
-
-    def read_on(self, raw: _Connection) -> None:
-        """Read the further results of a procedure that nobody has asked for. Rows a cursor reads on by itself."""
+    def drain_results(self, raw: _Connection) -> None:
+        """Read the further results of a procedure that were not asked for. A cursor reads its rows by itself."""
         try:
             while raw.next_result() == 0:  # type: ignore[no-untyped-call]  # types-mysqlclient leaves it out
                 raw.discard_result()
@@ -247,9 +259,12 @@ class MySQLClientDriver(MySQLFamilyDriver):
             if error.args[0] != _OUT_OF_SYNC:
                 raise
 
-    def rolled_back(self, raw: _Connection, error: Exception) -> bool:
-        """A deadlock (1213) takes the whole transaction, and so does a lost connection."""
-        return mysql.deadlocked(error) or mysql.unreachable(error)
+    def classify(self, error: BaseException, raw: _Connection | None = None) -> Fault:
+        """Go by the server's error code; and by the clock, as no words say that the time for an answer was over."""
+        fault = super().classify(error, raw)
+        if fault is Fault.LOST and raw is not None and time.monotonic() >= raw.asked_at + _NEARLY * raw.limit:
+            return Fault.TIMED_OUT
+        return fault
 
 
 DRIVER: Final = MySQLClientDriver()

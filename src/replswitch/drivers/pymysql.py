@@ -9,37 +9,29 @@ import pymysql
 from pymysql.connections import Connection
 from pymysql.constants import CLIENT, SERVER_STATUS
 
-from replswitch.drivers import Written, mysql
+from replswitch.checking import refuse_unknown
+from replswitch.drivers import mysql
 from replswitch.drivers.family import MySQLFamilyDriver
-from replswitch.drivers.gtids import last_written
-from replswitch.drivers.tracking import TrackingConnection
-from replswitch.errors import ConfigurationError
-from replswitch.options import refuse_unknown
+from replswitch.drivers.fault import Fault
+from replswitch.drivers.tracker import Written
+from replswitch.drivers.tracking_connection import TrackingConnection
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-    from replswitch.positions import Position
-
-# Ours to decide: transactions are begun and ended by replswitch, and a link is open from its beginning.
-_OURS: Final = {"autocommit", "defer_connect"}
-_SETTINGS: Final = set(inspect.signature(Connection.__init__).parameters) - {"self"} - _OURS
+_SETTINGS: Final = set(inspect.signature(Connection.__init__).parameters) - {"self"}
 
 
 class PyMySQLDriver(MySQLFamilyDriver):
-    """See `replswitch.drivers.Driver`. What tells of a write is the position in the server's answer to it."""
+    """See `replswitch.drivers.Driver`. The server's answer to a write has its position."""
 
     module = pymysql
-    tells_of_writes = True
+    own_settings = {"autocommit", "defer_connect"}  # noqa: RUF012 - the base class says ClassVar
 
     def check(self, settings: Mapping[str, Any], server: str) -> None:
-        """Refuse settings that PyMySQL does not know, and those that are replswitch's own."""
-        for name in sorted(_OURS & set(settings)):
-            raise ConfigurationError(
-                f'The setting "{name}" of {server} is replswitch\'s own to make. Leave it out; autocommit is an '
-                "argument of connect()."
-            )
-        refuse_unknown(f"setting of {server}", settings, _SETTINGS)
+        """Refuse settings that PyMySQL does not know, and those that replswitch makes itself."""
+        super().check(settings, server)
+        refuse_unknown(f"setting of {server}", settings, _SETTINGS - self.own_settings)
 
     def open(self, settings: Mapping[str, Any], *, read_only: bool) -> TrackingConnection:
         """Connect, with session tracking where the server has it."""
@@ -49,16 +41,23 @@ class PyMySQLDriver(MySQLFamilyDriver):
         }
         return TrackingConnection(read_only=read_only, **arguments, autocommit=True)
 
+    def writes_of(self, raw: TrackingConnection) -> TrackingConnection:
+        """Return the connection itself."""
+        return raw
+
+    def readable(self, raw: TrackingConnection) -> Callable[[int], object]:
+        """Poll the socket."""
+        return raw.poll
+
     def alive(self, raw: TrackingConnection) -> bool:
         """Look at the socket: what the server closed can be read from."""
         return raw.alive()
 
     def reusable(self, raw: TrackingConnection) -> bool:
-        """Roll back what is open; a half-read result or a changed autocommit mode is not worth repairing."""
-        result = raw._result
-        if (result is not None and (result.unbuffered_active or result.has_next)) or not raw.alive():
+        """Roll back what is open. A half-read result or a changed session is not worth repairing (S11)."""
+        if raw.session_changed or (raw.unread and raw.owes_results) or raw._sock is None or raw.poll(0):
             return False
-        if self.in_transaction(raw):
+        if raw.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS:
             try:
                 raw.rollback()
             except pymysql.Error:
@@ -66,53 +65,26 @@ class PyMySQLDriver(MySQLFamilyDriver):
         raw.written = Written.NO
         return bool(raw.server_status & SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT)
 
+    def drain_results(self, raw: TrackingConnection) -> None:
+        """Read the further results of a procedure that were not asked for."""
+        while raw._result is not None and raw._result.has_next:
+            raw.next_result()
+        raw.unread = raw.owes_results
+
     def begin(self, raw: TrackingConnection) -> None:
         """Send BEGIN."""
         raw.begin()
-
-    def commit(self, raw: TrackingConnection) -> None:
-        """Send COMMIT."""
-        raw.commit()
-
-    def rollback(self, raw: TrackingConnection) -> None:
-        """Send ROLLBACK."""
-        raw.rollback()
 
     def in_transaction(self, raw: TrackingConnection) -> bool:
         """Return the flag SERVER_STATUS_IN_TRANS of the latest answer."""
         return bool(raw.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS)
 
-    def take_written(self, raw: TrackingConnection) -> Position | Written:
-        """Return what the server told; where it does not tell, every statement outside a transaction counts."""
-        if not raw.tells:
-            return Written.NO if self.in_transaction(raw) else Written.YES
-        written = raw.written
-        if written is not Written.NO:
-            raw.written = Written.NO
-        return written
-
-    def latest(self, raw: TrackingConnection) -> Position | None:
-        """Return the latest that was told."""
-        return raw.latest
-
-    def ask_written(self, raw: TrackingConnection, since: Position | None) -> Position | Written:
-        """Ask for the session's latest GTID."""
-        return last_written(raw, since)
-
-    def disown_written(self, raw: TrackingConnection, *, with_rows: bool) -> None:
-        """Nothing: the server tells of the next write by itself."""
-
-    def prepare(self, raw: TrackingConnection) -> None:
-        """Nothing: the server tells."""
-
-    def read_on(self, raw: TrackingConnection) -> None:
-        """Read the further results of a procedure that nobody has asked for."""
-        while raw._result is not None and raw._result.has_next:
-            raw.next_result()
-
-    def rolled_back(self, raw: TrackingConnection, error: Exception) -> bool:
-        """A deadlock (1213) takes the whole transaction, and so does a lost connection."""
-        return mysql.deadlocked(error) or raw._sock is None
+    def classify(self, error: BaseException, raw: TrackingConnection | None = None) -> Fault:
+        """Go by the server's error code, and by whether the connection is closed."""
+        fault = super().classify(error, raw)
+        if fault is Fault.OTHER and raw is not None and raw._sock is None:
+            return Fault.UNSENT  # PyMySQL's InterfaceError for a connection that is closed
+        return fault
 
 
 DRIVER: Final = PyMySQLDriver()

@@ -1,4 +1,4 @@
-"""What an OK packet of MariaDB or MySQL tells of the session: the GTID of the commit that it answers.
+"""What an OK packet of MariaDB or MySQL says of the session: the GTID of the commit that it answers, and changes.
 
 The layout: https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_basic_ok_packet.html and
 https://mariadb.com/kb/en/ok_packet/. An entry of a type that is not known is skipped, as both ask.
@@ -6,13 +6,16 @@ https://mariadb.com/kb/en/ok_packet/. An entry of a type that is not known is sk
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from replswitch.errors import PositionError
 
 # The types of entries that carry a GTID: MariaDB tracks the variable last_gtid, MySQL has a type for it.
 _SYSTEM_VARIABLE: Final = 0
 _GTIDS: Final = 3
+
+# The session's variables, its database, or something else of it has changed.
+_STATE_CHANGE: Final = 2
 
 # The lengths of integers by their first byte: those below stand for themselves.
 _SIZES: Final = {0xFC: 2, 0xFD: 3, 0xFE: 8}
@@ -35,8 +38,20 @@ def status_of(packet: bytes) -> tuple[int, int, int]:
     return int.from_bytes(packet[at : at + 2], "little"), int.from_bytes(packet[at + 2 : at + 4], "little"), at + 4
 
 
-def gtid_told(rest: bytes) -> str:
-    """Return the GTID that an OK packet tells of; empty where it tells of none.
+class SessionTrack(NamedTuple):
+    """What an OK packet says of the session.
+
+    Attributes:
+        gtid: of the commit that it answers; empty without one.
+        changed: the session itself has changed: a variable, the current database, a prepared statement.
+    """
+
+    gtid: str
+    changed: bool
+
+
+def session_track(rest: bytes) -> SessionTrack:
+    """Return what an OK packet says of the session.
 
     Args:
         rest: what follows the number of warnings, in a packet with the status flag SERVER_SESSION_STATE_CHANGED.
@@ -46,7 +61,7 @@ def gtid_told(rest: bytes) -> str:
     """
     _, at = _string(rest, 0)  # for people
     changes, _ = _string(rest, at)
-    gtid, at = "", 0
+    gtid, changed, at = "", False, 0
     while at < len(changes):
         kind = changes[at]
         entry, at = _string(changes, at + 1)
@@ -54,7 +69,9 @@ def gtid_told(rest: bytes) -> str:
             gtid = _variables(entry).get("last_gtid", gtid)
         elif kind == _GTIDS:
             gtid = _text(_string(entry, 1)[0])  # behind a byte for the encoding, of which there is one
-    return gtid
+        elif kind == _STATE_CHANGE:
+            changed = True
+    return SessionTrack(gtid, changed)
 
 
 def _variables(entry: bytes) -> dict[str, str]:

@@ -14,11 +14,20 @@ from replswitch.positions.mysql import MySQLPosition
 from replswitch.positions.position import Position
 from replswitch.positions.sqlite import SQLitePosition
 
-__all__ = ["MariaDBPosition", "MySQLPosition", "Position", "SQLitePosition", "read", "write"]
+__all__ = ["MariaDBPosition", "MySQLPosition", "Position", "SQLitePosition", "read", "register", "write"]
 
 _ENGINES: Final[dict[str, type[Position]]] = {
     kind.engine: kind for kind in (MariaDBPosition, MySQLPosition, SQLitePosition)
 }
+
+
+def register(kind: type[Position]) -> None:
+    """Make the positions of an engine known that replswitch does not know, so that markers can carry them.
+
+    Args:
+        kind: their class; its ``engine`` is the word for it in markers.
+    """
+    _ENGINES[kind.engine] = kind
 
 
 def write(position: Position) -> str:

@@ -10,13 +10,14 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from replswitch.errors import ConfigurationError, NoServerError
-from replswitch.sqlalchemy.part import Part
-from replswitch.sqlalchemy.servers import SlaveEngine, link_of
+from replswitch.sqlalchemy.calls import Calls
+from replswitch.sqlalchemy.pooled import SlaveEngine
+from replswitch.sqlalchemy.route import SessionRoute
 from replswitch.sqlalchemy.switch import switch_of
-from replswitch.state import stack
+from replswitch.state import get_stack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from sqlalchemy import Connection
     from sqlalchemy.orm import SessionTransaction
@@ -26,9 +27,9 @@ class RoutingSession(Session):
     """A session that runs its statements on the master or a slave, as the switch of each database says.
 
     For ``sessionmaker(class_=RoutingSession)``, `scoped_session`, and as ``sync_session_class`` of an ``AsyncSession``.
-    It takes what `sqlalchemy.orm.Session` takes, or the class that stands behind it in a subclass of both. Which
-    engine is meant, that class decides; where it is one that `replicate` knows as a master, the switch decides whether
-    it serves, or a slave's engine. Others are left alone, and so is a ``bind`` that a statement names itself.
+    It takes what `sqlalchemy.orm.Session` takes, or the class that follows it in a subclass of both. Which engine is
+    meant, that class decides; where it is one that `replicate` knows as a master, the switch decides whether it serves,
+    or a slave's engine. Others are left alone, and so is a ``bind`` that a statement names itself.
 
     Raises:
         ConfigurationError: ``twophase`` was asked for.
@@ -36,17 +37,21 @@ class RoutingSession(Session):
 
     _knows_db: ClassVar[bool] = False
 
+    # What `super().get_bind` is. To look that up each time costs a fifth of what we add.
+    _next_get_bind = Session.get_bind
+
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        behind = cls.__mro__[cls.__mro__.index(RoutingSession) + 1 :]
-        begins = [vars(each)["__init__"] for each in behind if "__init__" in vars(each) and each is not object]
+        following = cls.__mro__[cls.__mro__.index(RoutingSession) + 1 :]
+        begins = [vars(each)["__init__"] for each in following if "__init__" in vars(each) and each is not object]
+        cls._next_get_bind = next(vars(each)["get_bind"] for each in following if "get_bind" in vars(each))
         cls._knows_db = any("db" in inspect.signature(begin).parameters for begin in begins)
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        # The part in each database, by the engine that the session is bound to; None where that is not replicated.
-        self._parts: dict[Engine, Part | None] = {}
-        self._moment = 0
-        self._began_at: int | None = None
+        # The route in each database, by the engine that the session is bound to; None where that is not replicated.
+        self._routes: dict[Engine, SessionRoute | None] = {}
+        self._calls = Calls()
+        self._in_flush = False
         if "db" in options and not self._knows_db:
             del options["db"]  # Flask-SQLAlchemy gives it to whichever class it is told to use
         super().__init__(*args, **options)
@@ -60,31 +65,48 @@ class RoutingSession(Session):
 
         Raises:
             NoServerError: no server is left that may serve it.
-            SlaveWriteError: the session is flushed in slave state, and ``on_slave_write`` is ``"error"``.
+            SlaveWriteError: the session is flushed in slave state, and the write may not move to the master.
         """
         # On the way of every statement: as little as can be while nothing has changed since the one before.
         engine: Any
         if options:
             engine = super().get_bind(mapper, clause=clause, bind=bind, **options)
         else:
-            engine = super().get_bind(mapper, clause=clause, bind=bind)
+            engine = self._next_get_bind(mapper, clause=clause, bind=bind)
         try:
-            part = self._parts[engine]
+            route = self._routes[engine]
         except KeyError:
-            part = self._part_of(engine)
-        if part is None or bind is not None:
+            route = self._route_of(engine)
+        if route is None or bind is not None:
             return engine
-        frame = stack()
-        if frame is part.frame and part.scope.pins is part.pins and not self._flushing:
-            return part.bind if part.waits is None else part.offer(part.waits)
-        return part.choose(frame, flushing=self._flushing)
+        frame = get_stack()
+        if frame is route.frame and route.scope.version == route.version and not self._flushing:
+            return route.bind if route.pending is None else route.offer(route.pending)
+        return route.choose(frame, flushing=self._flushing and self._has_changes())
 
-    def _part_of(self, engine: Any) -> Part | None:
+    def _route_of(self, engine: Any) -> SessionRoute | None:
         if not isinstance(engine, Engine):
             return None  # a connection that the application has made
         switch = switch_of(engine)
-        part = self._parts[engine] = None if switch is None else Part(self, switch, engine)
-        return part
+        route = None if switch is None else SessionRoute(self, self._calls, switch, engine)
+        self._routes[engine] = route
+        return route
+
+    def flush(self, objects: Any = None) -> None:
+        """Write what is pending; see `sqlalchemy.orm.Session.flush`."""
+        self._in_flush = True
+        try:
+            super().flush(objects)
+        finally:
+            self._in_flush = False
+
+    def _has_changes(self) -> bool:
+        # An object whose attributes were set to what they were is dirty too, and SQLAlchemy writes nothing for it.
+        return not self._in_flush or bool(self.new or self.deleted or any(map(self.is_modified, self.dirty)))
+
+    @property
+    def _replicated(self) -> Iterator[SessionRoute]:
+        return (route for route in self._routes.values() if route is not None)
 
     def close(self) -> None:
         """End the transaction, and forget the objects; see `sqlalchemy.orm.Session.close`."""
@@ -97,10 +119,9 @@ class RoutingSession(Session):
         self._let_go()
 
     def _let_go(self) -> None:
-        # A connection may wait for a statement that never came; without a transaction nobody else tells.
-        for part in self._parts.values():
-            if part is not None:
-                part.end()
+        # A connection may be meant for a statement that never came. Without a transaction there is no event for that.
+        for route in self._replicated:
+            route.end()
 
     # A statement that fails may run again elsewhere. Everything that a session runs goes through these.
 
@@ -127,49 +148,43 @@ class RoutingSession(Session):
                     raise
 
     def _run(self, method: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        outer = self._began_at
-        self._moment += 1
-        self._began_at = self._moment
+        calls = self._calls
+        outer = calls.running, calls.attempts
+        calls.number += 1
+        calls.running, calls.attempts = calls.number, None
         try:
             while True:
                 try:
                     return method(*args, **options)
                 except DBAPIError as error:
-                    if not self._runs_again(error.orig):
+                    if not any([route.runs_again(error.orig) for route in self._replicated]):  # noqa: C419 - each is told
                         raise
                 except NoServerError as error:
                     if not self._runs_without_master(error):
                         raise
         finally:
-            self._began_at = outer
-
-    def _runs_again(self, error: BaseException | None) -> bool:
-        return any(part.runs_again(error) for part in self._parts.values() if part)
+            calls.running, calls.attempts = outer
 
     def _runs_without_master(self, error: NoServerError) -> bool:
-        return any([part.runs_without_master(error) for part in self._parts.values() if part])  # noqa: C419 - all are told
-
-    def _leave(self, connection: Connection) -> None:
-        """Close a connection that is of no more use, and let the session's transaction go on without it."""
-        transaction: Any = self._transaction
-        while transaction is not None:  # savepoints have it, too
-            for key in (connection, connection.engine):
-                transaction._connections.pop(key, None)
-            transaction = transaction.parent
-        connection.close()
+        # A flush that has failed has rolled back: the session is active no more.
+        return self.is_active and any([route.runs_without_master(error) for route in self._replicated])  # noqa: C419 - likewise
 
 
 @event.listens_for(RoutingSession, "after_begin")
 def _begin(session: RoutingSession, _: SessionTransaction, connection: Connection) -> None:
-    engine = connection.engine
-    if isinstance(engine, SlaveEngine):
-        link = link_of(connection)
-        if link is not None and link.part is not None and link.part.link is link:
-            link.part.begin_on_slave(link)
-        return
-    part = session._parts.get(engine) or session._part_of(engine)
-    if part is not None:
-        part.begin_on_master(connection)
+    if isinstance(connection.engine, SlaveEngine):
+        for route in session._replicated:
+            route.begin_on(connection)
+    else:
+        master = session._routes.get(connection.engine) or session._route_of(connection.engine)
+        if master is not None:
+            master.begin_on(connection)
+
+
+@event.listens_for(RoutingSession, "before_commit")
+def _commit(session: RoutingSession) -> None:
+    for route in session._replicated:
+        route.refuse_if_lost()
 
 
 @event.listens_for(RoutingSession, "after_transaction_end")

@@ -4,60 +4,58 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from replswitch.database import Database
-from replswitch.sqlalchemy.servers import SWITCH
+from replswitch.engine.database import Database
+from replswitch.sqlalchemy.pooled import SWITCH
 from replswitch.state import Switch
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from replswitch.drivers import Driver
-    from replswitch.options import DatabaseOptions
-    from replswitch.sqlalchemy.servers import SlaveServer
+    from replswitch.engine.options import DatabaseOptions
+    from replswitch.engine.servers import Servers
 
 
 class EngineSwitch(Switch):
     """A replicated database: its switch, and the engines of its servers. `replicate` makes it.
 
-    Attributes:
-        master: the master's engine.
-        slaves: the slaves' engines; without slaves, the one that stands in (S10), or none for a database in memory.
-        servers: the slaves, with their names and weights.
-        reader: the master, by an engine whose connections refuse writes; for reads that may run nowhere else. None for
-            a database in memory.
-        master_name: what people know the master by.
+    Args:
+        name: what the database is called in markers.
+        servers: its servers, each with its engine as ``source``. A database in memory has no slaves.
         driver: of all servers.
+        options: how it is served.
+
+    Attributes:
+        servers: likewise.
+        driver: likewise.
         database: chooses the side, and records what is written.
     """
 
     records_writes: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        master: Engine,
-        master_name: str,
-        servers: tuple[SlaveServer, ...],
-        reader: SlaveServer | None,
-        driver: Driver,
-        options: DatabaseOptions,
-        *,
-        name: str,
-        has_slaves: bool,
-    ) -> None:
-        self.master = master
-        self.master_name = master_name
+    def __init__(self, name: str, servers: Servers, driver: Driver, options: DatabaseOptions) -> None:
         self.servers = servers
-        self.reader = reader
         self.driver = driver
-        self.database = Database(self, name, options=options, has_slaves=has_slaves)
+        self.database = Database(self, name, servers, options)
+
+    @property
+    def master(self) -> Engine:
+        """The master's engine."""
+        engine: Engine = self.servers.master.source
+        return engine
+
+    @property
+    def master_name(self) -> str:
+        """What people know the master by."""
+        return self.servers.master.name
 
     @property
     def slaves(self) -> tuple[Engine, ...]:
-        """The slaves' engines."""
-        return tuple(server.engine for server in self.servers)
+        """The slaves' engines; without slaves, that of the master's read-only connections (S10)."""
+        return tuple(server.source for server in self.servers.slaves)
 
     def __repr__(self) -> str:
-        names = ", ".join(server.name for server in self.servers)
+        names = ", ".join(server.name for server in self.servers.slaves)
         return f"<EngineSwitch {self.database.name!r}: master {self.master_name}, slaves {names or 'none'}>"
 
 

@@ -17,7 +17,7 @@ from tests.test_django.project.models import Message
 
 from django_replswitch.decorators import use_slave
 from replswitch import MASTER, SLAVE, NoServerError
-from replswitch.testing import MariaDBPair
+from replswitch.testing import MariaDBPair, Proxy
 
 Warnings = Callable[[], list[str]]
 
@@ -193,7 +193,8 @@ class TestMaxAge:
 
     def test_each_has_an_age_of_its_own(self, persistent: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         now = 1000.0
-        monkeypatch.setattr("django.db.backends.base.base.time", SimpleNamespace(monotonic=lambda: now))
+        for module in ("django.db.backends.base.base", "django_replswitch.backends.transactions"):
+            monkeypatch.setattr(f"{module}.time", SimpleNamespace(monotonic=lambda: now))
         persistent.settings_dict["CONN_MAX_AGE"] = 60
         with persistent.use_slave():
             slave = link_id(persistent)
@@ -321,26 +322,42 @@ class TestGoneAway:
             assert link_id(db) != slave
         assert link_id(db) == master
 
-    @override_settings(REPLSWITCH={"DOWNTIME": 0})
     def test_a_slave_s_that_dies_between_two_reads_fails_none(self, django_pair: MariaDBPair, db: Any) -> None:
         with db.use_slave(), db.cursor() as cursor:
             cursor.execute("SELECT CONNECTION_ID()")
             kill(django_pair, "slave", cursor.fetchone()[0])
-            cursor.execute("SELECT 7")
-            assert cursor.fetchone() == (7,)
-            assert sides(db)[-1] == MASTER
-        with db.use_slave():
-            assert ask(db, "SELECT @@tx_read_only") == 1
+            cursor.execute("SELECT 7, @@tx_read_only")
+            assert cursor.fetchone() == (7, 1)
+            assert sides(db)[-1] == SLAVE
 
-    def test_another_slave_takes_over(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_the_slave_stays_the_scope_s_own(self, django_pair: MariaDBPair, db: Any, warnings: Warnings) -> None:
+        """A connection that was ended says nothing about its server; a new one does."""
         port = django_pair.slaves[0]["port"]
         slaves = [{"PORT": port, "OPTIONS": {"init_command": f"SET @me = {number}"}} for number in range(2)]
         with default_with(*slaves) as two, two.use_slave():
             me, link = ask(two, "SELECT @me, CONNECTION_ID()")
-            kill(django_pair, "slave", link)
-            assert ask(two, "SELECT @me, @@tx_read_only") == (1 - me, 1)
-            assert ask(two, "SELECT @me") == 1 - me
+            killer = threading.Timer(0.3, kill, (django_pair, "slave", link))
+            killer.start()
+            assert ask(two, "SELECT SLEEP(1), @me, @@tx_read_only") == (0, me, 1)
+            killer.join()
+            assert ask(two, "SELECT @me") == me
             assert sides(two)[-1] == SLAVE
+        assert warnings() == []
+
+    def test_another_slave_takes_over(self, django_pair: MariaDBPair, db: Any, warnings: Warnings) -> None:
+        port = django_pair.slaves[0]["port"]
+        with Proxy(port) as proxy:
+            mostly = {"PORT": proxy.port, "WEIGHT": 1e9, "OPTIONS": {"init_command": "SET @me = 1"}}
+            with default_with(mostly, {"PORT": port, "OPTIONS": {"init_command": "SET @me = 2"}}) as two:
+                with two.use_slave():
+                    assert ask(two, "SELECT @me") == 1
+                    proxy.refuse()
+                    assert ask(two, "SELECT @me, @@tx_read_only") == (2, 1)
+                    assert ask(two, "SELECT @me") == 2
+                assert sides(two)[-1] == SLAVE
+                two.close()
+        (warning,) = warnings()
+        assert "is out of rotation" in warning
 
     @override_settings(REPLSWITCH={"DOWNTIME": 0})
     def test_a_slave_that_cannot_be_reached(self, django_pair: MariaDBPair, db: Any, warnings: Warnings) -> None:

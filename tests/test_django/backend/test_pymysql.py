@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parent
-ALL = ["test_links.py", "test_slave_writes.py", "test_switching.py", "test_test_runs.py", "test_threads.py"]
+ALL = [
+    "test_faults.py",
+    "test_links.py",
+    "test_slave_writes.py",
+    "test_switching.py",
+    "test_test_runs.py",
+    "test_threads.py",
+]
 ALL += ["test_transactions.py", "test_writes.py"]
 
 

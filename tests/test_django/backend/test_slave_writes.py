@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import pickle
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +200,7 @@ def test_is_told_with_one_warning_that_names_the_place(
         write(message)
     (warning,) = warnings()
     assert ("had read from a slave" if reads else "had not read from a slave") in warning
-    place = warning.partition("moved to the master, at ")[2].partition(". The slave ")[0]
+    place = warning.partition("moved to the master, at ")[2].partition(". 127.0.0.1:")[0]
     where, _, function = place.partition(" in ")
     path, _, line = where.rpartition(":")
     assert Path(path) == Path(__file__)
@@ -261,7 +264,7 @@ class TestWarning:
         with db.use_slave(), pytest.raises(DatabaseError), db.cursor() as cursor:
             cursor.execute("SELECT nothing FROM nowhere")
         assert len(warnings()) == 2
-        assert sides(db)[-1] == SLAVE
+        assert sides(db)[-1] == MASTER  # where the table might be, before a migration has arrived
 
     def test_from_then_on_the_master_serves_whatever_the_outcome(self, db: Any) -> None:
         Tag.objects.create(name="one")
@@ -371,12 +374,47 @@ class TestRefused:
 
 def test_a_write_with_statements_before_it_that_read_nothing_moves_whole(django_pair: MariaDBPair, db: Any) -> None:
     with db.use_slave(), transaction.atomic(), db.cursor() as cursor:
-        cursor.execute("SET @who = 'me'")
+        cursor.execute("SAVEPOINT mine")
         outer = savepoint()
         cursor.execute("INSERT INTO project_message (body) VALUES ('a')")
         transaction.savepoint_commit(outer)
         cursor.execute("INSERT INTO project_message (body) VALUES ('b')")
     assert bodies(django_pair) == ["a", "b"]
+
+
+@pytest.mark.parametrize("block", [nullcontext, transaction.atomic])
+def test_a_write_whose_session_was_changed_on_the_slave_stays_there(
+    django_pair: MariaDBPair, db: Any, block: Callable[[], AbstractContextManager[None]]
+) -> None:
+    with (  # noqa: PT012 - the whole block is what raises
+        db.use_slave(),
+        pytest.raises(SlaveWriteError, match="changed the session"),
+        block(),
+        db.cursor() as cursor,
+    ):
+        cursor.execute("SET @who = 'me'")
+        cursor.execute("INSERT INTO project_message (body) VALUES (@who)")
+    assert bodies(django_pair) == []
+
+
+def test_the_error_is_django_s_too(db: Any) -> None:
+    with use_slave(), transaction.atomic():
+        seen()
+        with pytest.raises(DatabaseError) as caught, transaction.atomic():
+            Message.objects.create(body="never")
+    assert isinstance(caught.value, SlaveWriteError)
+    for same in (pickle.loads(pickle.dumps(caught.value)), copy.copy(caught.value)):
+        assert (type(same), str(same)) == (type(caught.value), str(caught.value))
+        assert (same.server, same.place) == (caught.value.server, caught.value.place)
+
+
+@override_settings(REPLSWITCH={"ON_SLAVE_WRITE": "force"})
+def test_a_write_may_be_forced_to_move(django_pair: MariaDBPair, db: Any, warnings: Warnings) -> None:
+    with use_slave(), transaction.atomic():
+        seen()
+        Message.objects.create(body="new")
+    assert bodies(django_pair) == ["new"]
+    assert len(warnings()) == 1
 
 
 class TestLate:

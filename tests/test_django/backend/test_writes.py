@@ -18,8 +18,7 @@ from tests.test_django.backend.asking import ask, kill, link_id, on, savepoint, 
 from tests.test_django.project.models import Message, Place, Restaurant, Tag
 
 from django_replswitch.decorators import use_slave
-from django_replswitch.recording import unrecorded
-from replswitch import SLAVE
+from replswitch import SLAVE, unrecorded
 from replswitch.decorators import use_master
 from replswitch.testing import MariaDBPair
 

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
-from django_replswitch import standing
+from django_replswitch import report
 from django_replswitch.management.commands.replswitch import Command
-from replswitch.standing import TIMEOUT
+from replswitch.report import TIMEOUT
 from replswitch.testing import MariaDBPair, SQLitePair
 
 ALIAS = "checked"
@@ -155,9 +155,9 @@ class TestServers:
     def test_the_seconds_of_its_options(self, use_databases: Any, database: dict[str, Any]) -> None:
         slaves = [*database["SLAVES"], {"OPTIONS": {"connect_timeout": 2}}]
         use_databases(checked={**database, "SLAVES": slaves, "OPTIONS": {"connect_timeout": 3}})
-        assert [each.timeout for each in standing.asked_servers(ALIAS)] == [3, 3, 2]
+        assert [each.timeout for each in report.asked_servers(ALIAS)] == [3, 3, 2]
         use_databases(checked=database)
-        assert {each.timeout for each in standing.asked_servers(ALIAS)} == {TIMEOUT}
+        assert {each.timeout for each in report.asked_servers(ALIAS)} == {TIMEOUT}
 
     def test_a_user_who_may_not_ask(
         self, use_databases: Any, database: dict[str, Any], make_user: Callable[[str], dict[str, str]]
@@ -184,7 +184,7 @@ class TestServers:
         use_databases(checked=database)
         output, complaint = run()
         assert [line.split()[2] for line in output.splitlines()[2:]] == ["yes", "yes", "no"]
-        assert complaint == "checked: the slave nowhere.db: there is no such file"
+        assert complaint == "checked: the slave nowhere.db: no connection: unable to open database file"
         assert not Path(names[2]).exists()
 
 

@@ -10,7 +10,7 @@ import pytest
 from django.core.checks import CheckMessage
 
 from django_replswitch.checks import servers, settings
-from replswitch.standing import Standing
+from replswitch.report import Standing
 from replswitch.testing import MariaDBPair
 
 ALIAS = "checked"

@@ -169,7 +169,7 @@ class TestOptions:
         [
             ({"COOKIE_MAX_AGES": 30}, 'Did you mean "COOKIE_MAX_AGE"?'),
             ({"COOKIE_MAX_AGE": "30"}, "cookie_max_age"),
-            ({"ON_SLAVE_WRITE": "raise"}, '"master" or "error"'),
+            ({"ON_SLAVE_WRITE": "raise"}, '"master", "error" or "force"'),
             ([("ENABLED", True)], "must be a dictionary"),
         ],
     )

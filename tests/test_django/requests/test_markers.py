@@ -16,7 +16,7 @@ from tests.test_django.project.models import Message, Tag
 from tests.test_django.requests.board import answer, board, connection, connections, shown, through_wsgi, write
 
 from django_replswitch.decorators import use_master, use_slave
-from replswitch.marker import Marker, MarkerSigner
+from replswitch.request.marker import Marker, MarkerSigner
 
 if TYPE_CHECKING:
     from tests.test_django.requests.board import Site
@@ -198,8 +198,8 @@ def test_on_slave_write(site: Site) -> None:
         ({"ENABLED": "no"}, "True or False"),
         ({"OVERRIDE": "path.to.function"}, "a function of the request"),
         ({"COOKIE_SAMESITE": "None", "COOKIE_SECURE": False}, "browsers refuse such a cookie"),
-        ({"ON_SLAVE_WRITE": "ignore"}, r'"on_slave_write" is \'ignore\'\. It must be "master" or "error"'),
-        ({"ON_SLAVE_WRITE": []}, r'It must be "master" or "error"'),
+        ({"ON_SLAVE_WRITE": "ignore"}, r'"on_slave_write" is \'ignore\'\. It must be "master", "error" or "force"'),
+        ({"ON_SLAVE_WRITE": []}, r'It must be "master", "error" or "force"'),
         ([("ENABLED", True)], "It must be a dictionary of options"),
         (None, "It must be a dictionary of options"),
     ],

@@ -2,209 +2,289 @@
 
 from __future__ import annotations
 
-from contextlib import closing
-from typing import TYPE_CHECKING, Any
+import time
+from contextlib import closing, nullcontext, suppress
+from os import getpid
+from typing import TYPE_CHECKING
 
-from django.db import DEFAULT_DB_ALIAS, Error
+from django.db import Error, ProgrammingError
 from django.db.backends.utils import debug_transaction
+from django.utils.asyncio import async_unsafe
 
-from django_replswitch.backends.selection import SelectingWrapper
-from django_replswitch.recording import is_recording
-from replswitch.drivers import Written
-from replswitch.writes import SETTLED
+from django_replswitch.backends.connecting import ConnectingWrapper
+from replswitch import MASTER
+from replswitch.engine.attempt import Attempt, Block
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from django_replswitch.backends.links import Link
-    from replswitch.positions import Position
+    from django_replswitch.backends.links import WrapperLink
+    from replswitch.drivers import Raw
+    from replswitch.engine.servers import Link
 
 
-class TransactionWrapper(SelectingWrapper):
-    """Keeps Django's bookkeeping of a transaction for all its links."""
+class TransactionWrapper(ConnectingWrapper):
+    """Lets Django's transactions run on all links that join them. The part of the engine's `Port` about them.
 
-    def __init__(self, settings_dict: dict[str, Any], alias: str = DEFAULT_DB_ALIAS) -> None:
-        super().__init__(settings_dict, alias)
-        self.autocommit = settings_dict.get("AUTOCOMMIT", True)
-        self._savepoints: list[str] = []  # of the running transaction, for links that join later
-        self._begins_explicitly = False
-        self._block_counts = False  # on the master it has run statements of the application, not only a session's
-        self._block_has_read = False  # it has read rows from a slave
+    While autocommit is off the route always has a block. In autocommit mode it has one where a statement of the
+    application has begun it.
+    """
 
-    def connect(self) -> None:
-        """Open the link of the side that is wanted."""
-        if self._only is None:
-            self._leave_closed_block()
-        super().connect()
+    _savepoints: tuple[str, ...] = ()  # of the block, for links that join later
 
-    def _leave_closed_block(self) -> None:
-        """Begin anew behind a block whose connections were closed in it, as Django does when it connects again."""
-        if self.closed_in_transaction and not self.in_atomic_block:
-            self.closed_in_transaction = self.needs_rollback = False
-            self.savepoint_ids, self.atomic_blocks, self.run_on_commit = [], [], []
-            self.connection = None
-            for link in self._links.values():
-                link.raw = link.parked["connection"] = None
-            self._forget_block()
+    # replswitch.engine.port.Port
 
-    def close(self) -> None:
-        """Close every link; outside an atomic block, what was begun on them is over."""
-        self._leave_closed_block()
-        super().close()
-        if not self.in_atomic_block:
-            self._forget_block()
+    def join(self, link: Link) -> None:
+        """Begin the running transaction on a link, with its savepoints."""
+        held = self._links[link.server]
+        with self._on(held):
+            if self.autocommit:
+                self.driver.begin(held.raw)
+            else:
+                self.begin_on(held)
+            held.savepoints = self._savepoints
+            self._execute_quietly(map(self.ops.savepoint_create_sql, self._savepoints))
+
+    def begin_on(self, link: WrapperLink) -> None:
+        """Begin a transaction of Django's on a selected link, or raise the driver's own error."""
+        raise NotImplementedError
+
+    def leave(self, link: Link) -> None:
+        """Roll back on one link."""
+        self._end_quietly([link], self.driver.rollback)
+
+    def part_with(self, link: Link) -> None:
+        """Do nothing: `drop` closes it."""
+
+    def lose_block(self, error: Exception) -> None:
+        """Refuse further statements as Django does after an error; in autocommit mode, the route refuses them."""
+        if not self.autocommit:
+            self.needs_rollback, self.rollback_exc = True, error
+
+    # Beginning
 
     def get_autocommit(self) -> bool:
         """Return the mode that the application asked for. No connection is opened to know it."""
         if self.closed_in_transaction:
-            self._leave_closed_block()
+            self.leave_closed_block()
         return bool(self.autocommit)
 
     def set_autocommit(self, autocommit: bool, force_begin_transaction_with_broken_autocommit: bool = False) -> None:
-        """Turn autocommit on or off. A link hears of it with its first statement."""
-        if self._only is not None:  # a link that is being opened
+        """Turn autocommit on or off. A link is told with its first statement."""
+        if self._is_direct:  # a link is being opened
             self._set_autocommit(autocommit)
-            self.autocommit = autocommit
             return
         self.validate_no_atomic_block()
-        self._chosen = None
-        is_connected = self.connection is not None
-        self.close_if_health_check_failed()
-        if is_connected and self.connection is None:
-            with self.wrap_database_errors:
-                self._make_ready(self._link)
-        self._begins_explicitly = force_begin_transaction_with_broken_autocommit and hasattr(
-            self, "_start_transaction_under_autocommit"
-        )
+        self._check_selected()
         if autocommit:
-            for link in self._links.values():
-                if not link.autocommit and link.raw is not None:
-                    with self._on(link):
-                        self._set_autocommit(True)
-                    link.autocommit = True
-            counts = self._block_counts
-            self._forget_block()
-            self.look_for_writes(block_counts=counts)  # what was open is committed
+            if self._running().links:
+                self._commit()  # as MySQL does
+            for link in tuple(self._links.values()):
+                self._turn_autocommit_on(link)
+            self.route.end()
+            self._savepoints = ()
         else:
             with debug_transaction(self, "BEGIN"):
-                pass  # said now, as Django does; done with the first statement
+                pass  # logged now, as Django does; sent with the first statement
+            if self.route.block is None:
+                self.route.begin(Block())
+            for joined in self._running().links:  # the application has begun it
+                with self._on(self._links[joined.server]), self.wrap_database_errors:
+                    self.begin_on(self._links[joined.server])
         self.autocommit = autocommit
         if autocommit and self.run_commit_hooks_on_set_autocommit_on:
             self.run_and_clear_commit_hooks()
             self.run_commit_hooks_on_set_autocommit_on = False
 
-    def _join(self, link: Link) -> None:
-        with self._on(link):
-            if self._begins_explicitly:
-                self._start_transaction_under_autocommit()
-            elif link.autocommit:
-                self._set_autocommit(False)
-                link.autocommit = False
-            self._block.append(link)
-            link.savepoints = tuple(self._savepoints)
-            self._execute_quietly(map(self.ops.savepoint_create_sql, self._savepoints))
+    def _check_selected(self) -> None:
+        link = self.selected
+        if link is not None and self.route.block is None and self.health_check_enabled and not self.health_check_done:
+            with suppress(self.Database.Error):  # the first statement needs a link, and not necessarily this one
+                self.open(link.server)
 
-    def _clear_block(self) -> None:
-        self._block.clear()
-        self._savepoints.clear()
-        self._chosen, self._block_counts, self._block_has_read = None, False, False
+    def _turn_autocommit_on(self, link: WrapperLink) -> None:
+        if link.autocommit:
+            return
+        try:
+            with self._on(link):
+                self._set_autocommit(True)
+        except Error:
+            self.close_link(link)
+            if link.server.state == MASTER:
+                raise
+        link.autocommit = True
 
-    def _forget_block(self) -> None:
-        self._clear_block()
-        self.autocommit = self.settings_dict.get("AUTOCOMMIT", True)
-
-    def look_for_writes(self, *, block_counts: bool = True) -> None:
-        """Record in the running scope what was committed on the master since this was last asked (M1).
-
-        Args:
-            block_counts: False for a block in which a session alone has written, which makes no marker.
-        """
-        raw = self._master.raw
-        written = Written.NO if raw is None else self.driver.take_written(raw)
-        if written is not Written.NO:
-            self._record(written, counts=block_counts)
-
-    def _record(self, written: Position | Written, *, counts: bool = True) -> None:
-        raw = self._master.raw
-        if counts and is_recording():
-            scope = self._scope
-            stays = scope is not None and scope.pins is self._pins and self._chosen is self._master
-            self._doubt = self._shared.database.record_told(self._master, self.driver, raw, written)
-            if stays and scope is not None and not self._doubt.is_asked:
-                self._pins = scope.pins  # changed only for those who read from a slave
-        else:
-            self.driver.disown_written(raw, with_rows=False)
-            self._doubt = SETTLED
+    # Ending
 
     def _commit(self) -> None:
-        in_block, counts = self._master in self._block, self._block_counts or self.autocommit
-        try:
-            self._end(super()._commit)
-        except Error:
-            if in_block:
-                self._shared.database.record_write()  # nobody knows whether it was committed
-            raise
-        self.look_for_writes(block_counts=counts)
+        self._running()
+        block = self._end_block()
+        masters = [link for link in block.links if link.server.state == MASTER]
+        with debug_transaction(self, "COMMIT") if block.links else nullcontext():
+            # The slaves first: they only let their snapshots go, for which SQLite's master may have to wait.
+            self._end_quietly((link for link in block.links if link not in masters), self.driver.commit)
+            for link in masters:
+                self._select(self._links[link.server])
+                try:
+                    with self.wrap_database_errors:
+                        self.driver.commit(link.raw)
+                except Error:
+                    self._end_quietly(block.links, self.driver.rollback)
+                    self.route.database.writes.record()  # it is not known whether it was committed
+                    raise
+        self._look_for_writes(block)
 
     def _rollback(self) -> None:
-        counts = self._block_counts or self.autocommit
-        self._end(super()._rollback)
-        self.look_for_writes(block_counts=counts)  # of what cannot be rolled back
+        block = self._end_block()
+        with debug_transaction(self, "ROLLBACK") if block.links else nullcontext():
+            self._end_quietly(block.links, self.driver.rollback)
+        self._look_for_writes(block)  # of what cannot be rolled back
+        block.lost = self.rollback_exc = None  # it may be in a circle with the frames that know the transaction
 
-    def _end(self, end: Callable[[], None]) -> None:
-        if self.autocommit and not self._block:
-            end()  # whatever the application began by a statement of its own
-            return
-        # The slaves first: they only let their snapshots go, for which SQLite's master may have to wait.
-        for link in sorted(self._block, key=lambda link: link is self._master):
-            try:
-                with self._on(link):
-                    end()
-            except Error:
-                if link is self._master or self._master not in self._block:
-                    raise
-                self._close_link(link)  # the outcome is the master's
-        self._clear_block()
+    def _end_block(self) -> Block:
+        """End the transaction; with autocommit off, the next one begins. Without one, it is the selected link's."""
+        block = self.route.end()
+        self._savepoints = ()
+        if not self.autocommit:
+            self.route.begin(Block())
+        if block is None:
+            block = Block()
+            block.is_recorded = True
+            if self.selected is not None:
+                block.links.append(self.selected)
+        return block
+
+    def _end_quietly(self, links: Iterable[Link], end: Callable[[Raw], None]) -> None:
+        """Commit or roll back. A link that fails is closed, which rolls back."""
+        for link in list(links):
+            if self._is_open(link):
+                try:
+                    end(link.raw)
+                except self.Database.Error:
+                    self.close_link(self._links[link.server])
+
+    def _look_for_writes(self, block: Block) -> None:
+        for link in block.links:
+            if link.server.state == MASTER:
+                self.route.look_for_writes(link, recorded=block.is_recorded)
+
+    def _running(self) -> Block:
+        """Return the running transaction.
+
+        Raises:
+            Error: with which it was lost.
+        """
+        block = self.route.block or Block()
+        if block.lost is not None:
+            with self.wrap_database_errors:
+                raise block.lost
+        return block
+
+    # Savepoints
 
     def _savepoint(self, sid: str) -> None:
-        self._savepoints.append(sid)
-        self._on_block(super()._savepoint, sid, self.ops.savepoint_create_sql(sid))
+        block, self._savepoints = self._running(), (*self._savepoints, sid)
+        self._on_block(block, self.ops.savepoint_create_sql(sid))
 
     def _savepoint_rollback(self, sid: str) -> None:
+        block = self._running()
         if sid in self._savepoints:
-            del self._savepoints[self._savepoints.index(sid) + 1 :]
-            for link in [link for link in self._block if sid in link.savepoints]:
-                self._leave_block(link)  # all that it did is undone: it joined behind the savepoint
-            if all(getattr(block, "_from_testcase", False) for block in self.atomic_blocks):
-                self._block_has_read = False  # a test has ended; an application may have kept what it read
-        self._on_block(super()._savepoint_rollback, sid, self.ops.savepoint_rollback_sql(sid))
-
-    def _leave_block(self, link: Link) -> None:
-        with self._on(link), self.wrap_database_errors:
-            self.connection.rollback()
-        self._block.remove(link)
-        self._chosen = None
+            self._savepoints = self._savepoints[: self._savepoints.index(sid) + 1]
+            for link in list(block.links):
+                if sid in self._links[link.server].savepoints:  # it joined after the savepoint: all is undone
+                    block.links.remove(link)
+                    self.leave(link)
+                    self.route.forget()
+            if all(getattr(atomic, "_from_testcase", False) for atomic in self.atomic_blocks):
+                block.has_read = False  # a test has ended; an application may have kept what it read
+        self._on_block(block, self.ops.savepoint_rollback_sql(sid))
 
     def _savepoint_commit(self, sid: str) -> None:
+        block = self._running()
         if sid in self._savepoints:
-            del self._savepoints[self._savepoints.index(sid) :]
-        self._on_block(super()._savepoint_commit, sid, self.ops.savepoint_commit_sql(sid))
+            self._savepoints = self._savepoints[: self._savepoints.index(sid)]
+        self._on_block(block, self.ops.savepoint_commit_sql(sid))
 
-    def _on_block(self, run: Callable[[str], None], sid: str, sql: str) -> None:
+    def _on_block(self, block: Block, sql: str) -> None:
         """Run a statement on every link in the transaction; it is logged once, as it would be with one link."""
-        if not self._block:
+        links = tuple(block.links)
+        if not links:
             with debug_transaction(self, sql):
-                pass  # said now; done on a link that joins, where it still matters
-            return
-        first, *others = self._block
-        with self._on(first):
-            run(sid)
-        for link in others:
-            with self._on(link):
-                self._execute_quietly([sql])
+                pass  # logged now; sent to a link that joins, where it still matters
+        for link in links:
+            try:
+                with self._on(self._links[link.server]):
+                    if link is links[0]:
+                        with self.cursor() as cursor:
+                            cursor.execute(sql)
+                    else:
+                        with self.wrap_database_errors:
+                            self._execute_quietly([sql])
+            except Error as error:
+                cause = self.driver_error(error)
+                if cause is error or self.route.failed(Attempt(), link, cause) is None:
+                    raise
 
     def _execute_quietly(self, statements: Iterable[str]) -> None:
         """Run statements on the selected link without a place in the log of queries."""
-        with self.wrap_database_errors, closing(self.create_link_cursor(None)) as cursor:
+        with closing(self.create_cursor()) as cursor:
             for sql in statements:
                 cursor.execute(sql)
+
+    # Closing
+
+    @async_unsafe
+    def close(self) -> None:
+        """Close every link; outside an atomic block, what was begun on them is over."""
+        self.validate_thread_sharing()
+        if self._is_direct:  # Django closes the selected link
+            if self.selected is not None:
+                self.close_link(self.selected)
+            return
+        self.leave_closed_block()
+        self.run_on_commit = []
+        is_open = bool(self._links)
+        for link in tuple(self._links.values()):
+            self.close_link(link)
+        if not self.in_atomic_block:
+            self._forget_block()
+        elif is_open:
+            self.closed_in_transaction = self.needs_rollback = True
+            block = self._end_block()
+            self.route.begin(block)
+            block.lost = ProgrammingError("The connection was closed in this atomic block. Leave the block first.")
+
+    def close_if_unusable_or_obsolete(self) -> None:
+        """Close the links that have failed or are too old; each by itself."""
+        route = vars(self).get("route")
+        if route is None:
+            return  # nothing was opened
+        is_begun = route.block is not None and self.autocommit
+        if is_begun or self.autocommit != self.settings_dict["AUTOCOMMIT"]:
+            self.close()  # what the application has left open must not reach another request
+            return
+        if route.link is not None:
+            route.leave_scope()
+        attributes, process, now = vars(self), getpid(), time.monotonic()
+        for link in tuple(self._links.values()):
+            # What Django does, without selecting the link: this runs twice in each request.
+            known = attributes if link is self.selected else link.parked
+            known["health_check_done"] = False
+            obsolete = known["close_at"] is not None and now >= known["close_at"]
+            if obsolete or link.process != process:
+                self.close_link(link)
+            elif known["errors_occurred"]:
+                with self._on(link):
+                    super().close_if_unusable_or_obsolete()
+
+    def leave_closed_block(self) -> None:
+        """Begin anew after a block whose connections were closed in it, as Django does when it connects again."""
+        if self.closed_in_transaction and not self.in_atomic_block:
+            self._forget_block()
+
+    def _forget_block(self) -> None:
+        self.closed_in_transaction = self.needs_rollback = False
+        self.savepoint_ids, self.atomic_blocks, self.run_on_commit = [], [], []
+        self.autocommit = self.settings_dict.get("AUTOCOMMIT", True)
+        if "route" in vars(self):
+            self._end_block().lost = self.rollback_exc = None  # see `_rollback`

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 from django.core.checks import CheckMessage, Tags, Warning, register  # noqa: A004 - Django's name
 from django.db import connections
 
-from django_replswitch.backends.links import servers_of
-from django_replswitch.standing import address, standings, switching_aliases
+from django_replswitch.report import address, standings, switching_aliases
+from django_replswitch.servers import servers_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from django.apps import AppConfig
 
-    from replswitch.standing import Standing
+    from replswitch.report import Standing
 
 
 @register(Tags.database, "replswitch")
@@ -27,11 +27,13 @@ def check_servers(
     found: list[CheckMessage] = []
     for alias in switching_aliases():
         database = connections.settings[alias]
-        if alias not in (databases or ()) or connections[alias].vendor != "mysql" or not database.get("SLAVES"):
+        wrapper: Any = connections[alias]
+        if alias not in (databases or ()) or wrapper.driver.engine != "mysql" or not database.get("SLAVES"):
             continue
-        master, slaves = servers_of(database, alias)
-        for server, slave in zip(slaves, standings(alias)[1:], strict=True):
-            if address(database, server) != address(database, master):  # or it has been told of already
+        servers = servers_of(database, alias)
+        for server, slave in zip(servers.slaves, standings(alias)[1:], strict=True):
+            # What has the master's address is reported by another check.
+            if address(database, server) != address(database, servers.master):
                 found += _check_slave(f'The slave {slave.server} of DATABASES["{alias}"]', slave)
     return found
 

@@ -13,8 +13,8 @@ from django.db import connections, router
 from django.utils.module_loading import import_string
 
 from django_replswitch import conf
-from django_replswitch.backends.links import servers_of
-from django_replswitch.standing import address, switching_aliases
+from django_replswitch.report import address, switching_aliases
+from django_replswitch.servers import servers_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -118,15 +118,15 @@ def _unknown_keys(where: str, database: Mapping[str, Any]) -> Messages:
 
 
 def _own_address(where: str, database: Mapping[str, Any], alias: str) -> Messages:
-    master, slaves = servers_of(database, alias)
+    servers = servers_of(database, alias)
     return [
         Warning(
             f'{where}["SLAVES"][{number}] has the address of the master: its reads do not leave the master.',
             hint='Give it a HOST or a PORT of its own. To say that there are no slaves, write "SLAVES": [].',
             id="replswitch.W001",
         )
-        for number, slave in enumerate(slaves if database.get("SLAVES") else ())
-        if address(database, slave) == address(database, master)
+        for number, slave in enumerate(servers.slaves[: len(database.get("SLAVES", ()))])
+        if address(database, slave) == address(database, servers.master)
     ]
 
 

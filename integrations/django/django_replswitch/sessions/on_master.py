@@ -2,85 +2,47 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.contrib.sessions.backends.base import SessionBase
 
-from django_replswitch.recording import unrecorded
+from replswitch import unrecorded
 from replswitch.decorators import use_master
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+
+def _on_master(name: str) -> Any:
+    """Return a method that calls the store's own of the same name on the master."""
+
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with use_master(), unrecorded():
+            return getattr(super(OnMaster, self), name)(*args, **kwargs)
+
+    return method
 
 
-@contextmanager
-def _on_master() -> Iterator[None]:
-    with use_master(), unrecorded():
-        yield
+def _on_master_async(name: str) -> Any:
+    """Return the same for a coroutine."""
+
+    async def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with use_master(), unrecorded():
+            return await getattr(super(OnMaster, self), name)(*args, **kwargs)
+
+    return method
 
 
 class OnMaster(SessionBase):
     """A mixin in front of a session store."""
 
-    def load(self) -> Any:
-        """Read the session."""
-        with _on_master():
-            return super().load()
+    load = _on_master("load")
+    exists = _on_master("exists")
+    create = _on_master("create")
+    save = _on_master("save")
+    delete = _on_master("delete")
+    clear_expired: Any = classmethod(_on_master("clear_expired"))
 
-    async def aload(self) -> Any:
-        """Read the session."""
-        with _on_master():
-            return await super().aload()
-
-    def exists(self, session_key: str) -> Any:
-        """Say whether a session has this key."""
-        with _on_master():
-            return super().exists(session_key)
-
-    async def aexists(self, session_key: str) -> Any:
-        """Say whether a session has this key."""
-        with _on_master():
-            return await super().aexists(session_key)
-
-    def create(self) -> Any:
-        """Make a new session."""
-        with _on_master():
-            return super().create()
-
-    async def acreate(self) -> Any:
-        """Make a new session."""
-        with _on_master():
-            return await super().acreate()
-
-    def save(self, must_create: bool = False) -> Any:
-        """Write the session."""
-        with _on_master():
-            return super().save(must_create)
-
-    async def asave(self, must_create: bool = False) -> Any:
-        """Write the session."""
-        with _on_master():
-            return await super().asave(must_create)
-
-    def delete(self, session_key: str | None = None) -> Any:
-        """Delete a session."""
-        with _on_master():
-            return super().delete(session_key)
-
-    async def adelete(self, session_key: str | None = None) -> Any:
-        """Delete a session."""
-        with _on_master():
-            return await super().adelete(session_key)
-
-    @classmethod
-    def clear_expired(cls) -> Any:
-        """Delete the sessions that have expired."""
-        with _on_master():
-            return super().clear_expired()
-
-    @classmethod
-    async def aclear_expired(cls) -> Any:
-        """Delete the sessions that have expired."""
-        with _on_master():
-            return await super().aclear_expired()
+    aload = _on_master_async("aload")
+    aexists = _on_master_async("aexists")
+    acreate = _on_master_async("acreate")
+    asave = _on_master_async("asave")
+    adelete = _on_master_async("adelete")
+    aclear_expired: Any = classmethod(_on_master_async("aclear_expired"))

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from django.db import IntegrityError
 from django.utils.asyncio import async_unsafe
 
 from django_replswitch.backends.mysql import driver  # noqa: F401 - before the next line
 
 from django.db.backends.mysql import base  # isort: skip
 from django_replswitch.backends.wrapper import SwitchingWrapper
+from replswitch import SLAVE
 from replswitch.drivers import load_driver
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from django_replswitch.backends.links import WrapperLink
+    from replswitch.drivers import Raw
+    from replswitch.engine.servers import Server
 
 
 class DatabaseWrapper(SwitchingWrapper, base.DatabaseWrapper):
@@ -22,43 +31,25 @@ class DatabaseWrapper(SwitchingWrapper, base.DatabaseWrapper):
     @async_unsafe
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         """Connect to the selected server; to a slave read-only in the database (S7)."""
-        return self.driver.open(conn_params, read_only=self._is_slave)
+        return self.driver.open(conn_params, read_only=self._server.state == SLAVE)
 
-    def create_link_cursor(self, name: str | None) -> Any:
-        """Return a cursor of the driver's own; what Django's would do, `error_of_stock` does."""
-        return self.connection.cursor()
+    def parameters_for_report(self, server: Server) -> dict[str, Any]:
+        """Leave the database out: in a test run a slave may not have it yet."""
+        return {name: value for name, value in super().parameters_for_report(server).items() if name != "database"}
 
-    def error_of_stock(self, error: Exception) -> Exception:
-        """Return what Django's own cursor makes of an error."""
-        traceback = error.__traceback__
-        try:
-            base.CursorWrapper(_Failed(error)).execute("")
-        except Exception as made:  # noqa: BLE001 - whatever it is, it is what Django would raise
-            error.with_traceback(traceback)  # or it would hold frames that hold it
-            return made
-        return error
+    def begin_on(self, link: WrapperLink) -> None:
+        """Turn autocommit off."""
+        if link.autocommit:
+            link.raw.autocommit(False)
+            link.autocommit = False
 
-    def is_usable(self) -> bool:
-        """Ping, and never reconnect: what PyMySQL would open is another session."""
-        if self.Database.__name__ != "pymysql":
-            return bool(super().is_usable())
-        try:
-            self.connection.ping(reconnect=False)
-        except self.Database.Error:
-            return False
-        return True
+    def cursor_maker(self, raw: Raw) -> Callable[[], Any]:
+        """Let the driver make its own; what Django's cursor does besides, `raise_as_stock` does."""
+        maker: Callable[[], Any] = raw.cursor
+        return maker
 
-
-class _Failed:
-    """Stands for the driver's cursor, and has failed already.
-
-    Args:
-        error: how.
-    """
-
-    def __init__(self, error: Exception) -> None:
-        self._error = error
-
-    def execute(self, *_: Any) -> None:
-        """Raise the error."""
-        raise self._error
+    def raise_as_stock(self, error: Exception) -> None:
+        """Raise IntegrityError where Django's own cursor does."""
+        codes = base.CursorWrapper.codes_for_integrityerror
+        if isinstance(error, self.Database.OperationalError) and error.args[0] in codes:
+            raise IntegrityError(*error.args) from error

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from django.db.backends.sqlite3 import base
 from django.utils.asyncio import async_unsafe
 
 from django_replswitch.backends.wrapper import SwitchingWrapper
+from replswitch import MASTER, SLAVE
 from replswitch.drivers.sqlite3 import DRIVER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from django_replswitch.backends.links import WrapperLink
+    from replswitch.drivers import Raw
 
 
 class DatabaseWrapper(SwitchingWrapper, base.DatabaseWrapper):
@@ -17,12 +25,42 @@ class DatabaseWrapper(SwitchingWrapper, base.DatabaseWrapper):
     driver = DRIVER
     stock = base.DatabaseWrapper
 
+    @property
+    def one_link(self) -> bool:  # type: ignore[override]  # a test run changes it
+        """Whether the database is in memory: another link would find another one."""
+        return bool(self.is_in_memory_db())
+
     @async_unsafe
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         """Open the selected file; a slave's so that SQLite refuses writes (S7)."""
         connection = super().get_new_connection({**conn_params, "factory": DRIVER.factory})
-        DRIVER.adopt(connection, read_only=self._is_slave)
+        DRIVER.prepare(connection, read_only=self._server.state == SLAVE)
         return connection
 
-    def _shares_link(self) -> bool:
-        return self.is_in_memory_db()
+    def cursor_maker(self, raw: Raw) -> Callable[[], Any]:
+        """Let Django make its own, with its placeholders."""
+        return partial(raw.cursor, factory=base.SQLiteCursorWrapper)
+
+    def begin_on(self, link: WrapperLink) -> None:
+        """Send BEGIN, as Django does in its atomic blocks, unless a statement of the application has."""
+        mode = getattr(self, "transaction_mode", None) if link.server.state == MASTER else None
+        if not link.raw.in_transaction:
+            link.raw.execute(f"BEGIN {mode or ''}").close()
+
+    def stock_parameters(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Leave out what the driver decides itself."""
+        params = super().stock_parameters(settings)
+        del params["check_same_thread"]
+        name = params["database"]
+        if not (self.creation.is_in_memory_db(name) or str(name).startswith("file:")):
+            del params["uri"]  # so that a file that is not there is not made
+        return params
+
+    def close(self) -> None:
+        """Keep a database in memory, which would be lost."""
+        if self.is_in_memory_db():
+            self.validate_thread_sharing()
+            if not (self._is_direct or self.in_atomic_block):
+                self._forget_block()
+        else:
+            super().close()

@@ -9,8 +9,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
 
-from django_replswitch.standing import standings, switches, switching_aliases
-from replswitch.standing import TIMEOUT, problems, table
+from django_replswitch.report import standings, switches, switching_aliases
+from replswitch.report import TIMEOUT, problems, table
 
 
 class Command(BaseCommand):

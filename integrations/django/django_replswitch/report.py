@@ -1,0 +1,76 @@
+"""The servers of an alias for `replswitch.report`: for the system checks and ``manage.py replswitch``."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
+from django.db.utils import load_backend
+
+import replswitch.report
+from django_replswitch.servers import merged, servers_of
+from replswitch.report import TIMEOUT, Asked
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from replswitch.engine.servers import Server
+    from replswitch.report import Standing
+
+
+def switches(engine: str) -> bool:
+    """Say whether a backend switches, be it ours or one that is made of it."""
+    try:
+        return hasattr(load_backend(engine).DatabaseWrapper, "use_slave")
+    except ImproperlyConfigured:
+        return False  # Django says so where the alias is used
+
+
+def switching_aliases() -> list[str]:
+    """Return the aliases whose backend switches."""
+    return [alias for alias, settings in connections.settings.items() if switches(settings["ENGINE"])]
+
+
+def standings(alias: str, timeout: float | None = None) -> list[Standing]:
+    """Ask all servers of an alias at the same time; the master comes first.
+
+    Args:
+        alias: the alias.
+        timeout: seconds for a server to let us in, and to answer; ``connect_timeout`` of its OPTIONS by default,
+            or else `replswitch.report.TIMEOUT`.
+    """
+    return replswitch.report.standings(asked_servers(alias), timeout)
+
+
+def asked_servers(alias: str) -> list[Asked]:
+    """Return the servers of an alias; the master comes first."""
+    wrapper: Any = connections[alias]
+    servers = servers_of(wrapper.settings_dict, alias)
+    return [_asked(wrapper, server) for server in (servers.master, *servers.slaves)]
+
+
+def address(settings: Mapping[str, Any], server: Server) -> tuple[str, ...]:
+    """Return what decides where the connections to a server lead, and as whom (a proxy may route by that)."""
+    found = merged(server, settings)
+    options = found.get("OPTIONS") or {}
+    names = ("host", "port", "unix_socket", "read_default_file", "read_default_group", "user", "database")
+    return (
+        *(str(found.get(name) or "") for name in ("HOST", "NAME", "USER")),
+        str(found.get("PORT") or 3306),
+        *(str(options.get(name, "")) for name in names),
+    )
+
+
+def _asked(wrapper: Any, server: Server) -> Asked:
+    driver, params = wrapper.driver, wrapper.parameters_for_report(server)
+    return Asked(
+        server.state,
+        server.name,
+        partial(driver.open_for_report, params),
+        driver.module.Error,
+        address=address(wrapper.settings_dict, server),
+        timeout=params.get("connect_timeout") or TIMEOUT,
+        engine=driver.engine,
+    )

@@ -1,0 +1,1 @@
+"""`replswitch.connect`: a DB-API connection that follows its switch."""

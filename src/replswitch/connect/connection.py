@@ -1,0 +1,210 @@
+"""A DB-API connection that follows its switch."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Never, Self
+
+from replswitch.checking import refuse_unknown, require_name
+from replswitch.connect.cursor import Cursor
+from replswitch.connect.settings import servers_of
+from replswitch.connect.workers import Query, Workers
+from replswitch.drivers import Driver, load_driver
+from replswitch.engine.attempt import Block
+from replswitch.engine.database import Database
+from replswitch.engine.options import DatabaseOptions, OnSlaveWrite
+from replswitch.errors import ConfigurationError
+from replswitch.state import Switch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import TracebackType
+
+    from replswitch.engine.servers import Servers
+
+
+def connect(
+    master: Mapping[str, Any] | None = None,
+    slaves: Sequence[Mapping[str, Any]] = (),
+    *,
+    driver: str | Driver = "pymysql",
+    autocommit: bool = True,
+    on_slave_write: OnSlaveWrite = "master",
+    wait: float = 0,
+    downtime: float = 10,
+    max_lag: float | None = None,
+    fallback: Literal["master", "error"] = "master",
+    known_for: float = 30,
+    name: str | None = None,
+    pool_size: int = 5,
+    debug: bool = False,
+    **unknown: Never,
+) -> Connection:
+    """Make a connection to a replicated database. Nothing is opened before the first statement.
+
+    One connection serves all threads and tasks of a process: each has its own state, links and transaction.
+
+    Args:
+        master: the settings of the master, as the driver's own ``connect`` takes them.
+        slaves: the settings of each slave; what is left out is the master's. Without slaves, slave state is served
+            by the master through a read-only link (S10). ``"weight"`` among them is the slave's share of the reads,
+            compared with the others', 1 by default; a master with a weight takes a share, too.
+        driver: ``"pymysql"``, ``"mysqlclient"`` or ``"sqlite3"``; or an instance of `replswitch.drivers.Driver`, for a
+            database that replswitch does not know.
+        autocommit: whether a statement outside ``begin()`` … ``commit()`` stands for itself.
+        on_slave_write: see `replswitch.engine.options.DatabaseOptions`, as for the next five.
+        wait: seconds.
+        downtime: seconds.
+        max_lag: seconds.
+        fallback: ``"master"`` or ``"error"``.
+        known_for: seconds.
+        name: what the database is called in markers; its own name on the server by default. Databases of the same
+            name that replicate by themselves should have different ones, or the visitors of one wait for the other.
+        pool_size: idle links kept for each server; more are opened as threads need them.
+        debug: keep what ran in `Connection.queries`.
+
+        unknown: nothing; an option that does not exist is refused by name.
+
+    Raises:
+        ConfigurationError: an option or a setting is missing, unknown or of the wrong kind, or the driver is not
+            there.
+    """
+    refuse_unknown("option of connect()", unknown, inspect.signature(connect).parameters.keys() - {"unknown"})
+    if isinstance(pool_size, bool) or not isinstance(pool_size, int) or pool_size < 1:
+        raise ConfigurationError(f'The option "pool_size" is {pool_size!r}. It must be a whole number above 0.')
+    require_name(name)
+    options = DatabaseOptions(
+        on_slave_write=on_slave_write,
+        wait=wait,
+        downtime=downtime,
+        max_lag=max_lag,
+        fallback=fallback,
+        known_for=known_for,
+    )
+    loaded = load_driver(driver)
+    servers = servers_of(loaded, master, slaves, pool_size)
+    label = loaded.schema(servers.master.source.settings) if name is None else name
+    return Connection(loaded, servers, options, name=label, autocommit=autocommit, debug=debug)
+
+
+class Connection(Switch):
+    """A DB-API connection to a master and its slaves, made by `connect`.
+
+    Its exceptions are the driver's, and stand here as attributes too (``db.IntegrityError``), as PEP 249 suggests.
+
+    Attributes:
+        servers: the master and the slaves.
+        database: chooses the side, and records what is written.
+    """
+
+    records_writes: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        driver: Driver,
+        servers: Servers,
+        options: DatabaseOptions,
+        *,
+        name: str,
+        autocommit: bool,
+        debug: bool,
+    ) -> None:
+        self._driver = driver
+        self.servers = servers
+        self.database = Database(self, name, servers, options)
+        self._workers = Workers(self.database, driver, autocommit=autocommit)
+        self.debug = debug
+
+    # PEP 249
+
+    def cursor(self, *args: Any) -> Cursor:
+        """Return a cursor. What the driver's ``cursor()`` takes, such as PyMySQL's ``DictCursor``, is handed on.
+
+        Raises:
+            InterfaceError: the connection is closed.
+        """
+        workers = self._workers
+        if workers.closed:
+            workers.check_open()
+        return Cursor(workers, self._driver, args)
+
+    def begin(self) -> None:
+        """Begin a transaction: a link joins it with its first statement, and all of them end together (S5).
+
+        Raises:
+            ProgrammingError: a transaction is open already.
+        """
+        state = self._workers.state()
+        if state.route.block is not None:
+            raise self.ProgrammingError("begin() inside a transaction. Call commit() or rollback() first.")
+        state.route.begin(Block())
+
+    def commit(self) -> None:
+        """Commit the transaction; without one, do nothing."""
+        self._workers.state().commit()
+
+    def rollback(self) -> None:
+        """Roll the transaction back; without one, do nothing."""
+        self._workers.state().rollback()
+
+    def autocommit(self, value: bool) -> None:
+        """Turn autocommit on or off for this thread or task, up to the end of the request.
+
+        Raises:
+            ProgrammingError: a transaction is open.
+        """
+        state = self._workers.state()
+        if state.route.block is not None:
+            raise self.ProgrammingError("autocommit() inside a transaction. Call commit() or rollback() first.")
+        state.autocommit = bool(value)
+
+    def get_autocommit(self) -> bool:
+        """Return whether autocommit is on in this thread or task."""
+        return self._workers.state().autocommit
+
+    def close(self) -> None:
+        """Close the links; those that other threads are using, when they have done.
+
+        Like any DB-API connection it is of no use afterwards: every statement raises InterfaceError.
+        """
+        if not self._workers.closed:
+            state = self._workers.state()
+            state.rollback()
+            self._workers.closed = True
+            state.release()
+            for server in {self.servers.master, *self.servers.slaves, self.servers.master_read_only}:
+                server.source.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # What ran
+
+    @property
+    def debug(self) -> bool:
+        """Whether what runs is kept in `queries`."""
+        return self._workers.debug
+
+    @debug.setter
+    def debug(self, value: bool) -> None:
+        self._workers.debug = bool(value)
+
+    @property
+    def queries(self) -> list[Query]:
+        """What this thread or task ran while `debug` was on; the latest 9,000."""
+        return list(self._workers.worker().queries)
+
+    def reset_queries(self) -> None:
+        """Empty `queries`."""
+        self._workers.worker().queries.clear()
+
+    def __getattr__(self, name: str) -> Any:
+        # PEP 249, optional extensions: the module's exceptions are attributes of its connections.
+        if name == "Warning" or name.endswith("Error"):
+            return getattr(self._driver.module, name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")

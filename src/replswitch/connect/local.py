@@ -1,0 +1,199 @@
+"""What one thread or task holds of one database while it works for one request: its links, its transaction."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from replswitch.decision import MASTER, SLAVE
+from replswitch.engine.attempt import Block
+from replswitch.engine.route import Route
+from replswitch.errors import ReplSwitchError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from replswitch.connect.pool import LeasedLink
+    from replswitch.drivers import Driver, Raw
+    from replswitch.engine.attempt import Attempt
+    from replswitch.engine.database import Database
+    from replswitch.engine.servers import Link, Server
+    from replswitch.scope import Scope
+
+logger = logging.getLogger(__name__)
+
+
+class RouteState:
+    """What a thread or task holds while it works for one request, or for none. It is the route's port.
+
+    Attributes:
+        driver: of all servers.
+        route: finds the link for each statement.
+        scope: the scope that it works for; None outside any.
+        autocommit: whether a statement outside a transaction stands for itself.
+    """
+
+    one_link = False
+
+    def __init__(self, database: Database, driver: Driver, autocommit: bool, scope: Scope | None) -> None:
+        self.driver = driver
+        self.scope = scope
+        self.autocommit = autocommit
+        self._links: dict[Server, LeasedLink] = {}
+        self.route = Route(database, self)
+
+    def begin_implicitly(self) -> None:
+        """Begin a transaction with the next statement, where autocommit is off."""
+        if self.route.block is None:
+            self.route.begin(Block(explicit=False))
+
+    @property
+    def is_in_block(self) -> bool:
+        """Whether a transaction is open whose beginning the application has set."""
+        return self.route.block is not None and self.route.block.explicit
+
+    # replswitch.engine.port.Port
+
+    def open(self, server: Server) -> Link:
+        """Return the link that is held if it is alive, or take one from the server's pool."""
+        block, link = self.route.block, self._links.get(server)
+        if link is not None:
+            if (block is not None and link in block) or (link.is_own and self.driver.alive(link.raw)):
+                return link
+            link.discard()
+        elif server.state == MASTER:
+            self._release_slaves()
+        taken: LeasedLink = server.source.take(server)
+        self._links[server] = taken
+        return taken
+
+    def drop(self, server: Server, link: Link | None = None) -> None:
+        """Close the link that is held, and those that are idle."""
+        held, block = self._links.get(server), self.route.block
+        if held is not None and (held is link or (link is None and (block is None or held not in block))):
+            del self._links[server]
+            held.discard()
+        server.source.drop_idle()
+
+    def join(self, link: Link) -> None:
+        """Begin the transaction on a link."""
+        self.driver.begin(link.raw)
+
+    def leave(self, link: Link) -> None:
+        """Roll back on one link."""
+        self._end_quietly([link])
+
+    def part_with(self, link: Link) -> None:
+        """Nothing: `drop` closes it."""
+
+    def lose_block(self, error: Exception) -> None:
+        """Nothing: the route keeps the error."""
+
+    @contextmanager
+    def borrowed(self, server: Server) -> Iterator[Raw]:
+        """Lend a link from the server's pool for a while."""
+        link = server.source.take(server)
+        yield link.raw
+
+    def as_own(self, error: Exception) -> Exception:
+        """Return the error as it is."""
+        return error
+
+    def has_read(self, attempt: Attempt | None) -> bool:
+        """Say whether the transaction has read from a slave."""
+        return self.route.block is not None and self.route.block.has_read
+
+    # Transactions
+
+    def commit(self) -> None:
+        """Commit on every link in the transaction; where the master fails, roll all of them back.
+
+        The slaves' snapshots are let go first, for which SQLite's master may have to wait.
+        """
+        block = self.route.end()
+        if block is None:
+            return
+        if block.lost is not None:
+            self._end_quietly(block.links)
+            try:
+                raise block.lost
+            finally:
+                block.lost = None
+        self._end_quietly(link for link in block.links if link.server.state != MASTER)
+        try:
+            for link in block.links:
+                if link.server.state == MASTER:
+                    self.driver.commit(link.raw)
+        except self.driver.module.Error:
+            self._end_quietly(block.links)
+            if block.on_master:
+                self.route.database.writes.record()  # it is not known whether it was committed
+            raise
+        self._look_for_writes(block)
+
+    def rollback(self) -> None:
+        """Roll back on every link in the transaction."""
+        block = self.route.end()
+        if block is None:
+            return
+        if block.lost is not None:
+            block.lost = None  # it would be in a circle with the frames that know the transaction
+            return
+        self._end_quietly(block.links)
+        self._look_for_writes(block)  # of what cannot be rolled back
+
+    def _look_for_writes(self, block: Block) -> None:
+        for link in block.links:
+            if link.server.state == MASTER:
+                self.route.look_for_writes(link)
+
+    def _end_quietly(self, links: Iterable[Any]) -> None:
+        """Roll back. A link that fails is closed, which rolls back too."""
+        for link in list(links):
+            try:
+                self.driver.rollback(link.raw)
+            except self.driver.module.Error:
+                self._links.pop(link.server, None)
+                link.discard()
+
+    # Scopes
+
+    def enter_scope(self, scope: Scope | None) -> None:
+        """Work for another scope from now on: every scope chooses its own slave."""
+        if self.scope is not None:
+            self.leave_scope(self.scope)
+        self.scope = scope
+
+    def leave_scope(self, scope: Scope) -> None:
+        """Let go what was held for ``scope``. It may be another thread that ends the scope.
+
+        Links are not given back but no longer referred to: one that is in use, in another thread or by a cursor, goes
+        back when it no longer is. A transaction outlives a block in which it was begun, but not a request.
+        """
+        if self.scope is not scope:
+            return
+        block = self.route.block
+        if block is not None and scope.is_request and block.lost is None:
+            logger.warning("A request ended in an open transaction, which was rolled back. Commit it or roll it back.")
+            block.lost = ReplSwitchError(
+                "The request in which this transaction was begun has ended, and it was rolled back."
+            )
+            block.links.clear()  # the pool rolls back what comes back
+        if block is None:
+            self._links.clear()
+        else:
+            self._links = {server: link for server, link in self._links.items() if link in block}
+        self.route.leave_scope()
+        self.scope = None
+
+    def _release_slaves(self) -> None:
+        block = self.route.block
+        for server, link in list(self._links.items()):
+            if server.state == SLAVE and (block is None or link not in block):
+                del self._links[server]
+
+    def release(self) -> None:
+        """Let go all links."""
+        self._links.clear()
+        self.route.forget()

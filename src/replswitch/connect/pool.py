@@ -1,0 +1,140 @@
+"""The links to one server, pooled. The pool neither pings nor reconnects: it hands out what is open, newest first.
+
+An own pool, because a request takes a link and gives it back, and nothing that a general pool does besides is wanted.
+"""
+
+from __future__ import annotations
+
+import traceback
+from contextlib import suppress
+from os import getpid
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from replswitch.engine.servers import Link
+
+if TYPE_CHECKING:
+    from replswitch.drivers import Driver, Raw
+    from replswitch.engine.servers import Server
+
+# In a forked child: the parent's links. Were they let go, Python would close them, and some drivers would end the
+# parent's sessions.
+_of_parent: Final[list[Any]] = []
+
+
+class LeasedLink(Link):
+    """A link, lent to one thread or task. It goes back to its pool when nothing refers to it.
+
+    So a cursor that is still being read keeps its link, whatever ended meanwhile.
+    """
+
+    __slots__ = ("_pool",)
+
+    def __init__(self, pool: LinkPool, server: Server, kept: Kept) -> None:
+        self._pool: LinkPool | None = pool
+        self.server = server
+        self.raw, self.writes, self.readable, self.opened_at, self.process, self.identity = kept
+
+    def discard(self) -> None:
+        """Close the connection rather than give it back."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close_link(self)
+
+    def __del__(self) -> None:
+        if self._pool is not None:
+            self._pool.give_back(self)
+
+
+# A link while nobody has it, as the attributes of `Link`: a list of these can be changed by all threads.
+Kept = tuple[Any, Any, Any, float, int, Any]
+
+
+class LinkPool:
+    """The links to one server. As many as are asked for at a time; at most ``size`` idle ones are kept.
+
+    Taking from a list and adding to it are atomic, so there is no lock that a fork could leave locked.
+
+    Args:
+        driver: opens them.
+        settings: of the server, as the driver takes them.
+        read_only: the database refuses writes through them.
+        size: idle links kept.
+    """
+
+    def __init__(self, driver: Driver, settings: dict[str, Any], *, read_only: bool, size: int) -> None:
+        self.driver = driver
+        self.settings = settings
+        self._read_only = read_only
+        self._size = size
+        self._idle: list[Kept] = []
+        self._closed = False
+        self._dropped_at = 0.0
+
+    def take(self, server: Server) -> LeasedLink:
+        """Lend a link that is alive: an idle one, or a new one. Idle ones that the server closed are dropped.
+
+        Raises:
+            Exception: the driver's own error, when a new link cannot be opened.
+        """
+        while self._idle:
+            try:
+                kept = self._idle.pop()
+            except IndexError:
+                break  # another thread was faster
+            raw, _, readable, _, process, _ = kept
+            if process == getpid() and not readable(0):
+                return LeasedLink(self, server, kept)
+            _close(raw, process)
+        made = Link(server, self._open(), self.driver)
+        kept = (made.raw, made.writes, made.readable, made.opened_at, made.process, made.identity)
+        return LeasedLink(self, server, kept)
+
+    def _open(self) -> Raw:
+        try:
+            return self.driver.open(self.settings, read_only=self._read_only)
+        except Exception as error:
+            # PyMySQL keeps the error in a variable of a frame that its traceback holds. In that circle, until it is
+            # collected, are the frames of all callers and what they hold: their links.
+            traceback.clear_frames(error.__traceback__)
+            raise
+
+    def give_back(self, link: Link) -> None:
+        """Keep a link for the next user, if it is clean and there is room."""
+        if (
+            self._closed
+            or link.opened_at < self._dropped_at
+            or len(self._idle) >= self._size
+            or not link.is_own
+            or not self.driver.reusable(link.raw)
+        ):
+            self.close_link(link)
+        else:
+            self._idle.append((link.raw, link.writes, link.readable, link.opened_at, link.process, link.identity))
+
+    @staticmethod
+    def close_link(link: Link) -> None:
+        """Close a link, which may be lost already."""
+        _close(link.raw, link.process)
+
+    def drop_idle(self) -> None:
+        """Close the idle links, and keep none of those that are lent."""
+        self._dropped_at = monotonic()
+        idle, self._idle = self._idle, []
+        while idle:
+            with suppress(IndexError):  # another thread has taken the last one
+                raw, *_, process, _ = idle.pop()
+                _close(raw, process)
+
+    def close(self) -> None:
+        """Close the idle links. Those that are lent are closed when nothing refers to them any more."""
+        self._closed = True
+        self.drop_idle()
+
+
+def _close(raw: Raw, process: int) -> None:
+    if process != getpid():
+        _of_parent.append(raw)
+        return
+    with suppress(Exception):  # whatever a driver raises about a connection that is broken
+        raw.close()

@@ -1,0 +1,183 @@
+"""The base class of drivers: what differs from one DB-API module to the next."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from replswitch.drivers.fault import GONE, Fault
+from replswitch.drivers.tracker import UNKNOWN, WriteTracker
+from replswitch.errors import PositionError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Mapping
+    from types import ModuleType
+
+    from replswitch.positions import Position
+
+#: Any driver's connection or cursor: PEP 249 names their methods, but no common class.
+Raw = Any
+
+#: Seconds between two looks at a server that is waited for.
+_POLL_EVERY = 0.005
+
+
+class Driver:
+    """One DB-API driver. Subclass it, and pass an instance to `replswitch.connect` as ``driver``.
+
+    A driver opens physical connections and answers questions about them. It sends no statement that it was not told
+    to send, runs none twice, and never reconnects.
+
+    The defaults are those of a plain DB-API module in autocommit mode, without positions. A subclass must at least
+    set `module`, and override `open`, `address`, `schema` and `classify`.
+
+    Attributes:
+        module: the DB-API module, for its exceptions.
+        engine: the kind of server, for the commands that list servers: ``"mysql"`` (MariaDB too), ``"sqlite"``; empty
+            for others.
+        must_ask: True where `WriteTracker.pop_write_status` only ever says that the server must be asked. Reads on the
+            master then run better over read-only connections, about which there is nothing to ask.
+        opens_connections: False where SQLAlchemy opens them, so that nothing tells of writes or of positions.
+        read_only_statement: what makes a connection read-only that was opened elsewhere.
+        in_memory: the database is in memory, so that both states must share one connection.
+        begins_with_writes: a transaction would begin with the first write, so `begin_adopted` is called before.
+        commit_waits_for_readers: a commit waits for the transactions that read, as with one file for all.
+    """
+
+    module: ModuleType
+    engine = ""
+    must_ask = False
+    opens_connections = True
+    read_only_statement = ""
+    in_memory = False
+    begins_with_writes = False
+    commit_waits_for_readers = False
+
+    # Settings
+
+    def check(self, settings: Mapping[str, Any], server: str) -> None:
+        """Refuse settings that cannot work, before anything is opened.
+
+        Args:
+            settings: of one server, as the module's ``connect`` takes them.
+            server: what the message calls it.
+
+        Raises:
+            ConfigurationError: a setting is missing, unknown, or replswitch's own to make.
+        """
+
+    def address(self, settings: Mapping[str, Any]) -> str:
+        """Return the server that the settings lead to, for people: ``slave1.db``, ``127.0.0.1:3307``."""
+        raise NotImplementedError
+
+    def schema(self, settings: Mapping[str, Any]) -> str:
+        """Return the database that the settings lead to, the same on each server: ``shop``."""
+        raise NotImplementedError
+
+    # Connections
+
+    def open(self, settings: Mapping[str, Any], *, read_only: bool) -> Raw:
+        """Open a connection in autocommit mode. With ``read_only`` the database itself refuses writes (S7)."""
+        raise NotImplementedError
+
+    def open_for_report(self, settings: Mapping[str, Any], seconds: float) -> Raw:
+        """Open a read-only connection that gives up after so many seconds, for the commands that list servers."""
+        return self.open(settings, read_only=True)
+
+    def adopt(self, raw: Raw, *, read_only: bool, begin: str) -> None:
+        """Prepare a connection for SQLAlchemy, which begins transactions by itself.
+
+        Args:
+            raw: what `open` returned.
+            read_only: it leads to a slave.
+            begin: the isolation level that the engine asks for, where transactions begin with it; else empty.
+        """
+
+    def begin_adopted(self, raw: Raw) -> None:
+        """Begin a transaction on a connection that `adopt` has prepared, where the module does not by itself."""
+
+    def writes_of(self, raw: Raw) -> WriteTracker:
+        """Return what tells of the connection's writes; the same object each time."""
+        return UNKNOWN
+
+    def readable(self, raw: Raw) -> Callable[[int], object]:
+        """Return a function that, called with 0, is true if the connection has something to read.
+
+        Between statements a server sends nothing, so that means that it has hung up, or that a result is unread.
+        """
+        return bool  # bool(0): nothing
+
+    def alive(self, raw: Raw) -> bool:
+        """Say whether the connection is still open, without a round trip."""
+        return True
+
+    def reusable(self, raw: Raw) -> bool:
+        """Clean a connection for the next user; False if it must be closed instead."""
+        return True
+
+    def drain_results(self, raw: Raw) -> None:
+        """Read the results that an earlier statement still owes, such as a procedure's further result sets."""
+
+    # Transactions
+
+    def begin(self, raw: Raw) -> None:
+        """Begin a transaction."""
+        cursor = raw.cursor()
+        cursor.execute("BEGIN")
+        cursor.close()
+
+    def commit(self, raw: Raw) -> None:
+        """Commit the transaction."""
+        raw.commit()
+
+    def rollback(self, raw: Raw) -> None:
+        """Roll the transaction back."""
+        raw.rollback()
+
+    def in_transaction(self, raw: Raw) -> bool:
+        """Say whether a transaction is open, as far as that is known without a round trip."""
+        return False
+
+    # Positions
+
+    def fetch_position(self, raw: Raw) -> tuple[Hashable, Position | None]:
+        """Ask which server the connection leads to, and how far it has come (P2). One round trip.
+
+        Returns:
+            what identifies the server, the same for all connections to it; and its position, None if it has none.
+
+        Raises:
+            Exception: the driver's own error.
+            PositionError: the answer is no position.
+        """
+        raise PositionError(f"{type(self).__name__} does not tell positions.")
+
+    def wait_for(self, raw: Raw, position: Position, seconds: float) -> bool:
+        """Wait until the server has reached a position; False if it has not after so many seconds."""
+        until = time.monotonic() + seconds
+        while True:
+            reached = self.fetch_position(raw)[1]
+            if reached is not None and reached.includes(position):
+                return True
+            if time.monotonic() >= until:
+                return False
+            time.sleep(_POLL_EVERY)
+
+    def seconds_behind(self, raw: Raw) -> float | None:
+        """Ask how far a slave is behind: `math.inf` if replication has stopped, None if the server does not tell."""
+        return None
+
+    # Errors
+
+    def classify(self, error: BaseException, raw: Raw | None = None) -> Fault:
+        """Return what an error means.
+
+        Args:
+            error: the module's own.
+            raw: the connection on which a statement failed; None while connecting.
+        """
+        return Fault.OTHER
+
+    def is_gone(self, error: BaseException, raw: Raw | None = None) -> bool:
+        """Say whether an error means that the server cannot be reached, or does not serve. Arguments as above."""
+        return self.classify(error, raw) in GONE

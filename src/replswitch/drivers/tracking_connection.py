@@ -1,0 +1,306 @@
+"""A connection of PyMySQL's that keeps what each answer of the server says of its session."""
+
+from __future__ import annotations
+
+import os
+import select
+import struct
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+import pymysql
+from pymysql.connections import Connection, MySQLResult
+from pymysql.constants import CLIENT, SERVER_STATUS
+from pymysql.protocol import MysqlPacket
+
+from replswitch.drivers.gtids import has_positions, is_mariadb, last_written
+from replswitch.drivers.session_track import session_track, status_of
+from replswitch.drivers.tracker import WriteTracker, Written, later
+from replswitch.errors import PositionError
+from replswitch.positions import MariaDBPosition, MySQLPosition
+from replswitch.positions.clock import fall_back_to_clock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from replswitch.positions import Position
+
+# SERVER_SESSION_STATE_CHANGED: the answer tells of a change that the session tracks.
+# https://dev.mysql.com/doc/dev/mysql-server/latest/mysql__com_8h.html
+_SESSION_CHANGED: Final = 0x4000
+
+
+# What PyMySQL waits for behind the descriptions of a result's columns, which a server that knows better leaves out.
+_END_OF_COLUMNS: Final = MysqlPacket(b"\xfe\0\0\2\0", "ascii")
+
+# An OK packet behind rows that says no more than it must: header, two lengths of one byte, status, warnings.
+_PLAIN_END: Final = struct.Struct("<3xHH")
+
+# A longer packet that begins with 0xFE is a row, with a first column of 16 MB or more.
+_LONGEST_END: Final = 0xFFFFFF
+
+
+class _Columns:
+    """Stands for the connection while PyMySQL reads the descriptions of a result's columns."""
+
+    __slots__ = ("_connection", "decoders", "encoding", "use_unicode")
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self.decoders = connection.decoders
+        self.encoding = connection.encoding
+        self.use_unicode = connection.use_unicode
+
+    def _read_packet(self, packet_type: type[MysqlPacket] = MysqlPacket) -> MysqlPacket:
+        if packet_type is MysqlPacket:
+            return _END_OF_COLUMNS
+        packet: MysqlPacket = self._connection._read_packet(packet_type)
+        return packet
+
+
+class _Result(MySQLResult):
+    """A result that keeps what the packet behind the last row says of the session.
+
+    Where the server can (CLIENT_DEPRECATE_EOF) that packet is an OK packet, with the position of what a statement
+    that returns rows has written. PyMySQL knows only its predecessor.
+    """
+
+    connection: Any  # a TrackingConnection until the result is read
+
+    def _get_descriptions(self) -> None:
+        connection = self.connection
+        if connection.ends_in_ok:
+            self.connection = _Columns(connection)
+            try:
+                super()._get_descriptions()  # type: ignore[misc]  # types-PyMySQL leaves it out
+            finally:
+                self.connection = connection
+        else:
+            super()._get_descriptions()  # type: ignore[misc]  # likewise
+
+    def _check_packet_is_eof(self, packet: MysqlPacket) -> bool:
+        # Asked for each row, so without the way through a method.
+        data: bytes = packet._data  # type: ignore[attr-defined]  # types-PyMySQL leaves it out
+        if data[0] != 0xFE or len(data) >= _LONGEST_END:
+            return False
+        connection = self.connection
+        if connection.ends_in_ok:
+            if len(data) == _PLAIN_END.size:  # nothing was written, as mostly
+                status, self.warning_count = _PLAIN_END.unpack(data)
+                if status != connection.server_status:
+                    connection.heard(status)
+            else:
+                status, self.warning_count, end = status_of(data)
+                connection.heard(status, data[end:])
+        else:
+            # Marker, number of warnings, status:
+            # https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_basic_eof_packet.html
+            self.warning_count, status = struct.unpack_from("<HH", data, 1)
+            connection.heard(status)
+        self.has_next = bool(status & SERVER_STATUS.SERVER_MORE_RESULTS_EXISTS)
+        return True
+
+
+class TrackingConnection(Connection, WriteTracker):
+    """A connection that knows what each answer of the server said of its session.
+
+    Args:
+        read_only: let the database refuse writes (S7).
+        settings: PyMySQL's own.
+    """
+
+    plain_cursor = pymysql.cursors.Cursor
+    learns_after_rows = True
+
+    #: What was committed and not yet popped.
+    written: Position | Written = Written.NO
+    #: How many changes a MySQL had counted for the session when it was last asked.
+    changes = 0
+    #: Whether the server tells of commits at all.
+    tells = False
+    #: Whether the rows of a result end in an OK packet.
+    ends_in_ok = False
+
+    _default_tls: ClassVar[Any] = None
+
+    if TYPE_CHECKING:  # what types-PyMySQL leaves out
+        _sock: Any
+        server_capabilities: int
+        server_status: int
+        client_flag: int
+        connect_timeout: float | None
+        _read_timeout: float | None
+        _force_close: Callable[[], None]
+
+    def __init__(self, *, read_only: bool, **settings: Any) -> None:
+        self._read_only = read_only
+        self._process = os.getpid()
+        self._poll = select.poll()
+        self.poll = self._poll.poll
+        super().__init__(**settings)
+
+    def _create_ssl_ctx(self, sslp: Any) -> Any:
+        # PyMySQL tries TLS with every server, and to read the system's certificates for it takes 30 ms each time.
+        if sslp:
+            return super()._create_ssl_ctx(sslp)  # type: ignore[misc]  # types-PyMySQL leaves it out
+        if TrackingConnection._default_tls is None:
+            TrackingConnection._default_tls = super()._create_ssl_ctx(sslp)  # type: ignore[misc]
+        return TrackingConnection._default_tls
+
+    def _request_authentication(self) -> None:
+        # The server has told what it can; this says which of it is wanted.
+        self.ends_in_ok = bool(self.server_capabilities & CLIENT.DEPRECATE_EOF)
+        if self.ends_in_ok:
+            self.client_flag |= CLIENT.DEPRECATE_EOF
+        super()._request_authentication()  # type: ignore[misc]  # types-PyMySQL leaves it out
+
+    def connect(self, sock: Any = None) -> None:
+        """Connect, and prepare the session."""
+        # PyMySQL's connect_timeout ends when the socket is connected; a server that says nothing then is gone as well.
+        read_timeout, self._read_timeout = self._read_timeout, self.connect_timeout
+        try:
+            super().connect(sock)
+        finally:
+            self._read_timeout = read_timeout
+        self._poll.register(self._sock, select.POLLIN)
+        if self._read_only:
+            _refuse_writes(self)
+        else:
+            self.tells = _track_commits(self)
+        self.written, self.session_changed = Written.NO, False
+
+    def heard(self, status: int, rest: bytes = b"") -> None:
+        """Keep what an answer said of the session.
+
+        Args:
+            status: its flags.
+            rest: what followed them; empty in a packet that has no room for more.
+        """
+        if (status ^ self.server_status) & SERVER_STATUS.SERVER_STATUS_IN_TRANS:
+            self.news = True
+        self.server_status = status
+        if not status & _SESSION_CHANGED:
+            return
+        self.news = True
+        try:
+            track = session_track(rest) if rest else None
+        except PositionError as error:
+            fall_back_to_clock(f"The position of a commit cannot be read ({error})")
+            self.written = Written.YES
+            return
+        if track is None:  # the packet has no room for more
+            written: Position | Written = Written.ASK
+        else:
+            self.session_changed = self.session_changed or track.changed
+            written = self._position_of(track.gtid)
+        if self.tells:
+            self.written = later(self.written, written)
+
+    def _position_of(self, gtid: str) -> Position | Written:
+        if not gtid:
+            return Written.NO
+        try:
+            position: Position = MariaDBPosition.parse(gtid) if is_mariadb(self) else MySQLPosition.parse(gtid)
+        except PositionError as error:
+            fall_back_to_clock(f"The position of a commit cannot be read ({error})")
+            return Written.YES
+        self.last_known_position = position
+        return position
+
+    # WriteTracker
+
+    def pop_write_status(self) -> Position | Written:
+        """Return what the server told. Where it does not tell, every statement outside a transaction counts."""
+        if not self.tells:
+            self.news = not self._read_only
+            in_transaction = self.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS
+            return Written.NO if self._read_only or in_transaction else Written.YES
+        self.news = False
+        written = self.written
+        if written is not Written.NO:
+            self.written = Written.NO
+        return written
+
+    def ask(self, since: Position | None) -> Position | Written:
+        """Ask for the session's latest GTID."""
+        return last_written(self, since)
+
+    @property
+    def owes_results(self) -> bool:
+        """Whether a result is not read to its end, or another one follows."""
+        result = self._result
+        return result is not None and bool(result.has_next or result.unbuffered_active)
+
+    # What PyMySQL does, and what is different
+
+    def alive(self) -> bool:
+        """Say whether the connection is still open, without a round trip."""
+        if self._sock is None or self._process != os.getpid():
+            return False  # closed, or a socket that a fork left in two processes: it is the parent's
+        # Between statements the server sends nothing. What can be read is the rest of an answer, or its farewell.
+        return self.owes_results or not self.poll(0)
+
+    def ping(self, reconnect: bool = False) -> None:  # type: ignore[override]  # it takes True, and does not heed it
+        """Ping, and never reconnect: what PyMySQL would open is another session (S7)."""
+        super().ping(reconnect=False)
+
+    def close(self) -> None:
+        """Close the connection, in a forked child without a word to the server."""
+        if self._process == os.getpid():
+            super().close()
+        else:  # without the QUIT that would end the parent's session
+            self._force_close()
+
+    def _read_query_result(self, unbuffered: bool = False) -> Any:
+        self._result = None
+        result = _Result(self)
+        try:
+            if unbuffered:
+                result.init_unbuffered_query()
+            else:
+                result.read()
+        except pymysql.Error:
+            # An error tells nothing of the session, and a procedure may have written before it failed.
+            if self.tells and not self.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS:
+                self.written, self.news = later(self.written, Written.ASK), True
+            raise
+        self._result = result
+        if result.has_next or result.unbuffered_active:
+            self.unread = True
+        if result.server_status is not None:  # an OK packet; behind rows it was heard already
+            self.heard(result.server_status, result.message)  # type: ignore[arg-type]  # it is bytes, or b""
+        return result.affected_rows
+
+    def _read_ok_packet(self) -> Any:
+        answer = super()._read_ok_packet()  # type: ignore[misc]  # types-PyMySQL leaves it out
+        self.heard(answer.server_status, answer.message)
+        return answer
+
+
+# Only these are tracked, so that the flag means nothing else.
+_TRACK: Final = "session_track_schema = OFF, session_track_state_change = ON, session_track_transaction_info = OFF"
+
+
+def _refuse_writes(raw: TrackingConnection) -> None:
+    """Let the database refuse writes, and say when a statement changes the session. One round trip."""
+    variable = "tx_read_only" if is_mariadb(raw) else "transaction_read_only"
+    tracks = raw.server_capabilities & CLIENT.SESSION_TRACK
+    variables = f"session_track_system_variables = '', {_TRACK}" if tracks else ""
+    with raw.cursor(raw.plain_cursor) as cursor:
+        cursor.execute(f"SET SESSION {variable} = ON{', ' * bool(variables)}{variables}")
+
+
+def _track_commits(raw: TrackingConnection) -> bool:
+    """Have the server tell of commits that wrote, in the very answer to the commit; say whether it will."""
+    if not has_positions(raw):
+        return False
+    if not raw.server_capabilities & CLIENT.SESSION_TRACK:
+        fall_back_to_clock("The master tells no positions, because it cannot track sessions")
+        return False
+    track = (
+        "session_track_system_variables = 'last_gtid'"
+        if is_mariadb(raw)
+        else "session_track_gtids = OWN_GTID, session_track_system_variables = ''"
+    )
+    with raw.cursor(raw.plain_cursor) as cursor:
+        cursor.execute(f"SET SESSION {track}, {_TRACK}")
+    return True

@@ -1,0 +1,113 @@
+"""Drivers that replswitch does not open itself: asyncio ones, and those of other databases. SQLAlchemy opens them.
+
+Their connections are made read-only by a statement where that is possible. Nothing tells of their writes, so markers
+hold by time.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from replswitch.drivers import Written, load_driver, mysql
+from replswitch.drivers.driver import Driver
+from replswitch.drivers.fault import Fault
+from replswitch.drivers.sqlite3 import DRIVER as SQLITE3
+from replswitch.drivers.tracker import WriteTracker
+from replswitch.errors import ConfigurationError
+from replswitch.positions.clock import fall_back_to_clock
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from replswitch.drivers.driver import Raw
+    from replswitch.positions import Position
+
+# Our drivers, by the names that SQLAlchemy has for them.
+_OURS: Final = {"pymysql": "pymysql", "mysqldb": "mysqlclient", "pysqlite": "sqlite3"}
+
+_ENGINES: Final = {"mysql": "mysql", "mariadb": "mysql", "sqlite": "sqlite"}
+
+# What makes a session read-only, by the name of the dialect.
+_READ_ONLY: Final = {
+    "mysql": "SET SESSION TRANSACTION READ ONLY",
+    "mariadb": "SET SESSION TRANSACTION READ ONLY",
+    "sqlite": "PRAGMA query_only = ON",
+    "postgresql": "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
+}
+
+# read_only_sql_transaction: https://www.postgresql.org/docs/current/errcodes-appendix.html
+_READ_ONLY_TRANSACTION: Final = "25006"
+
+
+def driver_of(dialect: Any, settings: Mapping[str, Any]) -> Driver:
+    """Return the driver for the connections of a dialect of SQLAlchemy's.
+
+    Args:
+        dialect: the dialect.
+        settings: what its connections are opened with.
+
+    Raises:
+        ConfigurationError: no statement is known that makes sessions read-only.
+    """
+    file = str(settings.get("database") or "")
+    in_memory = dialect.name == "sqlite" and (not file or ":memory:" in file or "mode=memory" in file)
+    name = _OURS.get(dialect.driver)
+    return UnknownDriver(dialect, in_memory=in_memory) if name is None or in_memory else load_driver(name)
+
+
+class _ByTime(WriteTracker):
+    """Says that something may have been written, and that its position is unknown."""
+
+    def __init__(self, driver: str) -> None:
+        self._driver = driver
+
+    def pop_write_status(self) -> Position | Written:
+        fall_back_to_clock(f"Nothing tells of positions through the driver {self._driver}")
+        return Written.YES
+
+
+class UnknownDriver(Driver):
+    """See `replswitch.drivers.Driver`. SQLAlchemy opens the connections.
+
+    Args:
+        dialect: of the engine.
+        in_memory: its database is one in memory.
+    """
+
+    opens_connections = False
+
+    def __init__(self, dialect: Any, *, in_memory: bool = False) -> None:
+        if dialect.name not in _READ_ONLY:
+            raise ConfigurationError(
+                f"replswitch does not know how sessions of {dialect.name} are made read-only, so a write in slave "
+                "state might be lost. Use it with MariaDB, MySQL, SQLite or PostgreSQL."
+            )
+        self.module = dialect.loaded_dbapi
+        self.engine = _ENGINES.get(dialect.name, "")
+        self.read_only_statement = _READ_ONLY[dialect.name]
+        self.in_memory = in_memory
+        self._dialect = dialect
+        self._tracker = _ByTime(dialect.driver)
+
+    def address(self, settings: Mapping[str, Any]) -> str:
+        """Return the host with its port, or the name of the file."""
+        host, port = settings.get("host"), settings.get("port")
+        return f"{host}:{port}" if host and port else str(host or settings.get("database") or self._dialect.name)
+
+    def schema(self, settings: Mapping[str, Any]) -> str:
+        """Return the name of the database; a file of SQLite has another one on each server."""
+        return "main" if self.engine == "sqlite" else str(settings.get("database") or "")
+
+    def writes_of(self, raw: Raw) -> WriteTracker:
+        """Return what makes every commit count."""
+        return self._tracker
+
+    def classify(self, error: BaseException, raw: Raw | None = None) -> Fault:
+        """Go by the error's code, or by what SQLAlchemy knows of the driver."""
+        if self.engine == "mysql":
+            return mysql.classify(error)
+        if _READ_ONLY_TRANSACTION in {getattr(error, name, None) for name in ("sqlstate", "pgcode")}:
+            return Fault.READ_ONLY
+        fault = SQLITE3.classify(error)
+        is_lost = isinstance(error, self.module.Error) and self._dialect.is_disconnect(error, None, None)
+        return Fault.LOST if fault is Fault.OTHER and is_lost else fault

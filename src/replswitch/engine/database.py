@@ -1,0 +1,157 @@
+"""One replicated database: its switch, its servers, and the state that each scope asks of it. Shared by all threads."""
+
+from __future__ import annotations
+
+import logging
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+from replswitch.decision import MASTER, SLAVE, Decision
+from replswitch.engine.choose import master_lacks, run
+from replswitch.engine.events import count
+from replswitch.engine.outcome import no_slave
+from replswitch.engine.rotation import Rotation
+from replswitch.engine.writes import Writes
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from replswitch.decision import State
+    from replswitch.drivers import Driver
+    from replswitch.engine.options import DatabaseOptions
+    from replswitch.engine.port import Port
+    from replswitch.engine.servers import Link, Server, Servers
+    from replswitch.scope import Scope
+    from replswitch.state import Frame, Switch
+
+logger = logging.getLogger("replswitch.servers")
+
+# The reasons for which the master serves reads only until a slave has what must be seen.
+_UNTIL_CAUGHT_UP: Final = frozenset({"marker", "own-write"})
+
+# Few are different, and one is noted in each request.
+_decision = lru_cache(maxsize=256)(Decision)
+
+
+class Database:
+    """One replicated database.
+
+    Args:
+        switch: the state that the running code wants.
+        name: what the database is called in markers. The same in every process of the application, whichever server is
+            the master; databases that replicate separately should have different names.
+        servers: its servers.
+        options: how it is served.
+        key: what it is called in scopes; the switch itself by default.
+
+    Attributes:
+        rotation: which slaves are in rotation.
+        writes: records what is written.
+    """
+
+    def __init__(
+        self, switch: Switch, name: str, servers: Servers, options: DatabaseOptions, key: Hashable = None
+    ) -> None:
+        self.switch = switch
+        self.name = name
+        self.servers = servers
+        self.options = options
+        self.key: Hashable = switch if key is None else key
+        self.rotation = Rotation(name, self.key, servers, options)
+        self.writes = Writes(self.key, name)
+        self._fell_back = False
+
+    def side(self, frame: Frame | None, scope: Scope, *, in_master_transaction: bool) -> tuple[State, str]:
+        """Return the state in which a statement runs, and the reason (S4, S5, S8).
+
+        Args:
+            frame: the top of the stack.
+            scope: its scope.
+            in_master_transaction: a transaction is open that the master has joined.
+        """
+        if in_master_transaction:
+            return MASTER, "transaction"
+        if frame is None:
+            return MASTER, "default"
+        why = scope.forced_master.get(self.key)
+        if why is not None:
+            return MASTER, why
+        deciding = self.switch.deciding_frame()
+        if deciding is None:
+            return MASTER, "default"
+        # Whose instruction decides: the request's own, or a use_*() in it.
+        decision = scope.decision
+        if decision is not None and decision.final:
+            return decision.state, decision.reason
+        if deciding is not frame:
+            decision = deciding.scope.decision
+        if scope.master_only and deciding.state == SLAVE:
+            return MASTER, "marker"  # one was handed over that holds by time
+        if decision is None or deciding.switch is not None or not deciding.begins_scope:
+            return deciding.state, f"use_{deciding.state}"
+        return deciding.state, decision.reason
+
+    def reason_for_master(self, scope: Scope) -> str:
+        """Return why the master must serve the reads of a scope, where no slave can.
+
+        Returns:
+            ``own-write`` or ``marker`` where there is something that a slave may lack, else ``no-slave``.
+
+        Raises:
+            NoServerError: the master may not (the option ``fallback``).
+        """
+        if self.servers.has_slaves and self.name in scope.must_see:
+            return "own-write" if scope.has_written(self.name) else "marker"
+        if self.options.fallback == "error":
+            raise no_slave(self.name)
+        count("takeover", self.name, "")
+        if not self._fell_back:
+            logger.warning("The master serves the reads of %s, because no slave can.", self.name)
+        self._fell_back = True
+        return "no-slave"
+
+    def reads_only(self, scope: Scope, why: str, driver: Driver) -> bool:
+        """Say whether a read-only link to the master will do for a statement that the master is to serve.
+
+        It will where the code wants a slave that has not caught up yet. With a driver that does not tell of writes
+        that saves the question what was written. Never where markers hold by time: a write whose position is unknown
+        is seen most safely where it was made.
+
+        Args:
+            scope: the running one.
+            why: the reason for which the master serves.
+            driver: of the links.
+        """
+        return (
+            driver.must_ask
+            and why in _UNTIL_CAUGHT_UP
+            and self.name in scope.must_see
+            and self.switch.state == SLAVE
+            and not scope.has_pending
+            and (self.key, self.servers.master_read_only) not in scope.avoided
+        )
+
+    def leads_to_former_master(self, scope: Scope, link: Link, port: Port) -> bool:
+        """Say whether a link to the master leads to a former one, which lacks what a scope must see."""
+        return run(master_lacks(link, scope.must_see.get(self.name), self.rotation), port)
+
+    def servers_without_master(self, scope: Scope) -> tuple[Server, ...]:
+        """Return the servers that may run a statement in the place of a lost master, over links that refuse writes.
+
+        Only where the code wants a slave, so that the statement is most likely a read. Any server that has what must
+        be seen will do; where that is unknown, only the one that the master's name leads to by now.
+        """
+        servers = self.servers
+        wants_slave = self.switch.state == SLAVE or (scope.master_only and scope.is_safe)
+        if not wants_slave or scope.forced_master.get(self.key) == "moved-write":
+            return ()
+        if scope.master_only or (scope.wrote is not None and scope.wrote.written_at is not None):
+            return (servers.master_read_only,)
+        if servers.master_read_only in servers.slaves:
+            return servers.slaves
+        return (*servers.slaves, servers.master_read_only)
+
+    def note(self, scope: Scope, state: State, server: Server, why: str) -> None:
+        """Write down in a scope which server was chosen, and the reason."""
+        scope.recorded = True
+        scope.note(_decision(state, why, server.name))

@@ -1,0 +1,100 @@
+"""How far behind the slaves are, in seconds: measured beside the readers, once in a while (the option ``max_lag``)."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections import deque
+from math import inf
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from replswitch.engine.health import Choosable
+    from replswitch.positions import Position
+
+logger = logging.getLogger("replswitch.servers")
+
+#: Seconds between two measurements of a slave, give or take a fifth, so that processes do not go in step.
+EVERY: Final = 3
+
+#: A measurement that is older than this, in seconds, says nothing any more: the next reader waits for a new one.
+STALE: Final = 15
+
+#: How many of the master's positions are remembered, for slaves that may not be asked how far behind they are.
+POSITIONS_KEPT: Final = 200
+
+
+class Lag:
+    """The latest measurement of each slave of one database. Shared by the threads of a process.
+
+    Args:
+        max_lag: seconds; a slave further behind gets no reads.
+        clock: seconds that only grow.
+    """
+
+    def __init__(self, max_lag: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.max_lag = max_lag
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._measured: dict[Choosable, tuple[float, float]] = {}  # when the next is due, and the seconds
+        self._measuring: set[Choosable] = set()
+
+    def admits(self, slave: Choosable, measure: Callable[[], float]) -> bool:
+        """Say whether a slave is near enough; where that is not known any more, measure.
+
+        Args:
+            slave: the slave.
+            measure: returns how many seconds it is behind, `math.inf` where its replication has stopped. It runs in a
+                thread of its own, but for the first time and after a long pause.
+        """
+        due, seconds = self._measured.get(slave, (-inf, 0))
+        now = self._clock()
+        if now >= due and self._is_mine(slave):
+            if now - due > STALE - EVERY:
+                self._measure(slave, measure)
+                seconds = self._measured[slave][1]
+            else:
+                threading.Thread(target=self._measure, args=(slave, measure), daemon=True).start()
+        return seconds <= self.max_lag
+
+    def _is_mine(self, slave: Choosable) -> bool:
+        """Say whether nobody else is measuring a slave, who then is this thread."""
+        with self._lock:
+            is_mine = slave not in self._measuring
+            self._measuring.add(slave)
+        return is_mine
+
+    def _measure(self, slave: Choosable, measure: Callable[[], float]) -> None:
+        try:
+            seconds = measure()
+        except Exception as error:  # noqa: BLE001 - whatever a driver raises; the next reader finds out what it means
+            logger.info("How far the slave %s is behind cannot be measured: %s", slave.name, error)
+            seconds = self._measured.get(slave, (0, 0))[1]  # as before
+        self._measured[slave] = (self._clock() + EVERY * random.uniform(0.8, 1.2), seconds)  # noqa: S311 - spreads load
+        self._measuring.discard(slave)
+
+
+class PositionClock:
+    """Tells how far behind a slave is from what the master was seen to have, and when.
+
+    For accounts that may not ask for the state of replication. It is as exact as the measurements are frequent.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._seen: deque[tuple[float, Position]] = deque(maxlen=POSITIONS_KEPT)
+
+    def seconds_behind(self, master: Position, slave: Position) -> float:
+        """Return the seconds since the master was seen to have something that the slave still lacks; 0 if nothing."""
+        now = self._clock()
+        with self._lock:
+            if not self._seen or self._seen[-1][1] != master:
+                self._seen.append((now, master))
+            seen = list(self._seen)
+        lacking = [moment for moment, position in seen if not slave.includes(position)]
+        return now - lacking[0] if lacking else 0.0

@@ -1,0 +1,94 @@
+"""The errors and log lines that a failure ends in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from replswitch.engine.events import tell
+from replswitch.errors import NoServerError, SlaveWriteError
+from replswitch.place import application_place
+
+if TYPE_CHECKING:
+    from replswitch.engine.servers import Server
+
+
+def no_master(server: Server, error: BaseException) -> NoServerError:
+    """Return the error for a master that cannot be reached (F3)."""
+    return NoServerError(
+        f"The master {server.name} cannot be reached: {error}. Start it, or correct its settings. Reads in slave "
+        "state continue meanwhile.",
+        server=server.name,
+    )
+
+
+def master_is_read_only(server: Server, error: BaseException) -> NoServerError:
+    """Return the error for a master that has become read-only, and not only while another one takes its place."""
+    return NoServerError(
+        f"The master {server.name} is read-only: {error}. If another server is the master now, let the name lead to "
+        "it, or correct its settings. The statement has changed nothing, nor has its transaction.",
+        server=server.name,
+    )
+
+
+def lost_write(server: Server) -> NoServerError:
+    """Return the error for a write that a lost master has failed, as another server has shown by refusing it."""
+    return NoServerError(
+        f"The connection to the master {server.name} was lost in a write, at {application_place()}. It is not known "
+        "whether it was done, so it is not tried again. Look, and write again if it was not.",
+        server=server.name,
+    )
+
+
+def no_slave(database: str) -> NoServerError:
+    """Return the error for a read that no slave can serve, where the master may not."""
+    return NoServerError(
+        'No slave can serve the read, and the option "fallback" is "error", so the master does not. Slaves that have '
+        "failed are tried again automatically.",
+        server=database,
+    )
+
+
+def refused_write(server: str, why: str, error: BaseException | None = None) -> SlaveWriteError:
+    """Return the error for a write in slave state that may not move to the master (S8).
+
+    Args:
+        server: the slave; empty where none was asked.
+        why: the reason, as the second half of a sentence.
+        error: what the slave said; None where it was not asked.
+    """
+    place = application_place()
+    by = f" was refused by {server} ({error}) and" if error is not None else " was"
+    return SlaveWriteError(
+        f"A write in slave state, at {place},{by} not moved to the master: {why}. Call use_master() before the first "
+        "statement that belongs to the write.",
+        server=server,
+        place=place,
+    )
+
+
+#: Why a write may not move.
+MAY_NOT_MOVE = 'on_slave_write is "error"'
+HAS_READ = "its transaction has read from the slave, and what it read may be stale"
+SESSION_CHANGED = "an earlier statement changed the session on the slave, and the master's session lacks that"
+ROWS_ARE_OUT = "its procedure has already returned rows of the slave"
+OWN_CONNECTION = "the application runs it on a connection of its own choice"
+
+
+def report_lost_master(database: str, server: Server, error: BaseException) -> None:
+    """Count and log that the master does not serve (F5)."""
+    tell("master-lost", database, server.name, "The master %s does not serve: %s", server.name, error)
+
+
+def report_moved_write(database: str, server: str, error: BaseException | None, *, has_read: bool) -> None:
+    """Count and log that a write in slave state runs on the master.
+
+    Args:
+        database: its name in markers.
+        server: the slave; empty where none was asked.
+        error: what the slave said; None for a session's flush, which is moved before it is tried.
+        has_read: the scope has read from a slave before.
+    """
+    refused = "" if error is None else f" {server} had refused it: {error}."
+    text = "A write in slave state was moved to the master, at %s.%s Before it, this scope had %s from a slave. %s"
+    before = "read" if has_read else "not read"
+    tell("moved-write", database, server, text, application_place(), refused, before, "Call use_master() there.")

@@ -1,0 +1,63 @@
+"""What a binding implements, so that the engine can open, join and drop links."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from replswitch.drivers import Driver, Raw
+    from replswitch.engine.attempt import Attempt
+    from replswitch.engine.servers import Link, Server
+
+
+class Port(Protocol):
+    """How one thread, task or session of a binding reaches the servers of one database."""
+
+    @property
+    def driver(self) -> Driver:
+        """The driver of all servers."""
+
+    @property
+    def one_link(self) -> bool:
+        """Whether both states must share one connection, as for a database in memory."""
+
+    def open(self, server: Server) -> Link:
+        """Return a link: one that is held, an idle one, or a new one; alive, as far as that is known.
+
+        Raises:
+            Exception: the driver's own error.
+        """
+
+    def drop(self, server: Server, link: Link | None = None) -> None:
+        """Close ``link``, and the other links to ``server`` that nobody uses: each would cost a time-out."""
+
+    def join(self, link: Link) -> None:
+        """Begin the running transaction on a link.
+
+        Raises:
+            Exception: the driver's own error.
+        """
+
+    def leave(self, link: Link) -> None:
+        """Roll back on a link that has joined. The transaction goes on without it."""
+
+    def part_with(self, link: Link) -> None:
+        """Forget a dead link that has joined. The transaction goes on without it."""
+
+    def lose_block(self, error: Exception) -> None:
+        """The transaction is over; until its rollback each further statement is an error."""
+
+    def borrowed(self, server: Server) -> AbstractContextManager[Raw]:
+        """Lend a connection for a question of ours, in any thread.
+
+        Raises:
+            Exception: the driver's own error.
+        """
+
+    def as_own(self, error: Exception) -> Exception:
+        """Return an error as the binding's applications expect it."""
+
+    def has_read(self, attempt: Attempt | None) -> bool:
+        """Say whether the transaction had read rows from a slave before the statement began."""

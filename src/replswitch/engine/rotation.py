@@ -1,0 +1,119 @@
+"""Which slaves of one database are in rotation, and what is known of their positions. Shared by all threads."""
+
+from __future__ import annotations
+
+import logging
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+from replswitch.engine.events import tell
+from replswitch.engine.health import Health
+from replswitch.engine.lag import Lag, PositionClock
+from replswitch.engine.progress import KnownPositions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from contextlib import AbstractContextManager
+
+    from replswitch.drivers import Driver, Raw
+    from replswitch.engine.options import DatabaseOptions
+    from replswitch.engine.port import Port
+    from replswitch.engine.servers import Server, Servers
+    from replswitch.scope import Scope
+
+logger = logging.getLogger("replswitch.servers")
+
+
+class Rotation:
+    """The slaves of one database.
+
+    Args:
+        name: what the database is called in markers.
+        key: what it is called in scopes.
+        servers: all of its servers.
+        options: how it is served.
+
+    Attributes:
+        known: how far the servers are known to have come.
+        resting: the servers that are out of rotation; mostly none.
+    """
+
+    def __init__(self, name: str, key: object, servers: Servers, options: DatabaseOptions) -> None:
+        self._name = name
+        self._key = key
+        self._master = servers.master
+        self._downtime = options.downtime
+        self._health = Health(options.downtime)
+        self._in_turn = self._health.candidates
+        self._slaves = servers.slaves
+        self.resting = self._health.resting
+        self._lag = None if options.max_lag is None else Lag(options.max_lag)
+        self._position_clock = PositionClock()
+        self._too_far_behind: frozenset[Server] = frozenset()
+        self.known = KnownPositions(options.known_for)
+
+    def candidates(self, scope: Scope, port: Port) -> Iterable[Server]:
+        """Return the slaves in the order in which a scope without a slave should try them.
+
+        Those that rest are left out, and so are those that have failed in the scope (F1, F2) or are further behind
+        than `max_lag`.
+        """
+        if self._lag is None and not scope.avoided:
+            return self._in_turn(self._slaves)  # mostly
+        return self._admitted(scope, port)
+
+    def _admitted(self, scope: Scope, port: Port) -> Iterator[Server]:
+        for slave in self._in_turn(self._slaves):
+            if (self._key, slave) not in scope.avoided and (self._lag is None or self._is_near(slave, port)):
+                yield slave
+
+    # Faults
+
+    def rest(self, server: Server, error: BaseException) -> None:
+        """Take a server out of rotation for `downtime`, for the whole process."""
+        server.lost_at = time.monotonic()
+        if self._health.failed(server):
+            text = "The server %s cannot be reached, and is out of rotation for %g s: %s"
+            tell("rest", self._name, server.name, text, server.name, self._downtime, error)
+
+    def has_answered(self, server: Server) -> None:
+        """Put a server back into rotation that was tried again."""
+        if self._health.answered(server):
+            tell("back", self._name, server.name, "The server %s is back.", server.name)
+
+    # Lag (the option max_lag)
+
+    def _is_near(self, slave: Server, port: Port) -> bool:
+        lag = self._lag
+        assert lag is not None  # noqa: S101 - asked before; for the type checker
+        is_near = lag.admits(slave, partial(self._seconds_behind, slave, port.driver, port.borrowed))
+        if is_near == (slave in self._too_far_behind):
+            self._too_far_behind ^= {slave}
+            if is_near:
+                tell("back", self._name, slave.name, "The slave %s is near enough again.", slave.name)
+            else:
+                text = "The slave %s is more than %g s behind, and gets no reads."
+                tell("behind", self._name, slave.name, text, slave.name, lag.max_lag)
+        return is_near
+
+    def _seconds_behind(
+        self, slave: Server, driver: Driver, borrowed: Callable[[Server], AbstractContextManager[Raw]]
+    ) -> float:
+        with borrowed(slave) as raw:
+            seconds = driver.seconds_behind(raw)
+            if seconds is not None:
+                return seconds
+            with borrowed(self._master) as master:
+                # Before the slave is asked: it may be ahead of this, and never behind it.
+                written = driver.fetch_position(master)[1]
+            reached = driver.fetch_position(raw)[1]
+        if written is None or reached is None:
+            return 0
+        return self._position_clock.seconds_behind(written, reached)
+
+
+def last_resort(chosen: Server | None, servers: Sequence[Server]) -> list[Server]:
+    """Return all servers, the scope's own first: without a master, those are tried too that are out of rotation."""
+    is_other: Callable[[Server], bool] = lambda server: server is not chosen  # noqa: E731 - a sort key
+    return sorted(servers, key=is_other)

@@ -1,0 +1,318 @@
+"""The way of a statement to its link, and on after a failure. One `Route` per thread, task or session and database."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from replswitch.decision import MASTER, SLAVE
+from replswitch.drivers import GONE, Fault, Written
+from replswitch.engine import outcome
+from replswitch.engine.attempt import Attempt, Block
+from replswitch.engine.choose import Choice
+from replswitch.engine.failure import Action, Effect, OnMaster, Progress, Role, Situation, Spare, decide
+from replswitch.engine.selection import NO_SCOPE, Selection
+from replswitch.engine.writes import is_recording
+from replswitch.state import get_stack
+
+if TYPE_CHECKING:
+    from replswitch.engine.servers import Link
+    from replswitch.scope import Scope
+
+_REFUSED = frozenset({Fault.REFUSED, Fault.READ_ONLY})
+_NOTHING_RAN = GONE | {Fault.READ_ONLY}
+_LOST = frozenset({Fault.UNSENT, Fault.LOST, Fault.TIMED_OUT})
+
+
+class Route(Selection):
+    """Finds the link for each statement, and decides what becomes of one that has failed.
+
+    ::
+
+        link = route.for_statement()
+        while True:
+            try:
+                …  # run it on link.raw
+            except driver.module.Error as error:
+                link = route.failed(attempt, link, error)
+                if link is None:
+                    raise
+            else:
+                route.succeeded(link, has_rows=…)
+                break
+    """
+
+    # After a statement that succeeded
+
+    def succeeded(self, link: Link, *, has_rows: bool, follow: bool = False) -> None:
+        """Note what a statement has done: it may have written, or have read what may be stale.
+
+        Args:
+            link: where it has run.
+            has_rows: it has returned rows.
+            follow: a transaction that it has begun or ended is the route's too (S5).
+        """
+        block, has_news = self.block, link.writes.news
+        link.writes.follow()
+        if block is not None:
+            block.has_run = True
+        if link.server.state == SLAVE:
+            if has_rows and self.side == SLAVE:
+                self.has_read = True
+                if block is not None:
+                    block.has_read = True
+            link.writes.pop_write_status()  # which resets `news`
+        elif block is not None and self._port.driver.in_transaction(link.raw):
+            block.is_recorded = block.is_recorded or is_recording()
+        elif not (has_rows and self._pending is not None and not self._pending.resolved):
+            self.look_for_writes(link)  # else it will be asked about with those before it
+        if follow and has_news:
+            self._follow(link, has_rows=has_rows)
+
+    def _follow(self, link: Link, *, has_rows: bool) -> None:
+        block, is_open = self.block, self._port.driver.in_transaction(link.raw)
+        if block is None and is_open:
+            block = Block()
+            block.links.append(link)
+            block.has_run, block.has_read = True, has_rows and link.server.state == SLAVE
+            block.is_recorded = is_recording()
+            self.begin(block)
+        elif block is not None and not is_open:
+            self.end()
+            for other in block.links:
+                if other is not link:
+                    self._port.leave(other)
+
+    def rows_ended(self, link: Link) -> None:
+        """Note that the rows of a statement are read: some drivers learn only now what it has written."""
+        pending = self._pending
+        if (
+            link.server.state == MASTER
+            and (pending is None or pending.resolved or link.writes.learns_after_rows)
+            and (self.block is None or not self._port.driver.in_transaction(link.raw))
+        ):
+            self.look_for_writes(link)
+
+    def look_for_writes(self, link: Link, *, recorded: bool = True) -> None:
+        """Record in the running scope what was committed through a link to the master since the last look (M1).
+
+        Args:
+            link: to the master.
+            recorded: False for what only unrecorded statements have written.
+        """
+        status = link.writes.pop_write_status()
+        if status is Written.NO:
+            return
+        if not (recorded and is_recording()):
+            link.writes.discard_write_status(with_rows=False)
+            self._pending = None
+            return
+        scope = self._scope
+        is_current = self.link is link and scope.version == self._version
+        self._pending = self.database.writes.record_status(link, link.writes, status)
+        if is_current:
+            self._version = scope.version  # it has changed only for reads from a slave
+
+    # After one that failed
+
+    def failed(self, attempt: Attempt, link: Link, error: Exception) -> Link | None:
+        """Return the link on which a statement that has failed runs again; None where the error is to be raised.
+
+        The caller raises it where it was caught: raised from here it would be in a circle with this frame, and its
+        links would wait for Python's garbage collector.
+
+        Args:
+            attempt: what became of the statement so far.
+            link: where it failed.
+            error: the driver's own.
+
+        Raises:
+            SlaveWriteError: it is a write that may not move.
+            NoServerError: the master is gone, or read-only.
+        """
+        return self.carry_out(self.judge(attempt, link, error), attempt, link, error)
+
+    def judge(self, attempt: Attempt, link: Link, error: Exception, *, joining: bool = False) -> Situation:
+        """Find out what has happened, and return the situation that `carry_out` decides on.
+
+        Args:
+            attempt: see `failed`.
+            link: likewise.
+            error: likewise.
+            joining: the transaction could not begin on the link, so nothing has run.
+        """
+        driver, role = self._port.driver, self._role_of(link)
+        transaction = self._progress(attempt)
+        fault = driver.classify(error, link.raw)
+        if joining and fault in GONE:
+            fault = Fault.UNSENT  # nothing has run
+        if role is Role.MASTER:
+            attempt.failed_on_master()
+            if fault is Fault.REFUSED:
+                fault = Fault.OTHER  # the application's own read-only transaction
+            if fault not in _NOTHING_RAN and (self.block is None or not driver.in_transaction(link.raw)):
+                self.look_for_writes(link)  # a procedure may have written before it failed
+        else:
+            if fault is Fault.TIMED_OUT and transaction is not Progress.HAS_READ:
+                fault = self._probe(link)
+            if role is Role.SLAVE:
+                attempt.failed_on_slave(link.server, lost=fault in _LOST)
+        options = self.database.options
+        return Situation(
+            role,
+            fault,
+            transaction,
+            self._on_master(attempt),
+            self._spare(attempt),
+            first=attempt.is_first,
+            exhausted=attempt.is_exhausted(link.server, len(self.database.servers.slaves)),
+            may_move=attempt.repeatable and options.on_slave_write != "error" and not link.writes.session_changed,
+            force=options.on_slave_write == "force",
+        )
+
+    def carry_out(self, situation: Situation, attempt: Attempt, link: Link, error: Exception) -> Link | None:
+        """Do what the table says about a failure; see `failed`."""
+        action, effect = decide(situation)
+        self._apply(effect, link, error)
+        if action is Action.SPARE:
+            attempt.lose_master(situation, error)
+            spare = self.spare(self._running_scope(), error)
+            if spare is not None:
+                return self.choose(attempt, picked=Choice(spare, SLAVE, "no-master"))
+            # Decided once more; what was done already, such as counting the lost master, is not done again.
+            action, effect = decide(replace(situation, spare=Spare.NONE_LEFT))
+            self._apply(effect & Effect.MAY_HAVE_WRITTEN, link, error)
+        if action is Action.RAISE:
+            return None
+        if action is Action.MOVE:
+            self._move(link, error)
+        elif action is Action.READ_ON_MASTER:
+            self._running_scope().force_master(self.database.key, "not-replicated")
+        elif action is not Action.CHOOSE:
+            cause = self._master_is_lost(attempt) or error if action is Action.NO_MASTER else error
+            raise self._port.as_own(self._error_for(action, attempt, link, cause)) from cause
+        return self.for_statement(attempt)
+
+    def failed_late(self, link: Link | None, error: Exception) -> bool:
+        """Judge an error that arrives after a statement's rows: with its last result, or when its cursor is closed.
+
+        Returns:
+            whether it only repeats that the connection is gone, so that it says nothing new.
+
+        Raises:
+            SlaveWriteError: a slave has refused a write whose procedure has already returned rows (S8).
+        """
+        if link is None:
+            return False
+        fault = self._port.driver.classify(error, link.raw)
+        if link.server.state == SLAVE and fault in _REFUSED:
+            refused = outcome.refused_write(link.server.name, outcome.ROWS_ARE_OUT, error)
+            raise self._port.as_own(refused) from error
+        return fault in GONE
+
+    def _join(self, block: Block, link: Link, attempt: Attempt | None) -> Link | None:
+        try:
+            self._port.join(link)
+        except self._port.driver.module.Error as error:
+            attempt = attempt or Attempt()
+            other = self.carry_out(self.judge(attempt, link, error, joining=True), attempt, link, error)
+            if other is None:
+                raise
+            return other
+        block.links.append(link)
+        return None
+
+    def _role_of(self, link: Link) -> Role:
+        if link.server.state == MASTER:
+            return Role.MASTER
+        is_master = self.side == MASTER and link.server is self.database.servers.master_read_only
+        return Role.MASTER_READ_ONLY if is_master else Role.SLAVE
+
+    def _progress(self, attempt: Attempt) -> Progress:
+        if self.block is None:
+            return Progress.NONE
+        if self._port.has_read(attempt):
+            return Progress.HAS_READ
+        return Progress.RUN if self.block.has_run else Progress.NONE
+
+    def _on_master(self, attempt: Attempt) -> OnMaster:
+        if attempt.on_master is OnMaster.UNTRIED and self.is_without_master:
+            return OnMaster.NOT_RUN  # it could not be reached when the server was chosen
+        return attempt.on_master
+
+    def _spare(self, attempt: Attempt) -> Spare:
+        possible = attempt.repeatable and self._servers_without_master(self._running_scope())
+        return Spare.POSSIBLE if possible else Spare.NOT_ALLOWED
+
+    @staticmethod
+    def _running_scope() -> Scope:
+        frame = get_stack()
+        return NO_SCOPE if frame is None else frame.scope
+
+    def _probe(self, link: Link) -> Fault:
+        """Find out whether a server that did not answer in time is gone, or slow: a new connection decides (F1)."""
+        self._drop(link)
+        try:
+            self._port.open(link.server)
+        except self._port.driver.module.Error:
+            return Fault.DOWN
+        return Fault.SLOW
+
+    def _apply(self, effect: Effect, link: Link, error: Exception) -> None:
+        block, database = self.block, self.database
+        self.forget()
+        if effect & Effect.END and block is not None:
+            block.lost = error
+            self._port.lose_block(error)
+        if effect & Effect.DROP:
+            self._drop(link)
+        if effect & Effect.REST:
+            database.rotation.rest(link.server, error)
+        if effect & Effect.AVOID:
+            self._running_scope().avoid_slave(database.key, link.server)
+        if effect & Effect.MASTER_LOST:
+            outcome.report_lost_master(database.name, link.server, error)
+        if effect & Effect.MAY_HAVE_WRITTEN:
+            database.writes.record()
+
+    def _drop(self, link: Link) -> None:
+        block = self.block
+        if block is not None and link in block and block.lost is None:
+            block.links.remove(link)
+            self._port.part_with(link)
+        self._port.drop(link.server, link)
+
+    def _move(self, link: Link, error: Exception) -> None:
+        scope, block, database = self._running_scope(), self.block, self.database
+        outcome.report_moved_write(database.name, link.server.name, error, has_read=self.has_read)
+        if scope is not NO_SCOPE:
+            scope.force_master(database.key, "moved-write", again=True)
+        if block is not None and link in block:
+            block.links.remove(link)
+            self._port.leave(link)
+
+    def _move_flush(self, scope: Scope) -> None:
+        database, block, options = self.database, self.block, self.database.options
+        joined = None if block is None else block.slave
+        server = "" if joined is None else joined.server.name
+        if options.on_slave_write == "error":
+            raise self._port.as_own(outcome.refused_write(server, outcome.MAY_NOT_MOVE))
+        if options.on_slave_write != "force" and self._port.has_read(None):
+            raise self._port.as_own(outcome.refused_write(server, outcome.HAS_READ))
+        outcome.report_moved_write(database.name, server, None, has_read=self.has_read)
+        scope.force_master(database.key, "moved-write", again=True)
+
+    def _error_for(self, action: Action, attempt: Attempt, link: Link, error: BaseException) -> Exception:
+        master = self.database.servers.master
+        if action is Action.REFUSE:
+            return outcome.refused_write(link.server.name, self._why_refused(attempt, link), error)
+        if action is Action.MASTER_IS_READ_ONLY:
+            return outcome.master_is_read_only(master, error)
+        return outcome.lost_write(master) if action is Action.LOST_WRITE else outcome.no_master(master, error)
+
+    def _why_refused(self, attempt: Attempt, link: Link) -> str:
+        if not attempt.repeatable:
+            return outcome.OWN_CONNECTION
+        if self.database.options.on_slave_write == "error":
+            return outcome.MAY_NOT_MOVE
+        return outcome.SESSION_CHANGED if link.writes.session_changed else outcome.HAS_READ

@@ -1,0 +1,342 @@
+"""The link that a statement runs on: which state, which server, and in which transaction."""
+
+from __future__ import annotations
+
+import weakref
+from itertools import chain
+from os import getpid
+from typing import TYPE_CHECKING, Any, Final
+
+from replswitch.decision import MASTER, SLAVE
+from replswitch.drivers import Fault
+from replswitch.engine import outcome
+from replswitch.engine.choose import Choice, Failed, choose, choose_master_read_only, run
+from replswitch.engine.failure import OnMaster
+from replswitch.engine.rotation import last_resort
+from replswitch.engine.writes import is_recording
+from replswitch.errors import NoServerError
+from replswitch.scope import Scope
+from replswitch.state import get_stack
+
+if TYPE_CHECKING:
+    from replswitch.decision import State
+    from replswitch.engine.attempt import Attempt, Block
+    from replswitch.engine.database import Database
+    from replswitch.engine.port import Port
+    from replswitch.engine.servers import Link, Server
+    from replswitch.engine.writes import PendingWrite
+    from replswitch.positions import Position
+    from replswitch.state import Frame
+
+#: Stands for the scope outside any; nothing is written into it.
+NO_SCOPE: Final = Scope()
+
+#: No frame is this, so nothing that was chosen before holds.
+_NEVER: Final[Any] = object()
+
+
+class Selection:
+    """Selects the link for each statement of one thread, task or session.
+
+    Args:
+        database: the database.
+        port: opens, joins and drops links.
+
+    Attributes:
+        block: the running transaction; None outside one.
+        link: the latest link, which serves the next statement as well while nothing changes.
+        side: the state in which it serves.
+        reason: why.
+        has_read: the scope has read rows from a slave.
+        slave_has: how far the slave had come at least when it was chosen; None where it was not asked.
+        is_without_master: the link serves in the place of a lost master.
+    """
+
+    def __init__(self, database: Database, port: Port) -> None:
+        self.database = database
+        # A port owns its route. In a circle, links would wait for Python's garbage collector.
+        self._port: Port = weakref.proxy(port)
+        self._frame: Frame | None = _NEVER
+        self._scope = NO_SCOPE
+        self._version = 0
+        self._noted: tuple[Frame | None, Link | None] = (None, None)
+        self._pending: PendingWrite | None = None
+        self.block: Block | None = None
+        self.link: Link | None = None
+        self.side: State = MASTER
+        self.reason = "default"
+        self.slave_has: Position | None = None
+        self.has_read = False
+        self.is_without_master = False
+
+    def for_statement(self, attempt: Attempt | None = None, *, flushing: bool = False) -> Link:
+        """Return the link for the next statement: mostly that of the statement before.
+
+        Args:
+            attempt: what became of the statement so far; None at first.
+            flushing: a session writes what it has pending (S8).
+
+        Raises:
+            Exception: the driver's own error.
+            NoServerError: no server can serve.
+            SlaveWriteError: a flush in slave state that may not move.
+        """
+        link = self.link
+        if (
+            link is not None
+            and get_stack() is self._frame
+            and self._scope.version == self._version
+            and link.process == getpid()
+            and not flushing
+            and not link.readable(0)
+        ):
+            return link
+        return self.choose(attempt, flushing=flushing)
+
+    # What makes an earlier choice void
+
+    def forget(self) -> None:
+        """Choose anew for the next statement: a link was closed, or a transaction began or ended."""
+        self.link, self._frame = None, _NEVER
+
+    def leave_scope(self) -> None:
+        """Keep nothing of the running scope: a frame keeps its scope, and the scope what is pending."""
+        self.link, self._frame = None, _NEVER
+        self._scope, self._pending, self._noted, self.has_read = NO_SCOPE, None, (None, None), False
+
+    def begin(self, block: Block) -> None:
+        """Begin a transaction; links join it with their first statement."""
+        self.block = block
+        self.forget()
+
+    def end(self) -> Block | None:
+        """End the transaction, and return it. What its links need is the binding's to do."""
+        block, self.block = self.block, None
+        self.forget()
+        return block
+
+    # Choosing
+
+    def choose(self, attempt: Attempt | None = None, *, flushing: bool = False, picked: Choice | None = None) -> Link:
+        """Choose the link for the next statement anew; see `for_statement`. ``picked`` was chosen already."""
+        frame, block = get_stack(), self.block
+        scope = NO_SCOPE if frame is None else frame.scope
+        if scope is not self._scope:
+            self._scope, self.has_read = scope, False
+        version = scope.version  # what changes from here on is looked at the next time
+        self.link = self._pending = None
+        if block is not None and block.lost is not None:
+            raise block.lost
+        link, self.side, why, holds = picked or self._pick(frame, scope, attempt, flushing=flushing)
+        self.is_without_master = why == "no-master"
+        if link.server.state == MASTER and scope is not NO_SCOPE:
+            if is_recording():
+                link.writes.refresh_baseline()
+            elif scope.has_pending:
+                scope.settle()
+        if block is not None and link not in block:
+            other = self._join(block, link, attempt)
+            if other is not None:
+                return other
+        if holds:
+            self._hold(scope, why)
+        if self._noted != (frame, link):
+            self._noted, self.reason = (frame, link), why
+            if scope is not NO_SCOPE:
+                self.database.note(scope, self.side, link.server, why)
+        self._frame, self._version, self.link = frame, version, link
+        return link
+
+    def _join(self, block: Block, link: Link, attempt: Attempt | None) -> Link | None:
+        """Let a link join the transaction; return another one where it could not."""
+        raise NotImplementedError
+
+    def _hold(self, scope: Scope, why: str) -> None:
+        """Let the master serve the database from now on."""
+        scope.force_master(self.database.key, why)
+
+    def pick(self) -> Choice:
+        """Choose without joining, and without a place in the scope's decisions: for questions of the binding's own."""
+        frame = get_stack()
+        return self._pick(frame, NO_SCOPE if frame is None else frame.scope, None, flushing=False)
+
+    def _pick(self, frame: Frame | None, scope: Scope, attempt: Attempt | None, *, flushing: bool) -> Choice:
+        database, block = self.database, self.block
+        side, why = database.side(frame, scope, in_master_transaction=block is not None and block.on_master)
+        if flushing and side == SLAVE:
+            self._move_flush(scope)
+            side, why = MASTER, "moved-write"
+        if (attempt is not None or block is not None) and not flushing:
+            lost = self._master_is_lost(attempt)
+            if lost is not None:
+                return self._without_master(scope, outcome.no_master(database.servers.master, lost), lost, attempt)
+        if side == MASTER or scope is NO_SCOPE:
+            return self._pick_master(scope, why, attempt)
+        if self._port.one_link:
+            return self._pick_master(scope, why, attempt)._replace(side=SLAVE)
+        return self._pick_slave(scope, why, attempt)
+
+    # A slave
+
+    def _pick_slave(self, scope: Scope, why: str, attempt: Attempt | None) -> Choice:
+        """Choose a slave that has what the scope must see; where none has, the master."""
+        database, block, key = self.database, self.block, self.database.key
+        scope.settle()  # what is pending is asked first
+        must_see = scope.must_see.get(database.name) if database.servers.has_slaves else None
+        if (forced := scope.forced_master.get(key)) is not None:  # found out just now
+            return self._pick_master(scope, forced, attempt)
+        joined = None if block is None else block.slave
+        if joined is not None and block is not None:
+            if block.has_read or (key, joined.server) not in scope.avoided:
+                if self._shows(must_see):
+                    return Choice(joined, SLAVE, why)
+                return self._pick_master(scope, self._reason_for_master(scope), attempt, holds=True)
+            block.links.remove(joined)
+            self._port.leave(joined)
+        in_turn = database.rotation.candidates(scope, self._port)
+        if (chosen := scope.slaves.get(key)) is not None:
+            in_turn = chain((chosen,), (server for server in in_turn if server is not chosen))
+        steps = choose(scope, key, in_turn, must_see, database.rotation, wait=database.options.wait)
+        link = run(steps, self._port)
+        if link is None:
+            return self._pick_master(scope, self._reason_for_master(scope), attempt, holds=True)
+        self.slave_has = must_see
+        return Choice(link, SLAVE, why)
+
+    def _shows(self, must_see: Position | None) -> bool:
+        """Say whether the slave that has joined shows what must be seen.
+
+        It shows what it had when the transaction began: neither asking nor waiting would change that.
+        """
+        return must_see is None or (self.slave_has is not None and self.slave_has.includes(must_see))
+
+    def _reason_for_master(self, scope: Scope) -> str:
+        try:
+            return self.database.reason_for_master(scope)
+        except NoServerError as error:
+            raise self._port.as_own(error) from None
+
+    # The master
+
+    def _pick_master(self, scope: Scope, why: str, attempt: Attempt | None, *, holds: bool = False) -> Choice:
+        """Choose the master; where it cannot be reached, a server that may serve a read in its place (F3)."""
+        try:
+            return Choice(self._master(scope, why), MASTER, why, holds)
+        except NoServerError as error:
+            cause = error.__cause__ or error
+            if attempt is None:  # else it was counted when it failed the statement (F5)
+                outcome.report_lost_master(self.database.name, self.database.servers.master, cause)
+            is_there = self._port.driver.classify(cause) is Fault.FULL
+            return self._without_master(scope, error, cause, attempt, is_there=is_there)
+
+    def _master(self, scope: Scope, why: str) -> Link:
+        database, block, port = self.database, self.block, self._port
+        server = database.servers.master
+        if block is not None:
+            joined = next((link for link in block.links if link.server is server), None)
+            if joined is not None:
+                return joined
+        try:
+            if block is None and not port.one_link and database.reads_only(scope, why, port.driver):
+                link = self._master_read_only(scope)
+                if link is not None:
+                    return link
+            link = port.open(server)
+            if database.leads_to_former_master(scope, link, port):
+                port.drop(server, link)  # what else is idle leads there as well
+                link = port.open(server)
+        except port.driver.module.Error as error:
+            if not port.driver.is_gone(error):
+                raise
+            raise port.as_own(outcome.no_master(server, error)) from error
+        return link
+
+    def _master_read_only(self, scope: Scope) -> Link | None:
+        """Return a link to the master that refuses writes; None if a full master takes no more connections."""
+        database, port = self.database, self._port
+        server = database.servers.master_read_only
+        must_see = scope.must_see.get(database.name)
+        found = run(choose_master_read_only(server, must_see, database.rotation), port)
+        if isinstance(found, Failed):
+            if found.fault is Fault.FULL:
+                return None
+            raise found.error
+        if found is not None:
+            return found
+        port.drop(server)
+        return port.open(server)
+
+    # Without the master
+
+    def _master_is_lost(self, attempt: Attempt | None) -> BaseException | None:
+        """Return the error with which the master was lost, if the statement or its transaction goes on without it."""
+        if attempt is not None and attempt.error is not None:
+            return attempt.error
+        return None if self.block is None else self.block.without_master
+
+    def _servers_without_master(self, scope: Scope) -> tuple[Server, ...]:
+        """Return the servers that may run a statement in the master's place; none once a transaction has run on it."""
+        block = self.block
+        if scope is NO_SCOPE or self._port.one_link:
+            return ()
+        if block is not None and block.has_run and (block.on_master or block.without_master is None):
+            return ()
+        return self.database.servers_without_master(scope)
+
+    def _without_master(
+        self,
+        scope: Scope,
+        error: Exception,
+        cause: BaseException,
+        attempt: Attempt | None = None,
+        *,
+        is_there: bool = True,
+    ) -> Choice:
+        """Choose a server in the master's place, or raise an error because there is none."""
+        link = self.spare(scope, cause, is_there=is_there)
+        if link is None:
+            if attempt is not None and attempt.on_master is OnMaster.MAY_HAVE_RUN:
+                self.database.writes.record()
+            raise self._port.as_own(error) from cause
+        return Choice(link, SLAVE, "no-master")
+
+    def spare(self, scope: Scope, cause: BaseException, *, is_there: bool = True) -> Link | None:
+        """Return a link for a read that the master should serve, and cannot; None if no server has what it must see.
+
+        Any slave will do, also one that is out of rotation, and so will the server that the master's name leads to by
+        now. The link refuses writes.
+
+        Args:
+            scope: the running one.
+            cause: the error with which the master was lost.
+            is_there: False if the master's name leads nowhere just now: it would cost one more time-out.
+        """
+        database, block = self.database, self.block
+        servers = self._servers_without_master(scope)
+        if not is_there:
+            servers = tuple(server for server in servers if server is not database.servers.master_read_only)
+        if not servers:
+            return None
+        scope.settle()
+        must_see = scope.must_see.get(database.name) if database.servers.has_slaves else None
+        joined = None if block is None else block.slave
+        if joined is not None and block is not None:
+            if joined.server not in servers or not self._shows(must_see):
+                return None
+            block.without_master = cause
+            return joined
+        if database.servers.master_read_only not in database.servers.slaves:
+            # Its idle links lead to where the master was, and each would cost a time-out.
+            self._port.drop(database.servers.master_read_only)
+        in_turn = last_resort(scope.slaves.get(database.key), servers)
+        steps = choose(scope, database.key, in_turn, must_see, database.rotation, is_last_resort=True)
+        link = run(steps, self._port)
+        if link is not None:
+            self.slave_has = must_see
+            if block is not None:
+                block.without_master = cause
+        return link
+
+    def _move_flush(self, scope: Scope) -> None:
+        """Let a session's flush in slave state run on the master, if it may (S8)."""
+        raise NotImplementedError

@@ -1,0 +1,157 @@
+"""What is written in one database is recorded in the scope that wrote it, once it is known (M1)."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from contextvars import ContextVar
+from threading import get_ident
+from typing import TYPE_CHECKING
+
+from replswitch.drivers import Written
+from replswitch.errors import PositionError
+from replswitch.positions.clock import fall_back_to_clock
+from replswitch.state import stack
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterator
+
+    from replswitch.drivers import WriteTracker
+    from replswitch.positions import Position
+    from replswitch.scope import Scope
+
+logger = logging.getLogger("replswitch.servers")
+
+_recording: ContextVar[bool] = ContextVar("replswitch.recording", default=True)
+
+
+def is_recording() -> bool:
+    """Say whether the running code's writes make a marker."""
+    return _recording.get()
+
+
+@contextmanager
+def unrecorded() -> Iterator[None]:
+    """Let the writes of a block, or of a decorated function, make no marker.
+
+    For bookkeeping that its visitor need not see at once: a view counter, a time of last visit.
+    """
+    token = _recording.set(False)
+    try:
+        yield
+    finally:
+        _recording.reset(token)
+
+
+class PendingWrite:
+    """Statements of a scope may have written, and the server has not been asked yet. Called with the scope, it asks.
+
+    It does not keep the scope, which keeps it: in that circle the connection would wait for Python's garbage collector.
+
+    Attributes:
+        resolved: the server was asked. What runs from now on is another pending write.
+    """
+
+    __slots__ = ("_since", "_thread", "_tracker", "_writes", "resolved")
+
+    def __init__(self, writes: Writes, tracker: WriteTracker) -> None:
+        self._writes = writes
+        self._tracker = tracker
+        self._since = tracker.last_known_position  # before the first of the statements
+        self._thread = get_ident()
+        self.resolved = False
+
+    def __call__(self, scope: Scope) -> None:
+        """Ask, and record the answer in the scope."""
+        self.resolved = True
+        if self._thread == get_ident():
+            self._writes.ask(scope, self._tracker, self._since)
+        else:  # another thread may be in the middle of a statement on that connection
+            self._writes.record_in(scope, Written.YES)
+
+
+class Writes:
+    """The writes of one database.
+
+    Args:
+        key: what the database is called in scopes.
+        name: what it is called in markers.
+    """
+
+    def __init__(self, key: Hashable, name: str) -> None:
+        self._key = key
+        self._name = name
+
+    def record(self, position: Position | None = None) -> None:
+        """Record in the running scope that a write was committed on the master, or may have been.
+
+        Args:
+            position: from which on a slave has it; None where that is unknown.
+        """
+        frame = stack()
+        if frame is not None:
+            frame.scope.record(self._key, self._name, position)
+
+    def look(self, key: Hashable, tracker: WriteTracker, scope: Scope | None = None, *, at_once: bool = False) -> None:
+        """Record what was committed through a connection since this was last called.
+
+        Args:
+            key: stands for the connection in the scope.
+            tracker: the connection's.
+            scope: in which it was committed; the running one by default.
+            at_once: ask now, because the connection is about to serve another scope.
+        """
+        status = tracker.pop_write_status()
+        if status is not Written.NO:
+            self.record_status(key, tracker, status, scope, at_once=at_once)
+
+    def record_status(
+        self,
+        key: Hashable,
+        tracker: WriteTracker,
+        status: Position | Written,
+        scope: Scope | None = None,
+        *,
+        at_once: bool = False,
+    ) -> PendingWrite | None:
+        """Record what `WriteTracker.pop_write_status` returned; the other arguments are those of `look`.
+
+        Where the driver does not know, the server is asked before the scope reads from a slave or answers.
+
+        Returns:
+            what is pending for the statements that follow as well, as long as it is not resolved and the scope is the
+            same; None where nothing is.
+        """
+        if scope is None:
+            frame = stack()
+            if frame is None:
+                tracker.discard_write_status(with_rows=True)
+                return None
+            scope = frame.scope
+        if status is not Written.ASK:
+            self.record_in(scope, status)
+            return None
+        if at_once or scope.answered:  # nothing will ask in time
+            self.ask(scope, tracker, tracker.last_known_position)
+            return None
+        pending = scope.pending_on(key)
+        if not isinstance(pending, PendingWrite) or pending.resolved:
+            pending = PendingWrite(self, tracker)
+            scope.add_pending(key, pending)
+        return pending
+
+    def ask(self, scope: Scope, tracker: WriteTracker, since: Position | None) -> None:
+        """Ask the master whether something was written since, and record it in a scope if so."""
+        status: Position | Written = Written.YES
+        try:
+            status = tracker.ask(since)
+        except PositionError as error:
+            fall_back_to_clock(f"The position of a commit cannot be read ({error})")
+        except Exception as error:  # noqa: BLE001 - the driver's own, whichever it is: the write counts
+            logger.info("The master did not say what was written: %s", error)
+        self.record_in(scope, status)
+
+    def record_in(self, scope: Scope, status: Position | Written) -> None:
+        """Record in a scope what is known of its writes."""
+        if status is not Written.NO:
+            scope.record(self._key, self._name, None if isinstance(status, Written) else status)

@@ -1,0 +1,13 @@
+"""The state of the servers of a database, as they report it: for the commands and the checks of the bindings.
+
+Each server is asked through a short connection of its own, outside the links that the application uses.
+"""
+
+from __future__ import annotations
+
+from replswitch.report.probe import standings
+from replswitch.report.render import problems, table
+from replswitch.report.servers import TIMEOUT, Asked, servers_of
+from replswitch.report.standing import COLUMNS, Standing
+
+__all__ = ["COLUMNS", "TIMEOUT", "Asked", "Standing", "problems", "servers_of", "standings", "table"]

@@ -1,0 +1,114 @@
+"""What a server of MariaDB and MySQL says of itself, of its user, and of its replication."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, Final
+
+from replswitch.decision import MASTER
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from replswitch.drivers import Raw
+    from replswitch.report.servers import Asked
+    from replswitch.report.standing import Standing
+
+# Not asked as @@name: a server that lacks one of them would refuse the whole statement.
+_VARIABLES: Final = (
+    "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('version', 'read_only', 'super_read_only', 'innodb_read_only', "
+    "'hostname', 'port', 'server_id', 'server_uuid', 'wsrep_on', 'aurora_version', 'group_replication_group_name')"
+)
+_CLUSTERS: Final = ("aurora_version", "group_replication_group_name")
+
+_SEVERITY: Final = {"none": 0, "running": 1, "connecting": 2, "stopped": 3, "broken": 4}
+_PROBLEMS: Final = {
+    "connecting": "it does not reach its master",
+    "stopped": "replication is stopped",
+    "broken": "replication ended with an error",
+}
+
+# ER_SPECIFIC_ACCESS_DENIED_ERROR, ER_PARSE_ERROR.
+_DENIED: Final = 1227
+_UNKNOWN_STATEMENT: Final = 1064
+
+
+def ask_mysql(raw: Raw, server: Asked, standing: Standing) -> None:
+    """Ask a server.
+
+    Args:
+        raw: a connection to it.
+        server: the server.
+        standing: takes what it says.
+
+    Raises:
+        Exception: the driver's own error.
+    """
+    standing.reachable = True
+    variables = {row["variable_name"]: str(row["value"]) for row in _rows(raw, _VARIABLES)}
+    standing.variables = variables
+    standing.version = variables.get("version")
+    standing.read_only = any(variables.get(name, "OFF") != "OFF" for name in ("read_only", "innodb_read_only"))
+    standing.grants = [str(next(iter(row.values()))) for row in _rows(raw, "SHOW GRANTS")]
+    if server.state == MASTER:
+        return
+    if variables.get("wsrep_on") == "ON" or any(map(variables.get, _CLUSTERS)):
+        standing.replication = "cluster"
+    else:
+        _ask_replication(raw, server, standing)
+
+
+def _ask_replication(raw: Raw, server: Asked, standing: Standing) -> None:
+    # MariaDB's has every source of a slave that follows several; SLAVE went from MySQL in 8.4, REPLICA came in 8.0.22.
+    statements = ["SHOW ALL SLAVES STATUS"] if standing.is_mariadb else ["SHOW REPLICA STATUS", "SHOW SLAVE STATUS"]
+    for statement in statements:
+        try:
+            _judge_replication(standing, _rows(raw, statement))
+        except server.error as error:
+            if error.args[0] == _DENIED:
+                standing.replication, standing.note = "unknown", _grant(raw, standing)
+            elif error.args[0] == _UNKNOWN_STATEMENT and statement != statements[-1]:
+                continue
+            else:
+                raise
+        return
+
+
+def _grant(raw: Raw, standing: Standing) -> str:
+    privilege = "SLAVE MONITOR" if standing.is_mariadb else "REPLICATION CLIENT"
+    (row,) = _rows(raw, "SELECT CURRENT_USER() AS account")
+    account = "@".join(f"'{part}'" for part in str(row["account"]).rpartition("@")[::2])
+    return f"its user may not ask how replication goes. On the master: GRANT {privilege} ON *.* TO {account}"
+
+
+def _rows(raw: Raw, sql: str) -> list[dict[str, Any]]:
+    """Return rows with the names of their columns in small letters, and as they were before MySQL 8.0.22."""
+    # The application may have set another class of cursors as the default; None is that, where nobody has.
+    with closing(raw.cursor(getattr(raw, "plain_cursor", None))) as cursor:
+        cursor.execute(sql)
+        names = [
+            column[0].lower().replace("replica_", "slave_").replace("_source", "_master")
+            for column in cursor.description
+        ]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def _judge_replication(standing: Standing, sources: Iterable[Mapping[str, Any]]) -> None:
+    """Say how replication goes; of a slave that follows several masters, the worst counts."""
+    standing.replication, standing.problem = "none", "it follows no master"
+    for source in sources:
+        threads = {source["slave_io_running"], source["slave_sql_running"]}
+        errors = " ".join(filter(None, (source["last_io_error"], source["last_sql_error"])))
+        if threads == {"Yes"}:
+            replication = "running"
+        elif "No" not in threads:
+            replication = "connecting"
+        else:
+            replication = "broken" if errors else "stopped"
+        if _SEVERITY[replication] >= _SEVERITY[standing.replication]:
+            standing.replication = replication
+            standing.problem = _PROBLEMS.get(replication) and _PROBLEMS[replication] + (errors and f": {errors}")
+        if source["seconds_behind_master"] is not None:
+            standing.behind = max(int(source["seconds_behind_master"]), standing.behind or 0)
+    if standing.replication != "running":
+        standing.behind = None

@@ -1,0 +1,89 @@
+"""All servers of a database, asked at a time."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from threading import Thread
+from typing import TYPE_CHECKING, Any, Final
+
+from replswitch.errors import ReplSwitchError
+from replswitch.report.mysql import ask_mysql
+from replswitch.report.standing import Standing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from replswitch.report.servers import Asked
+
+# Seconds that the driver gets to say by itself that the time is over.
+_GRACE: Final = 0.5
+
+
+def standings(servers: Sequence[Asked], timeout: float | None = None) -> list[Standing]:
+    """Ask all servers of a database at a time how they stand.
+
+    Args:
+        servers: the master first.
+        timeout: seconds for a server to let us in, and to answer; each one's own by default.
+    """
+    found = [Standing(server.state, server.name) for server in servers]
+    seconds = [timeout or server.timeout for server in servers]
+    # Daemons: a server that never answers must not keep the program from ending.
+    asking = [Thread(target=_ask, args=each, daemon=True) for each in zip(servers, found, seconds, strict=True)]
+    for thread in asking:
+        thread.start()
+    began = time.monotonic()
+    for number, (server, thread) in enumerate(zip(servers, asking, strict=True)):
+        thread.join(max(0, began + seconds[number] + _GRACE - time.monotonic()))
+        if thread.is_alive():
+            problem = f"no answer within {seconds[number]:g} s"
+            found[number] = Standing(server.state, server.name, problem=problem)
+    _compare(servers, found)
+    return found
+
+
+def _ask(server: Asked, standing: Standing, timeout: float) -> None:
+    try:
+        with closing(server.open(timeout)) as raw:
+            _QUESTIONS.get(server.engine, _ask_nothing)(raw, server, standing)
+    except ReplSwitchError as error:
+        standing.problem = str(error)
+    except Exception as error:  # noqa: BLE001 - whatever keeps a server from answering is told of
+        standing.problem = f"{'it failed' if standing.reachable else 'no connection'}: {_words(error)}"
+
+
+def _words(error: Exception) -> str:
+    return f"{error.args[1]} ({error.args[0]})" if len(error.args) > 1 else str(error)
+
+
+def _ask_nothing(raw: Any, server: Asked, standing: Standing) -> None:
+    standing.reachable = True
+    standing.note = "replswitch does not know what to ask it"
+
+
+def _ask_sqlite(raw: Any, server: Asked, standing: Standing) -> None:
+    """Look at the file. Nothing replicates it that could be asked."""
+    raw.execute("PRAGMA schema_version").close()  # nothing before it reads the file
+    standing.reachable = True
+    files = {name: file for _, name, file in raw.execute("PRAGMA database_list")}
+    if files.get("main"):
+        standing.variables = {"file": files["main"]}
+    standing.version = raw.execute("SELECT sqlite_version()").fetchone()[0]
+
+
+#: What is asked of each kind of server.
+_QUESTIONS: Final[dict[str, Callable[[Any, Asked, Standing], None]]] = {"mysql": ask_mysql, "sqlite": _ask_sqlite}
+
+
+def _compare(servers: Sequence[Asked], found: Sequence[Standing]) -> None:
+    """Say what can be seen only from all servers of a database."""
+    master, *slaves = found
+    if master.reachable and master.read_only:
+        master.problem = "it is read_only, so nobody can write"
+    for server, slave in zip(servers[1:], slaves, strict=True):
+        same_address = server.address is not None and server.address == servers[0].address
+        same_server = bool(slave.identity) and slave.identity == master.identity
+        slave.is_master = slave.reachable and (same_address or same_server)
+        if slave.is_master:
+            slave.replication, slave.behind, slave.problem, slave.note = None, None, None, "it is the master itself"

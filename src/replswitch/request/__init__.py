@@ -1,0 +1,1 @@
+"""What happens to one request, whatever the framework: its state, its marker, its headers."""

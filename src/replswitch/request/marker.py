@@ -1,0 +1,216 @@
+"""The marker: a signed, dated token that says "I wrote, up to this position". It travels in a cookie."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import random
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from itsdangerous import BadData, URLSafeSerializer
+from itsdangerous.encoding import base64_decode, base64_encode
+
+from replswitch.errors import ConfigurationError, PositionError
+from replswitch.positions import read, write
+
+if TYPE_CHECKING:
+    from replswitch.positions import Position
+    from replswitch.request.options import Secret
+
+#: How far a marker's date may lie in the future, in seconds; servers' clocks differ (M2).
+FUTURE: Final = 60
+
+#: How many names a marker's cookie has, so that parallel responses do not overwrite each other (M4).
+NAMES: Final = 4
+
+#: A marker whose token is longer than this, in characters, holds by time. It leaves room for the cookie's attributes
+#: and for other cookies.
+LONGEST: Final = 2800
+
+#: No cookie of ours is longer, in characters: what RFC 6265, section 6.1, asks browsers to keep at least.
+MAX_LENGTH: Final = 4096
+
+#: How many tokens of one request are read: each name may come for several paths and domains, and others may set
+#: cookies under our names.
+MAX_TOKENS: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """What a visitor must see: everything that was written, up to a position of each database or up to a time.
+
+    Times are in seconds since the epoch by the application's clock.
+
+    Attributes:
+        written_at: when the latest of the writes was committed whose position nobody knows; None without one.
+        positions: of each database that was written to, by its name: how far its slaves must have come.
+        placed_at: when the latest of those writes was committed; None without one.
+    """
+
+    written_at: float | None = None
+    positions: Mapping[str, Position] = field(default_factory=dict)
+    placed_at: float | None = None
+
+    def merge(self, other: Marker) -> Marker:
+        """Return the marker that asks for everything that either of the two asks for (M4)."""
+        earlier, later = sorted((self, other), key=lambda marker: marker.placed_at or 0)
+        positions, written_at = {**earlier.positions, **later.positions}, _latest(self.written_at, other.written_at)
+        placed_at = _latest(self.placed_at, other.placed_at)
+        for database, position in earlier.positions.items():
+            if type(position) is type(positions[database]):
+                positions[database] = position.merge(positions[database])
+            else:  # the database has moved to another engine meanwhile: nothing compares them
+                written_at = _latest(written_at, placed_at)
+        return Marker(written_at, positions, placed_at)
+
+    def holding(self, now: float, *, max_age: float, position_max_age: float) -> Marker | None:
+        """Return what of it is not too old; None when nothing is.
+
+        Args:
+            now: the time.
+            max_age: how long a write without a position holds.
+            position_max_age: how long positions hold.
+        """
+        written_at = self.written_at if _is_recent(self.written_at, now, max_age) else None
+        if _is_recent(self.placed_at, now, position_max_age):
+            return self if written_at == self.written_at else Marker(written_at, self.positions, self.placed_at)
+        return None if written_at is None else Marker(written_at)
+
+
+def _latest(first: float | None, second: float | None) -> float | None:
+    return max((time for time in (first, second) if time is not None), default=None)
+
+
+def _is_recent(time: float | None, now: float, max_age: float) -> bool:
+    return time is not None and -FUTURE <= now - time <= max_age
+
+
+def dump(marker: Marker) -> dict[str, object]:
+    """Return a marker as values that JSON knows. `load` is its inverse, up to the milliseconds of the times."""
+    payload: dict[str, object] = {}
+    if marker.written_at is not None:
+        payload["t"] = round(marker.written_at, 3)
+    if marker.placed_at is not None:
+        payload["at"] = round(marker.placed_at, 3)
+        payload["p"] = {database: write(position) for database, position in marker.positions.items()}
+    return payload
+
+
+def load(payload: object) -> Marker:
+    """Return the marker that `dump` turned into such values.
+
+    Raises:
+        PositionError: it did not.
+    """
+    try:
+        if not isinstance(payload, dict):
+            raise TypeError
+        written_at, placed_at = _time(payload.get("t")), _time(payload.get("at"))
+        positions = {} if placed_at is None else {database: read(text) for database, text in payload["p"].items()}
+    except (LookupError, TypeError, AttributeError, OverflowError) as error:
+        raise PositionError(f"{str(payload)[:100]!r} is no marker.") from error
+    return Marker(written_at, positions, placed_at)
+
+
+def _time(value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError
+    return float(value)
+
+
+class MarkerSigner:
+    """Writes markers as signed tokens, and reads tokens from anybody without ever raising.
+
+    Args:
+        secret: the key, or several with the newest first; the newest signs, all are accepted.
+
+    Raises:
+        ConfigurationError: there is no secret, or one of them is empty.
+    """
+
+    def __init__(self, secret: Secret) -> None:
+        # itsdangerous wants the newest last.
+        self._serializer: URLSafeSerializer = URLSafeSerializer(
+            _secrets(secret)[::-1],
+            salt="replswitch.marker",
+            signer_kwargs={"key_derivation": "hmac", "digest_method": hashlib.sha256},
+        )
+
+    def write(self, marker: Marker) -> str:
+        """Return the token: only letters, digits and ``-_.``, so it needs no quoting in a cookie or a header."""
+        token = self._serializer.dumps(dump(marker))
+        return token if isinstance(token, str) else token.decode("ascii")
+
+    def write_short(self, marker: Marker) -> tuple[str, Marker]:
+        """Return the token, and the marker in it: without its positions where these would outgrow a cookie (P3)."""
+        token = self.write(marker)
+        if len(token) <= LONGEST:
+            return token, marker
+        by_time = Marker(_latest(marker.written_at, marker.placed_at))
+        return self.write(by_time), by_time
+
+    def read(self, tokens: Iterable[str], *, now: float, max_age: float, position_max_age: float) -> Marker | None:
+        """Merge the tokens that are ours and not too old; the others are ignored (M5).
+
+        Args:
+            tokens: what a client sent; anything at all.
+            now: seconds since the epoch.
+            max_age: seconds that a write without a position holds.
+            position_max_age: seconds that positions hold.
+
+        Returns:
+            one marker that asks for what any of them asks for; None when none of them holds.
+        """
+        merged: Marker | None = None
+        readable = (token for token in tokens if len(token) <= MAX_LENGTH)
+        for token in itertools.islice(readable, MAX_TOKENS):
+            marker = self._read_one(token)
+            if marker is not None:
+                marker = marker.holding(now, max_age=max_age, position_max_age=position_max_age)
+            if marker is not None:
+                merged = marker if merged is None else merged.merge(marker)
+        return merged
+
+    def _read_one(self, token: str) -> Marker | None:
+        try:
+            payload = self._serializer.loads(token)
+            # The last character of a signature has bits to spare; only as it was written is it ours.
+            signature = token.rpartition(".")[2]
+            if base64_encode(base64_decode(signature)).decode() != signature:
+                return None
+            return load(payload)
+        except (BadData, UnicodeError, PositionError):
+            return None
+
+
+class MarkerNames:
+    """The names of a marker's cookie, used in turn: ``just_updated``, ``just_updated_1`` … (M4).
+
+    Responses that are written at the same time get different names; which one this process begins with is chance,
+    so that processes do not go in step.
+    """
+
+    def __init__(self, cookie_name: str) -> None:
+        self.all: Final = (cookie_name, *(f"{cookie_name}_{number}" for number in range(1, NAMES)))
+        start = random.randrange(NAMES)  # noqa: S311 - spreads load, hides nothing
+        self._turn = itertools.cycle(self.all[start:] + self.all[:start])
+
+    def next(self) -> str:
+        """Return the name for the next marker."""
+        return next(self._turn)
+
+
+def _secrets(secret: Secret) -> list[bytes]:
+    given = [secret] if isinstance(secret, str | bytes) else secret
+    secrets = list(given) if isinstance(given, Iterable) else []
+    if not secrets or not all(isinstance(each, str | bytes) and each for each in secrets):
+        raise ConfigurationError(
+            "There is no secret to sign markers with, or it is no string. Give `secret` a long random string, the same "
+            "in every process of the application, or a list of them with the newest first; `python -c 'import secrets; "
+            "print(secrets.token_urlsafe(32))'` makes one."
+        )
+    return [each.encode() if isinstance(each, str) else each for each in secrets]

@@ -1,0 +1,199 @@
+"""What happens to one request, whatever the framework: decide at its beginning, mark at its end."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
+
+from replswitch.request.decide import SAFE_METHODS, decide, may_have_written
+from replswitch.request.marker import Marker, MarkerNames, MarkerSigner
+from replswitch.scope import Scope
+from replswitch.state import Frame, instruction
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from replswitch.decision import Decision
+    from replswitch.request.options import RequestOptions, Secret
+
+logger = logging.getLogger(__name__)
+
+#: The header of requests and responses that carries the marker for clients without cookies (the option ``header``).
+MARKER_HEADER = "Replswitch-Marker"
+
+#: The response header that tells what was decided (the option ``debug_header``).
+DEBUG_HEADER = "Replswitch"
+
+
+class MarkerCookie(NamedTuple):
+    """A cookie for a response.
+
+    Attributes:
+        name: one of the names of the option ``cookie_name``.
+        value: the token, of letters, digits and ``-_.``.
+        max_age: seconds.
+        secure: whether browsers may send it over https only.
+    """
+
+    name: str
+    value: str
+    max_age: int
+    secure: bool
+
+
+class RequestPolicy:
+    """Begins and ends requests. One for an application, shared by its threads.
+
+    Args:
+        options: how requests are switched and marked.
+        secret: signs the markers; a string, or several with the newest first.
+
+    Attributes:
+        cookie_names: the names under which a marker may come.
+
+    Raises:
+        ConfigurationError: there is no secret.
+    """
+
+    def __init__(self, options: RequestOptions, secret: Secret) -> None:
+        self.options = options
+        self._signer = MarkerSigner(secret)
+        self._names = MarkerNames(options.cookie_name)
+        self.cookie_names = frozenset(self._names.all)
+
+    def begin(
+        self, method: str, tokens: Sequence[str], override: object = None, *, within: Scope | None = None
+    ) -> Frame:
+        """Decide for a request.
+
+        Args:
+            method: the HTTP method.
+            tokens: what `tokens` returned.
+            override: what the option ``override`` returned.
+            within: the scope of the request that makes this one, by calling an application in its own process: what it
+                has written, this one must see.
+
+        Returns:
+            the instruction to put in force while the request is worked on; its scope is the request's.
+
+        Raises:
+            ConfigurationError: ``override`` is neither a state nor None.
+        """
+        options = self.options
+        scope = Scope()
+        if tokens and options.enabled:
+            self._take_marker(scope, tokens)
+        if within is not None and options.enabled and (known := within.all_written()) is not None:
+            scope.adopt_marker(known if scope.marker is None else known.merge(scope.marker), options.cookie_max_age)
+        decision = decide(method, marker=scope.marker, override=override, enabled=options.enabled)
+        scope.decision = decision
+        scope.is_safe = method in SAFE_METHODS
+        scope.master_only = decision.final
+        return instruction(decision.state, scope)
+
+    def tokens(self, cookies: str, header: str = "") -> list[str]:
+        """Return what may be markers in a request, just as the client sent it.
+
+        Args:
+            cookies: the header ``Cookie``.
+            header: the header `MARKER_HEADER`, which counts with the option ``header`` only; several markers stand
+                one behind the other, with commas between.
+        """
+        # Most requests have none, and nothing to parse.
+        found = marker_tokens(cookies, self.cookie_names) if self.options.cookie_name in cookies else []
+        if header and self.options.header:
+            found += map(str.strip, header.split(","))
+        return found
+
+    def _take_marker(self, scope: Scope, tokens: Sequence[str]) -> None:
+        max_age, position_max_age = self.options.cookie_max_age, self.options.position_max_age
+        marker = self._signer.read(tokens, now=time.time(), max_age=max_age, position_max_age=position_max_age)
+        if marker is not None:
+            scope.adopt_marker(marker, max_age)
+
+    def cookie(self, scope: Scope, method: str, status: int | str, *, https: bool) -> MarkerCookie | None:
+        """Return the marker that the response must carry; None when there is nothing new (M6).
+
+        Args:
+            scope: the request's, settled.
+            method: its HTTP method.
+            status: the response's status code; something that is none counts as no redirect.
+            https: whether the request came over https.
+        """
+        options, wrote = self.options, scope.wrote
+        if not options.enabled or (wrote is None and method in SAFE_METHODS):
+            return None
+        code = int(status) if str(status).isdecimal() else 0
+        if may_have_written(method, code, recorded=scope.recorded, unrecorded=scope.unrecorded):
+            unseen = Marker(time.time())
+            wrote = unseen if wrote is None else wrote.merge(unseen)
+        if wrote is None:
+            return None
+        marker = wrote if scope.marker is None else wrote.merge(scope.marker)
+        token, written = self._signer.write_short(marker)
+        if written is not marker:
+            logger.warning(
+                "The positions that a visitor must see have outgrown a cookie, and their marker holds by time: %s",
+                ", ".join(sorted(marker.positions)),
+            )
+        # Browsers take SameSite=None with Secure only: RFC 6265bis, section 5.6.
+        secure = https if options.cookie_secure is None else options.cookie_secure
+        return MarkerCookie(
+            self._names.next(),
+            token,
+            math.ceil(options.cookie_max_age if written.placed_at is None else options.position_max_age),
+            secure or options.cookie_samesite == "None",
+        )
+
+    def mark(self, response: Any, scope: Scope, method: str, *, https: Callable[[], bool]) -> None:
+        """Add the marker and the debug header to a response.
+
+        Args:
+            response: Django's, or Werkzeug's: they have ``set_cookie()``, ``headers`` and ``status_code`` alike.
+            scope: the request's. Nothing that is written from now on is in the marker.
+            method: the request's HTTP method.
+            https: says whether it came over https; most responses need not know.
+        """
+        options = self.options
+        scope.settle()
+        cookie = None
+        if scope.wrote is not None or not scope.is_safe:
+            cookie = self.cookie(scope, method, response.status_code, https=https())
+        if cookie is not None:
+            response.set_cookie(
+                cookie.name,
+                cookie.value,
+                max_age=cookie.max_age,
+                path=options.cookie_path,
+                domain=options.cookie_domain,
+                secure=cookie.secure,
+                httponly=True,
+                samesite=options.cookie_samesite,
+            )
+            if options.header:
+                response.headers[MARKER_HEADER] = cookie.value
+        if options.debug_header:
+            response.headers[DEBUG_HEADER] = self.debug_header(scope)
+        scope.answered = True
+
+    def debug_header(self, scope: Scope) -> str:
+        """Return what was decided: ``slave; server=slave1.db; reason=method``, one behind the other."""
+        told = scope.decisions or (() if scope.decision is None else (scope.decision,))
+        return ", ".join(map(_header_value, told))
+
+
+def marker_tokens(cookie_header: str, names: Collection[str]) -> list[str]:
+    """Return the values of all cookies with one of the names, also where several have the same.
+
+    A library would undo the quoting of all other cookies; a token has none, and this takes linear time.
+    """
+    pairs = (pair.partition("=") for pair in cookie_header.split(";"))
+    return [value.strip(' \t"') for name, _, value in pairs if name.strip() in names]
+
+
+def _header_value(decision: Decision) -> str:
+    server = "" if decision.server is None else f"; server={quote(decision.server, safe='/:[]')}"
+    return f"{decision.state}{server}; reason={decision.reason}"

@@ -1,0 +1,349 @@
+"""One session's way to the servers of one replicated database: the engine's port, and its route."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy.exc import DBAPIError, PendingRollbackError
+
+from replswitch.decision import MASTER
+from replswitch.engine.attempt import Attempt, Block
+from replswitch.engine.selection import NO_SCOPE
+from replswitch.engine.writes import is_recording
+from replswitch.sqlalchemy.joining import LateRoute, MasterLink
+from replswitch.sqlalchemy.pooled import LINK, ROUTE, Lease, PoolPort, SlaveEngine, is_autocommit, streams, usable
+from replswitch.state import get_stack
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+    from sqlalchemy.engine import ExceptionContext
+    from sqlalchemy.orm import Session
+
+    from replswitch.engine.servers import Link, Server
+    from replswitch.errors import NoServerError
+    from replswitch.scope import Scope
+    from replswitch.sqlalchemy.calls import Calls
+    from replswitch.sqlalchemy.switch import EngineSwitch
+    from replswitch.state import Frame
+
+#: No frame: so nothing that was chosen before holds.
+_NEVER: Final[Any] = object()
+
+
+class SessionRoute(PoolPort):
+    """What one session has to do with one database. It is the engine's port.
+
+    Args:
+        session: the session.
+        calls: its calls.
+        switch: the database's.
+        engine: the master's engine as the session is bound to it.
+
+    Attributes:
+        route: finds the link for each statement.
+        frame: the top of the stack when the latest engine was chosen, `scope` its scope, and `version` the scope's:
+            while they are the same, and so is the session's transaction, the choice is.
+        scope: see `frame`; outside any, one that never changes.
+        version: see `frame`.
+        bind: the engine that was chosen.
+        pending: the connection to a slave that the session is about to get; None once it has it.
+        retryable: the latest error after which the call that it has failed runs again.
+    """
+
+    def __init__(self, session: Session, calls: Calls, switch: EngineSwitch, engine: Engine) -> None:
+        super().__init__(switch.driver)
+        self._session = session
+        self._calls = calls
+        self._switch = switch
+        self._engine = engine
+        self._master = MasterLink(switch.servers.master)
+        self._leases: dict[Server, Lease] = {}
+        self._joined: dict[Link, Connection] = {}
+        self._abandoned: list[tuple[Connection, bool]] = []  # what the transaction goes on without, and if it is dead
+        self._in_autocommit = False  # where the latest statement has failed
+        self._transaction_read = self._scope_read = 0  # the calls whose rows of a slave were the first
+        self.route = LateRoute(switch.database, self)
+        self.frame: Frame | None = _NEVER
+        self.scope: Scope = NO_SCOPE
+        self.version = 0
+        self.bind = engine
+        self.pending: Lease | None = None
+        self.retryable: BaseException | None = None
+
+    # Which engine serves the next statement
+
+    def choose(self, frame: Frame | None, *, flushing: bool) -> Engine:
+        """Return the engine of the next statement.
+
+        Args:
+            frame: the top of the stack.
+            flushing: the session writes what it has pending (S8).
+
+        Raises:
+            DBAPIError: a server has refused an answer.
+            NoServerError: no server may serve the statement.
+            SlaveWriteError: a flush in slave state that may not move.
+        """
+        route = self.route
+        if route.block is None:
+            route.begin(Block())
+        scope = NO_SCOPE if frame is None else frame.scope
+        version = scope.version  # what changes from here on is looked at the next time
+        link: Link | None = None
+        try:
+            link = route.for_statement(self._calls.attempt(self), flushing=flushing)
+        except self.driver.module.Error as error:
+            raise DBAPIError.instance(
+                None, None, error, self.driver.module.Error, dialect=self._engine.dialect
+            ) from error
+        finally:
+            self._keep_only(link)
+        self.frame, self.scope, self.version = frame, scope, version
+        self.bind, self.pending = self._engine, None
+        if link in self._joined:
+            self.bind = self._joined[link].engine
+        elif link is not self._master:
+            self.pending = self._leases[link.server]
+            self.bind = self.offer(self.pending)
+        return self.bind
+
+    def offer(self, lease: Lease) -> Engine:
+        """Return the engine that was chosen, of which the session gets the connection that is meant for it."""
+        if lease.loan is None:  # the application has connected by the engine, and not by the session
+            self.forget()
+            return self.choose(get_stack(), flushing=False)
+        engine = lease.engine
+        engine.offered.lease = lease.reference
+        return engine
+
+    def _keep_only(self, link: Link | None) -> None:
+        for server, lease in list(self._leases.items()):
+            if lease.link is not link:
+                del self._leases[server]
+                lease.give_back()
+        self._leave_abandoned()
+
+    # replswitch.engine.port.Port
+
+    def open(self, server: Server) -> Link:
+        """Return a connection to a slave that is meant for the session, or the master, to which it connects later."""
+        if server.state == MASTER:
+            return self._master
+        lease = self._leases.pop(server, None)
+        if lease is not None and (lease.loan is None or not self.driver.alive(lease.link.raw)):
+            lease.discard()
+            lease = None
+        if lease is None:
+            engine: SlaveEngine = server.source
+            try:
+                loan = engine.pool.connect()
+            except DBAPIError as error:  # SQLAlchemy has asked the first connection for the server's version
+                raise error.orig or error from error
+            lease = Lease(loan, engine if self._engine is self._switch.master else engine.like(self._engine))
+        self._leases[server] = lease
+        return lease.link
+
+    def drop(self, server: Server, link: Link | None = None) -> None:
+        """Close the connection that is meant for the session, and let the pool replace those that are idle."""
+        super().drop(server, link)
+        lease = self._leases.get(server)
+        if lease is not None and link in (None, lease.link):
+            del self._leases[server]
+            lease.discard()
+
+    def leave(self, link: Link) -> None:
+        """Let the session's transaction go on without a connection, once no statement runs on it."""
+        self._abandon(link, is_dead=False)
+
+    def part_with(self, link: Link) -> None:
+        """Do the same with a dead connection."""
+        self._abandon(link, is_dead=True)
+
+    def lose_block(self, error: Exception) -> None:
+        """Raise SQLAlchemy's error until the session is rolled back."""
+        assert self.route.block is not None  # noqa: S101 - it is lost; for the type checker
+        lost = PendingRollbackError(
+            f"The session's transaction was lost with an error of the server's ({error}). Call rollback() on the "
+            "session, and begin again.",
+            code="8s2b",
+        )
+        self.route.block.lost = None if self._in_autocommit else lost
+
+    def has_read(self, attempt: Attempt | None) -> bool:
+        """Say whether the transaction had read from a slave before the running call began."""
+        began_at = 0 if attempt is None else attempt.began_at
+        return self._transaction_read > 0 and (not began_at or self._transaction_read < began_at)
+
+    def _abandon(self, link: Link, *, is_dead: bool) -> None:
+        connection = self._joined.pop(link, None)
+        if connection is not None:
+            self._abandoned.append((connection, is_dead))
+        if link is self._master:
+            self._master.disconnect()
+
+    def _leave_abandoned(self) -> None:
+        abandoned, self._abandoned = self._abandoned, []
+        for connection, is_dead in abandoned:
+            transaction: Any = self._session._transaction
+            while transaction is not None:  # savepoints have it, too
+                for key in (connection, connection.engine):
+                    transaction._connections.pop(key, None)
+                transaction = transaction.parent
+            if is_dead and usable(connection):
+                connection.invalidate()
+            connection.close()
+
+    # The session's transaction
+
+    def begin_on(self, connection: Connection) -> None:
+        """Let a connection join: the session's transaction has begun on it (S5)."""
+        link: Link = self._master
+        physical: Link = connection.info[LINK]
+        if isinstance(connection.engine, SlaveEngine):
+            lease = self._leases.get(physical.server)
+            if lease is None or lease.link is not physical or lease.loan is not None:
+                return  # not meant for this session, or one that a savepoint begins on
+            del self._leases[physical.server]
+            link, self.pending = physical, None
+            link.writes.session_changed = False  # SQLAlchemy prepares connections to the master likewise
+        elif link in self._joined:
+            return
+        else:
+            self._master.connect(physical)
+            if is_recording():
+                link.writes.refresh_baseline()
+            if self.route.held is not None:
+                scope, why = self.route.held
+                scope.force_master(self._switch.database.key, why)
+        if self.route.block is None:
+            self.route.begin(Block())
+        assert self.route.block is not None  # noqa: S101 - for the type checker
+        self.route.block.links.append(link)
+        self._joined[link] = connection
+        connection.info[ROUTE] = weakref.ref(self)
+        if link is self._master:
+            self.forget()
+
+    def ran(self, connection: Connection, cursor: Any, context: Any) -> None:
+        """Note that a statement has run, and that it has read from a slave.
+
+        Args:
+            connection: where it ran.
+            cursor: the driver's, with its result.
+            context: SQLAlchemy's, with the options of the statement.
+        """
+        link, block = self._link_on(connection), self.route.block
+        if link is None or block is None:
+            return
+        block.has_run = True
+        if link is self._master:
+            return
+        link.writes.follow()
+        if link.writes.unread and not streams(context):
+            try:
+                self.driver.drain_results(link.raw)
+            except self.driver.module.Error as error:
+                self.route.failed_late(link, error)
+                raise
+        if cursor.description is not None:
+            block.has_read = True
+            self._transaction_read = self._transaction_read or self._calls.number
+            if not self.route.has_read:
+                self.route.has_read, self._scope_read = True, self._calls.number
+
+    def before_commit(self) -> None:
+        """Let the slaves' snapshots go where the master would wait for that: both may be one file (S10)."""
+        if self.driver.commit_waits_for_readers:
+            for link, connection in self._joined.items():
+                if link is not self._master and usable(connection):
+                    self.driver.rollback(link.raw)
+
+    def refuse_if_lost(self) -> None:
+        """Raise an error if the transaction is lost."""
+        if self.route.block is not None and self.route.block.lost is not None:
+            raise self.route.block.lost
+
+    def end(self) -> None:
+        """The session's transaction is over."""
+        self._abandoned.clear()  # the session has closed them
+        self._keep_only(None)
+        self._joined.clear()
+        self._master.disconnect()
+        self.forget()
+        block = self.route.end()
+        if block is not None:
+            block.lost = None  # which would be in a circle with the frames that know the session
+        self.route.held = self.pending = self.retryable = None
+        self._transaction_read = 0
+
+    def forget(self) -> None:
+        """Choose anew for the next statement."""
+        self.frame = _NEVER
+        self.route.forget()
+
+    def _link_on(self, connection: Connection | None) -> Link | None:
+        for link, joined in self._joined.items():
+            if joined is connection:
+                return link
+        return None
+
+    # Faults
+
+    def failed(self, context: ExceptionContext) -> bool:
+        """Decide what becomes of a statement that has failed on a connection of the session's.
+
+        Returns:
+            whether it is: else the connection is in other hands.
+
+        Raises:
+            SlaveWriteError: it is a write that may not move.
+            NoServerError: the master is gone, or read-only.
+        """
+        connection, error, route = context.connection, context.original_exception, self.route
+        link, block = self._link_on(connection), route.block
+        if link is None or block is None or connection is None or not isinstance(error, self.driver.module.Error):
+            return False
+        self._in_autocommit = is_autocommit(connection)
+        repeatable = self._calls.running and not self._session._flushing  # a flush that fails is rolled back
+        attempt = self._calls.failed(self, context.execution_context) if repeatable else Attempt(repeatable=False)
+        had_read = block.has_read, route.has_read
+        if attempt.began_at:  # what the same call has read, it reads again
+            block.has_read = self.has_read(attempt)
+            route.has_read = route.has_read and self._scope_read < attempt.began_at
+        self.dropped, self.frame, following = None, _NEVER, None
+        try:
+            following = route.failed(attempt, link, error)
+        finally:
+            if following is None:
+                block.has_read, route.has_read = had_read
+                context.is_disconnect = context.is_disconnect or self.dropped is link
+            else:
+                self._transaction_read = self._transaction_read if block.has_read else 0
+                context.is_disconnect = False  # or else the session could not go on before a rollback
+                self.retryable = error
+        return True
+
+    def runs_again(self, error: BaseException | None) -> bool:
+        """Say whether the call that an error has failed runs again; if so, get ready for it."""
+        if self.retryable is None or self.retryable is not error:
+            return False
+        self.retryable = None
+        self._leave_abandoned()
+        return True
+
+    def runs_without_master(self, error: NoServerError) -> bool:
+        """Say whether a call runs again without the master, to which the session could not connect (F3)."""
+        is_connecting = self.route.link is self._master and self._master not in self._joined
+        if not is_connecting or error.server != self._switch.master_name:
+            return False
+        self.forget()
+        return self.route.spare(self.scope, error.__cause__ or error, is_there=False) is not None
+
+
+def route_of(connection: Connection | None) -> SessionRoute | None:
+    """Return the route of the session that has a connection, or had it last."""
+    if connection is None or not usable(connection):
+        return None
+    reference: weakref.ref[SessionRoute] | None = connection.info.get(ROUTE)
+    return None if reference is None else reference()

@@ -1,0 +1,343 @@
+"""Servers and connections that fail in the middle of something (S5, F1, F3, F4)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import pytest
+from django.db import DatabaseError, OperationalError, connections, transaction
+from django.db.transaction import TransactionManagementError
+from django.test import override_settings
+from tests.test_django.backend.asking import ask, bodies, default_with, kill, link_id, links_on, seen, sides
+from tests.test_django.project.models import Message
+
+from replswitch import MASTER, SLAVE, NoServerError
+from replswitch.decorators import use_master, use_slave
+from replswitch.testing import MariaDBPair
+
+Warnings = Callable[[], list[str]]
+
+
+@contextmanager
+def killed(pair: MariaDBPair, server: str, link: int) -> Iterator[None]:
+    """A connection ends while the statement in the block runs."""
+    killer = threading.Timer(0.3, kill, (pair, server, link))
+    killer.start()
+    yield
+    killer.join()
+
+
+class TestASlaveInABlock:
+    def test_one_that_has_read_is_lost_with_it(self, django_pair: MariaDBPair, db: Any) -> None:
+        with transaction.atomic():
+            with use_slave():
+                kill(django_pair, "slave", link_id(db))
+                with pytest.raises(DatabaseError):
+                    seen()
+                with pytest.raises(TransactionManagementError):
+                    seen()
+            with pytest.raises(TransactionManagementError):
+                Message.objects.create(body="never")
+        assert bodies(django_pair) == []
+        with transaction.atomic():
+            Message.objects.create(body="new")
+        with db.use_slave():
+            assert ask(db, "SELECT @@tx_read_only, @@autocommit") == (1, 1)
+        assert bodies(django_pair) == ["new"]
+
+    def test_also_where_a_savepoint_is_left_first(self, django_pair: MariaDBPair, db: Any) -> None:
+        with transaction.atomic():
+            with use_slave():
+                link = link_id(db)
+                with pytest.raises(DatabaseError), transaction.atomic():  # noqa: PT012 - the whole block is what raises
+                    kill(django_pair, "slave", link)
+                    seen()
+            with pytest.raises(TransactionManagementError):
+                Message.objects.create(body="never")
+        assert bodies(django_pair) == []
+
+    def test_and_by_hand_until_the_rollback(self, django_pair: MariaDBPair, db: Any) -> None:
+        transaction.set_autocommit(False)
+        with use_slave():
+            kill(django_pair, "slave", link_id(db))
+            with pytest.raises(DatabaseError):
+                seen()
+        with pytest.raises(TransactionManagementError):
+            seen()
+        with pytest.raises(DatabaseError):
+            transaction.commit()
+        with pytest.raises(TransactionManagementError):
+            seen()
+        transaction.rollback()
+        Message.objects.create(body="new")
+        transaction.commit()
+        transaction.set_autocommit(True)
+        assert bodies(django_pair) == ["new"]
+
+    def test_the_first_read_is_read_again(self, django_pair: MariaDBPair, persistent: Any) -> None:
+        db = persistent
+        with use_slave():
+            link = link_id(db)
+            with transaction.atomic(), killed(django_pair, "slave", link):
+                assert ask(db, "SELECT SLEEP(1), @@tx_read_only") == (0, 1)
+                with transaction.atomic():
+                    assert seen() == []
+                assert sides(db)[-1] == SLAVE
+                assert link_id(db) != link
+        assert links_on(django_pair, "master") == set()
+
+
+class TestWithoutTheMaster:
+    def test_a_block_in_slave_state_reads_elsewhere(self, django_pair: MariaDBPair, db: Any) -> None:
+        django_pair.stop_slave("slave")
+        with use_slave():
+            with use_master():
+                Message.objects.create(body="own")
+            assert seen() == ["own"]
+            assert sides(db)[-1] == MASTER  # which serves the scope from now on
+            django_pair.start_slave("slave")
+            django_pair.wait_caught_up()
+            django_pair.kill("master")
+            with transaction.atomic():
+                assert seen() == ["own"]
+                assert seen() == ["own"]
+                assert sides(db)[-1] == SLAVE
+            with pytest.raises(NoServerError), transaction.atomic():  # noqa: PT012 - the whole block is what raises
+                seen()
+                with use_master():
+                    Message.objects.create(body="never")
+
+    def test_so_does_one_whose_first_statement_it_fails(self, django_pair: MariaDBPair, db: Any) -> None:
+        django_pair.stop_slave("slave")
+        with use_slave():
+            with use_master():
+                Message.objects.create(body="own")
+            with transaction.atomic():
+                master = link_id(db)
+            with transaction.atomic(), killed(django_pair, "master", master):
+                assert ask(db, "SELECT SLEEP(1), @@tx_read_only") == (0, 1)
+                assert seen() == ["own"]
+                assert (db.queries[-1]["db"], db.queries[-1]["server"]) == (
+                    SLAVE,
+                    f"127.0.0.1:{django_pair.master['port']}",
+                )
+
+    def test_but_not_a_later_one(self, django_pair: MariaDBPair, db: Any, warnings: Warnings) -> None:
+        with pytest.raises(OperationalError), transaction.atomic():  # noqa: PT012 - the whole block is what raises
+            Message.objects.create(body="never")
+            kill(django_pair, "master", link_id(db))
+            with use_slave():
+                seen()
+        assert bodies(django_pair) == []
+        (warning,) = warnings()
+        assert "does not serve" in warning
+
+    def test_savepoints_find_it_out_too(self, django_pair: MariaDBPair, db: Any, warnings: Warnings) -> None:
+        with transaction.atomic():
+            Message.objects.create(body="never")
+            kill(django_pair, "master", link_id(db))
+            with pytest.raises(DatabaseError), transaction.atomic():
+                pass
+            with pytest.raises(TransactionManagementError):
+                seen()
+        assert bodies(django_pair) == []
+        assert len(warnings()) == 1
+
+
+def test_a_deadlock_takes_the_block(django_pair: MariaDBPair, db: Any) -> None:
+    one, two = (Message.objects.create(body=body) for body in "ab")
+    both = threading.Barrier(2)
+
+    def other() -> None:
+        with transaction.atomic():
+            # The server rolls back the transaction that has changed least.
+            Message.objects.bulk_create(Message(body="other") for _ in range(20))
+            Message.objects.filter(pk=two.pk).update(body="other")
+            both.wait(10)
+            Message.objects.filter(pk=one.pk).update(body="other")
+        connections.close_all()
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    with transaction.atomic():
+        Message.objects.filter(pk=one.pk).update(body="mine")
+        both.wait(10)
+        with pytest.raises(OperationalError, match="Deadlock"), transaction.atomic():
+            Message.objects.filter(pk=two.pk).update(body="mine")
+        with pytest.raises(TransactionManagementError):
+            Message.objects.create(body="mine")
+    thread.join()
+    assert set(bodies(django_pair)) == {"other"}
+
+
+class TestBegunByAStatement:
+    """BEGIN in autocommit mode is the application's own transaction."""
+
+    def test_once_the_master_is_in_it_serves_the_rest(self, django_pair: MariaDBPair, db: Any) -> None:
+        with db.use_master() as frame, db.cursor() as cursor:
+            cursor.execute("BEGIN")
+            Message.objects.create(body="a")
+            with db.use_slave():
+                assert seen() == ["a"]
+                assert sides(db)[-1] == MASTER
+            assert bodies(django_pair) == []
+            assert frame.scope.all_written() is None
+            cursor.execute("COMMIT")
+            assert frame.scope.all_written() is not None
+            assert bodies(django_pair) == ["a"]
+        with db.use_slave():
+            seen()
+        assert sides(db)[-1] == SLAVE
+
+    @pytest.mark.parametrize("end", ["ROLLBACK", "rollback()"])
+    def test_all_links_end_together(self, django_pair: MariaDBPair, db: Any, end: str) -> None:
+        with db.cursor() as cursor:
+            with db.use_slave():
+                cursor.execute("START TRANSACTION")
+                seen()
+            Message.objects.create(body="never")
+            assert bodies(django_pair) == []
+            if end == "ROLLBACK":
+                cursor.execute(end)
+            else:
+                db.rollback()
+        assert bodies(django_pair) == []
+        for state in (db.use_slave, db.use_master):
+            with state():
+                assert ask(db, "SELECT @@autocommit, @@in_transaction") == (1, 0)
+
+    def test_commit_ends_it(self, django_pair: MariaDBPair, db: Any) -> None:
+        with db.cursor() as cursor:
+            cursor.execute("BEGIN")
+            Message.objects.create(body="a")
+        db.commit()
+        assert bodies(django_pair) == ["a"]
+
+    def test_an_atomic_block_in_it_ends_it(self, django_pair: MariaDBPair, db: Any) -> None:
+        with db.cursor() as cursor:
+            cursor.execute("BEGIN")
+            Message.objects.create(body="a")
+        with transaction.atomic():
+            Message.objects.create(body="b")
+            assert bodies(django_pair) == []
+        assert bodies(django_pair) == ["a", "b"]
+        assert ask(db, "SELECT @@autocommit, @@in_transaction") == (1, 0)
+
+    def test_none_is_left_for_the_next_request(self, django_pair: MariaDBPair, persistent: Any) -> None:
+        with persistent.cursor() as cursor:
+            cursor.execute("BEGIN")
+            Message.objects.create(body="never")
+        persistent.close_if_unusable_or_obsolete()
+        assert seen() == []
+        assert ask(persistent, "SELECT @@in_transaction") == 0
+
+
+class TestWhoseFaultItIs:
+    def test_a_statement_that_ends_its_own_connection(self, db: Any, warnings: Warnings) -> None:
+        with db.use_slave():
+            with pytest.raises(OperationalError), db.cursor() as cursor:
+                cursor.execute("KILL CONNECTION_ID()")
+            assert seen() == []
+            assert sides(db)[-1] == SLAVE
+        assert warnings() == []
+
+    def test_any_error_at_a_slave_s_door_is_the_slave_s(
+        self, django_pair: MariaDBPair, db: Any, warnings: Warnings
+    ) -> None:
+        port = django_pair.slaves[0]["port"]
+        wrong = ({"PASSWORD": "wrong"}, {"NAME": "nowhere"}, {"OPTIONS": {"init_command": "SELECT nothing"}})
+        slaves = [{"PORT": port, "WEIGHT": 1e9, **settings} for settings in wrong]
+        with default_with(*slaves, {"PORT": port, "WEIGHT": 1e-9}) as many:
+            for _ in range(2):
+                with many.use_slave():
+                    assert seen() == []
+                    assert sides(many)[-1] == SLAVE
+        assert len(warnings()) == 3
+        assert all("is out of rotation" in warning for warning in warnings())
+
+    @override_settings(REPLSWITCH={"FALLBACK": "error"})
+    def test_where_no_slave_is_left_the_error_is_django_s_too(self, django_pair: MariaDBPair, db: Any) -> None:
+        with (
+            default_with({"PORT": django_pair.slaves[0]["port"], "PASSWORD": "wrong"}) as none,
+            none.use_slave(),
+            pytest.raises(OperationalError, match='"fallback" is "error"') as raised,
+        ):
+            seen()
+        assert isinstance(raised.value, NoServerError)
+
+
+class TestNotReplicatedYet:
+    """A migration that the slave does not have yet (F4)."""
+
+    @pytest.fixture(autouse=True)
+    def late(self, django_pair: MariaDBPair) -> Iterator[None]:
+        django_pair.stop_slave()
+        with closing(django_pair.admin("master")) as admin, admin.cursor() as cursor:
+            cursor.execute("CREATE TABLE shop.late (id INT)")
+            yield
+            cursor.execute("DROP TABLE shop.late")
+
+    def test_is_read_on_the_master(self, db: Any) -> None:
+        with db.use_slave() as frame:
+            assert ask(db, "SELECT COUNT(*) FROM late") == 0
+            assert sides(db)[-1] == MASTER
+            assert frame.scope.decisions[-1].reason == "not-replicated"
+        with db.use_slave():
+            seen()
+            assert sides(db)[-1] == SLAVE
+
+    def test_but_not_in_a_block(self, db: Any) -> None:
+        with db.use_slave(), transaction.atomic():
+            assert seen() == []
+            with pytest.raises(DatabaseError), transaction.atomic():
+                ask(db, "SELECT COUNT(*) FROM late")
+            assert seen() == []
+            assert sides(db)[-1] == SLAVE
+
+
+@pytest.mark.parametrize("state", [MASTER, SLAVE])
+def test_a_closed_cursor_keeps_what_it_says(db: Any, state: str) -> None:
+    with db.use_slave() if state == SLAVE else db.use_master():
+        with db.cursor() as cursor:
+            cursor.execute("SELECT 1 AS one UNION SELECT 2")
+        assert (cursor.rowcount, cursor.description[0][0]) == (2, "one")
+        with db.cursor() as cursor:
+            cursor.execute("INSERT INTO project_message (body) VALUES ('a')")
+            assert cursor.rowcount == 1
+            key = cursor.lastrowid
+        assert (cursor.rowcount, cursor.lastrowid, cursor.description) == (1, key, None)
+    assert Message.objects.get().pk == key
+
+
+FORK = """
+import ctypes, os
+import django
+django.setup()
+from django.db import connection
+
+def number(state):
+    with state(), connection.cursor() as cursor:
+        cursor.execute("SELECT CONNECTION_ID()")
+        return cursor.fetchone()[0]
+
+def both():
+    return number(connection.use_master), number(connection.use_slave)
+
+before = both()
+read, write = os.pipe()
+child = ctypes.PyDLL(None).fork()  # which Python's own hooks do not see
+if not child:
+    mine = both()
+    connection.close()
+    os.write(write, repr([ours == theirs for ours, theirs in zip(mine, before)]).encode())
+    os._exit(0)
+os.waitpid(child, 0)
+print(os.read(read, 100).decode(), both() == before)
+"""
+
+
+def test_a_link_belongs_to_the_process_that_has_opened_it(run_python: Callable[..., str]) -> None:
+    assert run_python(FORK).split("\n")[-2] == "[False, False] True"

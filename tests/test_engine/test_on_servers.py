@@ -1,0 +1,410 @@
+"""What the engine does on real servers, through connect(): differences that the three old ways had, settled once."""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+import os
+import pickle
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, suppress
+from typing import Any
+
+import pytest
+
+import replswitch
+from replswitch import MASTER, SLAVE, Connection, NoServerError, SlaveWriteError
+from replswitch.decorators import use_master, use_slave
+from replswitch.state import stack
+from replswitch.testing import MariaDBPair, Proxy
+
+Make = Callable[..., Connection]
+
+DRIVERS = pytest.mark.parametrize("driver", ["pymysql", "mysqlclient"])
+
+
+@pytest.fixture(scope="module")
+def pair_of_module() -> Iterator[MariaDBPair]:
+    with MariaDBPair(slaves=2) as pair:
+        yield pair
+
+
+@pytest.fixture
+def pair(pair_of_module: MariaDBPair) -> MariaDBPair:
+    """A master and two slaves, with a table of messages."""
+    pair_of_module.reset()
+    with closing(pair_of_module.connect()) as connection, connection.cursor() as cursor:
+        cursor.execute("CREATE OR REPLACE TABLE message (id INT AUTO_INCREMENT PRIMARY KEY, body TEXT)")
+    pair_of_module.wait_caught_up()
+    return pair_of_module
+
+
+@pytest.fixture
+def driver() -> str:
+    return "pymysql"
+
+
+@pytest.fixture
+def make(pair: MariaDBPair, driver: str) -> Iterator[Make]:
+    with ExitStack() as opened:
+
+        def connect(**options: Any) -> Connection:
+            arguments = {
+                "master": pair.master, "slaves": pair.slaves[:1], "driver": driver, "debug": True, **options
+            }  # fmt: skip
+            return opened.enter_context(closing(replswitch.connect(**arguments)))
+
+        yield connect
+
+
+def run(db: Connection, sql: str, *args: Any) -> Any:
+    with db.cursor() as cursor:
+        cursor.execute(sql, args or None)
+        return cursor.fetchall() if cursor.description else ()
+
+
+def count(db: Connection) -> int:
+    return int(run(db, "SELECT COUNT(*) FROM message")[0][0])
+
+
+def insert(db: Connection) -> None:
+    run(db, "INSERT INTO message (body) VALUES ('x')")
+
+
+def on_master(pair: MariaDBPair, sql: str) -> Any:
+    with closing(pair.connect()) as connection, connection.cursor() as cursor:
+        cursor.execute(sql)
+        return cursor.fetchall()
+
+
+def last(db: Connection) -> tuple[str, str]:
+    return db.queries[-1]["db"], db.queries[-1]["reason"]
+
+
+class TestFirstStatementOfATransaction:
+    def test_s5_one_that_its_slave_fails_runs_elsewhere(self, make: Make, pair: MariaDBPair) -> None:
+        with Proxy(pair.slaves[0]["port"]) as proxy:
+            db = make(slaves=[{**pair.slaves[0], "port": proxy.port}])
+            with db.use_slave():
+                count(db)
+                db.begin()
+                proxy.refuse()
+                proxy.cut()
+                assert count(db) == 0
+                db.commit()
+        assert last(db) == (MASTER, "no-slave")
+
+    def test_f3_one_that_the_master_should_serve_is_read_elsewhere_when_it_is_gone(
+        self, make: Make, pair: MariaDBPair
+    ) -> None:
+        db = make()
+        pair.stop_slave("slave")
+        with use_slave():
+            with use_master():
+                insert(db)
+            assert count(db) == 1
+            assert last(db) == (MASTER, "own-write")
+            pair.start_slave("slave")
+            pair.wait_caught_up()
+            pair.kill("master")
+            db.begin()
+            assert count(db) == 1
+            with pytest.raises(NoServerError, match="cannot be reached"):
+                insert(db)
+            db.rollback()
+
+    def test_f5_a_begin_that_fails_on_the_master_is_counted_and_tried_again(
+        self, make: Make, pair: MariaDBPair
+    ) -> None:
+        with Proxy(pair.master["port"]) as name:
+            db = make(master={**pair.master, "port": name.port})
+            insert(db)
+            before = sum(replswitch.stats()["master-lost"].values())
+            db.begin()
+            cut_in_a_moment(name)
+            insert(db)
+            db.commit()
+            assert sum(replswitch.stats()["master-lost"].values()) <= before + 1
+        assert on_master(pair, "SELECT COUNT(*) FROM message") == ((2,),)
+
+    def test_s5_after_rows_of_a_slave_its_loss_ends_the_transaction(self, make: Make, pair: MariaDBPair) -> None:
+        with Proxy(pair.slaves[0]["port"]) as proxy:
+            db = make(slaves=[{**pair.slaves[0], "port": proxy.port}])
+            with db.use_slave():
+                db.begin()
+                count(db)
+                proxy.cut()
+                for _ in range(2):
+                    with pytest.raises(db.OperationalError):
+                        count(db)
+                with pytest.raises(db.OperationalError), use_master():
+                    insert(db)
+                db.rollback()
+                assert count(db) == 0
+
+
+def cut_in_a_moment(proxy: Proxy) -> None:
+    proxy.cut()
+    time.sleep(0.05)
+
+
+class TestServersThatAreBlamed:
+    @DRIVERS
+    def test_f1_an_oversized_parameter_is_the_client_s_error(self, make: Make, pair: MariaDBPair, driver: str) -> None:
+        for name in ("slave", "slave2"):
+            with closing(pair.admin(name)) as admin, admin.cursor() as cursor:
+                cursor.execute("SET GLOBAL max_allowed_packet = 1048576")
+        db = make(slaves=pair.slaves)
+        with db.use_slave(), pytest.raises(db.Error):
+            run(db, "SELECT LENGTH(%s)", "x" * 3_000_000)
+        assert not db.database.rotation.resting
+        with db.use_slave():
+            assert count(db) == 0
+        assert last(db)[0] == SLAVE
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [{"password": "wrong"}, {"database": "nowhere"}, {"user": "nobody"}, {"ssl_verify_cert": True, "ssl_ca": "/"}],
+        ids=["password", "database", "user", "TLS"],
+    )
+    def test_f4_a_slave_that_refuses_the_connection_costs_no_read(
+        self, make: Make, pair: MariaDBPair, wrong: dict[str, Any], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        if "ssl_ca" in wrong:
+            wrong = {"ssl": {"ca": os.devnull}}
+        db = make(slaves=[{**pair.slaves[0], **wrong}, pair.slaves[1]], downtime=60)
+        for _ in range(30):
+            with db.use_slave():
+                count(db)
+        port = str(pair.slaves[1]["port"])
+        assert {query["server"].rpartition(":")[2] for query in db.queries} == {port}
+        assert len([one for one in caplog.records if "out of rotation" in one.getMessage()]) == 1
+
+    def test_f4_a_port_that_speaks_another_protocol(self, make: Make, pair: MariaDBPair) -> None:
+        with http_server() as port:
+            db = make(slaves=[{**pair.slaves[0], "port": port}, pair.slaves[1]], downtime=60)
+            for _ in range(20):
+                with db.use_slave():
+                    count(db)
+        assert len(db.database.rotation.resting) == 1
+
+    def test_f4_a_migration_that_has_not_arrived_reads_on_the_master(self, make: Make, pair: MariaDBPair) -> None:
+        db = make()
+        pair.stop_slave("slave")
+        on_master(pair, "CREATE OR REPLACE TABLE fresh (id INT)")
+        on_master(pair, "ALTER TABLE message ADD COLUMN extra INT")
+        with db.use_slave():
+            assert run(db, "SELECT COUNT(*) FROM fresh") == ((0,),)
+            assert last(db) == (MASTER, "not-replicated")
+        with db.use_slave():
+            assert run(db, "SELECT MAX(extra) FROM message") == ((None,),)
+        with db.use_slave(), pytest.raises(db.ProgrammingError):
+            run(db, "SELECT * FROM never")
+        on_master(pair, "DROP TABLE fresh")
+        pair.start_slave("slave")
+
+
+class http_server:  # noqa: N801 - a context manager
+    """A port that answers as an HTTP server does."""
+
+    def __enter__(self) -> int:
+        import socket  # noqa: PLC0415 - only here
+
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        threading.Thread(target=self._answer, daemon=True).start()
+        return int(self._socket.getsockname()[1])
+
+    def _answer(self) -> None:
+        with suppress(OSError):
+            while True:
+                peer, _ = self._socket.accept()
+                with peer:
+                    peer.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+
+class TestSessionsThatWereChanged:
+    @DRIVERS
+    @pytest.mark.parametrize(
+        "change",
+        [
+            "SET @who = 'ann'",
+            "SET time_zone = '+05:00'",
+            "SET foreign_key_checks = 0",
+            "USE information_schema",
+            "SET NAMES latin1",
+        ],
+    )
+    def test_s8_a_write_does_not_move_away_from_its_session(
+        self, make: Make, pair: MariaDBPair, driver: str, change: str
+    ) -> None:
+        db = make()
+        with db.use_slave():
+            run(db, change)
+            with pytest.raises(SlaveWriteError, match="changed the session"):
+                run(db, "INSERT INTO shop.message (body) VALUES (@who)")
+        assert on_master(pair, "SELECT COUNT(*) FROM message") == ((0,),)
+
+    @DRIVERS
+    @pytest.mark.parametrize("control", ["BEGIN", "START TRANSACTION", "SAVEPOINT a", "COMMIT"])
+    def test_s8_transaction_control_is_no_change(
+        self, make: Make, pair: MariaDBPair, driver: str, control: str
+    ) -> None:
+        db = make()
+        with db.use_slave():
+            run(db, control)
+            insert(db)
+            db.commit()
+        assert on_master(pair, "SELECT COUNT(*) FROM message") == ((1,),)
+
+    @DRIVERS
+    def test_s11_the_next_request_gets_a_clean_link(self, make: Make, driver: str) -> None:
+        db = make()
+        for state in (use_slave, use_master):
+            with state():
+                run(db, "SET @who = 'ann'")
+            with state():
+                assert run(db, "SELECT @who") == ((None,),)
+
+    def test_s8_force_moves_a_write_after_reads(self, make: Make, pair: MariaDBPair) -> None:
+        db = make(on_slave_write="force")
+        with db.use_slave():
+            db.begin()
+            count(db)
+            insert(db)
+            db.commit()
+        assert on_master(pair, "SELECT COUNT(*) FROM message") == ((1,),)
+
+
+@DRIVERS
+class TestTransactionsBegunByAStatement:
+    @pytest.mark.parametrize("begin", ["BEGIN", "START TRANSACTION", "SET autocommit = 0", "/* a comment */ begin"])
+    def test_s5_commit_commits_and_rollback_rolls_back(
+        self, make: Make, pair: MariaDBPair, driver: str, begin: str
+    ) -> None:
+        db = make()
+        run(db, begin)
+        insert(db)
+        db.rollback()
+        assert on_master(pair, "SELECT COUNT(*) FROM message") == ((0,),)
+        run(db, begin)
+        insert(db)
+        db.commit()
+        assert on_master(pair, "SELECT COUNT(*) FROM message") == ((1,),)
+
+    def test_s5_what_follows_the_rollback_stands_for_itself(self, make: Make, pair: MariaDBPair, driver: str) -> None:
+        db = make()
+        run(db, "BEGIN")
+        insert(db)
+        db.rollback()
+        insert(db)
+        assert on_master(pair, "SELECT COUNT(*) FROM message") == ((1,),)
+
+    def test_s5_its_write_is_seen_and_recorded_with_the_commit(
+        self, make: Make, pair: MariaDBPair, driver: str
+    ) -> None:
+        db = make()
+        pair.stop_slave("slave")
+        with db.use_slave():
+            with use_master():
+                run(db, "BEGIN")
+                insert(db)
+                db.commit()
+            assert count(db) == 1
+            replswitch.carry()
+            frame = stack()
+            assert frame is not None
+            assert frame.scope.wrote is not None
+            assert frame.scope.wrote.written_at is None
+        pair.start_slave("slave")
+
+    def test_s5_one_on_a_slave_sees_an_own_write(self, make: Make, pair: MariaDBPair, driver: str) -> None:
+        db = make()
+        with db.use_slave():
+            run(db, "BEGIN")
+            count(db)
+            on_another_connection = make()
+            with use_master():
+                insert(on_another_connection)
+            assert count(db) == 1
+            db.rollback()
+
+
+class TestCursors:
+    @DRIVERS
+    def test_s6_a_closed_one_keeps_what_it_told(self, make: Make, driver: str) -> None:
+        db = make()
+        with db.cursor() as cursor:
+            cursor.execute("INSERT INTO message (body) VALUES ('a'), ('b')")
+        assert cursor.rowcount == 2
+        assert cursor.lastrowid == 1
+        with db.cursor() as cursor:
+            cursor.execute("SELECT id FROM message")
+        assert cursor.description[0][0] == "id"
+
+    def test_s8_a_refusal_that_arrives_after_rows_is_no_silence(self, make: Make, pair: MariaDBPair) -> None:
+        db = make()
+        on_master(pair, "DROP PROCEDURE IF EXISTS p")
+        on_master(pair, "CREATE PROCEDURE p() BEGIN SELECT 7; INSERT INTO message (body) VALUES ('x'); END")
+        pair.wait_caught_up()
+        with db.use_slave():
+            cursor = db.cursor()
+            cursor.execute("CALL p()")
+            assert cursor.fetchall() == ((7,),)
+            with pytest.raises(SlaveWriteError, match="already returned rows"):
+                cursor.close()
+
+
+class TestForks:
+    @DRIVERS
+    def test_s12_a_fork_that_python_does_not_see_opens_its_own_links(self, make: Make, driver: str) -> None:
+        db = make()
+        with db.use_slave():
+            before = run(db, "SELECT CONNECTION_ID()")
+        run(db, "SELECT 1")
+        read_end, write_end = os.pipe()
+        child = ctypes.CDLL(None).fork()
+        if child == 0:
+            status = 1
+            with suppress(BaseException):
+                with db.use_slave():
+                    own = run(db, "SELECT CONNECTION_ID()")
+                os.write(write_end, str(own[0][0]).encode())
+                status = 0
+            os._exit(status)
+        assert os.waitpid(child, 0)[1] == 0
+        assert int(os.read(read_end, 100)) != before[0][0]
+        with db.use_slave():
+            assert run(db, "SELECT CONNECTION_ID()") == before  # the parent's session lives on
+        os.close(read_end)
+        os.close(write_end)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SlaveWriteError("refused", server="slave1.db", place="shop.py:1 in buy"),
+        NoServerError("gone", server="master.db"),
+        replswitch.RevertError("nothing"),
+    ],
+)
+def test_f6_errors_survive_pickling_and_copying(error: Exception) -> None:
+    for again in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
+        assert type(again) is type(error)
+        assert str(again) == str(error)
+        assert vars(again) == vars(error)
+
+
+@DRIVERS
+def test_m1_unrecorded_writes_make_no_marker(make: Make, driver: str) -> None:
+    db = make()
+    with use_master():
+        with replswitch.unrecorded():
+            insert(db)
+        assert replswitch.carry() == ""
+        insert(db)
+        assert replswitch.carry() != ""
