@@ -34,8 +34,7 @@ def is_number(value: object) -> TypeGuard[float]:
 
 def require_name(name: object) -> None:
     """Refuse a value of the option ``name`` that is neither None nor a word for the database."""
-    fine = name is None or (isinstance(name, str) and name)
-    require(fine, "name", name, 'a word for the database, such as "shop"')
+    require(name is None or (isinstance(name, str) and name), "name", name, 'a word for the database, such as "shop"')
 
 
 def refuse_unknown(what: str, given: Iterable[str], known: Iterable[str]) -> None:

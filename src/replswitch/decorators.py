@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar, overload
 
 from replswitch.decision import MASTER, SLAVE, State
 from replswitch.errors import ConfigurationError
@@ -23,46 +23,21 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
     from types import TracebackType
 
+    from replswitch.state import Frame
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-@overload
-def use_master() -> Use: ...
-@overload
-def use_master(function: Callable[P, R]) -> Callable[P, R]: ...
-def use_master(function: Callable[P, R] | None = None) -> Use | Callable[P, R]:
-    """Use the master for every database, as a decorator or in a ``with`` block.
-
-    As ``@use_master``, ``@use_master()`` and ``with use_master():``, on functions, coroutine functions and generators.
-
-    A generator is in master state whenever it runs, and its caller is not while it rests.
-
-    Raises:
-        ConfigurationError: what is decorated is no function.
-    """
-    return Use(MASTER) if function is None else Use(MASTER)(function)
-
-
-@overload
-def use_slave() -> Use: ...
-@overload
-def use_slave(function: Callable[P, R]) -> Callable[P, R]: ...
-def use_slave(function: Callable[P, R] | None = None) -> Use | Callable[P, R]:
-    """Use a slave for every database, as a decorator or in a ``with`` block.
-
-    As ``@use_slave``, ``@use_slave()`` and ``with use_slave():``, on functions, coroutine functions and generators.
-
-    A generator is in slave state whenever it runs, and its caller is not while it rests.
-
-    Raises:
-        ConfigurationError: what is decorated is no function.
-    """
-    return Use(SLAVE) if function is None else Use(SLAVE)(function)
-
-
 class Use:
-    """Switches every database to one state. May be entered again while it is entered, and by several threads.
+    """Use the master, or a slave, for every database: as a decorator or in a ``with`` block.
+
+    As ``@use_slave``, ``@use_slave()`` and ``with use_slave():``, on functions, coroutine functions and generators. A
+    generator is in the state whenever it runs, and its caller is not while it rests. One object may be entered again
+    while it is entered, and by several threads.
+
+    Raises:
+        ConfigurationError: what is decorated is no function.
 
     Attributes:
         state: that state.
@@ -102,42 +77,35 @@ class Use:
                 return
             frame = frame.parent
 
+    # What a binding adds to a call
+
+    def instruction(self) -> Frame:
+        """Make the instruction for a call, not yet in force."""
+        return instruction(self.state)
+
+    def kept(self, answer: Any, frame: Frame) -> Any:
+        """Return what a call returns, once its instruction is in force no more."""
+        return answer
+
     def _function(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def wrapper(*args: Any, **kwargs: Any) -> Any:
-            with push(instruction(self.state)):
-                return function(*args, **kwargs)
+            with push(self.instruction()) as frame:
+                answer = function(*args, **kwargs)
+            return self.kept(answer, frame)
 
         return wrapper
 
     def _coroutine(self, function: Callable[..., Any]) -> Callable[..., Any]:
         async def wrapper(*args: Any, **kwargs: Any) -> Any:
-            with push(instruction(self.state)):
-                return await function(*args, **kwargs)
+            with push(self.instruction()) as frame:
+                answer = await function(*args, **kwargs)
+            return self.kept(answer, frame)
 
         return wrapper
 
     def _generator(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-            generator = function(*args, **kwargs)
-            step = functools.partial(next, generator)
-            running = Resumable(instruction(self.state))
-            try:
-                while True:
-                    with running:
-                        try:
-                            item = step()
-                        except StopIteration as stop:
-                            return stop.value
-                    try:
-                        step = functools.partial(generator.send, (yield item))
-                    except GeneratorExit:
-                        with running:
-                            generator.close()
-                        raise
-                    except BaseException as error:  # noqa: BLE001 - whatever was thrown in is the generator's
-                        step = functools.partial(generator.throw, error)
-            finally:
-                running.end()
+            return (yield from resumed(function(*args, **kwargs), instruction(self.state)))
 
         return wrapper
 
@@ -165,3 +133,50 @@ class Use:
                 running.end()
 
         return wrapper
+
+
+def resumed(generator: Generator[Any, Any, Any], frame: Frame) -> Generator[Any, Any, Any]:
+    """Run a generator with an instruction that is in force whenever its code runs, and only then."""
+    step = functools.partial(next, generator)
+    running = Resumable(frame)
+    try:
+        while True:
+            with running:
+                try:
+                    item = step()
+                except StopIteration as stop:
+                    return stop.value
+            try:
+                step = functools.partial(generator.send, (yield item))
+            except GeneratorExit:
+                with running:
+                    generator.close()
+                raise
+            except BaseException as error:  # noqa: BLE001 - whatever was thrown in is the generator's
+                step = functools.partial(generator.throw, error)
+    finally:
+        running.end()
+
+
+class Verb(Protocol):
+    """``use_master`` or ``use_slave``: as ``@use_slave``, as ``@use_slave()``, and as ``with use_slave():``."""
+
+    @overload
+    def __call__(self) -> Use: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Callable[P, R]: ...
+
+
+def verb(state: State, kind: type[Use]) -> Verb:
+    """Return the function that switches to a state, made of a kind of `Use` and with the docstring of that."""
+
+    def use(function: Any = None) -> Any:
+        return kind(state) if function is None else kind(state)(function)
+
+    use.__name__ = use.__qualname__ = f"use_{state}"
+    use.__module__, use.__doc__ = kind.__module__, kind.__doc__
+    return use
+
+
+use_master: Final = verb(MASTER, Use)
+use_slave: Final = verb(SLAVE, Use)

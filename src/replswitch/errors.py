@@ -14,6 +14,7 @@ What the database itself says against a statement stays the driver's own error.
 
 from __future__ import annotations
 
+import copyreg
 from typing import Any
 
 
@@ -24,7 +25,7 @@ class ReplSwitchError(Exception):
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self.args), self.__dict__
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]  # typeshed
 
 
 class ConfigurationError(ReplSwitchError):
@@ -65,9 +66,3 @@ class NoServerError(ReplSwitchError):
     def __init__(self, message: str, *, server: str) -> None:
         super().__init__(message)
         self.server = server
-
-
-def _rebuild(kind: type[ReplSwitchError], args: tuple[Any, ...]) -> ReplSwitchError:
-    error = kind.__new__(kind, *args)
-    error.args = args
-    return error

@@ -156,15 +156,6 @@ class Scope:
             self.pending = {**self.pending, link: resolve}
             self.version += 1
 
-    def pending_on(self, link: Hashable) -> Callable[[Scope], None] | None:
-        """Return what finds out about the statements on a link; None where they are known not to have written."""
-        return self.pending.get(link)
-
-    @property
-    def has_pending(self) -> bool:
-        """Whether a statement may have written, and the server was not asked yet."""
-        return bool(self.pending)
-
     def settle(self) -> None:
         """Find out whether pending statements wrote. A thread that comes meanwhile waits for the answers."""
         while self.pending and self._settling is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import threading
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, ClassVar, Final, Self, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Final, Self
 
 from replswitch.decision import MASTER, SLAVE, State
 from replswitch.errors import RevertError
@@ -22,8 +22,8 @@ _stack: ContextVar[Frame | None] = ContextVar("replswitch.stack", default=None)
 _get: Final = _stack.get
 _set: Final = _stack.set
 
-# For the middleware, which changes the stack with each piece of a body: calling `stack()` takes twice as long.
-get_stack: Final = _get
+#: Return the stack of this thread or task: its top frame, None while nothing is switched; and replace it.
+stack: Final = _get
 set_stack: Final = _set
 
 # The switches that ignore instructions just now. Replaced, never changed: frames keep the set they were made under.
@@ -115,40 +115,33 @@ class Block(IgnoredFrame):
         super().__exit__(kind, error, traceback)
 
 
-def instruction(state: State, scope: Scope | None = None) -> Frame:
-    """Make an instruction for every database, on top of the running stack but not yet in force.
+def instruction(state: State, scope: Scope | None = None, switch: Switch | None = None) -> Frame:
+    """Make an instruction on top of the running stack, but not yet in force.
 
     Args:
         state: the side that is wanted.
         scope: begins this scope. Without one the instruction belongs to the scope that is open, and begins a scope
             of its own where none is.
+        switch: of the database that is meant; every one by default.
     """
+    frame = Frame()
     if _disabled:
-        return _filled(IgnoredFrame(), state, None, scope)
-    frame = Frame()  # written out, as it is on the way of every request
-    frame.state, frame.switch, frame.parent, frame._scope = state, None, _get(), scope
+        frame = IgnoredFrame()
+        frame.ignored_by = _disabled
+    frame.state, frame.switch, frame.parent, frame._scope = state, switch, _get(), scope
     return frame
 
 
 def beginning(scope: Scope) -> Frame:
     """Make a frame that begins a scope and asks for no side, not yet in force."""
-    return _filled(Frame(), MASTER, _NOBODY, scope)
+    return instruction(MASTER, scope, _NO_SWITCH)
 
 
 def block(state: State, by: object) -> Block:
     """Make an instruction for every database that is found again by ``by``."""
-    made = _filled(Block(), state, None)
-    made.by, made.entry, made.ignored_by = by, made.parent, _disabled
-    return made
-
-
-F = TypeVar("F", bound=Frame)
-
-
-def _filled(frame: F, state: State, switch: Switch | None, scope: Scope | None = None) -> F:
-    frame.state, frame.switch, frame.parent, frame._scope = state, switch, _get(), scope
-    if isinstance(frame, IgnoredFrame):
-        frame.ignored_by = _disabled
+    frame = Block()
+    frame.state, frame.switch, frame.parent, frame._scope = state, None, _get(), None
+    frame.by, frame.entry, frame.ignored_by = by, frame.parent, _disabled
     return frame
 
 
@@ -156,11 +149,6 @@ def push(frame: Frame) -> Frame:
     """Put an instruction in force. Leave it (``with``) to take it back."""
     _set(frame)
     return frame
-
-
-def stack() -> Frame | None:
-    """Return the stack of this thread or task: its top frame, None while nobody has switched."""
-    return _get()
 
 
 class Resumable:
@@ -210,27 +198,11 @@ class Switch:
 
     def use_master(self) -> Frame:
         """Use the master from now on. As ``with switch.use_master():`` only for the block."""
-        if _disabled:
-            return push(_filled(IgnoredFrame(), MASTER, self))
-        frame = Frame()
-        frame.state = MASTER
-        frame.switch = self
-        frame.parent = _get()
-        frame._scope = None
-        _set(frame)
-        return frame
+        return push(instruction(MASTER, None, self))
 
     def use_slave(self) -> Frame:
         """Use a slave from now on. As ``with switch.use_slave():`` only for the block."""
-        if _disabled:
-            return push(_filled(IgnoredFrame(), SLAVE, self))
-        frame = Frame()
-        frame.state = SLAVE
-        frame.switch = self
-        frame.parent = _get()
-        frame._scope = None
-        _set(frame)
-        return frame
+        return push(instruction(SLAVE, None, self))
 
     def revert(self) -> None:
         """Undo the latest ``use_master()`` or ``use_slave()`` of this switch.
@@ -262,14 +234,10 @@ class Switch:
     def state(self) -> State:
         """The side that the running code wants: ``"master"`` or ``"slave"``."""
         frame = self.deciding_frame()
-        return MASTER if frame is None else self.state_by(frame)
-
-    def state_by(self, frame: Frame) -> State:
-        """Return the side that an instruction comes to, if it is the one that decides."""
-        scope = frame.scope
-        if scope.master_only or (scope.recently_marked and not self.records_writes):
-            return MASTER  # the latter: the marker tells where other databases must be, and nothing checks this one
-        return frame.state
+        if frame is None or frame.scope.master_only:
+            return MASTER
+        # Of a recent marker nothing can be checked where the writes of the database are not recorded.
+        return frame.state if self.records_writes or not frame.scope.recently_marked else MASTER
 
     def deciding_frame(self) -> Frame | None:
         """Return the instruction that decides the state: the latest that applies. None while none does."""
@@ -297,4 +265,4 @@ class Switch:
 
 
 # The switch of frames that are instructions for none.
-_NOBODY: Final = Switch()
+_NO_SWITCH: Final = Switch()

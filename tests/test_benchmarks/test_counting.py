@@ -7,7 +7,7 @@ from calls import typical
 from counting import Calls, counted
 
 import replswitch
-from replswitch.drivers import mysql
+from replswitch.drivers.mysql import MySQLFamilyDriver
 
 SETTINGS = {"host": "master.db"}
 
@@ -31,9 +31,9 @@ def test_nothing_is_counted_outside() -> None:
 
 
 def test_in_the_folder_of_the_drivers_the_caller_decides() -> None:
-    name = "replswitch/drivers/mysql.py:address"
+    name = "replswitch/drivers/mysql.py:MySQLFamilyDriver.address"
     with counted() as calls:
-        mysql.address(SETTINGS)
+        MySQLFamilyDriver().address(SETTINGS)
     assert (calls.ours[name], calls.drivers[name]) == (0, 1)
     with counted() as calls:
         replswitch.connect(SETTINGS)

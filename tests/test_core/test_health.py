@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, multiple, rule
 
+from replswitch import SLAVE
 from replswitch.engine.health import Health
+from replswitch.engine.servers import Server
 
 DOWNTIME = 10
 
 
-@dataclass(frozen=True)
-class Named:
-    name: str
-    weight: float = 1
+def named(name: str, weight: float = 1) -> Server:
+    return Server(name, SLAVE, weight=weight)
 
 
 class Faults(RuleBasedStateMachine):
@@ -28,11 +27,11 @@ class Faults(RuleBasedStateMachine):
     @initialize(count=st.integers(1, 4))
     def begin(self, count: int) -> None:
         self.now = 0.0
-        self.servers = tuple(Named(f"slave{number}") for number in range(count))
-        self.down: set[Named] = set()
+        self.servers = tuple(named(f"slave{number}") for number in range(count))
+        self.down: set[Server] = set()
         self.health = Health(DOWNTIME, lambda: self.now)
         # The model: until when a server rests, and who tries it.
-        self.rests: dict[Named, float] = {}
+        self.rests: dict[Server, float] = {}
 
     @rule(seconds=st.floats(0, 2 * DOWNTIME))
     def time_passes(self, seconds: float) -> None:
@@ -55,7 +54,7 @@ class Faults(RuleBasedStateMachine):
         return offered[0] if offered else multiple()
 
     @rule(server=consumes(readers))
-    def he_says_what_he_met(self, server: Named) -> None:
+    def he_says_what_he_met(self, server: Server) -> None:
         if server in self.down:
             assert self.health.failed(server) == (server not in self.rests)
             self.rests[server] = self.now + DOWNTIME
@@ -64,7 +63,7 @@ class Faults(RuleBasedStateMachine):
             self.rests.pop(server, None)
 
     @rule(server=consumes(readers))
-    def he_says_nothing(self, server: Named) -> None:
+    def he_says_nothing(self, server: Server) -> None:
         """An error of another kind, or a process that hangs: the server is offered again later."""
 
 
@@ -72,7 +71,7 @@ TestFaults = Faults.TestCase
 
 
 def test_choosing_among_ten_is_a_matter_of_one_draw() -> None:
-    servers = tuple(Named(f"slave{number}", number + 1) for number in range(10))
+    servers = tuple(named(f"slave{number}", number + 1) for number in range(10))
     health = Health()
     assert {next(iter(health.candidates(servers))) for _ in range(3000)} == set(servers)
 
@@ -80,7 +79,7 @@ def test_choosing_among_ten_is_a_matter_of_one_draw() -> None:
 def test_a_server_that_failed_is_tried_by_one_reader_and_success_brings_it_back() -> None:
     now = [0.0]
     health = Health(DOWNTIME, lambda: now[0])
-    one, two = servers = (Named("one"), Named("two"))
+    one, two = servers = (named("one"), named("two"))
     assert health.failed(one)
     assert {tuple(health.candidates(servers)) for _ in range(20)} == {(two,)}
     now[0] = DOWNTIME
@@ -91,7 +90,7 @@ def test_a_server_that_failed_is_tried_by_one_reader_and_success_brings_it_back(
 
 
 def test_each_server_gets_its_share() -> None:
-    servers = (Named("one", 1), Named("two", 2), Named("three", 5))
+    servers = (named("one", 1), named("two", 2), named("three", 5))
     health = Health()
     first = Counter(next(iter(health.candidates(servers))) for _ in range(8000))
     second = Counter(list(health.candidates(servers))[1] for _ in range(8000))

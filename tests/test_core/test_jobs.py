@@ -199,7 +199,7 @@ class TestDoubts:
             scope = frame.scope
             scope.add_pending("link", lambda scope: scope.record("database", "shop", SQLitePosition(7)))
             assert json.loads(carry())["p"] == {"shop": "sqlite:7"}
-            assert not scope.has_pending
+            assert not scope.pending
 
     def test_threads_that_need_the_answer_wait_for_it(self) -> None:
         scope, asked, answer = Scope(), [], threading.Event()

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pymysql.protocol import MysqlPacket
 
 from replswitch import PositionError
-from replswitch.drivers.session_track import session_track, status_of
+from replswitch.drivers.tracking_connection import session_track, status_of
 from replswitch.positions import MariaDBPosition, MySQLPosition, Position, SQLitePosition, read, write
 
 # The machine that runs the tests may be busy: time is not what is tested.
@@ -210,8 +211,8 @@ MYSQL_TELLS = (3, b"\0" + string(f"{UUIDS[0]}:jobs:57".encode()))
 
 
 def told(packet: bytes) -> str:
-    _, _, end = status_of(packet)
-    return session_track(packet[end:]).gtid
+    _, _, rest = status_of(MysqlPacket(packet, "ascii"))
+    return session_track(rest)[0]
 
 
 @pytest.mark.parametrize("header", [0x00, 0xFE])
@@ -224,7 +225,7 @@ def test_an_ok_packet_tells_its_gtid_among_whatever_else_it_tells(
     others = (0, string(b"autocommit") + string(b"ON") + string(b"time_zone") + string(b"UTC"))
     for entries in ((entry,), (schema, entry), (unknown, state, entry, unknown), (others, entry, others)):
         packet = ok_packet(*entries, header=header, info=info)
-        assert status_of(packet)[:2] == (0x4002, 0)
+        assert status_of(MysqlPacket(packet, "ascii"))[:2] == (0x4002, 0)
         assert told(packet) == gtid
     assert told(ok_packet(schema, unknown, others, header=header, info=info)) == ""
 

@@ -22,7 +22,7 @@ from django.conf import settings
 from django.core.management import call_command
 from django.db import connections
 
-from django_replswitch.backends.alias_state import renew
+from django_replswitch.servers import renew
 from replswitch.state import push, stack
 
 if TYPE_CHECKING:

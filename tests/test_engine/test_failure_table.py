@@ -45,6 +45,11 @@ def slave(*faults: Fault, **facts: Any) -> list[Situation]:
 LOST_MASTER = Effect.DROP | Effect.MASTER_LOST
 
 EXPECTED: dict[str, tuple[list[Situation], Action, Effect]] = {
+    "master: loses what slaves have lost twice": (
+        master(*CONNECTION_LOST, exhausted=True, spare=POSSIBLE),
+        Action.RAISE,
+        Effect.DROP | Effect.MAY_HAVE_WRITTEN | Effect.END,
+    ),
     "master: what was not sent is tried once more": (
         master(Fault.UNSENT, Fault.FULL, spare=POSSIBLE),
         Action.CHOOSE,
@@ -149,7 +154,7 @@ EXPECTED: dict[str, tuple[list[Situation], Action, Effect]] = {
         Action.NO_MASTER,
         Effect.DROP | Effect.MAY_HAVE_WRITTEN,
     ),
-    "slave: lost twice, so the statement is at fault": (
+    "slave: lost everywhere, so the statement is at fault": (
         slave(*GONE, exhausted=True),
         Action.RAISE,
         Effect.DROP | Effect.END,
@@ -185,6 +190,11 @@ EXPECTED: dict[str, tuple[list[Situation], Action, Effect]] = {
         Action.CHOOSE,
         Effect.DROP,
     ),
+    "slave: lost again, so another one is tried": (
+        slave(*CONNECTION_LOST, again=True),
+        Action.CHOOSE,
+        Effect.DROP | Effect.AVOID,
+    ),
     "slave: says that it is down": (
         slave(Fault.DOWN, Fault.FULL),
         Action.CHOOSE,
@@ -217,7 +227,16 @@ def test_every_row_has_a_case() -> None:
 ALL = [
     Situation(*facts)
     for facts in product(
-        Role, Fault, Progress, OnMaster, Spare, (True, False), (True, False), (True, False), (True, False)
+        Role,
+        Fault,
+        Progress,
+        OnMaster,
+        Spare,
+        (True, False),
+        (True, False),
+        (True, False),
+        (True, False),
+        (True, False),
     )
 ]
 

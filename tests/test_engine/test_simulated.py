@@ -17,6 +17,7 @@ from replswitch.engine.attempt import Attempt, Block
 from replswitch.engine.choose import Ask, Failed, Wait, choose
 from replswitch.engine.database import Database
 from replswitch.engine.options import DatabaseOptions
+from replswitch.engine.port import Port
 from replswitch.engine.rotation import Rotation
 from replswitch.engine.route import Route
 from replswitch.engine.servers import Link, Open, Server, Servers
@@ -135,10 +136,10 @@ class SimulatedDriver(Driver):
         return error.fault
 
 
-class SimulatedPort:
-    """See `replswitch.engine.port.Port`: one link to each server at a time."""
+class SimulatedPort(Port):
+    """One link to each server at a time."""
 
-    one_link = False
+    driver: SimulatedDriver
 
     def __init__(self, database: Database, driver: SimulatedDriver) -> None:
         self.driver = driver
@@ -163,18 +164,9 @@ class SimulatedPort:
         if not self.driver.world.up[link.server.name]:
             raise SimulatedError(Fault.LOST)
 
-    def leave(self, link: Link) -> None: ...
-
-    def part_with(self, link: Link) -> None: ...
-
-    def lose_block(self, error: Exception) -> None: ...
-
     @contextmanager
     def borrowed(self, server: Server) -> Iterator[Any]:
         yield self.open(server).raw
-
-    def as_own(self, error: Exception) -> Exception:
-        return error
 
     def has_read(self, attempt: Attempt | None) -> bool:
         return self.route.block is not None and self.route.block.has_read
@@ -284,7 +276,7 @@ def test_f2_a_server_out_of_rotation_gets_no_read_while_the_master_serves(world:
         except (SimulatedError, NoServerError):
             continue
         # Without the master, those are tried too that are out of rotation.
-        assert name not in resting or port.route.is_without_master
+        assert name not in resting or port.route.master_error
 
 
 @settings(max_examples=300, deadline=None)

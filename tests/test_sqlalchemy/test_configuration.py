@@ -187,7 +187,7 @@ class TestRefused:
             replicate(engine(), [engine("slave")], **options)
 
     def test_an_option_that_does_not_exist(self, engine: Make) -> None:
-        with pytest.raises(TypeError, match="max_age"):
+        with pytest.raises(ConfigurationError, match=r'option of replicate\(\) "max_age"'):
             replicate(engine(), max_age=10)  # type: ignore[call-arg]  # what is tested
 
     def test_max_lag_with_a_driver_that_is_not_asked(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -13,18 +13,18 @@ from django.core.signals import setting_changed
 from replswitch import ConfigurationError
 from replswitch.checking import refuse_unknown
 from replswitch.engine.options import DatabaseOptions
-from replswitch.request.options import RequestOptionNames, request_options
+from replswitch.request.options import RequestOptionNames, RequestOptions, request_options
 from replswitch.request.policy import RequestPolicy
 
-_REQUEST: Final = frozenset(name.upper() for name in RequestOptionNames.__annotations__)
-_DATABASE: Final = frozenset(field.name.upper() for field in fields(DatabaseOptions))
+_OF_REQUESTS: Final = {name.upper(): name for name in RequestOptionNames.__annotations__}
+_OF_DATABASES: Final = {field.name.upper(): field.name for field in fields(DatabaseOptions)}
 
 #: The names that ``REPLSWITCH`` may have.
-NAMES: Final = _REQUEST | _DATABASE
+NAMES: Final = {*_OF_REQUESTS, *_OF_DATABASES}
 
 
-def configured() -> dict[str, Any]:
-    """Return ``REPLSWITCH``, checked.
+def configured() -> tuple[RequestOptions, DatabaseOptions]:
+    """Return how the project's requests and its databases are served, by ``REPLSWITCH``.
 
     Raises:
         ImproperlyConfigured: a name is unknown or a value is of the wrong kind.
@@ -34,27 +34,17 @@ def configured() -> dict[str, Any]:
         if not isinstance(given, dict):
             raise ConfigurationError('It must be a dictionary of options: {"COOKIE_MAX_AGE": 30}.')
         refuse_unknown("option", given, NAMES)
-        request_options(_only(_REQUEST, given))
-        DatabaseOptions(**_only(_DATABASE, given))
+        requests = {_OF_REQUESTS[name]: value for name, value in given.items() if name in _OF_REQUESTS}
+        databases = {_OF_DATABASES[name]: value for name, value in given.items() if name in _OF_DATABASES}
+        return request_options(requests), DatabaseOptions(**databases)
     except ConfigurationError as error:
         raise ImproperlyConfigured(f"settings.REPLSWITCH: {error}") from error
-    return given
 
 
 @lru_cache(maxsize=1)
 def request_policy() -> RequestPolicy:
     """Return the policy of the project's requests; its markers are signed with SECRET_KEY and its fallbacks."""
-    options = request_options(_only(_REQUEST, configured()))
-    return RequestPolicy(options, [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS])
-
-
-def database_options() -> DatabaseOptions:
-    """Return how the project's databases are served."""
-    return DatabaseOptions(**_only(_DATABASE, configured()))
-
-
-def _only(names: frozenset[str], given: dict[str, Any]) -> dict[str, Any]:
-    return {name.lower(): value for name, value in given.items() if name in names}
+    return RequestPolicy(configured()[0], [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS])
 
 
 def _forget(*, setting: str, **_: object) -> None:

@@ -20,17 +20,16 @@ if TYPE_CHECKING:
     from replswitch.report import Standing
 
 
-def switches(engine: str) -> bool:
-    """Say whether a backend switches, be it ours or one that is made of it."""
+def switching_aliases() -> list[str]:
+    """Return the aliases whose backend switches, be it ours or one that is made of it."""
+    return [alias for alias, settings in connections.settings.items() if _switches(settings["ENGINE"])]
+
+
+def _switches(engine: str) -> bool:
     try:
         return hasattr(load_backend(engine).DatabaseWrapper, "use_slave")
     except ImproperlyConfigured:
         return False  # Django says so where the alias is used
-
-
-def switching_aliases() -> list[str]:
-    """Return the aliases whose backend switches."""
-    return [alias for alias, settings in connections.settings.items() if switches(settings["ENGINE"])]
 
 
 def standings(alias: str, timeout: float | None = None) -> list[Standing]:

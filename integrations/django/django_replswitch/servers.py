@@ -1,17 +1,26 @@
-"""The servers that the settings of an alias name, and the settings that lead to each."""
+"""The servers that the settings of an alias name, and what all threads of a process share of its database."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
+from contextlib import suppress
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet
 
 from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
 
-from replswitch import MASTER, SLAVE
+from django_replswitch.conf import configured
+from replswitch import MASTER, SLAVE, Switch
+from replswitch.engine.database import Database
+from replswitch.engine.route import Route
 from replswitch.engine.servers import Server, Servers
 
 if TYPE_CHECKING:
     from replswitch import State
+    from replswitch.engine.port import Port
 
 #: The key in the settings of an alias, and in those of each slave, that is the share of the reads.
 WEIGHT: Final = "WEIGHT"
@@ -68,10 +77,9 @@ def remember_name(alias: str, settings: Mapping[str, Any]) -> None:
 def _server(state: State, settings: Mapping[str, Any], own: Mapping[str, Any], weight: float = 1) -> Server:
     both = {**settings, **own}
     host, port = both.get("HOST"), both.get("PORT")
+    name = str(both.get("NAME") or "localhost").rpartition("/")[2]
     if host:
         name = f"{host}:{port}" if port else str(host)
-    else:
-        name = str(both.get("NAME") or "localhost").rpartition("/")[2]
     return Server(name, state, own, weight)
 
 
@@ -80,3 +88,85 @@ def _weight(settings: Mapping[str, Any], where: str) -> float:
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not weight > 0:
         raise ImproperlyConfigured(f"{where}: {WEIGHT} is {weight!r}. It must be a number above 0.")
     return weight
+
+
+# What all threads share
+
+_making: Final = threading.Lock()
+
+# The settings of an alias that decide which servers there are.
+_SERVERS: Final = ("HOST", "PORT", "NAME", "USER", "SLAVES", WEIGHT)
+
+
+class AliasSwitch(Switch):
+    """The switch of an alias. Its connections record what they commit."""
+
+    records_writes = True
+
+
+class AliasState:
+    """The database of an alias: its switch, its servers, and what is known of them.
+
+    Attributes:
+        switch: the same whatever becomes of the settings.
+        servers: the master and the slaves.
+    """
+
+    def __init__(self, alias: str, settings: Mapping[str, Any]) -> None:
+        self._alias = alias
+        self.switch = _switches.setdefault(alias, AliasSwitch())
+        self._routes: WeakSet[Route] = WeakSet()
+        self.servers = servers_of(settings, alias)
+
+    @cached_property
+    def database(self) -> Database:
+        """The database, with the options of the settings.
+
+        Raises:
+            ImproperlyConfigured: the options are wrong.
+        """
+        made = Database(self.switch, self._alias, self.servers, configured()[1], key=self._alias)
+        with _making:  # one for all threads: the first that was made
+            return self.__dict__.setdefault("database", made)  # type: ignore[no-any-return]  # it holds just that
+
+    def make_route(self, port: Port) -> Route:
+        """Return the route of a connection object.
+
+        Raises:
+            ImproperlyConfigured: the options are wrong.
+        """
+        route = Route(self.database, port)
+        self._routes.add(route)
+        return route
+
+    def renew(self) -> None:
+        """Begin anew with the options that the settings have now; nothing is known of any server."""
+        self.__dict__.pop("database", None)
+        with suppress(ImproperlyConfigured):  # the system checks report it
+            for route in tuple(self._routes):
+                route.database = self.database
+                route.forget()
+
+
+_switches: Final[dict[str, AliasSwitch]] = {}
+_states: Final[dict[str, tuple[dict[str, Any], AliasState]]] = {}
+
+
+def alias_state(alias: str, settings: Mapping[str, Any]) -> AliasState:
+    """Return what the threads share of an alias; made anew when its servers have changed, as tests do."""
+    servers = {name: settings.get(name) for name in _SERVERS}
+    with _making:
+        known = _states.get(alias)
+        if known is None or known[0] != servers:
+            known = _states[alias] = servers, AliasState(alias, settings)
+    return known[1]
+
+
+def renew(*, setting: str = "REPLSWITCH", **_: object) -> None:
+    """Begin anew with every alias, as a test does that changes the settings: see `AliasState.renew`."""
+    if setting == "REPLSWITCH":
+        for _servers, state in _states.values():
+            state.renew()
+
+
+setting_changed.connect(renew)

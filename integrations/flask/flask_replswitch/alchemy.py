@@ -6,8 +6,10 @@ import difflib
 from typing import TYPE_CHECKING, Any, Final
 
 from flask import Flask
+from sqlalchemy import URL
 
 from replswitch import ConfigurationError
+from replswitch.sqlalchemy import RoutingSession, replicate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,9 +43,9 @@ def replicated(app: Flask, db: SQLAlchemy, slaves: object, options: Mapping[str,
     Raises:
         ConfigurationError: a slave is none.
     """
-    from replswitch.sqlalchemy import replicate  # noqa: PLC0415 - applications without SQLAlchemy import this module
-
-    names = _names(slaves)
+    names = [] if slaves is None else slaves
+    if not isinstance(names, list | tuple):
+        raise ConfigurationError(f"REPLSWITCH_SLAVES is a value of type {type(slaves).__name__}. {_FORM}")
     with app.app_context():
         engines = dict(db.engines)
     master = engines.get(None)
@@ -67,20 +69,9 @@ def replicated(app: Flask, db: SQLAlchemy, slaves: object, options: Mapping[str,
     return switch
 
 
-def _names(slaves: object) -> list[Any]:
-    from sqlalchemy import URL  # noqa: PLC0415 - as above
-
-    if slaves is None:
-        return []
-    if not isinstance(slaves, list | tuple):
-        raise ConfigurationError(f"REPLSWITCH_SLAVES is a value of type {type(slaves).__name__}. {_FORM}")
-    for slave in slaves:
-        if not isinstance(slave, str | URL) or not str(slave):
-            raise ConfigurationError(f"REPLSWITCH_SLAVES has a value of type {type(slave).__name__} in it. {_FORM}")
-    return list(slaves)
-
-
-def _slave(app: Flask, db: SQLAlchemy, engines: Mapping[str | None, Engine], name: Any) -> Engine:
+def _slave(app: Flask, db: SQLAlchemy, engines: Mapping[Any, Engine], name: Any) -> Engine:
+    if not isinstance(name, str | URL) or not str(name):
+        raise ConfigurationError(f"REPLSWITCH_SLAVES has a value of type {type(name).__name__} in it. {_FORM}")
     if name in engines:
         return engines[name]
     if not isinstance(name, str) or "://" in name:
@@ -112,14 +103,7 @@ def _engine_of(app: Flask, db: SQLAlchemy, uri: Any) -> Engine:
 
 def _install(db: SQLAlchemy) -> None:
     """Let the sessions of ``db`` ask the switch. In applications without one they see no difference."""
-    from replswitch.sqlalchemy import RoutingSession  # noqa: PLC0415 - as above
-
     factory: Any = db.session.session_factory
-    made = getattr(factory, "class_", None)
-    if not isinstance(made, type):
-        raise ConfigurationError(
-            "db.session makes its sessions in a way of its own, so they cannot be told to follow the switch. Let the "
-            "class of the sessions have replswitch.sqlalchemy.RoutingSession first among its bases."
-        )
+    made = factory.class_
     if not issubclass(made, RoutingSession):
         factory.class_ = type(made.__name__, (RoutingSession, made), {"__module__": made.__module__})

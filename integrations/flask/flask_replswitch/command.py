@@ -14,15 +14,7 @@ from replswitch.report import TIMEOUT, problems, standings, table
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from flask import Flask
-
     from replswitch.report import Asked
-
-
-def add_command(app: Flask) -> None:
-    """Give an application the command, unless it has one of that name."""
-    if "replswitch" not in app.cli.commands:
-        app.cli.add_command(show)
 
 
 @click.command("replswitch")

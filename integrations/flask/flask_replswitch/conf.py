@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from replswitch import ConfigurationError
 from replswitch.checking import refuse_unknown
 from replswitch.engine.options import DatabaseOptions
-from replswitch.request.options import RequestOptions, request_options
-from replswitch.request.policy import RequestPolicy
+from replswitch.request.options import RequestOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,9 +44,7 @@ def configured(app: Flask) -> Configured:
     Raises:
         ConfigurationError: a name is unknown or a value is of the wrong kind.
     """
-    given = {
-        str(name).removeprefix(PREFIX): value for name, value in app.config.items() if str(name).startswith(PREFIX)
-    }
+    given = app.config.get_namespace(PREFIX, lowercase=False)
     requests = {_OF_REQUESTS[name]: value for name, value in given.items() if name in _OF_REQUESTS}
     database = {_OF_DATABASES[name]: value for name, value in given.items() if name in _OF_DATABASES}
     try:
@@ -77,12 +74,3 @@ def secrets_of(app: Flask) -> list[str | bytes]:
             'app.config["SECRET_KEY_FALLBACKS"] is a string. It must be a list of the secret keys before this one.'
         )
     return [app.secret_key, *older]
-
-
-def policy_of(app: Flask) -> RequestPolicy:
-    """Make the policy of an application's requests.
-
-    Raises:
-        ConfigurationError: something in its configuration is missing, unknown or of the wrong kind.
-    """
-    return RequestPolicy(request_options(configured(app).requests), secrets_of(app))

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from flask_replswitch.alchemy import replicated
-from flask_replswitch.command import add_command
+from flask_replswitch.command import show
 from flask_replswitch.conf import PREFIX, SLAVES, configured, secrets_of
-from flask_replswitch.engines import servers_of_engines
 from flask_replswitch.views import WatchedViews
 from replswitch import ConfigurationError, Connection, Switch
 from replswitch.report import Asked, servers_of
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from flask import Flask
+    from sqlalchemy import Engine
 
     from flask_replswitch.conf import Configured
     from replswitch.sqlalchemy import EngineSwitch
@@ -87,10 +87,8 @@ class ReplSwitch:
         database = _sqlalchemy(app, options)  # last, for what it changes stays changed
         app.view_functions = views
         app.wsgi_app = middleware  # type: ignore[method-assign]  # the way that Flask's manual names
-        app.extensions[NAME] = Registered(
-            middleware, database, _servers([*([] if database is None else [database]), *self._databases])
-        )
-        add_command(app)
+        app.extensions[NAME] = Registered(middleware, database, _servers(filter(None, (database, *self._databases))))
+        app.cli.commands.setdefault("replswitch", show)
 
 
 def _checked(databases: Any) -> tuple[Switch, ...]:
@@ -112,23 +110,41 @@ def _servers(databases: Iterable[Any]) -> dict[str, list[Asked]]:
     found: dict[str, list[Asked]] = {}
     for database in databases:
         name = database.database.name
-        servers = servers_of(database) if isinstance(database, Connection) else servers_of_engines(database)
+        servers = servers_of(database) if isinstance(database, Connection) else _servers_of_engines(database)
         same = sum(other.partition(" (")[0] == name for other in found)
         found[f"{name} ({same + 1})" if same else name] = servers
     return found
+
+
+def _servers_of_engines(switch: EngineSwitch) -> list[Asked]:
+    driver = switch.driver
+    return [
+        Asked(server.state, server.name, partial(_open, server.source), driver.module.Error, engine=driver.engine)
+        for server in (switch.servers.master, *switch.servers.slaves)
+    ]
+
+
+def _open(engine: Engine, timeout: float) -> Any:
+    """Open a connection by the engine's settings, its own time-outs among them, but outside its pool."""
+    connection = engine.pool.recreate().connect()
+    connection.detach()
+    return connection.dbapi_connection
 
 
 def _sqlalchemy(app: Flask, options: Configured) -> EngineSwitch | None:
     """Return the switch of the application's Flask-SQLAlchemy, None where it has none."""
     db = app.extensions.get(SQLALCHEMY)
     if db is not None:
+        from flask_replswitch.alchemy import replicated  # noqa: PLC0415 - not every application has SQLAlchemy
+
         return replicated(app, db, options.slaves, options.database)
-    given = [*([SLAVES] if options.slaves is not None else []), *(PREFIX + name.upper() for name in options.database)]
-    configured_for_it = "flask_sqlalchemy" in sys.modules and any(app.config.get(name) for name in _ADDRESSES)
-    if given or configured_for_it:
-        what = given[0] if given else next(name for name in _ADDRESSES if app.config.get(name))
+    given = [] if options.slaves is None else [SLAVES]
+    given += [PREFIX + name.upper() for name in options.database]
+    if "flask_sqlalchemy" in sys.modules:
+        given += [name for name in _ADDRESSES if app.config.get(name)]
+    if given:
         raise ConfigurationError(
-            f'{what} is set, and no Flask-SQLAlchemy is registered with the application "{app.name}". Call '
+            f'{given[0]} is set, and no Flask-SQLAlchemy is registered with the application "{app.name}". Call '
             "db.init_app(app) before ReplSwitch(app) or init_app(app). What replswitch.connect() opens has its slaves "
             "and options as arguments."
         )

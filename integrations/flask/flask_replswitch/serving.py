@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from flask import after_this_request, current_app, request
 from werkzeug.wrappers import Response
 
-from flask_replswitch.conf import policy_of
-from replswitch.request.policy import MARKER_HEADER
+from flask_replswitch.conf import configured, secrets_of
+from replswitch.request.options import request_options
+from replswitch.request.policy import MARKER_HEADER, RequestPolicy
 from replswitch.state import Frame, Resumable, instruction, stack
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
-
-    from flask import Flask
+    from collections.abc import Iterable
 
     from replswitch import State
-    from replswitch.request.policy import RequestPolicy
     from replswitch.scope import Scope
 
-# Of applications whose views are decorated and that have no ReplSwitch.
-_policies: Final[weakref.WeakKeyDictionary[Flask, RequestPolicy]] = weakref.WeakKeyDictionary()
+# Where an application whose views are decorated, and that has no ReplSwitch, keeps its policy.
+_POLICY: Final = "flask_replswitch.policy"
 
 # Where a request that no middleware has seen keeps its scope.
 _SCOPE: Final = "flask_replswitch.scope"
@@ -49,10 +46,10 @@ def instruction_for(wanted: State) -> Frame:
 
 
 def _begin(wanted: State) -> Frame:
-    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]  # the way that Flask's manual names
-    policy = _policies.get(app)
+    policy: RequestPolicy | None = current_app.extensions.get(_POLICY)
     if policy is None:
-        policy = _policies[app] = policy_of(app)
+        policy = RequestPolicy(request_options(configured(current_app).requests), secrets_of(current_app))
+        current_app.extensions[_POLICY] = policy
     tokens = policy.tokens(request.headers.get("Cookie", ""), request.headers.get(MARKER_HEADER, ""))
     frame = policy.begin(request.method, tokens, wanted)
     request.environ[_SCOPE] = frame.scope
@@ -79,17 +76,6 @@ def kept(answer: Any, frame: Frame) -> Any:
     if isinstance(answer, Response) and answer.is_streamed and not answer.direct_passthrough:
         answer.response = Pieces(answer.response, frame)
     return answer
-
-
-def streamed(generator: Generator[Any, Any, Any], wanted: State) -> Any:
-    """Return what a view returns that is a decorated generator function.
-
-    Args:
-        generator: what the core's decorator made of it, which keeps its state by itself.
-        wanted: what the decorator asks for.
-    """
-    frame = instruction_for(wanted)
-    return Pieces(generator, frame) if frame.begins_scope else generator
 
 
 class Pieces:

@@ -16,9 +16,8 @@ from __future__ import annotations
 
 import sys
 import weakref
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
-
-from flask import current_app, request
 
 from replswitch import ConfigurationError
 
@@ -29,11 +28,10 @@ if TYPE_CHECKING:
 
 _OWN: Final = {"replswitch", "flask_replswitch"}
 
-# What was decorated with an ``@``, with the decorator's name. By identity: not every callable can be hashed.
-_decorated: Final[dict[int, tuple[weakref.ref[View], str]]] = {}
-
-# The views of the applications that have ReplSwitch.
-_watched: Final[weakref.WeakSet[WatchedViews]] = weakref.WeakSet()
+# What was decorated with an ``@``, with the decorator's name; and the views of applications that have ReplSwitch. What
+# cannot be hashed is not noticed.
+_decorated: Final[weakref.WeakKeyDictionary[View, str]] = weakref.WeakKeyDictionary()
+_given: Final[weakref.WeakSet[View]] = weakref.WeakSet()
 
 
 class WatchedViews(dict[str, "View"]):
@@ -46,18 +44,16 @@ class WatchedViews(dict[str, "View"]):
         ConfigurationError: one of them was decorated so; later, one that the application gets.
     """
 
-    __hash__ = object.__hash__  # type: ignore[assignment]  # there is one for an application, and it equals no other
-
     def __init__(self, views: Mapping[str, View]) -> None:
         super().__init__()
         for endpoint, view in views.items():
             self[endpoint] = view
-        _watched.add(self)
 
     def __setitem__(self, endpoint: str, view: View) -> None:
-        reference, decorator = _decorated.get(id(view), (None, ""))
-        if reference is not None and reference() is view:
-            raise _wrong_order(view, decorator)
+        with suppress(TypeError):
+            if view in _decorated:
+                raise _wrong_order(view, _decorated[view])
+            _given.add(view)
         super().__setitem__(endpoint, view)
 
 
@@ -71,32 +67,12 @@ def remember(function: View, decorator: str) -> None:
         ConfigurationError: an application has it for a view.
     """
     layers = list(_layers(function))
-    if not any(_is_below_running_line(layer) for layer in layers):
-        return
-    for views in _watched:
-        for view in views.values():
-            if any(view is layer for layer in layers):
-                raise _wrong_order(view, decorator)
-    for layer in layers:
-        _remember(layer, decorator)
-
-
-def serves_request(function: View) -> bool:
-    """Say whether a function is, or is in, the view that serves the running request."""
-    view = current_app.view_functions.get(request.endpoint or "")
-    views = [] if view is None else [view]
-    made_of = getattr(view, "view_class", None)
-    views += filter(None, (getattr(made_of, name, None) for name in ("dispatch_request", request.method.lower())))
-    return any(layer is function for each in views for layer in _layers(each))
-
-
-def _remember(function: View, decorator: str) -> None:
-    key = id(function)
-    try:
-        reference = weakref.ref(function, lambda _: _decorated.pop(key, None))
-    except TypeError:
-        return  # nobody can tell when it is gone
-    _decorated[key] = (reference, decorator)
+    if any(map(_is_below_running_line, layers)):
+        for layer in layers:
+            with suppress(TypeError):
+                if layer in _given:
+                    raise _wrong_order(layer, decorator)
+                _decorated[layer] = decorator
 
 
 def _is_below_running_line(function: View) -> bool:
@@ -117,10 +93,8 @@ def _is_below_running_line(function: View) -> bool:
 
 def _layers(view: View) -> Iterator[View]:
     """Yield a function, and what decorators have put it around, as functools.wraps tells."""
-    seen: set[int] = set()
     layer: View | None = view
-    while layer is not None and id(layer) not in seen:
-        seen.add(id(layer))
+    while layer is not None:
         yield layer
         layer = getattr(layer, "__wrapped__", None)
 

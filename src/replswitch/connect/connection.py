@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import inspect
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Never, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
 
-from replswitch.checking import refuse_unknown, require_name
+from replswitch.checking import is_number, require, require_name
 from replswitch.connect.cursor import Cursor
 from replswitch.connect.settings import servers_of
 from replswitch.connect.workers import Query, Workers
 from replswitch.drivers import Driver, load_driver
 from replswitch.engine.attempt import Block
 from replswitch.engine.database import Database
-from replswitch.engine.options import DatabaseOptions, OnSlaveWrite
-from replswitch.errors import ConfigurationError
+from replswitch.engine.options import DatabaseOptions, database_options
 from replswitch.state import Switch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import TracebackType
 
+    from replswitch.connect.local import RouteState
+    from replswitch.engine.options import DatabaseOptionNames
     from replswitch.engine.servers import Servers
 
 
@@ -29,16 +29,10 @@ def connect(
     *,
     driver: str | Driver = "pymysql",
     autocommit: bool = True,
-    on_slave_write: OnSlaveWrite = "master",
-    wait: float = 0,
-    downtime: float = 10,
-    max_lag: float | None = None,
-    fallback: Literal["master", "error"] = "master",
-    known_for: float = 30,
     name: str | None = None,
     pool_size: int = 5,
     debug: bool = False,
-    **unknown: Never,
+    **options: Unpack[DatabaseOptionNames],
 ) -> Connection:
     """Make a connection to a replicated database. Nothing is opened before the first statement.
 
@@ -52,39 +46,24 @@ def connect(
         driver: ``"pymysql"``, ``"mysqlclient"`` or ``"sqlite3"``; or an instance of `replswitch.drivers.Driver`, for a
             database that replswitch does not know.
         autocommit: whether a statement outside ``begin()`` … ``commit()`` stands for itself.
-        on_slave_write: see `replswitch.engine.options.DatabaseOptions`, as for the next five.
-        wait: seconds.
-        downtime: seconds.
-        max_lag: seconds.
-        fallback: ``"master"`` or ``"error"``.
-        known_for: seconds.
         name: what the database is called in markers; its own name on the server by default. Databases of the same
             name that replicate by themselves should have different ones, or the visitors of one wait for the other.
         pool_size: idle links kept for each server; more are opened as threads need them.
         debug: keep what ran in `Connection.queries`.
-
-        unknown: nothing; an option that does not exist is refused by name.
+        options: see `replswitch.engine.options.DatabaseOptions`.
 
     Raises:
         ConfigurationError: an option or a setting is missing, unknown or of the wrong kind, or the driver is not
             there.
     """
-    refuse_unknown("option of connect()", unknown, inspect.signature(connect).parameters.keys() - {"unknown"})
-    if isinstance(pool_size, bool) or not isinstance(pool_size, int) or pool_size < 1:
-        raise ConfigurationError(f'The option "pool_size" is {pool_size!r}. It must be a whole number above 0.')
+    checked = database_options(connect, options)
+    is_fine = isinstance(pool_size, int) and is_number(pool_size) and pool_size > 0
+    require(is_fine, "pool_size", pool_size, "a whole number above 0")
     require_name(name)
-    options = DatabaseOptions(
-        on_slave_write=on_slave_write,
-        wait=wait,
-        downtime=downtime,
-        max_lag=max_lag,
-        fallback=fallback,
-        known_for=known_for,
-    )
     loaded = load_driver(driver)
     servers = servers_of(loaded, master, slaves, pool_size)
     label = loaded.schema(servers.master.source.settings) if name is None else name
-    return Connection(loaded, servers, options, name=label, autocommit=autocommit, debug=debug)
+    return Connection(loaded, servers, checked, name=label, autocommit=autocommit, debug=debug)
 
 
 class Connection(Switch):
@@ -134,10 +113,13 @@ class Connection(Switch):
         Raises:
             ProgrammingError: a transaction is open already.
         """
+        self._outside_transaction("begin").route.begin(Block())
+
+    def _outside_transaction(self, method: str) -> RouteState:
         state = self._workers.state()
         if state.route.block is not None:
-            raise self.ProgrammingError("begin() inside a transaction. Call commit() or rollback() first.")
-        state.route.begin(Block())
+            raise self.ProgrammingError(f"{method}() inside a transaction. Call commit() or rollback() first.")
+        return state
 
     def commit(self) -> None:
         """Commit the transaction; without one, do nothing."""
@@ -153,10 +135,7 @@ class Connection(Switch):
         Raises:
             ProgrammingError: a transaction is open.
         """
-        state = self._workers.state()
-        if state.route.block is not None:
-            raise self.ProgrammingError("autocommit() inside a transaction. Call commit() or rollback() first.")
-        state.autocommit = bool(value)
+        self._outside_transaction("autocommit").autocommit = bool(value)
 
     def get_autocommit(self) -> bool:
         """Return whether autocommit is on in this thread or task."""
@@ -171,8 +150,8 @@ class Connection(Switch):
             state = self._workers.state()
             state.rollback()
             self._workers.closed = True
-            state.release()
             for server in {self.servers.master, *self.servers.slaves, self.servers.master_read_only}:
+                state.drop(server)
                 server.source.close()
 
     def __enter__(self) -> Self:

@@ -57,7 +57,7 @@ class Cursor:
         link = route.for_statement()
         try:
             if link.writes.unread:
-                self._drain(state, link)
+                state.route.drain(link)
             if self._link is link:
                 raw = self._raw
             else:
@@ -66,7 +66,11 @@ class Cursor:
                 self._link, self._raw = link, raw
             result = raw.execute(sql) if args is None else raw.execute(sql, args)
         except self._driver.module.Error as error:
-            return self._run_again(state, link, error, Attempt(), "execute", sql, args)
+            attempt = Attempt()
+            following = route.failed(attempt, link, error)
+            if following is None:
+                raise
+            return self._run("execute", sql, args, following, attempt)
         if link.writes.news or route.block is not None:
             route.succeeded(link, has_rows=raw.description is not None, follow=True)
         elif link.server.state == SLAVE:
@@ -85,38 +89,27 @@ class Cursor:
         """Run several statements, where the driver can (sqlite3)."""
         return self._run("executescript", sql, None)
 
-    def _run(self, method: str, sql: str, args: Any) -> Any:
+    def _run(self, method: str, sql: str, args: Any, link: Link | None = None, attempt: Attempt | None = None) -> Any:
+        """Run a statement; one that has failed, where it may run instead."""
         state = self._workers.state()
         if not state.autocommit:
             state.begin_implicitly()
-        link = state.route.for_statement()
-        try:
-            return self._run_on(state, link, method, sql, args)
-        except self._driver.module.Error as error:
-            return self._run_again(state, link, error, Attempt(single=method == "execute"), method, sql, args)
-
-    def _run_again(
-        self, state: RouteState, link: Link, error: Exception, attempt: Attempt, method: str, sql: str, args: Any
-    ) -> Any:
-        """Run a statement that has failed where it may run instead; or raise what it ends with."""
+        attempt = attempt or Attempt(single=method == "execute")
+        link = link or state.route.for_statement()
         while True:
-            following = state.route.failed(attempt, link, error)
-            if following is None:
-                try:
-                    raise error
-                finally:
-                    del error  # it would be in a circle with this frame
-            link = following
             try:
                 return self._run_on(state, link, method, sql, args)
-            except self._driver.module.Error as another:
-                error = another
+            except self._driver.module.Error as error:
+                following = state.route.failed(attempt, link, error)
+                if following is None:
+                    raise
+                link = following
 
     def _run_on(self, state: RouteState, link: Link, method: str, sql: str, args: Any) -> Any:
         started = perf_counter()
         try:
             if link.writes.unread:
-                self._drain(state, link)
+                state.route.drain(link)
             if self._link is not link:
                 self._link, self._raw = None, None
                 self._link, self._raw = link, self._bind(link)
@@ -135,13 +128,6 @@ class Cursor:
         if self._arraysize != 1:
             raw.arraysize = self._arraysize
         return raw
-
-    def _drain(self, state: RouteState, link: Link) -> None:
-        try:
-            self._driver.drain_results(link.raw)
-        except self._driver.module.Error as error:
-            state.route.failed_late(link, error)
-            raise
 
     # What fetches
 
@@ -171,15 +157,7 @@ class Cursor:
         raw, link = self._executed, self._link
         if not hasattr(raw, "nextset"):
             return None
-        route = self._workers.state().route
-        try:
-            return raw.nextset()
-        except self._driver.module.Error as error:
-            route.failed_late(link, error)
-            raise
-        finally:
-            if link is not None and link.server.state == MASTER:
-                route.look_for_writes(link)
+        return self._workers.state().route.next_results(link, raw)
 
     def __iter__(self) -> Iterator[Any]:
         """Iterate over the rows that are left."""

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from replswitch.decision import MASTER, SLAVE
 from replswitch.engine.attempt import Block
+from replswitch.engine.port import Port
 from replswitch.engine.route import Route
 from replswitch.errors import ReplSwitchError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from replswitch.connect.pool import LeasedLink
     from replswitch.drivers import Driver, Raw
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class RouteState:
+class RouteState(Port):
     """What a thread or task holds while it works for one request, or for none. It is the route's port.
 
     Attributes:
@@ -33,8 +34,6 @@ class RouteState:
         scope: the scope that it works for; None outside any.
         autocommit: whether a statement outside a transaction stands for itself.
     """
-
-    one_link = False
 
     def __init__(self, database: Database, driver: Driver, autocommit: bool, scope: Scope | None) -> None:
         self.driver = driver
@@ -80,25 +79,19 @@ class RouteState:
         """Begin the transaction on a link."""
         self.driver.begin(link.raw)
 
-    def leave(self, link: Link) -> None:
-        """Roll back on one link."""
-        self._end_quietly([link])
-
-    def part_with(self, link: Link) -> None:
-        """Nothing: `drop` closes it."""
-
-    def lose_block(self, error: Exception) -> None:
-        """Nothing: the route keeps the error."""
+    def leave(self, link: Any) -> None:
+        """Roll back on one link. One that fails is closed, which rolls back too."""
+        try:
+            self.driver.rollback(link.raw)
+        except self.driver.module.Error:
+            self._links.pop(link.server, None)
+            link.discard()
 
     @contextmanager
     def borrowed(self, server: Server) -> Iterator[Raw]:
         """Lend a link from the server's pool for a while."""
         link = server.source.take(server)
         yield link.raw
-
-    def as_own(self, error: Exception) -> Exception:
-        """Return the error as it is."""
-        return error
 
     def has_read(self, attempt: Attempt | None) -> bool:
         """Say whether the transaction has read from a slave."""
@@ -107,30 +100,18 @@ class RouteState:
     # Transactions
 
     def commit(self) -> None:
-        """Commit on every link in the transaction; where the master fails, roll all of them back.
-
-        The slaves' snapshots are let go first, for which SQLite's master may have to wait.
-        """
+        """Commit on every link in the transaction; where the master fails, roll all of them back."""
         block = self.route.end()
         if block is None:
             return
         if block.lost is not None:
-            self._end_quietly(block.links)
+            for link in block.links:
+                self.leave(link)
             try:
                 raise block.lost
             finally:
                 block.lost = None
-        self._end_quietly(link for link in block.links if link.server.state != MASTER)
-        try:
-            for link in block.links:
-                if link.server.state == MASTER:
-                    self.driver.commit(link.raw)
-        except self.driver.module.Error:
-            self._end_quietly(block.links)
-            if block.on_master:
-                self.route.database.writes.record()  # it is not known whether it was committed
-            raise
-        self._look_for_writes(block)
+        self.route.commit(block)
 
     def rollback(self) -> None:
         """Roll back on every link in the transaction."""
@@ -140,22 +121,7 @@ class RouteState:
         if block.lost is not None:
             block.lost = None  # it would be in a circle with the frames that know the transaction
             return
-        self._end_quietly(block.links)
-        self._look_for_writes(block)  # of what cannot be rolled back
-
-    def _look_for_writes(self, block: Block) -> None:
-        for link in block.links:
-            if link.server.state == MASTER:
-                self.route.look_for_writes(link)
-
-    def _end_quietly(self, links: Iterable[Any]) -> None:
-        """Roll back. A link that fails is closed, which rolls back too."""
-        for link in list(links):
-            try:
-                self.driver.rollback(link.raw)
-            except self.driver.module.Error:
-                self._links.pop(link.server, None)
-                link.discard()
+        self.route.roll_back(block)
 
     # Scopes
 
@@ -192,8 +158,3 @@ class RouteState:
         for server, link in list(self._links.items()):
             if server.state == SLAVE and (block is None or link not in block):
                 del self._links[server]
-
-    def release(self) -> None:
-        """Let go all links."""
-        self._links.clear()
-        self.route.forget()

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from replswitch.connect.local import RouteState
-from replswitch.state import get_stack
+from replswitch.state import stack
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,8 +72,8 @@ class WorkerState:
         scope = None if frame is None else frame.scope
         if scope is not self._scope or self._is_borrowed:
             self._scope = scope
-            block = self._outside.route.block
-            local = self._in_block(frame) if block is not None or self._of_requests else None
+            may_borrow = self._of_requests or self._outside.route.block is not None
+            local = self._in_block(frame) if may_borrow else None
             self._is_borrowed = local is not None
             self.current = local or self._own(scope)
         self.frame = _NEVER if self._is_borrowed else frame
@@ -140,7 +140,7 @@ class Workers:
         """
         if self.closed:
             self.check_open()
-        frame = get_stack()
+        frame = stack()
         # The documented asyncio.get_running_loop() raises where there is none, which costs each query of a thread.
         worker = self.worker() if _get_running_loop() is not None else getattr(self._threads, "worker", None)
         if worker is None:
@@ -164,12 +164,8 @@ class Workers:
     def worker(self) -> WorkerState:
         """Return all that the running thread or task holds."""
         if _get_running_loop() is not None and (task := asyncio.current_task()) is not None:
-            worker = self._tasks.get(task)
-            if worker is None:
-                worker = self._tasks[task] = WorkerState(self._make)
-            return worker
-        try:
-            mine: WorkerState = self._threads.worker
-        except AttributeError:
-            mine = self._threads.worker = WorkerState(self._make)
+            return self._tasks.get(task) or self._tasks.setdefault(task, WorkerState(self._make))
+        if not hasattr(self._threads, "worker"):
+            self._threads.worker = WorkerState(self._make)
+        mine: WorkerState = self._threads.worker
         return mine

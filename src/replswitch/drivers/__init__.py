@@ -8,9 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Final
 
-from replswitch.drivers.driver import Driver, Raw
-from replswitch.drivers.fault import GONE, Fault
-from replswitch.drivers.tracker import WriteTracker, Written, later
+from replswitch.drivers.driver import GONE, Driver, Fault, Raw, WriteTracker, Written, later
 from replswitch.errors import ConfigurationError
 
 __all__ = ["GONE", "Driver", "Fault", "Raw", "WriteTracker", "Written", "later", "load_driver"]

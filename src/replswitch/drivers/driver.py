@@ -1,12 +1,11 @@
-"""The base class of drivers: what differs from one DB-API module to the next."""
+"""What drivers have in common: the base classes, the meanings of errors, and what is known of a write."""
 
 from __future__ import annotations
 
 import time
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from replswitch.drivers.fault import GONE, Fault
-from replswitch.drivers.tracker import UNKNOWN, WriteTracker
 from replswitch.errors import PositionError
 
 if TYPE_CHECKING:
@@ -20,6 +19,111 @@ Raw = Any
 
 #: Seconds between two looks at a server that is waited for.
 _POLL_EVERY = 0.005
+
+
+class Fault(Enum):
+    """The meaning of an error, as `replswitch.drivers.Driver.classify` returns it.
+
+    What the engine makes of each is the table in `replswitch.engine.failure`.
+    """
+
+    REFUSED = "the session is read-only, so the database refused a write"
+    READ_ONLY = "the server is read-only, so it refused a write"
+    UNSENT = "the connection was gone before the statement was sent, so it certainly did not run"
+    LOST = "the connection was lost while the statement ran"
+    TIMED_OUT = "no answer came in time: the server may be gone, or the statement slow"
+    SLOW = "no answer came in time, and the server accepts new connections"
+    DOWN = "the server itself says that it does not serve: it shuts down, or has left its cluster"
+    FULL = "the server accepts no further connections"
+    CONFLICT = "replication and the read got in each other's way"
+    DEADLOCK = "the server ended a deadlock, and rolled the transaction back"
+    ROLLED_BACK = "the server rolled the transaction back"
+    UNDEFINED = "a table or column does not exist: on a slave, a migration may not have arrived"
+    OTHER = "the statement itself is wrong, or something else is that no other server would mend"
+
+
+#: The server could not be reached, or does not serve.
+GONE = frozenset({Fault.UNSENT, Fault.LOST, Fault.TIMED_OUT, Fault.DOWN, Fault.FULL})
+
+
+class Written(Enum):
+    """What is known of a write on the master whose position is not."""
+
+    NO = "nothing was written"
+    YES = "something was or may have been written, and its position cannot be had"
+    ASK = "something may have been written, and the server can be asked (`WriteTracker.ask`)"
+
+
+def later(first: Position | Written, second: Position | Written) -> Position | Written:
+    """Return what is known of two writes of one session: the position of both, if that is known."""
+    if first is Written.NO:
+        return second
+    if second is Written.NO:
+        return first
+    if Written.YES in (first, second):
+        return Written.YES
+    if isinstance(first, Written) or isinstance(second, Written):
+        return Written.ASK
+    return first.merge(second)
+
+
+class WriteTracker:
+    """Tells what was committed through one connection (M1, P1). One object per connection.
+
+    Three kinds exist. Some drivers tell with the server's answer (PyMySQL, sqlite3), with others the server must be
+    asked (mysqlclient), and with the rest nothing is known, which is what this base class says.
+
+    Attributes:
+        news: False where nothing can have changed since `pop_write_status` was last called, and no transaction has
+            begun or ended. Costs nothing to read, so it is looked at after every statement.
+        unread: a result may be unread, which `replswitch.drivers.Driver.drain_results` reads.
+        session_changed: True on a slave's connection if a statement changed its session (variables, the current
+            database), so that a write must not move away from it (S8).
+        identity: which server the connection leads to, as the server itself says; None before that is known.
+        last_known_position: the position of the latest write, as far as it is known.
+        learns_after_rows: whether the end of a result may tell more about writes that are pending already.
+    """
+
+    news = True
+    unread = False
+    session_changed = False
+    identity: Hashable | None = None
+    last_known_position: Position | None = None
+    learns_after_rows = False
+
+    def follow(self) -> None:
+        """Follow what the latest statement did to the session. Called after each one that succeeded."""
+
+    def pop_write_status(self) -> Position | Written:
+        """Return what was committed since the last call, without a round trip."""
+        return Written.YES
+
+    def ask(self, since: Position | None) -> Position | Written:
+        """Ask the server what was written. One round trip, after `pop_write_status` returned `Written.ASK`.
+
+        Args:
+            since: `last_known_position` before the statements in question. What is later was written by them, or by
+                others beside them where scopes share a connection.
+
+        Raises:
+            Exception: the driver's own error.
+            PositionError: the answer is no position.
+        """
+        return Written.YES
+
+    def discard_write_status(self, *, with_rows: bool) -> None:
+        """Make what `pop_write_status` has just returned count for no scope.
+
+        Args:
+            with_rows: statements that returned rows may have written as well.
+        """
+
+    def refresh_baseline(self) -> None:
+        """Update `last_known_position` after writes that counted for no scope. At most one round trip."""
+
+
+#: For drivers of which nothing is known. It has no state, so all connections share it.
+UNKNOWN = WriteTracker()
 
 
 class Driver:

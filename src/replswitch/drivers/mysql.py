@@ -1,4 +1,9 @@
-"""What the drivers of MariaDB and MySQL have in common: their settings, and what the servers' errors mean.
+"""What the drivers of MariaDB and MySQL have in common: settings, positions, and what the servers' errors mean.
+
+`plain_cursor` on a connection is the driver's own class of cursors, because the application may have set another one as
+the default; `last_known_position` the position of what its session wrote last, as far as it is known.
+
+https://mariadb.com/kb/en/gtid/ and https://dev.mysql.com/doc/refman/9.1/en/replication-gtids.html.
 
 All put an error's code and message into ``args``. The codes:
 https://mariadb.com/kb/en/mariadb-error-code-reference/ and
@@ -8,13 +13,21 @@ https://dev.mysql.com/doc/mysql-errors/en/server-error-reference.html; those fro
 from __future__ import annotations
 
 import math
+import os
 import re
-from typing import TYPE_CHECKING, Any, Final
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from replswitch.drivers.fault import Fault
+from replswitch.drivers.driver import Driver, Fault, Written
+from replswitch.errors import ConfigurationError
+from replswitch.positions import MariaDBPosition, MySQLPosition
+from replswitch.positions.clock import fall_back_to_clock
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Hashable, Mapping
+
+    from replswitch.drivers.driver import Raw, WriteTracker
+    from replswitch.positions import Position
 
 # ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION, ER_READ_ONLY_MODE; and ER_OPTION_PREVENTS_STATEMENT, which is said of
 # other options too.
@@ -46,6 +59,16 @@ _FAULTS: Final = {
     1054: Fault.UNDEFINED,  # ER_BAD_FIELD_ERROR
 }
 
+# ER_SPECIFIC_ACCESS_DENIED_ERROR
+_ACCESS_DENIED: Final = 1227
+
+# A slave moves its position also past transactions that it leaves out (IGNORE_DOMAIN_IDS). Its own binary log has those
+# that it has carried out, if it keeps one: https://mariadb.com/kb/en/change-master-to/#ignore_domain_ids.
+_POSITION_OF_MARIADB: Final = (
+    "SELECT @@GLOBAL.gtid_current_pos, IF(@@GLOBAL.log_slave_updates, @@GLOBAL.gtid_binlog_pos, NULL),"
+    " @@server_id, @@hostname"
+)
+
 # In the message of a lost connection (2013) whose time for reading was over; PyMySQL's words.
 _TIMED_OUT: Final = "timed out"
 
@@ -72,27 +95,190 @@ def time_limits(timeout: float) -> dict[str, int]:
     return {"connect_timeout": seconds, "read_timeout": seconds}
 
 
-def address(settings: Mapping[str, Any]) -> str:
-    """Return the socket, or the host with its port where that is not 3306."""
-    if settings.get("unix_socket"):
-        return str(settings["unix_socket"])
-    port = settings.get("port") or 3306
-    return f"{settings.get('host') or 'localhost'}{'' if port == 3306 else f':{port}'}"
+# The counter is the session's own: of what it has committed with the binary log. It leaves out tables without
+# transactions, and XA COMMIT: https://dev.mysql.com/doc/refman/9.1/en/server-status-variables.html#statvar_Handler_prepare.
+_WRITTEN_ON_MYSQL: Final = (
+    "SELECT @@GLOBAL.gtid_executed, @@server_uuid, (SELECT VARIABLE_VALUE FROM performance_schema.session_status"
+    " WHERE VARIABLE_NAME = 'Handler_prepare')"
+)
+
+_VARIABLES: Final = ("log_bin", "sql_log_bin", "wsrep_on", "gtid_mode")
+_IDENTITY: Final = ("server_id", "hostname", "server_uuid")
 
 
-def schema(settings: Mapping[str, Any]) -> str:
-    """Return the name of the database; empty where the settings name none."""
-    return str(settings.get("database") or settings.get("db") or "")
+def has_positions(raw: Raw, *, identify: bool = True) -> bool:
+    """Ask whether everything that is written through a connection gets a GTID; and who the server is (``identity``).
+
+    Not with binary logging off, with Galera (a node's own commits have none that another node counts), or on a MySQL
+    without GTIDs; one log line says so.
+
+    Args:
+        raw: the connection.
+        identify: ask also a MySQL who it is. Each line of the answer moves the counters of its session.
+    """
+    identify = identify or is_mariadb(raw)
+    wanted = _VARIABLES + _IDENTITY if identify else _VARIABLES
+    told = {text(name): text(value) for name, value in rows(raw, f"SHOW VARIABLES WHERE Variable_name IN {wanted}")}
+    if identify:
+        raw.identity = (told.get("server_id"), told.get("hostname")) if is_mariadb(raw) else told.get("server_uuid")
+    variables = {name: value.upper() for name, value in told.items()}
+    reason = ""
+    if variables.get("log_bin") != "ON" or variables.get("sql_log_bin") != "ON":
+        reason = "its binary log is off"
+    elif variables.get("wsrep_on") == "ON":
+        reason = "it is a node of a Galera cluster"
+    elif not is_mariadb(raw) and variables.get("gtid_mode") != "ON":
+        reason = "its gtid_mode is not ON"
+    if reason:
+        fall_back_to_clock(f"The master tells no positions, because {reason}")
+    return not reason
 
 
-def classify(error: BaseException) -> Fault:
-    """Return what an error means, by its code, and by its message where the code means several things."""
-    code, message = (*error.args, 0, "")[:2]
-    fault = _FAULTS.get(code, Fault.OTHER) if isinstance(code, int) else Fault.OTHER
-    if code == _OPTION_PREVENTS and _READ_ONLY_OPTION.search(str(message)):
-        return Fault.READ_ONLY
-    if code == _UNKNOWN_COMMAND and "WSREP" in str(message):
-        return Fault.DOWN
-    if fault is Fault.LOST and _TIMED_OUT in str(message):
-        return Fault.TIMED_OUT
-    return fault
+def is_mariadb(raw: Raw) -> bool:
+    """Say whether the server is MariaDB, by the version that it greets with."""
+    return "mariadb" in str(raw.get_server_info()).lower()
+
+
+def last_written(raw: Raw, since: Position | None, *, only_rows: bool = False) -> Position | Written:
+    """Ask for the position of what a session wrote last, keep it, and compare it with ``since``.
+
+    MySQL keeps none for a session: there it is all that the server itself has written. What the session's statements
+    may have been that returned rows (calls of functions), the session's own counter tells (``raw.changes``).
+
+    Args:
+        raw: the connection.
+        since: what was known before the statements in question.
+        only_rows: they have all returned rows.
+
+    Raises:
+        PositionError: the answer is none.
+    """
+    latest: Position
+    only_read = False
+    if is_mariadb(raw):
+        ((gtid,),) = rows(raw, "SELECT @@SESSION.last_gtid")
+        latest = MariaDBPosition.parse(text(gtid))
+    else:
+        ((executed, uuid, changes),) = rows(raw, _WRITTEN_ON_MYSQL)
+        raw.identity = text(uuid)
+        latest = MySQLPosition.parse(text(executed)).written_by(raw.identity)
+        before, raw.changes = raw.changes, int(changes)
+        only_read = only_rows and raw.changes == before
+    raw.last_known_position = latest
+    return Written.NO if only_read or latest == since or not str(latest) else latest
+
+
+def rows(raw: Raw, sql: str, *values: object) -> list[tuple[Any, ...]]:
+    """Return the rows of a statement."""
+    with closing(raw.cursor(raw.plain_cursor)) as cursor:
+        cursor.execute(sql, values or None)
+        return [tuple(row) for row in cursor.fetchall()]
+
+
+def records(raw: Raw, sql: str) -> list[dict[str, Any]]:
+    """Return rows with the names of their columns in small letters, and as they were before MySQL 8.0.22."""
+    # The application may have set another class of cursors as the default; None is that, where nobody has.
+    with closing(raw.cursor(getattr(raw, "plain_cursor", None))) as cursor:
+        cursor.execute(sql)
+        names = [column[0].lower() for column in cursor.description]
+        names = [name.replace("replica_", "slave_").replace("_source", "_master") for name in names]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def text(value: object) -> str:
+    """Return a value as text; a driver may return bytes."""
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+class MySQLFamilyDriver(Driver):
+    """The part of `replswitch.drivers.Driver` that does not depend on the module."""
+
+    engine = "mysql"
+
+    #: Settings that replswitch makes itself.
+    own_settings: ClassVar[set[str]] = {"autocommit"}
+
+    def check(self, settings: Mapping[str, Any], server: str) -> None:
+        """Refuse settings that replswitch makes itself."""
+        for name in sorted(self.own_settings & set(settings)):
+            raise ConfigurationError(
+                f'The setting "{name}" of {server} is made by replswitch itself. Leave it out; autocommit is an '
+                "argument of connect()."
+            )
+
+    def address(self, settings: Mapping[str, Any]) -> str:
+        """Return the socket, or the host with its port where that is not 3306."""
+        if settings.get("unix_socket"):
+            return str(settings["unix_socket"])
+        port = settings.get("port") or 3306
+        return f"{settings.get('host') or 'localhost'}{'' if port == 3306 else f':{port}'}"
+
+    def schema(self, settings: Mapping[str, Any]) -> str:
+        """Return the name of the database; empty where the settings name none."""
+        return str(settings.get("database") or settings.get("db") or "")
+
+    def open_for_report(self, settings: Mapping[str, Any], seconds: float) -> Raw:
+        """Open a read-only connection with time-outs of its own."""
+        return self.open({**settings, **time_limits(seconds)}, read_only=True)
+
+    def adopt(self, raw: Raw, *, read_only: bool, begin: str) -> None:
+        """Turn autocommit off."""
+        raw.autocommit(False)
+
+    def writes_of(self, raw: Raw) -> WriteTracker:
+        """Return the connection itself."""
+        tracker: WriteTracker = raw
+        return tracker
+
+    def readable(self, raw: Raw) -> Callable[[int], object]:
+        """Poll the socket."""
+        poll: Callable[[int], object] = raw.poll
+        return poll
+
+    def alive(self, raw: Raw) -> bool:
+        """Look at the socket. One that a fork left in two processes is the parent's."""
+        # Between statements the server sends nothing. What can be read is the rest of an answer, or its farewell.
+        return bool(raw.open and raw.process == os.getpid() and (raw.owes_results or not raw.poll(0)))
+
+    def fetch_position(self, raw: Raw) -> tuple[Hashable, Position | None]:
+        """Ask for what identifies the server, and its position."""
+        if is_mariadb(raw):
+            ((gtids, logged, *identity),) = rows(raw, _POSITION_OF_MARIADB)
+            reached = MariaDBPosition.parse(text(gtids))
+            if logged is not None:
+                reached = reached.earlier(MariaDBPosition.parse(text(logged)))
+            return tuple(map(text, identity)), reached
+        ((executed, uuid),) = rows(raw, "SELECT @@GLOBAL.gtid_executed, @@server_uuid")
+        return text(uuid), MySQLPosition.parse(text(executed))
+
+    def wait_for(self, raw: Raw, position: Position, seconds: float) -> bool:
+        """Let the server wait."""
+        function = "MASTER_GTID_WAIT" if is_mariadb(raw) else "WAIT_FOR_EXECUTED_GTID_SET"
+        ((outcome,),) = rows(raw, f"SELECT {function}(%s, %s)", str(position), seconds)
+        return int(outcome) == 0
+
+    def seconds_behind(self, raw: Raw) -> float | None:
+        """Ask for the state of replication; 0 where the server follows nobody.
+
+        None where the account may not ask: MariaDB wants SLAVE MONITOR, MySQL REPLICATION CLIENT.
+        """
+        try:
+            sources = records(raw, "SHOW ALL SLAVES STATUS" if is_mariadb(raw) else "SHOW REPLICA STATUS")
+        except raw.Error as error:
+            if error.args[0] == _ACCESS_DENIED:
+                return None
+            raise
+        told = [source["seconds_behind_master"] for source in sources]
+        return max((math.inf if seconds is None else float(seconds) for seconds in told), default=0.0)
+
+    def classify(self, error: BaseException, raw: Raw | None = None) -> Fault:
+        """Go by the error's code, and by its message where the code means several things."""
+        code, message = (*error.args, 0, "")[:2]
+        fault = _FAULTS.get(code, Fault.OTHER) if isinstance(code, int) else Fault.OTHER
+        if code == _OPTION_PREVENTS and _READ_ONLY_OPTION.search(str(message)):
+            return Fault.READ_ONLY
+        if code == _UNKNOWN_COMMAND and "WSREP" in str(message):
+            return Fault.DOWN
+        if fault is Fault.LOST and _TIMED_OUT in str(message):
+            return Fault.TIMED_OUT
+        return fault

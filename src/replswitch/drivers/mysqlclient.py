@@ -17,14 +17,11 @@ import MySQLdb
 import MySQLdb.connections
 import MySQLdb.cursors
 
-from replswitch.drivers import mysql
-from replswitch.drivers.family import MySQLFamilyDriver
-from replswitch.drivers.fault import GONE, Fault
-from replswitch.drivers.gtids import has_positions, is_mariadb, last_written
-from replswitch.drivers.tracker import WriteTracker, Written
+from replswitch.drivers.driver import Fault, WriteTracker, Written
+from replswitch.drivers.mysql import MySQLFamilyDriver, has_positions, is_mariadb, last_written, with_timeouts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from replswitch.positions import Position
 
@@ -62,7 +59,10 @@ class _Connection(MySQLdb.connections.Connection, WriteTracker):
 
     plain_cursor = MySQLdb.cursors.Cursor
     unread = True  # it does not tell whether a result follows
+    owes_results = False  # likewise
 
+    #: On the master: a statement may have written since this was last popped.
+    in_doubt = False
     #: A transaction is open, as far as the statements tell.
     in_transaction = False
     #: When the latest statement was sent, by `time.monotonic`, and its text.
@@ -128,8 +128,6 @@ class _Connection(MySQLdb.connections.Connection, WriteTracker):
 class _MasterConnection(_Connection):
     """A connection that knows whether a statement may have written."""
 
-    #: A statement may have written since this was last popped.
-    in_doubt = False
     #: Whether each write gets a position; None before the server was asked.
     tells: bool | None = None
     #: There may have been later writes than `last_known_position`, which counted for no scope.
@@ -187,7 +185,7 @@ class _MasterConnection(_Connection):
             try:
                 self.ask(None)
             except MySQLdb.Error as error:
-                if mysql.classify(error) not in GONE:
+                if not DRIVER.is_gone(error):
                     raise
                 # The statement that follows finds that out, and it is known what to do with one that was not sent.
 
@@ -201,20 +199,7 @@ class MySQLClientDriver(MySQLFamilyDriver):
     def open(self, settings: Mapping[str, Any], *, read_only: bool) -> _Connection:
         """Connect."""
         kind = _Connection if read_only else _MasterConnection
-        return kind(**mysql.with_timeouts(settings, read_only=read_only), autocommit=True)
-
-    def writes_of(self, raw: _Connection) -> _Connection:
-        """Return the connection itself."""
-        return raw
-
-    def readable(self, raw: _Connection) -> Callable[[int], object]:
-        """Poll the socket."""
-        return raw.poll
-
-    def alive(self, raw: _Connection) -> bool:
-        """Look at the socket: what the server closed can be read from."""
-        # Between statements the server sends nothing: what can be read now is its farewell, or the end.
-        return bool(raw.open) and raw.process == os.getpid() and not raw.poll(0)
+        return kind(**with_timeouts(settings, read_only=read_only), autocommit=True)
 
     def reusable(self, raw: _Connection) -> bool:
         """Roll back what is open. Unread results or a changed session are not worth repairing (S11)."""
@@ -227,8 +212,7 @@ class MySQLClientDriver(MySQLFamilyDriver):
                 self.rollback(raw)
         except MySQLdb.Error:
             return False
-        if isinstance(raw, _MasterConnection):
-            raw.in_doubt = False
+        raw.in_doubt = False
         return bool(raw.get_autocommit())  # type: ignore[no-untyped-call]  # likewise
 
     def begin(self, raw: _Connection) -> None:

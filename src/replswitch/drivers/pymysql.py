@@ -10,14 +10,12 @@ from pymysql.connections import Connection
 from pymysql.constants import CLIENT, SERVER_STATUS
 
 from replswitch.checking import refuse_unknown
-from replswitch.drivers import mysql
-from replswitch.drivers.family import MySQLFamilyDriver
-from replswitch.drivers.fault import Fault
-from replswitch.drivers.tracker import Written
+from replswitch.drivers.driver import Fault, Written
+from replswitch.drivers.mysql import MySQLFamilyDriver, with_timeouts
 from replswitch.drivers.tracking_connection import TrackingConnection
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
 _SETTINGS: Final = set(inspect.signature(Connection.__init__).parameters) - {"self"}
 
@@ -35,23 +33,9 @@ class PyMySQLDriver(MySQLFamilyDriver):
 
     def open(self, settings: Mapping[str, Any], *, read_only: bool) -> TrackingConnection:
         """Connect, with session tracking where the server has it."""
-        arguments = {
-            **mysql.with_timeouts(settings, read_only=read_only),
-            "client_flag": settings.get("client_flag", 0) | CLIENT.SESSION_TRACK,
-        }
+        arguments = with_timeouts(settings, read_only=read_only)
+        arguments["client_flag"] = settings.get("client_flag", 0) | CLIENT.SESSION_TRACK
         return TrackingConnection(read_only=read_only, **arguments, autocommit=True)
-
-    def writes_of(self, raw: TrackingConnection) -> TrackingConnection:
-        """Return the connection itself."""
-        return raw
-
-    def readable(self, raw: TrackingConnection) -> Callable[[int], object]:
-        """Poll the socket."""
-        return raw.poll
-
-    def alive(self, raw: TrackingConnection) -> bool:
-        """Look at the socket: what the server closed can be read from."""
-        return raw.alive()
 
     def reusable(self, raw: TrackingConnection) -> bool:
         """Roll back what is open. A half-read result or a changed session is not worth repairing (S11)."""

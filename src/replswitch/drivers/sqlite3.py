@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from replswitch.checking import refuse_unknown
-from replswitch.drivers.driver import Driver
-from replswitch.drivers.fault import Fault
-from replswitch.drivers.tracker import WriteTracker, Written
+from replswitch.drivers.driver import Driver, Fault, WriteTracker, Written
 from replswitch.errors import ConfigurationError
 from replswitch.positions.sqlite import SQLitePosition, note_beside
 
@@ -89,13 +87,8 @@ class SQLiteDriver(Driver):
         arguments = dict(settings)
         if read_only and not arguments.get("uri"):
             # Not mode=ro: in WAL mode a reader has to write to the files beside the database.
-            arguments |= {
-                "database": Path(arguments["database"]).absolute().as_uri() + "?mode=rw",
-                "uri": True,
-            }
-        raw: _Connection = sqlite3.connect(
-            **arguments, isolation_level=None, check_same_thread=False, factory=_Connection
-        )
+            arguments |= {"database": f"{Path(arguments['database']).absolute().as_uri()}?mode=rw", "uri": True}
+        raw = _Connection(**arguments, isolation_level=None, check_same_thread=False)
         self.prepare(raw, read_only=read_only)
         return raw
 
@@ -123,13 +116,8 @@ class SQLiteDriver(Driver):
 
     def reusable(self, raw: _Connection) -> bool:
         """Roll back what is open."""
-        if raw.in_transaction:
-            raw.rollback()
+        raw.rollback()
         return True
-
-    def begin(self, raw: _Connection) -> None:
-        """Begin a deferred transaction."""
-        raw.execute("BEGIN").close()
 
     def in_transaction(self, raw: _Connection) -> bool:
         """Return sqlite3's own answer."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import struct
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import pymysql
@@ -12,9 +13,8 @@ from pymysql.connections import Connection, MySQLResult
 from pymysql.constants import CLIENT, SERVER_STATUS
 from pymysql.protocol import MysqlPacket
 
-from replswitch.drivers.gtids import has_positions, is_mariadb, last_written
-from replswitch.drivers.session_track import session_track, status_of
-from replswitch.drivers.tracker import WriteTracker, Written, later
+from replswitch.drivers.driver import WriteTracker, Written, later
+from replswitch.drivers.mysql import has_positions, is_mariadb, last_written, rows
 from replswitch.errors import PositionError
 from replswitch.positions import MariaDBPosition, MySQLPosition
 from replswitch.positions.clock import fall_back_to_clock
@@ -28,6 +28,22 @@ if TYPE_CHECKING:
 # https://dev.mysql.com/doc/dev/mysql-server/latest/mysql__com_8h.html
 _SESSION_CHANGED: Final = 0x4000
 
+# What an OK packet says of the session: the GTID of the commit that it answers, and changes. The layout:
+# https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_basic_ok_packet.html and
+# https://mariadb.com/kb/en/ok_packet/. An entry of a type that is not known is skipped, as both ask.
+#
+# The types of entries that carry a GTID: MariaDB tracks the variable last_gtid, MySQL has a type for it.
+_SYSTEM_VARIABLE: Final = 0
+_GTIDS: Final = 3
+
+# The session's variables, its database, or something else of it has changed.
+_STATE_CHANGE: Final = 2
+
+# The lengths of longer integers by their first byte.
+_SIZES: Final = {0xFC: 2, 0xFD: 3, 0xFE: 8}
+
+# What comes of packets that are cut off, and of lengths and texts that are none.
+_MALFORMED: Final = (AssertionError, LookupError, ValueError, struct.error)
 
 # What PyMySQL waits for behind the descriptions of a result's columns, which a server that knows better leaves out.
 _END_OF_COLUMNS: Final = MysqlPacket(b"\xfe\0\0\2\0", "ascii")
@@ -39,22 +55,69 @@ _PLAIN_END: Final = struct.Struct("<3xHH")
 _LONGEST_END: Final = 0xFFFFFF
 
 
-class _Columns:
-    """Stands for the connection while PyMySQL reads the descriptions of a result's columns."""
+def status_of(packet: Any) -> tuple[int, int, bytes]:
+    """Return the status flags of an OK packet, its number of warnings, and what follows them.
 
-    __slots__ = ("_connection", "decoders", "encoding", "use_unicode")
+    Args:
+        packet: PyMySQL's, with its header, which is 0x00, or 0xFE behind the rows of a result.
 
-    def __init__(self, connection: Any) -> None:
-        self._connection = connection
-        self.decoders = connection.decoders
-        self.encoding = connection.encoding
-        self.use_unicode = connection.use_unicode
+    Raises:
+        PositionError: the packet is cut off.
+    """
+    try:
+        packet.read(1)
+        packet.read_length_encoded_integer()  # affected rows
+        packet.read_length_encoded_integer()  # last insert id
+        status, warnings = packet.read_struct("<HH")
+    except _MALFORMED as error:
+        raise PositionError("The server's answer is malformed: it is cut off.") from error
+    return status, warnings, packet.read_all()
 
-    def _read_packet(self, packet_type: type[MysqlPacket] = MysqlPacket) -> MysqlPacket:
-        if packet_type is MysqlPacket:
-            return _END_OF_COLUMNS
-        packet: MysqlPacket = self._connection._read_packet(packet_type)
-        return packet
+
+def session_track(rest: bytes) -> tuple[str, bool]:
+    """Return what an OK packet says of the session.
+
+    Args:
+        rest: what follows the number of warnings, in a packet with the status flag SERVER_SESSION_STATE_CHANGED.
+
+    Returns:
+        the GTID of the commit that it answers, empty without one; and whether the session itself has changed: a
+        variable, the current database, a prepared statement.
+
+    Raises:
+        PositionError: the packet is malformed.
+    """
+    gtid, changed = "", False
+    try:
+        _, end = _string(rest, 0)  # for people
+        (changes, _), end = _string(rest, end), 0
+        while end < len(changes):
+            kind = changes[end]
+            entry, end = _string(changes, end + 1)
+            if kind == _SYSTEM_VARIABLE:
+                at = 0
+                while at < len(entry):
+                    name, at = _string(entry, at)
+                    value, at = _string(entry, at)
+                    gtid = value.decode() if name == b"last_gtid" else gtid
+            elif kind == _GTIDS:
+                gtid = _string(entry, 1)[0].decode()  # behind a byte for the encoding, of which there is one
+            elif kind == _STATE_CHANGE:
+                changed = True
+    except _MALFORMED as error:
+        raise PositionError("The server's answer is malformed: what it tells of the session cannot be read.") from error
+    return gtid, changed
+
+
+def _string(data: bytes, at: int) -> tuple[bytes, int]:
+    """Return the string that begins there, behind its length, and where it ends."""
+    length, at = data[at], at + 1
+    if length > 0xFA:
+        size = _SIZES[length]
+        length, at = int.from_bytes(data[at : at + size], "little"), at + size
+    if at + length > len(data):
+        raise IndexError
+    return data[at : at + length], at + length
 
 
 class _Result(MySQLResult):
@@ -68,14 +131,17 @@ class _Result(MySQLResult):
 
     def _get_descriptions(self) -> None:
         connection = self.connection
-        if connection.ends_in_ok:
-            self.connection = _Columns(connection)
-            try:
-                super()._get_descriptions()  # type: ignore[misc]  # types-PyMySQL leaves it out
-            finally:
-                self.connection = connection
-        else:
-            super()._get_descriptions()  # type: ignore[misc]  # likewise
+        if connection.ends_in_ok:  # what stands for the connection meanwhile ends the descriptions by itself
+            self.connection = SimpleNamespace(
+                decoders=connection.decoders,
+                encoding=connection.encoding,
+                use_unicode=connection.use_unicode,
+                _read_packet=lambda kind=None: _END_OF_COLUMNS if kind is None else connection._read_packet(kind),
+            )
+        try:
+            super()._get_descriptions()  # type: ignore[misc]  # types-PyMySQL leaves it out
+        finally:
+            self.connection = connection
 
     def _check_packet_is_eof(self, packet: MysqlPacket) -> bool:
         # Asked for each row, so without the way through a method.
@@ -89,8 +155,8 @@ class _Result(MySQLResult):
                 if status != connection.server_status:
                     connection.heard(status)
             else:
-                status, self.warning_count, end = status_of(data)
-                connection.heard(status, data[end:])
+                status, self.warning_count, rest = status_of(packet)
+                connection.heard(status, rest)
         else:
             # Marker, number of warnings, status:
             # https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_basic_eof_packet.html
@@ -126,14 +192,12 @@ class TrackingConnection(Connection, WriteTracker):
         _sock: Any
         server_capabilities: int
         server_status: int
-        client_flag: int
-        connect_timeout: float | None
         _read_timeout: float | None
         _force_close: Callable[[], None]
 
     def __init__(self, *, read_only: bool, **settings: Any) -> None:
         self._read_only = read_only
-        self._process = os.getpid()
+        self.process = os.getpid()
         self._poll = select.poll()
         self.poll = self._poll.poll
         super().__init__(**settings)
@@ -181,30 +245,18 @@ class TrackingConnection(Connection, WriteTracker):
         if not status & _SESSION_CHANGED:
             return
         self.news = True
+        written: Position | Written = Written.NO if rest else Written.ASK  # the packet may have no room for more
         try:
-            track = session_track(rest) if rest else None
+            gtid, changed = session_track(rest) if rest else ("", False)
+            self.session_changed = self.session_changed or changed
+            if gtid:
+                written = MariaDBPosition.parse(gtid) if is_mariadb(self) else MySQLPosition.parse(gtid)
+                self.last_known_position = written
         except PositionError as error:
             fall_back_to_clock(f"The position of a commit cannot be read ({error})")
-            self.written = Written.YES
-            return
-        if track is None:  # the packet has no room for more
-            written: Position | Written = Written.ASK
-        else:
-            self.session_changed = self.session_changed or track.changed
-            written = self._position_of(track.gtid)
+            written = Written.YES
         if self.tells:
             self.written = later(self.written, written)
-
-    def _position_of(self, gtid: str) -> Position | Written:
-        if not gtid:
-            return Written.NO
-        try:
-            position: Position = MariaDBPosition.parse(gtid) if is_mariadb(self) else MySQLPosition.parse(gtid)
-        except PositionError as error:
-            fall_back_to_clock(f"The position of a commit cannot be read ({error})")
-            return Written.YES
-        self.last_known_position = position
-        return position
 
     # WriteTracker
 
@@ -232,20 +284,13 @@ class TrackingConnection(Connection, WriteTracker):
 
     # What PyMySQL does, and what is different
 
-    def alive(self) -> bool:
-        """Say whether the connection is still open, without a round trip."""
-        if self._sock is None or self._process != os.getpid():
-            return False  # closed, or a socket that a fork left in two processes: it is the parent's
-        # Between statements the server sends nothing. What can be read is the rest of an answer, or its farewell.
-        return self.owes_results or not self.poll(0)
-
     def ping(self, reconnect: bool = False) -> None:  # type: ignore[override]  # it takes True, and does not heed it
         """Ping, and never reconnect: what PyMySQL would open is another session (S7)."""
         super().ping(reconnect=False)
 
     def close(self) -> None:
         """Close the connection, in a forked child without a word to the server."""
-        if self._process == os.getpid():
+        if self.process == os.getpid():
             super().close()
         else:  # without the QUIT that would end the parent's session
             self._force_close()
@@ -285,8 +330,7 @@ def _refuse_writes(raw: TrackingConnection) -> None:
     variable = "tx_read_only" if is_mariadb(raw) else "transaction_read_only"
     tracks = raw.server_capabilities & CLIENT.SESSION_TRACK
     variables = f"session_track_system_variables = '', {_TRACK}" if tracks else ""
-    with raw.cursor(raw.plain_cursor) as cursor:
-        cursor.execute(f"SET SESSION {variable} = ON{', ' * bool(variables)}{variables}")
+    rows(raw, f"SET SESSION {variable} = ON{', ' * bool(variables)}{variables}")
 
 
 def _track_commits(raw: TrackingConnection) -> bool:
@@ -296,11 +340,8 @@ def _track_commits(raw: TrackingConnection) -> bool:
     if not raw.server_capabilities & CLIENT.SESSION_TRACK:
         fall_back_to_clock("The master tells no positions, because it cannot track sessions")
         return False
-    track = (
-        "session_track_system_variables = 'last_gtid'"
-        if is_mariadb(raw)
-        else "session_track_gtids = OWN_GTID, session_track_system_variables = ''"
-    )
-    with raw.cursor(raw.plain_cursor) as cursor:
-        cursor.execute(f"SET SESSION {track}, {_TRACK}")
+    track = "session_track_gtids = OWN_GTID, session_track_system_variables = ''"
+    if is_mariadb(raw):
+        track = "session_track_system_variables = 'last_gtid'"
+    rows(raw, f"SET SESSION {track}, {_TRACK}")
     return True

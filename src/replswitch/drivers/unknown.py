@@ -8,31 +8,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from replswitch.drivers import Written, load_driver, mysql
-from replswitch.drivers.driver import Driver
-from replswitch.drivers.fault import Fault
+from replswitch.drivers import Driver, Fault, WriteTracker, Written, load_driver
+from replswitch.drivers.mysql import MySQLFamilyDriver
 from replswitch.drivers.sqlite3 import DRIVER as SQLITE3
-from replswitch.drivers.tracker import WriteTracker
 from replswitch.errors import ConfigurationError
 from replswitch.positions.clock import fall_back_to_clock
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from replswitch.drivers.driver import Raw
+    from replswitch.drivers import Raw
     from replswitch.positions import Position
 
 # Our drivers, by the names that SQLAlchemy has for them.
 _OURS: Final = {"pymysql": "pymysql", "mysqldb": "mysqlclient", "pysqlite": "sqlite3"}
 
-_ENGINES: Final = {"mysql": "mysql", "mariadb": "mysql", "sqlite": "sqlite"}
-
-# What makes a session read-only, by the name of the dialect.
-_READ_ONLY: Final = {
-    "mysql": "SET SESSION TRANSACTION READ ONLY",
-    "mariadb": "SET SESSION TRANSACTION READ ONLY",
-    "sqlite": "PRAGMA query_only = ON",
-    "postgresql": "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
+# The kind of server, and what makes a session read-only, by the name of the dialect.
+_DIALECTS: Final = {
+    "mysql": ("mysql", "SET SESSION TRANSACTION READ ONLY"),
+    "mariadb": ("mysql", "SET SESSION TRANSACTION READ ONLY"),
+    "sqlite": ("sqlite", "PRAGMA query_only = ON"),
+    "postgresql": ("", "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"),
 }
 
 # read_only_sql_transaction: https://www.postgresql.org/docs/current/errcodes-appendix.html
@@ -55,19 +51,8 @@ def driver_of(dialect: Any, settings: Mapping[str, Any]) -> Driver:
     return UnknownDriver(dialect, in_memory=in_memory) if name is None or in_memory else load_driver(name)
 
 
-class _ByTime(WriteTracker):
-    """Says that something may have been written, and that its position is unknown."""
-
-    def __init__(self, driver: str) -> None:
-        self._driver = driver
-
-    def pop_write_status(self) -> Position | Written:
-        fall_back_to_clock(f"Nothing tells of positions through the driver {self._driver}")
-        return Written.YES
-
-
-class UnknownDriver(Driver):
-    """See `replswitch.drivers.Driver`. SQLAlchemy opens the connections.
+class UnknownDriver(Driver, WriteTracker):
+    """See `replswitch.drivers.Driver`. SQLAlchemy opens the connections. Of writes all of them know the same: nothing.
 
     Args:
         dialect: of the engine.
@@ -77,17 +62,15 @@ class UnknownDriver(Driver):
     opens_connections = False
 
     def __init__(self, dialect: Any, *, in_memory: bool = False) -> None:
-        if dialect.name not in _READ_ONLY:
+        if dialect.name not in _DIALECTS:
             raise ConfigurationError(
                 f"replswitch does not know how sessions of {dialect.name} are made read-only, so a write in slave "
                 "state might be lost. Use it with MariaDB, MySQL, SQLite or PostgreSQL."
             )
         self.module = dialect.loaded_dbapi
-        self.engine = _ENGINES.get(dialect.name, "")
-        self.read_only_statement = _READ_ONLY[dialect.name]
+        self.engine, self.read_only_statement = _DIALECTS[dialect.name]
         self.in_memory = in_memory
         self._dialect = dialect
-        self._tracker = _ByTime(dialect.driver)
 
     def address(self, settings: Mapping[str, Any]) -> str:
         """Return the host with its port, or the name of the file."""
@@ -100,12 +83,17 @@ class UnknownDriver(Driver):
 
     def writes_of(self, raw: Raw) -> WriteTracker:
         """Return what makes every commit count."""
-        return self._tracker
+        return self
+
+    def pop_write_status(self) -> Position | Written:
+        """Say that something may have been written, and that its position is unknown."""
+        fall_back_to_clock(f"Nothing tells of positions through the driver {self._dialect.driver}")
+        return Written.YES
 
     def classify(self, error: BaseException, raw: Raw | None = None) -> Fault:
         """Go by the error's code, or by what SQLAlchemy knows of the driver."""
         if self.engine == "mysql":
-            return mysql.classify(error)
+            return MySQLFamilyDriver().classify(error)
         if _READ_ONLY_TRANSACTION in {getattr(error, name, None) for name in ("sqlstate", "pgcode")}:
             return Fault.READ_ONLY
         fault = SQLITE3.classify(error)

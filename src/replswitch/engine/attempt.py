@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from replswitch.engine.servers import Link, Server
 
 _NOT_SENT: Final = frozenset({Fault.UNSENT, Fault.FULL})
+_LOST: Final = frozenset({Fault.UNSENT, Fault.LOST, Fault.TIMED_OUT})
 
 
 class Block:
@@ -71,45 +72,47 @@ class Attempt:
     def __init__(self, *, single: bool = True, repeatable: bool = True, began_at: int = 0) -> None:
         self._single = single and repeatable
         self.repeatable = repeatable
-        self._on_master = 0
-        self._on_slaves = 0
+        self._failures: Counter[Role] = Counter()
         self._lost: Counter[Server] = Counter()
         self.on_master = OnMaster.UNTRIED
         self.error: BaseException | None = None
         self.began_at = began_at
 
-    def failed_on_master(self) -> None:
-        """Count a failure on the master."""
-        self._on_master += 1
-
-    def failed_on_slave(self, server: Server, *, lost: bool) -> None:
-        """Count a failure on a slave.
-
-        Args:
-            server: the slave.
-            lost: the connection was lost.
-        """
-        self._on_slaves += 1
-        self._lost[server] += lost
+    def count(self, role: Role, server: Server, fault: Fault) -> None:
+        """Count a failure, by what the link was there for."""
+        self._failures[role] += 1
+        if role is Role.SLAVE:
+            self._lost[server] += fault in _LOST
 
     def lose_master(self, situation: Situation, error: BaseException) -> None:
         """Go on without the master, which has failed the statement."""
         if self.error is None:
-            not_run = situation.role is Role.MASTER_READ_ONLY or (self._single and situation.fault in _NOT_SENT)
+            not_run = (
+                situation.role is Role.MASTER_READ_ONLY
+                or situation.on_master is OnMaster.NOT_RUN
+                or (self._single and situation.fault in _NOT_SENT)
+            )
             self.on_master = OnMaster.NOT_RUN if not_run else OnMaster.MAY_HAVE_RUN
             self.error = error
 
     @property
     def is_first(self) -> bool:
         """Whether the statement is one, and has failed on the master once at most."""
-        return self._single and self._on_master == 1
+        return self._single and self._failures[Role.MASTER] == 1
 
-    def is_exhausted(self, server: Server, slaves: int) -> bool:
-        """Say whether no other server should be tried.
+    def lost_again(self, server: Server) -> bool:
+        """Say whether a server has lost the connection for a second time."""
+        return self._lost[server] > 1
+
+    def is_exhausted(self, role: Role, slaves: int) -> bool:
+        """Say whether the statement is at fault, and not the servers.
 
         Args:
-            server: that has just failed.
+            role: what the link was there for that has just failed it.
             slaves: how many there are.
         """
-        everywhere = self._on_slaves > slaves + 1  # on each of them, and on the server that has the master's name
-        return not self.repeatable or self._lost[server] > 1 or everywhere
+        lost_twice = sum(times > 1 for times in self._lost.values())
+        if role is Role.MASTER:
+            return lost_twice > 0
+        # Each slave, and the server that has the master's name, may fail it twice.
+        return not self.repeatable or lost_twice > 1 or self._failures[Role.SLAVE] > 2 * (slaves + 1)

@@ -127,7 +127,7 @@ class Database:
             and why in _UNTIL_CAUGHT_UP
             and self.name in scope.must_see
             and self.switch.state == SLAVE
-            and not scope.has_pending
+            and not scope.pending
             and (self.key, self.servers.master_read_only) not in scope.avoided
         )
 

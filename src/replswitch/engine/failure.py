@@ -69,7 +69,8 @@ class Situation:
         on_master: what the master did with the same statement before.
         spare: whether a read may go on without the master.
         first: it is one single statement, and the master has not failed it before.
-        exhausted: every server has failed it, or one server twice in the same way.
+        again: the server has lost the connection for a second time.
+        exhausted: several servers have lost it twice, or all of them have failed it.
         may_move: ``on_slave_write`` lets writes move, and the session has nothing that would stay behind.
         force: ``on_slave_write`` is ``"force"``: a write moves even if its transaction has read from the slave.
     """
@@ -80,6 +81,7 @@ class Situation:
     on_master: OnMaster = OnMaster.UNTRIED
     spare: Spare = Spare.NOT_ALLOWED
     first: bool = True
+    again: bool = False
     exhausted: bool = False
     may_move: bool = True
     force: bool = False
@@ -156,7 +158,9 @@ _LOSE: Final = Effect.DROP | Effect.MASTER_LOST
 _LEAVE: Final = Effect.DROP | Effect.REST | Effect.AVOID
 
 TABLE: Final = (
-    # The master. Behind its name there may be another server by now, so what did not run is tried once more (F1).
+    # The master loses what slaves have lost twice: the statement is at fault, and no server is blamed (F1).
+    _row(_M, _LOST, Action.RAISE, _DROP | _WROTE | _END, exhausted=True),
+    # The master. Behind its name there may be another server by now, so what did not run is tried once more.
     _row(_M, _UNSENT, Action.CHOOSE, _LOSE, transaction=Progress.NONE, first=True),
     _row(_M, _READ_ONLY, Action.CHOOSE, _LOSE, transaction=Progress.NONE, first=True),
     _row(_M, _READ_ONLY, Action.MASTER_IS_READ_ONLY, _LOSE | _END),
@@ -187,7 +191,7 @@ TABLE: Final = (
     # It is there, and only slow: the connection is given up, because its answer may still come.
     _row(_S, _SLOW, Action.RAISE, _DROP | _END, transaction=_RUNNING),
     _row(_S, _SLOW, Action.RAISE, _DROP),
-    # The same fault again, everywhere or twice from one server: the statement is at fault, and no server is blamed.
+    # Lost twice by several servers, or failed by all of them: the statement is at fault, and no server is blamed (F1).
     _row(_S, GONE, Action.NO_MASTER, _DROP, on_master=_NOT_RUN, exhausted=True),
     _row(_S, GONE, Action.NO_MASTER, _DROP | _WROTE, on_master=_MAY_HAVE_RUN, exhausted=True),
     _row(_S, GONE, Action.RAISE, _DROP | _END, exhausted=True),
@@ -198,6 +202,7 @@ TABLE: Final = (
     _row(_S, _CONFLICT, Action.SPARE, Effect.AVOID, on_master=_TRIED, spare=Spare.POSSIBLE),
     _row(_S, GONE | _CONFLICT, Action.NO_MASTER, _DROP, on_master=_NOT_RUN),
     _row(_S, GONE | _CONFLICT, Action.NO_MASTER, _DROP | _WROTE, on_master=_MAY_HAVE_RUN),
+    _row(_S, _LOST, Action.CHOOSE, _DROP | Effect.AVOID, transaction=_NO_ROWS, again=True),
     _row(_S, _LOST, Action.CHOOSE, _DROP, transaction=_NO_ROWS),
     _row(_S, _DOWN, Action.CHOOSE, _LEAVE, transaction=_NO_ROWS),
     _row(_S, _CONFLICT, Action.CHOOSE, Effect.AVOID, transaction=_NO_ROWS),

@@ -11,25 +11,12 @@ import time
 from bisect import bisect
 from itertools import accumulate
 from random import random
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-
-class Choosable(Protocol):
-    """A server of any binding: one object for all threads of a process."""
-
-    @property
-    def name(self) -> str:
-        """What people know it by."""
-
-    @property
-    def weight(self) -> float:
-        """Its share of the reads, compared with those of the others; above 0."""
-
-
-S = TypeVar("S", bound=Choosable)
+    from replswitch.engine.servers import Server
 
 
 class Health:
@@ -47,59 +34,33 @@ class Health:
         self.downtime = downtime
         self._clock = clock
         self._lock = threading.Lock()
-        self.resting: dict[Choosable, float] = {}
-        # Those of a set that do not rest; forgotten when one begins or ends its rest.
-        self._awake: tuple[Sequence[Choosable], tuple[Choosable, ...]] = ((), ())
+        self.resting: dict[Server, float] = {}
         # The servers whose weights were added up last, the sums, and the index of the last one.
-        self._weights: tuple[Sequence[Choosable], list[float], int] = ((), [], 0)
+        self._weights: tuple[Sequence[Server], list[float], int] = ((), [], 0)
 
-    def candidates(self, servers: Sequence[S]) -> Iterable[S]:
+    def candidates(self, servers: Sequence[Server]) -> Iterable[Server]:
         """Return the servers in the order in which a reader should try them; those that rest are left out.
 
-        A server whose rest is over comes first, for one reader. If he tells neither `failed` nor `answered`, another
-        one gets it after a further `downtime`.
+        A server whose rest is over comes first, for one reader. If that reader reports neither `failed` nor `answered`,
+        another one gets it after a further `downtime`.
         """
         if self.resting:
-            return self._with_one_that_is_due(servers)
+            return self._while_some_rest(servers)
         if len(servers) < 2:
             return servers
         known, sums, last = self._weights
         if known is not servers:
-            sums, last = self._weigh(servers)
-        return self._from(servers, bisect(sums, random() * sums[last], 0, last))  # noqa: S311 - spreads load, hides nothing
+            sums, last = list(accumulate(server.weight for server in servers)), len(servers) - 1
+            self._weights = servers, sums, last
+        return _beginning_with(servers, bisect(sums, random() * sums[last], 0, last))  # noqa: S311 - spreads load, hides nothing
 
-    def _weigh(self, servers: Sequence[S]) -> tuple[list[float], int]:
-        sums = list(accumulate(server.weight for server in servers))
-        self._weights = servers, sums, len(sums) - 1
-        return sums, len(sums) - 1
-
-    @staticmethod
-    def _from(servers: Sequence[S], index: int) -> Iterator[S]:
-        yield servers[index]  # mostly it will do
-        others = [*servers[:index], *servers[index + 1 :]]
-        # Each in its turn as likely as its weight: Efraimidis and Spirakis, "Weighted random sampling", 2006.
-        yield from sorted(others, key=lambda server: random() ** (1 / server.weight), reverse=True)  # noqa: S311 - likewise
-
-    def _with_one_that_is_due(self, servers: Sequence[S]) -> Iterator[S]:
+    def _while_some_rest(self, servers: Sequence[Server]) -> Iterator[Server]:
         tried = self._due(servers)
         if tried is not None:
             yield tried
-        awake = self._awake_of(servers)
-        if len(awake) < 2:
-            yield from awake
-        else:
-            sums, last = self._weigh(awake) if self._weights[0] is not awake else self._weights[1:]
-            yield from self._from(awake, bisect(sums, random() * sums[last], 0, last))  # noqa: S311 - likewise
+        yield from _by_weight([server for server in servers if server not in self.resting])
 
-    def _awake_of(self, servers: Sequence[S]) -> tuple[S, ...]:
-        with self._lock:
-            known, awake = self._awake
-            if known is not servers:
-                awake = tuple(server for server in servers if server not in self.resting)
-                self._awake = servers, awake
-            return awake  # type: ignore[return-value]  # of these very servers
-
-    def _due(self, servers: Sequence[S]) -> S | None:
+    def _due(self, servers: Sequence[Server]) -> Server | None:
         """Return a server whose rest is over, and let it rest on for everybody else."""
         now = self._clock()
         with self._lock:
@@ -109,17 +70,29 @@ class Health:
                     return server
         return None
 
-    def failed(self, server: Choosable) -> bool:
+    def failed(self, server: Server) -> bool:
         """Let a server rest. True if it did not rest before."""
         with self._lock:
-            rested, self._awake = server in self.resting, ((), ())
+            rested = server in self.resting
             self.resting[server] = self._clock() + self.downtime
         return not rested
 
-    def answered(self, server: Choosable) -> bool:
+    def answered(self, server: Server) -> bool:
         """Take a server back that has answered. True if it rested before."""
         if server not in self.resting:
             return False
         with self._lock:
-            self._awake = ((), ())
             return self.resting.pop(server, None) is not None
+
+
+def _beginning_with(servers: Sequence[Server], index: int) -> Iterator[Server]:
+    yield servers[index]  # mostly it will do
+    yield from _by_weight([*servers[:index], *servers[index + 1 :]])
+
+
+def _by_weight(servers: list[Server]) -> list[Server]:
+    """Return servers in a random order, each in its turn as likely as its weight.
+
+    Efraimidis and Spirakis, "Weighted random sampling", 2006.
+    """
+    return sorted(servers, key=lambda server: random() ** (1 / server.weight), reverse=True)  # noqa: S311 - likewise

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from replswitch.engine.health import Choosable
+    from replswitch.engine.servers import Server
     from replswitch.positions import Position
 
 logger = logging.getLogger("replswitch.servers")
@@ -40,10 +40,10 @@ class Lag:
         self.max_lag = max_lag
         self._clock = clock
         self._lock = threading.Lock()
-        self._measured: dict[Choosable, tuple[float, float]] = {}  # when the next is due, and the seconds
-        self._measuring: set[Choosable] = set()
+        self._measured: dict[Server, tuple[float, float]] = {}  # when the next is due, and the seconds
+        self._measuring: set[Server] = set()
 
-    def admits(self, slave: Choosable, measure: Callable[[], float]) -> bool:
+    def admits(self, slave: Server, measure: Callable[[], float]) -> bool:
         """Say whether a slave is near enough; where that is not known any more, measure.
 
         Args:
@@ -61,14 +61,14 @@ class Lag:
                 threading.Thread(target=self._measure, args=(slave, measure), daemon=True).start()
         return seconds <= self.max_lag
 
-    def _is_mine(self, slave: Choosable) -> bool:
+    def _is_mine(self, slave: Server) -> bool:
         """Say whether nobody else is measuring a slave, who then is this thread."""
         with self._lock:
             is_mine = slave not in self._measuring
             self._measuring.add(slave)
         return is_mine
 
-    def _measure(self, slave: Choosable, measure: Callable[[], float]) -> None:
+    def _measure(self, slave: Server, measure: Callable[[], float]) -> None:
         try:
             seconds = measure()
         except Exception as error:  # noqa: BLE001 - whatever a driver raises; the next reader finds out what it means

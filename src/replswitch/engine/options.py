@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict
 
-from replswitch.checking import is_number, require
+from replswitch.checking import is_number, refuse_unknown, require
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 #: A read waits for a slave no longer than this, in seconds: the visitor waits too.
 LONGEST_WAIT: Final = 60
@@ -17,6 +21,17 @@ LONGEST_DOWNTIME: Final = 3600
 LONGEST_KNOWN_FOR: Final = 3600
 
 OnSlaveWrite = Literal["master", "error", "force"]
+
+
+class DatabaseOptionNames(TypedDict, total=False):
+    """The same options as keyword arguments, for type checkers."""
+
+    on_slave_write: OnSlaveWrite
+    wait: float
+    downtime: float
+    max_lag: float | None
+    fallback: Literal["master", "error"]
+    known_for: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,3 +73,18 @@ class DatabaseOptions:
             require(is_number(value) and 0 <= value <= longest, name, value, f"a number of seconds from 0 to {longest}")
         lag = self.max_lag
         require(lag is None or (is_number(lag) and lag > 0), "max_lag", lag, "a number of seconds above 0, or None")
+
+
+def database_options(caller: Callable[..., Any], given: Mapping[str, Any]) -> DatabaseOptions:
+    """Make the options of what a user gave as keyword arguments.
+
+    Args:
+        caller: the function that the user called; a name that is close to one of its own arguments is told so.
+        given: the arguments that it does not have itself.
+
+    Raises:
+        ConfigurationError: a name is unknown or a value is of the wrong kind.
+    """
+    own = inspect.signature(caller).parameters.keys() - {"options"}
+    refuse_unknown(f"option of {caller.__name__}()", given, own | DatabaseOptionNames.__annotations__.keys())
+    return DatabaseOptions(**given)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from functools import partial
 from typing import TYPE_CHECKING
@@ -10,19 +11,55 @@ from typing import TYPE_CHECKING
 from replswitch.engine.events import tell
 from replswitch.engine.health import Health
 from replswitch.engine.lag import Lag, PositionClock
-from replswitch.engine.progress import KnownPositions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from replswitch.drivers import Driver, Raw
     from replswitch.engine.options import DatabaseOptions
     from replswitch.engine.port import Port
-    from replswitch.engine.servers import Server, Servers
+    from replswitch.engine.servers import Link, Server, Servers
+    from replswitch.positions import Position
     from replswitch.scope import Scope
 
 logger = logging.getLogger("replswitch.servers")
+
+
+class KnownPositions:
+    """What the links of one process were told. A server that is known to have reached a position is not asked again.
+
+    A lower answer replaces what was known: the server was set back, from a backup perhaps.
+
+    Args:
+        known_for: seconds for which an answer holds (P4).
+        clock: seconds that only grow.
+    """
+
+    def __init__(self, known_for: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._known_for = known_for
+        self._clock = clock
+        self._reached: dict[Hashable, tuple[Position, float]] = {}
+        self._lock = threading.Lock()
+
+    def has_reached(self, link: Link, position: Position) -> bool:
+        """Say whether the server that a link leads to is known to have reached a position."""
+        known = None if link.identity is None else self._reached.get(link.identity)
+        return known is not None and known[0].includes(position) and self._clock() - known[1] <= self._known_for
+
+    def learn(self, link: Link, identity: Hashable, position: Position | None) -> None:
+        """Keep what a server has answered through a link."""
+        with self._lock:
+            if position is None:
+                self._reached.pop(identity, None)
+            else:
+                self._reached[identity] = position, self._clock()
+        link.identity = identity
+
+    def forget(self) -> None:
+        """Forget all answers: the master's own sequence has gone back, so positions mean something else now (P4)."""
+        with self._lock:
+            self._reached.clear()
 
 
 class Rotation:
@@ -47,6 +84,7 @@ class Rotation:
         self._health = Health(options.downtime)
         self._in_turn = self._health.candidates
         self._slaves = servers.slaves
+        self._is_one = len(servers.slaves) == 1
         self.resting = self._health.resting
         self._lag = None if options.max_lag is None else Lag(options.max_lag)
         self._position_clock = PositionClock()
@@ -59,8 +97,8 @@ class Rotation:
         Those that rest are left out, and so are those that have failed in the scope (F1, F2) or are further behind
         than `max_lag`.
         """
-        if self._lag is None and not scope.avoided:
-            return self._in_turn(self._slaves)  # mostly
+        if self._lag is None and not scope.avoided:  # mostly
+            return self._slaves if self._is_one and not self.resting else self._in_turn(self._slaves)
         return self._admitted(scope, port)
 
     def _admitted(self, scope: Scope, port: Port) -> Iterator[Server]:

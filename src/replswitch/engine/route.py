@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from replswitch.decision import MASTER, SLAVE
-from replswitch.drivers import GONE, Fault, Written
+from replswitch.drivers import GONE, Fault
 from replswitch.engine import outcome
 from replswitch.engine.attempt import Attempt, Block
 from replswitch.engine.choose import Choice
 from replswitch.engine.failure import Action, Effect, OnMaster, Progress, Role, Situation, Spare, decide
 from replswitch.engine.selection import NO_SCOPE, Selection
 from replswitch.engine.writes import is_recording
-from replswitch.state import get_stack
+from replswitch.state import stack
 
 if TYPE_CHECKING:
     from replswitch.engine.servers import Link
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 _REFUSED = frozenset({Fault.REFUSED, Fault.READ_ONLY})
 _NOTHING_RAN = GONE | {Fault.READ_ONLY}
-_LOST = frozenset({Fault.UNSENT, Fault.LOST, Fault.TIMED_OUT})
 
 
 class Route(Selection):
@@ -93,29 +92,22 @@ class Route(Selection):
         ):
             self.look_for_writes(link)
 
-    def look_for_writes(self, link: Link, *, recorded: bool = True) -> None:
+    def look_for_writes(self, link: Link, *, recorded: bool | None = None) -> None:
         """Record in the running scope what was committed through a link to the master since the last look (M1).
 
         Args:
             link: to the master.
-            recorded: False for what only unrecorded statements have written.
+            recorded: see `replswitch.engine.writes.Writes.look`.
         """
-        status = link.writes.pop_write_status()
-        if status is Written.NO:
-            return
-        if not (recorded and is_recording()):
-            link.writes.discard_write_status(with_rows=False)
-            self._pending = None
-            return
         scope = self._scope
         is_current = self.link is link and scope.version == self._version
-        self._pending = self.database.writes.record_status(link, link.writes, status)
+        self._pending = self.database.writes.look(link, link.writes, recorded=recorded)
         if is_current:
             self._version = scope.version  # it has changed only for reads from a slave
 
     # After one that failed
 
-    def failed(self, attempt: Attempt, link: Link, error: Exception) -> Link | None:
+    def failed(self, attempt: Attempt, link: Link, error: Exception, *, joining: bool = False) -> Link | None:
         """Return the link on which a statement that has failed runs again; None where the error is to be raised.
 
         The caller raises it where it was caught: raised from here it would be in a circle with this frame, and its
@@ -125,58 +117,19 @@ class Route(Selection):
             attempt: what became of the statement so far.
             link: where it failed.
             error: the driver's own.
+            joining: the transaction could not begin on the link, so nothing has run.
 
         Raises:
             SlaveWriteError: it is a write that may not move.
             NoServerError: the master is gone, or read-only.
         """
-        return self.carry_out(self.judge(attempt, link, error), attempt, link, error)
-
-    def judge(self, attempt: Attempt, link: Link, error: Exception, *, joining: bool = False) -> Situation:
-        """Find out what has happened, and return the situation that `carry_out` decides on.
-
-        Args:
-            attempt: see `failed`.
-            link: likewise.
-            error: likewise.
-            joining: the transaction could not begin on the link, so nothing has run.
-        """
-        driver, role = self._port.driver, self._role_of(link)
-        transaction = self._progress(attempt)
-        fault = driver.classify(error, link.raw)
-        if joining and fault in GONE:
-            fault = Fault.UNSENT  # nothing has run
-        if role is Role.MASTER:
-            attempt.failed_on_master()
-            if fault is Fault.REFUSED:
-                fault = Fault.OTHER  # the application's own read-only transaction
-            if fault not in _NOTHING_RAN and (self.block is None or not driver.in_transaction(link.raw)):
-                self.look_for_writes(link)  # a procedure may have written before it failed
-        else:
-            if fault is Fault.TIMED_OUT and transaction is not Progress.HAS_READ:
-                fault = self._probe(link)
-            if role is Role.SLAVE:
-                attempt.failed_on_slave(link.server, lost=fault in _LOST)
-        options = self.database.options
-        return Situation(
-            role,
-            fault,
-            transaction,
-            self._on_master(attempt),
-            self._spare(attempt),
-            first=attempt.is_first,
-            exhausted=attempt.is_exhausted(link.server, len(self.database.servers.slaves)),
-            may_move=attempt.repeatable and options.on_slave_write != "error" and not link.writes.session_changed,
-            force=options.on_slave_write == "force",
-        )
-
-    def carry_out(self, situation: Situation, attempt: Attempt, link: Link, error: Exception) -> Link | None:
-        """Do what the table says about a failure; see `failed`."""
+        situation = self._situation(attempt, link, error, joining=joining)
         action, effect = decide(situation)
         self._apply(effect, link, error)
         if action is Action.SPARE:
-            attempt.lose_master(situation, error)
-            spare = self.spare(self._running_scope(), error)
+            lost: BaseException = self.master_error or error
+            attempt.lose_master(situation, lost)
+            spare = self.spare(self._running_scope(), lost)
             if spare is not None:
                 return self.choose(attempt, picked=Choice(spare, SLAVE, "no-master"))
             # Decided once more; what was done already, such as counting the lost master, is not done again.
@@ -189,9 +142,42 @@ class Route(Selection):
         elif action is Action.READ_ON_MASTER:
             self._running_scope().force_master(self.database.key, "not-replicated")
         elif action is not Action.CHOOSE:
-            cause = self._master_is_lost(attempt) or error if action is Action.NO_MASTER else error
+            cause: BaseException = error
+            if action is Action.NO_MASTER:
+                cause = self._master_is_lost(attempt) or self.master_error or error
             raise self._port.as_own(self._error_for(action, attempt, link, cause)) from cause
         return self.for_statement(attempt)
+
+    def _situation(self, attempt: Attempt, link: Link, error: Exception, *, joining: bool) -> Situation:
+        """Find out what has happened."""
+        driver, role = self._port.driver, self._role_of(link)
+        transaction = self._progress(attempt)
+        fault = driver.classify(error, link.raw)
+        if joining and fault in GONE:
+            fault = Fault.UNSENT
+        if role is Role.MASTER:
+            if fault is Fault.REFUSED:
+                fault = Fault.OTHER  # the application's own read-only transaction
+            if fault not in _NOTHING_RAN and (self.block is None or not driver.in_transaction(link.raw)):
+                self.look_for_writes(link)  # a procedure may have written before it failed
+        elif fault is Fault.TIMED_OUT and transaction is not Progress.HAS_READ:
+            fault = self._probe(link)
+        attempt.count(role, link.server, fault)
+        options = self.database.options
+        possible = attempt.repeatable and self._servers_without_master(self._running_scope())
+        return Situation(
+            role,
+            fault,
+            transaction,
+            # If the master could not be reached when the server was chosen, it has not run the statement.
+            OnMaster.NOT_RUN if self.master_error is not None and attempt.error is None else attempt.on_master,
+            Spare.POSSIBLE if possible else Spare.NOT_ALLOWED,
+            first=attempt.is_first,
+            again=attempt.lost_again(link.server),
+            exhausted=attempt.is_exhausted(role, len(self.database.servers.slaves)),
+            may_move=attempt.repeatable and options.on_slave_write != "error" and not link.writes.session_changed,
+            force=options.on_slave_write == "force",
+        )
 
     def failed_late(self, link: Link | None, error: Exception) -> bool:
         """Judge an error that arrives after a statement's rows: with its last result, or when its cursor is closed.
@@ -210,12 +196,58 @@ class Route(Selection):
             raise self._port.as_own(refused) from error
         return fault in GONE
 
+    def drain(self, link: Link) -> None:
+        """Read the results that an earlier statement on a link still owes (a procedure's further results)."""
+        try:
+            self._port.driver.drain_results(link.raw)
+        except self._port.driver.module.Error as error:
+            self.failed_late(link, error)
+            raise
+
+    def next_results(self, link: Link | None, raw: Any) -> Any:
+        """Let a driver's cursor go on to its next result set; returns a false value when there is none."""
+        try:
+            return raw.nextset()
+        except self._port.driver.module.Error as error:
+            self.failed_late(link, error)
+            raise
+        finally:
+            if link is not None and link.server.state == MASTER:
+                self.look_for_writes(link)
+
+    # The end of a transaction
+
+    def commit(self, block: Block) -> None:
+        """Commit a transaction that has ended, on every link in it; a link that fails is rolled back.
+
+        The slaves let their snapshots go first, for which SQLite's master may have to wait.
+        """
+        for link in sorted(block.links, key=lambda link: link.server.state == MASTER):
+            try:
+                self._port.driver.commit(link.raw)
+            except self._port.driver.module.Error:
+                self._port.leave(link)
+                if link.server.state == MASTER:
+                    self.database.writes.record()  # it is not known whether it was committed
+                    raise
+        self._look_for_writes_of(block)
+
+    def roll_back(self, block: Block) -> None:
+        """Roll a transaction back that has ended, on every link in it."""
+        for link in block.links:
+            self._port.leave(link)
+        self._look_for_writes_of(block)  # what cannot be rolled back
+
+    def _look_for_writes_of(self, block: Block) -> None:
+        for link in block.links:
+            if link.server.state == MASTER:
+                self.look_for_writes(link, recorded=block.is_recorded)
+
     def _join(self, block: Block, link: Link, attempt: Attempt | None) -> Link | None:
         try:
             self._port.join(link)
         except self._port.driver.module.Error as error:
-            attempt = attempt or Attempt()
-            other = self.carry_out(self.judge(attempt, link, error, joining=True), attempt, link, error)
+            other = self.failed(attempt or Attempt(), link, error, joining=True)
             if other is None:
                 raise
             return other
@@ -235,18 +267,9 @@ class Route(Selection):
             return Progress.HAS_READ
         return Progress.RUN if self.block.has_run else Progress.NONE
 
-    def _on_master(self, attempt: Attempt) -> OnMaster:
-        if attempt.on_master is OnMaster.UNTRIED and self.is_without_master:
-            return OnMaster.NOT_RUN  # it could not be reached when the server was chosen
-        return attempt.on_master
-
-    def _spare(self, attempt: Attempt) -> Spare:
-        possible = attempt.repeatable and self._servers_without_master(self._running_scope())
-        return Spare.POSSIBLE if possible else Spare.NOT_ALLOWED
-
     @staticmethod
     def _running_scope() -> Scope:
-        frame = get_stack()
+        frame = stack()
         return NO_SCOPE if frame is None else frame.scope
 
     def _probe(self, link: Link) -> Fault:
@@ -304,15 +327,11 @@ class Route(Selection):
 
     def _error_for(self, action: Action, attempt: Attempt, link: Link, error: BaseException) -> Exception:
         master = self.database.servers.master
-        if action is Action.REFUSE:
-            return outcome.refused_write(link.server.name, self._why_refused(attempt, link), error)
         if action is Action.MASTER_IS_READ_ONLY:
             return outcome.master_is_read_only(master, error)
-        return outcome.lost_write(master) if action is Action.LOST_WRITE else outcome.no_master(master, error)
-
-    def _why_refused(self, attempt: Attempt, link: Link) -> str:
-        if not attempt.repeatable:
-            return outcome.OWN_CONNECTION
+        if action is not Action.REFUSE:
+            return outcome.lost_write(master) if action is Action.LOST_WRITE else outcome.no_master(master, error)
+        why = outcome.SESSION_CHANGED if link.writes.session_changed else outcome.HAS_READ
         if self.database.options.on_slave_write == "error":
-            return outcome.MAY_NOT_MOVE
-        return outcome.SESSION_CHANGED if link.writes.session_changed else outcome.HAS_READ
+            why = outcome.MAY_NOT_MOVE
+        return outcome.refused_write(link.server.name, why if attempt.repeatable else outcome.OWN_CONNECTION, error)

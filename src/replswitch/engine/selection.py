@@ -16,7 +16,7 @@ from replswitch.engine.rotation import last_resort
 from replswitch.engine.writes import is_recording
 from replswitch.errors import NoServerError
 from replswitch.scope import Scope
-from replswitch.state import get_stack
+from replswitch.state import stack
 
 if TYPE_CHECKING:
     from replswitch.decision import State
@@ -49,7 +49,7 @@ class Selection:
         reason: why.
         has_read: the scope has read rows from a slave.
         slave_has: how far the slave had come at least when it was chosen; None where it was not asked.
-        is_without_master: the link serves in the place of a lost master.
+        master_error: with which the master was lost in whose place the link serves; None where it is not lost.
     """
 
     def __init__(self, database: Database, port: Port) -> None:
@@ -67,7 +67,7 @@ class Selection:
         self.reason = "default"
         self.slave_has: Position | None = None
         self.has_read = False
-        self.is_without_master = False
+        self.master_error: BaseException | None = None
 
     def for_statement(self, attempt: Attempt | None = None, *, flushing: bool = False) -> Link:
         """Return the link for the next statement: mostly that of the statement before.
@@ -84,7 +84,7 @@ class Selection:
         link = self.link
         if (
             link is not None
-            and get_stack() is self._frame
+            and stack() is self._frame
             and self._scope.version == self._version
             and link.process == getpid()
             and not flushing
@@ -103,6 +103,7 @@ class Selection:
         """Keep nothing of the running scope: a frame keeps its scope, and the scope what is pending."""
         self.link, self._frame = None, _NEVER
         self._scope, self._pending, self._noted, self.has_read = NO_SCOPE, None, (None, None), False
+        self.master_error = None
 
     def begin(self, block: Block) -> None:
         """Begin a transaction; links join it with their first statement."""
@@ -119,7 +120,7 @@ class Selection:
 
     def choose(self, attempt: Attempt | None = None, *, flushing: bool = False, picked: Choice | None = None) -> Link:
         """Choose the link for the next statement anew; see `for_statement`. ``picked`` was chosen already."""
-        frame, block = get_stack(), self.block
+        frame, block = stack(), self.block
         scope = NO_SCOPE if frame is None else frame.scope
         if scope is not self._scope:
             self._scope, self.has_read = scope, False
@@ -128,11 +129,12 @@ class Selection:
         if block is not None and block.lost is not None:
             raise block.lost
         link, self.side, why, holds = picked or self._pick(frame, scope, attempt, flushing=flushing)
-        self.is_without_master = why == "no-master"
+        if why != "no-master":
+            self.master_error = None
         if link.server.state == MASTER and scope is not NO_SCOPE:
             if is_recording():
                 link.writes.refresh_baseline()
-            elif scope.has_pending:
+            elif scope.pending:
                 scope.settle()
         if block is not None and link not in block:
             other = self._join(block, link, attempt)
@@ -157,7 +159,7 @@ class Selection:
 
     def pick(self) -> Choice:
         """Choose without joining, and without a place in the scope's decisions: for questions of the binding's own."""
-        frame = get_stack()
+        frame = stack()
         return self._pick(frame, NO_SCOPE if frame is None else frame.scope, None, flushing=False)
 
     def _pick(self, frame: Frame | None, scope: Scope, attempt: Attempt | None, *, flushing: bool) -> Choice:
@@ -169,7 +171,7 @@ class Selection:
         if (attempt is not None or block is not None) and not flushing:
             lost = self._master_is_lost(attempt)
             if lost is not None:
-                return self._without_master(scope, outcome.no_master(database.servers.master, lost), lost, attempt)
+                return self._without_master(scope, lost, attempt)
         if side == MASTER or scope is NO_SCOPE:
             return self._pick_master(scope, why, attempt)
         if self._port.one_link:
@@ -226,8 +228,7 @@ class Selection:
             cause = error.__cause__ or error
             if attempt is None:  # else it was counted when it failed the statement (F5)
                 outcome.report_lost_master(self.database.name, self.database.servers.master, cause)
-            is_there = self._port.driver.classify(cause) is Fault.FULL
-            return self._without_master(scope, error, cause, attempt, is_there=is_there)
+            return self._without_master(scope, cause, attempt, is_there=self._port.driver.classify(cause) is Fault.FULL)
 
     def _master(self, scope: Scope, why: str) -> Link:
         database, block, port = self.database, self.block, self._port
@@ -284,20 +285,14 @@ class Selection:
         return self.database.servers_without_master(scope)
 
     def _without_master(
-        self,
-        scope: Scope,
-        error: Exception,
-        cause: BaseException,
-        attempt: Attempt | None = None,
-        *,
-        is_there: bool = True,
+        self, scope: Scope, cause: BaseException, attempt: Attempt | None, *, is_there: bool = True
     ) -> Choice:
         """Choose a server in the master's place, or raise an error because there is none."""
         link = self.spare(scope, cause, is_there=is_there)
         if link is None:
             if attempt is not None and attempt.on_master is OnMaster.MAY_HAVE_RUN:
                 self.database.writes.record()
-            raise self._port.as_own(error) from cause
+            raise self._port.as_own(outcome.no_master(self.database.servers.master, cause)) from cause
         return Choice(link, SLAVE, "no-master")
 
     def spare(self, scope: Scope, cause: BaseException, *, is_there: bool = True) -> Link | None:
@@ -323,7 +318,7 @@ class Selection:
         if joined is not None and block is not None:
             if joined.server not in servers or not self._shows(must_see):
                 return None
-            block.without_master = cause
+            block.without_master = self.master_error = cause
             return joined
         if database.servers.master_read_only not in database.servers.slaves:
             # Its idle links lead to where the master was, and each would cost a time-out.
@@ -332,7 +327,7 @@ class Selection:
         steps = choose(scope, database.key, in_turn, must_see, database.rotation, is_last_resort=True)
         link = run(steps, self._port)
         if link is not None:
-            self.slave_has = must_see
+            self.slave_has, self.master_error = must_see, cause
             if block is not None:
                 block.without_master = cause
         return link

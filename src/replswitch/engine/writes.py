@@ -92,53 +92,48 @@ class Writes:
         if frame is not None:
             frame.scope.record(self._key, self._name, position)
 
-    def look(self, key: Hashable, tracker: WriteTracker, scope: Scope | None = None, *, at_once: bool = False) -> None:
+    def look(
+        self,
+        key: Hashable,
+        tracker: WriteTracker,
+        scope: Scope | None = None,
+        *,
+        recorded: bool | None = None,
+        at_once: bool = False,
+    ) -> PendingWrite | None:
         """Record what was committed through a connection since this was last called.
+
+        Where the driver does not know, the server is asked before the scope reads from a slave or answers.
 
         Args:
             key: stands for the connection in the scope.
             tracker: the connection's.
             scope: in which it was committed; the running one by default.
+            recorded: whether it counts; by default, unless the running code is in a block of `unrecorded`.
             at_once: ask now, because the connection is about to serve another scope.
-        """
-        status = tracker.pop_write_status()
-        if status is not Written.NO:
-            self.record_status(key, tracker, status, scope, at_once=at_once)
-
-    def record_status(
-        self,
-        key: Hashable,
-        tracker: WriteTracker,
-        status: Position | Written,
-        scope: Scope | None = None,
-        *,
-        at_once: bool = False,
-    ) -> PendingWrite | None:
-        """Record what `WriteTracker.pop_write_status` returned; the other arguments are those of `look`.
-
-        Where the driver does not know, the server is asked before the scope reads from a slave or answers.
 
         Returns:
             what is pending for the statements that follow as well, as long as it is not resolved and the scope is the
             same; None where nothing is.
         """
-        if scope is None:
-            frame = stack()
-            if frame is None:
-                tracker.discard_write_status(with_rows=True)
-                return None
-            scope = frame.scope
-        if status is not Written.ASK:
+        status = tracker.pop_write_status()
+        if status is Written.NO:
+            return None
+        frame = stack() if scope is None else None
+        scope = scope if frame is None else frame.scope
+        if scope is None or not (is_recording() if recorded is None else recorded):
+            tracker.discard_write_status(with_rows=scope is None)
+        elif status is not Written.ASK:
             self.record_in(scope, status)
-            return None
-        if at_once or scope.answered:  # nothing will ask in time
+        elif at_once or scope.answered:  # nothing will ask in time
             self.ask(scope, tracker, tracker.last_known_position)
-            return None
-        pending = scope.pending_on(key)
-        if not isinstance(pending, PendingWrite) or pending.resolved:
-            pending = PendingWrite(self, tracker)
-            scope.add_pending(key, pending)
-        return pending
+        else:
+            pending = scope.pending.get(key)
+            if not isinstance(pending, PendingWrite) or pending.resolved:
+                pending = PendingWrite(self, tracker)
+                scope.add_pending(key, pending)
+            return pending
+        return None
 
     def ask(self, scope: Scope, tracker: WriteTracker, since: Position | None) -> None:
         """Ask the master whether something was written since, and record it in a scope if so."""

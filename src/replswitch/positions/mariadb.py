@@ -63,17 +63,8 @@ class MariaDBPosition(Position):
         """Say whether each domain of ``other`` has come as far here."""
         if not isinstance(other, MariaDBPosition):
             return False
-        # Both are in the order of the domains, of which there is mostly one.
-        here = iter(self.gtids)
-        for domain, sequence, _ in other.gtids:
-            for reached in here:
-                if reached[0] >= domain:
-                    break
-            else:
-                return False
-            if reached[0] != domain or reached[1] < sequence:
-                return False
-        return True
+        here = {domain: sequence for domain, sequence, _ in self.gtids}
+        return all(here.get(domain, -1) >= sequence for domain, sequence, _ in other.gtids)
 
     def is_written_by(self, identity: Hashable) -> bool:
         """Compare the ``server_id`` of each GTID with the server's own."""

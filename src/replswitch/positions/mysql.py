@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final, Self
+from uuid import UUID
 
 from replswitch.errors import PositionError
 from replswitch.positions.position import Position
@@ -17,9 +18,12 @@ from replswitch.positions.position import Position
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-_UUID: Final = re.compile(r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}")
-_TAG: Final = re.compile(r"[a-z_][a-z0-9_]{0,31}")
-_RANGE: Final = re.compile(r"(\d{1,19})(?:-(\d{1,19}))?", re.ASCII)
+# What stands between two commas: a UUID, and behind it ranges, each of which may follow tags.
+_PART: Final = re.compile(
+    r"\s*[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}\s*"
+    r"(?::\s*(?:[a-z_][a-z0-9_]{0,31}\s*:\s*)*\d{1,19}(?:-\d{1,19})?\s*)+",
+    re.ASCII | re.IGNORECASE,
+)
 
 _HIGHEST: Final = 2**63 - 2
 """The highest transaction number."""
@@ -48,18 +52,18 @@ class MySQLPosition(Position):
         """Return the position of a set; the empty one is where nothing was written yet."""
         found: dict[Source, list[tuple[int, int]]] = {}
         for part in text.split(",") if text.strip() else ():
-            uuid, *rest = (word.strip() for word in part.lower().split(":"))
-            if not _UUID.fullmatch(uuid) or not rest:
+            if not _PART.fullmatch(part):
                 raise _malformed(part)
-            digits, tag = uuid.replace("-", ""), ""
-            source = ("-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])), tag)
-            for word in rest:
-                if _TAG.fullmatch(word):
+            uuid, *words = map(str.strip, part.lower().split(":"))
+            source = (str(UUID(uuid)), "")
+            for word in words:
+                if not word[0].isdigit():
                     source = (source[0], word)
-                else:
-                    found.setdefault(source, []).append(_range(word, part))
-            if _TAG.fullmatch(rest[-1]):
-                raise _malformed(part)
+                    continue
+                first, _, last = word.partition("-")
+                if not 1 <= int(first) <= int(last or first) <= _HIGHEST:
+                    raise _malformed(part)
+                found.setdefault(source, []).append((int(first), int(last or first)))
         return cls._of(found)
 
     def merge(self, other: Self) -> Self:
@@ -71,14 +75,7 @@ class MySQLPosition(Position):
 
     def includes(self, other: Position) -> bool:
         """Say whether all transactions of ``other`` are in it."""
-        if not isinstance(other, MySQLPosition):
-            return False
-        here = dict(self.sources)
-        return all(
-            any(first <= wanted[0] and wanted[1] <= last for first, last in here.get(source, ()))
-            for source, ranges in other.sources
-            for wanted in ranges
-        )
+        return isinstance(other, MySQLPosition) and self.merge(other) == self
 
     def is_written_by(self, identity: Hashable) -> bool:
         """Compare the UUID of each transaction with the server's own."""
@@ -89,30 +86,17 @@ class MySQLPosition(Position):
         return type(self)(tuple((source, ranges) for source, ranges in self.sources if source[0] == uuid.lower()))
 
     def __str__(self) -> str:
-        words: list[str] = []
-        latest = ""
+        text, latest = "", ""
         for (uuid, tag), ranges in self.sources:
-            if uuid != latest:
-                words.append(f",{uuid}" if words else uuid)
-            if tag:
-                words.append(f":{tag}")
-            words += [f":{first}" if first == last else f":{first}-{last}" for first, last in ranges]
+            text += "" if uuid == latest else f",{uuid}"
+            text += f":{tag}" if tag else ""
+            text += "".join(f":{first}" if first == last else f":{first}-{last}" for first, last in ranges)
             latest = uuid
-        return "".join(words)
+        return text[1:]
 
     @classmethod
     def _of(cls, found: dict[Source, list[tuple[int, int]]]) -> Self:
         return cls(tuple((source, _joined(found[source])) for source in sorted(found)))
-
-
-def _range(word: str, part: str) -> tuple[int, int]:
-    match = _RANGE.fullmatch(word)
-    if match is None:
-        raise _malformed(part)
-    first, last = int(match[1]), int(match[2] or match[1])
-    if not 1 <= first <= last <= _HIGHEST:
-        raise _malformed(part)
-    return first, last
 
 
 def _joined(ranges: list[tuple[int, int]]) -> Ranges:

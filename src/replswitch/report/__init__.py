@@ -5,9 +5,7 @@ Each server is asked through a short connection of its own, outside the links th
 
 from __future__ import annotations
 
-from replswitch.report.probe import standings
-from replswitch.report.render import problems, table
-from replswitch.report.servers import TIMEOUT, Asked, servers_of
-from replswitch.report.standing import COLUMNS, Standing
+from replswitch.report.probe import servers_of, standings
+from replswitch.report.standing import COLUMNS, TIMEOUT, Asked, Standing, problems, table
 
 __all__ = ["COLUMNS", "TIMEOUT", "Asked", "Standing", "problems", "servers_of", "standings", "table"]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final
 
 from replswitch.decision import MASTER
+from replswitch.drivers.mysql import records
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from replswitch.drivers import Raw
-    from replswitch.report.servers import Asked
-    from replswitch.report.standing import Standing
+    from replswitch.report.standing import Asked, Standing
 
 # Not asked as @@name: a server that lacks one of them would refuse the whole statement.
 _VARIABLES: Final = (
@@ -45,11 +44,11 @@ def ask_mysql(raw: Raw, server: Asked, standing: Standing) -> None:
         Exception: the driver's own error.
     """
     standing.reachable = True
-    variables = {row["variable_name"]: str(row["value"]) for row in _rows(raw, _VARIABLES)}
+    variables = {row["variable_name"]: str(row["value"]) for row in records(raw, _VARIABLES)}
     standing.variables = variables
     standing.version = variables.get("version")
     standing.read_only = any(variables.get(name, "OFF") != "OFF" for name in ("read_only", "innodb_read_only"))
-    standing.grants = [str(next(iter(row.values()))) for row in _rows(raw, "SHOW GRANTS")]
+    standing.grants = [str(next(iter(row.values()))) for row in records(raw, "SHOW GRANTS")]
     if server.state == MASTER:
         return
     if variables.get("wsrep_on") == "ON" or any(map(variables.get, _CLUSTERS)):
@@ -63,34 +62,21 @@ def _ask_replication(raw: Raw, server: Asked, standing: Standing) -> None:
     statements = ["SHOW ALL SLAVES STATUS"] if standing.is_mariadb else ["SHOW REPLICA STATUS", "SHOW SLAVE STATUS"]
     for statement in statements:
         try:
-            _judge_replication(standing, _rows(raw, statement))
+            _judge_replication(standing, records(raw, statement))
         except server.error as error:
-            if error.args[0] == _DENIED:
-                standing.replication, standing.note = "unknown", _grant(raw, standing)
-            elif error.args[0] == _UNKNOWN_STATEMENT and statement != statements[-1]:
+            if error.args[0] == _UNKNOWN_STATEMENT and statement != statements[-1]:
                 continue
-            else:
+            if error.args[0] != _DENIED:
                 raise
+            standing.replication, standing.note = "unknown", _grant(raw, standing)
         return
 
 
 def _grant(raw: Raw, standing: Standing) -> str:
     privilege = "SLAVE MONITOR" if standing.is_mariadb else "REPLICATION CLIENT"
-    (row,) = _rows(raw, "SELECT CURRENT_USER() AS account")
+    (row,) = records(raw, "SELECT CURRENT_USER() AS account")
     account = "@".join(f"'{part}'" for part in str(row["account"]).rpartition("@")[::2])
     return f"its user may not ask how replication goes. On the master: GRANT {privilege} ON *.* TO {account}"
-
-
-def _rows(raw: Raw, sql: str) -> list[dict[str, Any]]:
-    """Return rows with the names of their columns in small letters, and as they were before MySQL 8.0.22."""
-    # The application may have set another class of cursors as the default; None is that, where nobody has.
-    with closing(raw.cursor(getattr(raw, "plain_cursor", None))) as cursor:
-        cursor.execute(sql)
-        names = [
-            column[0].lower().replace("replica_", "slave_").replace("_source", "_master")
-            for column in cursor.description
-        ]
-        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
 def _judge_replication(standing: Standing, sources: Iterable[Mapping[str, Any]]) -> None:
@@ -99,11 +85,8 @@ def _judge_replication(standing: Standing, sources: Iterable[Mapping[str, Any]])
     for source in sources:
         threads = {source["slave_io_running"], source["slave_sql_running"]}
         errors = " ".join(filter(None, (source["last_io_error"], source["last_sql_error"])))
-        if threads == {"Yes"}:
-            replication = "running"
-        elif "No" not in threads:
-            replication = "connecting"
-        else:
+        replication = "running" if threads == {"Yes"} else "connecting"
+        if "No" in threads:
             replication = "broken" if errors else "stopped"
         if _SEVERITY[replication] >= _SEVERITY[standing.replication]:
             standing.replication = replication

@@ -4,20 +4,33 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
+from functools import partial
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Final
 
 from replswitch.errors import ReplSwitchError
 from replswitch.report.mysql import ask_mysql
-from replswitch.report.standing import Standing
+from replswitch.report.standing import Asked, Standing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from replswitch.report.servers import Asked
+    from replswitch.connect.connection import Connection
+    from replswitch.engine.servers import Server
 
 # Seconds that the driver gets to say by itself that the time is over.
 _GRACE: Final = 0.5
+
+
+def servers_of(connection: Connection) -> list[Asked]:
+    """Return the servers of a connection that `replswitch.connect` made; the master comes first."""
+    return [_asked(server) for server in (connection.servers.master, *connection.servers.slaves)]
+
+
+def _asked(server: Server) -> Asked:
+    driver, settings = server.source.driver, server.source.settings
+    opener = partial(driver.open_for_report, settings)
+    return Asked(server.state, server.name, opener, driver.module.Error, settings, engine=driver.engine)
 
 
 def standings(servers: Sequence[Asked], timeout: float | None = None) -> list[Standing]:

@@ -1,4 +1,4 @@
-"""What was found out about a server: `Standing`."""
+"""A server that is asked, `Asked`, what was found out about it, `Standing`, and how that is told to people."""
 
 from __future__ import annotations
 
@@ -6,14 +6,43 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from replswitch.decision import State
+    from replswitch.drivers import Raw
+
+#: Seconds to connect to a server, and for its answer.
+TIMEOUT: Final = 5
 
 #: What is told of each server, in the order of a table's columns.
 COLUMNS: Final = ("state", "server", "reachable", "version", "read_only", "replication", "behind")
 
 _IDENTITY: Final = ("hostname", "port", "server_id", "server_uuid", "file")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A server that is asked.
+
+    Attributes:
+        state: the state it serves.
+        name: what people know it by.
+        open: returns a new connection, within so many seconds. What it raises is reported; a
+            `replswitch.ReplSwitchError` in its own words alone.
+        error: the root of the driver's errors.
+        address: what decides where its connections lead: a slave that has the master's is the master itself, whatever
+            the server says. None where that is unknown.
+        timeout: seconds to connect, and to answer, where no others are asked for.
+        engine: the kind of server, `replswitch.drivers.Driver.engine`.
+    """
+
+    state: State
+    name: str
+    open: Callable[[float], Raw] = field(repr=False)  # there may be a password in it
+    error: type[Exception]
+    address: object = field(default=None, repr=False)  # likewise
+    timeout: float = TIMEOUT
+    engine: str = ""
 
 
 @dataclass
@@ -63,3 +92,28 @@ class Standing:
     def as_json(self) -> dict[str, Any]:
         """Return what a program may want to know."""
         return {name: getattr(self, name) for name in (*COLUMNS, "problem", "note")}
+
+    def as_row(self) -> tuple[str, ...]:
+        """Return what people want to know, as words for the columns."""
+        words: dict[object, str] = {None: "-", True: "yes", False: "no"}
+        behind = None if self.behind is None else f"{self.behind} s"
+        values = (self.state, self.server, self.reachable, self.version, self.read_only, self.replication, behind)
+        return tuple(words.get(value, str(value)) for value in values)
+
+
+def table(title: str, found: Iterable[Standing]) -> str:
+    """Return what was found as a table with a title."""
+    found = list(found)
+    rows = [COLUMNS, *(each.as_row() for each in found)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [title]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        lines.append(f"  {'  '.join(cells)}".rstrip())
+    lines += [f"  {each.state} {each.server}: {each.note}" for each in found if each.note]
+    return "\n".join(lines)
+
+
+def problems(title: str, found: Iterable[Standing]) -> list[str]:
+    """Return what somebody should see to, in a line each."""
+    return [f"{title}: the {each.state} {each.server}: {each.problem}" for each in found if each.problem]

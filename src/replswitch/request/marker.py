@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from itsdangerous import BadData, URLSafeSerializer
 from itsdangerous.encoding import base64_decode, base64_encode
 
+from replswitch.checking import is_number
 from replswitch.errors import ConfigurationError, PositionError
 from replswitch.positions import read, write
 
@@ -115,11 +116,9 @@ def load(payload: object) -> Marker:
 
 
 def _time(value: object) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if value is not None and not is_number(value):
         raise TypeError
-    return float(value)
+    return value if value is None else float(value)
 
 
 class MarkerSigner:
@@ -142,8 +141,7 @@ class MarkerSigner:
 
     def write(self, marker: Marker) -> str:
         """Return the token: only letters, digits and ``-_.``, so it needs no quoting in a cookie or a header."""
-        token = self._serializer.dumps(dump(marker))
-        return token if isinstance(token, str) else token.decode("ascii")
+        return str(self._serializer.dumps(dump(marker)))
 
     def write_short(self, marker: Marker) -> tuple[str, Marker]:
         """Return the token, and the marker in it: without its positions where these would outgrow a cookie (P3)."""
@@ -197,11 +195,8 @@ class MarkerNames:
     def __init__(self, cookie_name: str) -> None:
         self.all: Final = (cookie_name, *(f"{cookie_name}_{number}" for number in range(1, NAMES)))
         start = random.randrange(NAMES)  # noqa: S311 - spreads load, hides nothing
-        self._turn = itertools.cycle(self.all[start:] + self.all[:start])
-
-    def next(self) -> str:
-        """Return the name for the next marker."""
-        return next(self._turn)
+        #: Returns the name for the next marker.
+        self.next: Final = itertools.cycle(self.all[start:] + self.all[:start]).__next__
 
 
 def _secrets(secret: Secret) -> list[bytes]:

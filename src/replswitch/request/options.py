@@ -72,15 +72,12 @@ class RequestOptions:
     debug_header: bool = False
 
     def __post_init__(self) -> None:
-        for name, is_fine, wanted in _CHECKS:
+        for name, wanted in _WANTED.items():
             value = getattr(self, name)
-            require(is_fine(value), name, value, wanted)
-        require(
-            not (self.cookie_samesite == "None" and self.cookie_secure is False),
-            "cookie_secure",
-            self.cookie_secure,
-            'True or None where "cookie_samesite" is "None": browsers refuse such a cookie without Secure',
-        )
+            require(_is_fine(name, value), name, value, wanted)
+        is_refused = self.cookie_samesite == "None" and self.cookie_secure is False
+        wanted = 'True or None where "cookie_samesite" is "None": browsers refuse such a cookie without Secure'
+        require(not is_refused, "cookie_secure", self.cookie_secure, wanted)
 
 
 # The characters that RFC 6265, section 4.1.1, allows in a cookie's name; RFC 2965 gave "$" in front a meaning.
@@ -90,58 +87,41 @@ _TOKEN = re.compile(r"(?!\$)[A-Za-z0-9!#$%&'*+\-.^_`|~]+")
 _ATTRIBUTE = re.compile(r"[!#-+\--:<-\[\]-~]*")
 
 
-def _is_cookie_name(name: Any) -> bool:
-    return isinstance(name, str) and bool(_TOKEN.fullmatch(name)) and name.lower() not in _ATTRIBUTES
-
-
-def _is_bool(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
-def _is_age(value: Any) -> bool:
-    return is_number(value) and 0 < value <= _LONGEST
-
-
 _AGE = f"a number of seconds above 0, and at most {_LONGEST} (400 days)"
 
-# Each option with the check of its value, and what it must be.
-_CHECKS: tuple[tuple[str, Callable[[Any], object], str], ...] = (
-    (
-        "cookie_name",
-        _is_cookie_name,
-        "letters, digits and !#$%&'*+-.^_`|~, without $ in front, and not the name of a cookie's attribute",
-    ),
-    ("enabled", _is_bool, "True or False"),
-    ("header", _is_bool, "True or False"),
-    ("debug_header", _is_bool, "True or False"),
-    ("cookie_max_age", _is_age, _AGE),
-    ("position_max_age", _is_age, _AGE),
-    (
-        "cookie_domain",
-        lambda domain: domain is None or (isinstance(domain, str) and _ATTRIBUTE.fullmatch(domain)),
-        'a domain such as "example.com", or None',
-    ),
-    (
-        "cookie_path",
-        lambda path: isinstance(path, str) and path.startswith("/") and _ATTRIBUTE.fullmatch(path),
-        'a path such as "/"',
-    ),
-    (
-        "cookie_samesite",
-        lambda value: value in ("Strict", "Lax", "None", None),
-        '"Strict", "Lax", "None", or None to leave it out',
-    ),
-    (
-        "cookie_secure",
-        lambda value: value is None or isinstance(value, bool),
-        "True, False, or None for Secure on https",
-    ),
-    (
-        "override",
-        lambda value: value is None or callable(value),
-        'a function of the request that returns "master", "slave" or None',
-    ),
-)
+_WANTED = {
+    "cookie_name": "letters, digits and !#$%&'*+-.^_`|~, without $ in front, and not the name of a cookie's attribute",
+    "enabled": "True or False",
+    "header": "True or False",
+    "debug_header": "True or False",
+    "cookie_max_age": _AGE,
+    "position_max_age": _AGE,
+    "cookie_domain": 'a domain such as "example.com", or None',
+    "cookie_path": 'a path such as "/"',
+    "cookie_samesite": '"Strict", "Lax", "None", or None to leave it out',
+    "cookie_secure": "True, False, or None for Secure on https",
+    "override": 'a function of the request that returns "master", "slave" or None',
+}
+
+
+def _is_fine(name: str, value: Any) -> object:
+    if value is None:
+        return name in {"cookie_domain", "cookie_samesite", "cookie_secure", "override"}
+    match name:
+        case "cookie_name":
+            return isinstance(value, str) and _TOKEN.fullmatch(value) and value.lower() not in _ATTRIBUTES
+        case "cookie_max_age" | "position_max_age":
+            return is_number(value) and 0 < value <= _LONGEST
+        case "cookie_domain":
+            return isinstance(value, str) and _ATTRIBUTE.fullmatch(value)
+        case "cookie_path":
+            return isinstance(value, str) and value.startswith("/") and _ATTRIBUTE.fullmatch(value)
+        case "cookie_samesite":
+            return value in ("Strict", "Lax", "None")
+        case "override":
+            return callable(value)
+        case _:
+            return isinstance(value, bool)
 
 
 def request_options(given: Mapping[str, Any]) -> RequestOptions:

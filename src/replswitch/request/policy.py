@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from replswitch.request.decide import SAFE_METHODS, decide, may_have_written
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from replswitch.decision import Decision
     from replswitch.request.options import RequestOptions, Secret
 
+Cookie = tuple[str, str, dict[str, Any]]
+"""The name of a cookie, its value, of letters, digits and ``-_.``, and its attributes by the names that the method
+``set_cookie()`` of Django's and of Werkzeug's responses has for them."""
+
 logger = logging.getLogger(__name__)
 
 #: The header of requests and responses that carries the marker for clients without cookies (the option ``header``).
@@ -26,22 +30,6 @@ MARKER_HEADER = "Replswitch-Marker"
 
 #: The response header that tells what was decided (the option ``debug_header``).
 DEBUG_HEADER = "Replswitch"
-
-
-class MarkerCookie(NamedTuple):
-    """A cookie for a response.
-
-    Attributes:
-        name: one of the names of the option ``cookie_name``.
-        value: the token, of letters, digits and ``-_.``.
-        max_age: seconds.
-        secure: whether browsers may send it over https only.
-    """
-
-    name: str
-    value: str
-    max_age: int
-    secure: bool
 
 
 class RequestPolicy:
@@ -85,7 +73,10 @@ class RequestPolicy:
         options = self.options
         scope = Scope()
         if tokens and options.enabled:
-            self._take_marker(scope, tokens)
+            max_age, position_max_age = options.cookie_max_age, options.position_max_age
+            marker = self._signer.read(tokens, now=time.time(), max_age=max_age, position_max_age=position_max_age)
+            if marker is not None:
+                scope.adopt_marker(marker, max_age)
         if within is not None and options.enabled and (known := within.all_written()) is not None:
             scope.adopt_marker(known if scope.marker is None else known.merge(scope.marker), options.cookie_max_age)
         decision = decide(method, marker=scope.marker, override=override, enabled=options.enabled)
@@ -108,29 +99,21 @@ class RequestPolicy:
             found += map(str.strip, header.split(","))
         return found
 
-    def _take_marker(self, scope: Scope, tokens: Sequence[str]) -> None:
-        max_age, position_max_age = self.options.cookie_max_age, self.options.position_max_age
-        marker = self._signer.read(tokens, now=time.time(), max_age=max_age, position_max_age=position_max_age)
-        if marker is not None:
-            scope.adopt_marker(marker, max_age)
-
-    def cookie(self, scope: Scope, method: str, status: int | str, *, https: bool) -> MarkerCookie | None:
-        """Return the marker that the response must carry; None when there is nothing new (M6).
+    def cookie(self, scope: Scope, method: str, status: int | str, *, https: Callable[[], bool]) -> Cookie | None:
+        """Return the cookie with the marker that the response must carry; None when there is nothing new (M6).
 
         Args:
             scope: the request's, settled.
             method: its HTTP method.
             status: the response's status code; something that is none counts as no redirect.
-            https: whether the request came over https.
+            https: says whether the request came over https.
         """
         options, wrote = self.options, scope.wrote
-        if not options.enabled or (wrote is None and method in SAFE_METHODS):
-            return None
         code = int(status) if str(status).isdecimal() else 0
         if may_have_written(method, code, recorded=scope.recorded, unrecorded=scope.unrecorded):
             unseen = Marker(time.time())
             wrote = unseen if wrote is None else wrote.merge(unseen)
-        if wrote is None:
+        if wrote is None or not options.enabled:
             return None
         marker = wrote if scope.marker is None else wrote.merge(scope.marker)
         token, written = self._signer.write_short(marker)
@@ -139,13 +122,20 @@ class RequestPolicy:
                 "The positions that a visitor must see have outgrown a cookie, and their marker holds by time: %s",
                 ", ".join(sorted(marker.positions)),
             )
-        # Browsers take SameSite=None with Secure only: RFC 6265bis, section 5.6.
-        secure = https if options.cookie_secure is None else options.cookie_secure
-        return MarkerCookie(
+        max_age = options.cookie_max_age if written.placed_at is None else options.position_max_age
+        secure = https() if options.cookie_secure is None else options.cookie_secure
+        return (
             self._names.next(),
             token,
-            math.ceil(options.cookie_max_age if written.placed_at is None else options.position_max_age),
-            secure or options.cookie_samesite == "None",
+            {
+                "max_age": math.ceil(max_age),
+                "path": options.cookie_path,
+                "domain": options.cookie_domain,
+                # Browsers take SameSite=None with Secure only: RFC 6265bis, section 5.6.
+                "secure": secure or options.cookie_samesite == "None",
+                "httponly": True,
+                "samesite": options.cookie_samesite,
+            },
         )
 
     def mark(self, response: Any, scope: Scope, method: str, *, https: Callable[[], bool]) -> None:
@@ -157,27 +147,28 @@ class RequestPolicy:
             method: the request's HTTP method.
             https: says whether it came over https; most responses need not know.
         """
-        options = self.options
-        scope.settle()
-        cookie = None
-        if scope.wrote is not None or not scope.is_safe:
-            cookie = self.cookie(scope, method, response.status_code, https=https())
+        cookie, headers = self.additions(scope, method, response.status_code, https=https)
         if cookie is not None:
-            response.set_cookie(
-                cookie.name,
-                cookie.value,
-                max_age=cookie.max_age,
-                path=options.cookie_path,
-                domain=options.cookie_domain,
-                secure=cookie.secure,
-                httponly=True,
-                samesite=options.cookie_samesite,
-            )
-            if options.header:
-                response.headers[MARKER_HEADER] = cookie.value
-        if options.debug_header:
-            response.headers[DEBUG_HEADER] = self.debug_header(scope)
+            name, token, attributes = cookie
+            response.set_cookie(name, token, **attributes)
+        for name, value in headers:
+            response.headers[name] = value
         scope.answered = True
+
+    def additions(
+        self, scope: Scope, method: str, status: int | str, *, https: Callable[[], bool]
+    ) -> tuple[Cookie | None, list[tuple[str, str]]]:
+        """Return what a response needs besides its own headers: a cookie or None, and headers. See `cookie`."""
+        headers: list[tuple[str, str]] = []
+        if scope.wrote is None and scope.is_safe and not scope.pending and not self.options.debug_header:
+            return None, headers  # most responses
+        scope.settle()
+        cookie = self.cookie(scope, method, status, https=https)
+        if cookie is not None and self.options.header:
+            headers.append((MARKER_HEADER, cookie[1]))
+        if self.options.debug_header:
+            headers.append((DEBUG_HEADER, self.debug_header(scope)))
+        return cookie, headers
 
     def debug_header(self, scope: Scope) -> str:
         """Return what was decided: ``slave; server=slave1.db; reason=method``, one behind the other."""

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from http.cookies import Morsel
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from webob import Request
 
 from replswitch.errors import ConfigurationError, ReplSwitchError
 from replswitch.request.options import RequestOptionNames, Secret, request_options
-from replswitch.request.policy import DEBUG_HEADER, MARKER_HEADER, MarkerCookie, RequestPolicy
-from replswitch.state import get_stack, set_stack
+from replswitch.request.policy import RequestPolicy
+from replswitch.state import set_stack, stack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from types import TracebackType
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-    from replswitch.request.options import RequestOptions
     from replswitch.scope import Scope
     from replswitch.state import Frame
 
     ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
+
+# Behind the last piece of a body.
+_OVER: Final[Any] = object()
 
 
 class ReplicationMiddleware:
@@ -41,10 +44,7 @@ class ReplicationMiddleware:
     """
 
     def __init__(
-        self,
-        application: WSGIApplication,
-        secret: Secret | None = None,
-        **options: Unpack[RequestOptionNames],
+        self, application: WSGIApplication, secret: Secret | None = None, **options: Unpack[RequestOptionNames]
     ) -> None:
         if not callable(application):
             raise ConfigurationError(
@@ -60,53 +60,38 @@ class ReplicationMiddleware:
         Raises:
             ConfigurationError: the option ``override`` returned something else than a state or None.
         """
-        policy, around = self.policy, get_stack()
+        policy, around = self.policy, stack()
         cookies, header = environ.get("HTTP_COOKIE"), environ.get("HTTP_REPLSWITCH_MARKER")
         tokens = policy.tokens(cookies or "", header or "") if cookies or header else ()
         override = None if policy.options.override is None else self._override(environ)
         within = None if around is None or not around.scope.is_request else around.scope
-        frame = policy.begin(environ["REQUEST_METHOD"], tokens, override, within=within)
-        return _Response(self, environ, start_response, frame, within).run()
+        method, https = environ["REQUEST_METHOD"], environ.get("wsgi.url_scheme") == "https"
+        frame = policy.begin(method, tokens, override, within=within)
+        return _Response(self, environ, start_response, frame.scope, within, method, https, frame).run()
 
     def extra_headers(self, method: str, status: str, scope: Scope, *, https: bool) -> list[tuple[str, str]]:
         """Return what the response to a request needs besides its own headers: a marker, the debug header."""
-        options = self.policy.options
-        if scope.wrote is None and scope.is_safe and not scope.pending and not options.debug_header:
-            return []  # most responses
-        scope.settle()
-        headers = []
-        cookie = self.policy.cookie(scope, method, status[:3], https=https)
+        cookie, headers = self.policy.additions(scope, method, status[:3], https=lambda: https)
         if cookie is not None:
-            headers.append(("Set-Cookie", _set_cookie(cookie, options)))
-            if options.header:
-                headers.append((MARKER_HEADER, cookie.value))
-        if options.debug_header:
-            headers.append((DEBUG_HEADER, self.policy.debug_header(scope)))
+            name, token, attributes = cookie
+            morsel: Morsel[str] = Morsel()
+            morsel.set(name, token, token)
+            morsel.update({key.replace("_", "-"): value or "" for key, value in attributes.items()})
+            headers.append(("Set-Cookie", morsel.OutputString()))
         return headers
 
     def _override(self, environ: WSGIEnvironment) -> object:
-        override = self.policy.options.override
-        if override is None or not self.policy.options.enabled:
-            return None  # asked before, too: most have none
+        options = self.policy.options
+        if options.override is None or not options.enabled:
+            return None
         request = Request(environ)
-        wanted = override(request)
+        wanted = options.override(request)
         if request.is_body_seekable:  # it has looked into the body, which WebOb then keeps for the application
             environ["wsgi.input"].seek(0)
         return wanted
 
 
-def _set_cookie(cookie: MarkerCookie, options: RequestOptions) -> str:
-    morsel: Morsel[str] = Morsel()
-    morsel.set(cookie.name, cookie.value, cookie.value)
-    morsel["max-age"] = cookie.max_age
-    morsel["path"] = options.cookie_path
-    morsel["domain"] = options.cookie_domain or ""
-    morsel["secure"] = cookie.secure
-    morsel["httponly"] = True
-    morsel["samesite"] = options.cookie_samesite or ""
-    return morsel.OutputString()
-
-
+@dataclass(slots=True, eq=False, repr=False)
 class _Response:
     """One request in the middleware's hands, and the iterable that the server gets for a body made piece by piece.
 
@@ -115,47 +100,34 @@ class _Response:
     only while the application runs (S9).
     """
 
-    __slots__ = (
-        "_body", "_closed", "_environ", "_exc_info", "_headers", "_https", "_method", "_middleware", "_pieces",
-        "_scope", "_sent", "_start_response", "_status", "_top", "_within", "_write",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        middleware: ReplicationMiddleware,
-        environ: WSGIEnvironment,
-        start_response: StartResponse,
-        frame: Frame,
-        within: Scope | None,
-    ) -> None:
-        self._middleware = middleware
-        self._environ = environ
-        # As the server gave them: an application may change its environ.
-        self._method: str = environ["REQUEST_METHOD"]
-        self._https = environ.get("wsgi.url_scheme") == "https"
-        self._start_response = start_response
-        self._scope = frame.scope
-        self._within = within
-        self._top: Frame | None = frame  # the stack as the application left it; entered by hand, which costs least
-        self._status: str | None = None
-        self._headers: list[tuple[str, str]] = []
-        self._exc_info: ExcInfo | None = None
-        self._write: Callable[[bytes], object] | None = None
-        self._sent = False
-        self._body: Iterable[bytes] = ()
-        self._closed = False
-        self._pieces: Iterator[bytes] | None = None
+    middleware: ReplicationMiddleware
+    environ: WSGIEnvironment
+    server: StartResponse
+    scope: Scope
+    within: Scope | None
+    # As the server gave them: an application may change its environ.
+    method: str
+    https: bool
+    top: Frame | None  # the stack as the application left it; entered by hand, which costs least
+    status: str | None = None
+    headers: Sequence[tuple[str, str]] = ()
+    exc_info: ExcInfo | None = None
+    write: Callable[[bytes], object] | None = None
+    sent: bool = False
+    body: Iterable[bytes] = ()
+    pieces: Iterator[bytes] | None = None
+    closed: bool = False
 
     def run(self) -> Iterable[bytes]:
         """Call the application, and return what the server gets to iterate over."""
-        file_wrapper = self._environ.get("wsgi.file_wrapper")
+        file_wrapper = self.environ.get("wsgi.file_wrapper")
         try:
-            outer = get_stack()
-            set_stack(self._top)
+            outer = stack()
+            set_stack(self.top)
             try:
-                body = self._body = self._middleware.application(self._environ, self.start_response)
+                body = self.body = self.middleware.application(self.environ, self.start_response)
             finally:
-                self._top = get_stack()
+                self.top = stack()
                 set_stack(outer)
             if type(body) not in (list, tuple) and not (
                 isinstance(file_wrapper, type) and isinstance(body, file_wrapper)
@@ -163,15 +135,13 @@ class _Response:
                 return self
             # Nothing of the application runs any more: the server may have the body as it is, so that it can see
             # its length, or hand the file to the kernel.
-            if not self._sent:
+            if not self.sent:
                 self._send_headers()
         except BaseException:
             self.close()
             raise
-        self._closed = True
-        if self._within is not None:
-            self._within.absorb(self._scope)
-        self._scope.end()
+        self.closed = True
+        self._end()
         return body
 
     # What the application calls
@@ -180,35 +150,34 @@ class _Response:
         self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None
     ) -> Callable[[bytes], object]:
         """Keep the status and the headers; the server hears of them with the first piece of the body."""
-        if self._sent:
+        if self.sent:
             # Too late for new headers: with exc_info the server raises it, without it is an error of the application.
-            return self._start_response(status, headers, *((exc_info,) if exc_info else ()))
-        if self._status is not None and exc_info is None:
+            return self.server(status, headers, *((exc_info,) if exc_info else ()))
+        if self.status is not None and exc_info is None:
             raise ReplSwitchError(
                 "The application called start_response() a second time without exc_info, which PEP 3333 forbids."
             )
-        self._status, self._headers, self._exc_info = status, headers, exc_info
+        self.status, self.headers, self.exc_info = status, headers, exc_info
         return self._write_piece
 
     def _write_piece(self, data: bytes) -> None:
-        if not self._sent:
+        if not self.sent:
             self._send_headers()
-        if self._write is not None:
-            self._write(data)
+        if self.write is not None:
+            self.write(data)
 
     def _send_headers(self) -> None:
-        if self._status is None:
+        if self.status is None:
             return  # the server knows best what to say to an application that never called start_response()
-        extra = self._middleware.extra_headers(self._method, self._status, self._scope, https=self._https)
-        if self._within is not None:  # before its own headers go out
-            self._within.absorb(self._scope)
-        headers = [*self._headers, *extra]
-        exc_info, self._exc_info = self._exc_info, None
-        self._scope.answered = self._sent = True
-        if exc_info:
-            self._write = self._start_response(self._status, headers, exc_info)
-        else:
-            self._write = self._start_response(self._status, headers)
+        scope, middleware, headers = self.scope, self.middleware, [*self.headers]
+        if scope.wrote is not None or not scope.is_safe or scope.pending or middleware.policy.options.debug_header:
+            headers += middleware.extra_headers(self.method, self.status, scope, https=self.https)
+        if self.within is not None:  # before its own headers go out
+            self.within.absorb(scope)
+        exc_info, self.exc_info = self.exc_info, None
+        scope.answered = self.sent = True
+        server, status = self.server, self.status
+        self.write = server(status, headers, exc_info) if exc_info else server(status, headers)
 
     # What the server calls
 
@@ -216,50 +185,42 @@ class _Response:
         return self
 
     def __next__(self) -> bytes:
-        is_over = False
-        outer = get_stack()
-        set_stack(self._top)
+        outer = stack()
+        set_stack(self.top)
         try:
-            if self._pieces is None:
-                self._pieces = iter(self._body)
-            piece = next(self._pieces)
-            while not piece and not self._sent:
-                piece = next(self._pieces)
-        except StopIteration:
-            is_over, piece = True, b""
+            if self.pieces is None:
+                self.pieces = iter(self.body)
+            piece = next(self.pieces, _OVER)
+            while not piece and not self.sent:
+                piece = next(self.pieces, _OVER)
         finally:
-            self._top = get_stack()
+            self.top = stack()
             set_stack(outer)
-        if not self._sent:
+        if not self.sent:
             self._send_headers()
-        if is_over:
+        if piece is _OVER:
             raise StopIteration
         return piece
 
     def close(self) -> None:
         """End the request, when the server has done, or the client has gone away."""
-        if self._closed:
+        if self.closed:
             return
-        self._closed = True
-        close = getattr(self._body, "close", None)
+        self.closed = True
+        outer = stack()
+        set_stack(self.top)
         try:
-            if close is not None:
-                outer = get_stack()
-                set_stack(self._top)
-                try:
-                    close()
-                finally:
-                    self._top = get_stack()
-                    set_stack(outer)
+            if hasattr(self.body, "close"):
+                self.body.close()
         finally:
+            set_stack(outer)
             self._end()
 
     def _end(self) -> None:
-        if self._within is not None:
-            self._within.absorb(self._scope)
-        self._scope.end()
+        if self.within is not None:
+            self.within.absorb(self.scope)
+        self.scope.end()
 
     def __del__(self) -> None:
         # A server that forgot to close: a generator that Python closes by itself would wake up in the server's state.
-        if not self._closed:
-            self.close()
+        self.close()

@@ -12,9 +12,8 @@
 from replswitch.errors import ConfigurationError
 
 try:
-    from replswitch.sqlalchemy.engines import replicate
+    from replswitch.sqlalchemy.engines import EngineSwitch, replicate
     from replswitch.sqlalchemy.session import RoutingSession
-    from replswitch.sqlalchemy.switch import EngineSwitch
 except ModuleNotFoundError as error:
     if error.name != "sqlalchemy":
         raise

@@ -1,35 +1,46 @@
-"""How the connections of an engine are opened: by replswitch's own drivers, so that they tell of what is written.
+"""What happens on the connections of an engine: they are opened, statements run or fail there, and commits.
 
-The pool stays the engine's, and so do its settings.
+They are opened by replswitch's own drivers, so that they tell of what is written. The pool stays the engine's, and so
+do its settings. What is committed on the master, by whichever session or connection, is recorded in the running scope
+(M1, P1).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from sqlalchemy import event
 from sqlalchemy.exc import DisconnectionError, InvalidatePoolError
 
 from replswitch.decision import MASTER, SLAVE
+from replswitch.engine import outcome
+from replswitch.engine.attempt import Attempt
+from replswitch.engine.route import Route
 from replswitch.engine.servers import Link
+from replswitch.engine.writes import is_recording
 from replswitch.errors import ConfigurationError
-from replswitch.sqlalchemy.pooled import LINK, OUR_OWN, PoolPort
-from replswitch.state import get_stack
+from replswitch.sqlalchemy.pooled import LINK, OUR_OWN, PoolPort, is_autocommit, streams, usable
+from replswitch.sqlalchemy.route import route_of
+from replswitch.state import stack
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
+    from sqlalchemy.engine import ExceptionContext
     from sqlalchemy.pool import ConnectionPoolEntry
 
-    from replswitch.drivers import Driver, Raw
+    from replswitch.drivers import Driver, Raw, WriteTracker
     from replswitch.engine.database import Database
     from replswitch.engine.servers import Server
+    from replswitch.engine.writes import Writes
+    from replswitch.scope import Scope
 
 # Not settings of our driver's: connections may change threads, and how sqlite3 begins is set when it is open.
 _DROPPED: Final = {"check_same_thread", "isolation_level"}
 
-# What the `info` of a connection keeps besides: what has opened it, and whether the pool has not lent it yet.
+# What the `info` of a connection keeps besides: what has opened it, until the pool lends it; the commit under way.
 _OPENED_BY: Final = "replswitch.opened_by"
-_FRESH: Final = "replswitch.fresh"
+_COMMIT: Final = "replswitch.commit"
 
 
 def settings_of(engine: Engine) -> dict[str, Any]:
@@ -45,7 +56,7 @@ def _settings(positional: Any, named: Any) -> dict[str, Any]:
 
 
 class Opener:
-    """Opens the connections of one engine, and lends none that lead nowhere.
+    """Opens the connections of one engine, lends none that lead nowhere, and tells the sessions what happens on them.
 
     Args:
         driver: of the engine.
@@ -56,40 +67,38 @@ class Opener:
         settings: with which the latest connection was opened; None before the first one.
     """
 
-    def __init__(self, driver: Driver, server: Server, master: tuple[Engine, Opener] | None = None) -> None:
+    def __init__(self, driver: Driver, server: Server, master: Opener | None = None) -> None:
         self._driver = driver
         self._server = server
         self._master = master
+        self._port: Any = PoolPort(driver)
         self.settings: dict[str, Any] | None = None
 
+    events: ClassVar[tuple[str, ...]] = ("connect", "begin", "checkout", "after_cursor_execute", "handle_error")
+
     def listen(self, engine: Engine) -> None:
-        """Open the connections of ``engine`` from now on."""
+        """Do so for ``engine`` from now on. The methods have the names of the events."""
         if self._driver.opens_connections:
             event.listen(engine, "do_connect", self._open)
-        if self._driver.begins_with_writes:
-            event.listen(engine, "begin", self._begin)
-        event.listen(engine, "connect", self._prepare)
-        event.listen(engine, "checkout", self._look)
+        for name in self.events:
+            event.listen(engine, name, getattr(self, f"_{name}"))
+        roll_back_quietly(engine, self._driver, self._server)
 
-    def _open(self, _: Any, entry: ConnectionPoolEntry | None, positional: Any, named: Any) -> Raw:
+    def _open(self, _: Any, entry: ConnectionPoolEntry, positional: Any, named: Any) -> Raw:
         settings = self.settings = _settings(positional, named)
         if self._master is not None:
-            master, opener = self._master
-            if opener.settings is None:
-                loan = master.raw_connection()
-                loan.info[OUR_OWN] = True
-                loan.close()
-            settings = opener.settings or settings
+            if self._master.settings is None:
+                with self._port.borrowed(self._master._server):
+                    pass  # which has opened one
+            settings = self._master.settings or settings
         self._driver.check(settings, f"the engine of {self._driver.address(settings)}")
         read_only = self._server.state == SLAVE
         raw = self._driver.open(settings, read_only=read_only)
         self._driver.adopt(raw, read_only=read_only, begin=named.get("isolation_level", ""))
-        if entry is not None:
-            entry.info[_OPENED_BY] = self
-            entry.info[_FRESH] = True
+        entry.info[_OPENED_BY] = self
         return raw
 
-    def _prepare(self, raw: Raw, entry: ConnectionPoolEntry) -> None:
+    def _connect(self, raw: Raw, entry: ConnectionPoolEntry) -> None:
         driver = self._driver
         if driver.opens_connections and entry.info.get(_OPENED_BY) is not self:
             raise ConfigurationError(
@@ -106,7 +115,7 @@ class Opener:
         if driver.opens_connections:
             link.writes.pop_write_status()  # what SQLAlchemy sends to set a connection up is no write
 
-    def _look(self, raw: Raw, entry: ConnectionPoolEntry, _: Any) -> None:
+    def _checkout(self, raw: Raw, entry: ConnectionPoolEntry, _: Any) -> None:
         link: Link | None = entry.info.get(LINK)
         if link is None:  # in memory, and opened before replicate() was called
             entry.info[LINK] = Link(self._server, raw, self._driver)
@@ -114,21 +123,139 @@ class Opener:
             raise DisconnectionError("The server has closed the connection.")  # the pool opens another in its place
 
     def _begin(self, connection: Connection) -> None:
-        self._driver.begin_adopted(connection.connection.dbapi_connection)
+        if self._driver.begins_with_writes:
+            self._driver.begin_adopted(connection.connection.dbapi_connection)
+
+    # What happens on a connection is handed on to the session that has it.
+
+    def _after_cursor_execute(self, connection: Connection, cursor: Any, *about: Any) -> None:
+        route = route_of(connection)
+        if route is not None:
+            route.ran(connection, cursor, about[2])
+
+    def _handle_error(self, context: ExceptionContext) -> None:
+        route = route_of(context.connection)
+        if route is not None:
+            route.failed(context)
 
 
-def replace_links_to_former_masters(engine: Engine, database: Database, driver: Driver) -> None:
-    """Let the master's pool replace connections that a failover has left open, where they lack what must be seen."""
-    port: Any = PoolPort(driver)
+class MasterOpener(Opener):
+    """Does the same for the master's engine, whose faults count outside sessions, too; and records what is written.
 
-    def look(_: Raw, entry: ConnectionPoolEntry, __: Any) -> None:
-        frame = get_stack()
-        if entry.info.pop(_FRESH, False) or frame is None:
+    Attributes:
+        database: the database.
+    """
+
+    events = (*Opener.events, "commit", "rollback", "checkin", "before_cursor_execute")
+    database: Database
+
+    def _checkout(self, raw: Raw, entry: ConnectionPoolEntry, proxy: Any) -> None:
+        super()._checkout(raw, entry, proxy)
+        frame = stack()
+        if entry.info.pop(_OPENED_BY, None) is not None or frame is None:
             return  # one that was opened just now leads to the server that has the name
-        if database.leads_to_former_master(frame.scope, entry.info[LINK], port):
+        if self.database.leads_to_former_master(frame.scope, entry.info[LINK], self._port):
             raise InvalidatePoolError("The connection leads to a former master.")  # and so do the others
 
-    event.listen(engine, "checkout", look)
+    def _commit(self, connection: Connection) -> None:
+        route = route_of(connection)
+        if route is not None:
+            route.before_commit()
+        self._add_pending(connection)
+
+    def _add_pending(self, connection: Connection) -> None:
+        frame = stack()
+        if frame is None or connection.invalidated:
+            return
+        tracker = self._driver.writes_of(connection.connection.dbapi_connection)
+        commit: Commit = connection.info.setdefault(_COMMIT, Commit(self.database.writes, tracker, frame.scope))
+        if commit not in frame.scope.pending:
+            frame.scope.add_pending(commit, lambda _: commit.look())  # which knows the scope
+
+    # In autocommit mode each statement is committed by itself.
+
+    def _before_cursor_execute(self, connection: Connection, *about: Any) -> None:
+        commit: Commit | None = connection.info.get(_COMMIT)
+        if commit is None:
+            return  # as in every transaction
+        frame = stack()
+        if frame is None or not commit.belongs_to(frame.scope) or streams(about[3]):
+            self._look_last(connection)
+
+    def _after_cursor_execute(self, connection: Connection, cursor: Any, *about: Any) -> None:
+        super()._after_cursor_execute(connection, cursor, *about)
+        # Amid a result that is still being read nothing can be asked; it is looked at when the connection goes back.
+        if is_autocommit(connection) and not streams(about[2]):
+            self._add_pending(connection)
+
+    def _begin(self, connection: Connection) -> None:
+        self._look_last(connection)
+        super()._begin(connection)
+
+    def _look_last(self, holder: Connection | ConnectionPoolEntry) -> None:
+        commit: Commit | None = holder.info.pop(_COMMIT, None)
+        if commit is not None:  # in the midst of another transaction the driver may not tell of it
+            commit.look(is_last=True)
+
+    def _rollback(self, connection: Connection) -> None:
+        # The application may have used the driver's cursors, for which there is no event.
+        if not self._driver.opens_connections and is_autocommit(connection):
+            self._commit(connection)
+
+    def _checkin(self, raw: Any, entry: ConnectionPoolEntry) -> None:
+        if entry.info.pop(OUR_OWN, False) or raw is None:
+            return
+        self._look_last(entry)
+        # What no rollback undoes is told without a commit.
+        if self._driver.opens_connections or is_autocommit(self._server.source):
+            self.database.writes.look(self, self._driver.writes_of(raw), at_once=True)
+
+    def _handle_error(self, context: ExceptionContext) -> None:
+        connection, error = context.connection, context.original_exception
+        if context.is_pre_ping or not isinstance(error, self._driver.module.Error):
+            return
+        if connection is None:
+            if self._driver.is_gone(error):
+                outcome.report_lost_master(self.database.name, self._server, error)
+                raise outcome.no_master(self._server, error) from error
+        elif route_of(connection) is not None:
+            super()._handle_error(context)
+        elif usable(connection):
+            port = PoolPort(self._driver)
+            try:
+                Route(self.database, port).failed(Attempt(repeatable=False), connection.info[LINK], error)
+            finally:
+                context.is_disconnect = context.is_disconnect or port.dropped is not None
+
+
+class Commit:
+    """A commit that is under way in one thread; looked at when its connection goes back, or a read needs to know.
+
+    In autocommit mode it is all that was run there since the last look.
+    """
+
+    def __init__(self, writes: Writes, tracker: WriteTracker, scope: Scope) -> None:
+        self._writes = writes
+        self._tracker = tracker
+        self._scope = scope
+        self._is_recorded = is_recording()
+        self._thread = get_ident()
+        self._is_over = False
+
+    def belongs_to(self, scope: Scope) -> bool:
+        """Say whether it is the running thread's, in this scope, and recorded as what runs now is."""
+        return self._scope is scope and self._thread == get_ident() and self._is_recorded == is_recording()
+
+    def look(self, *, is_last: bool = False) -> None:
+        """Look, in the thread that commits and as long as it has the connection. Others do not come after it.
+
+        Args:
+            is_last: the connection is about to do something else, or to serve another thread.
+        """
+        if self._is_over or not (is_last or self._thread == get_ident()):
+            return
+        self._is_over = is_last
+        self._writes.look(self, self._tracker, self._scope, recorded=self._is_recorded, at_once=True)
 
 
 def roll_back_quietly(engine: Engine, driver: Driver, server: Server) -> None:
@@ -144,9 +271,7 @@ def roll_back_quietly(engine: Engine, driver: Driver, server: Server) -> None:
         try:
             roll_back(raw)
         except driver.module.Error as error:
-            if not hasattr(raw, "invalidate") or (
-                server.state == MASTER and not driver.is_gone(error, raw.dbapi_connection)
-            ):
+            if server.state == MASTER and not driver.is_gone(error, raw.dbapi_connection):
                 raise
             raw.invalidate(error)
 

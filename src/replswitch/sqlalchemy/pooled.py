@@ -10,15 +10,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy.engine.base import OptionEngine
 
+from replswitch.engine.port import Port
+from replswitch.engine.route import Route
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from sqlalchemy import Connection, Engine
+    from sqlalchemy.orm import Session
     from sqlalchemy.pool import PoolProxiedConnection
 
     from replswitch.drivers import Driver, Raw
-    from replswitch.engine.attempt import Attempt
+    from replswitch.engine.attempt import Attempt, Block
     from replswitch.engine.servers import Link, Server
+    from replswitch.scope import Scope
 
 #: Under this name a master's engine has its switch among its execution options, which engines made from it inherit.
 SWITCH: Final = "replswitch"
@@ -56,14 +61,12 @@ class Lease:
 
     def give_back(self) -> None:
         """Give the connection back to its pool, unless it is taken."""
-        loan = self.take()
-        if loan is not None:
+        if (loan := self.take()) is not None:
             loan.close()
 
     def discard(self) -> None:
         """Close the connection, unless it is taken."""
-        loan = self.take()
-        if loan is not None:
+        if (loan := self.take()) is not None:
             loan.invalidate()
 
 
@@ -74,38 +77,27 @@ class SlaveEngine(OptionEngine):
     give the session this one and no other from the pool, it is offered here, and the next `connect` takes it.
 
     Attributes:
-        offered: in each thread, as its ``lease``, the reference of the lease that the next connection is to take.
+        offered: in each thread, as its ``lease``, a reference to the lease that the next connection is to take.
     """
 
     def __init__(self, proxied: Engine, execution_options: Mapping[str, Any]) -> None:
         self.offered = threading.local()
-        self._derived: weakref.WeakKeyDictionary[Engine, SlaveEngine] = weakref.WeakKeyDictionary()
         super().__init__(proxied, execution_options)
 
-    def like(self, master: Engine) -> SlaveEngine:
-        """Return the engine with the options of an engine that was made from the master's."""
-        derived = self._derived.get(master)
-        if derived is None:
-            options = {name: value for name, value in master.get_execution_options().items() if name != SWITCH}
-            derived = self._derived[master] = SlaveEngine(self._proxied, options)
-        return derived
+    def lend(self, to: Engine) -> Lease:
+        """Lend a connection to a session that is bound to ``to``: the master's engine, or one with other options."""
+        is_masters = to.get_execution_options()[SWITCH].master is to
+        return Lease(self.pool.connect(), self if is_masters else SlaveEngine(self._proxied, options_of(to)))
 
     def raw_connection(self) -> PoolProxiedConnection:
         """Return the connection that is offered, or one from the pool."""
-        offered: weakref.ref[Lease] | None = getattr(self.offered, "lease", None)
-        if offered is not None:
-            self.offered.lease = None
-            lease = offered()
-            loan = None if lease is None else lease.take()
-            if loan is not None:
-                return loan
-        return super().raw_connection()
+        offered: Any = vars(self.offered).pop("lease", None)
+        lease = None if offered is None else offered()
+        return (None if lease is None else lease.take()) or super().raw_connection()
 
 
-class PoolPort:
+class PoolPort(Port):
     """How the engine reaches the servers through SQLAlchemy's pools, where no session is concerned.
-
-    See `replswitch.engine.port.Port`.
 
     Args:
         driver: of all servers.
@@ -119,27 +111,11 @@ class PoolPort:
         self.one_link = driver.in_memory
         self.dropped: Link | None = None
 
-    def open(self, server: Server) -> Link:
-        """Return the link of a connection from the server's pool."""
-        raise NotImplementedError
-
     def drop(self, server: Server, link: Link | None = None) -> None:
         """Let the pool replace what is idle, before it lends it. SQLAlchemy closes what is in use."""
         if not self.one_link:  # a database in memory ends with its connection
             server.lost_at = monotonic()
             self.dropped = link or self.dropped
-
-    def join(self, link: Link) -> None:
-        """Nothing: SQLAlchemy begins transactions."""
-
-    def leave(self, link: Link) -> None:
-        """Nothing: the application has the connection."""
-
-    def part_with(self, link: Link) -> None:
-        """Nothing: likewise."""
-
-    def lose_block(self, error: Exception) -> None:
-        """Nothing: likewise."""
 
     @contextmanager
     def borrowed(self, server: Server) -> Iterator[Raw]:
@@ -151,13 +127,57 @@ class PoolPort:
         finally:
             loan.close()
 
-    def as_own(self, error: Exception) -> Exception:
-        """Return the error as it is."""
-        return error
 
-    def has_read(self, attempt: Attempt | None) -> bool:
-        """Say no: nothing is known of the transactions of others."""
-        return False
+class Calls:
+    """The calls of a session in which it runs statements. One that a statement has failed in runs again as a whole.
+
+    Attributes:
+        number: that of the latest one; 1 before the first.
+        running: the number of the innermost one that is running; 0 outside any.
+        attempts: what has become of it so far, by the session's route in each database.
+    """
+
+    def __init__(self) -> None:
+        self.number, self.running = 1, 0
+        self.attempts: dict[object, Attempt] = {}
+
+
+class LateRoute(Route):
+    """A route whose links join the transaction late: not when they are chosen, but when the session connects.
+
+    Attributes:
+        held: the scope that the master will serve from then on, and the reason; None where only this statement.
+    """
+
+    held: tuple[Scope, str] | None = None
+
+    def choose(self, *args: Any, **options: Any) -> Link:
+        """Choose anew; see `replswitch.engine.selection.Selection.choose`."""
+        self.held = None
+        return super().choose(*args, **options)
+
+    def _join(self, block: Block, link: Link, attempt: Attempt | None) -> Link | None:
+        return None
+
+    def _hold(self, scope: Scope, why: str) -> None:
+        self.held = scope, why
+
+    def look_for_writes(self, link: Link, *, recorded: bool | None = None) -> None:
+        """Nothing: `replswitch.sqlalchemy.opening` looks, also where no session is concerned."""
+
+
+def options_of(master: Engine) -> dict[str, Any]:
+    """Return the execution options of a master's engine that are the application's."""
+    return {name: value for name, value in master.get_execution_options().items() if name != SWITCH}
+
+
+def remove_from(session: Session, connection: Connection) -> None:
+    """Let a session's transaction, and its savepoints, go on without a connection."""
+    transaction: Any = session._transaction
+    while transaction is not None:
+        for key in (connection, connection.engine):
+            transaction._connections.pop(key, None)
+        transaction = transaction.parent
 
 
 def usable(connection: Connection | None) -> bool:
@@ -167,10 +187,8 @@ def usable(connection: Connection | None) -> bool:
 
 def is_autocommit(bind: Connection | Engine) -> bool:
     """Say whether each statement is committed by itself, as `create_engine` or an execution option has set it."""
-    level = bind.get_execution_options().get("isolation_level")
-    if level is None:
-        level = getattr(bind.dialect, "_on_connect_isolation_level", None)  # create_engine(isolation_level=…)
-    return bool(level == "AUTOCOMMIT")
+    by_engine = getattr(bind.dialect, "_on_connect_isolation_level", None)  # create_engine(isolation_level=…)
+    return bool(bind.get_execution_options().get("isolation_level", by_engine) == "AUTOCOMMIT")
 
 
 def streams(context: Any) -> bool:

@@ -8,27 +8,31 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy.exc import DBAPIError, PendingRollbackError
 
 from replswitch.decision import MASTER
+from replswitch.drivers import Driver
 from replswitch.engine.attempt import Attempt, Block
 from replswitch.engine.selection import NO_SCOPE
+from replswitch.engine.servers import Link
 from replswitch.engine.writes import is_recording
-from replswitch.sqlalchemy.joining import LateRoute, MasterLink
-from replswitch.sqlalchemy.pooled import LINK, ROUTE, Lease, PoolPort, SlaveEngine, is_autocommit, streams, usable
-from replswitch.state import get_stack
+from replswitch.sqlalchemy.pooled import LINK, ROUTE, LateRoute, PoolPort, is_autocommit, remove_from, streams, usable
+from replswitch.state import stack
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
     from sqlalchemy.engine import ExceptionContext
     from sqlalchemy.orm import Session
 
-    from replswitch.engine.servers import Link, Server
+    from replswitch.engine.database import Database
+    from replswitch.engine.servers import Server
     from replswitch.errors import NoServerError
     from replswitch.scope import Scope
-    from replswitch.sqlalchemy.calls import Calls
-    from replswitch.sqlalchemy.switch import EngineSwitch
+    from replswitch.sqlalchemy.pooled import Calls, Lease
     from replswitch.state import Frame
 
 #: No frame: so nothing that was chosen before holds.
 _NEVER: Final[Any] = object()
+
+#: Of a link without a connection.
+_NOT_CONNECTED: Final = Driver()
 
 
 class SessionRoute(PoolPort):
@@ -37,7 +41,8 @@ class SessionRoute(PoolPort):
     Args:
         session: the session.
         calls: its calls.
-        switch: the database's.
+        database: the database.
+        driver: of all servers.
         engine: the master's engine as the session is bound to it.
 
     Attributes:
@@ -51,19 +56,19 @@ class SessionRoute(PoolPort):
         retryable: the latest error after which the call that it has failed runs again.
     """
 
-    def __init__(self, session: Session, calls: Calls, switch: EngineSwitch, engine: Engine) -> None:
-        super().__init__(switch.driver)
+    def __init__(self, session: Session, calls: Calls, database: Database, driver: Driver, engine: Engine) -> None:
+        super().__init__(driver)
         self._session = session
         self._calls = calls
-        self._switch = switch
+        self._database = database
         self._engine = engine
-        self._master = MasterLink(switch.servers.master)
+        self._let_master_go()
         self._leases: dict[Server, Lease] = {}
         self._joined: dict[Link, Connection] = {}
         self._abandoned: list[tuple[Connection, bool]] = []  # what the transaction goes on without, and if it is dead
         self._in_autocommit = False  # where the latest statement has failed
         self._transaction_read = self._scope_read = 0  # the calls whose rows of a slave were the first
-        self.route = LateRoute(switch.database, self)
+        self.route = LateRoute(database, self)
         self.frame: Frame | None = _NEVER
         self.scope: Scope = NO_SCOPE
         self.version = 0
@@ -92,7 +97,7 @@ class SessionRoute(PoolPort):
         version = scope.version  # what changes from here on is looked at the next time
         link: Link | None = None
         try:
-            link = route.for_statement(self._calls.attempt(self), flushing=flushing)
+            link = route.for_statement(self._calls.attempts.get(self), flushing=flushing)
         except self.driver.module.Error as error:
             raise DBAPIError.instance(
                 None, None, error, self.driver.module.Error, dialect=self._engine.dialect
@@ -112,7 +117,7 @@ class SessionRoute(PoolPort):
         """Return the engine that was chosen, of which the session gets the connection that is meant for it."""
         if lease.loan is None:  # the application has connected by the engine, and not by the session
             self.forget()
-            return self.choose(get_stack(), flushing=False)
+            return self.choose(stack(), flushing=False)
         engine = lease.engine
         engine.offered.lease = lease.reference
         return engine
@@ -135,12 +140,10 @@ class SessionRoute(PoolPort):
             lease.discard()
             lease = None
         if lease is None:
-            engine: SlaveEngine = server.source
             try:
-                loan = engine.pool.connect()
+                lease = server.source.lend(self._engine)
             except DBAPIError as error:  # SQLAlchemy has asked the first connection for the server's version
                 raise error.orig or error from error
-            lease = Lease(loan, engine if self._engine is self._switch.master else engine.like(self._engine))
         self._leases[server] = lease
         return lease.link
 
@@ -152,44 +155,41 @@ class SessionRoute(PoolPort):
             del self._leases[server]
             lease.discard()
 
-    def leave(self, link: Link) -> None:
+    def leave(self, link: Link, *, is_dead: bool = False) -> None:
         """Let the session's transaction go on without a connection, once no statement runs on it."""
-        self._abandon(link, is_dead=False)
+        connection = self._joined.pop(link, None)
+        if connection is not None:
+            self._abandoned.append((connection, is_dead))
+        if link is self._master:
+            self._let_master_go()
 
     def part_with(self, link: Link) -> None:
         """Do the same with a dead connection."""
-        self._abandon(link, is_dead=True)
+        self.leave(link, is_dead=True)
 
     def lose_block(self, error: Exception) -> None:
         """Raise SQLAlchemy's error until the session is rolled back."""
-        assert self.route.block is not None  # noqa: S101 - it is lost; for the type checker
         lost = PendingRollbackError(
             f"The session's transaction was lost with an error of the server's ({error}). Call rollback() on the "
             "session, and begin again.",
             code="8s2b",
         )
-        self.route.block.lost = None if self._in_autocommit else lost
+        if self.route.block is not None:
+            self.route.block.lost = None if self._in_autocommit else lost
 
     def has_read(self, attempt: Attempt | None) -> bool:
         """Say whether the transaction had read from a slave before the running call began."""
         began_at = 0 if attempt is None else attempt.began_at
         return self._transaction_read > 0 and (not began_at or self._transaction_read < began_at)
 
-    def _abandon(self, link: Link, *, is_dead: bool) -> None:
-        connection = self._joined.pop(link, None)
-        if connection is not None:
-            self._abandoned.append((connection, is_dead))
-        if link is self._master:
-            self._master.disconnect()
+    def _let_master_go(self) -> None:
+        # The master as the session knows it: a link that has a connection only while the session's transaction has one.
+        self._master = Link(self._database.servers.master, None, _NOT_CONNECTED)
 
     def _leave_abandoned(self) -> None:
         abandoned, self._abandoned = self._abandoned, []
         for connection, is_dead in abandoned:
-            transaction: Any = self._session._transaction
-            while transaction is not None:  # savepoints have it, too
-                for key in (connection, connection.engine):
-                    transaction._connections.pop(key, None)
-                transaction = transaction.parent
+            remove_from(self._session, connection)
             if is_dead and usable(connection):
                 connection.invalidate()
             connection.close()
@@ -198,28 +198,28 @@ class SessionRoute(PoolPort):
 
     def begin_on(self, connection: Connection) -> None:
         """Let a connection join: the session's transaction has begun on it (S5)."""
-        link: Link = self._master
-        physical: Link = connection.info[LINK]
-        if isinstance(connection.engine, SlaveEngine):
-            lease = self._leases.get(physical.server)
-            if lease is None or lease.link is not physical or lease.loan is not None:
+        link = self._master
+        physical: Any = connection.info.get(LINK)
+        if connection.engine is not self._engine:
+            lease = next((each for each in self._leases.values() if each.link is physical), None)
+            if lease is None or lease.loan is not None:
                 return  # not meant for this session, or one that a savepoint begins on
-            del self._leases[physical.server]
-            link, self.pending = physical, None
+            link, self.pending = lease.link, None
+            del self._leases[link.server]
             link.writes.session_changed = False  # SQLAlchemy prepares connections to the master likewise
         elif link in self._joined:
             return
         else:
-            self._master.connect(physical)
+            link.raw, link.writes, link.readable = physical.raw, physical.writes, physical.readable
             if is_recording():
                 link.writes.refresh_baseline()
             if self.route.held is not None:
                 scope, why = self.route.held
-                scope.force_master(self._switch.database.key, why)
+                scope.force_master(self._database.key, why)
+        block = self.route.block or Block()
         if self.route.block is None:
-            self.route.begin(Block())
-        assert self.route.block is not None  # noqa: S101 - for the type checker
-        self.route.block.links.append(link)
+            self.route.begin(block)
+        block.links.append(link)
         self._joined[link] = connection
         connection.info[ROUTE] = weakref.ref(self)
         if link is self._master:
@@ -233,7 +233,7 @@ class SessionRoute(PoolPort):
             cursor: the driver's, with its result.
             context: SQLAlchemy's, with the options of the statement.
         """
-        link, block = self._link_on(connection), self.route.block
+        link, block = self.link_on(connection), self.route.block
         if link is None or block is None:
             return
         block.has_run = True
@@ -269,7 +269,7 @@ class SessionRoute(PoolPort):
         self._abandoned.clear()  # the session has closed them
         self._keep_only(None)
         self._joined.clear()
-        self._master.disconnect()
+        self._let_master_go()
         self.forget()
         block = self.route.end()
         if block is not None:
@@ -282,7 +282,8 @@ class SessionRoute(PoolPort):
         self.frame = _NEVER
         self.route.forget()
 
-    def _link_on(self, connection: Connection | None) -> Link | None:
+    def link_on(self, connection: Connection | None) -> Link | None:
+        """Return the link of a connection that has joined; None for others."""
         for link, joined in self._joined.items():
             if joined is connection:
                 return link
@@ -290,39 +291,36 @@ class SessionRoute(PoolPort):
 
     # Faults
 
-    def failed(self, context: ExceptionContext) -> bool:
+    def failed(self, context: ExceptionContext) -> None:
         """Decide what becomes of a statement that has failed on a connection of the session's.
-
-        Returns:
-            whether it is: else the connection is in other hands.
 
         Raises:
             SlaveWriteError: it is a write that may not move.
             NoServerError: the master is gone, or read-only.
         """
         connection, error, route = context.connection, context.original_exception, self.route
-        link, block = self._link_on(connection), route.block
+        link, block = self.link_on(connection), route.block
         if link is None or block is None or connection is None or not isinstance(error, self.driver.module.Error):
-            return False
+            return
         self._in_autocommit = is_autocommit(connection)
         repeatable = self._calls.running and not self._session._flushing  # a flush that fails is rolled back
-        attempt = self._calls.failed(self, context.execution_context) if repeatable else Attempt(repeatable=False)
-        had_read = block.has_read, route.has_read
-        if attempt.began_at:  # what the same call has read, it reads again
-            block.has_read = self.has_read(attempt)
-            route.has_read = route.has_read and self._scope_read < attempt.began_at
+        attempt = Attempt(repeatable=False)
+        if repeatable:
+            single = not getattr(context.execution_context, "executemany", False)
+            attempt = self._calls.attempts.setdefault(self, Attempt(single=single, began_at=self._calls.running))
+        had_read, block.has_read = route.has_read, self.has_read(attempt)  # what the same call has read, it reads again
+        route.has_read = had_read and (not attempt.began_at or self._scope_read < attempt.began_at)
         self.dropped, self.frame, following = None, _NEVER, None
         try:
             following = route.failed(attempt, link, error)
         finally:
             if following is None:
-                block.has_read, route.has_read = had_read
+                block.has_read, route.has_read = self._transaction_read > 0, had_read
                 context.is_disconnect = context.is_disconnect or self.dropped is link
             else:
                 self._transaction_read = self._transaction_read if block.has_read else 0
                 context.is_disconnect = False  # or else the session could not go on before a rollback
                 self.retryable = error
-        return True
 
     def runs_again(self, error: BaseException | None) -> bool:
         """Say whether the call that an error has failed runs again; if so, get ready for it."""
@@ -335,15 +333,14 @@ class SessionRoute(PoolPort):
     def runs_without_master(self, error: NoServerError) -> bool:
         """Say whether a call runs again without the master, to which the session could not connect (F3)."""
         is_connecting = self.route.link is self._master and self._master not in self._joined
-        if not is_connecting or error.server != self._switch.master_name:
+        if not is_connecting or error.server != self._database.servers.master.name:
             return False
         self.forget()
         return self.route.spare(self.scope, error.__cause__ or error, is_there=False) is not None
 
 
 def route_of(connection: Connection | None) -> SessionRoute | None:
-    """Return the route of the session that has a connection, or had it last."""
-    if connection is None or not usable(connection):
-        return None
-    reference: weakref.ref[SessionRoute] | None = connection.info.get(ROUTE)
-    return None if reference is None else reference()
+    """Return the route of the session that has a connection."""
+    reference = connection.info.get(ROUTE) if connection is not None and usable(connection) else None
+    route: SessionRoute | None = None if reference is None else reference()
+    return None if route is None or route.link_on(connection) is None else route

@@ -10,11 +10,10 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from replswitch.errors import ConfigurationError, NoServerError
-from replswitch.sqlalchemy.calls import Calls
-from replswitch.sqlalchemy.pooled import SlaveEngine
+from replswitch.sqlalchemy.engines import switch_of
+from replswitch.sqlalchemy.pooled import Calls, SlaveEngine
 from replswitch.sqlalchemy.route import SessionRoute
-from replswitch.sqlalchemy.switch import switch_of
-from replswitch.state import get_stack
+from replswitch.state import stack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,8 +42,8 @@ class RoutingSession(Session):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         following = cls.__mro__[cls.__mro__.index(RoutingSession) + 1 :]
-        begins = [vars(each)["__init__"] for each in following if "__init__" in vars(each) and each is not object]
-        cls._next_get_bind = next(vars(each)["get_bind"] for each in following if "get_bind" in vars(each))
+        cls._next_get_bind = super().get_bind
+        begins: list[Any] = [each.__init__ for each in following]  # type: ignore[misc]  # each one's own
         cls._knows_db = any("db" in inspect.signature(begin).parameters for begin in begins)
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -79,7 +78,7 @@ class RoutingSession(Session):
             route = self._route_of(engine)
         if route is None or bind is not None:
             return engine
-        frame = get_stack()
+        frame = stack()
         if frame is route.frame and route.scope.version == route.version and not self._flushing:
             return route.bind if route.pending is None else route.offer(route.pending)
         return route.choose(frame, flushing=self._flushing and self._has_changes())
@@ -88,7 +87,7 @@ class RoutingSession(Session):
         if not isinstance(engine, Engine):
             return None  # a connection that the application has made
         switch = switch_of(engine)
-        route = None if switch is None else SessionRoute(self, self._calls, switch, engine)
+        route = None if switch is None else SessionRoute(self, self._calls, switch.database, switch.driver, engine)
         self._routes[engine] = route
         return route
 
@@ -139,19 +138,15 @@ class RoutingSession(Session):
 
     def connection(self, bind_arguments: Any = None, execution_options: Any = None) -> Connection:
         """Return the connection for a statement. It leads to the server that was chosen, whatever happens to it."""
-        connect = super().connection
-        while True:
-            try:
-                return connect(bind_arguments and dict(bind_arguments), execution_options)
-            except NoServerError as error:
-                if not self._runs_without_master(error):
-                    raise
+        connect = super().connection  # which takes what it needs out of its argument
+        made: Connection = self._run(lambda: connect(bind_arguments and dict(bind_arguments), execution_options))
+        return made
 
     def _run(self, method: Callable[..., Any], *args: Any, **options: Any) -> Any:
         calls = self._calls
         outer = calls.running, calls.attempts
         calls.number += 1
-        calls.running, calls.attempts = calls.number, None
+        calls.running, calls.attempts = calls.number, {}
         try:
             while True:
                 try:
@@ -172,13 +167,10 @@ class RoutingSession(Session):
 
 @event.listens_for(RoutingSession, "after_begin")
 def _begin(session: RoutingSession, _: SessionTransaction, connection: Connection) -> None:
-    if isinstance(connection.engine, SlaveEngine):
-        for route in session._replicated:
-            route.begin_on(connection)
-    else:
-        master = session._routes.get(connection.engine) or session._route_of(connection.engine)
-        if master is not None:
-            master.begin_on(connection)
+    if connection.engine not in session._routes and not isinstance(connection.engine, SlaveEngine):
+        session._route_of(connection.engine)  # a statement has named its engine itself
+    for route in session._replicated:
+        route.begin_on(connection)
 
 
 @event.listens_for(RoutingSession, "before_commit")

@@ -1,6 +1,6 @@
 """Every attribute of Django's connection object belongs either to a link or to the database.
 
-A new Django that adds one fails here. Decide to which of the two it belongs: to `links.LINK_ATTRIBUTES` if it speaks
+A new Django that adds one fails here. Decide to which of the two it belongs: to `LINK_ATTRIBUTES` if it speaks
 of one physical connection, or else to a list below.
 """
 
@@ -16,7 +16,7 @@ from django.db.backends.sqlite3.base import DatabaseWrapper as SQLiteWrapper
 from django.utils.functional import cached_property
 from tests.test_django.backend.asking import ask
 
-from django_replswitch.backends.links import LINK_ATTRIBUTES
+from django_replswitch.backends.connecting import LINK_ATTRIBUTES
 from replswitch.testing import MariaDBPair
 
 THE_DATABASE_S = {

@@ -193,7 +193,7 @@ class TestMaxAge:
 
     def test_each_has_an_age_of_its_own(self, persistent: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         now = 1000.0
-        for module in ("django.db.backends.base.base", "django_replswitch.backends.transactions"):
+        for module in ("django.db.backends.base.base", "django_replswitch.backends.wrapper"):
             monkeypatch.setattr(f"{module}.time", SimpleNamespace(monotonic=lambda: now))
         persistent.settings_dict["CONN_MAX_AGE"] = 60
         with persistent.use_slave():

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from django.db.utils import ConnectionHandler
 
-from django_replswitch import report
-from django_replswitch.checks import servers, settings
+from django_replswitch import checks, report
 from django_replswitch.management.commands import replswitch as command
 from replswitch.testing import MariaDBPair
 
@@ -27,7 +26,7 @@ def use_databases(monkeypatch: pytest.MonkeyPatch) -> Databases:
 
     def use(**databases: Database) -> None:
         handler = ConnectionHandler({"default": {}, **databases})
-        for module in (settings, servers, report, command):
+        for module in (checks, report, command):
             monkeypatch.setattr(module, "connections", handler)
 
     return use

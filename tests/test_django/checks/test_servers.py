@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.core.checks import CheckMessage
 
-from django_replswitch.checks import servers, settings
+from django_replswitch import checks
 from replswitch.report import Standing
 from replswitch.testing import MariaDBPair
 
@@ -17,7 +17,7 @@ ALIAS = "checked"
 
 
 def found() -> list[CheckMessage]:
-    messages = servers.check_servers(None, databases=[ALIAS])
+    messages = checks.check_servers(None, databases=[ALIAS])
     assert all(message.hint for message in messages)
     return messages
 
@@ -40,8 +40,8 @@ def test_nobody_is_asked_without_being_told_to(
 ) -> None:
     use_databases(checked=database)
     with mariadb_pair.statements("slave") as received:
-        assert servers.check_servers(None) == []
-        assert servers.check_servers(None, databases=["default"]) == []
+        assert checks.check_servers(None) == []
+        assert checks.check_servers(None, databases=["default"]) == []
     assert received == []
 
 
@@ -66,7 +66,7 @@ def test_the_master_under_another_address(use_databases: Any, database: dict[str
 def test_the_address_of_the_master_is_told_of_once(use_databases: Any, database: dict[str, Any]) -> None:
     use_databases(checked={**database, "SLAVES": [{}]})
     assert found() == []
-    assert [message.id for message in settings.check_slaves(None)] == ["replswitch.W001"]
+    assert [message.id for message in checks.check_slaves(None)] == ["replswitch.W001"]
 
 
 @pytest.mark.usefixtures("writable_slave")
@@ -115,7 +115,7 @@ def test_who_may_write_where_it_is_read_only(version: str, variables: dict[str, 
         variables={"read_only": "ON", **variables},
         grants=[f"GRANT {grant} ON *.* TO `shop`@`%`", "GRANT ALL PRIVILEGES ON `shop`.* TO `shop`@`%`"],
     )
-    messages = servers._check_slave("The slave", slave)
+    messages = checks._check_slave("The slave", slave)
     assert [message.id for message in messages] == ["replswitch.W010"] * passes
 
 
@@ -123,4 +123,4 @@ def test_galera() -> None:
     node = Standing(
         "slave", "node2.db", reachable=True, version="10.11.6-MariaDB", read_only=False, replication="cluster"
     )
-    assert servers._check_slave("The slave", node) == []
+    assert checks._check_slave("The slave", node) == []

@@ -9,7 +9,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage
 from django.test import override_settings
 
-from django_replswitch.checks import settings as checks
+from django_replswitch import checks
 
 from django.contrib.sessions.backends.db import SessionStore as StockStore  # isort: skip - Django is set up by conftest
 

@@ -1,40 +1,48 @@
 """Django's connection object on several physical connections, which take turns in it.
 
-What belongs to one physical connection is exchanged when another one is selected (`links.LINK_ATTRIBUTES`), so at any
+What belongs to one physical connection is exchanged when another one is selected (`LINK_ATTRIBUTES`), so at any
 moment the object looks like a stock one that is connected to the selected server.
 """
 
 from __future__ import annotations
 
 import traceback
-from contextlib import contextmanager, suppress
-from functools import cached_property
+from contextlib import closing, contextmanager, suppress
+from functools import cached_property, partial
 from os import getpid
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
-from django.db import DEFAULT_DB_ALIAS, Error
-from django.db.backends.base.base import NO_DB_ALIAS
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, Error, OperationalError
+from django.db.backends.base.base import NO_DB_ALIAS, BaseDatabaseWrapper
 
-from django_replswitch.backends.alias_state import alias_state
-from django_replswitch.backends.errors import NoMasterError, RefusedWriteError
-from django_replswitch.backends.links import LINK_ATTRIBUTES, WrapperLink
-from django_replswitch.backends.stock import StockWrapper
-from django_replswitch.servers import merged, remember_name
+from django_replswitch.servers import alias_state, merged, remember_name
 from replswitch import SLAVE, NoServerError, SlaveWriteError
 from replswitch.connect.pool import LinkPool
 from replswitch.engine.attempt import Block
+from replswitch.engine.servers import Link
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from replswitch.drivers import Driver, Raw
     from replswitch.engine.attempt import Attempt
     from replswitch.engine.port import Port
     from replswitch.engine.route import Route
-    from replswitch.engine.servers import Link, Server
+    from replswitch.engine.servers import Server
 
-# The attributes that describe the transaction, which goes on when a link is opened in it.
-_OF_TRANSACTION: Final = (
+#: The attributes of Django's ``BaseDatabaseWrapper`` that describe one physical connection, with their values before
+#: there is one. All others describe the database: settings, transactions, savepoints, the log of queries.
+LINK_ATTRIBUTES: Final[dict[str, Any]] = {
+    "connection": None,
+    "close_at": None,
+    "errors_occurred": False,
+    "health_check_enabled": False,
+    "health_check_done": False,
+}
+
+# The attributes that stay when a link is opened: those that describe the transaction, which goes on.
+_KEPT: Final = (
+    "_is_direct",
     "autocommit",
     "in_atomic_block",
     "savepoint_ids",
@@ -45,19 +53,56 @@ _OF_TRANSACTION: Final = (
 )
 
 
-class ConnectingWrapper(StockWrapper):
+class NoMasterError(NoServerError, OperationalError):
+    """No server can serve the statement: mostly, the master cannot be reached, or is read-only."""
+
+
+class RefusedWriteError(SlaveWriteError, DatabaseError):
+    """A write reached a slave and could not be moved to the master."""
+
+
+class WrapperLink(Link):
+    """A link of one wrapper.
+
+    Attributes:
+        cursor: returns a cursor of the backend's own on it.
+        savepoints: those of the running transaction when the link joined it.
+        parked: the values of `LINK_ATTRIBUTES` while another link is selected.
+    """
+
+    __slots__ = ("cursor", "parked", "savepoints")
+
+    def __init__(self, server: Server, raw: Raw, driver: Driver, cursor_options: dict[str, Any]) -> None:
+        super().__init__(server, raw, driver)
+        self.cursor = partial(raw.cursor, **cursor_options)
+        self.savepoints: tuple[str, ...] = ()
+        self.parked = LINK_ATTRIBUTES
+
+
+class ConnectingWrapper(BaseDatabaseWrapper):
     """Opens and closes the links, each by itself. The part of `replswitch.engine.port.Port` about links.
 
     Attributes:
         driver: of all servers.
         stock: Django's own backend.
+        cursor_options: what the driver's ``cursor()`` is called with, so that it makes the backend's own cursors.
         one_link: see `replswitch.engine.port.Port`.
         selected: the link that the object is connected by now; None where that is closed.
     """
 
     driver: ClassVar[Driver]
-    stock: ClassVar[type[Any]]
+    stock: ClassVar[type[BaseDatabaseWrapper]]
+    cursor_options: ClassVar[dict[str, Any]] = {}
     one_link = False
+
+    # Django's own, which the type stubs leave out.
+    Database: Any
+    health_check_enabled: bool
+    health_check_done: bool
+    rollback_exc: Any
+    _cursor: Any
+    _prepare_cursor: Any
+    _set_autocommit: Any
 
     def __init__(self, settings_dict: dict[str, Any], alias: str = DEFAULT_DB_ALIAS) -> None:
         super().__init__(settings_dict, alias)
@@ -82,29 +127,30 @@ class ConnectingWrapper(StockWrapper):
 
     # Taking turns
 
-    def _select(self, link: WrapperLink | None) -> None:
+    def select(self, link: Link | None) -> None:
+        """Connect the object by a link that is open; by none with None."""
         selected, attributes = self.selected, vars(self)
         if link is selected:
             return
         if selected is not None:
             selected.parked = {name: attributes[name] for name in LINK_ATTRIBUTES}
-        attributes.update(LINK_ATTRIBUTES if link is None else link.parked)
-        self.selected = link
+        self.selected = None if link is None else self._links[link.server]
+        attributes.update(LINK_ATTRIBUTES if self.selected is None else self.selected.parked)
         if link is not None:
             self._server = link.server
 
     @contextmanager
-    def _on(self, link: WrapperLink) -> Iterator[None]:
+    def _on(self, link: Link) -> Iterator[None]:
         """Run statements on one link, whatever the state. They are not the application's: they change no session."""
         before, is_direct, changed = self.selected, self._is_direct, link.writes.session_changed
-        self._select(link)
+        self.select(link)
         self._is_direct = True
         try:
             yield
         finally:
             self._is_direct = is_direct
             link.writes.session_changed = changed
-            self._select(before if self._is_open(before) else None)
+            self.select(before if self._is_open(before) else None)
 
     def _is_open(self, link: Link | None) -> bool:
         return link is not None and self._links.get(link.server) is link
@@ -120,10 +166,11 @@ class ConnectingWrapper(StockWrapper):
             return link
         if link.process == getpid():
             if link is not self.selected:
-                self._select(link)
-            if (not self.health_check_enabled or self._is_healthy()) and (
-                not link.readable(0) or self.driver.alive(link.raw) or self._has_unread(link)
-            ):
+                self.select(link)
+            # Django's health check, once a request; then a look at the socket.
+            is_healthy = not self.health_check_enabled or self.health_check_done or self.is_usable()
+            self.health_check_done = is_healthy
+            if is_healthy and (not link.readable(0) or self.driver.alive(link.raw) or self._has_unread(link)):
                 return link
         self.close_link(link)
         return self._connect(server)
@@ -134,14 +181,9 @@ class ConnectingWrapper(StockWrapper):
         if held is not None and (held is link or (link is None and (block is None or held not in block))):
             self.close_link(held)
 
-    @contextmanager
-    def borrowed(self, server: Server) -> Iterator[Raw]:
+    def borrowed(self, server: Server) -> closing[Raw]:
         """Open a connection for a while."""
-        raw = self.driver.open(self.parameters(server), read_only=server.state == SLAVE)
-        try:
-            yield raw
-        finally:
-            raw.close()
+        return closing(self.driver.open(self.parameters(server), read_only=server.state == SLAVE))
 
     def as_own(self, error: Exception) -> Exception:
         """Return an error that is Django's as well."""
@@ -155,25 +197,12 @@ class ConnectingWrapper(StockWrapper):
 
     # Opening
 
-    def _is_healthy(self) -> bool:
-        """Do Django's health check of the selected link, once a request."""
-        self.health_check_done = self.health_check_done or self.is_usable()
-        return self.health_check_done
-
     def _has_unread(self, link: WrapperLink) -> bool:
         """Read what a link may still owe; False if it is dead."""
         with suppress(self.Database.Error):
-            self.drain(link)
+            self.route.drain(link)
             return self.driver.alive(link.raw)
         return False
-
-    def drain(self, link: Link) -> None:
-        """Read the results that an earlier statement still owes (a procedure's further results)."""
-        try:
-            self.driver.drain_results(link.raw)
-        except self.Database.Error as error:
-            self.route.failed_late(link, error)
-            raise
 
     def _connect(self, server: Server) -> WrapperLink:
         """Open a link as Django does, and select it.
@@ -181,10 +210,10 @@ class ConnectingWrapper(StockWrapper):
         Raises:
             Exception: the driver's own error.
         """
-        attributes, is_direct = vars(self), self._is_direct
-        kept = {name: attributes[name] for name in _OF_TRANSACTION}
+        attributes = vars(self)
+        kept = {name: attributes[name] for name in _KEPT}
         failed: Exception | None = None
-        self._select(None)
+        self.select(None)
         self._server, self._is_direct = server, True
         try:
             super().connect()
@@ -194,7 +223,6 @@ class ConnectingWrapper(StockWrapper):
             traceback.clear_frames(error.__traceback__)
             failed = self.driver_error(error)
         finally:
-            self._is_direct = is_direct
             attributes.update(kept)
         if failed is not None:
             with suppress(self.Database.Error):
@@ -205,15 +233,10 @@ class ConnectingWrapper(StockWrapper):
                 raise failed
             finally:
                 del failed  # it would be in a circle with this frame
-        raw, autocommit = self.connection, self.settings_dict["AUTOCOMMIT"]
-        link = WrapperLink(server, raw, self.driver, self.cursor_maker(raw), autocommit=autocommit)
+        link = WrapperLink(server, self.connection, self.driver, self.cursor_options)
         link.writes.session_changed = False  # by what prepares every connection
         self._links[server] = self.selected = link
         return link
-
-    def cursor_maker(self, raw: Raw) -> Callable[[], Any]:
-        """Return what makes a cursor of the backend's own on a connection."""
-        raise NotImplementedError
 
     def driver_error(self, error: Exception) -> Exception:
         """Return the driver's error that one of Django's stands for."""
@@ -225,10 +248,9 @@ class ConnectingWrapper(StockWrapper):
         settings = self.settings_dict
         self.settings_dict = merged(self._server, settings, self.alias)
         try:
-            params: dict[str, Any] = super().get_connection_params()
+            return super().get_connection_params()
         finally:
             self.settings_dict = settings
-        return params
 
     def parameters(self, server: Server) -> dict[str, Any]:
         """Return the parameters with which the driver opens a connection to any server, in any thread."""
@@ -240,15 +262,14 @@ class ConnectingWrapper(StockWrapper):
 
     def stock_parameters(self, settings: dict[str, Any]) -> dict[str, Any]:
         """Return what Django's own backend makes of settings, as far as the driver takes it."""
-        params: dict[str, Any] = self.stock(settings, self.alias).get_connection_params()
-        return params
+        return self.stock(settings, self.alias).get_connection_params()
 
     # Closing
 
-    def close_link(self, link: WrapperLink) -> None:
+    def close_link(self, link: Link) -> None:
         """Close a link, which may be lost."""
         if link is self.selected:
-            self._select(None)
+            self.select(None)
         block = self.route.block
         if self._is_open(link):
             del self._links[link.server]

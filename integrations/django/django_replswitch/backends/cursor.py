@@ -1,8 +1,10 @@
-"""The cursor between Django's and the driver's: the link is chosen at ``execute``."""
+"""The cursor between Django's and the driver's, which chooses the link at ``execute``; and Django's log of queries."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+import weakref
+from collections import deque
+from typing import TYPE_CHECKING, Any
 
 from replswitch import MASTER, SLAVE
 from replswitch.connect.cursor import materialize
@@ -11,10 +13,7 @@ from replswitch.engine.attempt import Attempt
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from django_replswitch.backends.links import WrapperLink
-
-# What is taken from the driver's cursor, so that it costs no further call.
-_OF_RAW: Final = ("description", "fetchone", "fetchmany", "fetchall")
+    from django_replswitch.backends.connecting import WrapperLink
 
 
 class SwitchingCursor:
@@ -38,22 +37,21 @@ class SwitchingCursor:
         wrapper = self._wrapper
         if self._closed:
             raise wrapper.Database.ProgrammingError("The cursor is closed.")
-        if wrapper.closed_in_transaction:
-            wrapper.leave_closed_block()
         link = wrapper.route.for_statement()
         if link is not wrapper.selected:
-            wrapper.select_again(link)
+            wrapper.select(link)
         try:
             if self._raw is None:
                 self._link, self._raw = link, link.cursor()
                 raw = self._raw
+                # The driver's own, so that they cost no further call.
                 self.fetchone, self.fetchmany, self.fetchall = raw.fetchone, raw.fetchmany, raw.fetchall
             else:
                 raw = self._on(link)
             result = raw.execute(sql, params)
         except wrapper.Database.Error as error:
             attempt = Attempt()
-            following = wrapper.link_after_failure(attempt, link, error)
+            following = wrapper.route.failed(attempt, link, error)
             if following is None:
                 wrapper.raise_as_stock(error)
                 raise
@@ -62,63 +60,55 @@ class SwitchingCursor:
         if wrapper.driver.must_ask and has_rows and link.server.state == SLAVE:
             news = False  # of such a driver only statements without rows are looked at
         if news or route.block is not None:
-            wrapper.succeeded(link, has_rows=has_rows)
+            route.succeeded(link, has_rows=has_rows, follow=wrapper.autocommit)
         elif link.server.state == SLAVE:
             route.has_read = True
         return result
 
     def executemany(self, sql: str, params: Any) -> Any:
         """Run a statement once for each of ``params``."""
-        return self._run("executemany", (sql, materialize(params)), self._wrapper.link_for_statement())
+        return self._run("executemany", (sql, materialize(params)))
 
     def callproc(self, name: str, *params: Any) -> Any:
         """Call a stored procedure."""
-        return self._run("callproc", (name, *params), self._wrapper.link_for_statement())
+        return self._run("callproc", (name, *params))
 
-    def _run(self, method: str, args: tuple[Any, ...], link: WrapperLink, attempt: Attempt | None = None) -> Any:
-        wrapper = self._wrapper
+    def _run(self, method: str, args: Any, link: Any = None, attempt: Attempt | None = None) -> Any:
+        wrapper, attempt = self._wrapper, attempt or Attempt(single=False)
         if self._closed:
             raise wrapper.Database.ProgrammingError("The cursor is closed.")
+        link = link or wrapper.route.for_statement()
         while True:
+            wrapper.select(link)
             try:
                 raw = self._on(link)
                 result = getattr(raw, method)(*args)
             except wrapper.Database.Error as error:
-                attempt = attempt or Attempt(single=False)
-                following = wrapper.link_after_failure(attempt, link, error)
-                if following is None:
+                link = wrapper.route.failed(attempt, link, error)
+                if link is None:
                     if method != "callproc":
                         wrapper.raise_as_stock(error)
                     raise
-                link = following
             else:
-                wrapper.succeeded(link, has_rows=raw.description is not None)
+                wrapper.route.succeeded(link, has_rows=raw.description is not None, follow=wrapper.autocommit)
                 return result
 
     def nextset(self) -> Any:
         """Go on to the next result set of a procedure."""
-        raw, link, wrapper = self._bound, self._link, self._wrapper
-        try:
-            return raw.nextset()
-        except wrapper.Database.Error as error:
-            wrapper.route.failed_late(link, error)
-            raise
-        finally:
-            if link is not None and link.server.state == MASTER:
-                wrapper.route.look_for_writes(link)
+        return self._wrapper.route.next_results(self._link, self._bound)
 
     def _on(self, link: WrapperLink) -> Any:
         """Return the driver's cursor on a link; what the statement before still owes is read."""
+        wrapper = self._wrapper
         if link is not self._link:
             try:
                 self.close()
             finally:
-                self._closed = False
-                for name in _OF_RAW:
-                    vars(self).pop(name, None)
+                vars(self).clear()  # as if it had just been made
+                self._wrapper = wrapper
             self._link, self._raw = link, link.cursor()
         elif link.writes.unread:
-            self._wrapper.drain(link)
+            wrapper.route.drain(link)
         return self._raw
 
     def close(self) -> None:
@@ -148,4 +138,38 @@ class SwitchingCursor:
     @property
     def _bound(self) -> Any:
         # Before the first statement a cursor of the side that is wanted now answers, as Django's own would.
-        return self._raw or self._on(self._wrapper.link_for_statement())
+        return self._raw or self._on(self._wrapper.route.for_statement())
+
+
+class QueriesLog(deque[dict[str, Any]]):
+    """The log of one connection.
+
+    Args:
+        wrapper: Django's connection, a `wrapper.SwitchingWrapper`.
+    """
+
+    def __init__(self, wrapper: Any) -> None:
+        super().__init__(maxlen=wrapper.queries_limit)
+        self._wrapper = weakref.proxy(wrapper)  # which holds the log
+
+    def append(self, query: dict[str, Any]) -> None:
+        """Add a query that has just run."""
+        super().append(LoggedQuery(query, self._wrapper.served_by()))
+
+
+class LoggedQuery(dict[str, Any]):
+    """What Django says of a query, ``sql`` and ``time``; and, when asked for them, its ``db`` and its ``server``.
+
+    Iteration shows Django's own keys only: its documentation names them, and its tests hold it to them.
+    """
+
+    def __init__(self, query: dict[str, Any], served_by: dict[str, str]) -> None:
+        super().__init__(query)
+        self._served_by = served_by
+
+    def __missing__(self, key: str) -> Any:
+        return self._served_by[key]
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the value for ``key``."""
+        return super().get(key, self._served_by.get(key, default))

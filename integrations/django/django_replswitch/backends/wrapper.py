@@ -1,34 +1,44 @@
-"""The mixin that makes a Django backend switch: `SwitchingWrapper`."""
+"""The mixin that makes a Django backend switch: `SwitchingWrapper`.
+
+The transaction belongs to the database: a link joins it with its first statement, and all end together (S5).
+"""
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import time
+from contextlib import closing, contextmanager, nullcontext, suppress
+from os import getpid
 from typing import TYPE_CHECKING, Any
 
-from django.db import DEFAULT_DB_ALIAS
+from django.db import DEFAULT_DB_ALIAS, Error, ProgrammingError
+from django.db.backends.utils import debug_transaction
+from django.utils.asyncio import async_unsafe
 
-from django_replswitch.backends.alias_state import switch_of
-from django_replswitch.backends.cursor import SwitchingCursor
-from django_replswitch.backends.queries import QueriesLog
-from django_replswitch.backends.transactions import TransactionWrapper
+from django_replswitch.backends.connecting import ConnectingWrapper
+from django_replswitch.backends.cursor import QueriesLog, SwitchingCursor
+from replswitch.engine.attempt import Attempt, Block
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-    from django_replswitch.backends.links import WrapperLink
     from replswitch import State
-    from replswitch.engine.attempt import Attempt
     from replswitch.engine.servers import Link
     from replswitch.state import Frame
 
 
-class SwitchingWrapper(TransactionWrapper):
-    """A mixin in front of a backend's ``DatabaseWrapper``: statements run where the route leads."""
+class SwitchingWrapper(ConnectingWrapper):
+    """A mixin in front of a backend's ``DatabaseWrapper``: statements run where the route leads.
+
+    While autocommit is off the route always has a block. In autocommit mode it has one where a statement of the
+    application has begun it.
+    """
+
+    _savepoints: tuple[str, ...] = ()  # of the block, for links that join later
 
     def __init__(self, settings_dict: dict[str, Any], alias: str = DEFAULT_DB_ALIAS) -> None:
         super().__init__(settings_dict, alias)
-        self.switch = switch_of(alias)
-        self.queries_log = QueriesLog(self.queries_limit, self.served_by)
+        self.switch = self._shared.switch
+        self.queries_log = QueriesLog(self)
 
     # Switching
 
@@ -58,37 +68,10 @@ class SwitchingWrapper(TransactionWrapper):
     def state_change_disabled(self, disabled: bool) -> None:
         self.switch.state_change_disabled = disabled
 
-    # Statements
-
-    def link_for_statement(self) -> WrapperLink:
-        """Select the link for the next statement, and return it.
-
-        Raises:
-            Exception: the driver's own error; NoMasterError where no server is left.
-        """
-        if self.closed_in_transaction:
-            self.leave_closed_block()
-        return self.select_again(self.route.for_statement())
-
-    def select_again(self, link: Link) -> WrapperLink:
-        """Select a link that is open."""
-        held = self._links[link.server]
-        self._select(held)
-        return held
-
-    def succeeded(self, link: Link, *, has_rows: bool) -> None:
-        """Note what a statement has done, and follow the transaction that it may have begun or ended."""
-        self.route.succeeded(link, has_rows=has_rows, follow=self.autocommit)
-
-    def link_after_failure(self, attempt: Attempt, link: Link, error: Exception) -> WrapperLink | None:
-        """Select the link on which a statement that has failed runs again, and return it; see `Route.failed`."""
-        following = self.route.failed(attempt, link, error)
-        return None if following is None else self.select_again(following)
+    # Cursors
 
     def raise_as_stock(self, error: Exception) -> None:
         """Raise what the backend's own cursor makes of an error, if that is another one."""
-
-    # Cursors
 
     def _cursor(self, name: str | None = None) -> Any:
         """Return a cursor that chooses its link with each statement."""
@@ -101,7 +84,7 @@ class SwitchingWrapper(TransactionWrapper):
     def connect(self) -> None:
         """Open the link of the side that is wanted."""
         self.leave_closed_block()
-        self.select_again(self.route.pick().link)
+        self.select(self.route.pick().link)
 
     @contextmanager
     def temporary_connection(self) -> Iterator[Any]:
@@ -115,7 +98,7 @@ class SwitchingWrapper(TransactionWrapper):
             return
         were_open = set(self._links.values())
         with self.wrap_database_errors:
-            link = self._links[self.route.pick().link.server]
+            link = self.route.pick().link
         with self._on(link):
             try:
                 with self.cursor() as cursor:
@@ -124,8 +107,218 @@ class SwitchingWrapper(TransactionWrapper):
                 if link not in were_open and not self.in_atomic_block:  # to close it would break the block
                     self.close_link(link)
 
-    # What ran
-
     def served_by(self) -> dict[str, str]:
         """Return the side and the server of the statement that has just run, for ``queries``."""
         return {"db": self._server.state if self._is_direct else self.route.side, "server": self._server.name}
+
+    # replswitch.engine.port.Port
+
+    def join(self, link: Link) -> None:
+        """Begin the running transaction on a link, with its savepoints."""
+        held = self._links[link.server]
+        with self._on(held):
+            if self.autocommit:
+                self.driver.begin(held.raw)
+            else:
+                self.begin_on(held)
+            held.savepoints = self._savepoints
+            self._execute_quietly(map(self.ops.savepoint_create_sql, self._savepoints))
+
+    def begin_on(self, link: Link) -> None:
+        """Begin a transaction of Django's on a selected link, or raise the driver's own error."""
+        raise NotImplementedError
+
+    def leave(self, link: Link) -> None:
+        """Roll back on one link. One that fails is closed, which rolls back too."""
+        try:
+            self.driver.rollback(link.raw)
+        except self.Database.Error:
+            self.close_link(link)
+
+    def part_with(self, link: Link) -> None:
+        """Do nothing: `drop` closes it."""
+
+    def lose_block(self, error: Exception) -> None:
+        """Refuse further statements as Django does after an error; in autocommit mode, the route refuses them."""
+        if not self.autocommit:
+            self.needs_rollback, self.rollback_exc = True, error
+
+    # Beginning
+
+    def get_autocommit(self) -> bool:
+        """Return the mode that the application asked for. No connection is opened to know it."""
+        self.leave_closed_block()
+        return bool(self.autocommit)
+
+    def set_autocommit(self, autocommit: bool, force_begin_transaction_with_broken_autocommit: bool = False) -> None:
+        """Turn autocommit on or off. A link is told with its first statement."""
+        if self._is_direct:  # a link is being opened
+            self._set_autocommit(autocommit)
+            return
+        self.validate_no_atomic_block()
+        if self.selected is not None and self.health_check_enabled and self.route.block is None:
+            with suppress(self.Database.Error):  # the first statement needs a link, and not necessarily this one
+                self.open(self.selected.server)
+        if autocommit:
+            if self._running().links:
+                self._commit()  # as MySQL does
+            for link in tuple(self._links.values()):
+                try:
+                    with self._on(link):
+                        self._set_autocommit(True)
+                except Error:
+                    self.close_link(link)
+            self.route.end()
+            self._savepoints = ()
+        else:
+            with debug_transaction(self, "BEGIN"):
+                pass  # logged now, as Django does; sent with the first statement
+            if self.route.block is None:
+                self.route.begin(Block())
+            for joined in self._running().links:  # the application has begun it
+                with self._on(joined), self.wrap_database_errors:
+                    self.begin_on(joined)
+        self.autocommit = autocommit
+        if autocommit and self.run_commit_hooks_on_set_autocommit_on:
+            self.run_and_clear_commit_hooks()
+            self.run_commit_hooks_on_set_autocommit_on = False
+
+    # Ending
+
+    def _commit(self) -> None:
+        self._running()
+        block = self._end_block()
+        with debug_transaction(self, "COMMIT") if block.links else nullcontext(), self.wrap_database_errors:
+            self.route.commit(block)
+
+    def _rollback(self) -> None:
+        block = self._end_block()
+        with debug_transaction(self, "ROLLBACK") if block.links else nullcontext():
+            self.route.roll_back(block)
+        block.lost = self.rollback_exc = None  # it may be in a circle with the frames that know the transaction
+
+    def _end_block(self) -> Block:
+        """End the transaction; with autocommit off, the next one begins."""
+        block, self._savepoints = self.route.end() or Block(), ()
+        if not self.autocommit:
+            self.route.begin(Block())
+        return block
+
+    def _running(self) -> Block:
+        """Return the running transaction.
+
+        Raises:
+            Error: with which it was lost.
+        """
+        block = self.route.block or Block()
+        if block.lost is not None:
+            with self.wrap_database_errors:
+                raise block.lost
+        return block
+
+    # Savepoints
+
+    def _savepoint(self, sid: str) -> None:
+        block, self._savepoints = self._running(), (*self._savepoints, sid)
+        self._on_block(block, self.ops.savepoint_create_sql(sid))
+
+    def _savepoint_rollback(self, sid: str) -> None:
+        block = self._running()
+        if sid in self._savepoints:
+            self._savepoints = self._savepoints[: self._savepoints.index(sid) + 1]
+            for link in list(block.links):
+                if sid in self._links[link.server].savepoints:  # it joined after the savepoint: all is undone
+                    block.links.remove(link)
+                    self.leave(link)
+                    self.route.forget()
+            if all(getattr(atomic, "_from_testcase", False) for atomic in self.atomic_blocks):
+                block.has_read = False  # a test has ended; an application may have kept what it read
+        self._on_block(block, self.ops.savepoint_rollback_sql(sid))
+
+    def _savepoint_commit(self, sid: str) -> None:
+        block = self._running()
+        if sid in self._savepoints:
+            self._savepoints = self._savepoints[: self._savepoints.index(sid)]
+        self._on_block(block, self.ops.savepoint_commit_sql(sid))
+
+    def _on_block(self, block: Block, sql: str) -> None:
+        """Run a statement on every link in the transaction; it is logged once, as it would be with one link."""
+        links = tuple(block.links)
+        if not links:
+            with debug_transaction(self, sql):
+                pass  # logged now; sent to a link that joins, where it still matters
+        for link in links:
+            try:
+                with self._on(link):
+                    if link is links[0]:
+                        with self.cursor() as cursor:
+                            cursor.execute(sql)
+                    else:
+                        with self.wrap_database_errors:
+                            self._execute_quietly([sql])
+            except Error as error:
+                cause = self.driver_error(error)
+                if cause is error or self.route.failed(Attempt(), link, cause) is None:
+                    raise
+
+    def _execute_quietly(self, statements: Iterable[str]) -> None:
+        """Run statements on the selected link without a place in the log of queries."""
+        with closing(self.create_cursor()) as cursor:
+            for sql in statements:
+                cursor.execute(sql)
+
+    # Closing
+
+    @async_unsafe
+    def close(self) -> None:
+        """Close every link; outside an atomic block, what was begun on them is over."""
+        self.validate_thread_sharing()
+        if self._is_direct:  # Django closes the selected link
+            if self.selected is not None:
+                self.close_link(self.selected)
+            return
+        self.leave_closed_block()
+        self.run_on_commit = []
+        is_open = bool(self._links)
+        for link in tuple(self._links.values()):
+            self.close_link(link)
+        if not self.in_atomic_block:
+            self._forget_block()
+        elif is_open and (block := self.route.block) is not None:
+            self.closed_in_transaction = self.needs_rollback = True
+            block.lost = ProgrammingError("The connection was closed in this atomic block. Leave the block first.")
+
+    def close_if_unusable_or_obsolete(self) -> None:
+        """Close the links that have failed or are too old; each by itself."""
+        route = vars(self).get("route")
+        if route is None:
+            return  # nothing was opened
+        is_begun = route.block is not None and self.autocommit
+        if is_begun or self.autocommit != self.settings_dict["AUTOCOMMIT"]:
+            self.close()  # what the application has left open must not reach another request
+            return
+        if route.link is not None:
+            route.leave_scope()
+        attributes, process, now = vars(self), getpid(), time.monotonic()
+        for link in tuple(self._links.values()):
+            # What Django does, without selecting the link: this runs twice in each request.
+            known = attributes if link is self.selected else link.parked
+            known["health_check_done"] = False
+            obsolete = known["close_at"] is not None and now >= known["close_at"]
+            if obsolete or link.process != process:
+                self.close_link(link)
+            elif known["errors_occurred"]:
+                with self._on(link):
+                    super().close_if_unusable_or_obsolete()
+
+    def leave_closed_block(self) -> None:
+        """Begin anew after a block whose connections were closed in it, as Django does when it connects again."""
+        if self.closed_in_transaction and not self.in_atomic_block:
+            self._forget_block()
+
+    def _forget_block(self) -> None:
+        self.closed_in_transaction = self.needs_rollback = False
+        self.savepoint_ids, self.atomic_blocks, self.run_on_commit = [], [], []
+        self.autocommit = self.settings_dict.get("AUTOCOMMIT", True)
+        if "route" in vars(self):
+            self._end_block().lost = self.rollback_exc = None  # see `_rollback`

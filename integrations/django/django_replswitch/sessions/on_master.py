@@ -17,17 +17,11 @@ def _on_master(name: str) -> Any:
         with use_master(), unrecorded():
             return getattr(super(OnMaster, self), name)(*args, **kwargs)
 
-    return method
-
-
-def _on_master_async(name: str) -> Any:
-    """Return the same for a coroutine."""
-
-    async def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+    async def asynchronous(self: Any, *args: Any, **kwargs: Any) -> Any:
         with use_master(), unrecorded():
             return await getattr(super(OnMaster, self), name)(*args, **kwargs)
 
-    return method
+    return asynchronous if name.startswith("a") else method
 
 
 class OnMaster(SessionBase):
@@ -40,9 +34,9 @@ class OnMaster(SessionBase):
     delete = _on_master("delete")
     clear_expired: Any = classmethod(_on_master("clear_expired"))
 
-    aload = _on_master_async("aload")
-    aexists = _on_master_async("aexists")
-    acreate = _on_master_async("acreate")
-    asave = _on_master_async("asave")
-    adelete = _on_master_async("adelete")
-    aclear_expired: Any = classmethod(_on_master_async("aclear_expired"))
+    aload = _on_master("aload")
+    aexists = _on_master("aexists")
+    acreate = _on_master("acreate")
+    asave = _on_master("asave")
+    adelete = _on_master("adelete")
+    aclear_expired: Any = classmethod(_on_master("aclear_expired"))

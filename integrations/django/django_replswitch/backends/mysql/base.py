@@ -15,11 +15,7 @@ from replswitch import SLAVE
 from replswitch.drivers import load_driver
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from django_replswitch.backends.links import WrapperLink
-    from replswitch.drivers import Raw
-    from replswitch.engine.servers import Server
+    from replswitch.engine.servers import Link, Server
 
 
 class DatabaseWrapper(SwitchingWrapper, base.DatabaseWrapper):
@@ -37,19 +33,12 @@ class DatabaseWrapper(SwitchingWrapper, base.DatabaseWrapper):
         """Leave the database out: in a test run a slave may not have it yet."""
         return {name: value for name, value in super().parameters_for_report(server).items() if name != "database"}
 
-    def begin_on(self, link: WrapperLink) -> None:
+    def begin_on(self, link: Link) -> None:
         """Turn autocommit off."""
-        if link.autocommit:
-            link.raw.autocommit(False)
-            link.autocommit = False
-
-    def cursor_maker(self, raw: Raw) -> Callable[[], Any]:
-        """Let the driver make its own; what Django's cursor does besides, `raise_as_stock` does."""
-        maker: Callable[[], Any] = raw.cursor
-        return maker
+        link.raw.autocommit(False)
 
     def raise_as_stock(self, error: Exception) -> None:
-        """Raise IntegrityError where Django's own cursor does."""
+        """Raise IntegrityError where Django's own cursor does, which is not between ours and the driver's."""
         codes = base.CursorWrapper.codes_for_integrityerror
         if isinstance(error, self.Database.OperationalError) and error.args[0] in codes:
             raise IntegrityError(*error.args) from error

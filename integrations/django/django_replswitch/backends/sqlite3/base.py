@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.db.backends.sqlite3 import base
 from django.utils.asyncio import async_unsafe
@@ -13,10 +12,7 @@ from replswitch import MASTER, SLAVE
 from replswitch.drivers.sqlite3 import DRIVER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from django_replswitch.backends.links import WrapperLink
-    from replswitch.drivers import Raw
+    from replswitch.engine.servers import Link
 
 
 class DatabaseWrapper(SwitchingWrapper, base.DatabaseWrapper):
@@ -24,6 +20,7 @@ class DatabaseWrapper(SwitchingWrapper, base.DatabaseWrapper):
 
     driver = DRIVER
     stock = base.DatabaseWrapper
+    cursor_options: ClassVar[dict[str, Any]] = {"factory": base.SQLiteCursorWrapper}
 
     @property
     def one_link(self) -> bool:  # type: ignore[override]  # a test run changes it
@@ -37,11 +34,7 @@ class DatabaseWrapper(SwitchingWrapper, base.DatabaseWrapper):
         DRIVER.prepare(connection, read_only=self._server.state == SLAVE)
         return connection
 
-    def cursor_maker(self, raw: Raw) -> Callable[[], Any]:
-        """Let Django make its own, with its placeholders."""
-        return partial(raw.cursor, factory=base.SQLiteCursorWrapper)
-
-    def begin_on(self, link: WrapperLink) -> None:
+    def begin_on(self, link: Link) -> None:
         """Send BEGIN, as Django does in its atomic blocks, unless a statement of the application has."""
         mode = getattr(self, "transaction_mode", None) if link.server.state == MASTER else None
         if not link.raw.in_transaction:

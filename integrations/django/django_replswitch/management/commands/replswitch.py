@@ -9,7 +9,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
 
-from django_replswitch.report import standings, switches, switching_aliases
+from django_replswitch.report import standings, switching_aliases
 from replswitch.report import TIMEOUT, problems, table
 
 
@@ -51,19 +51,16 @@ class Command(BaseCommand):
 
     def _aliases(self, wanted: str | None) -> list[str]:
         switching = switching_aliases()
-        if wanted is None:
-            if not switching:
-                raise CommandError(
-                    'No database switches. Set "ENGINE": "django_replswitch.backends.mysql" in DATABASES.'
-                )
-            return switching
-        if wanted not in connections.settings:
+        if wanted in switching:
+            return [wanted]
+        if wanted in connections.settings:
+            engine = connections.settings[wanted]["ENGINE"]
+            raise CommandError(f'The database "{wanted}" does not switch: its ENGINE is "{engine}".')
+        if wanted is not None:
             raise CommandError(f'There is no alias "{wanted}" in DATABASES. There are: {", ".join(connections)}.')
-        if not switches(connections.settings[wanted]["ENGINE"]):
-            raise CommandError(
-                f'The database "{wanted}" does not switch: its ENGINE is "{connections.settings[wanted]["ENGINE"]}".'
-            )
-        return [wanted]
+        if not switching:
+            raise CommandError('No database switches. Set "ENGINE": "django_replswitch.backends.mysql" in DATABASES.')
+        return switching
 
 
 def _seconds(text: str) -> int:

@@ -1,0 +1,264 @@
+"""System checks: what is set up so that it would go wrong quietly.
+
+They are registered when this module is imported: with the backend, and by ``"django_replswitch"`` in
+``INSTALLED_APPS``. Every id, and what to do about it, is in ``docs/django.md``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Info, Tags, Warning, register  # noqa: A004 - Django's names
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections, router
+from django.utils.module_loading import import_string
+
+from django_replswitch import conf
+from django_replswitch.report import address, standings, switching_aliases
+from django_replswitch.servers import servers_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from replswitch.report import Standing
+
+#: What a slave may have different from the master.
+SLAVE_KEYS: Final = ("HOST", "PORT", "NAME", "USER", "PASSWORD", "OPTIONS", "WEIGHT")
+
+# What people write for SLAVES: other libraries' words, and slips of the pen.
+_MEANT_SLAVES: Final = re.compile(r"(SLAVE|REPLICA|READ_?REPLICA|READER)S?", re.IGNORECASE)
+
+# By name, and imported when the checks run: this module is imported with the backend, before anything else.
+_OURS: Final = "django_replswitch.middleware.ReplicationMiddleware"
+_SESSION_MIDDLEWARE: Final = "django.contrib.sessions.middleware.SessionMiddleware"
+_OUTSIDE: Final = {
+    _SESSION_MIDDLEWARE: "it reads and writes sessions outside the request's state",
+    "django.middleware.cache.UpdateCacheMiddleware": (
+        "it may keep a visitor's marker in the cache, and hand it to others"
+    ),
+}
+
+_ON_MASTER: Final = "django_replswitch.sessions.on_master.OnMaster"
+_SESSIONS: Final = {
+    "django.contrib.sessions.backends.db": "django_replswitch.sessions",
+    "django.contrib.sessions.backends.cached_db": "django_replswitch.sessions.cached_db",
+}
+
+# The packages that replswitch takes the place of, by the first part of their modules' names.
+_PREDECESSORS: Final = {"django_replicated": "django-replicated", "multidb": "django-multidb-router"}
+
+_KINDS: Final[dict[str, Callable[..., CheckMessage]]] = {"E": Error, "W": Warning, "I": Info}
+
+Messages = list[CheckMessage]
+
+
+def _say(identity: str, text: str, hint: str) -> Messages:
+    """Return the one message of a check; the first letter of its number says how bad it is."""
+    kind = _KINDS[identity.removeprefix("replswitch.")[0]]
+    return [kind(text, hint=hint, id=identity)]
+
+
+# What the settings say
+
+
+@register("replswitch")
+def check_slaves(*_: object, **__: object) -> Messages:
+    """Check SLAVES of every alias."""
+    found: Messages = []
+    switching = switching_aliases()
+    for alias, database in connections.settings.items():
+        where = f'DATABASES["{alias}"]'
+        if alias in switching:
+            found += _check_alias(where, alias, database)
+        elif "SLAVES" in database:
+            engine, hint = database["ENGINE"], 'Set "ENGINE": "django_replswitch.backends.mysql".'
+            text = f'{where} has SLAVES, but its ENGINE, "{engine}", does not know them: everything goes to the master.'
+            found += _say("replswitch.E001", text, hint)
+    return found
+
+
+def _check_alias(where: str, alias: str, database: Mapping[str, Any]) -> Messages:
+    if "SLAVES" not in database:
+        return _without_slaves(where, database)
+    try:
+        servers = servers_of(database, alias)
+    except ImproperlyConfigured as error:
+        return _say("replswitch.E002", str(error), "See docs/django.md.")
+    masters = address(database, servers.master)
+    found: Messages = []
+    for number, slave in enumerate(database["SLAVES"]):
+        its_place = f'{where}["SLAVES"][{number}]'
+        for key in slave:
+            if key not in SLAVE_KEYS:
+                text = f'{its_place} has the unknown key "{key}".'
+                found += _say("replswitch.E004", text, _meant(key, where, database))
+        if address(database, servers.slaves[number]) == masters:
+            text = f"{its_place} has the address of the master: its reads do not leave the master."
+            hint = 'Give it a HOST or a PORT of its own. To say that there are no slaves, write "SLAVES": [].'
+            found += _say("replswitch.W001", text, hint)
+    return found
+
+
+def _without_slaves(where: str, database: Mapping[str, Any]) -> Messages:
+    for key in map(str, database):
+        if _MEANT_SLAVES.fullmatch(key) or difflib.get_close_matches(key.upper(), ["SLAVES"], cutoff=0.8):
+            text = f'{where} has the unknown key "{key}", and no SLAVES.'
+            return _say("replswitch.E003", text, 'Did you mean "SLAVES"?')
+    return _say(
+        "replswitch.I001",
+        f"{where} has no SLAVES: reads in slave state go to the master, through a read-only connection.",
+        'Name the slaves: "SLAVES": [{"HOST": …}]. To say that there are none, write "SLAVES": [].',
+    )
+
+
+def _meant(key: object, where: str, database: Mapping[str, Any]) -> str:
+    if key in database:
+        return f"It is said once for all servers of an alias: put it into {where} itself."
+    near = difflib.get_close_matches(str(key).upper(), SLAVE_KEYS, n=1)
+    if near:
+        return f'Did you mean "{near[0]}"?'
+    return f"A slave may have {', '.join(SLAVE_KEYS)}; what is left out is the master's."
+
+
+@register("replswitch")
+def check_options(*_: object, **__: object) -> Messages:
+    """Check REPLSWITCH."""
+    try:
+        conf.configured()
+    except ImproperlyConfigured as error:
+        return _say("replswitch.E005", str(error), "The options are listed in docs/django.md.")
+    return []
+
+
+@register("replswitch")
+def check_middleware(*_: object, **__: object) -> Messages:
+    """Check that the middleware is there, and outside of what needs it."""
+    if not switching_aliases() or not getattr(settings, "ROOT_URLCONF", None):
+        return []  # nothing to switch, or no requests
+    outside: Messages = []
+    for path in settings.MIDDLEWARE:
+        if _is_a(path, _OURS):
+            return outside
+        for kind, why in _OUTSIDE.items():
+            if _is_a(path, kind):
+                text = f'"{path}" stands before "{_OURS}" in MIDDLEWARE: {why}.'
+                outside += _say("replswitch.W003", text, f'Put "{_OURS}" first.')
+    return _say(
+        "replswitch.W002",
+        "A database has slaves, but MIDDLEWARE does not have the middleware that sends reads there: only what "
+        "use_slave() says goes to them.",
+        f'Put "{_OURS}" first in MIDDLEWARE. If requests are switched by decorators alone, or by the WSGI '
+        "middleware, silence this check.",
+    )
+
+
+@register("replswitch")
+def check_sessions(*_: object, **__: object) -> Messages:
+    """Check that sessions in a switching database are read and written on its master."""
+    engine, store = settings.SESSION_ENGINE, f"{settings.SESSION_ENGINE}.SessionStore"
+    if (
+        not any(_is_a(path, _SESSION_MIDDLEWARE) for path in settings.MIDDLEWARE)
+        or not _is_a(store, "django.contrib.sessions.backends.db.SessionStore")
+        or _is_a(store, _ON_MASTER)
+        or router.db_for_write(import_string(store).get_model_class()) not in switching_aliases()
+    ):
+        return []
+    hint = f"Put {_ON_MASTER} in front of the other bases of its SessionStore."
+    if engine in _SESSIONS:
+        hint = f'Set SESSION_ENGINE = "{_SESSIONS[engine]}"; sessions that exist stay valid.'
+    return _say(
+        "replswitch.W004",
+        f'SESSION_ENGINE is "{engine}", whose rows are in a database with slaves: sessions may be read from a '
+        "slave that lacks the latest, and each that is saved sends its visitor to the master.",
+        hint,
+    )
+
+
+@register("replswitch")
+def check_predecessors(*_: object, **__: object) -> Messages:
+    """Check that nothing is left of the packages that replswitch takes the place of."""
+    found: Messages = []
+    for setting, why, identity in (
+        ("DATABASE_ROUTERS", "it sends queries to aliases of its own, past the backend", "replswitch.W005"),
+        ("MIDDLEWARE", "it sets and deletes cookies of its own, and chooses aliases by them", "replswitch.W006"),
+    ):
+        for entry in getattr(settings, setting, ()):
+            path = entry if isinstance(entry, str) else type(entry).__module__  # a router may be an object
+            package = _PREDECESSORS.get(path.partition(".")[0])
+            if package is not None and switching_aliases():
+                text = f'{setting} still has "{path}" of {package}: {why}.'
+                found += _say(identity, text, "Take it out. docs/moving-to-django-backend.md tells the rest.")
+    return found
+
+
+def _is_a(path: str, kind: str) -> bool:
+    """Say whether a path of the settings leads to a class of a kind; what cannot be imported is Django's to tell."""
+    try:
+        found = import_string(path)
+    except ImportError:
+        return False
+    return isinstance(found, type) and issubclass(found, import_string(kind))
+
+
+# What the slaves say; with ``manage.py check --database default`` and with ``migrate``
+
+
+@register(Tags.database, "replswitch")
+def check_servers(*_: object, databases: Sequence[str] | None = None, **__: object) -> Messages:
+    """Ask the slaves whether they are there, are slaves at all, and hold their user back from writing."""
+    found: Messages = []
+    for alias in switching_aliases():
+        database = connections.settings[alias]
+        wrapper: Any = connections[alias]
+        if alias not in (databases or ()) or wrapper.driver.engine != "mysql" or not database.get("SLAVES"):
+            continue
+        servers = servers_of(database, alias)
+        for server, slave in zip(servers.slaves, standings(alias)[1:], strict=True):
+            # What has the master's address is reported by another check.
+            if address(database, server) != address(database, servers.master):
+                found += _check_slave(f'The slave {slave.server} of DATABASES["{alias}"]', slave)
+    return found
+
+
+def _check_slave(who: str, slave: Standing) -> Messages:
+    if not slave.reachable:
+        text = f"{who} cannot be asked how it is set up: {slave.problem}."
+        return _say("replswitch.W007", text, "Its reads go to the other slaves or to the master.")
+    if slave.is_master:
+        text = f"{who} is the master itself, under another address: its reads do not leave the master."
+        return _say("replswitch.W008", text, "Look where that HOST leads.")
+    if slave.replication == "cluster":
+        return []  # every node of Galera may be written to
+    if not slave.read_only:
+        return _say(
+            "replswitch.W009",
+            f"{who} is not read_only: what any program writes there by mistake is lost to the master, and may "
+            "stop replication.",
+            "SET GLOBAL read_only = ON there, and read_only = ON in its configuration file.",
+        )
+    privilege = _passes_read_only(slave)
+    if privilege is None:
+        return []
+    text = f"{who} is read_only, which does not hold for its user, who has {privilege}."
+    hint = "Give the application a user with privileges on its own database only."
+    return _say("replswitch.W010", text, hint)
+
+
+def _passes_read_only(slave: Standing) -> str | None:
+    """Return the privilege by which a user may write to a slave that is read_only; None without one."""
+    if slave.variables.get("super_read_only") == "ON" or slave.variables.get("read_only") == "NO_LOCK_NO_ADMIN":
+        return None
+    privileges = {"ALL PRIVILEGES", "READ_ONLY ADMIN", "SUPER", "CONNECTION_ADMIN"}
+    if slave.is_mariadb:
+        privileges.remove("CONNECTION_ADMIN")  # there it says something else
+        version = re.match(r"(?:5\.5\.5-)?(\d+)\.(\d+)", slave.version or "")
+        if version and (int(version[1]), int(version[2])) >= (10, 11):
+            privileges.remove("SUPER")  # it had READ_ONLY ADMIN in it until then
+    for grant in slave.grants:
+        granted = re.match(r"GRANT (.+?) ON \*\.\* TO ", grant)
+        if granted and (held := privileges.intersection(re.split(", ?", granted[1]))):
+            return min(held)
+    return None
