@@ -595,7 +595,7 @@ class TestMasterThatRefusesWrites:
 @pytest.mark.parametrize(
     ("code", "message", "fault"),
     [
-        (1020, "Record has changed since last read", Fault.CONFLICT),
+        (1020, "Record has changed since last read", Fault.DEADLOCK),
         (1205, "Lock wait timeout exceeded", Fault.CONFLICT),
         (1213, "Deadlock found", Fault.DEADLOCK),
         (1317, "Query execution was interrupted", Fault.OTHER),

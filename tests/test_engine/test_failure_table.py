@@ -88,12 +88,12 @@ EXPECTED: dict[str, tuple[list[Situation], Action, Effect]] = {
         LOST_MASTER | Effect.MAY_HAVE_WRITTEN,
     ),
     "master: rolled the transaction back": (
-        master(Fault.DEADLOCK, Fault.ROLLED_BACK, transaction=RUN),
+        master(Fault.DEADLOCK, Fault.ROLLED_BACK, transaction=RUN) + master(Fault.DEADLOCK, Fault.ROLLED_BACK),
         Action.RAISE,
         Effect.END,
     ),
     "master: the application's own error": (
-        master(Fault.OTHER, Fault.CONFLICT, Fault.UNDEFINED, Fault.DEADLOCK),
+        master(Fault.OTHER, Fault.CONFLICT, Fault.UNDEFINED),
         Action.RAISE,
         Effect.NONE,
     ),
@@ -263,6 +263,17 @@ def test_a_lost_statement_on_the_master_is_recorded_unless_a_read_goes_on() -> N
         if situation.role is Role.MASTER and situation.fault is Fault.LOST:
             verdict = decide(situation)
             assert (Effect.MAY_HAVE_WRITTEN in verdict.effect) != (verdict.action is Action.SPARE), situation
+
+
+def test_what_the_master_may_have_done_is_recorded_wherever_the_statement_fails_at_last() -> None:
+    for situation in ALL:
+        if situation.role is Role.SLAVE and situation.on_master is MAY_HAVE_RUN:
+            verdict = decide(situation)
+            assert (
+                verdict.action is Action.SPARE
+                or verdict.effect & Effect.MAY_HAVE_WRITTEN
+                or (verdict.action in {Action.CHOOSE, Action.READ_ON_MASTER})
+            ), situation
 
 
 def test_what_has_read_from_a_slave_runs_nowhere_else_unless_forced() -> None:

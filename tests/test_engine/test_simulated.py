@@ -257,7 +257,7 @@ def one_statement(port: SimulatedPort, scope: Scope, statement: str, number: int
         return
     wanted = scope.must_see["shop"]
     assert isinstance(wanted, Number)
-    if port.route.link is not None and port.route.link.is_slave and not in_block:
+    if port.route.link is not None and port.route.link.server.state == SLAVE and not in_block:
         assert before[name] >= wanted.value, "a read ended at a server that lacks what must be seen"
 
 

@@ -135,7 +135,7 @@ class Cursor:
         """Return the next row, None behind the last."""
         row = (self._raw or self._executed).fetchone()
         if row is None:
-            self._finished()
+            self._finished(self._link)
         return row
 
     def fetchmany(self, size: int | None = None) -> Any:
@@ -143,13 +143,13 @@ class Cursor:
         size = self.arraysize if size is None else size
         rows = self._executed.fetchmany(size)
         if len(rows) < size:
-            self._finished()
+            self._finished(self._link)
         return rows
 
     def fetchall(self) -> Any:
         """Return all rows that are left."""
         rows = self._executed.fetchall()
-        self._finished()
+        self._finished(self._link)
         return rows
 
     def nextset(self) -> Any:
@@ -162,11 +162,10 @@ class Cursor:
     def __iter__(self) -> Iterator[Any]:
         """Iterate over the rows that are left."""
         yield from self._executed
-        self._finished()
+        self._finished(self._link)
 
-    def _finished(self) -> None:
+    def _finished(self, link: Link | None) -> None:
         # A driver that fetches row by row learns only after the last one what its statement has written.
-        link = self._link
         if link is not None and link.writes.news and link.server.state == MASTER:
             self._workers.state().route.rows_ended(link)
 
@@ -229,10 +228,10 @@ class Cursor:
         try:
             raw.close()
         except self._driver.module.Error as error:
-            if not self._workers.state().route.failed_late(link, error):
+            if not (self._workers.closed or self._workers.state().route.failed_late(link, error)):
                 raise
-        if link is not None and link.writes.news and link.server.state == MASTER:
-            self._workers.state().route.rows_ended(link)
+        if not self._workers.closed:
+            self._finished(link)
 
     def __enter__(self) -> Self:
         return self

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from replswitch.decision import MASTER, SLAVE
@@ -80,12 +80,13 @@ class RouteState(Port):
         self.driver.begin(link.raw)
 
     def leave(self, link: Any) -> None:
-        """Roll back on one link. One that fails is closed, which rolls back too."""
-        try:
-            self.driver.rollback(link.raw)
-        except self.driver.module.Error:
-            self._links.pop(link.server, None)
-            link.discard()
+        """Roll back on one link. One that fails is closed, which rolls back too; so is another process's (S12)."""
+        with suppress(self.driver.module.Error):
+            if link.is_own:
+                self.driver.rollback(link.raw)
+                return
+        self._links.pop(link.server, None)
+        link.discard()
 
     @contextmanager
     def borrowed(self, server: Server) -> Iterator[Raw]:
@@ -105,23 +106,17 @@ class RouteState(Port):
         if block is None:
             return
         if block.lost is not None:
-            for link in block.links:
-                self.leave(link)
-            try:
-                raise block.lost
-            finally:
-                block.lost = None
+            self.route.roll_back(block)
+            error, block.lost = block.lost, None
+            raise error.with_traceback(None)  # which would lead to frames that know the transaction
         self.route.commit(block)
 
     def rollback(self) -> None:
         """Roll back on every link in the transaction."""
         block = self.route.end()
-        if block is None:
-            return
-        if block.lost is not None:
+        if block is not None:
             block.lost = None  # it would be in a circle with the frames that know the transaction
-            return
-        self.route.roll_back(block)
+            self.route.roll_back(block)
 
     # Scopes
 

@@ -5,7 +5,6 @@ An own pool, because a request takes a link and gives it back, and nothing that 
 
 from __future__ import annotations
 
-import traceback
 from contextlib import suppress
 from os import getpid
 from time import monotonic
@@ -37,9 +36,8 @@ class LeasedLink(Link):
 
     def discard(self) -> None:
         """Close the connection rather than give it back."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.close_link(self)
+        self._pool = None
+        close_raw(self.raw, self.process)
 
     def __del__(self) -> None:
         if self._pool is not None:
@@ -85,19 +83,10 @@ class LinkPool:
             raw, _, readable, _, process, _ = kept
             if process == getpid() and not readable(0):
                 return LeasedLink(self, server, kept)
-            _close(raw, process)
-        made = Link(server, self._open(), self.driver)
+            close_raw(raw, process)
+        made = Link(server, self.driver.open(self.settings, read_only=self._read_only), self.driver)
         kept = (made.raw, made.writes, made.readable, made.opened_at, made.process, made.identity)
         return LeasedLink(self, server, kept)
-
-    def _open(self) -> Raw:
-        try:
-            return self.driver.open(self.settings, read_only=self._read_only)
-        except Exception as error:
-            # PyMySQL keeps the error in a variable of a frame that its traceback holds. In that circle, until it is
-            # collected, are the frames of all callers and what they hold: their links.
-            traceback.clear_frames(error.__traceback__)
-            raise
 
     def give_back(self, link: Link) -> None:
         """Keep a link for the next user, if it is clean and there is room."""
@@ -108,14 +97,9 @@ class LinkPool:
             or not link.is_own
             or not self.driver.reusable(link.raw)
         ):
-            self.close_link(link)
+            close_raw(link.raw, link.process)
         else:
             self._idle.append((link.raw, link.writes, link.readable, link.opened_at, link.process, link.identity))
-
-    @staticmethod
-    def close_link(link: Link) -> None:
-        """Close a link, which may be lost already."""
-        _close(link.raw, link.process)
 
     def drop_idle(self) -> None:
         """Close the idle links, and keep none of those that are lent."""
@@ -124,7 +108,7 @@ class LinkPool:
         while idle:
             with suppress(IndexError):  # another thread has taken the last one
                 raw, *_, process, _ = idle.pop()
-                _close(raw, process)
+                close_raw(raw, process)
 
     def close(self) -> None:
         """Close the idle links. Those that are lent are closed when nothing refers to them any more."""
@@ -132,7 +116,8 @@ class LinkPool:
         self.drop_idle()
 
 
-def _close(raw: Raw, process: int) -> None:
+def close_raw(raw: Raw, process: int) -> None:
+    """Close a connection, which may be lost already. In a forked child, keep the parent's open (S12)."""
     if process != getpid():
         _of_parent.append(raw)
         return

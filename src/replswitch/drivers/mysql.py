@@ -53,7 +53,7 @@ _FAULTS: Final = {
     2006: Fault.UNSENT,
     2013: Fault.LOST,
     1213: Fault.DEADLOCK,  # ER_LOCK_DEADLOCK
-    1020: Fault.CONFLICT,  # ER_CHECKREAD: a record has changed since it was read (MariaDB)
+    1020: Fault.DEADLOCK,  # ER_CHECKREAD: a record has changed since it was read; rolls back likewise (MariaDB)
     1205: Fault.CONFLICT,  # ER_LOCK_WAIT_TIMEOUT
     1146: Fault.UNDEFINED,  # ER_NO_SUCH_TABLE
     1054: Fault.UNDEFINED,  # ER_BAD_FIELD_ERROR

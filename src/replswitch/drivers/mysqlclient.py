@@ -34,12 +34,15 @@ _send: Final[Any] = MySQLdb._mysql.connection.query
 # The part of the time for an answer after which a lost connection means that it was over.
 _NEARLY: Final = 0.95
 
-# The statements that begin and end transactions. mysqlclient does not show the server's status flag, so only here the
-# text of a statement is looked at, and only of one that returned neither rows nor changes.
+# The statements that begin and end transactions, or may. mysqlclient does not show the server's status flag, so only
+# here the text of a statement is looked at, and only of one that returned no rows.
 _CONTROL: Final = re.compile(
-    rb"\s*(?:/\*.*?\*/\s*)*(?:(?P<begin>BEGIN|START\s+TRANSACTION)|(?P<end>COMMIT|ROLLBACK(?!\s+(?:WORK\s+)?TO))"
+    rb"(?:\s|/\*(?:[^*]|\*(?!/))*\*/|(?:--(?=\s)|#)[^\n]*(?:\n|\Z))*+"
+    rb"(?:(?P<call>CALL|EXECUTE|BEGIN\s+NOT)"
+    rb"|(?P<begin>BEGIN|START\s+TRANSACTION|(?:COMMIT|ROLLBACK)(?:\s+WORK)?\s+AND\s+CHAIN)"
+    rb"|(?P<end>COMMIT|ROLLBACK(?!\s+(?:WORK\s+)?TO))"
     rb"|SAVEPOINT|RELEASE|ROLLBACK|SET\s+(?:SESSION\s+)?TRANSACTION)\b",
-    re.IGNORECASE | re.DOTALL,
+    re.IGNORECASE,
 )
 
 # And those that change the session of a master's connection. On a slave's any other statement does that has no result.
@@ -65,6 +68,8 @@ class _Connection(MySQLdb.connections.Connection, WriteTracker):
     in_doubt = False
     #: A transaction is open, as far as the statements tell.
     in_transaction = False
+    #: Statements have begun or ended transactions, or may have, which their text does not always tell.
+    may_be_open = False
     #: When the latest statement was sent, by `time.monotonic`, and its text.
     asked_at = 0.0
     latest: bytes | str = b""
@@ -83,7 +88,7 @@ class _Connection(MySQLdb.connections.Connection, WriteTracker):
         self.query("SET SESSION TRANSACTION READ ONLY")
 
     def query(self, query: Any) -> None:
-        self.asked_at, self.latest = time.monotonic(), query
+        self.in_doubt, self.asked_at, self.latest = True, time.monotonic(), query
         _send(self, bytes(query) if isinstance(query, bytearray) else query)
 
     def close(self) -> None:
@@ -98,24 +103,20 @@ class _Connection(MySQLdb.connections.Connection, WriteTracker):
 
     def follow(self) -> None:
         """Follow the transactions that the latest statement began or ended, and what it changed in the session."""
-        if self.field_count() or self.affected_rows():  # type: ignore[no-untyped-call]  # likewise
-            if not self.get_autocommit():  # type: ignore[no-untyped-call]  # likewise
-                self.in_transaction = True
-            return
-        text = self.latest.encode(errors="replace") if isinstance(self.latest, str) else self.latest
-        control = _CONTROL.match(text)
-        if control is None:
-            self.session_changed = self.session_changed or self.changes_session(text)
-        elif control["begin"]:
-            self.in_transaction = True
-        elif control["end"]:
-            self.in_transaction = False
+        control = None
+        if not self.field_count():  # type: ignore[no-untyped-call]  # likewise
+            text = self.latest.encode(errors="replace") if isinstance(self.latest, str) else self.latest
+            control = _CONTROL.match(text)
+            self.may_be_open = self.may_be_open or control is not None
+            if control is None or control["call"]:
+                self.session_changed = self.session_changed or self.changes_session(text)
+        if control is None or control["call"]:
+            self.in_transaction = self.in_transaction or not self.get_autocommit()  # type: ignore[no-untyped-call]
+        elif control["begin"] or control["end"]:
+            self.in_transaction = control["begin"] is not None
 
     def changes_session(self, text: bytes) -> bool:
-        """Say whether a statement has changed the session that has returned neither rows nor changes.
-
-        A read-only session accepts no other.
-        """
+        """Say whether a statement without rows has changed the session. A read-only one accepts no other."""
         return True
 
     # WriteTracker
@@ -143,10 +144,6 @@ class _MasterConnection(_Connection):
         self.in_doubt = False  # what was sent were its settings
         # On MySQL it counts whether all answers were rows; a MariaDB is asked in any case.
         self.learns_after_rows = not is_mariadb(self)
-
-    def query(self, query: Any) -> None:
-        self.in_doubt, self.latest = True, query
-        _send(self, bytes(query) if isinstance(query, bytearray) else query)
 
     def changes_session(self, text: bytes) -> bool:
         """Look at the text: it may have been an UPDATE of no rows."""
@@ -208,7 +205,7 @@ class MySQLClientDriver(MySQLFamilyDriver):
         try:
             if raw.next_result() != -1:  # type: ignore[no-untyped-call]  # likewise
                 return False
-            if raw.in_transaction:
+            if raw.in_transaction or raw.may_be_open:
                 self.rollback(raw)
         except MySQLdb.Error:
             return False
@@ -228,7 +225,7 @@ class MySQLClientDriver(MySQLFamilyDriver):
     def rollback(self, raw: _Connection) -> None:
         """Roll back. What a statement of the application has committed meanwhile, such as DDL, remains."""
         raw.rollback()  # type: ignore[no-untyped-call]  # likewise
-        raw.in_transaction = False
+        raw.in_transaction = raw.may_be_open = False
 
     def in_transaction(self, raw: _Connection) -> bool:
         """Say whether one is open: `begin` or a statement has begun it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import traceback
 from typing import TYPE_CHECKING, Any, Final
 
 import pymysql
@@ -35,7 +36,15 @@ class PyMySQLDriver(MySQLFamilyDriver):
         """Connect, with session tracking where the server has it."""
         arguments = with_timeouts(settings, read_only=read_only)
         arguments["client_flag"] = settings.get("client_flag", 0) | CLIENT.SESSION_TRACK
-        return TrackingConnection(read_only=read_only, **arguments, autocommit=True)
+        try:
+            return TrackingConnection(read_only=read_only, **arguments, autocommit=True)
+        except Exception as error:
+            # PyMySQL keeps it in a variable of a frame that its traceback holds, and keeps the socket's error. In these
+            # circles, until they are collected, are the frames of all callers and what they hold: their links.
+            traceback.clear_frames(error.__traceback__)
+            if isinstance(original := getattr(error, "original_exception", None), Exception):
+                original.with_traceback(None)
+            raise
 
     def reusable(self, raw: TrackingConnection) -> bool:
         """Roll back what is open. A half-read result or a changed session is not worth repairing (S11)."""

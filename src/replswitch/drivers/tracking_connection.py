@@ -313,6 +313,8 @@ class TrackingConnection(Connection, WriteTracker):
             self.unread = True
         if result.server_status is not None:  # an OK packet; behind rows it was heard already
             self.heard(result.server_status, result.message)  # type: ignore[arg-type]  # it is bytes, or b""
+            if self._read_only and result.affected_rows:
+                self.session_changed = True  # by SELECT … INTO @variable, of which the server tells nothing
         return result.affected_rows
 
     def _read_ok_packet(self) -> Any:

@@ -93,7 +93,7 @@ class Attempt:
                 or (self._single and situation.fault in _NOT_SENT)
             )
             self.on_master = OnMaster.NOT_RUN if not_run else OnMaster.MAY_HAVE_RUN
-            self.error = error
+            self.error = error.with_traceback(None)  # whose frames hold the attempt: links would wait in that circle
 
     @property
     def is_first(self) -> bool:
@@ -115,4 +115,4 @@ class Attempt:
         if role is Role.MASTER:
             return lost_twice > 0
         # Each slave, and the server that has the master's name, may fail it twice.
-        return not self.repeatable or lost_twice > 1 or self._failures[Role.SLAVE] > 2 * (slaves + 1)
+        return not self.repeatable or lost_twice > 2 or self._failures[Role.SLAVE] > 2 * (slaves + 1)

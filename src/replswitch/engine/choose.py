@@ -41,7 +41,11 @@ class Wait(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """An answer: the driver's error, and what it means."""
+    """An answer: the driver's error, and what it means.
+
+    The error has no traceback, which leads to frames that hold it: in that circle links would wait for Python's garbage
+    collector.
+    """
 
     error: Exception
     fault: Fault
@@ -202,7 +206,7 @@ def run(steps: Generator[Open | Ask | Wait, Any, R], port: Port) -> R:
                     port.drop(server, answer)
                     answer = port.open(server)
             except (port.driver.module.Error, OSError) as error:  # whatever it is, the server does not serve now (F4)
-                answer = _failed(error, port.driver.classify(error))
+                answer = Failed(error.with_traceback(None), port.driver.classify(error))
                 port.drop(server)
     except StopIteration as done:
         result: R = done.value
@@ -221,16 +225,10 @@ def _ask(request: Ask | Wait, port: Port) -> Any:
         if fault not in GONE and isinstance(request, Ask):
             raise
         logger.info("The server %s did not tell its position: %s", link.server.name, error)
-        failed = _failed(error, fault)
+        failed = Failed(error.with_traceback(None), fault)
     except PositionError as error:
         logger.warning("A server's position cannot be read, so it counts as behind: %s", error)
         return None
     if fault in GONE:
         port.drop(link.server, link)
     return failed
-
-
-def _failed(error: Exception, fault: Fault) -> Failed:
-    # Without its traceback, which leads to frames that hold it: in that circle links would wait for Python's garbage
-    # collector.
-    return Failed(error.with_traceback(None), fault)

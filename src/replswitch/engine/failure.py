@@ -70,7 +70,7 @@ class Situation:
         spare: whether a read may go on without the master.
         first: it is one single statement, and the master has not failed it before.
         again: the server has lost the connection for a second time.
-        exhausted: several servers have lost it twice, or all of them have failed it.
+        exhausted: three slaves have lost it twice, or all of them have failed it.
         may_move: ``on_slave_write`` lets writes move, and the session has nothing that would stay behind.
         force: ``on_slave_write`` is ``"force"``: a write moves even if its transaction has read from the slave.
     """
@@ -168,7 +168,7 @@ TABLE: Final = (
     _row(_M, GONE, Action.SPARE, _LOSE, spare=Spare.POSSIBLE),
     _row(_M, GONE, Action.NO_MASTER, _LOSE | _WROTE, spare=Spare.NONE_LEFT),
     _row(_M, GONE, Action.RAISE, _LOSE | _WROTE),
-    _row(_M, _ROLLED_BACK, Action.RAISE, _END, transaction=_RUNNING),
+    _row(_M, _ROLLED_BACK, Action.RAISE, _END),
     _row(_M, _ANY, Action.RAISE),
     # The master over a link that refuses writes: nothing can have been written.
     _row(_MR, _REFUSED, Action.REFUSE, may_move=False),
@@ -191,7 +191,7 @@ TABLE: Final = (
     # It is there, and only slow: the connection is given up, because its answer may still come.
     _row(_S, _SLOW, Action.RAISE, _DROP | _END, transaction=_RUNNING),
     _row(_S, _SLOW, Action.RAISE, _DROP),
-    # Lost twice by several servers, or failed by all of them: the statement is at fault, and no server is blamed (F1).
+    # Lost twice by three slaves, or failed by all of them: the statement is at fault, and no server is blamed (F1).
     _row(_S, GONE, Action.NO_MASTER, _DROP, on_master=_NOT_RUN, exhausted=True),
     _row(_S, GONE, Action.NO_MASTER, _DROP | _WROTE, on_master=_MAY_HAVE_RUN, exhausted=True),
     _row(_S, GONE, Action.RAISE, _DROP | _END, exhausted=True),
@@ -214,4 +214,7 @@ TABLE: Final = (
 
 def decide(situation: Situation) -> Verdict:
     """Return what to do after a failure."""
-    return next(row.verdict for row in TABLE if row.matches(situation))
+    action, effect = next(row.verdict for row in TABLE if row.matches(situation))
+    if action is Action.RAISE and situation.on_master is OnMaster.MAY_HAVE_RUN:
+        effect |= _WROTE  # on whatever server the statement has failed since
+    return Verdict(action, effect)

@@ -56,11 +56,6 @@ class KnownPositions:
                 self._reached[identity] = position, self._clock()
         link.identity = identity
 
-    def forget(self) -> None:
-        """Forget all answers: the master's own sequence has gone back, so positions mean something else now (P4)."""
-        with self._lock:
-            self._reached.clear()
-
 
 class Rotation:
     """The slaves of one database.
@@ -153,5 +148,4 @@ class Rotation:
 
 def last_resort(chosen: Server | None, servers: Sequence[Server]) -> list[Server]:
     """Return all servers, the scope's own first: without a master, those are tried too that are out of rotation."""
-    is_other: Callable[[Server], bool] = lambda server: server is not chosen  # noqa: E731 - a sort key
-    return sorted(servers, key=is_other)
+    return sorted(servers, key=lambda server: server is not chosen)

@@ -114,7 +114,15 @@ class Selection:
         """End the transaction, and return it. What its links need is the binding's to do."""
         block, self.block = self.block, None
         self.forget()
+        if block is not None:
+            self.check_process(block)
         return block
+
+    def check_process(self, block: Block) -> None:
+        """End a transaction that a fork has left in two processes: it is the parent's (S12)."""
+        if block.lost is None and not all(link.is_own for link in block.links):
+            error = self._port.driver.module.InterfaceError
+            block.lost = error("This transaction was begun before a fork, in the parent process. Begin another one.")
 
     # Choosing
 
@@ -126,8 +134,10 @@ class Selection:
             self._scope, self.has_read = scope, False
         version = scope.version  # what changes from here on is looked at the next time
         self.link = self._pending = None
-        if block is not None and block.lost is not None:
-            raise block.lost
+        if block is not None:
+            self.check_process(block)
+            if block.lost is not None:
+                raise block.lost
         link, self.side, why, holds = picked or self._pick(frame, scope, attempt, flushing=flushing)
         if why != "no-master":
             self.master_error = None
@@ -249,7 +259,8 @@ class Selection:
         except port.driver.module.Error as error:
             if not port.driver.is_gone(error):
                 raise
-            raise port.as_own(outcome.no_master(server, error)) from error
+            # Its frames lead to callers that hold it: in that circle links would wait for Python's garbage collector.
+            raise port.as_own(outcome.no_master(server, error)) from error.with_traceback(None)
         return link
 
     def _master_read_only(self, scope: Scope) -> Link | None:

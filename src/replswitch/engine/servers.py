@@ -6,8 +6,6 @@ from os import getpid
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from replswitch.decision import SLAVE
-
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
@@ -88,11 +86,6 @@ class Link:
         self.opened_at = monotonic()
         self.process = getpid()
         self.identity: Hashable | None = None
-
-    @property
-    def is_slave(self) -> bool:
-        """Whether the link refuses writes."""
-        return self.server.state == SLAVE
 
     @property
     def is_own(self) -> bool:

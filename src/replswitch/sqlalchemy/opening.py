@@ -14,6 +14,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import DisconnectionError, InvalidatePoolError
 
 from replswitch.decision import MASTER, SLAVE
+from replswitch.drivers import Written
 from replswitch.engine import outcome
 from replswitch.engine.attempt import Attempt
 from replswitch.engine.route import Route
@@ -247,15 +248,16 @@ class Commit:
         return self._scope is scope and self._thread == get_ident() and self._is_recorded == is_recording()
 
     def look(self, *, is_last: bool = False) -> None:
-        """Look, in the thread that commits and as long as it has the connection. Others do not come after it.
+        """Look, in the thread that commits and as long as it has the connection. In another one it counts as done.
 
         Args:
             is_last: the connection is about to do something else, or to serve another thread.
         """
-        if self._is_over or not (is_last or self._thread == get_ident()):
-            return
-        self._is_over = is_last
-        self._writes.look(self, self._tracker, self._scope, recorded=self._is_recorded, at_once=True)
+        if not is_last and self._thread != get_ident():
+            self._writes.record_in(self._scope, Written.NO if self._is_over else Written.YES)
+        elif not self._is_over:
+            self._is_over = is_last
+            self._writes.look(self, self._tracker, self._scope, recorded=self._is_recorded, at_once=True)
 
 
 def roll_back_quietly(engine: Engine, driver: Driver, server: Server) -> None:

@@ -155,14 +155,12 @@ class RoutingSession(Session):
                     if not any([route.runs_again(error.orig) for route in self._replicated]):  # noqa: C419 - each is told
                         raise
                 except NoServerError as error:
-                    if not self._runs_without_master(error):
+                    # A flush that has failed has rolled back: the session is active no more.
+                    without_master = [route.runs_without_master(error) for route in self._replicated]  # each is told
+                    if not (self.is_active and any(without_master)):
                         raise
         finally:
             calls.running, calls.attempts = outer
-
-    def _runs_without_master(self, error: NoServerError) -> bool:
-        # A flush that has failed has rolled back: the session is active no more.
-        return self.is_active and any([route.runs_without_master(error) for route in self._replicated])  # noqa: C419 - likewise
 
 
 @event.listens_for(RoutingSession, "after_begin")

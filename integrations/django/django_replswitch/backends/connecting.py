@@ -17,7 +17,7 @@ from django.db.backends.base.base import NO_DB_ALIAS, BaseDatabaseWrapper
 
 from django_replswitch.servers import alias_state, merged, remember_name
 from replswitch import SLAVE, NoServerError, SlaveWriteError
-from replswitch.connect.pool import LinkPool
+from replswitch.connect.pool import close_raw
 from replswitch.engine.attempt import Block
 from replswitch.engine.servers import Link
 
@@ -277,4 +277,4 @@ class ConnectingWrapper(BaseDatabaseWrapper):
             block.links.remove(link)
         if self.route.link is link:
             self.route.forget()
-        LinkPool.close_link(link)
+        close_raw(link.raw, link.process)

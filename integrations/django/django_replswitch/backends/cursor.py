@@ -42,6 +42,12 @@ class SwitchingCursor:
             wrapper.select(link)
         try:
             if self._raw is None:
+                if link.writes.unread:
+                    try:
+                        wrapper.driver.drain_results(link.raw)
+                    except wrapper.Database.Error as error:
+                        wrapper.route.failed_late(link, error)
+                        raise
                 self._link, self._raw = link, link.cursor()
                 raw = self._raw
                 # The driver's own, so that they cost no further call.
@@ -100,6 +106,8 @@ class SwitchingCursor:
     def _on(self, link: WrapperLink) -> Any:
         """Return the driver's cursor on a link; what the statement before still owes is read."""
         wrapper = self._wrapper
+        if link.writes.unread:
+            wrapper.route.drain(link)
         if link is not self._link:
             try:
                 self.close()
@@ -107,8 +115,6 @@ class SwitchingCursor:
                 vars(self).clear()  # as if it had just been made
                 self._wrapper = wrapper
             self._link, self._raw = link, link.cursor()
-        elif link.writes.unread:
-            wrapper.route.drain(link)
         return self._raw
 
     def close(self) -> None:

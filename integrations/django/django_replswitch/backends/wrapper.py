@@ -129,14 +129,12 @@ class SwitchingWrapper(ConnectingWrapper):
         raise NotImplementedError
 
     def leave(self, link: Link) -> None:
-        """Roll back on one link. One that fails is closed, which rolls back too."""
-        try:
-            self.driver.rollback(link.raw)
-        except self.Database.Error:
-            self.close_link(link)
-
-    def part_with(self, link: Link) -> None:
-        """Do nothing: `drop` closes it."""
+        """Roll back on one link. One that fails is closed, which rolls back too; so is another process's (S12)."""
+        with suppress(self.Database.Error):
+            if link.is_own:
+                self.driver.rollback(link.raw)
+                return
+        self.close_link(link)
 
     def lose_block(self, error: Exception) -> None:
         """Refuse further statements as Django does after an error; in autocommit mode, the route refuses them."""
@@ -211,6 +209,7 @@ class SwitchingWrapper(ConnectingWrapper):
             Error: with which it was lost.
         """
         block = self.route.block or Block()
+        self.route.check_process(block)
         if block.lost is not None:
             with self.wrap_database_errors:
                 raise block.lost
