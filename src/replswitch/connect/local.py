@@ -102,13 +102,15 @@ class RouteState(Port):
 
     def commit(self) -> None:
         """Commit on every link in the transaction; where the master fails, roll all of them back."""
-        block = self.route.end()
+        block = self.route.block
         if block is None:
             return
-        if block.lost is not None:
-            self.route.roll_back(block)
-            error, block.lost = block.lost, None
-            raise error.with_traceback(None)  # which would lead to frames that know the transaction
+        try:
+            self.route.refuse_if_lost(block)
+        except BaseException:
+            self.rollback()
+            raise
+        self.route.end()
         self.route.commit(block)
 
     def rollback(self) -> None:

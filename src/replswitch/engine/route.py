@@ -240,7 +240,7 @@ class Route(Selection):
 
     def _look_for_writes_of(self, block: Block) -> None:
         for link in block.links:
-            if link.server.state == MASTER:
+            if link.server.state == MASTER and link.is_own:
                 self.look_for_writes(link, recorded=block.is_recorded)
 
     def _join(self, block: Block, link: Link, attempt: Attempt | None) -> Link | None:

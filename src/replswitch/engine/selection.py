@@ -114,15 +114,18 @@ class Selection:
         """End the transaction, and return it. What its links need is the binding's to do."""
         block, self.block = self.block, None
         self.forget()
-        if block is not None:
-            self.check_process(block)
         return block
 
-    def check_process(self, block: Block) -> None:
-        """End a transaction that a fork has left in two processes: it is the parent's (S12)."""
+    def refuse_if_lost(self, block: Block) -> None:
+        """Raise the error with which a transaction is lost, if it is.
+
+        So is one that a fork has left in two processes: it is the parent's (S12).
+        """
         if block.lost is None and not all(link.is_own for link in block.links):
             error = self._port.driver.module.InterfaceError
             block.lost = error("This transaction was begun before a fork, in the parent process. Begin another one.")
+        if block.lost is not None:
+            raise block.lost
 
     # Choosing
 
@@ -135,9 +138,7 @@ class Selection:
         version = scope.version  # what changes from here on is looked at the next time
         self.link = self._pending = None
         if block is not None:
-            self.check_process(block)
-            if block.lost is not None:
-                raise block.lost
+            self.refuse_if_lost(block)
         link, self.side, why, holds = picked or self._pick(frame, scope, attempt, flushing=flushing)
         if why != "no-master":
             self.master_error = None

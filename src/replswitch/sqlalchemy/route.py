@@ -261,8 +261,8 @@ class SessionRoute(PoolPort):
 
     def refuse_if_lost(self) -> None:
         """Raise an error if the transaction is lost."""
-        if self.route.block is not None and self.route.block.lost is not None:
-            raise self.route.block.lost
+        if self.route.block is not None:
+            self.route.refuse_if_lost(self.route.block)
 
     def end(self) -> None:
         """The session's transaction is over."""

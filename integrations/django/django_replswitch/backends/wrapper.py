@@ -209,10 +209,8 @@ class SwitchingWrapper(ConnectingWrapper):
             Error: with which it was lost.
         """
         block = self.route.block or Block()
-        self.route.check_process(block)
-        if block.lost is not None:
-            with self.wrap_database_errors:
-                raise block.lost
+        with self.wrap_database_errors:
+            self.route.refuse_if_lost(block)
         return block
 
     # Savepoints
