@@ -98,7 +98,7 @@ class IgnoredFrame(Frame):
 
 
 class Block(IgnoredFrame):
-    """An instruction for every database, found again by whoever gave it. Leaves the stack as it was on entry.
+    """An instruction for every database, for the code that gave it. Leaves the stack as it was on entry.
 
     For objects that may be entered again while they are entered, and by several threads, and so keep no frame.
     """
@@ -189,7 +189,7 @@ class Switch:
     replswitch cannot see what such a database does, a marker puts it in master state (R4), and a redirect after
     an unsafe request sets one (M1). `replswitch.connect` returns a switch that opens its own links.
 
-    Nobody switched: master. Instructions stack up; the latest one that applies wins, be it of this switch, of a
+    Without an instruction: master. Instructions stack up; the latest one that applies wins, be it of this switch, of a
     decorator or of the middleware.
     """
 

@@ -273,20 +273,14 @@ class Faults:
                 insert(self.db)
 
     def slave_in_a_transaction(self) -> None:
-        for end in (self.db.commit, self.db.rollback):
-            with use_slave():
-                self.db.begin()
-                run(self.db, "SELECT 1")
-                self.cut()
-                for _ in range(2):
-                    with suppress(self.db.Error):
-                        run(self.db, "SELECT 1")
-                with suppress(self.db.Error):
-                    end()
+        self._in_a_transaction(use_slave)
 
     def master_in_a_transaction(self) -> None:
+        self._in_a_transaction(use_master)
+
+    def _in_a_transaction(self, use: Callable[[], Any]) -> None:
         for end in (self.db.commit, self.db.rollback):
-            with use_master():
+            with use():
                 self.db.begin()
                 run(self.db, "SELECT 1")
                 self.cut()

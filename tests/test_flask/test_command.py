@@ -139,7 +139,7 @@ def test_the_master_is_dead(run: Run, mariadb_pair: MariaDBPair) -> None:
 def test_a_slave_that_follows_nobody(run_on: Run, mariadb_pair: MariaDBPair) -> None:
     result = run_on(master=mariadb_pair.slaves[0], slaves=[mariadb_pair.master])
     assert result.exit_code == 1
-    assert "it is read_only, so nobody can write" in result.output
+    assert "it is read_only, so it refuses writes" in result.output
     assert "it follows no master" in result.output
 
 

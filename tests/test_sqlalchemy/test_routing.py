@@ -403,6 +403,32 @@ class TestOwnWrites:
             thread.join()
         assert counts == [1]
 
+    def test_also_while_the_connection_of_the_commit_is_still_held(
+        self, shop: Any, replicated_pair: ReplicatedPair
+    ) -> None:
+        replicated_pair.stop_slave()
+        committed, has_read = threading.Event(), threading.Event()
+
+        def write() -> None:
+            with shop.master.connect() as connection:
+                connection.execute(insert(shop.Message).values(body="core"))
+                connection.commit()
+                committed.set()
+                has_read.wait()
+
+        with use_master():
+            scope()
+            thread = threading.Thread(target=contextvars.copy_context().run, args=(write,))
+            thread.start()
+            committed.wait()
+            with shop.db.use_slave(), shop.Session() as session:
+                seen = count(shop, session)
+            marked = scope().all_written()
+            has_read.set()
+            thread.join()
+        assert seen == 1
+        assert marked is not None
+
     def test_a_commit_in_a_job_is_the_requests(self, shop: Any) -> None:
         outer = Scope()
         with push(beginning(outer)):

@@ -44,7 +44,7 @@ class LeasedLink(Link):
             self._pool.give_back(self)
 
 
-# A link while nobody has it, as the attributes of `Link`: a list of these can be changed by all threads.
+# A link that is not lent, as the attributes of `Link`: a list of these can be changed by all threads.
 Kept = tuple[Any, Any, Any, float, int, Any]
 
 

@@ -177,7 +177,7 @@ def rows(raw: Raw, sql: str, *values: object) -> list[tuple[Any, ...]]:
 
 def records(raw: Raw, sql: str) -> list[dict[str, Any]]:
     """Return rows with the names of their columns in small letters, and as they were before MySQL 8.0.22."""
-    # The application may have set another class of cursors as the default; None is that, where nobody has.
+    # The application may have set another class of cursors as the default; None is that, where it has not.
     with closing(raw.cursor(getattr(raw, "plain_cursor", None))) as cursor:
         cursor.execute(sql)
         names = [column[0].lower() for column in cursor.description]
@@ -258,7 +258,7 @@ class MySQLFamilyDriver(Driver):
         return int(outcome) == 0
 
     def seconds_behind(self, raw: Raw) -> float | None:
-        """Ask for the state of replication; 0 where the server follows nobody.
+        """Ask for the state of replication; 0 where the server replicates from no other.
 
         None where the account may not ask: MariaDB wants SLAVE MONITOR, MySQL REPLICATION CLIENT.
         """

@@ -35,7 +35,7 @@ class _Connection(sqlite3.Connection, WriteTracker):
     tells = False
 
     def rollback(self) -> None:
-        if self.in_transaction:  # pools roll back to be sure, behind a commit that nobody has asked about yet
+        if self.in_transaction:  # pools roll back to be sure, behind a commit that was not asked about yet
             super().rollback()
             self.changes_seen = self.total_changes  # which a rollback does not lower
 

@@ -1,4 +1,4 @@
-"""What happens to servers: a log line and a counter each, for whoever watches them."""
+"""What happens to servers: a log line and a counter each, for monitoring."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class Action(Enum):
     REFUSE = "raise SlaveWriteError"
     NO_MASTER = "raise NoServerError: the master cannot be reached"
     MASTER_IS_READ_ONLY = "raise NoServerError: the master is read-only"
-    LOST_WRITE = "raise NoServerError: nobody knows whether the write was done"
+    LOST_WRITE = "raise NoServerError: it is not known whether the write was done"
 
 
 @dataclass(frozen=True, slots=True)

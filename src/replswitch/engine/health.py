@@ -1,7 +1,7 @@
 """Which servers of one database may be tried, as far as one process knows (F1, F2).
 
-Nobody pings. A server that has failed a reader rests for `downtime`; then one single reader tries it, while the others
-go on elsewhere, and what he meets decides for all.
+No server is pinged. One that has failed is out of rotation for `downtime`; then one single reader tries it, while the
+others go on elsewhere, and the outcome decides for all.
 """
 
 from __future__ import annotations

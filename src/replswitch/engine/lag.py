@@ -62,7 +62,7 @@ class Lag:
         return seconds <= self.max_lag
 
     def _is_mine(self, slave: Server) -> bool:
-        """Say whether nobody else is measuring a slave, who then is this thread."""
+        """Reserve the measurement of a slave for this thread; False if another one is measuring it."""
         with self._lock:
             is_mine = slave not in self._measuring
             self._measuring.add(slave)

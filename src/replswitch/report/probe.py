@@ -93,7 +93,7 @@ def _compare(servers: Sequence[Asked], found: Sequence[Standing]) -> None:
     """Say what can be seen only from all servers of a database."""
     master, *slaves = found
     if master.reachable and master.read_only:
-        master.problem = "it is read_only, so nobody can write"
+        master.problem = "it is read_only, so it refuses writes"
     for server, slave in zip(servers[1:], slaves, strict=True):
         same_address = server.address is not None and server.address == servers[0].address
         same_server = bool(slave.identity) and slave.identity == master.identity

@@ -56,9 +56,9 @@ class Standing:
         version: what it says of itself.
         read_only: whether it refuses ordinary users' writes; None where the database has no such option.
         replication: of a slave ``"running"``, ``"connecting"``, ``"stopped"``, ``"broken"`` (it ended with an error)
-            or ``"none"`` (it follows nobody); ``"cluster"`` for Galera, Aurora and group replication, ``"unknown"``
-            where we may not ask; None where there is nothing to replicate.
-        behind: seconds; None where nobody knows.
+            or ``"none"`` (it replicates from no server); ``"cluster"`` for Galera, Aurora and group replication,
+            ``"unknown"`` where we may not ask; None where there is nothing to replicate.
+        behind: seconds; None where it is not known.
         problem: what somebody should see to; None when all is well.
         note: what else there is to say.
         is_master: it serves slave state, and is the master itself, by whatever address.

@@ -45,7 +45,7 @@ class Marker:
     Times are in seconds since the epoch by the application's clock.
 
     Attributes:
-        written_at: when the latest of the writes was committed whose position nobody knows; None without one.
+        written_at: when the latest write whose position is unknown was committed; None without one.
         positions: of each database that was written to, by its name: how far its slaves must have come.
         placed_at: when the latest of those writes was committed; None without one.
     """

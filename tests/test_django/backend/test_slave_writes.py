@@ -449,6 +449,21 @@ class TestLate:
             cursor.execute("SELECT 1")
         assert bodies(django_pair) == []
 
+    @pytest.mark.parametrize("again", [True, False])
+    def test_nor_for_that_of_another_cursor(self, django_pair: MariaDBPair, db: Any, again: bool) -> None:
+        with (  # noqa: PT012 - likewise
+            use_slave(),
+            pytest.raises(SlaveWriteError, match="has already returned rows"),
+            db.cursor() as other,
+            db.cursor() as cursor,
+        ):
+            if again:
+                other.execute("SELECT 1")
+            cursor.callproc("late")
+            assert cursor.fetchall() == ((7,),)
+            other.execute("SELECT 5")
+        assert bodies(django_pair) == []
+
     def test_on_the_master_it_is_done(self, django_pair: MariaDBPair, db: Any) -> None:
         with db.cursor() as cursor:
             cursor.execute("CALL late()")

@@ -133,7 +133,7 @@ class TestServers:
         use_databases(checked={**database, "PORT": slave["PORT"], "SLAVES": [{"PORT": database["PORT"]}]})
         output, complaint = run()
         assert "none" in output.split("\n")[3].split()
-        assert "it is read_only, so nobody can write" in complaint
+        assert "it is read_only, so it refuses writes" in complaint
         assert "it follows no master" in complaint
 
     def test_without_slaves_the_master_stands_in(self, use_databases: Any, database: dict[str, Any]) -> None:
