@@ -153,7 +153,7 @@ def cut_in_a_moment(proxy: Proxy) -> None:
 class TestServersThatAreBlamed:
     @DRIVERS
     def test_f1_an_oversized_parameter_is_the_client_s_error(self, make: Make, pair: MariaDBPair, driver: str) -> None:
-        for name in ("slave", "slave2"):
+        for name in ("master", "slave", "slave2"):
             with closing(pair.admin(name)) as admin, admin.cursor() as cursor:
                 cursor.execute("SET GLOBAL max_allowed_packet = 1048576")
         db = make(slaves=pair.slaves)

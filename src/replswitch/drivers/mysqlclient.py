@@ -61,7 +61,7 @@ class _Connection(MySQLdb.connections.Connection, WriteTracker):
     """
 
     plain_cursor = MySQLdb.cursors.Cursor
-    unread = True  # it does not tell whether a result follows
+    unread = True  # it does not tell whether a result follows; behind one SELECT none does
     owes_results = False  # likewise
 
     #: On the master: a statement may have written since this was last popped.
@@ -89,6 +89,7 @@ class _Connection(MySQLdb.connections.Connection, WriteTracker):
 
     def query(self, query: Any) -> None:
         self.in_doubt, self.asked_at, self.latest = True, time.monotonic(), query
+        self.unread = not isinstance(query, bytes) or not query.startswith(b"SELECT") or b";" in query
         _send(self, bytes(query) if isinstance(query, bytearray) else query)
 
     def close(self) -> None:
@@ -111,7 +112,9 @@ class _Connection(MySQLdb.connections.Connection, WriteTracker):
             if control is None or control["call"]:
                 self.session_changed = self.session_changed or self.changes_session(text)
         if control is None or control["call"]:
-            self.in_transaction = self.in_transaction or not self.get_autocommit()  # type: ignore[no-untyped-call]
+            may_begin = control is not None or self.field_count() or self.affected_rows()  # type: ignore[no-untyped-call]
+            if may_begin and not self.get_autocommit():  # type: ignore[no-untyped-call]  # likewise
+                self.in_transaction = True
         elif control["begin"] or control["end"]:
             self.in_transaction = control["begin"] is not None
 

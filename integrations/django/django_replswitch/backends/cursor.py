@@ -43,11 +43,7 @@ class SwitchingCursor:
         try:
             if self._raw is None:
                 if link.writes.unread:
-                    try:
-                        wrapper.driver.drain_results(link.raw)
-                    except wrapper.Database.Error as error:
-                        wrapper.route.failed_late(link, error)
-                        raise
+                    wrapper.route.drain(link)
                 self._link, self._raw = link, link.cursor()
                 raw = self._raw
                 # The driver's own, so that they cost no further call.
