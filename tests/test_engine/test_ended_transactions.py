@@ -306,7 +306,7 @@ def test_f1_no_link_waits_for_the_garbage_collector(
 ) -> None:
     caplog.set_level(logging.CRITICAL)  # a log record that pytest keeps holds the error, and that its frames
     gc.collect()
-    before = sum(isinstance(each, LeasedLink) for each in gc.get_objects())
+    before = sum(type(each) is LeasedLink for each in gc.get_objects())
     gc.disable()
     try:
         with Proxy(pair.master["port"]) as master, Proxy(pair.slaves[0]["port"]) as slave:
@@ -320,6 +320,6 @@ def test_f1_no_link_waits_for_the_garbage_collector(
                 master.restore()
                 slave.restore()
             db.close()
-        assert sum(isinstance(each, LeasedLink) for each in gc.get_objects()) <= before
+        assert sum(type(each) is LeasedLink for each in gc.get_objects()) <= before
     finally:
         gc.enable()
