@@ -136,6 +136,9 @@ class SwitchingWrapper(ConnectingWrapper):
                 return
         self.close_link(link)
 
+    def part_with(self, link: Link) -> None:
+        """Do nothing: `drop` closes it."""
+
     def lose_block(self, error: Exception) -> None:
         """Refuse further statements as Django does after an error; in autocommit mode, the route refuses them."""
         if not self.autocommit:
