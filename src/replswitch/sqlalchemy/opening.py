@@ -254,7 +254,8 @@ class Commit:
             is_last: the connection is about to do something else, or to serve another thread.
         """
         if not is_last and self._thread != get_ident():
-            self._writes.record_in(self._scope, Written.NO if self._is_over else Written.YES)
+            may_have_written = self._is_recorded and not self._is_over
+            self._writes.record_in(self._scope, Written.YES if may_have_written else Written.NO)
         elif not self._is_over:
             self._is_over = is_last
             self._writes.look(self, self._tracker, self._scope, recorded=self._is_recorded, at_once=True)

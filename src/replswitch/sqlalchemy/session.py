@@ -156,8 +156,8 @@ class RoutingSession(Session):
                         raise
                 except NoServerError as error:
                     # A flush that has failed has rolled back: the session is active no more.
-                    without_master = [route.runs_without_master(error) for route in self._replicated]  # each is told
-                    if not (self.is_active and any(without_master)):
+                    routes = self._replicated if self.is_active else ()
+                    if not any([route.runs_without_master(error) for route in routes]):  # noqa: C419 - each is told
                         raise
         finally:
             calls.running, calls.attempts = outer
