@@ -130,11 +130,11 @@ class Client(threading.Thread):
     def _without_master(self, path: str, since: float, response: Response) -> None:
         """A read that must see what no server has may fail without a master; and only that."""
         self._ledger.count("reads of what no living server has")
-        if time.monotonic() < self._doubtful_until or not self._told:
-            if not self._told:
-                self._ledger.wrong("a read failed", f"{path}, and there was nothing to see: {response}")
+        if time.monotonic() < self._doubtful_until:
             return
-        if "during query" in str(response.told.get("text")):
+        if not self._told:
+            self._ledger.wrong("a read failed", f"{path}, and there was nothing to see: {response}")
+        elif "during query" in str(response.told.get("text")):
             self._in_doubt()  # what was lost may have been a write, as far as anybody but the page knows
         elif self._slave_has(self._number, self._told[-1]):
             again = self._send("GET", f"{path}?client={self._number}")

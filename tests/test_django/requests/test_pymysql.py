@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 FOLDER = Path(__file__).parent
 
 AGAIN = {
@@ -30,6 +32,7 @@ sys.exit(pytest.main(sys.argv[1:]))
 """
 
 
+@pytest.mark.timeout(300)
 def test_with_pymysql() -> None:
     chosen = " or ".join(f"({file.removesuffix('.py')} and ({names}))" for file, names in AGAIN.items())
     files = [str(FOLDER / file) for file in AGAIN]
