@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 
 from chaos_ledger import Ledger, Write
 from chaos_pages import IN_TRANSACTION, KEPT, NO_SERVER
+from itsdangerous import URLSafeSerializer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -136,10 +137,20 @@ class Client(threading.Thread):
             self._ledger.wrong("a read failed", f"{path}, and there was nothing to see: {response}")
         elif "during query" in str(response.told.get("text")):
             self._in_doubt()  # what was lost may have been a write, as far as anybody but the page knows
+        elif self._holds_by_time():
+            self._ledger.count("of these: the position is not known")
         elif self._slave_has(self._number, self._told[-1]):
             again = self._send("GET", f"{path}?client={self._number}")
             if again.told.get("error") == NO_SERVER:
                 self._ledger.wrong("a read failed that a slave could serve", f"{path} {again}")
+
+    def _holds_by_time(self) -> bool:
+        """Say whether the master died before it told the position of a write, so that only a master may serve (M1)."""
+        for token in self._cookies.values():
+            _, marker = URLSafeSerializer("").loads_unsafe(token)
+            if isinstance(marker, dict) and time.time() - marker.get("t", 0) < self._doubtful_for:
+                return True
+        return False
 
     def _look(self, path: str, response: Response) -> None:
         """Look for all that was told to be done."""
