@@ -21,7 +21,6 @@ from replswitch.state import Block, Resumable, block, instruction, push, stack
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
-    from types import TracebackType
 
     from replswitch.state import Frame
 
@@ -67,13 +66,11 @@ class Use:
     def __enter__(self) -> None:
         push(block(self.state, by=self))
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         frame = stack()
         while frame is not None:
             if isinstance(frame, Block) and frame.by is self:
-                frame.__exit__(kind, error, traceback)
+                frame.__exit__(*error)
                 return
             frame = frame.parent
 

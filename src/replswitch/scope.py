@@ -29,8 +29,8 @@ _changing: Final = threading.Lock()
 class Scope:
     """What one request knows. Outside a request, the outermost ``use_*()`` has one until it is taken back.
 
-    Defaults are on the class and are written on first use: every ``with db.use_slave():`` outside a request makes a
-    scope, and few of them have anything to write down.
+    Most defaults are on the class and are written on first use: every ``with db.use_slave():`` outside a request makes
+    a scope, and few of them have anything to write down.
 
     Attributes:
         master_only: everything in this scope runs on the master, whatever the code asks for.
@@ -49,7 +49,8 @@ class Scope:
             choice of a server.
         pending: what finds out about statements that may have written, by the link that they ran on. Replaced, never
             changed.
-        slaves: the slave that serves the reads of each database, once it is chosen.
+        slaves: the slave that serves the reads of each database, once it is chosen (S6). Threads of a scope may choose
+            at a time; with ``setdefault`` the first one's choice holds.
         avoided: ``(database, server)`` for each server that has failed or is behind. Replaced, never changed.
         has_waited: a read has waited for a slave already (the option ``wait``).
         ended: the request is over. A thread or task that outlives it still sees what the scope knew.
@@ -70,13 +71,15 @@ class Scope:
     forced_master: Mapping[Hashable, str] = MappingProxyType({})
     version = 0
     pending: Mapping[Hashable, Callable[[Scope], None]] = MappingProxyType({})
-    slaves: Mapping[Hashable, Any] = MappingProxyType({})
     avoided: frozenset[tuple[Hashable, object]] = frozenset()
 
     _late = False
     _decisions: tuple[Decision, ...] = ()
     _at_end: tuple[Callable[[Scope], None], ...] = ()
     _settling: threading.Lock | None = None
+
+    def __init__(self) -> None:
+        self.slaves: dict[Hashable, Any] = {}
 
     # What must be seen
 
@@ -174,20 +177,12 @@ class Scope:
                 self.forced_master = {**self.forced_master, database: reason}
                 self.version += 1
 
-    def choose_slave(self, database: Hashable, server: object) -> Any:
-        """Let ``server`` serve the reads of ``database`` from now on, and return it (S6).
-
-        Where another thread of the scope was faster, its choice is returned.
-        """
-        slaves: dict[Hashable, Any] = self.__dict__.setdefault("slaves", {})  # both steps are atomic, without a lock
-        return slaves.setdefault(database, server)
-
     def avoid_slave(self, database: Hashable, server: object) -> None:
         """Let ``server``, which has failed or is behind, serve no more reads of ``database``."""
         with _changing:
             self.avoided = self.avoided | {(database, server)}
             if self.slaves.get(database) is server:
-                self.__dict__["slaves"].pop(database, None)
+                self.slaves.pop(database, None)
                 self.version += 1
 
     # What was decided

@@ -9,14 +9,11 @@ from __future__ import annotations
 import copy
 import threading
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, ClassVar, Final, Self
+from typing import ClassVar, Final, Self
 
 from replswitch.decision import MASTER, SLAVE, State
 from replswitch.errors import RevertError
 from replswitch.scope import Scope
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 _stack: ContextVar[Frame | None] = ContextVar("replswitch.stack", default=None)
 _get: Final = _stack.get
@@ -69,9 +66,7 @@ class Frame:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         _set(self.parent)
         if self._scope is not None:
             self._scope.end()
@@ -108,11 +103,9 @@ class Block(IgnoredFrame):
     by: object
     entry: Frame | None
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.parent = self.entry  # another one, if revert() took something from below
-        super().__exit__(kind, error, traceback)
+        super().__exit__(*error)
 
 
 def instruction(state: State, scope: Scope | None = None, switch: Switch | None = None) -> Frame:
@@ -171,9 +164,7 @@ class Resumable:
         self._outer = _get()
         _set(self._top)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._top = _get()
         _set(self._outer)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pymysql.protocol import MysqlPacket
 
 from replswitch import PositionError
-from replswitch.drivers.tracking_connection import session_track, status_of
+from replswitch.drivers.session_track import session_track, status_of
 from replswitch.positions import MariaDBPosition, MySQLPosition, Position, SQLitePosition, read, write
 
 # The machine that runs the tests may be busy: time is not what is tested.

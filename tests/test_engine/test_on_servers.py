@@ -367,8 +367,8 @@ class TestForks:
             before = run(db, "SELECT CONNECTION_ID()")
         run(db, "SELECT 1")
         read_end, write_end = os.pipe()
-        # PyDLL keeps the interpreter's lock. With CDLL another thread may hold it when the process is copied, and in the
-        # child nothing would ever release it.
+        # PyDLL keeps the interpreter's lock. With CDLL another thread may hold it when the process is copied, and in
+        # the child nothing would ever release it.
         child = ctypes.PyDLL(None).fork()
         if child == 0:
             status = 1

@@ -16,7 +16,6 @@ from replswitch.state import Switch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from types import TracebackType
 
     from replswitch.connect.local import RouteState
     from replswitch.engine.options import DatabaseOptionNames
@@ -157,9 +156,7 @@ class Connection(Switch):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     # What ran

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from asyncio import _get_running_loop
 from collections.abc import Iterator
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Self
 
 from replswitch.decision import MASTER, SLAVE
 from replswitch.engine.attempt import Attempt
+from replswitch.state import stack
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from replswitch.connect.local import RouteState
     from replswitch.connect.workers import Workers
     from replswitch.drivers import Driver, Raw
@@ -48,9 +48,10 @@ class Cursor:
         """Run a statement on the side that the state asks for. Returns what the driver's ``execute`` returns."""
         # Written out, because it is on the way of every query: what `_run` does when all goes well.
         workers = self._workers
-        state = workers.state()
-        if workers.debug:
+        if workers.debug or workers.closed:
             return self._run("execute", sql, args)
+        worker = workers.threads.worker if _get_running_loop() is None else None
+        state = workers.state() if worker is None or worker.frame is not stack() else worker.current
         if not state.autocommit:
             state.begin_implicitly()
         route = state.route
@@ -236,7 +237,5 @@ class Cursor:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()

@@ -116,10 +116,15 @@ class WorkerState:
             self.frame = _NEVER  # a frame keeps its scope, and with that what is pending
 
 
+class _Thread(threading.local):
+    worker: WorkerState | None = None
+
+
 class Workers:
     """The `WorkerState` of each thread and each asyncio task; gone with it.
 
     Attributes:
+        threads: has the running thread's, where no task runs in it; None before it was made.
         debug: whether what runs is kept.
         closed: whether the connection is closed.
     """
@@ -129,7 +134,7 @@ class Workers:
         self._driver = driver
         self.debug = False
         self.closed = False
-        self._threads = threading.local()
+        self.threads = _Thread()
         self._tasks: weakref.WeakKeyDictionary[asyncio.Task[Any], WorkerState] = weakref.WeakKeyDictionary()
 
     def state(self) -> RouteState:
@@ -142,9 +147,7 @@ class Workers:
             self.check_open()
         frame = stack()
         # The documented asyncio.get_running_loop() raises where there is none, which costs each query of a thread.
-        worker = self.worker() if _get_running_loop() is not None else getattr(self._threads, "worker", None)
-        if worker is None:
-            worker = self.worker()
+        worker = (self.threads.worker if _get_running_loop() is None else None) or self.worker()
         return worker.current if frame is worker.frame else worker.turn_to(frame)
 
     def check_open(self) -> None:
@@ -165,7 +168,5 @@ class Workers:
         """Return all that the running thread or task holds."""
         if _get_running_loop() is not None and (task := asyncio.current_task()) is not None:
             return self._tasks.get(task) or self._tasks.setdefault(task, WorkerState(self._make))
-        if not hasattr(self._threads, "worker"):
-            self._threads.worker = WorkerState(self._make)
-        mine: WorkerState = self._threads.worker
+        mine = self.threads.worker = self.threads.worker or WorkerState(self._make)
         return mine

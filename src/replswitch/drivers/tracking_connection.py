@@ -15,6 +15,7 @@ from pymysql.protocol import MysqlPacket
 
 from replswitch.drivers.driver import WriteTracker, Written, later
 from replswitch.drivers.mysql import has_positions, is_mariadb, last_written, rows
+from replswitch.drivers.session_track import session_track, status_of
 from replswitch.errors import PositionError
 from replswitch.positions import MariaDBPosition, MySQLPosition
 from replswitch.positions.clock import fall_back_to_clock
@@ -28,22 +29,8 @@ if TYPE_CHECKING:
 # https://dev.mysql.com/doc/dev/mysql-server/latest/mysql__com_8h.html
 _SESSION_CHANGED: Final = 0x4000
 
-# What an OK packet says of the session: the GTID of the commit that it answers, and changes. The layout:
-# https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_basic_ok_packet.html and
-# https://mariadb.com/kb/en/ok_packet/. An entry of a type that is not known is skipped, as both ask.
-#
-# The types of entries that carry a GTID: MariaDB tracks the variable last_gtid, MySQL has a type for it.
-_SYSTEM_VARIABLE: Final = 0
-_GTIDS: Final = 3
-
-# The session's variables, its database, or something else of it has changed.
-_STATE_CHANGE: Final = 2
-
-# The lengths of longer integers by their first byte.
-_SIZES: Final = {0xFC: 2, 0xFD: 3, 0xFE: 8}
-
-# What comes of packets that are cut off, and of lengths and texts that are none.
-_MALFORMED: Final = (AssertionError, LookupError, ValueError, struct.error)
+# How many results a connection keeps the descriptions of, so that it need not parse them again.
+_DESCRIPTIONS_KEPT: Final = 100
 
 # What PyMySQL waits for behind the descriptions of a result's columns, which a server that knows better leaves out.
 _END_OF_COLUMNS: Final = MysqlPacket(b"\xfe\0\0\2\0", "ascii")
@@ -53,71 +40,6 @@ _PLAIN_END: Final = struct.Struct("<3xHH")
 
 # A longer packet that begins with 0xFE is a row, with a first column of 16 MB or more.
 _LONGEST_END: Final = 0xFFFFFF
-
-
-def status_of(packet: Any) -> tuple[int, int, bytes]:
-    """Return the status flags of an OK packet, its number of warnings, and what follows them.
-
-    Args:
-        packet: PyMySQL's, with its header, which is 0x00, or 0xFE behind the rows of a result.
-
-    Raises:
-        PositionError: the packet is cut off.
-    """
-    try:
-        packet.read(1)
-        packet.read_length_encoded_integer()  # affected rows
-        packet.read_length_encoded_integer()  # last insert id
-        status, warnings = packet.read_struct("<HH")
-    except _MALFORMED as error:
-        raise PositionError("The server's answer is malformed: it is cut off.") from error
-    return status, warnings, packet.read_all()
-
-
-def session_track(rest: bytes) -> tuple[str, bool]:
-    """Return what an OK packet says of the session.
-
-    Args:
-        rest: what follows the number of warnings, in a packet with the status flag SERVER_SESSION_STATE_CHANGED.
-
-    Returns:
-        the GTID of the commit that it answers, empty without one; and whether the session itself has changed: a
-        variable, the current database, a prepared statement.
-
-    Raises:
-        PositionError: the packet is malformed.
-    """
-    gtid, changed = "", False
-    try:
-        _, end = _string(rest, 0)  # for people
-        (changes, _), end = _string(rest, end), 0
-        while end < len(changes):
-            kind = changes[end]
-            entry, end = _string(changes, end + 1)
-            if kind == _SYSTEM_VARIABLE:
-                at = 0
-                while at < len(entry):
-                    name, at = _string(entry, at)
-                    value, at = _string(entry, at)
-                    gtid = value.decode() if name == b"last_gtid" else gtid
-            elif kind == _GTIDS:
-                gtid = _string(entry, 1)[0].decode()  # behind a byte for the encoding, of which there is one
-            elif kind == _STATE_CHANGE:
-                changed = True
-    except _MALFORMED as error:
-        raise PositionError("The server's answer is malformed: what it tells of the session cannot be read.") from error
-    return gtid, changed
-
-
-def _string(data: bytes, at: int) -> tuple[bytes, int]:
-    """Return the string that begins there, behind its length, and where it ends."""
-    length, at = data[at], at + 1
-    if length > 0xFA:
-        size = _SIZES[length]
-        length, at = int.from_bytes(data[at : at + size], "little"), at + size
-    if at + length > len(data):
-        raise IndexError
-    return data[at : at + length], at + length
 
 
 class _Result(MySQLResult):
@@ -130,18 +52,30 @@ class _Result(MySQLResult):
     connection: Any  # a TrackingConnection until the result is read
 
     def _get_descriptions(self) -> None:
+        # The columns are described in the same bytes each time that a statement runs, and to parse them takes a seventh
+        # of the time of a short query. So what was parsed is kept.
         connection = self.connection
-        if connection.ends_in_ok:  # what stands for the connection meanwhile ends the descriptions by itself
-            self.connection = SimpleNamespace(
-                decoders=connection.decoders,
-                encoding=connection.encoding,
-                use_unicode=connection.use_unicode,
-                _read_packet=lambda kind=None: _END_OF_COLUMNS if kind is None else connection._read_packet(kind),
-            )
-        try:
-            super()._get_descriptions()  # type: ignore[misc]  # types-PyMySQL leaves it out
-        finally:
-            self.connection = connection
+        packets = [connection._read_packet()._data for _ in range(self.field_count)]
+        if not connection.ends_in_ok:
+            connection._read_packet()
+        known, key = connection.descriptions, (connection.encoding, *packets)
+        if key not in known:
+            self._parse_descriptions(packets)
+            if len(known) == _DESCRIPTIONS_KEPT:
+                known.clear()
+            known[key] = self.fields, self.converters, self.description  # type: ignore[has-type]  # likewise
+        self.fields, self.converters, self.description = known[key]
+
+    def _parse_descriptions(self, packets: list[bytes]) -> None:
+        connection, unread = self.connection, iter(packets)
+        self.connection = SimpleNamespace(
+            decoders=connection.decoders,
+            encoding=connection.encoding,
+            use_unicode=connection.use_unicode,
+            _read_packet=lambda kind=None: _END_OF_COLUMNS if kind is None else kind(next(unread), connection.encoding),
+        )
+        super()._get_descriptions()  # type: ignore[misc]  # types-PyMySQL leaves it out
+        self.connection = connection
 
     def _check_packet_is_eof(self, packet: MysqlPacket) -> bool:
         # Asked for each row, so without the way through a method.
@@ -198,6 +132,7 @@ class TrackingConnection(Connection, WriteTracker):
     def __init__(self, *, read_only: bool, **settings: Any) -> None:
         self._read_only = read_only
         self.process = os.getpid()
+        self.descriptions: dict[tuple[object, ...], tuple[Any, Any, Any]] = {}
         self._poll = select.poll()
         self.poll = self._poll.poll
         super().__init__(**settings)

@@ -117,7 +117,7 @@ def choose(
                 scope.avoid_slave(key, server)  # what the scope must see only grows
                 behind = behind or link
                 continue
-        if is_last_resort or (chosen := scope.choose_slave(key, server)) is server:
+        if is_last_resort or (chosen := scope.slaves.setdefault(key, server)) is server:
             return link  # type: ignore[no-any-return]  # what was sent for Open
         # Another thread of the scope was faster.
         return (yield from choose(scope, key, (chosen,), must_see, rotation))
@@ -125,7 +125,7 @@ def choose(
         return None
     scope.has_waited = True
     if (yield Wait(behind, must_see, wait)) is True and (yield from has_reached(behind, must_see, rotation)) is True:
-        scope.choose_slave(key, behind.server)
+        scope.slaves.setdefault(key, behind.server)
         return behind
     return None
 

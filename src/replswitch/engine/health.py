@@ -9,14 +9,18 @@ from __future__ import annotations
 import threading
 import time
 from bisect import bisect
-from itertools import accumulate
+from itertools import accumulate, cycle
 from random import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from replswitch.engine.servers import Server
+
+
+#: How many orders there are for each server that comes first.
+_ORDERS: Final = 50
 
 
 class Health:
@@ -35,8 +39,8 @@ class Health:
         self._clock = clock
         self._lock = threading.Lock()
         self.resting: dict[Server, float] = {}
-        # The servers whose weights were added up last, the sums, and the index of the last one.
-        self._weights: tuple[Sequence[Server], list[float], int] = ((), [], 0)
+        # The servers whose weights were added up last, the sums, and for each server orders that begin with it.
+        self._weights: tuple[Sequence[Server], list[float], list[Iterator[list[Server]]]] = ((), [], [])
 
     def candidates(self, servers: Sequence[Server]) -> Iterable[Server]:
         """Return the servers in the order in which a reader should try them; those that rest are left out.
@@ -48,11 +52,12 @@ class Health:
             return self._while_some_rest(servers)
         if len(servers) < 2:
             return servers
-        known, sums, last = self._weights
+        known, sums, orders = self._weights
         if known is not servers:
-            sums, last = list(accumulate(server.weight for server in servers)), len(servers) - 1
-            self._weights = servers, sums, last
-        return _beginning_with(servers, bisect(sums, random() * sums[last], 0, last))  # noqa: S311 - spreads load, hides nothing
+            sums = list(accumulate(server.weight for server in servers))
+            orders = [cycle(_orders(server, servers)) for server in servers]
+            self._weights = servers, sums, orders
+        return next(orders[bisect(sums, random() * sums[-1], 0, len(sums) - 1)])  # noqa: S311 - spreads load, hides nothing
 
     def _while_some_rest(self, servers: Sequence[Server]) -> Iterator[Server]:
         tried = self._due(servers)
@@ -85,9 +90,10 @@ class Health:
             return self.resting.pop(server, None) is not None
 
 
-def _beginning_with(servers: Sequence[Server], index: int) -> Iterator[Server]:
-    yield servers[index]  # mostly it will do
-    yield from _by_weight([*servers[:index], *servers[index + 1 :]])
+def _orders(first: Server, servers: Sequence[Server]) -> list[list[Server]]:
+    """Return orders of all servers that begin with one of them. They are made once, because mostly the first serves."""
+    others = [server for server in servers if server is not first]
+    return [[first, *_by_weight(others)] for _ in range(_ORDERS)]
 
 
 def _by_weight(servers: list[Server]) -> list[Server]:

@@ -1,0 +1,90 @@
+"""What an OK packet of MariaDB or MySQL says of the session (session tracking)."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, Final
+
+from replswitch.errors import PositionError
+
+# What an OK packet says of the session: the GTID of the commit that it answers, and changes. The layout:
+# https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_basic_ok_packet.html and
+# https://mariadb.com/kb/en/ok_packet/. An entry of a type that is not known is skipped, as both ask.
+#
+# The types of entries that carry a GTID: MariaDB tracks the variable last_gtid, MySQL has a type for it.
+_SYSTEM_VARIABLE: Final = 0
+_GTIDS: Final = 3
+
+# The session's variables, its database, or something else of it has changed.
+_STATE_CHANGE: Final = 2
+
+# The lengths of longer integers by their first byte.
+_SIZES: Final = {0xFC: 2, 0xFD: 3, 0xFE: 8}
+
+# What comes of packets that are cut off, and of lengths and texts that are none.
+_MALFORMED: Final = (AssertionError, LookupError, ValueError, struct.error)
+
+
+def status_of(packet: Any) -> tuple[int, int, bytes]:
+    """Return the status flags of an OK packet, its number of warnings, and what follows them.
+
+    Args:
+        packet: PyMySQL's, with its header, which is 0x00, or 0xFE behind the rows of a result.
+
+    Raises:
+        PositionError: the packet is cut off.
+    """
+    try:
+        packet.read(1)
+        packet.read_length_encoded_integer()  # affected rows
+        packet.read_length_encoded_integer()  # last insert id
+        status, warnings = packet.read_struct("<HH")
+    except _MALFORMED as error:
+        raise PositionError("The server's answer is malformed: it is cut off.") from error
+    return status, warnings, packet.read_all()
+
+
+def session_track(rest: bytes) -> tuple[str, bool]:
+    """Return what an OK packet says of the session.
+
+    Args:
+        rest: what follows the number of warnings, in a packet with the status flag SERVER_SESSION_STATE_CHANGED.
+
+    Returns:
+        the GTID of the commit that it answers, empty without one; and whether the session itself has changed: a
+        variable, the current database, a prepared statement.
+
+    Raises:
+        PositionError: the packet is malformed.
+    """
+    gtid, changed = "", False
+    try:
+        _, end = _string(rest, 0)  # for people
+        (changes, _), end = _string(rest, end), 0
+        while end < len(changes):
+            kind = changes[end]
+            entry, end = _string(changes, end + 1)
+            if kind == _SYSTEM_VARIABLE:
+                at = 0
+                while at < len(entry):
+                    name, at = _string(entry, at)
+                    value, at = _string(entry, at)
+                    gtid = value.decode() if name == b"last_gtid" else gtid
+            elif kind == _GTIDS:
+                gtid = _string(entry, 1)[0].decode()  # behind a byte for the encoding, of which there is one
+            elif kind == _STATE_CHANGE:
+                changed = True
+    except _MALFORMED as error:
+        raise PositionError("The server's answer is malformed: what it tells of the session cannot be read.") from error
+    return gtid, changed
+
+
+def _string(data: bytes, at: int) -> tuple[bytes, int]:
+    """Return the string that begins there, behind its length, and where it ends."""
+    length, at = data[at], at + 1
+    if length > 0xFA:
+        size = _SIZES[length]
+        length, at = int.from_bytes(data[at : at + size], "little"), at + size
+    if at + length > len(data):
+        raise IndexError
+    return data[at : at + length], at + length
