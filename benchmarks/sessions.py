@@ -1,6 +1,7 @@
 """What RoutingSession adds to SQLAlchemy's session: `get_bind` for a select, in microseconds; and a whole query.
 
-On files of SQLite, where a query is quicker than on any server, and what is added weighs the most.
+On files of SQLite, where a query is quicker than on any server, and what is added weighs the most. In a transaction
+SQLAlchemy's own `get_bind` takes half as long again as before it, so what is added there is held against that.
 """
 
 from __future__ import annotations
@@ -104,6 +105,7 @@ def rows() -> Iterator[Row]:
         times = measure(
             {
                 "stock": binds(Session(stock)),
+                "stock begun": in_state(use_slave, binds, begun(use_slave, Session(stock))),
                 "nobody": binds(RoutingSession(master)),
                 "other": binds(RoutingSession(stock)),
                 "master": in_state(use_master, binds, in_master),
@@ -113,8 +115,8 @@ def rows() -> Iterator[Row]:
             ROUNDS,
         )
         yield added("get_bind adds, nobody switched", times, "nobody", "stock")
-        yield added("  in master state, in a transaction", times, "master", "stock")
-        yield added("  in slave state, in a transaction", times, "slave", "stock")
+        yield added("  in master state, in a transaction", times, "master", "stock begun")
+        yield added("  in slave state, in a transaction", times, "slave", "stock begun")
         yield added("  in slave state, before the transaction", times, "before", "stock")
         yield added("  for an engine that is not replicated", times, "other", "stock")
         whole = measure(

@@ -69,7 +69,6 @@ class Scope:
     answered = False
     ended = False
     forced_master: Mapping[Hashable, str] = MappingProxyType({})
-    version = 0
     pending: Mapping[Hashable, Callable[[Scope], None]] = MappingProxyType({})
     avoided: frozenset[tuple[Hashable, object]] = frozenset()
 
@@ -79,6 +78,7 @@ class Scope:
     _settling: threading.Lock | None = None
 
     def __init__(self) -> None:
+        self.version = 0  # read for every statement, which is quicker on the object than on its class
         self.slaves: dict[Hashable, Any] = {}
 
     # What must be seen
