@@ -10,6 +10,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 
 from replswitch import SLAVE
 from replswitch.engine.health import Health
+from replswitch.engine.lag import STALE, Lag
 from replswitch.engine.servers import Server
 
 DOWNTIME = 10
@@ -100,3 +101,38 @@ def test_each_server_gets_its_share() -> None:
     # After "three", in 5 of 8 cases, "two" is twice as likely as "one"; and so on.
     assert second[servers[1]] > second[servers[0]]
     assert all(sorted(health.candidates(servers), key=id) == sorted(servers, key=id) for _ in range(20))
+
+
+class TestLag:
+    """How far behind a slave is, over a simulated clock."""
+
+    @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit])
+    def test_f1_a_measurement_that_is_broken_off_is_made_again(self, error: type[BaseException]) -> None:
+        now = 0.0
+        lag, slave = Lag(5, lambda: now), named("slave")
+
+        def is_broken_off() -> float:
+            raise error
+
+        with pytest.raises(error):
+            lag.admits(slave, is_broken_off)
+        assert lag.admits(slave, lambda: 99)  # the other threads do not wait for it
+        now += 2 * STALE
+        assert not lag.admits(slave, lambda: 99)
+
+    def test_f1_one_reader_measures_at_a_time(self) -> None:
+        now, measured = 0.0, 0
+        lag, slave = Lag(5, lambda: now), named("slave")
+
+        def measure() -> float:
+            nonlocal measured
+            measured += 1
+            assert lag.admits(slave, measure)  # as another reader meanwhile
+            return 99
+
+        assert not lag.admits(slave, measure)
+        assert measured == 1
+        now += 2 * STALE
+        assert not lag.admits(slave, lambda: 6)
+        now += 2 * STALE
+        assert lag.admits(slave, lambda: 4)

@@ -41,7 +41,6 @@ class Lag:
         self._clock = clock
         self._lock = threading.Lock()
         self._measured: dict[Server, tuple[float, float]] = {}  # when the next is due, and the seconds
-        self._measuring: set[Server] = set()
 
     def admits(self, slave: Server, measure: Callable[[], float]) -> bool:
         """Say whether a slave is near enough; where that is not known any more, measure.
@@ -51,9 +50,9 @@ class Lag:
             measure: returns how many seconds it is behind, `math.inf` where its replication has stopped. It runs in a
                 thread of its own, but for the first time and after a long pause.
         """
-        due, seconds = self._measured.get(slave, (-inf, 0))
+        known = due, seconds = self._measured.get(slave, (-inf, 0))
         now = self._clock()
-        if now >= due and self._is_mine(slave):
+        if now >= due and self._is_mine(slave, known, now):
             if now - due > STALE - EVERY:
                 self._measure(slave, measure)
                 seconds = self._measured[slave][1]
@@ -61,11 +60,15 @@ class Lag:
                 threading.Thread(target=self._measure, args=(slave, measure), daemon=True).start()
         return seconds <= self.max_lag
 
-    def _is_mine(self, slave: Server) -> bool:
-        """Reserve the measurement of a slave for this thread; False if another one is measuring it."""
+    def _is_mine(self, slave: Server, known: tuple[float, float], now: float) -> bool:
+        """Reserve the measurement of a slave for this thread; False if another one is measuring it, or has just done.
+
+        Not for longer than `STALE`: the measurement may come to no end, as in a process that was forked meanwhile.
+        """
         with self._lock:
-            is_mine = slave not in self._measuring
-            self._measuring.add(slave)
+            is_mine = self._measured.get(slave, known) is known
+            if is_mine:
+                self._measured[slave] = (now + STALE, known[1])
         return is_mine
 
     def _measure(self, slave: Server, measure: Callable[[], float]) -> None:
@@ -73,9 +76,8 @@ class Lag:
             seconds = measure()
         except Exception as error:  # noqa: BLE001 - whatever a driver raises; the next reader finds out what it means
             logger.info("How far the slave %s is behind cannot be measured: %s", slave.name, error)
-            seconds = self._measured.get(slave, (0, 0))[1]  # as before
+            seconds = self._measured[slave][1]  # as before
         self._measured[slave] = (self._clock() + EVERY * random.uniform(0.8, 1.2), seconds)  # noqa: S311 - spreads load
-        self._measuring.discard(slave)
 
 
 class PositionClock:
