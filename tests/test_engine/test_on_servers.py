@@ -415,6 +415,86 @@ def test_f6_errors_survive_pickling_and_copying(error: Exception) -> None:
         assert vars(again) == vars(error)
 
 
+class ReadOnlyMidway(list[Any]):
+    """Arguments of ``executemany()``; the master turns read-only before the third."""
+
+    def __init__(self, pair: MariaDBPair, *arguments: Any) -> None:
+        super().__init__(arguments)
+        self.pair = pair
+
+    def __iter__(self) -> Iterator[Any]:
+        for number, each in enumerate(super().__iter__()):
+            if number == 2:
+                set_read_only(self.pair, "ON")
+            yield each
+
+
+def set_read_only(pair: MariaDBPair, value: str) -> None:
+    with closing(pair.admin()) as admin, admin.cursor() as cursor:
+        cursor.execute(f"SET GLOBAL read_only = {value}")
+
+
+def written() -> Any:
+    """Return the positions that the running scope has written up to, None without; and whether it holds by time."""
+    frame = stack()
+    assert frame is not None
+    wrote = frame.scope.all_written()
+    return None if wrote is None else (list(wrote.positions), wrote.written_at is not None)
+
+
+@DRIVERS
+class TestSeveralStatementsInOneCall:
+    """Outside a transaction, each of them is committed by itself (M1)."""
+
+    UPDATE = "UPDATE message SET body = 'changed', id = %s WHERE id = %s"
+
+    @pytest.fixture(autouse=True)
+    def three_messages(self, pair: MariaDBPair) -> None:
+        on_master(pair, "INSERT INTO message (id, body) VALUES (1, 'x'), (2, 'x'), (3, 'x')")
+        pair.wait_caught_up()
+
+    def changed(self, pair: MariaDBPair) -> int:
+        return int(on_master(pair, "SELECT COUNT(*) FROM message WHERE body = 'changed'")[0][0])
+
+    def test_m1_what_was_committed_before_an_error_is_in_the_marker(
+        self, make: Make, pair: MariaDBPair, driver: str
+    ) -> None:
+        db = make()
+        pair.stop_slave("slave")
+        with use_slave():
+            with use_master(), db.cursor() as cursor, pytest.raises(db.IntegrityError):
+                cursor.executemany(self.UPDATE, [(1, 1), (2, 2), (1, 3)])
+            assert self.changed(pair) == 2
+            assert written() == (["shop"], False)
+            assert run(db, "SELECT COUNT(*) FROM message WHERE body = 'changed'") == ((2,),)
+        pair.start_slave("slave")
+
+    def test_m1_what_was_committed_before_the_master_turned_read_only_is_in_the_marker(
+        self, make: Make, pair: MariaDBPair, driver: str
+    ) -> None:
+        db = make()
+        try:
+            with use_master():
+                cursor = db.cursor()
+                with pytest.raises(NoServerError, match="what was committed before it remains"):
+                    cursor.executemany(self.UPDATE, ReadOnlyMidway(pair, (1, 1), (2, 2), (3, 3)))
+                assert written() == (["shop"], False)
+        finally:
+            set_read_only(pair, "OFF")
+        assert self.changed(pair) == 2
+
+    def test_m1_a_read_only_master_s_refusal_is_no_write(self, make: Make, pair: MariaDBPair, driver: str) -> None:
+        db = make()
+        set_read_only(pair, "ON")
+        try:
+            with use_master():
+                with pytest.raises(NoServerError, match="read-only"):
+                    insert(db)
+                assert written() is None
+        finally:
+            set_read_only(pair, "OFF")
+
+
 @DRIVERS
 def test_m1_unrecorded_writes_make_no_marker(make: Make, driver: str) -> None:
     db = make()

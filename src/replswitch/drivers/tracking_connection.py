@@ -239,8 +239,9 @@ class TrackingConnection(Connection, WriteTracker):
             else:
                 result.read()
         except pymysql.Error:
-            # An error tells nothing of the session, and a procedure may have written before it failed.
+            # An error tells nothing of the session, and before it a procedure or executemany() may have written.
             if self.tells and not self.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS:
+                self.last_known_position = self.last_known_position if self.written is Written.NO else None
                 self.written, self.news = later(self.written, Written.ASK), True
             raise
         self._result = result

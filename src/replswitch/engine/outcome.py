@@ -25,7 +25,7 @@ def master_is_read_only(server: Server, error: BaseException) -> NoServerError:
     """Return the error for a master that has become read-only, and not only while another one takes its place."""
     return NoServerError(
         f"The master {server.name} is read-only: {error}. If another server is the master now, let the name lead to "
-        "it, or correct its settings. The statement has changed nothing, nor has its transaction.",
+        "it, or correct its settings. What was refused has changed nothing; what was committed before it remains.",
         server=server.name,
     )
 

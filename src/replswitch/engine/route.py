@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from replswitch.scope import Scope
 
 _REFUSED = frozenset({Fault.REFUSED, Fault.READ_ONLY})
-_NOTHING_RAN = GONE | {Fault.READ_ONLY}
 
 
 class Route(Selection):
@@ -158,8 +157,10 @@ class Route(Selection):
         if role is Role.MASTER:
             if fault is Fault.REFUSED:
                 fault = Fault.OTHER  # the application's own read-only transaction
-            if fault not in _NOTHING_RAN and (self.block is None or not driver.in_transaction(link.raw)):
-                self.look_for_writes(link)  # a procedure may have written before it failed
+            if fault not in GONE and (self.block is None or not driver.in_transaction(link.raw)):
+                self.look_for_writes(link)  # executemany() or a procedure may have written before it failed
+                if fault is Fault.READ_ONLY:  # the link is about to be closed
+                    self._running_scope().settle()
         elif fault is Fault.TIMED_OUT and transaction is not Progress.HAS_READ:
             fault = self._probe(link)
         attempt.count(role, link.server, fault)
