@@ -103,21 +103,14 @@ class RouteState(Port):
     def commit(self) -> None:
         """Commit on every link in the transaction; where the master fails, roll all of them back."""
         block = self.route.block
-        if block is None:
-            return
-        try:
-            self.route.refuse_if_lost(block)
-        except BaseException:
-            self.rollback()
-            raise
-        self.route.end()
-        self.route.commit(block)
+        if block is not None:
+            self.route.end()
+            self.route.commit(block)
 
     def rollback(self) -> None:
         """Roll back on every link in the transaction."""
         block = self.route.end()
         if block is not None:
-            block.lost = None  # it would be in a circle with the frames that know the transaction
             self.route.roll_back(block)
 
     # Scopes

@@ -222,7 +222,16 @@ class Route(Selection):
         """Commit a transaction that has ended, on every link in it; a link that fails is rolled back.
 
         The slaves let their snapshots go first, for which SQLite's master may have to wait.
+
+        Raises:
+            Exception: the driver's own error of the master; or that with which the transaction was lost, after all
+                links were rolled back.
         """
+        try:
+            self.refuse_if_lost(block)
+        except BaseException:
+            self.roll_back(block)
+            raise
         for link in sorted(block.links, key=lambda link: link.server.state == MASTER):
             try:
                 self._port.driver.commit(link.raw)
@@ -235,6 +244,7 @@ class Route(Selection):
 
     def roll_back(self, block: Block) -> None:
         """Roll a transaction back that has ended, on every link in it."""
+        block.lost = None  # it would be in a circle with the frames that know the transaction
         for link in block.links:
             self._port.leave(link)
         self._look_for_writes_of(block)  # what cannot be rolled back

@@ -341,3 +341,73 @@ print(os.read(read, 100).decode(), both() == before)
 
 def test_a_link_belongs_to_the_process_that_has_opened_it(run_python: Callable[..., str]) -> None:
     assert run_python(FORK).split("\n")[-2] == "[False, False] True"
+
+
+FORK_IN_A_TRANSACTION = """
+import os
+import django
+django.setup()
+from django.db import InterfaceError, connection, transaction
+from tests.test_django.project.models import Message
+
+def stored():
+    return Message.objects.count()
+
+def refuses(use):
+    try:
+        use()
+    except InterfaceError as error:
+        return "before a fork" in str(error)
+    return False
+
+def in_child(use):
+    child = os.fork()
+    if child:
+        return os.waitpid(child, 0)[1] == 0
+    try:
+        answers = use()
+    except BaseException as error:
+        answers = [repr(error)]
+    if answers != [True] * len(answers):
+        print("in the child:", answers, flush=True)
+    os._exit(0)
+
+def by_hand():
+    answers = [refuses(stored), refuses(connection.commit)]
+    connection.rollback()
+    connection.set_autocommit(True)
+    return [*answers, stored() == 0]
+
+for use_state in connection.use_master, connection.use_slave:
+    for end in connection.commit, connection.rollback:
+        with use_state():
+            connection.set_autocommit(False)
+            stored()
+            print(in_child(by_hand))
+            end()
+            connection.set_autocommit(True)
+
+def leave():
+    return [refuses(lambda: block.__exit__(None, None, None)), stored() == 0, connection.get_autocommit()]
+
+def leave_by_an_error():
+    block.__exit__(ValueError, ValueError(), None)
+    return [stored() == 0, connection.get_autocommit()]
+
+for use in leave, leave_by_an_error:
+    block = transaction.atomic()
+    block.__enter__()
+    Message.objects.create(body="the parent's")
+    print(in_child(use))
+    block.__exit__(ValueError, ValueError(), None)
+    print(stored() == 0)
+
+with transaction.atomic():
+    Message.objects.create(body="the parent's")
+    print(in_child(lambda: [refuses(lambda: Message.objects.create(body="the child's"))]))
+print(stored() == 1)
+"""
+
+
+def test_s12_a_transaction_is_its_own_process_s(run_python: Callable[..., str]) -> None:
+    assert set(run_python(FORK_IN_A_TRANSACTION).split("\n")) == {"True", ""}

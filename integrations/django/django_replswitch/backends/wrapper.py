@@ -187,7 +187,6 @@ class SwitchingWrapper(ConnectingWrapper):
     # Ending
 
     def _commit(self) -> None:
-        self._running()
         block = self._end_block()
         with debug_transaction(self, "COMMIT") if block.links else nullcontext(), self.wrap_database_errors:
             self.route.commit(block)
@@ -196,7 +195,7 @@ class SwitchingWrapper(ConnectingWrapper):
         block = self._end_block()
         with debug_transaction(self, "ROLLBACK") if block.links else nullcontext():
             self.route.roll_back(block)
-        block.lost = self.rollback_exc = None  # it may be in a circle with the frames that know the transaction
+        self.rollback_exc = None  # it may be in a circle with the frames that know the transaction
 
     def _end_block(self) -> Block:
         """End the transaction; with autocommit off, the next one begins."""
