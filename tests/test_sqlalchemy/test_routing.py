@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextvars
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from sqlalchemy import Engine, create_engine, func, insert, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
+import replswitch
 from replswitch import MASTER, SLAVE, RevertError, Switch
 from replswitch.decorators import use_master, use_slave
 from replswitch.scope import Scope
@@ -428,6 +429,41 @@ class TestOwnWrites:
             thread.join()
         assert seen == 1
         assert marked is not None
+
+    @pytest.mark.parametrize("recorded", [False, True])
+    def test_m1_whether_a_commit_of_another_thread_counts_is_said_where_it_was_made(
+        self, shop: Any, replicated_pair: ReplicatedPair, recorded: bool
+    ) -> None:
+        """The connection of the commit is still held when this thread reads, and when its response is marked."""
+        replicated_pair.stop_slave()
+        committed, has_read = threading.Event(), threading.Event()
+
+        elsewhere, here = (nullcontext, replswitch.unrecorded) if recorded else (replswitch.unrecorded, nullcontext)
+
+        def write() -> None:
+            with shop.master.connect() as connection:
+                with elsewhere():
+                    connection.execute(insert(shop.Message).values(body="core"))
+                    connection.commit()
+                with here():
+                    committed.set()
+                    has_read.wait()
+                    connection.close()
+
+        with use_master():
+            scope()
+            thread = threading.Thread(target=contextvars.copy_context().run, args=(write,))
+            thread.start()
+            committed.wait()
+            with here():
+                with shop.db.use_slave(), shop.Session() as session:
+                    seen = count(shop, session)
+                marked = scope().all_written()
+                has_read.set()
+                thread.join()
+            marked_at_last = scope().all_written()
+        assert seen == recorded
+        assert (marked is not None) == (marked_at_last is not None) == recorded
 
     def test_a_commit_in_a_job_is_the_requests(self, shop: Any) -> None:
         outer = Scope()
