@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from replswitch.decision import MASTER, SLAVE, Decision
 from replswitch.engine.choose import master_lacks, run
 from replswitch.engine.events import count
-from replswitch.engine.outcome import no_slave
+from replswitch.engine.outcome import no_master, no_slave, report_lost_master
 from replswitch.engine.rotation import Rotation
 from replswitch.engine.writes import Writes
 
@@ -134,6 +134,12 @@ class Database:
     def leads_to_former_master(self, scope: Scope, link: Link, port: Port) -> bool:
         """Say whether a link to the master leads to a former one, which lacks what a scope must see."""
         return run(master_lacks(link, scope.must_see.get(self.name), self.rotation), port)
+
+    def raise_if_master_is_gone(self, driver: Driver, error: Exception) -> None:
+        """Raise NoServerError, and count (F5), if an error says of a new connection that the master is gone."""
+        if driver.is_gone(error):
+            report_lost_master(self.name, self.servers.master, error)
+            raise no_master(self.servers.master, error) from error
 
     def servers_without_master(self, scope: Scope) -> tuple[Server, ...]:
         """Return the servers that may run a statement in the place of a lost master, over links that refuse writes.

@@ -15,7 +15,6 @@ from sqlalchemy.exc import DisconnectionError, InvalidatePoolError
 
 from replswitch.decision import MASTER, SLAVE
 from replswitch.drivers import Written
-from replswitch.engine import outcome
 from replswitch.engine.attempt import Attempt
 from replswitch.engine.route import Route
 from replswitch.engine.servers import Link
@@ -216,9 +215,7 @@ class MasterOpener(Opener):
         if context.is_pre_ping or not isinstance(error, self._driver.module.Error):
             return
         if connection is None:
-            if self._driver.is_gone(error):
-                outcome.report_lost_master(self.database.name, self._server, error)
-                raise outcome.no_master(self._server, error) from error
+            self.database.raise_if_master_is_gone(self._driver, error)
         elif route_of(connection) is not None:
             super()._handle_error(context)
         elif usable(connection):
