@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from replswitch.decision import MASTER, SLAVE
-from replswitch.drivers import Fault
-from replswitch.engine.failure import OnMaster, Role
+from replswitch.engine.failure import LOST, UNSENT, OnMaster, Role
 
 if TYPE_CHECKING:
+    from replswitch.drivers import Fault
     from replswitch.engine.failure import Situation
     from replswitch.engine.servers import Link, Server
-
-_NOT_SENT: Final = frozenset({Fault.UNSENT, Fault.FULL})
-_LOST: Final = frozenset({Fault.UNSENT, Fault.LOST, Fault.TIMED_OUT})
 
 
 class Block:
@@ -82,7 +79,7 @@ class Attempt:
         """Count a failure, by what the link was there for."""
         self._failures[role] += 1
         if role is Role.SLAVE:
-            self._lost[server] += fault in _LOST
+            self._lost[server] += fault in LOST
 
     def lose_master(self, situation: Situation, error: BaseException) -> None:
         """Go on without the master, which has failed the statement."""
@@ -90,7 +87,7 @@ class Attempt:
             not_run = (
                 situation.role is Role.MASTER_READ_ONLY
                 or situation.on_master is OnMaster.NOT_RUN
-                or (self._single and situation.fault in _NOT_SENT)
+                or (self._single and situation.fault in UNSENT)
             )
             self.on_master = OnMaster.NOT_RUN if not_run else OnMaster.MAY_HAVE_RUN
             self.error = error.with_traceback(None)  # whose frames hold the attempt: links would wait in that circle

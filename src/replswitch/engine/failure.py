@@ -138,9 +138,9 @@ _M, _MR, _S = Role.MASTER, Role.MASTER_READ_ONLY, Role.SLAVE
 
 _ANY: Final = frozenset(Fault)
 _READ_ONLY: Final = frozenset({Fault.READ_ONLY})
-_REFUSED: Final = frozenset({Fault.REFUSED, Fault.READ_ONLY})
-_UNSENT: Final = frozenset({Fault.UNSENT, Fault.FULL})
-_LOST: Final = frozenset({Fault.UNSENT, Fault.LOST, Fault.TIMED_OUT})
+REFUSED: Final = frozenset({Fault.REFUSED, Fault.READ_ONLY})
+UNSENT: Final = frozenset({Fault.UNSENT, Fault.FULL})
+LOST: Final = frozenset({Fault.UNSENT, Fault.LOST, Fault.TIMED_OUT})
 _DOWN: Final = frozenset({Fault.DOWN, Fault.FULL})
 _SLOW: Final = frozenset({Fault.SLOW})
 _CONFLICT: Final = frozenset({Fault.CONFLICT, Fault.DEADLOCK})
@@ -159,9 +159,9 @@ _LEAVE: Final = Effect.DROP | Effect.REST | Effect.AVOID
 
 TABLE: Final = (
     # The master loses what slaves have lost twice: the statement is at fault, and no server is blamed (F1).
-    _row(_M, _LOST, Action.RAISE, _DROP | _WROTE | _END, exhausted=True),
+    _row(_M, LOST, Action.RAISE, _DROP | _WROTE | _END, exhausted=True),
     # The master. Behind its name there may be another server by now, so what did not run is tried once more.
-    _row(_M, _UNSENT, Action.CHOOSE, _LOSE, transaction=Progress.NONE, first=True),
+    _row(_M, UNSENT, Action.CHOOSE, _LOSE, transaction=Progress.NONE, first=True),
     _row(_M, _READ_ONLY, Action.CHOOSE, _LOSE, transaction=Progress.NONE, first=True),
     _row(_M, _READ_ONLY, Action.MASTER_IS_READ_ONLY, _LOSE | _END),
     _row(_M, GONE, Action.RAISE, _LOSE | _WROTE | _END, transaction=_RUNNING),
@@ -171,20 +171,20 @@ TABLE: Final = (
     _row(_M, _ROLLED_BACK, Action.RAISE, _END),
     _row(_M, _ANY, Action.RAISE),
     # The master over a link that refuses writes: nothing can have been written.
-    _row(_MR, _REFUSED, Action.REFUSE, may_move=False),
-    _row(_MR, _REFUSED, Action.MOVE),
+    _row(_MR, REFUSED, Action.REFUSE, may_move=False),
+    _row(_MR, REFUSED, Action.MOVE),
     _row(_MR, GONE, Action.SPARE, _LOSE, spare=Spare.POSSIBLE),
     _row(_MR, GONE, Action.NO_MASTER, _LOSE),
     _row(_MR, _SLOW, Action.RAISE, _DROP),
     _row(_MR, _ANY, Action.RAISE),
     # A slave refuses a write (S8). If the master has failed it before, nothing is left to move it to.
-    _row(_S, _REFUSED, Action.LOST_WRITE, _WROTE, on_master=_MAY_HAVE_RUN),
-    _row(_S, _REFUSED, Action.NO_MASTER, on_master=_NOT_RUN),
-    _row(_S, _REFUSED, Action.REFUSE, may_move=False),
-    _row(_S, _REFUSED, Action.REFUSE, transaction=_HAS_READ, force=False),
-    _row(_S, _REFUSED, Action.MOVE),
+    _row(_S, REFUSED, Action.LOST_WRITE, _WROTE, on_master=_MAY_HAVE_RUN),
+    _row(_S, REFUSED, Action.NO_MASTER, on_master=_NOT_RUN),
+    _row(_S, REFUSED, Action.REFUSE, may_move=False),
+    _row(_S, REFUSED, Action.REFUSE, transaction=_HAS_READ, force=False),
+    _row(_S, REFUSED, Action.MOVE),
     # A slave fails a read that belongs to what was read before: nothing else shows the same snapshot.
-    _row(_S, _LOST, Action.RAISE, _DROP | _END, transaction=_HAS_READ),
+    _row(_S, LOST, Action.RAISE, _DROP | _END, transaction=_HAS_READ),
     _row(_S, _DOWN, Action.RAISE, _LEAVE | _END, transaction=_HAS_READ),
     _row(_S, _ROLLED_BACK, Action.RAISE, _END, transaction=_HAS_READ),
     _row(_S, _CONFLICT, Action.RAISE, transaction=_HAS_READ),
@@ -197,13 +197,13 @@ TABLE: Final = (
     _row(_S, GONE, Action.RAISE, _DROP | _END, exhausted=True),
     _row(_S, _ANY, Action.RAISE, exhausted=True),
     # A slave fails a read that may run elsewhere (F1): without the master, if that has failed it before.
-    _row(_S, _LOST, Action.SPARE, _DROP, on_master=_TRIED, spare=Spare.POSSIBLE),
+    _row(_S, LOST, Action.SPARE, _DROP, on_master=_TRIED, spare=Spare.POSSIBLE),
     _row(_S, _DOWN, Action.SPARE, _LEAVE, on_master=_TRIED, spare=Spare.POSSIBLE),
     _row(_S, _CONFLICT, Action.SPARE, Effect.AVOID, on_master=_TRIED, spare=Spare.POSSIBLE),
     _row(_S, GONE | _CONFLICT, Action.NO_MASTER, _DROP, on_master=_NOT_RUN),
     _row(_S, GONE | _CONFLICT, Action.NO_MASTER, _DROP | _WROTE, on_master=_MAY_HAVE_RUN),
-    _row(_S, _LOST, Action.CHOOSE, _DROP | Effect.AVOID, transaction=_NO_ROWS, again=True),
-    _row(_S, _LOST, Action.CHOOSE, _DROP, transaction=_NO_ROWS),
+    _row(_S, LOST, Action.CHOOSE, _DROP | Effect.AVOID, transaction=_NO_ROWS, again=True),
+    _row(_S, LOST, Action.CHOOSE, _DROP, transaction=_NO_ROWS),
     _row(_S, _DOWN, Action.CHOOSE, _LEAVE, transaction=_NO_ROWS),
     _row(_S, _CONFLICT, Action.CHOOSE, Effect.AVOID, transaction=_NO_ROWS),
     _row(_S, _UNDEFINED, Action.READ_ON_MASTER, transaction=Progress.NONE, on_master=OnMaster.UNTRIED),

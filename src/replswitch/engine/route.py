@@ -10,16 +10,16 @@ from replswitch.drivers import GONE, Fault
 from replswitch.engine import outcome
 from replswitch.engine.attempt import Attempt, Block
 from replswitch.engine.choose import Choice
-from replswitch.engine.failure import Action, Effect, OnMaster, Progress, Role, Situation, Spare, decide
+from replswitch.engine.failure import REFUSED, Action, Effect, OnMaster, Progress, Role, Situation, Spare, decide
 from replswitch.engine.selection import NO_SCOPE, Selection
 from replswitch.engine.writes import is_recording
 from replswitch.state import stack
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from replswitch.engine.servers import Link
     from replswitch.scope import Scope
-
-_REFUSED = frozenset({Fault.REFUSED, Fault.READ_ONLY})
 
 
 class Route(Selection):
@@ -192,26 +192,27 @@ class Route(Selection):
         if link is None:
             return False
         fault = self._port.driver.classify(error, link.raw)
-        if link.server.state == SLAVE and fault in _REFUSED:
+        if link.server.state == SLAVE and fault in REFUSED:
             refused = outcome.refused_write(link.server.name, outcome.ROWS_ARE_OUT, error)
             raise self._port.as_own(refused) from error
         return fault in GONE
 
-    def drain(self, link: Link) -> None:
-        """Read the results that an earlier statement on a link still owes (a procedure's further results)."""
+    def read_on(self, link: Link | None, read: Callable[..., Any], *args: Any) -> Any:
+        """Call what reads more of a statement's results; an error that arrives with them is judged (S8)."""
         try:
-            self._port.driver.drain_results(link.raw)
+            return read(*args)
         except self._port.driver.module.Error as error:
             self.failed_late(link, error)
             raise
 
+    def drain(self, link: Link) -> None:
+        """Read the results that an earlier statement on a link still owes (a procedure's further results)."""
+        self.read_on(link, self._port.driver.drain_results, link.raw)
+
     def next_results(self, link: Link | None, raw: Any) -> Any:
         """Let a driver's cursor go on to its next result set; returns a false value when there is none."""
         try:
-            return raw.nextset()
-        except self._port.driver.module.Error as error:
-            self.failed_late(link, error)
-            raise
+            return self.read_on(link, raw.nextset)
         finally:
             if link is not None and link.server.state == MASTER:
                 self.look_for_writes(link)

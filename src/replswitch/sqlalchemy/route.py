@@ -241,11 +241,7 @@ class SessionRoute(PoolPort):
             return
         link.writes.follow()
         if link.writes.unread and not streams(context):
-            try:
-                self.driver.drain_results(link.raw)
-            except self.driver.module.Error as error:
-                self.route.failed_late(link, error)
-                raise
+            self.route.drain(link)
         if cursor.description is not None:
             block.has_read = True
             self._transaction_read = self._transaction_read or self._calls.number
