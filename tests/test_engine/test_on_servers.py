@@ -117,6 +117,26 @@ class TestFirstStatementOfATransaction:
                 insert(db)
             db.rollback()
 
+    def test_f3_one_that_the_master_fails_goes_on_without_it(self, make: Make, pair: MariaDBPair) -> None:
+        db = make()
+        pair.stop_slave("slave")
+        with use_slave():
+            with use_master():
+                insert(db)
+            db.begin()
+            killer = threading.Timer(0.3, kill_what_sleeps, [pair])
+            killer.start()
+            assert run(db, "SELECT SLEEP(1), COUNT(*) FROM message") == ((0, 1),)
+            assert last(db) == (SLAVE, "no-master")
+            killer.join()
+            assert count(db) == 1  # the same snapshot
+            with pytest.raises(NoServerError, match="cannot be reached"):
+                insert(db)
+            db.rollback()
+            insert(db)
+        pair.start_slave("slave")
+        assert on_master(pair, "SELECT COUNT(*) FROM message") == ((2,),)
+
     def test_f5_a_begin_that_fails_on_the_master_is_counted_and_tried_again(
         self, make: Make, pair: MariaDBPair
     ) -> None:
@@ -145,6 +165,13 @@ class TestFirstStatementOfATransaction:
                     insert(db)
                 db.rollback()
                 assert count(db) == 0
+
+
+def kill_what_sleeps(pair: MariaDBPair) -> None:
+    with closing(pair.admin()) as admin, admin.cursor() as cursor:
+        cursor.execute("SELECT id FROM information_schema.processlist WHERE info LIKE 'SELECT SLEEP%'")
+        for (number,) in cursor.fetchall():
+            cursor.execute(f"KILL CONNECTION {number}")
 
 
 def cut_in_a_moment(proxy: Proxy) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
-from django.db import OperationalError
+from django.db import OperationalError, transaction
+from django.db.backends.signals import connection_created
 from tests.test_django.backend.asking import ask, bodies, kill, link_id
 from tests.test_django.project.models import Message
 
-from replswitch import MASTER, SLAVE, NoServerError
+from replswitch import MASTER, SLAVE, NoServerError, stats
 from replswitch.testing import MariaDBPair
 
 Served = tuple[str, str]
@@ -75,3 +77,50 @@ def test_a_write_whose_answer_is_lost_is_not_done_twice(django_pair: MariaDBPair
         ask(reading, "INSERT INTO project_message (body) SELECT CONCAT('slow', SLEEP(1))")
     killer.join()
     assert bodies(django_pair) == ["own"]
+
+
+@pytest.mark.parametrize("block", [nullcontext, transaction.atomic])
+def test_f3_a_write_that_a_read_only_master_has_refused_runs_once_more(
+    django_pair: MariaDBPair, db: Any, block: Any
+) -> None:
+    """Over a new connection, because another server may have the name by now."""
+
+    def set_read_only(value: str) -> None:
+        with django_pair.admin("master") as admin, admin.cursor() as cursor:
+            cursor.execute(f"SET GLOBAL read_only = {value}")
+
+    def is_writable(**_: object) -> None:
+        set_read_only("OFF")
+
+    with db.use_master():
+        ask(db, "SELECT 1")
+        set_read_only("ON")
+        connection_created.connect(is_writable)
+        try:
+            with block():
+                Message.objects.create(body="new")
+        finally:
+            connection_created.disconnect(is_writable)
+            is_writable()
+    assert bodies(django_pair) == ["new"]
+
+
+def test_f5_a_block_that_cannot_begin_on_the_master_begins_anew(
+    django_pair: MariaDBPair, persistent: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db, begun = persistent, []
+    begin_on = type(db).begin_on
+
+    def begin_on_a_dead_one(self: Any, link: Any) -> None:
+        begun.append(link)
+        if len(begun) == 1:
+            kill(django_pair, "master", link.raw.thread_id())
+        begin_on(self, link)
+
+    before = sum(stats()["master-lost"].values())
+    monkeypatch.setattr(type(db), "begin_on", begin_on_a_dead_one)
+    with transaction.atomic():
+        Message.objects.create(body="new")
+    assert bodies(django_pair) == ["new"]
+    assert len(begun) == 2
+    assert sum(stats()["master-lost"].values()) == before + 1
