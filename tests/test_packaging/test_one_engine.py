@@ -6,7 +6,10 @@ Both are held over the source: by the names that a module uses, whether it impor
 from __future__ import annotations
 
 import ast
+import re
+import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -221,3 +224,21 @@ def test_a_decision_is_seen(source: str) -> None:
 )
 def test_a_test_for_a_product_is_seen(source: str) -> None:
     assert list(product_tests(source))
+
+
+TOY = ROOT / "tests" / "toy_engine.py"
+
+
+def test_a_database_can_be_added_in_150_lines_with_names_that_are_public_and_documented() -> None:
+    source, reference = TOY.read_text(), (ROOT / "docs" / "reference.md").read_text()
+    assert len(source.splitlines()) <= 150
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            assert all(alias.name in sys.stdlib_module_names for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] not in sys.stdlib_module_names:
+            assert node.module in {"replswitch", "replswitch.drivers", "replswitch.positions"}
+            for alias in node.names:
+                assert alias.name in import_module(node.module).__all__
+                assert re.search(rf"\b{alias.name}\b", reference), f"{alias.name} is not in docs/reference.md"
+        elif isinstance(node, ast.Attribute):
+            assert not node.attr.startswith("_"), node.attr

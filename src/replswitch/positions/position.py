@@ -42,7 +42,7 @@ class Position(ABC):
         """Say whether one server has written all of it itself, and so has it.
 
         Args:
-            identity: what the server calls itself, as the driver's ``standing`` tells.
+            identity: what the server calls itself, as the driver's ``fetch_position`` tells.
         """
 
     @abstractmethod
