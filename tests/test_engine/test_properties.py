@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import itertools
 import types
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import pytest
 from hypothesis import example, given, settings
@@ -380,10 +381,13 @@ def new_database(world: World, slaves: int) -> Database:
 FAILOVER = ("promote", "slave0")
 
 
-def shared(steps: list[Any]) -> Any:
+Test = TypeVar("Test", bound=Callable[..., None])
+
+
+def shared(steps: list[Any]) -> Callable[[Test], Test]:
     """An example that chance seldom finds: two threads of one request, a slave that is caught up, no other faults."""
 
-    def add(test: Any) -> Any:
+    def add(test: Test) -> Test:
         for must_ask in (False, True):
             test = example(
                 slaves=1,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from flask import Flask, Response, abort, flash, g, get_flashed_messages, stream_with_context
+from tests.once import FIRST_WRITE, KNOWN_SLAVE, NEXT_WRITE, Once
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from werkzeug.test import Client
 
@@ -294,3 +295,13 @@ def test_the_kill_switch(board: Board, new_app: NewApp) -> None:
     visitor = board.visitor(app)
     assert visitor.get().sides == ["master"]
     assert not visitor.post(data={"n": 2}).markers
+
+
+def test_nothing_is_done_twice(every_board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    board, once = every_board, Once(monkeypatch)
+    visitor = board.visitor()
+    assert once.of(visitor.post, data={"n": 2}) == FIRST_WRITE
+    board.pair.wait_caught_up()
+    visitor.get()  # which asks the slave
+    assert once.of(visitor.get).items() >= KNOWN_SLAVE.items()
+    assert once.of(visitor.post, data={"n": 3}) == NEXT_WRITE

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.once import FIRST_WRITE, KNOWN_SLAVE, NEXT_WRITE, Once
 
 from replswitch.testing.servers import ServerPair
 
@@ -96,3 +97,14 @@ def test_a_slave_that_is_behind_is_asked_once_for_each_page(
     while asked(lambda: None):
         pass
     assert [asked(browser.send) - 1 for _ in range(VISITS)] == [1] * VISITS
+
+
+def test_nothing_is_done_twice(
+    board: Board, browser_of: type[Browser], monkeypatch: pytest.MonkeyPatch, asked: Counter
+) -> None:
+    visitor, once = browser_of(board.application), Once(monkeypatch)
+    assert once.of(visitor.send, "POST", "n=2") == FIRST_WRITE
+    asked.wait_caught_up()
+    visitor.send()  # which asks the slave
+    assert once.of(visitor.send).items() >= KNOWN_SLAVE.items()
+    assert once.of(visitor.send, "POST", "n=3") == NEXT_WRITE

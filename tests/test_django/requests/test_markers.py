@@ -12,8 +12,9 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.test import Client, override_settings
+from tests.once import FIRST_WRITE, KNOWN_SLAVE, NEXT_WRITE, Once
 from tests.test_django.project.models import Message, Tag
-from tests.test_django.requests.board import answer, board, connection, connections, shown, through_wsgi, write
+from tests.test_django.requests.board import Visitor, answer, board, connection, connections, shown, through_wsgi, write
 
 from django_replswitch.decorators import use_master, use_slave
 from replswitch.request.marker import Marker, MarkerSigner
@@ -21,6 +22,8 @@ from replswitch.request.marker import Marker, MarkerSigner
 if TYPE_CHECKING:
     from tests.test_django.requests.board import Site
     from tests.test_django.requests.conftest import Visitors
+
+    from replswitch.testing import MariaDBPair
 
 SECRET = "a long random string of the tests"
 
@@ -389,3 +392,12 @@ def test_a_write_beside_a_session_makes_a_marker(site: Site, new_visitor: Visito
     assert len(visitor.post("/view").markers) == 1
     assert visitor.get().text == "1 2"
     site.assert_lagged()
+
+
+def test_nothing_is_done_twice(site: Site, monkeypatch: pytest.MonkeyPatch, django_pair: MariaDBPair) -> None:
+    visitor, once = Visitor(through_wsgi), Once(monkeypatch)
+    assert once.of(visitor.post, "/?n=2") == FIRST_WRITE
+    django_pair.wait_caught_up()
+    visitor.get()  # which asks the slave
+    assert once.of(visitor.get).items() >= KNOWN_SLAVE.items()
+    assert once.of(visitor.post, "/?n=3") == NEXT_WRITE
