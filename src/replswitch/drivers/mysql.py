@@ -102,7 +102,7 @@ _WRITTEN_ON_MYSQL: Final = (
     " WHERE VARIABLE_NAME = 'Handler_prepare')"
 )
 
-_VARIABLES: Final = ("log_bin", "sql_log_bin", "wsrep_on", "gtid_mode")
+_VARIABLES: Final = ("log_bin", "sql_log_bin", "wsrep_on", "gtid_mode", "group_replication_group_name")
 _IDENTITY: Final = ("server_id", "hostname", "server_uuid")
 
 
@@ -121,6 +121,7 @@ def has_positions(raw: Raw, *, identify: bool = True) -> bool:
     told = {text(name): text(value) for name, value in rows(raw, f"SHOW VARIABLES WHERE Variable_name IN {wanted}")}
     if identify:
         raw.identity = (told.get("server_id"), told.get("hostname")) if is_mariadb(raw) else told.get("server_uuid")
+    raw.group = told.get("group_replication_group_name", "")  # its UUID stands in the GTIDs of a group's transactions
     variables = {name: value.upper() for name, value in told.items()}
     reason = ""
     if variables.get("log_bin") != "ON" or variables.get("sql_log_bin") != "ON":
@@ -161,7 +162,7 @@ def last_written(raw: Raw, since: Position | None, *, only_rows: bool = False) -
     else:
         ((executed, uuid, changes),) = rows(raw, _WRITTEN_ON_MYSQL)
         raw.identity = text(uuid)
-        latest = MySQLPosition.parse(text(executed)).written_by(raw.identity)
+        latest = MySQLPosition.parse(text(executed)).written_by(raw.identity, raw.group)
         before, raw.changes = raw.changes, int(changes)
         only_read = only_rows and raw.changes == before
     raw.last_known_position = latest

@@ -81,9 +81,10 @@ class MySQLPosition(Position):
         """Compare the UUID of each transaction with the server's own."""
         return isinstance(identity, str) and all(source[0] == identity.lower() for source, _ in self.sources)
 
-    def written_by(self, uuid: str) -> Self:
-        """Return the part that one server wrote."""
-        return type(self)(tuple((source, ranges) for source, ranges in self.sources if source[0] == uuid.lower()))
+    def written_by(self, *uuids: str) -> Self:
+        """Return the part that one server wrote: the transactions with its UUID, or its group's."""
+        known = {uuid.lower() for uuid in uuids}
+        return type(self)(tuple((source, ranges) for source, ranges in self.sources if source[0] in known))
 
     def __str__(self) -> str:
         text, latest = "", ""
