@@ -495,3 +495,21 @@ def test_f2_a_slave_that_is_down_is_tried_once_in_its_downtime(slaves: int) -> N
             Reader(database, world, driver, SLAVE, new_request(0)).do("read", 0)
     assert len(tried) > 1
     assert all(later - earlier >= DOWNTIME for earlier, later in itertools.pairwise(tried))
+
+
+def test_s5_the_master_serves_from_when_it_has_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not from when it was chosen: where the transaction cannot begin there, a slave may serve that has caught up."""
+    world = World(dict.fromkeys(NAMES, True), {"first": 5, "slave0": 3}, itertools.repeat(None))
+    worker = Worker(new_database(world, 1), world, SimulatedDriver(must_ask=False), SLAVE, new_request(5))
+
+    def refuse(link: Link) -> None:
+        raise SimulatedError(Fault.OTHER)
+
+    worker.do("begin", 0)
+    with monkeypatch.context() as patched:
+        patched.setattr(worker, "join", refuse)
+        worker.do("read", 1)
+    assert not worker.request.scope.forced_master
+    worker.do("begin", 2)
+    worker.do("read", 3)
+    assert list(worker.request.scope.forced_master.values()) == ["marker"]

@@ -472,6 +472,17 @@ class TestOwnWrites:
                 add(shop, session)
             assert outer.all_written() is not None
 
+    def test_s5_the_master_serves_from_when_it_has_joined(self, shop: Any, replicated_pair: ReplicatedPair) -> None:
+        replicated_pair.stop_slave()
+        with use_master(), shop.Session() as session:
+            scope()
+            add(shop, session)
+            with shop.db.use_slave(), shop.Session() as other:
+                assert other.get_bind(clause=select(shop.Message)).url == shop.master.url
+                assert not scope().forced_master
+                count(shop, other)
+                assert scope().forced_master == {shop.db: "own-write"}
+
 
 class TestBinds:
     def test_engines_that_are_not_replicated_pass(self, shop: Any) -> None:
