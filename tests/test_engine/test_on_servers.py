@@ -510,6 +510,35 @@ class TestSeveralStatementsInOneCall:
             set_read_only(pair, "OFF")
         assert self.changed(pair) == 2
 
+    def test_f3_a_procedure_that_has_written_does_not_run_again(
+        self, make: Make, pair: MariaDBPair, driver: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        on_master(
+            pair,
+            "CREATE OR REPLACE PROCEDURE two() BEGIN INSERT INTO message (body) VALUES ('first'); DO SLEEP(0.6); "
+            "INSERT INTO message (body) VALUES ('second'); END",
+        )
+        db = make()
+        insert(db)
+        open_link = db._driver.open
+
+        def open_when_writable(*arguments: Any, **options: Any) -> Any:
+            set_read_only(pair, "OFF")
+            return open_link(*arguments, **options)
+
+        monkeypatch.setattr(db._driver, "open", open_when_writable)
+        turning = threading.Timer(0.2, set_read_only, (pair, "ON"))
+        turning.start()
+        try:
+            with use_master():
+                with pytest.raises(NoServerError, match="what was committed before it remains"):
+                    run(db, "CALL two()")
+                assert written() == (["shop"], False)
+        finally:
+            turning.join()
+            set_read_only(pair, "OFF")
+        assert on_master(pair, "SELECT COUNT(*) FROM message WHERE body = 'first'") == ((1,),)
+
     def test_m1_a_read_only_master_s_refusal_is_no_write(self, make: Make, pair: MariaDBPair, driver: str) -> None:
         db = make()
         set_read_only(pair, "ON")

@@ -82,6 +82,7 @@ class WriteTracker:
         identity: which server the connection leads to, as the server itself says; None before that is known.
         last_known_position: the position of the latest write, as far as it is known.
         learns_after_rows: whether the end of a result may tell more about writes that are pending already.
+        tells_of_others: what `ask` returns may be what other sessions have written, as the server tells them not apart.
     """
 
     news = True
@@ -90,6 +91,7 @@ class WriteTracker:
     identity: Hashable | None = None
     last_known_position: Position | None = None
     learns_after_rows = False
+    tells_of_others = False
 
     def follow(self) -> None:
         """Follow what the latest statement did to the session. Called after each one that succeeded."""

@@ -116,6 +116,7 @@ def has_positions(raw: Raw, *, identify: bool = True) -> bool:
         raw: the connection.
         identify: ask also a MySQL who it is. Each line of the answer moves the counters of its session.
     """
+    raw.tells_of_others = not is_mariadb(raw)
     identify = identify or is_mariadb(raw)
     wanted = _VARIABLES + _IDENTITY if identify else _VARIABLES
     told = {text(name): text(value) for name, value in rows(raw, f"SHOW VARIABLES WHERE Variable_name IN {wanted}")}

@@ -68,7 +68,7 @@ class Situation:
         transaction: how far the running transaction has come.
         on_master: what the master did with the same statement before.
         spare: whether a read may go on without the master.
-        first: it is one single statement, and the master has not failed it before.
+        first: it is one single statement, of which nothing has run, and the master has not failed it before.
         again: the server has lost the connection for a second time.
         exhausted: three slaves have lost it twice, or all of them have failed it.
         may_move: ``on_slave_write`` lets writes move, and the session has nothing that would stay behind.

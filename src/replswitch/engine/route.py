@@ -151,7 +151,8 @@ class Route(Selection):
         """Find out what has happened."""
         driver, role = self._port.driver, self._role_of(link)
         transaction = self._progress(attempt)
-        fault = driver.classify(error, link.raw)
+        fault, scope = driver.classify(error, link.raw), self._running_scope()
+        wrote = scope.wrote
         if joining and fault in GONE:
             fault = Fault.UNSENT
         if role is Role.MASTER:
@@ -160,12 +161,12 @@ class Route(Selection):
             if fault not in GONE and (self.block is None or not driver.in_transaction(link.raw)):
                 self.look_for_writes(link)  # executemany() or a procedure may have written before it failed
                 if fault is Fault.READ_ONLY:  # the link is about to be closed
-                    self._running_scope().settle()
+                    scope.settle()
         elif fault is Fault.TIMED_OUT and transaction is not Progress.HAS_READ:
             fault = self._probe(link)
         attempt.count(role, link.server, fault)
         options = self.database.options
-        possible = attempt.repeatable and self._servers_without_master(self._running_scope())
+        possible = attempt.repeatable and self._servers_without_master(scope)
         return Situation(
             role,
             fault,
@@ -173,7 +174,7 @@ class Route(Selection):
             # If the master could not be reached when the server was chosen, it has not run the statement.
             OnMaster.NOT_RUN if self.master_error is not None and attempt.error is None else attempt.on_master,
             Spare.POSSIBLE if possible else Spare.NOT_ALLOWED,
-            first=attempt.is_first,
+            first=attempt.is_first and (scope.wrote is wrote or link.writes.tells_of_others),
             again=attempt.lost_again(link.server),
             exhausted=attempt.is_exhausted(role, len(self.database.servers.slaves)),
             may_move=attempt.repeatable and options.on_slave_write != "error" and not link.writes.session_changed,
