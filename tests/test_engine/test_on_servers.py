@@ -19,6 +19,7 @@ import pytest
 import replswitch
 from replswitch import MASTER, SLAVE, Connection, NoServerError, SlaveWriteError
 from replswitch.decorators import use_master, use_slave
+from replswitch.drivers import load_driver
 from replswitch.state import stack
 from replswitch.testing import MariaDBPair, Proxy
 
@@ -375,17 +376,23 @@ class TestCursors:
             cursor.execute("SELECT id FROM message")
         assert cursor.description[0][0] == "id"
 
-    def test_s8_a_refusal_that_arrives_after_rows_is_no_silence(self, make: Make, pair: MariaDBPair) -> None:
+    @DRIVERS
+    @pytest.mark.parametrize("kind", ["Cursor", "SSCursor"])
+    @pytest.mark.parametrize("end", ["close", "nextset"])
+    def test_s8_a_refusal_that_arrives_after_rows_is_no_silence(
+        self, make: Make, pair: MariaDBPair, driver: str, kind: str, end: str
+    ) -> None:
         db = make()
         on_master(pair, "DROP PROCEDURE IF EXISTS p")
         on_master(pair, "CREATE PROCEDURE p() BEGIN SELECT 7; INSERT INTO message (body) VALUES ('x'); END")
         pair.wait_caught_up()
         with db.use_slave():
-            cursor = db.cursor()
+            cursor = db.cursor(getattr(load_driver(driver).module.cursors, kind))
             cursor.execute("CALL p()")
-            assert cursor.fetchall() == ((7,),)
+            assert tuple(cursor.fetchall()) == ((7,),)
             with pytest.raises(SlaveWriteError, match="already returned rows"):
-                cursor.close()
+                getattr(cursor, end)()
+        assert count(db) == 0
 
 
 FORK = """
