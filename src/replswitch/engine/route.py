@@ -62,7 +62,7 @@ class Route(Selection):
             link.writes.pop_write_status()  # which resets `news`
         elif block is not None and self._port.driver.in_transaction(link.raw):
             block.is_recorded = block.is_recorded or is_recording()
-        elif not (has_rows and self._pending is not None and not self._pending.resolved):
+        elif not (has_rows and self.pending is not None and not self.pending.resolved):
             self.look_for_writes(link)  # else it will be asked about with those before it
         if follow and has_news:
             self._follow(link, has_rows=has_rows)
@@ -83,7 +83,7 @@ class Route(Selection):
 
     def rows_ended(self, link: Link) -> None:
         """Note that the rows of a statement are read: some drivers learn only now what it has written."""
-        pending = self._pending
+        pending = self.pending
         if (
             link.server.state == MASTER
             and (pending is None or pending.resolved or link.writes.learns_after_rows)
@@ -100,7 +100,7 @@ class Route(Selection):
         """
         scope = self._scope
         is_current = self.link is link and scope.version == self._version
-        self._pending = self.database.writes.look(link, link.writes, recorded=recorded)
+        self.pending = self.database.writes.look(link, link.writes, recorded=recorded)
         if is_current:
             self._version = scope.version  # it has changed only for reads from a slave
 

@@ -47,6 +47,7 @@ class Selection:
         link: the latest link, which serves the next statement as well while nothing changes.
         side: the state in which it serves.
         reason: why.
+        pending: what will ask the master whether the scope has written; None where nothing will.
         has_read: the scope has read rows from a slave.
         slave_has: how far the slave had come at least when it was chosen; None where it was not asked.
         master_error: with which the master was lost in whose place the link serves; None where it is not lost.
@@ -60,7 +61,7 @@ class Selection:
         self._scope = NO_SCOPE
         self._version = 0
         self._noted: tuple[Frame | None, Link | None] = (None, None)
-        self._pending: PendingWrite | None = None
+        self.pending: PendingWrite | None = None
         self.block: Block | None = None
         self.link: Link | None = None
         self.side: State = MASTER
@@ -102,7 +103,7 @@ class Selection:
     def leave_scope(self) -> None:
         """Keep nothing of the running scope: a frame keeps its scope, and the scope what is pending."""
         self.link, self._frame = None, _NEVER
-        self._scope, self._pending, self._noted, self.has_read = NO_SCOPE, None, (None, None), False
+        self._scope, self.pending, self._noted, self.has_read = NO_SCOPE, None, (None, None), False
         self.master_error = None
 
     def begin(self, block: Block) -> None:
@@ -136,7 +137,7 @@ class Selection:
         if scope is not self._scope:
             self._scope, self.has_read = scope, False
         version = scope.version  # what changes from here on is looked at the next time
-        self.link = self._pending = None
+        self.link = self.pending = None
         if block is not None:
             self.refuse_if_lost(block)
         link, self.side, why, holds = picked or self._pick(frame, scope, attempt, flushing=flushing)

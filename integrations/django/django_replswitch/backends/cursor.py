@@ -59,8 +59,10 @@ class SwitchingCursor:
                 raise
             return self._run("execute", (sql, params), following, attempt)
         route, news, has_rows = wrapper.route, link.writes.news, raw.description is not None
-        if wrapper.driver.must_ask and has_rows and link.server.state == SLAVE:
-            news = False  # of such a driver only statements without rows are looked at
+        if wrapper.driver.must_ask and has_rows:  # such a driver tells nothing of them
+            pending = route.pending
+            will_ask = pending is not None and not pending.resolved and link.raw.get_autocommit()
+            news = link.server.state == MASTER and not will_ask
         if news or route.block is not None:
             route.succeeded(link, has_rows=has_rows, follow=wrapper.autocommit)
         elif link.server.state == SLAVE:
