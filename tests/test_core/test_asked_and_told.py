@@ -124,7 +124,7 @@ class TestAsking:
         of_application = [sql for sql in master if sql != questions.written]
         assert of_application == ["INSERT INTO message (body) VALUES ('x')"] * 2 + [COUNT] * 3
 
-    def test_one_that_is_known_to_be_there_is_not_asked_again(
+    def test_m3_a_slave_that_is_known_to_have_caught_up_is_not_asked_again(
         self, db: Connection, pair: SessionPair, questions: Questions
     ) -> None:
         with db.use_slave():
@@ -144,7 +144,20 @@ class TestAsking:
         assert slave == [questions.standing, COUNT, COUNT, COUNT]
         assert later == [COUNT] * 3
 
-    def test_another_link_to_the_same_server_is_asked_who_it_leads_to(
+    def test_p4_after_known_for_a_slave_is_asked_again(
+        self, make: Make, pair: SessionPair, questions: Questions
+    ) -> None:
+        db = make(known_for=0)
+        with use_master():
+            insert(db)
+            pair.wait_caught_up()
+            token = replswitch.carry()
+        for _ in range(2):
+            with statements(pair) as (_, slave), replswitch.resume(token), db.use_slave():
+                run(db, COUNT)
+            assert slave[-2:] == [questions.standing, COUNT]
+
+    def test_p2_a_new_link_is_asked_which_server_it_leads_to(
         self, db: Connection, pair: SessionPair, questions: Questions
     ) -> None:
         """P2: a name may be a load balancer's."""
@@ -191,7 +204,9 @@ class TestTelling:
         ],
     )
     @told
-    def test_in_autocommit(self, db: Connection, pair: SessionPair, kind: Any, sql: str) -> None:
+    def test_p1_a_write_in_autocommit_costs_no_round_trip(
+        self, db: Connection, pair: SessionPair, kind: Any, sql: str
+    ) -> None:
         procedure(db, "post", "SELECT 1; INSERT INTO message (body) VALUES ('p');")
         insert(db)
         with use_master(), statements(pair) as (master, _), recorded_whole(pair):
@@ -221,7 +236,7 @@ class TestTelling:
             assert '"p"' in replswitch.carry()
 
     @told
-    def test_after_a_commit(self, db: Connection, pair: SessionPair) -> None:
+    def test_p1_a_commit_costs_no_round_trip(self, db: Connection, pair: SessionPair) -> None:
         insert(db)
         with use_master(), statements(pair) as (master, _), recorded_whole(pair):
             db.begin()
@@ -335,7 +350,7 @@ class TestWithoutPositions:
             cursor.execute(f"GRANT {privilege} ON *.* TO '{pair.master['user']}'@'%'")
         return make(master={**pair.master, "init_command": "SET SESSION sql_log_bin = 0"}, slaves=pair.slaves)
 
-    def test_the_master_serves_the_rest_of_the_scope(self, unlogged_db: Connection) -> None:
+    def test_p3_the_master_serves_the_rest_of_the_scope(self, unlogged_db: Connection) -> None:
         db = unlogged_db
         with use_master():
             insert(db)
@@ -347,7 +362,7 @@ class TestWithoutPositions:
             assert frame.scope.wrote.written_at is not None
         assert (db.queries[-1]["db"], db.queries[-1]["reason"]) == (MASTER, "own-write")
 
-    def test_one_log_line_says_so(self, unlogged_db: Connection, caplog: pytest.LogCaptureFixture) -> None:
+    def test_p3_one_log_line_says_why(self, unlogged_db: Connection, caplog: pytest.LogCaptureFixture) -> None:
         with use_master():
             kept = unlogged_db.cursor()
             kept.execute("INSERT INTO message (body) VALUES ('x')")

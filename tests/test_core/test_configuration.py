@@ -11,6 +11,7 @@ import pytest
 
 import replswitch
 from replswitch import ConfigurationError
+from replswitch.drivers.mysql import with_timeouts
 
 MASTER = {"host": "master.db", "user": "shop"}
 
@@ -86,3 +87,19 @@ def test_a_slave_s_file_is_not_created(tmp_path: Path) -> None:
         cursor.execute("SELECT 1")
     assert not (tmp_path / "slave.db").exists()
     db.close()
+
+
+def test_f5_a_slave_that_hangs_fails_before_a_worker_times_out() -> None:
+    slave = with_timeouts({}, read_only=True)
+    assert slave["read_timeout"] + slave["connect_timeout"] < 30
+    assert slave["write_timeout"] == slave["read_timeout"]
+
+
+def test_f5_the_master_has_no_read_time_out_by_default() -> None:
+    assert set(with_timeouts({}, read_only=False)) == {"connect_timeout"}
+
+
+def test_f5_time_outs_in_the_settings_replace_the_defaults() -> None:
+    given = {"connect_timeout": 1, "read_timeout": 5}
+    assert with_timeouts(given, read_only=True) == {**given, "write_timeout": 5}
+    assert with_timeouts(given, read_only=False) == given

@@ -43,7 +43,7 @@ def sides(db: Connection) -> list[str]:
 
 
 class TestSides:
-    def test_the_state_decides_at_execute(self, db: Connection, replicated_pair: ReplicatedPair) -> None:
+    def test_s6_the_state_decides_at_execute(self, db: Connection, replicated_pair: ReplicatedPair) -> None:
         count(db)
         with db.use_slave():
             count(db)
@@ -62,7 +62,7 @@ class TestSides:
             db.revert()
         assert sides(db) == [MASTER, SLAVE]
 
-    def test_a_cursor_fetches_from_the_link_it_executed_on(
+    def test_s6_a_cursor_fetches_from_the_link_it_executed_on(
         self, db: Connection, replicated_pair: ReplicatedPair
     ) -> None:
         replicated_pair.stop_slave()
@@ -73,7 +73,7 @@ class TestSides:
             assert cursor.fetchone()[0] == 0
         assert count(db) == 1
 
-    def test_decorators_switch_every_database(self, make: Make) -> None:
+    def test_s4_decorators_switch_every_database(self, make: Make) -> None:
         one, two = make(), make()
 
         @use_slave
@@ -98,7 +98,7 @@ class TestSides:
         with db.use_slave():
             assert count(db) == 1
 
-    def test_without_slaves_a_read_only_link_to_the_master_stands_in(self, make: Make) -> None:
+    def test_s10_without_slaves_a_read_only_link_to_the_master_serves_slave_state(self, make: Make) -> None:
         db = make(slaves=[])
         insert(db, 1)
         with db.use_slave():
@@ -128,7 +128,7 @@ class TestSides:
 class TestSlaveWrites:
     """Rule S8."""
 
-    def test_is_moved_with_one_warning_that_names_the_place(
+    def test_s8_a_write_moves_with_one_warning_that_names_the_place(
         self, db: Connection, caplog: pytest.LogCaptureFixture
     ) -> None:
         with db.use_slave():
@@ -163,7 +163,7 @@ class TestSlaveWrites:
         assert caught.value.__cause__ is not None
         assert count(db) == 0
 
-    def test_a_transaction_that_has_read_nothing_moves_as_a_whole(self, db: Connection) -> None:
+    def test_s8_a_transaction_that_has_read_nothing_moves_as_a_whole(self, db: Connection) -> None:
         with db.use_slave():
             db.begin()
             insert(db, 1)
@@ -172,7 +172,7 @@ class TestSlaveWrites:
             assert count(db) == 0
         assert sides(db) == [SLAVE, MASTER, MASTER, MASTER]
 
-    def test_a_transaction_that_has_read_raises(self, db: Connection) -> None:
+    def test_s8_a_write_after_a_read_of_its_transaction_raises(self, db: Connection) -> None:
         with db.use_slave():
             db.begin()
             count(db)
@@ -259,7 +259,7 @@ class TestTransactions:
         db.commit()
         assert count(db) == 1
 
-    def test_a_link_joins_with_its_first_statement(self, db: Connection) -> None:
+    def test_s5_a_link_joins_with_its_first_statement(self, db: Connection) -> None:
         db.begin()
         with db.use_slave():
             count(db)

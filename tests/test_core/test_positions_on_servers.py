@@ -118,7 +118,7 @@ class TestOwnWrites:
                 assert count(db) == 1
         assert last(db) == (MASTER, "own-write")
 
-    def test_without_slaves_the_master_has_reached_everything(self, make: Make) -> None:
+    def test_s10_without_slaves_every_position_counts_as_reached(self, make: Make) -> None:
         db = make(slaves=[])
         with use_master():
             insert(db, 1)

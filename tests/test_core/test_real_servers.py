@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pymysql
@@ -15,6 +16,7 @@ from pymysql.cursors import DictCursor, SSCursor
 import replswitch
 from replswitch import MASTER, SLAVE, Connection, NoServerError, SlaveWriteError
 from replswitch.decorators import use_master, use_slave
+from replswitch.drivers import load_driver
 from replswitch.state import Frame
 from replswitch.testing import MariaDBPair
 from replswitch.testing.sessions import SessionPair
@@ -86,12 +88,18 @@ class TestClosedLinks:
         with db.use_slave():
             assert link_id(db) != number
 
-    def test_the_new_one_is_read_only_too(self, make: Make, pair: SessionPair) -> None:
+    def test_s7_a_replaced_slave_link_refuses_writes(self, make: Make, pair: SessionPair) -> None:
         db = make(slaves=[], on_slave_write="error")
         with db.use_slave():
             kill_link(pair, "master", link_id(db))
             with pytest.raises(SlaveWriteError, match="1792"):
                 run(db, "INSERT INTO message (body) VALUES ('x')")
+
+    def test_s7_ping_does_not_reconnect(self, pair: SessionPair) -> None:
+        with closing(load_driver("pymysql").open(pair.master, read_only=True)) as raw:
+            kill_link(pair, "master", raw.thread_id())
+            with pytest.raises(pymysql.Error):
+                raw.ping(reconnect=True)
 
     def test_in_a_transaction_it_is_an_error_until_the_rollback(self, db: Connection, pair: SessionPair) -> None:
         db.begin()
@@ -340,7 +348,7 @@ class TestServersThatAreDown:
         assert len([record for record in caplog.records if "out of rotation" in record.message]) == 1
 
     @mariadb
-    def test_one_slave_serves_all_reads_of_a_scope(self) -> None:
+    def test_s6_one_slave_serves_all_reads_of_a_scope(self) -> None:
         # django-multidb-router: three reads in a request, three servers, torn pages.
         with MariaDBPair(slaves=2) as pair:
             db = replswitch.connect(pair.master, pair.slaves, debug=True)

@@ -14,11 +14,11 @@ from replswitch.scope import Scope
 from replswitch.state import instruction, push, stack
 
 
-def test_nobody_switched_is_master() -> None:
+def test_s1_without_a_switch_the_state_is_master() -> None:
     assert Switch().state == MASTER
 
 
-def test_takes_effect_at_once_and_reverts() -> None:
+def test_s2_use_takes_effect_at_once_and_revert_undoes_it() -> None:
     switch = Switch()
     switch.use_slave()
     assert switch.state == SLAVE
@@ -31,7 +31,7 @@ def test_takes_effect_at_once_and_reverts() -> None:
     assert stack() is None
 
 
-def test_nested_blocks_restore_what_was_outside() -> None:
+def test_s2_nested_blocks_restore_the_state_outside() -> None:
     # django-multidb-router: nested `with use_primary_db` leaves the thread on the master for ever.
     switch = Switch()
     with switch.use_slave():
@@ -41,7 +41,7 @@ def test_nested_blocks_restore_what_was_outside() -> None:
     assert stack() is None
 
 
-def test_leaving_a_block_drops_what_was_left_unbalanced_inside() -> None:
+def test_s2_leaving_a_block_drops_unbalanced_calls_inside() -> None:
     switch = Switch()
     with switch.use_slave():
         switch.use_master()
@@ -49,7 +49,7 @@ def test_leaving_a_block_drops_what_was_left_unbalanced_inside() -> None:
     assert stack() is None
 
 
-def test_leaving_a_block_brings_back_what_was_reverted_inside() -> None:
+def test_s2_leaving_a_block_restores_what_was_reverted_inside() -> None:
     switch = Switch()
     switch.use_slave()
     with switch.use_master():
@@ -61,14 +61,14 @@ def test_leaving_a_block_brings_back_what_was_reverted_inside() -> None:
     switch.revert()
 
 
-def test_leaving_a_block_by_an_exception_restores() -> None:
+def test_s2_an_exception_in_a_block_restores_the_state_outside() -> None:
     switch = Switch()
     with pytest.raises(ZeroDivisionError), switch.use_slave():
         raise ZeroDivisionError
     assert stack() is None
 
 
-def test_revert_with_nothing_to_undo_says_so() -> None:
+def test_s2_revert_with_nothing_to_undo_raises_revert_error() -> None:
     switch, other = Switch(), Switch()
     other.use_slave()
     with pytest.raises(RevertError, match=r"found nothing to undo.*Call revert\(\) once for each"):
@@ -76,7 +76,7 @@ def test_revert_with_nothing_to_undo_says_so() -> None:
     other.revert()
 
 
-def test_a_switch_is_for_one_database_and_a_decorator_for_every_database() -> None:
+def test_s4_a_switch_is_for_one_database_and_a_decorator_for_all() -> None:
     one, two = Switch(), Switch()
     with one.use_slave():
         assert (one.state, two.state) == (SLAVE, MASTER)
@@ -87,7 +87,7 @@ def test_a_switch_is_for_one_database_and_a_decorator_for_every_database() -> No
         assert (one.state, two.state) == (SLAVE, MASTER)
 
 
-def test_revert_takes_its_own_instruction_from_below_another_database_s() -> None:
+def test_s2_revert_undoes_its_own_call_below_one_of_another_database() -> None:
     one, two = Switch(), Switch()
     one.use_slave()
     two.use_slave()
@@ -97,7 +97,7 @@ def test_revert_takes_its_own_instruction_from_below_another_database_s() -> Non
     assert stack() is None
 
 
-def test_revert_does_not_undo_a_decorator_s_block() -> None:
+def test_s2_revert_does_not_undo_a_block_of_a_decorator() -> None:
     switch = Switch()
     with use_slave():
         with pytest.raises(RevertError):
@@ -105,7 +105,7 @@ def test_revert_does_not_undo_a_decorator_s_block() -> None:
         assert switch.state == SLAVE
 
 
-def test_a_decorator_s_block_restores_although_something_below_it_was_reverted() -> None:
+def test_s2_a_block_of_a_decorator_restores_the_state_after_a_revert_below_it() -> None:
     switch = Switch()
     switch.use_slave()
     with use_master():
@@ -167,12 +167,12 @@ class TestDisabled:
 
 
 class TestWhoseState:
-    def test_a_thread_begins_with_master(self) -> None:
+    def test_s3_a_thread_begins_in_master_state(self) -> None:
         switch = Switch()
         with switch.use_slave(), ThreadPoolExecutor(1) as pool:
             assert pool.submit(lambda: switch.state).result() == MASTER
 
-    def test_a_thread_s_state_is_its_own(self) -> None:
+    def test_s3_a_thread_does_not_change_the_state_of_another(self) -> None:
         switch = Switch()
         inside, leave = threading.Event(), threading.Event()
 
@@ -188,7 +188,7 @@ class TestWhoseState:
         leave.set()
         thread.join()
 
-    def test_a_child_task_starts_with_a_copy_and_nothing_flows_back(self) -> None:
+    def test_s3_a_child_task_starts_with_a_copy_and_does_not_change_its_parent(self) -> None:
         switch = Switch()
 
         async def child() -> str:
@@ -204,7 +204,7 @@ class TestWhoseState:
 
         asyncio.run(parent())
 
-    def test_a_scope_of_its_own_hides_what_is_outside_from_revert(self) -> None:
+    def test_s2_revert_does_not_undo_calls_outside_the_request(self) -> None:
         switch = Switch()
         with switch.use_slave():
             with push(instruction(MASTER, Scope())):

@@ -143,7 +143,9 @@ class TestOneName:
         with closing(open_db(two_slaves, slaves=slaves, driver=driver, downtime=0)) as db:
             yield db
 
-    def test_each_connection_leads_elsewhere(self, db: Connection, two_slaves: ReplicatedPair, name: Balancer) -> None:
+    def test_p2_one_name_leads_to_another_server_with_each_connection(
+        self, db: Connection, two_slaves: ReplicatedPair, name: Balancer
+    ) -> None:
         sides = []
         for number in range(1, 21):
             with use_master():

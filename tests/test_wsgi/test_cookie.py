@@ -15,6 +15,8 @@ from itsdangerous import Signer, URLSafeSerializer
 from itsdangerous.encoding import base64_encode
 
 from replswitch import Switch
+from replswitch.decorators import use_slave
+from replswitch.positions import MariaDBPosition
 from replswitch.request.marker import MAX_LENGTH, Marker, MarkerSigner
 
 if TYPE_CHECKING:
@@ -57,7 +59,7 @@ def side(send: SendRequest, application: WSGIApplication, *tokens: str, **extra:
 # How it looks
 
 
-def test_the_attributes_of_the_cookie(send: SendRequest, wrap: Wrap) -> None:
+def test_m6_the_attributes_of_the_cookie(send: SendRequest, wrap: Wrap) -> None:
     (header,) = send(wrap(redirecting()), "POST").cookies
     name, _, rest = header.partition("=")
     value, *attributes = rest.split("; ")
@@ -68,7 +70,7 @@ def test_the_attributes_of_the_cookie(send: SendRequest, wrap: Wrap) -> None:
     assert named == {"max-age": "10", "path": "/", "httponly": "", "samesite": "Lax"}
 
 
-def test_the_cookie_is_secure_on_https(send: SendRequest, wrap: Wrap) -> None:
+def test_m6_the_cookie_is_secure_on_https(send: SendRequest, wrap: Wrap) -> None:
     application = wrap(redirecting())
     assert not morsel(send(application, "POST"))["secure"]
     assert morsel(send(application, "POST", **{"wsgi.url_scheme": "https"}))["secure"]
@@ -115,7 +117,7 @@ def test_the_name_is_an_option(send: SendRequest, wrap: Wrap, token: Token) -> N
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "MKCOL"])
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
-def test_where_nobody_records_commits_a_redirect_after_an_unsafe_method_sets_it(
+def test_m1_a_bare_switch_sets_the_cookie_with_a_redirect_after_an_unsafe_method(
     send: SendRequest, wrap: Wrap, method: str, code: int
 ) -> None:
     assert len(send(wrap(redirecting(f"{code} Elsewhere")), method).cookies) == 1
@@ -129,15 +131,13 @@ def test_where_nobody_records_commits_a_redirect_after_an_unsafe_method_sets_it(
         ("GET", "200 OK"),
     ],
 )
-def test_where_nobody_records_commits_nothing_else_sets_it(
+def test_m1_a_bare_switch_sets_no_cookie_with_another_response(
     send: SendRequest, wrap: Wrap, method: str, status: str
 ) -> None:
     assert send(wrap(redirecting(status)), method).cookies == []
 
 
-def test_a_page_that_is_read_with_a_marker_neither_renews_nor_deletes_it(
-    send: SendRequest, wrap: Wrap, token: Token
-) -> None:
+def test_m3_a_read_with_a_marker_neither_renews_nor_deletes_it(send: SendRequest, wrap: Wrap, token: Token) -> None:
     for cookie in (f"just_updated={token()}", f"just_updated={token(100)}", "just_updated=broken", "just_updated="):
         assert send(wrap(redirecting("200 OK")), cookie=cookie).cookies == []
 
@@ -186,16 +186,36 @@ def test_the_debug_header_tells_the_state_and_the_reason(send: SendRequest, wrap
         ("POST", "side=slave", b"slave"),
     ],
 )
-def test_an_override_is_asked_before_the_method(
+def test_r1_override_comes_before_the_method(
     send: SendRequest, wrap: Wrap, method: str, query: str, state: bytes
 ) -> None:
     application = wrap(redirecting("200 OK"), override=lambda request: request.GET.get("side"))
     assert send(application, method, query).body == state
 
 
-def test_an_override_does_not_win_against_a_marker(send: SendRequest, wrap: Wrap, token: Token) -> None:
+def test_r4_a_marker_by_time_comes_before_override(send: SendRequest, wrap: Wrap, token: Token) -> None:
     application = wrap(redirecting(), override=lambda request: "slave")
     assert side(send, application, token()) == "master"
+
+
+@pytest.mark.parametrize(
+    "marker",
+    [Marker(time.time()), Marker(positions={"shop": MariaDBPosition.parse("0-1-42")}, placed_at=time.time())],
+    ids=["by time", "with a position"],
+)
+def test_r4_use_slave_in_a_request_with_a_marker_leaves_a_bare_switch_on_the_master(
+    send: SendRequest, wrap: Wrap, secret: str, marker: Marker
+) -> None:
+    switch = Switch()
+
+    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        start_response("200 OK", [TEXT])
+        with use_slave(), switch.use_slave():
+            return [switch.state.encode()]
+
+    served = wrap(application, cookie_max_age=1000)
+    assert side(send, served) == "slave"
+    assert side(send, served, MarkerSigner(secret).write(marker)) == "master"
 
 
 def test_a_post_that_an_override_sent_to_the_slave_still_marks_its_redirect(send: SendRequest, wrap: Wrap) -> None:
@@ -223,13 +243,15 @@ def test_an_override_does_not_eat_the_body_of_the_request(send: SendRequest, wra
 # Names in turn
 
 
-def test_parallel_posts_get_different_names(send: SendRequest, wrap: Wrap) -> None:
+def test_m4_parallel_posts_get_different_names(send: SendRequest, wrap: Wrap) -> None:
     application = wrap(redirecting())
     names = [morsel(send(application, "POST")).key for _ in range(8)]
     assert sorted(names[:4]) == sorted(names[4:]) == NAMES
 
 
-def test_two_parallel_posts_lose_neither_marker(browser_of: type[Browser], exchange: SendRequest, wrap: Wrap) -> None:
+def test_m4_two_parallel_posts_lose_neither_marker(
+    browser_of: type[Browser], exchange: SendRequest, wrap: Wrap
+) -> None:
     application = wrap(redirecting())
     browser = browser_of(application)
     first, second = exchange(application, "POST"), exchange(application, "POST")
@@ -242,7 +264,7 @@ def test_two_parallel_posts_lose_neither_marker(browser_of: type[Browser], excha
 
 
 @pytest.mark.parametrize(("had", "asks_for"), [(-30, -30), (8, 0), (100, 0)])
-def test_a_new_marker_asks_for_the_later_of_the_new_write_and_the_old_marker(
+def test_m4_a_new_marker_asks_for_the_later_of_the_new_write_and_the_old_marker(
     send: SendRequest, wrap: Wrap, secret: str, token: Token, had: float, asks_for: float
 ) -> None:
     began = time.time()
@@ -254,7 +276,7 @@ def test_a_new_marker_asks_for_the_later_of_the_new_write_and_the_old_marker(
     assert began - asks_for - 0.002 <= read.written_at <= time.time() - asks_for + 0.002
 
 
-def test_markers_under_all_names_are_merged(send: SendRequest, wrap: Wrap, token: Token) -> None:
+def test_m4_markers_under_all_names_are_merged(send: SendRequest, wrap: Wrap, token: Token) -> None:
     application = wrap(redirecting())
     old, new = token(100), token()
     assert side(send, application, old, old, old, old) == "slave"
@@ -287,9 +309,7 @@ def test_a_marker_is_found_among_other_cookies(send: SendRequest, wrap: Wrap, to
 # What ends it, and what is ignored
 
 
-def test_a_marker_ends_by_its_age_though_the_client_goes_on_to_send_it(
-    send: SendRequest, wrap: Wrap, token: Token
-) -> None:
+def test_m3_a_marker_ends_by_age_even_if_the_client_still_sends_it(send: SendRequest, wrap: Wrap, token: Token) -> None:
     application = wrap(redirecting())
     assert side(send, application, token(8)) == "master"
     assert side(send, application, token(10.1)) == "slave"
@@ -299,23 +319,19 @@ def test_a_marker_ends_by_its_age_though_the_client_goes_on_to_send_it(
     assert side(send, longer, token(100.1)) == "slave"
 
 
-def test_the_age_that_counts_is_the_server_s_option_not_the_cookie_s(
-    send: SendRequest, wrap: Wrap, token: Token
-) -> None:
+def test_m2_the_server_checks_the_age(send: SendRequest, wrap: Wrap, token: Token) -> None:
     # The cookie was set under another configuration.
     assert side(send, wrap(redirecting(), cookie_max_age=1), token(1.1)) == "slave"
 
 
-def test_a_marker_from_a_clock_that_is_ahead_counts_as_now_up_to_a_minute(
-    send: SendRequest, wrap: Wrap, token: Token
-) -> None:
+def test_m2_a_marker_up_to_a_minute_in_the_future_counts_as_now(send: SendRequest, wrap: Wrap, token: Token) -> None:
     application = wrap(redirecting())
     assert side(send, application, token(-58)) == "master"
     assert side(send, application, token(-61.5)) == "slave"
     assert side(send, application, token(-1e9)) == "slave"
 
 
-def test_rotated_secrets_are_accepted_and_the_newest_signs(send: SendRequest, wrap: Wrap, token: Token) -> None:
+def test_m2_old_secrets_are_accepted_and_the_newest_signs(send: SendRequest, wrap: Wrap, token: Token) -> None:
     application = wrap(redirecting(), ["new", "old", b"oldest"])
     for secret in ("new", "old", "oldest", b"oldest"):
         assert side(send, application, token(secret=secret)) == "master"
@@ -332,7 +348,7 @@ def test_secrets_may_be_text_bytes_or_several(send: SendRequest, wrap: Wrap, tok
     assert side(send, wrap(redirecting(), secrets), token(secret="new")) == "master"
 
 
-def test_forged_markers_are_ignored(send: SendRequest, wrap: Wrap, secret: str, token: Token) -> None:
+def test_m5_forged_markers_are_ignored(send: SendRequest, wrap: Wrap, secret: str, token: Token) -> None:
     good, other = token(0), token(1)
     payload, signature = good.split(".")
     now = time.time()
@@ -398,7 +414,7 @@ def signed(secret: str) -> Callable[[object], str]:
     ],
     ids=lambda payload: repr(payload)[:20],
 )
-def test_what_is_signed_but_is_no_marker_is_ignored(
+def test_m5_a_signed_text_that_is_no_marker_is_ignored(
     send: SendRequest, wrap: Wrap, secret: str, signed: Callable[[object], str], payload: object
 ) -> None:
     assert side(send, wrap(redirecting()), signed(payload)) == "slave"
@@ -410,7 +426,7 @@ def test_what_a_later_version_adds_to_a_marker_does_not_matter(
     assert side(send, wrap(redirecting()), signed({"t": time.time(), "p": {"shop": "0-1-7"}})) == "master"
 
 
-def test_over_long_markers_are_ignored(
+def test_m5_over_long_markers_are_ignored(
     send: SendRequest, wrap: Wrap, secret: str, signed: Callable[[object], str]
 ) -> None:
     def long(length: int) -> str:
@@ -423,12 +439,12 @@ def test_over_long_markers_are_ignored(
     assert side(send, wrap(redirecting()), over) == "slave"
 
 
-def test_over_long_ones_do_not_crowd_out_one_that_holds(send: SendRequest, wrap: Wrap, token: Token) -> None:
+def test_m4_over_long_markers_do_not_hide_a_valid_one(send: SendRequest, wrap: Wrap, token: Token) -> None:
     cookie = "; ".join(["just_updated=" + "x" * (MAX_LENGTH + 1)] * 10 + [f"just_updated_3={token()}"])
     assert send(wrap(redirecting()), cookie=cookie).body == b"master"
 
 
-def test_nesting_that_is_too_deep_is_ignored(send: SendRequest, wrap: Wrap, secret: str) -> None:
+def test_m5_a_marker_nested_too_deep_is_ignored(send: SendRequest, wrap: Wrap, secret: str) -> None:
     deep = b"." + base64_encode(zlib.compress(b"[" * 200_000 + b"]" * 200_000))
     signer = Signer(secret, salt="replswitch.marker", key_derivation="hmac", digest_method=hashlib.sha256)
     token = signer.sign(deep).decode()

@@ -53,7 +53,7 @@ def warnings_of(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
 
 
 @pytest.mark.parametrize("how", ["list", "generator", "empty pieces first", "write", "generator that writes"])
-def test_a_commit_after_start_response_is_in_the_headers(board: Board, send: SendRequest, how: str) -> None:
+def test_m7_a_commit_before_the_first_piece_is_in_the_headers(board: Board, send: SendRequest, how: str) -> None:
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         write = start_response("200 OK", TEXT)
         if how == "write":
@@ -87,7 +87,7 @@ def test_a_commit_after_start_response_is_in_the_headers(board: Board, send: Sen
     assert len(answer.cookies) == 1
 
 
-def test_a_commit_after_the_headers_is_logged_once(
+def test_m7_a_commit_after_the_headers_is_logged_once(
     board: Board, send: SendRequest, warnings_of: Callable[[], list[str]]
 ) -> None:
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
@@ -105,7 +105,7 @@ def test_a_commit_after_the_headers_is_logged_once(
     assert board.on("master") == [1, 2, 3]
 
 
-def test_a_commit_in_close_is_logged_once(
+def test_m7_a_commit_in_close_is_logged_once(
     board: Board, send: SendRequest, warnings_of: Callable[[], list[str]]
 ) -> None:
     class Body(list[bytes]):
@@ -136,7 +136,7 @@ def test_a_commit_before_the_headers_and_one_after_are_marked_and_logged(
 
 
 @unless_unseen
-def test_a_request_that_writes_nothing_sets_no_cookie(board: Board, send: SendRequest) -> None:
+def test_m6_a_request_that_writes_nothing_sets_no_cookie(board: Board, send: SendRequest) -> None:
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         found = board.numbers()
         with board.db.cursor() as cursor:
@@ -150,7 +150,7 @@ def test_a_request_that_writes_nothing_sets_no_cookie(board: Board, send: SendRe
 
 
 @unless_unseen
-def test_a_write_that_was_rolled_back_sets_no_cookie(board: Board, send: SendRequest) -> None:
+def test_m1_a_write_that_was_rolled_back_makes_no_marker(board: Board, send: SendRequest) -> None:
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         board.db.begin()
         board.write(2)

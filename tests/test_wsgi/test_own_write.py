@@ -118,7 +118,7 @@ def test_a_page_and_its_xhrs_in_parallel_after_the_redirect(board: Board, browse
     assert pages == [b"1 2"] * 18
 
 
-def test_parallel_posts_of_one_visitor_are_all_seen(board: Board, browser_of: type[Browser]) -> None:
+def test_m4_parallel_posts_of_one_visitor_are_all_seen(board: Board, browser_of: type[Browser]) -> None:
     board.pair.lag = 2
     together = threading.Barrier(3)
     browser = browser_of(board.application)
@@ -155,7 +155,7 @@ class CookieJar(http.cookiejar.CookieJar):
         return str(request.get_header("Cookie"))
 
 
-def test_two_posts_whose_responses_arrive_in_the_wrong_order_are_both_seen(
+def test_m4_two_posts_whose_responses_arrive_in_the_wrong_order_are_both_seen(
     board: Board, exchange: SendRequest, send: SendRequest
 ) -> None:
     """M4: the marker of the first, which arrives last, is not all that is left."""
@@ -174,14 +174,14 @@ def test_two_posts_whose_responses_arrive_in_the_wrong_order_are_both_seen(
     assert (page.body, page.side) == (b"1 2 3", "slave")
 
 
-def test_a_client_that_sends_the_unsigned_cookie_is_ignored(board: Board, send: SendRequest) -> None:
+def test_r2_an_unsigned_cookie_does_not_choose_the_state(board: Board, send: SendRequest) -> None:
     for value in ("true", "1", '"true"', "master", ""):
         page = send(board.application, cookie=f"just_updated={value}")
         assert (page.side, page.body, page.cookies) == ("slave", b"1", [])
 
 
 @pytest.mark.parametrize("header", ["HTTP_X_REPLICATED_STATE", "HTTP_REPLSWITCH", "HTTP_JUST_UPDATED"])
-def test_a_client_that_sends_a_header_with_a_state_is_ignored(board: Board, send: SendRequest, header: str) -> None:
+def test_r2_a_header_with_a_state_does_not_choose_it(board: Board, send: SendRequest, header: str) -> None:
     written = send(board.application, "POST", "n=2", **{header: "slave"})
     assert (written.code, written.side) == (302, "master")
     assert board.on("master") == [1, 2]
@@ -230,7 +230,7 @@ def test_a_get_that_writes_in_a_transaction_that_has_read_from_the_slave(board: 
     assert board.on("master") == [1]
 
 
-def test_decorated_functions_inside_a_request_push_and_pop(board: Board, send: SendRequest) -> None:
+def test_r3_decorated_functions_inside_a_request_push_and_pop(board: Board, send: SendRequest) -> None:
     seen: list[str] = []
 
     @use_slave
@@ -269,7 +269,7 @@ def test_decorated_functions_inside_a_request_push_and_pop(board: Board, send: S
     assert board.on("master") == [1, 2]
 
 
-def test_a_decorated_function_inside_a_get_leaves_the_slave_state_behind(board: Board, send: SendRequest) -> None:
+def test_r3_after_a_decorated_function_a_get_is_in_slave_state_again(board: Board, send: SendRequest) -> None:
     @use_master
     def latest() -> list[int]:
         return board.numbers()

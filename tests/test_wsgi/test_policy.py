@@ -15,12 +15,12 @@ PLACED = Marker(positions={"shop": MariaDBPosition.parse("0-1-42")}, placed_at=1
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "TRACE", "QUERY"])
-def test_methods_that_read_ask_for_a_slave(method: str) -> None:
+def test_r1_methods_that_read_ask_for_a_slave(method: str) -> None:
     assert decide(method) == Decision("slave", "method", server=None, final=False)
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "CONNECT", "PROPFIND", "get", "", "GETT"])
-def test_every_other_method_asks_for_the_master(method: str) -> None:
+def test_r1_every_other_method_asks_for_the_master(method: str) -> None:
     assert decide(method) == Decision("master", "method", server=None, final=False)
 
 
@@ -47,7 +47,7 @@ def test_every_other_method_asks_for_the_master(method: str) -> None:
         ("GET", MARKER, "slave", False, Decision("master", "disabled", final=True)),
     ],
 )
-def test_the_order_of_what_decides(
+def test_r1_what_comes_before_the_method(
     method: str, marker: Marker | None, override: str | None, enabled: bool, decision: Decision
 ) -> None:
     assert decide(method, marker=marker, override=override, enabled=enabled) == decision
@@ -69,7 +69,7 @@ def test_an_override_that_returned_nonsense_is_an_error(nonsense: object) -> Non
     ],
 )
 @pytest.mark.parametrize("status", sorted(REDIRECTS))
-def test_a_redirect_after_an_unsafe_method_stands_for_a_write_that_nobody_records(
+def test_m1_a_redirect_after_an_unsafe_method_counts_as_a_write_if_commits_are_not_recorded(
     status: int, recorded: bool, unrecorded: bool, needed: bool
 ) -> None:
     assert may_have_written("POST", status, recorded=recorded, unrecorded=unrecorded) is needed
@@ -77,12 +77,12 @@ def test_a_redirect_after_an_unsafe_method_stands_for_a_write_that_nobody_record
 
 
 @pytest.mark.parametrize("method", sorted(SAFE_METHODS))
-def test_a_redirect_after_a_safe_method_stands_for_nothing(method: str) -> None:
+def test_m1_a_redirect_after_a_safe_method_does_not_count_as_a_write(method: str) -> None:
     assert not may_have_written(method, 302, recorded=False, unrecorded=True)
 
 
 @pytest.mark.parametrize("status", [0, 100, 200, 201, 204, 300, 304, 305, 306, 400, 404, 500])
-def test_what_is_no_redirect_stands_for_nothing(status: int) -> None:
+def test_m1_another_response_to_an_unsafe_method_does_not_count_as_a_write(status: int) -> None:
     assert not may_have_written("POST", status, recorded=False, unrecorded=True)
 
 

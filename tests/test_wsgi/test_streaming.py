@@ -58,7 +58,7 @@ class Body:
 
 
 @pytest.mark.parametrize(("method", "state"), STATES)
-def test_the_state_holds_in_every_piece_and_in_close(
+def test_s9_the_state_holds_in_every_piece_and_in_close_and_not_between(
     exchange: SendRequest, wrap: Wrap, method: str, state: str
 ) -> None:
     switch = Switch()
@@ -73,7 +73,7 @@ def test_the_state_holds_in_every_piece_and_in_close(
     assert answer.body == b"onetwo"
 
 
-def test_what_the_server_had_switched_is_there_between_the_pieces(exchange: SendRequest, wrap: Wrap) -> None:
+def test_s9_between_the_pieces_the_state_of_the_server_is_back(exchange: SendRequest, wrap: Wrap) -> None:
     switch = Switch()
     body = Body(switch, [b"one", b"two"])
     with switch.use_slave(), use_slave():
@@ -404,7 +404,7 @@ def unbalanced(switch: Switch) -> WSGIApplication:
     return application
 
 
-def test_an_unbalanced_stack_leaks_nothing_to_the_next_request(send: SendRequest, wrap: Wrap) -> None:
+def test_s3_an_unbalanced_request_does_not_change_the_state_of_the_next(send: SendRequest, wrap: Wrap) -> None:
     switch = Switch()
     served = wrap(unbalanced(switch))
     for method, state in STATES * 2:
@@ -412,7 +412,7 @@ def test_an_unbalanced_stack_leaks_nothing_to_the_next_request(send: SendRequest
         assert switch.state == "master"
 
 
-def test_reverting_more_than_was_done_does_not_touch_what_the_middleware_did(send: SendRequest, wrap: Wrap) -> None:
+def test_s2_revert_does_not_undo_the_middleware(send: SendRequest, wrap: Wrap) -> None:
     switch = Switch()
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

@@ -301,7 +301,7 @@ def bare_site(site: Site) -> Site:
 
 
 @pytest.mark.parametrize("kind", ["function", "coroutine", "lazy", "async lazy", "class, dispatch", "list, methods"])
-def test_get_after_post_without_the_middleware(bare_site: Site, kind: str) -> None:
+def test_r3_without_the_middleware_decorated_views_mark_and_read_their_own_write(bare_site: Site, kind: str) -> None:
     async def async_board(request: HttpRequest) -> HttpResponse:
         return await sync_to_async(board)(request)
 
