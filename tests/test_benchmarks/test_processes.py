@@ -1,0 +1,169 @@
+"""What the visitors of `benchmarks/processes` notice, and what they do not count."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from socketserver import ThreadingMixIn
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+import pytest
+from processes.command import main
+from processes.pages import ECHO, Pages, Values
+from processes.run import Combination, Figures
+from processes.servers import VARIANTS
+from processes.visitors import Seen, visit
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
+MASTER, SLAVE = 1, 2
+BY_NAME = {variant.name: variant for variant in VARIANTS}
+
+
+class Memory:
+    """A database in which the slave serves every second query; it can be broken."""
+
+    def __init__(self) -> None:
+        self.notes: defaultdict[str, list[int]] = defaultdict(list)
+        self.server = itertools.cycle((MASTER, SLAVE))
+        self.break_row: Callable[[tuple[Any, ...]], tuple[Any, ...]] = lambda row: row
+
+    def rows(self, sql: str, values: Values) -> list[tuple[Any, ...]]:
+        if sql == ECHO:
+            return [self.break_row((values["echo"], next(self.server), 7, 0))]
+        token = str(values["token"])
+        return [self.break_row((token, number)) for number in reversed(self.notes[token])][:20]
+
+    def write(self, sql: str, values: Values) -> None:
+        self.notes[str(values["token"])].append(int(values["number"]))
+
+    def use_master(self) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    def use_slave(self) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+
+class Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class Silent(WSGIRequestHandler):
+    def log_message(self, *about: object) -> None:
+        pass
+
+
+@contextmanager
+def served(memory: Memory) -> Iterator[int]:
+    pages = Pages(memory)
+
+    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        values = dict(parse_qsl(environ["QUERY_STRING"]))
+        answer = pages.answer(environ["REQUEST_METHOD"], environ["PATH_INFO"], values)
+        start_response(f"{answer.status} told", answer.headers)
+        return [answer.body]
+
+    with make_server("127.0.0.1", 0, application, Server, Silent) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def memory() -> Memory:
+    return Memory()
+
+
+def seen_of(memory: Memory) -> Seen:
+    with served(memory) as port:
+        return visit(port, visitors=4, requests=60, pause=0)
+
+
+def test_nothing_is_wrong(memory: Memory) -> None:
+    seen = seen_of(memory)
+    assert seen.requests >= 60
+    assert (seen.foreign, seen.stale, seen.failed, seen.examples) == (0, 0, 0, [])
+    assert seen.users.keys() == {(MASTER, 7), (SLAVE, 7)}
+    assert seen.reads == sum(seen.on_server.values())
+
+
+def test_the_answer_to_another_query_is_noticed(memory: Memory) -> None:
+    memory.break_row = lambda row: ("somebody else's", *row[1:])
+    seen = seen_of(memory)
+    assert seen.foreign == seen.requests
+
+
+def test_the_rows_of_another_visitor_are_noticed(memory: Memory) -> None:
+    memory.break_row = lambda row: ("f" * 32, row[1]) if len(row) == 2 else row
+    assert seen_of(memory).foreign > 10
+
+
+def test_a_lost_note_is_noticed(memory: Memory) -> None:
+    memory.break_row = lambda row: (row[0], row[1] - 1) if len(row) == 2 else row
+    seen = seen_of(memory)
+    assert seen.stale > 10
+    assert (seen.foreign, seen.failed) == (0, 0)
+
+
+def test_an_error_is_noticed_and_the_visitors_give_up(memory: Memory) -> None:
+    def fail(row: tuple[Any, ...]) -> tuple[Any, ...]:
+        raise OSError("packet sequence number wrong")
+
+    memory.break_row = fail
+    seen = seen_of(memory)
+    assert 6 <= seen.failed < 60
+    assert "packet sequence number wrong" in seen.examples[0]
+
+
+def test_nobody_answers() -> None:
+    with served(Memory()) as port:
+        pass
+    seen = visit(port, visitors=1, requests=5, pause=0)
+    assert seen.failed
+
+
+def figures(name: str = "gunicorn-sync-preload") -> Figures:
+    """Figures with which nothing is wrong."""
+    seen = Seen(requests=2000, reads=1500)
+    seen.users.update({(MASTER, 1): {100}, (SLAVE, 1): {101}})
+    return Figures(Combination(BY_NAME[name], "connect", "pymysql"), seen, before=9, after=9, on_slave=0.5)
+
+
+def test_faults() -> None:
+    assert figures().faults == []
+    for name, value, fault in (
+        ("shared", 1, "1 connections in use in two processes"),
+        ("ended", 2, "2 connections of the parent ended"),
+        ("after", 10, "10 connections are open, 9 were"),
+        ("on_slave", 0.0, "0% of the reads were on the slave, so only one side was tested"),
+        ("problem", "did not start", "did not start"),
+    ):
+        wrong = figures()
+        setattr(wrong, name, value)
+        assert wrong.faults == [fault]
+
+
+def test_one_process_that_serves_all_is_no_test() -> None:
+    alone = figures()
+    alone.seen.users[SLAVE, 1] = {100}
+    assert alone.faults == ["1 process has served, so nothing was tested"]
+    threads = figures("waitress")
+    threads.seen.users[SLAVE, 1] = {100}
+    assert threads.faults == []
+
+
+def test_help_names_all_servers(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    told = "".join(capsys.readouterr().out.split())
+    assert all(name in told for name in BY_NAME)
