@@ -3,15 +3,17 @@
 One small application for each side (connect(), Django's backend, Flask's extension), with each driver, on a real pair
 of MariaDB servers with a lag, under gunicorn, uWSGI and waitress. It opens connections to the master and to the slave
 when it is imported, and where the server imports first and forks then, the processes inherit them. Then visitors post,
-follow the redirect and read, a dozen at a time. What must not be, and is counted:
+follow the redirect and read, a dozen at a time. What is counted, and must be 0 but for the first and the last two:
 
+  requests  all that were sent, those that warm the application up included
   foreign   answers of another visitor: each request sends a text that the database must send back, and each visitor's
             rows have a token of its own
   stale     reads that missed what their visitor had written
   failed    requests without an answer, or with an error
   shared    connections that queries of two processes came through, as CONNECTION_ID() tells
   ended     connections opened before the fork that the parent has lost
-  links     connections at the servers (SHOW PROCESSLIST) after warming up, and in the end: not more
+  links     connections at the servers (SHOW PROCESSLIST) after warming up, and in the end, which must not be more
+  reads     the share of them that the slave served; both servers must have had some
 
 Needs mariadbd, and what the extra "bench" installs. The application servers are installed into a virtual environment
 of their own, once; uWSGI is compiled.
@@ -131,7 +133,11 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--side", nargs="+", choices=SIDES, default=SIDES, help="what the application is made with")
     parser.add_argument("--driver", nargs="+", choices=DRIVERS, default=DRIVERS, help="with which driver; both")
     parser.add_argument(
-        "--requests", type=_number_above_0, default=2000, metavar="N", help="of each combination (2000)"
+        "--requests",
+        type=_number_above_0,
+        default=2000,
+        metavar="N",
+        help="of each combination, after warming up (2000)",
     )
     parser.add_argument("--lag", type=_number_above_0, default=1, metavar="SECONDS", help="of the slave (1)")
     parser.add_argument("--check", action="store_true", help="exit with status 1 when something was wrong")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ TABLE: Final = (
 )
 
 ECHO: Final = "SELECT %(echo)s, @@server_id, CONNECTION_ID(), SLEEP(%(pause)s)"
-"""What the request sent, and which connection to which server it came through. It takes a while, so that other requests
+"""What the request sent, and which connection to which server it came through. It takes a while, so that other queries
 are under way at the same time."""
 
 ADD: Final = "INSERT INTO note (token, number) VALUES (%(token)s, %(number)s)"
@@ -100,7 +101,7 @@ class Pages:
             method: ``GET`` or ``POST``.
             path: the page's.
             values: ``token``, the visitor's; ``number``, of a note to add; ``echo``, to be found in the answer;
-                ``pause``, seconds that a query takes.
+                ``pause``, seconds that a query takes, and so many again behind it.
         """
         page = {("GET", "/up"): self._up, ("GET", "/echo"): self._echo, ("GET", "/own"): self._own}.get((method, path))
         try:
@@ -115,8 +116,9 @@ class Pages:
         return {"process": os.getpid(), "imported": self._imported}
 
     def _echo(self, values: Mapping[str, str]) -> dict[str, Any]:
-        asked: Values = {"echo": values["echo"], "pause": float(values["pause"])}
-        ((echo, server, link, _),) = self._base.rows(ECHO, asked)
+        pause = float(values["pause"])
+        ((echo, server, link, _),) = self._base.rows(ECHO, {"echo": values["echo"], "pause": pause})
+        time.sleep(pause)  # mysqlclient lets no other greenlet run while it waits
         return {"echo": echo, "link": [server, link], "process": os.getpid()}
 
     def _own(self, values: Mapping[str, str]) -> dict[str, Any]:

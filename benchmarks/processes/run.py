@@ -19,19 +19,22 @@ if TYPE_CHECKING:
     from replswitch.testing.servers import ServerPair
 
 VISITORS: Final = 12
-"""At the same time; when it warms up, twice as many."""
+"""At the same time."""
 
-PAUSE: Final = 0.002
-"""Seconds that a visitor's query takes."""
+PAUSE: Final = 0.001
+"""Seconds that a visitor's query takes, and its page again behind it."""
 
-WARM_UP_PAUSE: Final = 0.03
-"""When it warms up: so long that every worker and every thread has something to do."""
+WARM_UP_VISITORS: Final = 3 * VISITORS
+"""When it warms up: so many that every worker and every thread has something to do, and pools are filled."""
+
+WARM_UP_PAUSE: Final = 0.02
+"""Likewise."""
 
 WARM_UP: Final = 150
 """Requests of a round of warming up."""
 
-ROUNDS: Final = 8
-"""Rounds of warming up, at most: until none opens a connection any more."""
+ROUNDS: Final = 10
+"""Rounds of warming up, at most: until two of them have opened no connection."""
 
 LOG_LINES: Final = 15
 """How much of a server's log is shown where something was wrong."""
@@ -110,7 +113,7 @@ def run(combination: Combination, pair: ServerPair, installed: Installed, *, req
         combination: which.
         pair: the servers, with the table of the pages.
         installed: where the application servers are.
-        requests: how many are counted.
+        requests: how many are sent after warming up.
         log: what the application server writes.
     """
     figures = Figures(combination)
@@ -135,8 +138,9 @@ def _visit(figures: Figures, pair: ServerPair, server: Running, requests: int) -
         figures.problem = f"the application was imported {'behind' if variant.forks else 'before'} the fork"
         return
     ids = server_ids(pair)
-    before = _warm_up(pair, ids, server.port)
-    figures.seen = seen = visit(server.port, visitors=VISITORS, requests=requests, pause=PAUSE)
+    seen = figures.seen
+    before = _warm_up(pair, ids, server.port, seen)
+    visit(server.port, seen, visitors=VISITORS, requests=requests, pause=PAUSE)
     after = links_when_idle(pair, ids)
     figures.before, figures.after = len(before), len(after)
 
@@ -151,12 +155,16 @@ def _visit(figures: Figures, pair: ServerPair, server: Running, requests: int) -
         figures.on_slave = sum(seen.on_server[ids[name]] for name in pair.slave_names) / seen.reads
 
 
-def _warm_up(pair: ServerPair, ids: dict[str, int], port: int) -> frozenset[Link]:
-    """Let the application open what it needs; return what is open then."""
-    found = links_when_idle(pair, ids)
+def _warm_up(pair: ServerPair, ids: dict[str, int], port: int, seen: Seen) -> frozenset[Link]:
+    """Let the application open what it needs; return what is open then.
+
+    What is wrong meanwhile counts: a connection that two processes use breaks soon, and is replaced.
+    """
+    found, quiet = links_when_idle(pair, ids), 0
     for _ in range(ROUNDS):
-        visit(port, visitors=2 * VISITORS, requests=WARM_UP, pause=WARM_UP_PAUSE)
+        visit(port, seen, visitors=WARM_UP_VISITORS, requests=WARM_UP, pause=WARM_UP_PAUSE)
         found, before = links_when_idle(pair, ids), found
-        if len(found) <= len(before):
+        quiet = quiet + 1 if len(found) <= len(before) else 0
+        if quiet == 2:
             break
     return found

@@ -170,19 +170,20 @@ def _values(path: str) -> dict[str, str]:
     return dict(parse_qsl(urlsplit(path).query))
 
 
-def visit(port: int, *, visitors: int, requests: int, pause: float) -> Seen:
+def visit(port: int, seen: Seen, *, visitors: int, requests: int, pause: float) -> None:
     """Let visitors send so many requests, at the same time.
 
     Args:
         port: of the application.
+        seen: where they write down what they see.
         visitors: how many.
         requests: of all together; a few more are sent, so that each visitor ends a round.
         pause: seconds that a query takes.
     """
-    seen = Seen()
+    until, given_up = seen.requests + requests, seen.failed + requests / 10
 
     def go_on(visitor: Visitor) -> None:
-        while seen.requests < requests and seen.failed < requests / 10:
+        while seen.requests < until and seen.failed < given_up:
             try:
                 visitor.round()
             except (LookupError, TypeError, ValueError) as error:  # an answer that no page of ours gives
@@ -199,4 +200,3 @@ def visit(port: int, *, visitors: int, requests: int, pause: float) -> Seen:
     for thread in threads:
         while thread.is_alive():  # in slices, so that Ctrl-C is heard
             thread.join(0.5)
-    return seen

@@ -85,8 +85,10 @@ def memory() -> Memory:
 
 
 def seen_of(memory: Memory) -> Seen:
+    seen = Seen()
     with served(memory) as port:
-        return visit(port, visitors=4, requests=60, pause=0)
+        visit(port, seen, visitors=4, requests=60, pause=0)
+    return seen
 
 
 def test_nothing_is_wrong(memory: Memory) -> None:
@@ -128,7 +130,8 @@ def test_an_error_is_noticed_and_the_visitors_give_up(memory: Memory) -> None:
 def test_nobody_answers() -> None:
     with served(Memory()) as port:
         pass
-    seen = visit(port, visitors=1, requests=5, pause=0)
+    seen = Seen()
+    visit(port, seen, visitors=1, requests=5, pause=0)
     assert seen.failed
 
 
