@@ -13,6 +13,7 @@ follow the redirect and read, a dozen at a time. What is counted, and must be 0 
   shared    connections that queries of two processes came through, as CONNECTION_ID() tells
   ended     connections opened before the fork that the parent has lost
   links     connections at the servers (SHOW PROCESSLIST) after warming up, and in the end, which must not be more
+            (with greenlets: or not more than the pools may keep)
   reads     the share of them that the slave served; both servers must have had some
 
 Needs mariadbd, and what the extra "bench" installs. The application servers are installed into a virtual environment

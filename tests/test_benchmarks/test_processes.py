@@ -156,6 +156,14 @@ def test_faults() -> None:
         assert wrong.faults == [fault]
 
 
+def test_greenlets_may_fill_their_pools_later() -> None:
+    late = figures("gunicorn-gevent")
+    late.after = 48
+    assert late.faults == []
+    late.after = 49
+    assert late.faults == ["49 connections are open, 9 were"]
+
+
 def test_one_process_that_serves_all_is_no_test() -> None:
     alone = figures()
     alone.seen.users[SLAVE, 1] = {100}
