@@ -10,8 +10,8 @@ from typing import Final
 
 REQUIREMENTS: Final = {
     "gunicorn": ("gunicorn[gevent]>=25.1",),  # --no-control-socket
-    "uwsgi": ("uWSGI>=2.0.26",),  # the first that knows Python 3.12
-    "waitress": ("waitress>=3",),
+    "uwsgi": ("uWSGI",),
+    "waitress": ("waitress",),
 }
 """What is installed for each server, by the name of its program. They are not in the extra ``bench``: uWSGI takes a
 compiler and a minute, and gevent brings a greenlet of its own."""

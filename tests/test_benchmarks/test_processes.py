@@ -7,6 +7,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
@@ -14,10 +15,13 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import pytest
 from processes.command import main
+from processes.installed import Installed
 from processes.pages import ECHO, Pages, Values
-from processes.run import Combination, Figures
+from processes.run import Combination, Figures, run
 from processes.servers import VARIANTS
 from processes.visitors import Seen, visit
+
+from replswitch.testing import MariaDBPair
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
@@ -171,6 +175,23 @@ def test_one_process_that_serves_all_is_no_test() -> None:
     threads = figures("waitress")
     threads.seen.users[SLAVE, 1] = {100}
     assert threads.faults == []
+
+
+def test_a_server_that_cannot_be_installed_is_tried_once_and_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def refuse(*command: str) -> str:
+        tried.append(command)
+        return "there is no compiler"
+
+    monkeypatch.setattr("processes.installed._run", refuse)
+    installed, pair = Installed(tmp_path / "servers"), MariaDBPair()  # which is not started
+    for side in ("connect", "flask"):
+        combination = Combination(BY_NAME["uwsgi"], side, "pymysql")
+        assert run(combination, pair, installed, requests=1, log=tmp_path / "log").faults == ["there is no compiler"]
+    assert len(tried) == 1
 
 
 def test_help_names_all_servers(capsys: pytest.CaptureFixture[str]) -> None:
