@@ -11,7 +11,7 @@ follow the redirect and read, a dozen at a time. What is counted, and must be 0 
   stale     reads that missed what their visitor had written
   failed    requests without an answer, or with an error
   shared    connections that queries of two processes came through, as CONNECTION_ID() tells
-  ended     connections opened before the fork that the parent has lost
+  ended     connections opened before the fork that the parent has lost, also when one of its processes has ended
   links     connections at the servers (SHOW PROCESSLIST) after warming up, and in the end, which must not be more
             (with greenlets: or not more than the pools may keep)
   reads     the share of them that the slave served; both servers must have had some

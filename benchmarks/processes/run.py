@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from processes.links import links_when_idle, server_ids
-from processes.servers import StartError, running
+from processes.servers import StartError, end_process, running
 from processes.visitors import Seen, visit
 
 if TYPE_CHECKING:
@@ -164,7 +164,8 @@ def _visit(figures: Figures, pair: ServerPair, server: Running, requests: int) -
     }
     figures.shared = sum(len(used) > 1 for used in users.values())
     if variant.forks:
-        figures.ended = len(opened - after)
+        end_process(min(seen.processes, default=None))
+        figures.ended = len(opened - links_when_idle(pair, ids))
     if seen.reads:
         figures.on_slave = sum(seen.on_server[ids[name]] for name in pair.slave_names) / seen.reads
 

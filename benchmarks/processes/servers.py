@@ -160,6 +160,22 @@ def _when_up(process: subprocess.Popen[bytes], port: int) -> Running:
     raise StartError("it has ended" if process.poll() is not None else f"it was not up in {PATIENCE:g} s")
 
 
+def end_process(number: int | None) -> None:
+    """Let one process of a server end, as servers do by themselves after some requests; another takes its place.
+
+    Args:
+        number: its id; None where no process has served.
+    """
+    if number is None:
+        return
+    until = time.monotonic() + PATIENCE
+    with suppress(ProcessLookupError):  # it has ended
+        os.kill(number, signal.SIGTERM)
+        while time.monotonic() < until:
+            time.sleep(0.1)
+            os.kill(number, 0)
+
+
 def _end(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     with suppress(subprocess.TimeoutExpired):
