@@ -23,6 +23,7 @@ of their own, once; uWSGI is compiled.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 from contextlib import closing
@@ -49,6 +50,7 @@ WIDTHS: Final = (25, 20)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what the command line asks for, and return the status to exit with."""
     given = _arguments(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # or the servers would go on without this process
     installed = Installed(given.venv)
     combinations = [
         Combination(variant, side, driver)
