@@ -1,0 +1,72 @@
+"""What the processes of the applications share: what they are given, and how they serve.
+
+Such a process reads one line of JSON from its standard input, serves, tells its port, and ends with its standard input.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+from applications.browser import ERROR
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+#: What the applications sign with.
+SECRET: Final = "a secret for the benchmark alone"
+
+#: Requests that are worked on at the same time.
+THREADS: Final = 8
+
+#: Characters of an error that are told.
+TOLD: Final = 400
+
+
+class _Raised(threading.local):
+    """What the request of this thread has raised."""
+
+    error = ""
+
+
+_raised = _Raised()
+
+
+def note(*_: Any, **__: Any) -> None:
+    """Note the exception that is being handled; a receiver of Django's and Flask's signals."""
+    error = sys.exc_info()[1]
+    told = f"{type(error).__name__}: {error}".partition("\n")[0]
+    _raised.error = told[:TOLD].encode("latin-1", "replace").decode("latin-1")
+
+
+def given() -> dict[str, Any]:
+    """Read what the process is to do."""
+    wanted: dict[str, Any] = json.loads(sys.stdin.readline())
+    return wanted
+
+
+def serve(application: WSGIApplication) -> None:
+    """Serve until standard input ends."""
+    from waitress.server import create_server  # type: ignore[import-untyped]  # noqa: PLC0415 - not where others import this
+
+    def telling(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        _raised.error = ""
+
+        def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
+            return start_response(status, [*headers, (ERROR, _raised.error)] if _raised.error else headers, *rest)
+
+        return application(environ, start)
+
+    server = create_server(telling, host="127.0.0.1", port=0, threads=THREADS)
+    print(json.dumps({"port": server.effective_port}), flush=True)
+    threading.Thread(target=_end_with_stdin, daemon=True).start()
+    server.run()
+
+
+def _end_with_stdin() -> None:
+    sys.stdin.read()
+    os._exit(0)  # whatever the threads are doing

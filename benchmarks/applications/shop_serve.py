@@ -1,0 +1,13 @@
+"""A process that serves the shop."""
+
+from __future__ import annotations
+
+from applications.serving import given, note, serve
+from applications.shop_project import set_up
+from django.core.signals import got_request_exception
+from django.core.wsgi import get_wsgi_application
+
+if __name__ == "__main__":
+    set_up(given())
+    got_request_exception.connect(note)
+    serve(get_wsgi_application())
