@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from applications.flask_settings import documented, replicated
+from applications.lazy_annotations import lazily
 from applications.serving import SECRET
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 def application(given: dict[str, Any]) -> Flask:
     """Make the forum; with ReplSwitch where the process is given slaves."""
+    lazily("flaskbb")
     folder = Path(given["folder"])
     settings = {
         "SECRET_KEY": SECRET,

@@ -17,7 +17,6 @@ def member(visit: Visit) -> None:
     visit.open("the forum", "/forum/1-welcome")
     topic = visit.open("a topic", f"/topic/{visit.number + 1}")
     said(visit, topic, f"I think so, says {visit.number}.")
-    begun(visit)
     told(visit)
     visit.rest()
     visit.open("the forum, later", "/forum/1-welcome")
@@ -52,22 +51,12 @@ def said(visit: Visit, topic: Step, what: str) -> None:
     visit.send("change the answer", page, "content", {"content": better}, shows=(better,), lacks=(what,))
 
 
-def begun(visit: Visit) -> None:
-    """Begin a topic."""
-    page = visit.open("the form of a topic", "/1-welcome/topic/new")
-    title = f"A question of {visit.number}"
-    values = {"title": title, "content": "Who knows more?", "track_topic": "y"}
-    made = visit.send("begin a topic", page, "title", values, shows=(title,))
-    visit.open("the forum has the topic", "/forum/1-welcome", of=made, shows=(title,))
-    visit.open("tracked topics", "/topictracker", of=made, shows=(title,))
-
-
 def told(visit: Visit) -> None:
     """Tell about oneself."""
     page = visit.open("the form of the details", "/user/settings/user-details")
     values = {"location": f"Room {visit.number}", "notes": ""}
-    saved = visit.send("tell the details", page, "location", values, shows=(f"Room {visit.number}",))
-    visit.open("the profile", f"/user/{name(visit)}", of=saved, shows=(f"Room {visit.number}",))
+    visit.send("tell the details", page, "location", values, shows=(f"Room {visit.number}",))
+    visit.open("the profile", f"/user/{name(visit)}")
 
 
 def reader(visit: Visit) -> None:

@@ -53,7 +53,7 @@ def run(plan: Plan, driver: str) -> tuple[Tests, Tests]:
         MissingError: the package cannot be had.
         ProcessError: a run did not come to its end.
     """
-    python = Environment("package", ("Django>=5.2", driver)).python(plan.cache)
+    python = Environment("package", (f"{NAME}=={VERSION}", driver)).python(plan.cache)
     source = sdist(NAME, VERSION, plan.cache)
     stock, ours = (_side(plan, python, source, side) for side in (STOCK, OURS))
     return stock, ours

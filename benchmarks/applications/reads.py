@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 COUNT: Final = """
 SELECT COUNT(*) FROM mysql.general_log
 WHERE user_host LIKE %s AND command_type IN ('Query', 'Execute')
-AND argument REGEXP '^[[:space:](]*SELECT' AND argument LIKE '%% FROM %%'
+AND argument REGEXP '^[[:space:](]*SELECT' AND argument REGEXP '[[:space:]]FROM[[:space:]]'
 AND argument NOT LIKE '%%FOR UPDATE%%' AND argument NOT LIKE '%%information_schema%%'
 """
 

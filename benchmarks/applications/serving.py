@@ -24,7 +24,7 @@ SECRET: Final = "a secret for the benchmark alone"
 THREADS: Final = 8
 
 #: Characters of an error that are told.
-TOLD: Final = 400
+TOLD: Final = 120
 
 
 class _Raised(threading.local):
