@@ -35,7 +35,7 @@ class ProcessError(Exception):
 
 def environment() -> dict[str, str]:
     """Return the environment of a process."""
-    return os.environ | {"PYTHONPATH": os.pathsep.join(map(str, ROOTS)), "PYTHONWARNINGS": "ignore"}
+    return os.environ | {"PYTHONPATH": os.pathsep.join(map(str, ROOTS))}
 
 
 def do(python: Path, module: str, wanted: dict[str, Any], log: Path) -> None:

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import threading
+import traceback
 from typing import TYPE_CHECKING, Any, Final
 
 from applications.browser import ERROR
@@ -59,7 +60,13 @@ def serve(application: WSGIApplication) -> None:
         def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
             return start_response(status, [*headers, (ERROR, _raised.error)] if _raised.error else headers, *rest)
 
-        return application(environ, start)
+        try:
+            return application(environ, start)
+        except Exception as error:  # noqa: BLE001 - as any server does; an error page may fail as well
+            traceback.print_exception(error)
+            note()
+            start("500 Internal Server Error", [("Content-Type", "text/plain")], sys.exc_info())
+            return [b"Internal Server Error"]
 
     server = create_server(telling, host="127.0.0.1", port=0, threads=THREADS)
     print(json.dumps({"port": server.effective_port}), flush=True)
