@@ -38,7 +38,9 @@ _raised = _Raised()
 
 
 def note(*_: Any, **__: Any) -> None:
-    """Note the exception that is being handled; a receiver of Django's and Flask's signals."""
+    """Note the exception that is being handled, if it is the request's first; for Django's and Flask's signals."""
+    if _raised.error:
+        return  # what an error page raises in turn
     error = sys.exc_info()[1]
     told = f"{type(error).__name__}: {error}".partition("\n")[0]
     _raised.error = told[:TOLD].encode("latin-1", "replace").decode("latin-1")
