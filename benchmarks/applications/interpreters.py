@@ -19,6 +19,10 @@ class MissingError(Exception):
     """Something cannot be had on this machine; the message says what."""
 
 
+class InterpreterError(MissingError):
+    """There is no Python that is new enough."""
+
+
 def interpreter(minor: int) -> Path:
     """Return a Python 3 that is new enough: the one that runs this script, or another one of this machine.
 
@@ -26,7 +30,7 @@ def interpreter(minor: int) -> Path:
         minor: the lowest minor version.
 
     Raises:
-        MissingError: there is none.
+        InterpreterError: there is none.
     """
     if sys.version_info >= (3, minor):
         return Path(sys.executable)
@@ -35,7 +39,7 @@ def interpreter(minor: int) -> Path:
         tried = subprocess.run([command, "-c", "import venv"], capture_output=True, check=False)
         if tried.returncode == 0:
             return command
-    raise MissingError(f"no Python 3.{minor} or newer was found")
+    raise InterpreterError(f"no Python 3.{minor} or newer was found")
 
 
 def _candidates(minor: int) -> Iterator[Path]:
