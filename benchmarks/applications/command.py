@@ -175,4 +175,7 @@ def main() -> int:
     except (PairError, ProcessError, ScenarioError) as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("applications: stopped", file=sys.stderr)
+        return 130
     return 1 if asked.check and wrong else 0
