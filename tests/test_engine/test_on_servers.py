@@ -399,7 +399,7 @@ FORK = """
 import ctypes, json, os, sys
 import replswitch
 
-driver, master, slave = json.loads(sys.argv[1])
+driver, master, slave, uses, ends = json.loads(sys.argv[1])
 db = replswitch.connect(master, [slave], driver=driver)
 
 def number(state):
@@ -412,26 +412,41 @@ def both():
 
 before = both()
 read_end, write_end = os.pipe()
-child = ctypes.PyDLL(None).fork()  # which Python's own hooks do not see
+child = os.fork() if ends else ctypes.PyDLL(None).fork()  # which Python's own hooks do not see
 if not child:
-    mine = both()
-    db.close()
+    mine = both() if uses else (0, 0)
     os.write(write_end, repr([ours == theirs for ours, theirs in zip(mine, before)]).encode())
+    if ends:
+        sys.exit(0)
+    db.close()
     os._exit(0)
 os.waitpid(child, 0)
 print(os.read(read_end, 100).decode(), both() == before)
 """
 
 
-@DRIVERS
-def test_s12_a_fork_that_python_does_not_see_opens_its_own_links(pair: MariaDBPair, driver: str) -> None:
-    # In a process with one thread, as a server's is when it forks: what another thread has locked stays locked in the
-    # child, Python's own lock included, if Python does not see the fork.
-    arguments = json.dumps([driver, pair.master, pair.slaves[0]])
+def fork(pair: MariaDBPair, driver: str, *, uses: bool, ends: bool) -> str:
+    """Fork in a process with one thread, as a server's is when it forks. Return what it has printed.
+
+    What another thread has locked stays locked in the child, Python's own lock included, if Python does not see it.
+    """
+    arguments = json.dumps([driver, pair.master, pair.slaves[0], uses, ends])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", FORK, arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
-    assert (done.stdout, done.stderr) == ("[False, False] True\n", "")
+    assert done.stderr == ""
+    return done.stdout
+
+
+@DRIVERS
+def test_s12_a_fork_that_python_does_not_see_opens_its_own_links(pair: MariaDBPair, driver: str) -> None:
+    assert fork(pair, driver, uses=True, ends=False) == "[False, False] True\n"
+
+
+@DRIVERS
+@pytest.mark.parametrize("uses", [False, True])
+def test_s12_a_child_that_ends_leaves_the_parents_sessions_alone(pair: MariaDBPair, driver: str, uses: bool) -> None:
+    assert fork(pair, driver, uses=uses, ends=True) == "[False, False] True\n"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ import time
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
-import MySQLdb
 import MySQLdb.connections
 import MySQLdb.cursors
 
@@ -47,10 +46,6 @@ _CONTROL: Final = re.compile(
 
 # And those that change the session of a master's connection. On a slave's any other statement does that has no result.
 _CHANGE: Final = re.compile(rb"\s*(?:SET|USE|PREPARE|LOCK|HANDLER|CREATE\s+TEMPORARY)\b", re.IGNORECASE)
-
-# In a forked child: the parent's connections. To close one, which Python does when nothing refers to it, would end the
-# parent's session.
-_of_parent: Final[list[_Connection]] = []
 
 
 class _Connection(MySQLdb.connections.Connection, WriteTracker):
@@ -93,14 +88,20 @@ class _Connection(MySQLdb.connections.Connection, WriteTracker):
         _send(self, bytes(query) if isinstance(query, bytearray) else query)
 
     def close(self) -> None:
-        if self.process == os.getpid():
-            super().close()  # type: ignore[no-untyped-call]  # likewise
-        elif self not in _of_parent:
-            _of_parent.append(self)
+        self._leave_to_parent()
+        super().close()  # type: ignore[no-untyped-call]  # likewise
 
     def __del__(self) -> None:
-        if self.process != os.getpid():
-            _of_parent.append(self)  # which keeps it, so that Python does not close it
+        self._leave_to_parent()
+
+    def _leave_to_parent(self, getpid: Any = os.getpid, files: Any = (os.open, os.dup2, os.close)) -> None:
+        """In a forked child, let what is sent at the end go nowhere: it would end the parent's session (S12)."""
+        # The functions are arguments, because an ending interpreter clears modules before it frees connections.
+        if self.open and self.process != getpid():
+            open_, dup2, close = files
+            nowhere = open_("/dev/null", 2)  # for writing and reading
+            dup2(nowhere, self.fileno())  # type: ignore[no-untyped-call]  # likewise
+            close(nowhere)
 
     def follow(self) -> None:
         """Follow the transactions that the latest statement began or ended, and what it changed in the session."""
