@@ -47,6 +47,7 @@ def engine(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
+@pytest.mark.timeout(300)  # Django's tests are downloaded first
 def test_django_s_own_tests_of_session_stores(site: Site) -> None:
     try:
         folder = suite_source.tests_of_django(suite_source.default_cache())
@@ -63,7 +64,7 @@ def test_django_s_own_tests_of_session_stores(site: Site) -> None:
         },
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=200,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
