@@ -114,7 +114,7 @@ def rows() -> Iterator[Row]:
             },
             ROUNDS,
         )
-        yield added("get_bind adds, nobody switched", times, "nobody", "stock")
+        yield added("get_bind adds, no state set", times, "nobody", "stock")
         yield added("  in master state, in a transaction", times, "master", "stock begun")
         yield added("  in slave state, in a transaction", times, "slave", "stock begun")
         yield added("  in slave state, before the transaction", times, "before", "stock")

@@ -66,7 +66,7 @@ def money(driver: str) -> Application:
 
 
 def forum(driver: str) -> Application:
-    """Return the other Flask-SQLAlchemy application, whose GETs write: they count views, and who was seen when."""
+    """Return FlaskBB, a Flask-SQLAlchemy application whose GETs write: they count views and visits."""
     return Application(
         "FlaskBB 2.2.0 on Flask-SQLAlchemy",
         Environment("forum", ("flaskbb==2.2.0", DRIVERS[driver]), minor=12),

@@ -47,6 +47,6 @@ class _Finder:
 
 
 def lazily(*packages: str) -> None:
-    """Let these packages have such annotations, whatever the Python; call it before they are imported."""
+    """Evaluate the annotations of these packages lazily on every Python. Call it before they are imported."""
     if sys.version_info < (3, 14):
         sys.meta_path.insert(0, _Finder(packages))

@@ -78,4 +78,4 @@ def serve(application: WSGIApplication) -> None:
 
 def _end_with_stdin() -> None:
     sys.stdin.read()
-    os._exit(0)  # whatever the threads are doing
+    os._exit(0)  # without waiting for the threads

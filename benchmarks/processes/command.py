@@ -1,4 +1,4 @@
-"""Applications under servers that fork: nobody gets another's answer, and no connection is shared or left behind.
+"""Applications under servers that fork: no visitor gets another's answer, no connection is shared.
 
 One small application for each side (connect(), Django's backend, Flask's extension), with each driver, on a real pair
 of MariaDB servers with a lag, under gunicorn, uWSGI and waitress. It opens connections to the master and to the slave

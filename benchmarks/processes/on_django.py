@@ -82,7 +82,7 @@ def make(given: dict[str, Any]) -> WSGIApplication:
             "default": {
                 "ENGINE": "django_replswitch.backends.mysql",
                 **master,
-                # What a greenlet leaves open nobody uses again.
+                # A greenlet runs one request, so no later request uses its connection.
                 "CONN_MAX_AGE": 0 if given["greenlets"] else None,
                 "SLAVES": slaves,
             }

@@ -180,6 +180,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     with suppress(subprocess.TimeoutExpired):
         process.wait(PATIENCE)
-    with suppress(ProcessLookupError):  # what has not ended, and workers that nobody waited for
+    with suppress(ProcessLookupError):  # the server if it still runs, and workers that outlive it
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

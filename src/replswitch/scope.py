@@ -49,8 +49,8 @@ class Scope:
             choice of a server.
         pending: what finds out about statements that may have written, by the link that they ran on. Replaced, never
             changed.
-        slaves: the slave that serves the reads of each database, once it is chosen (S6). Threads of a scope may choose
-            at a time; with ``setdefault`` the first one's choice holds.
+        slaves: the slave that serves the reads of each database, once it is chosen (S6). Several threads may choose
+            at once: use ``setdefault``, which keeps the first choice.
         avoided: ``(database, server)`` for each server that has failed or is behind. Replaced, never changed.
         has_waited: a read has waited for a slave already (the option ``wait``).
         ended: the request is over. A thread or task that outlives it still sees what the scope knew.

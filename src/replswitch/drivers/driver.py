@@ -82,7 +82,7 @@ class WriteTracker:
         identity: which server the connection leads to, as the server itself says; None before that is known.
         last_known_position: the position of the latest write, as far as it is known.
         learns_after_rows: whether the end of a result may tell more about writes that are pending already.
-        tells_of_others: what `ask` returns may be what other sessions have written, as the server tells them not apart.
+        tells_of_others: `ask` may return writes of other sessions, because the server does not record them by session.
     """
 
     news = True

@@ -95,7 +95,7 @@ class _Connection(MySQLdb.connections.Connection, WriteTracker):
         self._leave_to_parent()
 
     def _leave_to_parent(self, getpid: Any = os.getpid, files: Any = (os.open, os.dup2, os.close)) -> None:
-        """In a forked child, let what is sent at the end go nowhere: it would end the parent's session (S12)."""
+        """In a forked child, detach the socket: closing the connection would end the parent's session (S12)."""
         # The functions are arguments, because an ending interpreter clears modules before it frees connections.
         if self.open and self.process != getpid():
             open_, dup2, close = files

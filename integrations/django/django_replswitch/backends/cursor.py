@@ -59,7 +59,7 @@ class SwitchingCursor:
                 raise
             return self._run("execute", (sql, params), following, attempt)
         route, news, has_rows = wrapper.route, link.writes.news, raw.description is not None
-        if wrapper.driver.must_ask and has_rows:  # such a driver tells nothing of them
+        if wrapper.driver.must_ask and has_rows:  # the driver does not report writes of such statements
             pending = route.pending
             will_ask = pending is not None and not pending.resolved and link.raw.get_autocommit()
             news = link.server.state == MASTER and not will_ask
