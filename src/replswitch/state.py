@@ -36,12 +36,13 @@ class Frame:
     switching is on the way of every request, and few blocks have anything to write down.
     """
 
-    __slots__ = ("_scope", "parent", "state", "switch")
+    __slots__ = ("_replaced", "_scope", "parent", "state", "switch")
 
     state: State
     switch: Switch | None  # None: the instruction is for every database
     parent: Frame | None
     _scope: Scope | None  # only where the scope begins with this frame
+    _replaced: bool  # only where revert() has taken the frame off a stack
 
     ignored_by: ClassVar[frozenset[Switch]] = frozenset()
 
@@ -67,9 +68,21 @@ class Frame:
         return self
 
     def __exit__(self, *error: object) -> None:
-        _set(self.parent)
+        if _get() is self or self._was_in_force():
+            _set(self.parent)
         if self._scope is not None:
             self._scope.end()
+
+    def _was_in_force(self) -> bool:
+        """Say whether the frame is, or was, in the running stack.
+
+        It was not where Python closes a generator or a coroutine that was abandoned in a block. That may happen at any
+        moment, also in the thread of another request.
+        """
+        frame = _get()
+        while frame is not None and frame is not self:
+            frame = frame.parent
+        return frame is self or getattr(self, "_replaced", False)
 
     def end(self) -> None:
         """End the scope, if it began with this instruction."""
@@ -81,6 +94,7 @@ class Frame:
         moved = copy.copy(self)
         moved.parent = parent
         moved._scope = scope
+        self._replaced = True
         return moved
 
 
@@ -215,6 +229,7 @@ class Switch:
                 "of them, or write `with ….use_slave():`, which reverts by itself."
             )
         below, scope = frame.parent, frame._scope
+        frame._replaced = True
         for other in reversed(above):
             below = other.moved_to(below, scope if other is above[-1] else None)
         _set(below)

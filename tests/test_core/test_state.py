@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,6 +14,10 @@ from replswitch import MASTER, SLAVE, RevertError, Switch
 from replswitch.decorators import use_master, use_slave
 from replswitch.scope import Scope
 from replswitch.state import instruction, push, stack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
 
 def test_s1_without_a_switch_the_state_is_master() -> None:
@@ -212,6 +218,31 @@ class TestWhoseState:
                 with pytest.raises(RevertError):
                     switch.revert()
             assert switch.state == SLAVE
+
+
+@pytest.mark.parametrize("use", [Switch().use_slave, use_slave], ids=["of one database", "of every database"])
+def test_s3_a_block_in_an_abandoned_generator_does_not_change_the_stack_of_the_code_that_runs_when_it_is_closed(
+    use: Callable[[], AbstractContextManager[object]],
+) -> None:
+    def rows() -> Iterator[int]:
+        with use():
+            yield 1
+
+    abandoned = rows()
+    contextvars.copy_context().run(next, abandoned)  # as in another request's task
+    switch = Switch()
+    with use_slave():
+        running = switch.use_master()
+        abandoned.close()
+        assert stack() is running
+    assert stack() is None
+
+
+def test_s3_a_block_that_is_left_after_the_one_around_it_does_not_bring_that_back() -> None:
+    outer, inner = Switch().use_slave(), Switch().use_master()
+    outer.__exit__()
+    inner.__exit__()
+    assert stack() is None
 
 
 class TestScopes:
