@@ -14,6 +14,7 @@ from wsgiref.util import setup_testing_defaults
 import pytest
 
 import replswitch
+from replswitch.drivers import load_driver
 from replswitch.request.marker import Marker, MarkerSigner
 from replswitch.state import stack
 from replswitch.wsgi import ReplicationMiddleware
@@ -223,6 +224,17 @@ class Board:
         with closing(self.pair.connect(server)) as connection, closing(connection.cursor()) as cursor:
             cursor.execute("SELECT n FROM wsgi_message ORDER BY n")
             return [row[0] for row in cursor.fetchall()]
+
+    def slave_is_level(self) -> bool:
+        """Whether the slave's position includes the master's. A row may be there before its position is."""
+        driver = load_driver(self.driver)
+        positions = []
+        for settings in (self.pair.master, self.pair.slaves[0]):
+            with closing(driver.open(settings, read_only=False)) as connection:
+                positions.append(driver.fetch_position(connection)[1])
+        written, reached = positions
+        assert written is not None
+        return reached is not None and reached.includes(written)
 
     def behind(self, application: WSGIApplication, **options: Any) -> WSGIApplication:
         """Another application behind the middleware."""
