@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from replswitch.decision import Decision
     from replswitch.positions import Position
+    from replswitch.request.replay import SafeRequest
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,10 @@ class Scope:
         recently_marked: the marker is so young that it would hold even without positions.
         must_see: how far the slaves of each database must have come to serve this scope, by the database's name in
             markers: what the marker asks for, and what was written since. Replaced, never changed.
+        written: the databases that a commit was recorded of. Replaced, never changed.
+        has_unmarked: something was committed on the master that makes no marker and must not be done twice.
         is_safe: the request's method promises to write nothing; False outside requests.
+        safe_request: what is needed to run the request again (R5); None where that is not possible.
         decision: what was decided for the request as a whole; None outside a request.
         answered: the headers of the response are out, and no marker can be added any more.
         forced_master: the databases that the master must serve, with the reason. Replaced, never changed.
@@ -59,7 +63,10 @@ class Scope:
     master_only = False
     recorded = False
     unrecorded = False
+    has_unmarked = False
     is_safe = False
+    safe_request: SafeRequest | None = None
+    written: frozenset[Hashable] = frozenset()
     wrote: Marker | None = None
     marker: Marker | None = None
     recently_marked = False
@@ -122,6 +129,7 @@ class Scope:
                 self.forced_master = {database: "own-write", **self.forced_master}
             else:
                 self._absorb_writes(Marker(positions={name: position}, placed_at=now))
+            self.written |= {database}
             self.version += 1
         if self.answered and not self._late:
             self._late = True
@@ -136,6 +144,7 @@ class Scope:
         inner.settle()
         with _changing:
             self.recorded, self.unrecorded = self.recorded or inner.recorded, self.unrecorded or inner.unrecorded
+            self.written, self.has_unmarked = self.written | inner.written, self.has_unmarked or inner.has_unmarked
             if inner.wrote is not None:
                 self._absorb_writes(inner.wrote)
                 forced = inner.forced_master.items()
@@ -167,6 +176,22 @@ class Scope:
                     resolve(self)
                     with _changing:  # unless something else is pending there by now
                         self.pending = {k: v for k, v in self.pending.items() if (k, v) != (link, resolve)}
+
+    @property
+    def was_refused(self) -> bool:
+        """Whether a write in the request could not move to the master."""
+        return self.safe_request is not None and self.safe_request.refusal is not None
+
+    def may_run_again(self) -> bool:
+        """Say whether the request should and may run again (R5).
+
+        A write in it could not move, nothing was committed, and nothing of its response is out.
+        """
+        request = self.safe_request
+        if request is None or request.refusal is None or self.answered or self.ended or not request.may_run_again:
+            return False
+        self.settle()
+        return self.wrote is None and not self.has_unmarked
 
     # Which server serves
 

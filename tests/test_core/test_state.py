@@ -16,7 +16,7 @@ from replswitch.scope import Scope
 from replswitch.state import instruction, push, stack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
     from contextlib import AbstractContextManager
 
 
@@ -224,7 +224,7 @@ class TestWhoseState:
 def test_s3_a_block_in_an_abandoned_generator_does_not_change_the_stack_of_the_code_that_runs_when_it_is_closed(
     use: Callable[[], AbstractContextManager[object]],
 ) -> None:
-    def rows() -> Iterator[int]:
+    def rows() -> Generator[int]:
         with use():
             yield 1
 

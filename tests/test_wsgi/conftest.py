@@ -225,16 +225,15 @@ class Board:
             cursor.execute("SELECT n FROM wsgi_message ORDER BY n")
             return [row[0] for row in cursor.fetchall()]
 
-    def slave_is_level(self) -> bool:
-        """Whether the slave's position includes the master's. A row may be there before its position is."""
+    def slave_has(self, cookie: str) -> bool:
+        """Whether the slave has reached the position in a marker. Rows may be there before their position is."""
+        token = cookie.partition("=")[2]
+        marker = MarkerSigner(SECRET).read([token], now=time.time(), max_age=60, position_max_age=60)
+        assert marker is not None
         driver = load_driver(self.driver)
-        positions = []
-        for settings in (self.pair.master, self.pair.slaves[0]):
-            with closing(driver.open(settings, read_only=False)) as connection:
-                positions.append(driver.fetch_position(connection)[1])
-        written, reached = positions
-        assert written is not None
-        return reached is not None and reached.includes(written)
+        with closing(driver.open(self.pair.slaves[0], read_only=True)) as connection:
+            reached = driver.fetch_position(connection)[1]
+        return reached is not None and all(map(reached.includes, marker.positions.values()))
 
     def behind(self, application: WSGIApplication, **options: Any) -> WSGIApplication:
         """Another application behind the middleware."""

@@ -86,6 +86,7 @@ WRONG: dict[str, list[object]] = {
     "cookie_name": ["", None, 1, b"name", "two words", "semi;colon", "comma,", "equals=", "umlaut\u00e4", "line\n", []],
     "enabled": ["true", "", None, 0, 1, []],
     "header": ["on", None, 1],
+    "replay": ["on", None, 1],
     "debug_header": ["on", None, 1],
     "cookie_max_age": [0, -1, "10", None, True, float("nan"), float("inf"), [], 0.0],
     "position_max_age": [0, -1, "10", None, True, float("nan"), float("inf"), [], 0.0],

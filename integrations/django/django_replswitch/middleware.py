@@ -10,7 +10,9 @@ from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_asy
 from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
 
 from django_replswitch.conf import request_policy
-from replswitch.state import Frame, Resumable, push
+from django_replswitch.replay import endpoint_of, is_waited_for, let_go, may_run_again, restore
+from replswitch.request.replay import Replay, refuse_to_repeat
+from replswitch.state import Frame, Resumable, push, stack
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -30,21 +32,60 @@ class ReplicationMiddleware:
         self._is_async = iscoroutinefunction(get_response)
         if self._is_async:
             markcoroutinefunction(self)
+            # Else Django would call it in another thread.
+            self.process_view = self._process_view  # type: ignore[method-assign, assignment]
 
     def __call__(self, request: HttpRequest) -> Any:
         """Serve one request; asynchronously where what is inside is asynchronous."""
         if self._is_async:
             return self._serve(request)
         frame = begin(request)
+        scope, before = frame.scope, (vars(request).copy(), request.META.copy())
+        response: HttpResponseBase | None = None
+        with push(frame):
+            try:
+                response = self.get_response(request)
+            except (Replay, BaseExceptionGroup) as raised:
+                refuse_to_repeat(raised, may_run_again=may_run_again(request, scope))
+            else:
+                if not scope.was_refused or not may_run_again(request, scope, response):
+                    return finish(request, response, frame)
+        let_go(response)
+        restore(request, before)
+        frame = begin_again(request, scope)
         with push(frame):
             return finish(request, self.get_response(request), frame)
 
     async def _serve(self, request: HttpRequest) -> HttpResponseBase:
         frame = begin(request)
+        scope, before = frame.scope, (vars(request).copy(), request.META.copy())
+        response: HttpResponseBase | None = None
+        with push(frame):
+            try:
+                response = await self.get_response(request)
+                await asettle(scope)
+            except (Replay, BaseExceptionGroup) as raised:
+                await asettle(scope)
+                refuse_to_repeat(raised, may_run_again=may_run_again(request, scope))
+            else:
+                if not scope.was_refused or not may_run_again(request, scope, response):
+                    return finish(request, response, frame)
+        await sync_to_async(let_go)(response)
+        restore(request, before)
+        frame = begin_again(request, scope)
         with push(frame):
             response = await self.get_response(request)
             await asettle(frame.scope)
-        return finish(request, response, frame)
+            return finish(request, response, frame)
+
+    def process_view(self, request: HttpRequest, *_: Any) -> None:
+        """Let the master serve a view whose safe requests have written (R5)."""
+        policy, running = request_policy(), stack()
+        if policy.endpoints.known and running is not None:
+            policy.reach(running.scope, endpoint_of(request))
+
+    async def _process_view(self, request: HttpRequest, *_: Any) -> None:
+        ReplicationMiddleware.process_view(self, request)
 
 
 def begin(request: HttpRequest, wanted: State | None = None) -> Frame:
@@ -52,15 +93,39 @@ def begin(request: HttpRequest, wanted: State | None = None) -> Frame:
 
     Args:
         request: the request.
-        wanted: what a view's decorator asks for, in the place of the option ``OVERRIDE``.
+        wanted: what a view's decorator asks for, in the place of the option ``OVERRIDE``. What it decorates is not the
+            whole request, which so cannot run again (R5).
     """
-    policy = request_policy()
+    policy, meta = request_policy(), request.META
     override: Any = wanted
     if override is None and policy.options.override is not None and policy.options.enabled:
         override = policy.options.override(request)
+    known = vars(request)
+    is_whole = wanted is None and "session" not in known and "user" not in known
+    path = request.path if is_whole else None
+    has_body = meta.get("CONTENT_LENGTH", "") not in {"", "0"} or "HTTP_TRANSFER_ENCODING" in meta
     # Not request.COOKIES, which has one value of each name.
-    tokens = policy.tokens(request.META.get("HTTP_COOKIE", ""), request.META.get("HTTP_REPLSWITCH_MARKER", ""))
-    return policy.begin(request.method or "", tokens, override)
+    tokens = policy.tokens(meta.get("HTTP_COOKIE", ""), meta.get("HTTP_REPLSWITCH_MARKER", ""))
+    frame = policy.begin(request.method or "", tokens, override, path=path, has_body=has_body)
+    safe = frame.scope.safe_request
+    if safe is not None:
+        safe.find_endpoint, safe.is_waited_for = partial(endpoint_of, request), is_waited_for
+    return frame
+
+
+def begin_again(request: HttpRequest, first: Scope) -> Frame:
+    """Begin the second try of a request, on the master (R5).
+
+    Args:
+        request: the request, as it was before the first try.
+        first: the scope of that.
+    """
+    policy, meta = request_policy(), request.META
+    tokens = policy.tokens(meta.get("HTTP_COOKIE", ""), meta.get("HTTP_REPLSWITCH_MARKER", ""))
+    frame = policy.begin_again(first, request.method or "", tokens)
+    if frame.scope.safe_request is not None:
+        frame.scope.safe_request.find_endpoint = partial(endpoint_of, request)
+    return frame
 
 
 async def asettle(scope: Scope) -> None:
@@ -73,6 +138,8 @@ def finish(request: HttpRequest, response: HttpResponseBase, frame: Frame) -> Ht
     """Add the marker and the debug header to a response, and keep the state for the pieces of a streamed one."""
     request_policy().mark(response, frame.scope, request.method or "", https=request.is_secure)
     if response.streaming:
+        if frame.scope.safe_request is not None:
+            frame.scope.safe_request.is_streamed = True
         hold_state(response, Resumable(frame))
     return response
 

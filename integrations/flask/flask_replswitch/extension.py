@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from flask import current_app, request
+
 from flask_replswitch.command import show
 from flask_replswitch.conf import PREFIX, SLAVES, configured, secrets_of
 from flask_replswitch.views import WatchedViews
 from replswitch import ConfigurationError, Connection, Switch
 from replswitch.report import Asked, servers_of
+from replswitch.state import stack
 from replswitch.wsgi import ReplicationMiddleware
 
 if TYPE_CHECKING:
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from flask_replswitch.conf import Configured
+    from replswitch.request.policy import RequestPolicy
     from replswitch.sqlalchemy import EngineSwitch
 
 #: Where Flask keeps an application's extensions, ours and Flask-SQLAlchemy.
@@ -88,7 +92,18 @@ class ReplSwitch:
         app.view_functions = views
         app.wsgi_app = middleware  # type: ignore[method-assign]  # the way that Flask's manual names
         app.extensions[NAME] = Registered(middleware, database, _servers(filter(None, (database, *self._databases))))
+        # Before the application's own functions, which may write.
+        app.before_request_funcs.setdefault(None, []).insert(0, partial(_reach, middleware.policy))
         app.cli.commands.setdefault("replswitch", show)
+
+
+def _reach(policy: RequestPolicy) -> None:
+    """Let the master serve a rule whose safe requests have written (R5)."""
+    running, rule = stack(), request.url_rule
+    safe = None if running is None else running.scope.safe_request
+    if running is not None and safe is not None and safe.endpoints is policy.endpoints and rule is not None:
+        safe.endpoint = current_app.name, rule.rule
+        policy.reach(running.scope, safe.endpoint)
 
 
 def _checked(databases: Any) -> tuple[Switch, ...]:

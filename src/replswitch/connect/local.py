@@ -130,6 +130,10 @@ class RouteState(Port):
         if self.scope is not scope:
             return
         block = self.route.block
+        if block is not None and scope.safe_request is not None and scope.safe_request.runs_again:
+            block.links.clear()  # the second try begins a transaction of its own
+            self.route.end()
+            block = None
         if block is not None and scope.is_request and block.lost is None:
             logger.warning("A request ended in an open transaction, which was rolled back. Commit it or roll it back.")
             block.lost = ReplSwitchError(

@@ -9,7 +9,7 @@ from typing import Final, Literal
 
 logger = logging.getLogger("replswitch.servers")
 
-Event = Literal["rest", "back", "behind", "takeover", "moved-write", "master-lost"]
+Event = Literal["rest", "back", "behind", "takeover", "moved-write", "master-lost", "replay"]
 
 EVENTS: Final[dict[Event, str]] = {
     "rest": "a slave has failed, and is left alone for a time",
@@ -17,6 +17,7 @@ EVENTS: Final[dict[Event, str]] = {
     "behind": "a slave is further behind than it may be",
     "takeover": "the master has served the reads of a scope, because no slave could",
     "moved-write": "a write that a slave refused was run on the master",
+    "replay": "a request ran again on the master, because a write in slave state could not move there",
     "master-lost": "the master cannot be reached, or has become read-only",
 }
 
@@ -50,7 +51,7 @@ def tell(event: Event, database: str, server: str, text: str, *values: object) -
 def stats() -> dict[Event, dict[tuple[str, str], int]]:
     """Return how often each event has happened in this process, by ``(database, server)``.
 
-    The events: "rest", "back", "behind", "takeover", "moved-write" and "master-lost".
+    The events: "rest", "back", "behind", "takeover", "moved-write", "master-lost" and "replay".
     """
     with _lock:
         counted = dict(_counts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from replswitch.engine.events import tell
-from replswitch.errors import NoServerError, SlaveWriteError
+from replswitch.errors import NoServerError
 from replswitch.place import application_place
 
 if TYPE_CHECKING:
@@ -46,32 +46,6 @@ def no_slave(database: str) -> NoServerError:
         "failed are tried again automatically.",
         server=database,
     )
-
-
-def refused_write(server: str, why: str, error: BaseException | None = None) -> SlaveWriteError:
-    """Return the error for a write in slave state that may not move to the master (S8).
-
-    Args:
-        server: the slave; empty where none was asked.
-        why: the reason, as the second half of a sentence.
-        error: what the slave said; None where it was not asked.
-    """
-    place = application_place()
-    by = f" was refused by {server} ({error}) and" if error is not None else " was"
-    return SlaveWriteError(
-        f"A write in slave state, at {place},{by} not moved to the master: {why}. Call use_master() before the first "
-        "statement that belongs to the write.",
-        server=server,
-        place=place,
-    )
-
-
-#: Why a write may not move.
-MAY_NOT_MOVE = 'on_slave_write is "error"'
-HAS_READ = "its transaction has read from the slave, and what it read may be stale"
-SESSION_CHANGED = "an earlier statement changed the session on the slave, and the master's session lacks that"
-ROWS_ARE_OUT = "its procedure has already returned rows of the slave"
-OWN_CONNECTION = "the application runs it on a connection of its own choice"
 
 
 def report_lost_master(database: str, server: Server, error: BaseException) -> None:

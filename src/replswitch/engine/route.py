@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from replswitch.decision import MASTER, SLAVE
 from replswitch.drivers import GONE, Fault
-from replswitch.engine import outcome
+from replswitch.engine import outcome, refusal
 from replswitch.engine.attempt import Attempt, Block
 from replswitch.engine.choose import Choice
 from replswitch.engine.failure import REFUSED, Action, Effect, OnMaster, Progress, Role, Situation, Spare, decide
@@ -144,13 +144,12 @@ class Route(Selection):
             cause: BaseException = error
             if action is Action.NO_MASTER:
                 cause = self._master_is_lost(attempt) or self.master_error or error
-            raise self._port.as_own(self._error_for(action, attempt, link, cause)) from cause
+            raise self._error_for(action, attempt, link, cause) from cause
         return self.for_statement(attempt)
 
     def _situation(self, attempt: Attempt, link: Link, error: Exception, *, joining: bool) -> Situation:
         """Find out what has happened."""
-        driver, role = self._port.driver, self._role_of(link)
-        transaction = self._progress(attempt)
+        driver, role, transaction = self._port.driver, self._role_of(link), self._progress(attempt)
         fault, scope = driver.classify(error, link.raw), self._running_scope()
         wrote = scope.wrote
         if joining and fault in GONE:
@@ -194,8 +193,7 @@ class Route(Selection):
             return False
         fault = self._port.driver.classify(error, link.raw)
         if link.server.state == SLAVE and fault in REFUSED:
-            refused = outcome.refused_write(link.server.name, outcome.ROWS_ARE_OUT, error)
-            raise self._port.as_own(refused) from error
+            raise self._refusal(link.server.name, refusal.ROWS_ARE_OUT, error) from error
         return fault in GONE
 
     def read_on(self, link: Link | None, read: Callable[..., Any], *args: Any) -> Any:
@@ -329,22 +327,24 @@ class Route(Selection):
 
     def _move_flush(self, scope: Scope) -> None:
         database, block, options = self.database, self.block, self.database.options
-        joined = None if block is None else block.slave
-        server = "" if joined is None else joined.server.name
+        server = "" if block is None or block.slave is None else block.slave.server.name
         if options.on_slave_write == "error":
-            raise self._port.as_own(outcome.refused_write(server, outcome.MAY_NOT_MOVE))
+            raise self._refusal(server, refusal.MAY_NOT_MOVE)
         if options.on_slave_write != "force" and self._port.has_read(None):
-            raise self._port.as_own(outcome.refused_write(server, outcome.HAS_READ))
+            raise self._refusal(server, refusal.HAS_READ)
         outcome.report_moved_write(database.name, server, None, has_read=self.has_read)
         scope.force_master(database.key, "moved-write", again=True)
 
-    def _error_for(self, action: Action, attempt: Attempt, link: Link, error: BaseException) -> Exception:
-        master = self.database.servers.master
+    def _error_for(self, action: Action, attempt: Attempt, link: Link, error: BaseException) -> BaseException:
+        master, own = self.database.servers.master, self._port.as_own
         if action is Action.MASTER_IS_READ_ONLY:
-            return outcome.master_is_read_only(master, error)
+            return own(outcome.master_is_read_only(master, error))
         if action is not Action.REFUSE:
-            return outcome.lost_write(master) if action is Action.LOST_WRITE else outcome.no_master(master, error)
-        why = outcome.SESSION_CHANGED if link.writes.session_changed else outcome.HAS_READ
+            return own(outcome.lost_write(master) if action is Action.LOST_WRITE else outcome.no_master(master, error))
+        why = refusal.SESSION_CHANGED if link.writes.session_changed else refusal.HAS_READ
         if self.database.options.on_slave_write == "error":
-            why = outcome.MAY_NOT_MOVE
-        return outcome.refused_write(link.server.name, why if attempt.repeatable else outcome.OWN_CONNECTION, error)
+            why = refusal.MAY_NOT_MOVE
+        return self._refusal(link.server.name, why if attempt.repeatable else refusal.OWN_CONNECTION, error)
+
+    def _refusal(self, server: str, why: str, error: BaseException | None = None) -> BaseException:
+        return refusal.refusal(self._port, self.database, self._running_scope(), server, why, error)

@@ -22,21 +22,25 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("replswitch.servers")
 
-_recording: ContextVar[bool] = ContextVar("replswitch.recording", default=True)
+# None: they do not, and may be done twice.
+_recording: ContextVar[bool | None] = ContextVar("replswitch.recording", default=True)
 
 
 def is_recording() -> bool:
     """Say whether the running code's writes make a marker."""
-    return _recording.get()
+    return _recording.get() is True
 
 
 @contextmanager
-def unrecorded() -> Iterator[None]:
+def unrecorded(*, repeatable: bool = False) -> Iterator[None]:
     """Let the writes of a block, or of a decorated function, make no marker.
 
     For bookkeeping that its visitor need not see at once: a view counter, a time of last visit.
+
+    Args:
+        repeatable: to write twice does no harm, so that the request may still run again on the master (R5).
     """
-    token = _recording.set(False)
+    token = _recording.set(None if repeatable else False)
     try:
         yield
     finally:
@@ -123,6 +127,8 @@ class Writes:
         scope = scope if frame is None else frame.scope
         if scope is None or not (is_recording() if recorded is None else recorded):
             tracker.discard_write_status(with_rows=scope is None)
+            if scope is not None and _recording.get() is not None:
+                scope.has_unmarked = True
         elif status is not Written.ASK:
             self.record_in(scope, status)
         elif at_once or scope.answered:  # nothing will ask in time

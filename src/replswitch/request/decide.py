@@ -23,6 +23,9 @@ _MARKER: Final = Decision(MASTER, "marker", final=True)
 _READ: Final = Decision(SLAVE, "method")
 _WRITE: Final = Decision(MASTER, "method")
 
+#: Of a safe request that runs again on the master (R5).
+REPLAY: Final = Decision(MASTER, "replay", final=True)
+
 
 def decide(method: str, *, marker: Marker | None = None, override: object = None, enabled: bool = True) -> Decision:
     """Decide the state of a request.

@@ -33,6 +33,7 @@ class RequestOptionNames(TypedDict, total=False):
     cookie_samesite: SameSite | None
     cookie_secure: bool | None
     override: Override | None
+    replay: bool
     header: bool
     debug_header: bool
 
@@ -51,6 +52,8 @@ class RequestOptions:
         cookie_samesite: ``"Strict"``, ``"Lax"``, ``"None"``; None leaves the attribute out.
         cookie_secure: True or False; None sets Secure on https.
         override: called with the request before its method decides; returns ``"master"``, ``"slave"`` or None.
+        replay: let a GET or HEAD run again on the master where a write in it could not move there, and let its endpoint
+            begin on the master from then on (R5).
         header: let the marker travel in the header ``Replswitch-Marker`` of requests and responses as well, for
             clients that keep no cookies.
         debug_header: add ``Replswitch: slave; server=slave1.db:3306; reason=method`` to responses.
@@ -68,6 +71,7 @@ class RequestOptions:
     cookie_samesite: SameSite | None = "Lax"
     cookie_secure: bool | None = None
     override: Override | None = None
+    replay: bool = True
     header: bool = False
     debug_header: bool = False
 
@@ -92,6 +96,7 @@ _AGE = f"a number of seconds above 0, and at most {_LONGEST} (400 days)"
 _WANTED = {
     "cookie_name": "letters, digits and !#$%&'*+-.^_`|~, without $ in front, and not the name of a cookie's attribute",
     "enabled": "True or False",
+    "replay": "True or False",
     "header": "True or False",
     "debug_header": "True or False",
     "cookie_max_age": _AGE,

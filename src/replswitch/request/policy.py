@@ -5,16 +5,21 @@ from __future__ import annotations
 import logging
 import math
 import time
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from threading import get_ident
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
-from replswitch.request.decide import SAFE_METHODS, decide, may_have_written
+from replswitch.decision import MASTER
+from replswitch.engine.events import count, tell
+from replswitch.request.decide import REPLAY, SAFE_METHODS, decide, may_have_written
 from replswitch.request.marker import Marker, MarkerNames, MarkerSigner
+from replswitch.request.replay import Endpoints, SafeRequest
 from replswitch.scope import Scope
 from replswitch.state import Frame, instruction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Hashable, Sequence
 
     from replswitch.decision import Decision
     from replswitch.request.options import RequestOptions, Secret
@@ -24,6 +29,9 @@ Cookie = tuple[str, str, dict[str, Any]]
 ``set_cookie()`` of Django's and of Werkzeug's responses has for them."""
 
 logger = logging.getLogger(__name__)
+
+# The methods that may run again. The others have no pages that write.
+_REPEATABLE: Final = frozenset({"GET", "HEAD"})
 
 #: The header of requests and responses that carries the marker for clients without cookies (the option ``header``).
 MARKER_HEADER = "Replswitch-Marker"
@@ -51,9 +59,17 @@ class RequestPolicy:
         self._signer = MarkerSigner(secret)
         self._names = MarkerNames(options.cookie_name)
         self.cookie_names = frozenset(self._names.all)
+        self.endpoints = Endpoints()
 
     def begin(
-        self, method: str, tokens: Sequence[str], override: object = None, *, within: Scope | None = None
+        self,
+        method: str,
+        tokens: Sequence[str],
+        override: object = None,
+        *,
+        within: Scope | None = None,
+        path: str | None = None,
+        has_body: bool = False,
     ) -> Frame:
         """Decide for a request.
 
@@ -63,6 +79,8 @@ class RequestPolicy:
             override: what the option ``override`` returned.
             within: the scope of the request that makes this one, by calling an application in its own process: what it
                 has written, this one must see.
+            path: what the request is for, where the binding can run it again (R5); None where it cannot.
+            has_body: the request has a body, which can be read only once.
 
         Returns:
             the instruction to put in force while the request is worked on; its scope is the request's.
@@ -71,7 +89,23 @@ class RequestPolicy:
             ConfigurationError: ``override`` is neither a state nor None.
         """
         options = self.options
-        scope = Scope()
+        scope = self._scope(tokens, within) if tokens or within is not None else Scope()
+        decision = decide(method, marker=scope.marker, override=override, enabled=options.enabled)
+        scope.decision = decision
+        scope.is_safe = method in SAFE_METHODS
+        scope.master_only = decision.final
+        if path is not None and scope.is_safe and options.replay and options.enabled:
+            request = scope.safe_request = SafeRequest()
+            request.endpoints, request.endpoint = self.endpoints, path
+            request.is_repeatable = not has_body and method in _REPEATABLE
+            request.began_at, request.thread = time.monotonic(), get_ident()
+            if self.endpoints.known:
+                self.reach(scope, path)
+        return instruction(decision.state, scope)
+
+    def _scope(self, tokens: Sequence[str], within: Scope | None) -> Scope:
+        """Make a scope that must see what its markers say, and what the request around it has written."""
+        options, scope = self.options, Scope()
         if tokens and options.enabled:
             max_age, position_max_age = options.cookie_max_age, options.position_max_age
             marker = self._signer.read(tokens, now=time.time(), max_age=max_age, position_max_age=position_max_age)
@@ -79,11 +113,62 @@ class RequestPolicy:
                 scope.adopt_marker(marker, max_age)
         if within is not None and options.enabled and (known := within.all_written()) is not None:
             scope.adopt_marker(known if scope.marker is None else known.merge(scope.marker), options.cookie_max_age)
-        decision = decide(method, marker=scope.marker, override=override, enabled=options.enabled)
-        scope.decision = decision
-        scope.is_safe = method in SAFE_METHODS
-        scope.master_only = decision.final
-        return instruction(decision.state, scope)
+        return scope
+
+    # A safe request that writes (R5)
+
+    def reach(self, scope: Scope, endpoint: Hashable) -> None:
+        """Let the master serve a request to an endpoint whose requests have written.
+
+        Args:
+            scope: the request's.
+            endpoint: as the framework knows it.
+        """
+        databases = self.endpoints.databases(endpoint)
+        if databases and scope.safe_request is not None and scope.decision is not REPLAY:
+            for database in databases:
+                scope.force_master(database, "learned")
+            scope.call_at_end(partial(self._count_use, endpoint))
+
+    def begin_again(self, first: Scope, method: str, tokens: Sequence[str], within: Scope | None = None) -> Frame:
+        """Begin the second try of a request, whose first try `may_run_again`. The master serves all of it.
+
+        Args:
+            first: the scope of the first try.
+            method: see `begin`.
+            tokens: likewise.
+            within: likewise.
+        """
+        request, scope = first.safe_request, self._scope(tokens, within)
+        assert request is not None and request.refusal is not None  # noqa: S101, PT018 - for the type checker
+        scope.decision, scope.is_safe, scope.master_only = REPLAY, True, True
+        scope.safe_request = SafeRequest()
+        scope.safe_request.endpoints, scope.safe_request.endpoint = self.endpoints, request.endpoint
+        scope.call_at_end(self._learn)
+        database, server, place = request.refusal
+        if self.endpoints.is_new(request.endpoint, place):
+            tell(
+                "replay",
+                database,
+                server,
+                "A %s request ran again on the master, because a write in it, at %s, could not move there. From now "
+                "on such requests begin on the master, until they have stopped writing. If the write does not depend "
+                "on what was read before, call use_master() around it.",
+                method,
+                place,
+            )
+        else:
+            count("replay", database, server)
+        return instruction(MASTER, scope)
+
+    def _count_use(self, endpoint: Hashable, scope: Scope) -> None:
+        request = scope.safe_request
+        if request is not None and not request.is_streamed:
+            self.endpoints.used(endpoint, wrote=bool(scope.written) or scope.has_unmarked)
+
+    def _learn(self, scope: Scope) -> None:
+        if scope.safe_request is not None and scope.written:
+            scope.safe_request.learn(scope.written)
 
     def tokens(self, cookies: str, header: str = "") -> list[str]:
         """Return what may be markers in a request, just as the client sent it.

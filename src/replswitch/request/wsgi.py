@@ -11,6 +11,7 @@ from webob import Request
 from replswitch.errors import ConfigurationError, ReplSwitchError
 from replswitch.request.options import RequestOptionNames, Secret, request_options
 from replswitch.request.policy import RequestPolicy
+from replswitch.request.replay import Replay, refuse_to_repeat
 from replswitch.state import set_stack, stack
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from replswitch.state import Frame
 
     ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
+
+# What the header Content-Length says of a request without a body.
+_NO_BODY: Final = frozenset({"", "0"})
 
 # Behind the last piece of a body.
 _OVER: Final[Any] = object()
@@ -61,13 +65,22 @@ class ReplicationMiddleware:
             ConfigurationError: the option ``override`` returned something else than a state or None.
         """
         policy, around = self.policy, stack()
-        cookies, header = environ.get("HTTP_COOKIE"), environ.get("HTTP_REPLSWITCH_MARKER")
-        tokens = policy.tokens(cookies or "", header or "") if cookies or header else ()
+        tokens = self.tokens(environ)
         override = None if policy.options.override is None else self._override(environ)
         within = None if around is None or not around.scope.is_request else around.scope
         method, https = environ["REQUEST_METHOD"], environ.get("wsgi.url_scheme") == "https"
-        frame = policy.begin(method, tokens, override, within=within)
-        return _Response(self, environ, start_response, frame.scope, within, method, https, frame).run()
+        has_body = environ.get("CONTENT_LENGTH", "") not in _NO_BODY or "HTTP_TRANSFER_ENCODING" in environ
+        frame = policy.begin(
+            method, tokens, override, within=within, path=environ.get("PATH_INFO", ""), has_body=has_body
+        )
+        scope = frame.scope
+        as_it_came = None if scope.safe_request is None else environ.copy()
+        return _Response(self, environ, start_response, scope, within, method, https, as_it_came, frame).run()
+
+    def tokens(self, environ: WSGIEnvironment) -> Sequence[str]:
+        """Return what may be markers in a request."""
+        cookies, header = environ.get("HTTP_COOKIE"), environ.get("HTTP_REPLSWITCH_MARKER")
+        return self.policy.tokens(cookies or "", header or "") if cookies or header else ()
 
     def extra_headers(self, method: str, status: str, scope: Scope, *, https: bool) -> list[tuple[str, str]]:
         """Return what the response to a request needs besides its own headers: a marker, the debug header."""
@@ -108,6 +121,7 @@ class _Response:
     # As the server gave them: an application may change its environ.
     method: str
     https: bool
+    as_it_came: WSGIEnvironment | None  # a copy, for a second try
     top: Frame | None  # the stack as the application left it; entered by hand, which costs least
     status: str | None = None
     headers: Sequence[tuple[str, str]] = ()
@@ -122,13 +136,8 @@ class _Response:
         """Call the application, and return what the server gets to iterate over."""
         file_wrapper = self.environ.get("wsgi.file_wrapper")
         try:
-            outer = stack()
-            set_stack(self.top)
-            try:
-                body = self.body = self.middleware.application(self.environ, self.start_response)
-            finally:
-                self.top = stack()
-                set_stack(outer)
+            self._call_application()
+            body = self.body
             if type(body) not in (list, tuple) and not (
                 isinstance(file_wrapper, type) and isinstance(body, file_wrapper)
             ):
@@ -143,6 +152,43 @@ class _Response:
         self.closed = True
         self._end()
         return body
+
+    def _call_application(self) -> None:
+        is_replay = False
+        outer = stack()
+        set_stack(self.top)
+        try:
+            self.body = self.middleware.application(self.environ, self.start_response)
+        except (Replay, BaseExceptionGroup) as raised:
+            refuse_to_repeat(raised, may_run_again=self.scope.may_run_again())
+            is_replay = True
+        finally:
+            self.top = stack()
+            set_stack(outer)
+        if self._begins_again(is_replay=is_replay):
+            self._call_application()
+
+    def _begins_again(self, *, is_replay: bool) -> bool:
+        """Get ready for a second try, if a write could not move in the first one (R5); else say False.
+
+        Args:
+            is_replay: a `Replay` has ended the first try. The application may have caught it, too.
+        """
+        first = self.scope
+        request = first.safe_request
+        if request is None or request.refusal is None or not (is_replay or first.may_run_again()):
+            return False
+        request.runs_again = True
+        self._close_body()
+        self._end()
+        if self.as_it_came is not None:
+            self.environ.clear()
+            self.environ.update(self.as_it_came)
+        middleware = self.middleware
+        self.top = middleware.policy.begin_again(first, self.method, middleware.tokens(self.environ), self.within)
+        self.scope = self.top.scope
+        self.status, self.headers, self.exc_info, self.pieces = None, (), None, None
+        return True
 
     # What the application calls
 
@@ -185,6 +231,7 @@ class _Response:
         return self
 
     def __next__(self) -> bytes:
+        is_replay = False
         outer = stack()
         set_stack(self.top)
         try:
@@ -193,10 +240,16 @@ class _Response:
             piece = next(self.pieces, _OVER)
             while not piece and not self.sent:
                 piece = next(self.pieces, _OVER)
+        except (Replay, BaseExceptionGroup) as raised:
+            refuse_to_repeat(raised, may_run_again=self.scope.may_run_again())
+            is_replay = True
         finally:
             self.top = stack()
             set_stack(outer)
         if not self.sent:
+            if self._begins_again(is_replay=is_replay):
+                self._call_application()
+                return next(self)
             self._send_headers()
         if piece is _OVER:
             raise StopIteration
@@ -207,14 +260,20 @@ class _Response:
         if self.closed:
             return
         self.closed = True
+        try:
+            self._close_body()
+        finally:
+            self._end()
+
+    def _close_body(self) -> None:
+        body, self.body = self.body, ()
         outer = stack()
         set_stack(self.top)
         try:
-            if hasattr(self.body, "close"):
-                self.body.close()
+            if hasattr(body, "close"):
+                body.close()
         finally:
             set_stack(outer)
-            self._end()
 
     def _end(self) -> None:
         if self.within is not None:

@@ -17,6 +17,7 @@ AGAIN = {
     "test_situations.py": "get_after_post and wsgi",
     "test_markers.py": "(changes_nothing and wsgi) or commits_a_change or only_reads or (makes_no_new and wsgi)",
     "test_streaming.py": "late_commit or only_read",
+    "test_replay.py": "(counter and wsgi) or (Declined and wsgi) or catches",
     "test_sessions.py": "transaction or atomic",
     "test_peers.py": "(get_get and wsgi) or safe_read or (a_get_writes and wsgi) or no_statement or (killed and live)",
 }

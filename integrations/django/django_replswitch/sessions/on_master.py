@@ -14,11 +14,11 @@ def _on_master(name: str) -> Any:
     """Return a method that calls the store's own of the same name on the master."""
 
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        with use_master(), unrecorded():
+        with use_master(), unrecorded(repeatable=True):
             return getattr(super(OnMaster, self), name)(*args, **kwargs)
 
     async def asynchronous(self: Any, *args: Any, **kwargs: Any) -> Any:
-        with use_master(), unrecorded():
+        with use_master(), unrecorded(repeatable=True):
             return await getattr(super(OnMaster, self), name)(*args, **kwargs)
 
     return asynchronous if name.startswith("a") else method
