@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import closing
 from typing import Any, Final, NamedTuple
 
 import pytest
@@ -73,3 +75,20 @@ def served(request: pytest.FixtureRequest) -> Served:
 def questions(served: Served) -> Questions:
     """What the servers of the pair are asked; a pair of SQLite is asked nothing."""
     return QUESTIONS[type(served.pair)]
+
+
+@pytest.fixture(scope="module")
+def two_slaves_of_module() -> Iterator[MariaDBPair]:
+    """A MariaDB master and two slaves; not reset for each test."""
+    with MariaDBPair(slaves=2) as pair:
+        yield pair
+
+
+@pytest.fixture
+def two_slaves(two_slaves_of_module: MariaDBPair) -> MariaDBPair:
+    """A MariaDB master and two slaves, reset, with an empty table of messages."""
+    two_slaves_of_module.reset()
+    with closing(two_slaves_of_module.connect()) as connection, connection.cursor() as cursor:
+        cursor.execute("CREATE OR REPLACE TABLE message (id INT AUTO_INCREMENT PRIMARY KEY, body TEXT)")
+    two_slaves_of_module.wait_caught_up()
+    return two_slaves_of_module

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from pathlib import Path
 
 # `__main__.py` has started the servers. In a project of yours this reads, for instance:
 #     "ENGINE": "django_replswitch.backends.mysql", "HOST": "master.db", …, "SLAVES": [{"HOST": "slave.db"}]
@@ -43,6 +44,7 @@ TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
         "APP_DIRS": True,
+        "DIRS": [Path(__file__).parents[1] / "shop" / "templates"],  # those of both shops
         "OPTIONS": {"context_processors": ["django.template.context_processors.request"]},
     }
 ]

@@ -36,7 +36,7 @@ def create_app(master: str, slaves: Sequence[str]) -> Flask:
         REPLSWITCH_DEBUG_HEADER=True,  # replswitch: show in each response where it was read
     )
     if master.startswith("sqlite:"):
-        # Or else what reads first and then writes fails beside another writer, at once: "database is locked".
+        # A transaction that first reads and then writes fails at once beside another writer: "database is locked".
         app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {"connect_args": {"isolation_level": "IMMEDIATE"}}
     db.init_app(app)
     replswitch.init_app(app)  # replswitch: behind db.init_app

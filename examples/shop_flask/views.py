@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Select
     from werkzeug.wrappers import Response
 
-shop = Blueprint("shop", __name__)
+shop = Blueprint("shop", __name__, template_folder="../shop/templates")  # those of both shops
 
 
 @shop.get("/")

@@ -35,20 +35,9 @@ if TYPE_CHECKING:
     Make = Callable[..., Connection]
 
 
-@pytest.fixture(scope="module")
-def pair_of_module() -> Iterator[MariaDBPair]:
-    with MariaDBPair(slaves=2) as pair:
-        yield pair
-
-
 @pytest.fixture
-def pair(pair_of_module: MariaDBPair) -> MariaDBPair:
-    """A master and two slaves, with a table of messages."""
-    pair_of_module.reset()
-    with closing(pair_of_module.connect()) as connection, connection.cursor() as cursor:
-        cursor.execute("CREATE OR REPLACE TABLE message (id INT AUTO_INCREMENT PRIMARY KEY, body TEXT)")
-    pair_of_module.wait_caught_up()
-    return pair_of_module
+def pair(two_slaves: MariaDBPair) -> MariaDBPair:
+    return two_slaves
 
 
 @pytest.fixture
@@ -160,13 +149,6 @@ class TestRests:
         with stopped(pair, "slave"):
             assert read(db) == 0
         assert [query["db"] for query in db.queries] == [SLAVE, SLAVE, MASTER]
-
-    def test_a_slow_query_is_the_application_s_own(self, make: Make, pair: MariaDBPair) -> None:
-        db = make(slaves=[{**pair.slaves[0], "read_timeout": 1}])
-        with db.use_slave(), db.cursor() as cursor, pytest.raises(db.OperationalError, match="timed out"):
-            cursor.execute("SELECT SLEEP(3)")
-        assert read(db) == 0
-        assert [query["db"] for query in db.queries] == [SLAVE, SLAVE]
 
 
 @contextmanager

@@ -6,7 +6,6 @@ What all drivers have in common, test_connection.py tests with each.
 from __future__ import annotations
 
 import gc
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -239,15 +238,6 @@ class TestLinks:
             run(db, INSERT.format(1))
             assert '"p"' in carry()
 
-    @pytest.mark.parametrize(("server", "use"), [("master", use_master), ("slave", use_slave)])
-    def test_one_that_was_closed_while_idle_is_replaced(
-        self, db: Connection, pair: SessionPair, server: str, use: Any
-    ) -> None:
-        with use():
-            number = link_id(db)
-            kill_link(pair, server, number)
-            assert link_id(db) != number
-
     def test_reads_go_on_while_a_server_is_down(self, db: Connection, pair: SessionPair) -> None:
         with use_slave():
             run(db, COUNT)
@@ -260,33 +250,6 @@ class TestLinks:
             run(db, COUNT)
         with pytest.raises(NoServerError, match="cannot be reached"):
             run(db, COUNT)
-
-    def test_a_session_that_was_turned_to_manual_commits_is_not_used_again(self, db: Connection) -> None:
-        with db.use_slave():
-            number = link_id(db)
-            run(db, "SET SESSION autocommit = 0")
-        with db.use_slave():
-            assert link_id(db) != number
-
-    def test_a_child_opens_links_of_its_own_and_leaves_the_parent_s_alone(self, db: Connection) -> None:
-        with db.use_slave():
-            pooled = link_id(db)
-        with db.use_master():
-            held = link_id(db)
-            child = os.fork()
-            if child == 0:
-                status = 1
-                try:
-                    fine = link_id(db) != held
-                    with db.use_slave():
-                        fine = fine and link_id(db) != pooled
-                    status = 0 if fine else 2
-                finally:
-                    os._exit(status)
-            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-            assert link_id(db) == held
-        with db.use_slave():
-            assert link_id(db) == pooled
 
     def test_threads_write_and_read_their_own_at_the_same_time(self, db: Connection, pair: SessionPair) -> None:
         together = threading.Barrier(8)

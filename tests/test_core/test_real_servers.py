@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 Make = Callable[..., Connection]
 
 
-# With mysqlclient: test_mysqlclient.py.
+drivers = pytest.mark.parametrize(
+    "served", ["mariadb", "mariadb-mysqlclient", "mysql", "mysql-mysqlclient"], indirect=True
+)
+# What differs with mysqlclient: test_mysqlclient.py.
 servers = pytest.mark.parametrize("served", ["mariadb", "mysql"], indirect=True)
 # What tells of a write on MySQL: test_mysql.py. And a pair of its own for one test would take seconds there.
 mariadb = pytest.mark.parametrize("served", ["mariadb"], indirect=True)
@@ -72,15 +75,6 @@ def wrote(frame: Frame) -> bool:
 
 @servers
 class TestClosedLinks:
-    @pytest.mark.parametrize(("server", "use"), [("master", use_master), ("slave", use_slave)])
-    def test_one_that_was_closed_while_idle_is_replaced(
-        self, db: Connection, pair: SessionPair, server: str, use: Any
-    ) -> None:
-        with use():
-            number = link_id(db)
-            kill_link(pair, server, number)
-            assert link_id(db) != number
-
     def test_one_that_was_closed_in_the_pool_is_replaced(self, db: Connection, pair: SessionPair) -> None:
         with db.use_slave():
             number = link_id(db)
@@ -266,13 +260,6 @@ class TestTransactions:
         assert [error.args[0] for error in errors] == [1213]
         assert run(db, "SELECT COUNT(*) FROM message") == ((2,),)
 
-    def test_a_session_that_was_turned_to_manual_commits_is_not_used_again(self, db: Connection) -> None:
-        with db.use_slave():
-            number = link_id(db)
-            run(db, "SET SESSION autocommit = 0")
-        with db.use_slave():
-            assert link_id(db) != number
-
 
 class TestServersThatAreDown:
     @servers
@@ -365,9 +352,25 @@ class TestServersThatAreDown:
             db.close()
 
 
-@servers
-class TestForks:
-    def test_a_child_opens_links_of_its_own_and_leaves_the_parent_s_alone(self, db: Connection) -> None:
+@drivers
+class TestLinksWithEachDriver:
+    @pytest.mark.parametrize(("server", "use"), [("master", use_master), ("slave", use_slave)])
+    def test_a_link_that_the_server_closed_while_idle_is_replaced(
+        self, db: Connection, pair: SessionPair, server: str, use: Any
+    ) -> None:
+        with use():
+            number = link_id(db)
+            kill_link(pair, server, number)
+            assert link_id(db) != number
+
+    def test_s11_a_link_with_autocommit_off_is_not_used_by_another_scope(self, db: Connection) -> None:
+        with db.use_slave():
+            number = link_id(db)
+            run(db, "SET SESSION autocommit = 0")
+        with db.use_slave():
+            assert link_id(db) != number
+
+    def test_s12_a_forked_child_opens_its_own_links_and_leaves_those_of_the_parent_open(self, db: Connection) -> None:
         with db.use_slave():
             pooled = link_id(db)
         with db.use_master():

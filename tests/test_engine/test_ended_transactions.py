@@ -25,24 +25,16 @@ Make = Callable[..., Connection]
 pytestmark = pytest.mark.parametrize("driver", ["pymysql", "mysqlclient"])
 
 
-@pytest.fixture(scope="module")
-def pair_of_module() -> Iterator[MariaDBPair]:
-    with MariaDBPair(slaves=2) as pair:
-        yield pair
-
-
 @pytest.fixture
-def pair(pair_of_module: MariaDBPair) -> MariaDBPair:
+def pair(two_slaves: MariaDBPair) -> MariaDBPair:
     """A master and two slaves, with a table of messages and one of numbers."""
-    pair_of_module.reset()
     for sql in (
-        "CREATE OR REPLACE TABLE message (id INT AUTO_INCREMENT PRIMARY KEY, body TEXT)",
         "CREATE OR REPLACE TABLE number (id INT PRIMARY KEY, value INT)",
         "INSERT INTO number VALUES (1, 0), (2, 0), (3, 0), (4, 0)",
     ):
-        on_master(pair_of_module, sql)
-    pair_of_module.wait_caught_up()
-    return pair_of_module
+        on_master(two_slaves, sql)
+    two_slaves.wait_caught_up()
+    return two_slaves
 
 
 @pytest.fixture

@@ -28,20 +28,9 @@ Make = Callable[..., Connection]
 DRIVERS = pytest.mark.parametrize("driver", ["pymysql", "mysqlclient"])
 
 
-@pytest.fixture(scope="module")
-def pair_of_module() -> Iterator[MariaDBPair]:
-    with MariaDBPair(slaves=2) as pair:
-        yield pair
-
-
 @pytest.fixture
-def pair(pair_of_module: MariaDBPair) -> MariaDBPair:
-    """A master and two slaves, with a table of messages."""
-    pair_of_module.reset()
-    with closing(pair_of_module.connect()) as connection, connection.cursor() as cursor:
-        cursor.execute("CREATE OR REPLACE TABLE message (id INT AUTO_INCREMENT PRIMARY KEY, body TEXT)")
-    pair_of_module.wait_caught_up()
-    return pair_of_module
+def pair(two_slaves: MariaDBPair) -> MariaDBPair:
+    return two_slaves
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ statement that fails may have run, and what has run was committed.
 from __future__ import annotations
 
 import itertools
-import types
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,9 +16,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tests.test_engine.simulated import NOT_RUN, RecordingSwitch, SimulatedDriver, SimulatedError
 
-from replswitch import MASTER, SLAVE, NoServerError, SlaveWriteError, Switch
-from replswitch.drivers import GONE, Driver, Fault, WriteTracker, Written
+from replswitch import MASTER, SLAVE, NoServerError, SlaveWriteError
+from replswitch.drivers import GONE, Fault, WriteTracker, Written
 from replswitch.engine.attempt import Attempt, Block
 from replswitch.engine.database import Database
 from replswitch.engine.health import Health
@@ -62,14 +62,6 @@ class Writes(Position):
         return f"{self.number} by {self.by}"
 
 
-class SimulatedError(Exception):
-    """The only error of the simulated driver."""
-
-    def __init__(self, fault: Fault) -> None:
-        super().__init__(fault.name)
-        self.fault = fault
-
-
 @dataclass
 class World:
     """All servers.
@@ -91,10 +83,6 @@ class World:
     read_only: set[str] = field(default_factory=set)
     committed: list[int] = field(default_factory=list)
     now: float = 0
-
-
-CERTAINLY_NOT_RUN = (Fault.UNSENT, Fault.FULL, Fault.REFUSED, Fault.READ_ONLY)
-"""The faults that come before anything is carried out. The others may come after it."""
 
 
 class Raw(WriteTracker):
@@ -120,7 +108,7 @@ class Raw(WriteTracker):
             fault = next(self.world.faults)
             if not self.world.up[self.server]:
                 fault = Fault.LOST
-            elif fault not in CERTAINLY_NOT_RUN and statement != "read":
+            elif fault not in NOT_RUN and statement != "read":
                 if self.read_only or self.server in self.world.read_only:
                     fault = Fault.REFUSED if self.read_only else Fault.READ_ONLY
                 else:
@@ -165,17 +153,12 @@ class Raw(WriteTracker):
         return Written.NO if self.last_known_position == since else self.last_known_position
 
 
-class SimulatedDriver(Driver):
+class WorldDriver(SimulatedDriver):
     """Answers for the connections of the world."""
 
     def __init__(self, *, must_ask: bool) -> None:
+        super().__init__()
         self.must_ask = must_ask
-        self.module = types.ModuleType("simulated")
-        self.module.Error = SimulatedError  # type: ignore[attr-defined]
-        self.module.InterfaceError = SimulatedError  # type: ignore[attr-defined]
-
-    def writes_of(self, raw: Raw) -> WriteTracker:
-        return raw
 
     def in_transaction(self, raw: Raw) -> bool:
         return raw.in_transaction
@@ -184,10 +167,6 @@ class SimulatedDriver(Driver):
         if not raw.is_alive:
             raise SimulatedError(Fault.LOST)
         return raw.server, Writes(raw.world.has[raw.server], raw.server)
-
-    def classify(self, error: BaseException, raw: Any = None) -> Fault:
-        assert isinstance(error, SimulatedError)
-        return error.fault
 
 
 class Rests(Health):
@@ -239,7 +218,7 @@ class KnownRoute(Route):
 class Worker(Port):
     """A thread that works for one request: its links, its route, its state. Two may work for the same request."""
 
-    def __init__(self, database: Database, world: World, driver: SimulatedDriver, state: Any, request: Request) -> None:
+    def __init__(self, database: Database, world: World, driver: WorldDriver, state: Any, request: Request) -> None:
         self.driver, self.world = driver, world
         self.links: dict[Server, Link] = {}
         self.route = KnownRoute(database, self)
@@ -331,12 +310,6 @@ class Worker(Port):
             set_stack(None)
 
 
-class AnySwitch(Switch):
-    """A switch whose database records its writes."""
-
-    records_writes = True
-
-
 NAMES = ("first", "slave0", "slave1", "slave2")
 FAULTS = st.sampled_from([fault for fault in Fault if fault is not Fault.SLOW])  # which the probe finds out
 
@@ -372,7 +345,7 @@ def new_request(must_see: int) -> Request:
 def new_database(world: World, slaves: int) -> Database:
     found = tuple(Server(f"slave{number}", SLAVE) for number in range(slaves))
     servers = Servers(Server("master", MASTER), found, Server("master", SLAVE), has_slaves=True)
-    database = Database(AnySwitch(), "shop", servers, DatabaseOptions(downtime=DOWNTIME))
+    database = Database(RecordingSwitch(), "shop", servers, DatabaseOptions(downtime=DOWNTIME))
     health, rotation = Rests(DOWNTIME, lambda: world.now), database.rotation
     rotation._health, rotation._in_turn, rotation.resting = health, health.candidates, health.resting
     return database
@@ -438,7 +411,7 @@ def test_whatever_happens(
         # What another thread has written is asked for before reads from slaves, and not before reads on the master: one
         # of its links to a former master is not found out.
         steps = [step for step in steps if step != FAILOVER]
-    database, driver = new_database(world, slaves), SimulatedDriver(must_ask=must_ask)
+    database, driver = new_database(world, slaves), WorldDriver(must_ask=must_ask)
     first = new_request(must_see)
     requests = (first, first if is_one_request else new_request(must_see))
     workers = [Worker(database, world, driver, state, request) for state, request in zip(states, requests, strict=True)]
@@ -469,7 +442,7 @@ def test_faults_that_never_end_come_to_an_end(
     """Every server is there, and every statement fails, in turn with the same few faults."""
     world = World(dict.fromkeys(NAMES, True), dict.fromkeys(NAMES, 5), itertools.cycle(faults))
     world.has["first"] = 6
-    driver = SimulatedDriver(must_ask=must_ask)
+    driver = WorldDriver(must_ask=must_ask)
     worker = Worker(new_database(world, slaves), world, driver, state, new_request(must_see))
     if in_transaction:
         worker.do("begin", 0)
@@ -482,7 +455,7 @@ def test_f2_a_slave_that_is_down_is_tried_once_in_its_downtime(slaves: int) -> N
     """By however many readers."""
     world = World(dict.fromkeys(NAMES, True), dict.fromkeys(NAMES, 5), itertools.repeat(None))
     world.up["slave0"] = False
-    database, driver, tried = new_database(world, slaves), SimulatedDriver(must_ask=False), list[float]()
+    database, driver, tried = new_database(world, slaves), WorldDriver(must_ask=False), list[float]()
 
     class Reader(Worker):
         def open(self, server: Server) -> Link:
@@ -500,7 +473,7 @@ def test_f2_a_slave_that_is_down_is_tried_once_in_its_downtime(slaves: int) -> N
 def test_s5_the_master_serves_from_when_it_has_joined(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not from when it was chosen: where the transaction cannot begin there, a slave may serve that has caught up."""
     world = World(dict.fromkeys(NAMES, True), {"first": 5, "slave0": 3}, itertools.repeat(None))
-    worker = Worker(new_database(world, 1), world, SimulatedDriver(must_ask=False), SLAVE, new_request(5))
+    worker = Worker(new_database(world, 1), world, WorldDriver(must_ask=False), SLAVE, new_request(5))
 
     def refuse(link: Link) -> None:
         raise SimulatedError(Fault.OTHER)

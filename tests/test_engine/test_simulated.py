@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import types
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -10,8 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.test_engine.simulated import NOT_RUN, RecordingSwitch, SimulatedDriver, SimulatedError
 
-from replswitch import MASTER, SLAVE, NoServerError, SlaveWriteError, Switch
+from replswitch import MASTER, SLAVE, NoServerError, SlaveWriteError
 from replswitch.drivers import Driver, Fault, WriteTracker, Written
 from replswitch.engine.attempt import Attempt, Block
 from replswitch.engine.choose import Ask, Failed, Wait, choose
@@ -53,14 +53,6 @@ class Number(Position):
         return str(self.value)
 
 
-class SimulatedError(Exception):
-    """The only error of the simulated driver."""
-
-    def __init__(self, fault: Fault) -> None:
-        super().__init__(fault.name)
-        self.fault = fault
-
-
 @dataclass
 class World:
     """All servers, and what ran where.
@@ -79,10 +71,6 @@ class World:
     written: list[int] = field(default_factory=list)
     ran: list[tuple[str, str]] = field(default_factory=list)
     opened: int = 0
-
-
-NOT_RUN = (Fault.UNSENT, Fault.FULL, Fault.REFUSED, Fault.READ_ONLY)
-"""The faults that certainly come before anything is carried out. The others may come after it."""
 
 
 class Raw(WriteTracker):
@@ -115,33 +103,25 @@ class Raw(WriteTracker):
         self.world.ran.append((self.name, statement))
 
 
-class SimulatedDriver(Driver):
+class WorldDriver(SimulatedDriver):
     """Opens connections to the world."""
 
     def __init__(self, world: World) -> None:
+        super().__init__()
         self.world = world
-        self.module = types.ModuleType("simulated")
-        self.module.Error = SimulatedError  # type: ignore[attr-defined]
-
-    def writes_of(self, raw: Raw) -> WriteTracker:
-        return raw
 
     def fetch_position(self, raw: Raw) -> tuple[Hashable, Position | None]:
         if not self.world.up[raw.name]:
             raise SimulatedError(Fault.LOST)
         return raw.name, Number(self.world.position[raw.name])
 
-    def classify(self, error: BaseException, raw: Any = None) -> Fault:
-        assert isinstance(error, SimulatedError)
-        return error.fault
-
 
 class SimulatedPort(Port):
     """One link to each server at a time."""
 
-    driver: SimulatedDriver
+    driver: WorldDriver
 
-    def __init__(self, database: Database, driver: SimulatedDriver) -> None:
+    def __init__(self, database: Database, driver: WorldDriver) -> None:
         self.driver = driver
         self.links: dict[Server, Link] = {}
         self.route = Route(database, self)
@@ -170,12 +150,6 @@ class SimulatedPort(Port):
 
     def has_read(self, attempt: Attempt | None) -> bool:
         return self.route.block is not None and self.route.block.has_read
-
-
-class AnySwitch(Switch):
-    """A switch whose database records its writes."""
-
-    records_writes = True
 
 
 def new_servers(count: int) -> Servers:
@@ -225,9 +199,9 @@ def test_no_sequence_of_faults_loses_doubles_or_misses_a_write(
     world: World, steps: list[tuple[str, str]], state: Any, seen: int
 ) -> None:
     """F1, F3, S6, S8: no write runs twice, and no read ends at a server that lacks what must be seen."""
-    switch = AnySwitch()
+    switch = RecordingSwitch()
     database = Database(switch, "shop", new_servers(3), DatabaseOptions(downtime=1000))
-    port = SimulatedPort(database, SimulatedDriver(world))
+    port = SimulatedPort(database, WorldDriver(world))
     scope = Scope()
     scope.must_see = {"shop": Number(seen)}
     with push(instruction(state, scope)):
@@ -265,10 +239,10 @@ def one_statement(port: SimulatedPort, scope: Scope, statement: str, number: int
 @given(world=worlds(), reads=st.integers(1, 30))
 def test_f2_a_server_out_of_rotation_gets_no_read_while_the_master_serves(world: World, reads: int) -> None:
     world.up["master"] = True
-    switch = AnySwitch()
+    switch = RecordingSwitch()
     database = Database(switch, "shop", new_servers(3), DatabaseOptions(downtime=1000))
     for number in range(reads):
-        port = SimulatedPort(database, SimulatedDriver(world))
+        port = SimulatedPort(database, WorldDriver(world))
         resting = {server.name for server in database.rotation.resting}
         try:
             with push(instruction(SLAVE, Scope())):
@@ -331,7 +305,7 @@ def test_the_simulation_sees_a_write_that_runs_twice(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(module, "decide", lambda _: Verdict(Action.CHOOSE))
     world = World(dict.fromkeys(NAMES, True), dict.fromkeys(NAMES, 5), [Fault.LOST])
-    database = Database(AnySwitch(), "shop", new_servers(3), DatabaseOptions())
-    port = SimulatedPort(database, SimulatedDriver(world))
+    database = Database(RecordingSwitch(), "shop", new_servers(3), DatabaseOptions())
+    port = SimulatedPort(database, WorldDriver(world))
     run_statement(port, "write", 1)
     assert world.written == [1, 1]

@@ -3,74 +3,26 @@
 from __future__ import annotations
 
 import html
-import http.client
-import os
 import re
-import shutil
 import signal
 import socket
-import subprocess
-import sys
-import tempfile
 import time
 from contextlib import contextmanager
-from http.cookies import SimpleCookie
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
 import pytest
+from tests.test_examples.running import Answer, Browser, database_word, end, example, temporary_folder, wait_for_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOT = Path(__file__).resolve().parents[2]
-SOURCES = str(ROOT / "src") if str(ROOT / "src") in sys.path else ""
-"""The sources, where the tests import them; or else nothing, and the board runs on what is installed."""
 LONG_LAG = 10
 LAG = 2
 
-
-@contextmanager
-def demo(*arguments: str, folder: Path | None = None) -> Iterator[subprocess.Popen[str]]:
-    """The demonstration as a process; what it keeps in a temporary folder goes to ``folder``."""
-    environ = os.environ | {"PYTHONPATH": SOURCES}
-    if folder is not None:
-        environ["TMPDIR"] = str(folder)
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "examples" / "board"), *arguments],
-        env=environ,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        with process:
-            try:
-                yield process
-            finally:
-                process.terminate()
-    finally:
-        process.wait()
-
-
-def until_it_serves(process: subprocess.Popen[str]) -> tuple[str, list[str]]:
-    """Wait for the line with the address. Return the address and the lines before."""
-    assert process.stdout is not None
-    lines: list[str] = []
-    for line in process.stdout:
-        if match := re.search(r"http://\S+:\d+", line):
-            return match[0], lines
-        lines.append(line)
-    assert process.stderr is not None
-    pytest.fail(f"The board did not start: {lines} {process.stderr.read()}")
-
-
-def end(process: subprocess.Popen[str], number: signal.Signals) -> tuple[int, str]:
-    """Send a signal. Return the exit code and what was written to standard error."""
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=15)
-    return process.returncode, errors
+demo = partial(example, "board")
 
 
 class Asked(NamedTuple):
@@ -87,11 +39,7 @@ class Logged(NamedTuple):
     queries: list[Asked]
 
 
-class Page(NamedTuple):
-    status: int
-    location: str
-    text: str
-
+class Page(Answer):
     @property
     def messages(self) -> str:
         return self.text.partition('<ol id="messages"')[2].partition("</ol>")[0]
@@ -107,33 +55,9 @@ class Page(NamedTuple):
         return found
 
 
-class Browser:
-    """A visitor, with cookies of his own."""
-
+class Visitor(Browser[Page]):
     def __init__(self, address: str) -> None:
-        self.server = urlsplit(address).netloc
-        self.cookies: dict[str, str] = {}
-
-    def ask(self, method: str, path: str, form: dict[str, str] | None = None) -> Page:
-        headers = {"Cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items())}
-        body = None
-        if form is not None:
-            body = urlencode(form)
-            headers["Content-Type"] = "application/x-www-form-urlencoded"
-        connection = http.client.HTTPConnection(self.server, timeout=10)
-        try:
-            connection.request(method, path, body, headers)
-            response = connection.getresponse()
-            for line in response.headers.get_all("Set-Cookie", []):
-                self.cookies |= {name: morsel.value for name, morsel in SimpleCookie(line).items()}
-            location = urlsplit(response.headers.get("Location", ""))
-            text = response.read().decode()
-            return Page(response.status, f"{location.path}?{location.query}".rstrip("?"), text)
-        finally:
-            connection.close()
-
-    def get(self, path: str = "/") -> Page:
-        return self.ask("GET", path)
+        super().__init__(address, Page)
 
     def post(self, text: str, name: str = "") -> Page:
         """Post a message and follow the redirect."""
@@ -158,20 +82,16 @@ class Browser:
 
 @contextmanager
 def board(database: str) -> Iterator[str]:
-    """The address of a board, which is ended by Ctrl-C and must leave nothing behind."""
-    folder = Path(tempfile.mkdtemp(prefix="board-"))  # tmp_path is too long for the servers' sockets
-    try:
+    """The address of a board. Ctrl-C ends it, and nothing is left."""
+    with temporary_folder() as folder:
         with demo("--database", database, "--port", "0", folder=folder) as process:
-            address, lines = until_it_serves(process)
-            assert any({"sqlite": "SQLite", "mariadb": "MariaDB"}[database] in line for line in lines)
+            address, lines = wait_for_address(process)
+            assert database_word(database, lines)
             yield address
             processes = children(process.pid)
             assert list(folder.iterdir())
             assert end(process, signal.SIGINT) == (0, "")
-        assert not list(folder.iterdir())
         assert not [each for each in processes if Path(f"/proc/{each}").exists()]
-    finally:
-        shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module", params=["sqlite", "mariadb"])
@@ -185,13 +105,13 @@ def address(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.fixture
-def visitor(address: str) -> Browser:
-    return Browser(address)
+def visitor(address: str) -> Visitor:
+    return Visitor(address)
 
 
 class TestGetAfterPost:
     def test_whoever_posts_sees_his_message_while_others_still_read_the_slave(
-        self, visitor: Browser, address: str
+        self, visitor: Visitor, address: str
     ) -> None:
         visitor.set_lag(LONG_LAG)
         page = visitor.post("Do I see it?", "Ann")
@@ -203,14 +123,14 @@ class TestGetAfterPost:
             Logged("POST /", [Asked("master", "method")]),
         ]
 
-        page = Browser(address).get()
+        page = Visitor(address).get()
         assert "Do I see it?" not in page.messages
         assert page.log[0] == Logged("GET /", [Asked("slave", "method")])
 
         visitor.set_lag(0)
-        Browser(address).wait_for("Do I see it?")
+        Visitor(address).wait_for("Do I see it?")
 
-    def test_turned_off_his_message_is_missing_and_comes_with_the_slave(self, visitor: Browser) -> None:
+    def test_turned_off_his_message_is_missing_and_comes_with_the_slave(self, visitor: Visitor) -> None:
         visitor.set_lag(LAG)
         visitor.turn_get_after_post("off")
         posted = time.monotonic()
@@ -228,7 +148,7 @@ class TestGetAfterPost:
         assert page.log[0].queries == [Asked("slave", "method")]
         visitor.set_lag(0)
 
-    def test_it_can_be_turned_on_again(self, visitor: Browser) -> None:
+    def test_it_can_be_turned_on_again(self, visitor: Visitor) -> None:
         visitor.set_lag(LONG_LAG)
         visitor.turn_get_after_post("off")
         path = visitor.post("Gone and back").log[0].request.removeprefix("GET ")
@@ -239,7 +159,7 @@ class TestGetAfterPost:
         assert page.log[0].queries == [Asked("master", "marker")]
         visitor.set_lag(0)
 
-    def test_the_page_tells_what_the_slave_lacks(self, visitor: Browser) -> None:
+    def test_the_page_tells_what_the_slave_lacks(self, visitor: Visitor) -> None:
         visitor.set_lag(0)
         text = f"A message for {visitor.server}"
         path = visitor.post(text).log[0].request.removeprefix("GET ")
@@ -254,7 +174,7 @@ class TestGetAfterPost:
 
 
 class TestForm:
-    def test_nothing_is_html_that_a_visitor_wrote(self, visitor: Browser) -> None:
+    def test_nothing_is_html_that_a_visitor_wrote(self, visitor: Visitor) -> None:
         page = visitor.post("<script>alert('☃')</script> & $text", '"><b>Ann</b>')
         assert "&lt;script&gt;alert(&#x27;☃&#x27;)&lt;/script&gt; &amp; $text" in page.messages
         assert "&quot;&gt;&lt;b&gt;Ann&lt;/b&gt;" in page.messages
@@ -272,7 +192,7 @@ class TestForm:
         ],
     )
     def test_what_cannot_be_posted_stays_in_the_form(
-        self, visitor: Browser, form: dict[str, str], problem: str
+        self, visitor: Visitor, form: dict[str, str], problem: str
     ) -> None:
         page = visitor.ask("POST", "/", form)
         assert page.status == 422
@@ -282,33 +202,33 @@ class TestForm:
         assert f'name="name" value="{form["name"]}"' in page.text
         assert page.log[0] == Logged("POST /", [Asked("master", "method")])
 
-    def test_as_much_as_fits_can_be_posted(self, visitor: Browser) -> None:
+    def test_as_much_as_fits_can_be_posted(self, visitor: Visitor) -> None:
         page = visitor.ask("POST", "/", {"text": "\r\n".join("é" * 250) + "é", "name": "x" * 40})
         assert page.status == 303
 
 
 class TestStrangeRequests:
-    def test_an_unknown_path(self, visitor: Browser) -> None:
+    def test_an_unknown_path(self, visitor: Visitor) -> None:
         assert visitor.get("/nothing").status == 404
         assert visitor.get("/%ff?posted=%ff").status == 404
         assert visitor.get().log[1] == Logged("GET /%FF?posted=%ff", [])
 
     @pytest.mark.parametrize("posted", ["-1", "1.5", "٣", "9" * 30, "9" * 5000, "%ff", ""])
-    def test_an_unknown_message(self, visitor: Browser, posted: str) -> None:
+    def test_an_unknown_message(self, visitor: Visitor, posted: str) -> None:
         page = visitor.get("/?" + urlencode({"posted": posted}))
         assert page.status == 200
         assert "Your message" not in page.messages
 
-    def test_an_unknown_method(self, visitor: Browser) -> None:
+    def test_an_unknown_method(self, visitor: Visitor) -> None:
         assert visitor.ask("DELETE", "/").status == 405
 
-    def test_head(self, visitor: Browser) -> None:
+    def test_head(self, visitor: Visitor) -> None:
         page = visitor.ask("HEAD", "/")
         assert page.status == 200
         assert page.text == ""
 
     @pytest.mark.parametrize("seconds", ["11", "-1", "1.5", "soon", ""])
-    def test_a_lag_that_cannot_be_set(self, visitor: Browser, seconds: str) -> None:
+    def test_a_lag_that_cannot_be_set(self, visitor: Visitor, seconds: str) -> None:
         page = visitor.ask("POST", "/backstage/lag", {"seconds": seconds})
         assert page.status == 400
         assert "a whole number of seconds from 0 to 10" in page.text
@@ -317,7 +237,7 @@ class TestStrangeRequests:
 class TestCommand:
     def test_ctrl_c_leaves_nothing_behind(self) -> None:
         with board("sqlite") as address:
-            assert Browser(address).post("Is anybody here?").status == 200
+            assert Visitor(address).post("Is anybody here?").status == 200
 
     def test_it_ends_when_it_is_terminated_while_it_starts(self) -> None:
         with demo("--port", "0") as process:
@@ -327,7 +247,7 @@ class TestCommand:
 
     def test_without_a_port_it_takes_the_next_that_is_free(self) -> None:
         with demo("--database", "sqlite") as first, demo("--database", "sqlite") as second:
-            one, another = urlsplit(until_it_serves(first)[0]), urlsplit(until_it_serves(second)[0])
+            one, another = urlsplit(wait_for_address(first)[0]), urlsplit(wait_for_address(second)[0])
             assert one.hostname == another.hostname == "127.0.0.1"
             assert one.port is not None
             assert another.port is not None

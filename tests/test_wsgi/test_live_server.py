@@ -99,6 +99,21 @@ class Client(threading.Thread):
         return (answer.headers["Replswitch"] or "").partition(";")[0], body
 
 
+def check_visits(port: int) -> None:
+    """Let visitors write and read for a while. None of them misses a write of their own."""
+    numbers = itertools.count(2)
+    until = time.monotonic() + LASTS
+    clients = [Client(port, numbers, until) for _ in range(CLIENTS)]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join()
+    assert [client.error for client in clients] == [None] * CLIENTS
+    assert [client.missed for client in clients] == [[]] * CLIENTS
+    assert {side for client in clients for side in client.plain} == {"slave"}
+    assert min(client.pages for client in clients) > 3
+
+
 @pytest.mark.parametrize("served", ["mariadb", "mysql-mysqlclient"], indirect=True)  # each server and driver once
 def test_no_client_of_a_live_server_misses_its_own_write(board: Board) -> None:
     board.pair.lag = 1
@@ -109,16 +124,6 @@ def test_no_client_of_a_live_server_misses_its_own_write(board: Board) -> None:
         start_response("200 OK", [("Content-Type", "text/plain")])
         return (f"{number} ".encode() for number in board.numbers())
 
-    numbers = itertools.count(2)
     with served(board.behind(application)) as port:
-        until = time.monotonic() + LASTS
-        clients = [Client(port, numbers, until) for _ in range(CLIENTS)]
-        for client in clients:
-            client.start()
-        for client in clients:
-            client.join()
-    assert [client.error for client in clients] == [None] * CLIENTS
-    assert [client.missed for client in clients] == [[]] * CLIENTS
-    assert {side for client in clients for side in client.plain} == {"slave"}
+        check_visits(port)
     assert len(board.on("slave")) < len(board.on("master")), "the slave did not lag, so nothing was tested"
-    assert min(client.pages for client in clients) > 3

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from django.apps.registry import Apps
     from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 
-ARTICLES = {"Teapot": 12, "Kettle": 7, "Sugar bowl": 30, "The last spoon": 1}
+ARTICLES = {"Teapot": 12, "Cup": 48, "Sugar bowl": 7, "The last spoon": 1}
 
 
 def fill(apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:
