@@ -39,7 +39,7 @@ coverage: mariadb mysql mysqlclient ## the tests, and the lines that none of the
 	$(BIN)/coverage run -m pytest $(ARGS)
 	$(BIN)/coverage report --show-missing --skip-covered
 
-bench: mariadb mysql mysqlclient ## the benchmarks (ARGS are theirs)
+bench: mariadb mysql mysqlclient ## the benchmarks of cost (ARGS=chaos: those of another folder; ARGS=--help lists them)
 	$(BIN)/python benchmarks $(ARGS)
 
 build: $(VENV)/installed ## sdist and wheel, into dist/

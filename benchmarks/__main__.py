@@ -1,31 +1,31 @@
-"""The benchmarks of this folder, but for those that compare Django with itself, one after the other: python benchmarks.
-
-Each prints ratios from one run, with the limit that the project has set itself beside them. Each also runs alone.
-"""
+"""The benchmarks: ``python benchmarks FOLDER`` runs those of a folder, ``python benchmarks`` those of cost."""
 
 from __future__ import annotations
 
-import calls
-import choosing
-import connection
-import flask_requests
-import scaling
-import sessions
-import state
-import statements
-import wsgi
-from ratio import run
+import sys
+from importlib import import_module
+from typing import Any
+
+FOLDERS = ("cost", "consistency", "chaos", "processes", "applications")
+
+
+def main(name: str = FOLDERS[0], *arguments: str) -> int:
+    """Run the benchmarks of a folder. Return the exit code."""
+    if name in {"-h", "--help"}:
+        print("usage: python benchmarks [FOLDER] [OPTIONS]\n\nThe folders:")
+        for folder in FOLDERS:
+            print(f"  {folder:<14}{import_module(folder).__doc__}")
+        print("\npython benchmarks FOLDER --help lists the options of one. Without a folder, it is cost.")
+        return 0
+    folder = FOLDERS[0]
+    if name in FOLDERS:
+        folder = name
+    else:
+        arguments = (name, *arguments)
+    sys.argv = [f"python benchmarks/{folder}", *arguments]
+    command: Any = import_module(f"{folder}.command")
+    return int(command.main())
+
 
 if __name__ == "__main__":
-    run(
-        __doc__,
-        state.rows,
-        wsgi.rows,
-        connection.rows,
-        choosing.rows,
-        calls.rows,
-        statements.rows,
-        sessions.rows,
-        flask_requests.rows,
-        scaling.rows,
-    )
+    sys.exit(main(*sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""Starts `applications.command`: python benchmarks/applications."""
+"""Runs `applications.command`: ``python benchmarks/applications``. ``--help`` lists the options."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from importlib import import_module
 from pathlib import Path
 
 if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[1])  # or this folder would be no package to import from
+    sys.path[0] = str(Path(__file__).resolve().parents[1])  # the folder of the packages
     sys.exit(import_module("applications.command").main())

@@ -13,7 +13,6 @@ from applications.browser import Browser
 from applications.comparison import Comparison, check_stock, compare
 from applications.reads import Reads, counted
 from applications.visit import Visit
-
 from replswitch.testing import MariaDBPair
 
 if TYPE_CHECKING:

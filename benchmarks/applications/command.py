@@ -24,7 +24,6 @@ from applications.comparison import ScenarioError
 from applications.environments import Environment, default_cache
 from applications.interpreters import InterpreterError, MissingError
 from applications.process import ProcessError
-
 from replswitch.testing.errors import PairError
 
 if TYPE_CHECKING:

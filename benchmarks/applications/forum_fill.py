@@ -5,10 +5,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from sqlalchemy import text
+
 from applications.forum_members import MEMBERS, PASSPHRASE, TOPICS
 from applications.forum_project import application
 from applications.serving import given
-from sqlalchemy import text
 
 
 def fill() -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from flask import got_request_exception
+
 from applications.money_project import application
 from applications.serving import given, note, serve
-from flask import got_request_exception
 
 if __name__ == "__main__":
     app = application(given())

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final
 from applications import process
 from applications.application import OURS, STOCK, Plan, tell
 from applications.environments import Environment, sdist
-
 from replswitch.testing import MariaDBPair
 
 if TYPE_CHECKING:

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import django
-from applications.django_settings import database, documented, stand_in
-from applications.serving import given
 from django.conf import settings
 from django.test.runner import DiscoverRunner
 from django.test.utils import iter_test_cases  # type: ignore[attr-defined]  # the stubs lack it
+
+from applications.django_settings import database, documented, stand_in
+from applications.serving import given
 
 if TYPE_CHECKING:
     import unittest

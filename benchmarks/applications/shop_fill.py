@@ -8,11 +8,12 @@ from importlib import import_module
 from io import BytesIO
 from typing import Any, Final
 
+from django.core.files.base import ContentFile
+from django.core.management import call_command
+
 from applications.serving import given
 from applications.shop_project import set_up
 from applications.shop_staff import STAFF
-from django.core.files.base import ContentFile
-from django.core.management import call_command
 
 CATEGORIES: Final = ("Books > Fiction", "Books > Cooking", "Games")
 PRODUCTS: Final = 24

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import django
-from applications.django_settings import database, documented, stand_in
-from applications.serving import SECRET
 from django.conf import settings
 from django.urls import URLPattern, URLResolver, include, path
+
+from applications.django_settings import database, documented, stand_in
+from applications.serving import SECRET
 
 urlpatterns: list[URLPattern | URLResolver] = []
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from applications.serving import given, note, serve
-from applications.shop_project import set_up
 from django.core.signals import got_request_exception
 from django.core.wsgi import get_wsgi_application
+
+from applications.serving import given, note, serve
+from applications.shop_project import set_up
 
 if __name__ == "__main__":
     set_up(given())

@@ -14,9 +14,10 @@ from http.cookies import SimpleCookie
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlencode
 
-from chaos_ledger import Ledger, Write
-from chaos_pages import IN_TRANSACTION, KEPT, NO_SERVER
 from itsdangerous import URLSafeSerializer
+
+from chaos.ledger import Ledger, Write
+from chaos.pages import IN_TRANSACTION, KEPT, NO_SERVER
 
 if TYPE_CHECKING:
     from collections.abc import Callable

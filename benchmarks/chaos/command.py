@@ -14,8 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from chaos_faults import FAULTS
-from chaos_run import Run
+from chaos.faults import FAULTS
+from chaos.run import Run
 
 SIDES = ("connect", "django", "flask")
 DRIVERS = ("pymysql", "mysqlclient")
@@ -61,7 +61,3 @@ def main() -> int:
 def tell(text: str) -> None:
     """Tell how it goes."""
     print(text, file=sys.stderr, flush=True)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -7,8 +7,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from chaos_pages import TABLE
-
+from chaos.pages import TABLE
 from replswitch.testing import MariaDBPair, Proxy
 
 if TYPE_CHECKING:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from chaos_server import SECRET, plain_application
-
 import replswitch
+from chaos.server import SECRET, plain_application
 from replswitch.wsgi import ReplicationMiddleware
 
 if TYPE_CHECKING:
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Base:
-    """See `chaos_pages.Base`."""
+    """See `chaos.pages.Base`."""
 
     def __init__(self, db: replswitch.Connection) -> None:
         self._db = db

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import django
 import pymysql
-from chaos_pages import Base, answer
-from chaos_server import SECRET, values_of
 from django.conf import settings
 from django.core.wsgi import get_wsgi_application
 from django.db import Error, connection, transaction
 from django.http import HttpRequest, HttpResponse
 from django.urls import re_path
+from shared.django import DjangoSwitch
 
+from chaos.pages import Base, answer
+from chaos.server import SECRET, values_of
 from django_replswitch.backends.mysql.driver import STANDS_IN_FOR
 
 if TYPE_CHECKING:
@@ -21,24 +22,14 @@ if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication
 
 
-class DjangoBase:
-    """See `chaos_pages.Base`."""
+class DjangoBase(DjangoSwitch):
+    """See `chaos.pages.Base`."""
 
     error: type[BaseException] = Error
 
     def cursor(self) -> Any:
         """Return a cursor."""
         return connection.cursor()
-
-    def use_master(self) -> AbstractContextManager[Any]:
-        """Switch to the master."""
-        used: AbstractContextManager[Any] = connection.use_master()  # type: ignore[attr-defined]  # our backend's
-        return used
-
-    def use_slave(self) -> AbstractContextManager[Any]:
-        """Switch to a slave."""
-        used: AbstractContextManager[Any] = connection.use_slave()  # type: ignore[attr-defined]  # our backend's
-        return used
 
     def transaction(self) -> AbstractContextManager[Any]:
         """Begin a transaction; commit it, or roll it back."""
@@ -51,10 +42,7 @@ base: Base = DjangoBase()
 def page(request: HttpRequest) -> HttpResponse:
     """Serve any page."""
     answered = answer(base, request.method or "", request.path, values_of(request.META))
-    response = HttpResponse(answered.body, status=answered.status, content_type="application/json")
-    if answered.location:
-        response["Location"] = answered.location
-    return response
+    return HttpResponse(answered.body, status=answered.status, headers=dict(answered.headers))
 
 
 urlpatterns = [re_path("", page)]
@@ -64,7 +52,7 @@ def application(given: dict[str, Any]) -> WSGIApplication:
     """Make the application.
 
     Args:
-        given: see `chaos_connect.application`; ``driver`` is "pymysql" or "mysqlclient".
+        given: see `chaos.on_connect.application`; ``driver`` is "pymysql" or "mysqlclient".
     """
     if given["driver"] == "pymysql":
         pymysql.version_info = max(pymysql.version_info, STANDS_IN_FOR)

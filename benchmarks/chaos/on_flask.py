@@ -5,13 +5,13 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from chaos_pages import answer
-from chaos_server import SECRET, values_of
 from flask import Flask, Response, request
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import URL, CursorResult, text
 from sqlalchemy.exc import DBAPIError
 
+from chaos.pages import answer
+from chaos.server import SECRET, values_of
 from flask_replswitch import ReplSwitch
 from replswitch.decorators import use_master, use_slave
 
@@ -60,7 +60,7 @@ class Cursor:
 
 
 class FlaskBase:
-    """See `chaos_pages.Base`; one for each request."""
+    """See `chaos.pages.Base`; one for each request."""
 
     error: type[BaseException] = DBAPIError
 
@@ -96,10 +96,7 @@ class FlaskBase:
 def page(path: str) -> Response:
     """Serve any page."""
     answered = answer(FlaskBase(), request.method, f"/{path}", values_of(request.environ))
-    response = Response(answered.body, answered.status, content_type="application/json")
-    if answered.location:
-        response.headers["Location"] = answered.location
-    return response
+    return Response(answered.body, answered.status, answered.headers)
 
 
 def url(parameters: dict[str, Any], driver: str) -> URL:
@@ -114,7 +111,7 @@ def application(given: dict[str, Any]) -> WSGIApplication:
     """Make the application.
 
     Args:
-        given: see `chaos_connect.application`.
+        given: see `chaos.on_connect.application`.
     """
     app = Flask(__name__)
     slaves = {f"slave{number}": slave for number, slave in enumerate(given["slaves"])}

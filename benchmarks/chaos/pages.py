@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
+
+from shared.answer import Answer, Switchable
 
 from replswitch import NoServerError
 
@@ -30,7 +30,7 @@ DATABASE = "database"
 """What kind of error an answer tells of: in a transaction on a slave, NoServerError, any other of the driver's."""
 
 
-class Base(Protocol):
+class Base(Switchable, Protocol):
     """The database, as all sides have it."""
 
     error: type[BaseException]
@@ -38,28 +38,8 @@ class Base(Protocol):
     def cursor(self) -> Any:
         """Return a cursor."""
 
-    def use_master(self) -> AbstractContextManager[Any]:
-        """Switch to the master."""
-
-    def use_slave(self) -> AbstractContextManager[Any]:
-        """Switch to a slave."""
-
     def transaction(self) -> AbstractContextManager[Any]:
         """Begin a transaction; commit it, or roll it back."""
-
-
-@dataclass
-class Answer:
-    """What a page answers."""
-
-    status: int
-    told: dict[str, Any] = field(default_factory=dict)
-    location: str = ""
-
-    @property
-    def body(self) -> bytes:
-        """The answer as JSON."""
-        return json.dumps(self.told).encode()
 
 
 def answer(base: Base, method: str, path: str, values: Mapping[str, str]) -> Answer:

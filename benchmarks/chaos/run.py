@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import subprocess
-import sys
 import time
 from collections import Counter
 from contextlib import contextmanager
@@ -13,10 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
-from chaos_client import Client
-from chaos_faults import FAULTS, MASTER, SLAVES, WEIGHTS, Fault, Field
-from chaos_ledger import Ledger, Window
-from chaos_server import THREADS
+from shared.process import command, environment
+
+from chaos.client import Client
+from chaos.faults import FAULTS, MASTER, SLAVES, WEIGHTS, Fault, Field
+from chaos.ledger import Ledger, Window
+from chaos.server import THREADS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -86,7 +87,8 @@ def application(side: str, driver: str, field: Field, log: IO[str]) -> Iterator[
         "request": {"debug_header": True, "cookie_max_age": COOKIE_MAX_AGE},
     }
     process = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("chaos_server.py")), side, json.dumps(settings)],
+        command("chaos.server", side, json.dumps(settings)),
+        env=environment(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=log,

@@ -1,4 +1,4 @@
-"""The application under chaos, as a process: python chaos_server.py SIDE SETTINGS, with the settings as JSON.
+"""The application under chaos, as a process: python -m chaos.server SIDE SETTINGS, with the settings as JSON.
 
 It prints its port, serves until its standard input ends, and logs to standard error.
 """
@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 import waitress  # type: ignore[import-untyped]  # it has no types of its own
-from chaos_pages import answer
+
+from chaos.pages import answer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-    from chaos_pages import Base
+    from chaos.pages import Base
 
 THREADS = 12
 SECRET = "a secret for the run alone"
@@ -43,10 +44,7 @@ def plain_application(base: Base) -> WSGIApplication:
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         answered = answer(base, environ["REQUEST_METHOD"], environ["PATH_INFO"], values_of(environ))
-        headers = [("Content-Type", "application/json"), ("Content-Length", str(len(answered.body)))]
-        if answered.location:
-            headers.append(("Location", answered.location))
-        start_response(f"{answered.status} {REASONS[answered.status]}", headers)
+        start_response(f"{answered.status} {REASONS[answered.status]}", answered.headers)
         return [answered.body]
 
     return application
@@ -65,5 +63,5 @@ if __name__ == "__main__":
     side, settings = sys.argv[1], json.loads(sys.argv[2])
     logging.basicConfig(format="%(asctime)s %(threadName)s %(name)s %(message)s", level=logging.INFO)
     logging.getLogger("waitress").setLevel(logging.WARNING)
-    module: Any = importlib.import_module(f"chaos_{side}")
+    module: Any = importlib.import_module(f"chaos.on_{side}")
     serve(module.application(settings))

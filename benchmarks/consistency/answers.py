@@ -1,4 +1,4 @@
-"""What the applications of `consistency.py` answer, whatever they are built with."""
+"""What the applications of `consistency.command` answer, whatever they are built with."""
 
 from __future__ import annotations
 

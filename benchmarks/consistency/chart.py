@@ -1,4 +1,4 @@
-"""The chart of `consistency.py`: stale reads against reads on the slave, a field for each lag."""
+"""The chart of `consistency.command`: stale reads against reads on the slave, a field for each lag."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from importlib import import_module
 from math import hypot
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from consistency_report import name_of
+from consistency.report import name_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from consistency_report import Lag, Results
+    from consistency.report import Lag, Results
 
 COLUMNS: Final = 3
 

@@ -24,13 +24,12 @@ from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from consistency_chart import ChartError, draw, load
-from consistency_ledger import MASTER, SLAVE, Ledger
-from consistency_report import Results, SaveError, around, machine, name_of, problems, report, save
-from consistency_sides import SIDES, Side, SideError
-from consistency_visitors import Kind, Site, Visitor
-from consistency_watcher import Watcher
-
+from consistency.chart import ChartError, draw, load
+from consistency.ledger import MASTER, SLAVE, Ledger
+from consistency.report import Results, SaveError, around, machine, name_of, problems, report, save
+from consistency.sides import SIDES, Side, SideError
+from consistency.visitors import Kind, Site, Visitor
+from consistency.watcher import Watcher
 from replswitch.testing import MariaDBPair, MySQLPair
 from replswitch.testing.errors import PairError
 
@@ -251,7 +250,3 @@ def main() -> int:
     for problem in missed:
         tell(f"MISSED: {problem}")
     return 1 if asked.check and missed else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

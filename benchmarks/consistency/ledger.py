@@ -1,4 +1,4 @@
-"""What the visitors of `consistency.py` wrote and read: which reads were stale, and which the slave could have served.
+"""What the visitors of `consistency` wrote and read: the reads that were stale, and those possible on the slave.
 
 All times are of `time.monotonic()`, which is the same for all threads of a machine.
 """

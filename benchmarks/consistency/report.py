@@ -1,4 +1,4 @@
-"""What `consistency.py` says of its results: tables in Markdown, and what replswitch has missed."""
+"""What `consistency.command` says of its results: tables in Markdown, and what replswitch has missed."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections import defaultdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Final
 
-from consistency_ledger import Tally
+from consistency.ledger import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from consistency_sides import Side
-    from consistency_visitors import Kind
+    from consistency.sides import Side
+    from consistency.visitors import Kind
 
 #: Seconds; None is replication that has stopped.
 Lag = int | None
@@ -25,7 +25,7 @@ Lag = int | None
 LIMIT: Final = 0.95
 
 #: What the tables stand between, in a file that has other text as well.
-BEGIN, END = "<!-- results of benchmarks/consistency.py -->", "<!-- end of the results -->"
+BEGIN, END = "<!-- results of benchmarks/consistency -->", "<!-- end of the results -->"
 
 #: What the results depend on.
 PACKAGES: Final = ("Django", "django-replicated", "django-multidb-router", "Flask-SQLAlchemy", "mysqlclient", "PyMySQL")

@@ -1,15 +1,14 @@
-"""The sides of `consistency.py`: what is compared, and the process that each runs in."""
+"""The sides of `consistency.command`: what is compared, and the process that each runs in."""
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+from shared.process import command, environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +25,7 @@ class Side:
     """One of the things that are compared.
 
     Attributes:
-        name: of its entry in `consistency_worker.APPLICATIONS`.
+        name: of its entry in `consistency.worker.APPLICATIONS`.
         label: what tables call it.
         short: what the chart calls it.
         is_ours: it is replswitch with positions, and must keep the limits.
@@ -45,10 +44,10 @@ class Side:
             SideError: the process has ended instead.
         """
         process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("consistency_worker.py"))],
+            command("consistency.worker"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},  # what is imported here, and nothing else
+            env=environment(),
         )
         with process:  # it ends with its stdin
             assert process.stdin is not None

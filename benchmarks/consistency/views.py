@@ -1,4 +1,4 @@
-"""The view of the Django sides of `consistency.py`; to be imported once Django is set up.
+"""The view of the Django sides of `consistency.command`; to be imported once Django is set up.
 
 It reads and writes through models, because routers see nothing else.
 """
@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from consistency_answers import answer_to_read, answer_to_write
 from django.db import models
 from django.db.models.expressions import RawSQL
 from django.http import HttpResponse
 from django.urls import path
+
+from consistency.answers import answer_to_read, answer_to_write
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
@@ -24,7 +25,7 @@ class Entry(models.Model):
     number: models.IntegerField[int, int] = models.IntegerField()
 
     class Meta:
-        """The table is made by `consistency.py`, which serves applications without Django as well."""
+        """The table is made by `consistency.command`, which serves applications without Django as well."""
 
         app_label = "benchmark"
         db_table = "entry"

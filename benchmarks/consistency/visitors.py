@@ -1,4 +1,4 @@
-"""The visitors of `consistency.py`: browsers that write something and then keep reading.
+"""The visitors of `consistency.command`: browsers that write something and then keep reading.
 
 Each has the cookies that a browser would have: a request carries what is in the jar when it is sent, and a response
 changes the jar when it arrives, whatever else is on its way.
@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 from urllib.request import Request
 
-from consistency_ledger import Read
+from consistency.ledger import Read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from consistency_ledger import Ledger
+    from consistency.ledger import Ledger
 
 #: Seconds between two GETs of a visitor.
 EVERY: Final = 0.1

@@ -1,4 +1,4 @@
-"""When each write appeared on the slave, seen by nobody who takes part in `consistency.py`."""
+"""When each write appeared on the slave, seen by nobody who takes part in `consistency.command`."""
 
 from __future__ import annotations
 

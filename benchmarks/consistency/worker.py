@@ -1,6 +1,6 @@
-"""A process with one side of `consistency.py`: an application on a pair of servers, served by waitress.
+"""A process with one side of `consistency.command`: an application on a pair of servers, served by waitress.
 
-Started by `consistency_sides.Side.start`. It reads from stdin, as one line of JSON, which side it is and where the
+Started by `consistency.sides.Side.start`. It reads from stdin, as one line of JSON, which side it is and where the
 servers are, answers with its port, and ends with its stdin.
 
 All applications do the same. ``POST /?visitor=…&number=…&status=…`` writes one row and answers with that status, a
@@ -21,10 +21,11 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl
 
-from consistency_answers import SECRET, answer_to_read, answer_to_write
-from django_project import MULTIDB, OURS, PLAIN, REPLICATED, Project
-from django_worker import set_up
+from cost.django_project import MULTIDB, OURS, PLAIN, REPLICATED, Project
+from cost.django_worker import set_up
 from waitress.server import create_server  # type: ignore[import-untyped]  # it has no types of its own
+
+from consistency.answers import SECRET, answer_to_read, answer_to_write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -123,7 +124,7 @@ def django(built_with: str, driver: str = DRIVER) -> Callable[[Servers], WSGIApp
 
     def make(servers: Servers) -> WSGIApplication:
         import_module(driver)  # Django would say less clearly that it is missing
-        set_up(Project(built_with, driver, servers["master"], servers["slave"]), ROOT_URLCONF="consistency_views")
+        set_up(Project(built_with, driver, servers["master"], servers["slave"]), ROOT_URLCONF="consistency.views")
         from django.core.handlers.wsgi import WSGIHandler  # noqa: PLC0415 - behind the settings
 
         return WSGIHandler()

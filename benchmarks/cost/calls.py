@@ -14,13 +14,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from counting import Calls, counted
-from django_project import OURS
-from django_side import DRIVERS, Worker, django_pair, project_of
-from ratio import Row, run
-from served import ENVIRON, send, serve
-
 import replswitch
+from cost.counting import Calls, counted
+from cost.django_project import OURS
+from cost.django_side import DRIVERS, Worker, django_pair, project_of
+from cost.ratio import Row
+from cost.served import ENVIRON, send, serve
 from replswitch.testing import MariaDBPair
 from replswitch.wsgi import ReplicationMiddleware
 
@@ -165,7 +164,3 @@ def rows() -> Iterator[Row]:
     """Yield the rows."""
     yield from through_connect()
     yield from through_django()
-
-
-if __name__ == "__main__":
-    run(__doc__, rows)

@@ -13,8 +13,7 @@ import statistics
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
-from ratio import Row, measure, run
-
+from cost.ratio import Row, measure
 from replswitch import MASTER, SLAVE, Switch
 from replswitch.drivers import Driver
 from replswitch.engine import choose as engine
@@ -29,7 +28,7 @@ from replswitch.scope import Scope
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ratio import Times
+    from cost.ratio import Times
 
 ROUNDS = 400
 SLAVES = 10
@@ -155,7 +154,3 @@ def rows() -> Iterator[Row]:
     yield row("  while one of them rests, µs", times, "choose_one_resting", "scope")
     yield row("  Route: the first statement of a block, µs", times, "first_statement", "block")
     yield row("  Route: the next ones, µs", times, "next_statement", "loop")
-
-
-if __name__ == "__main__":
-    run(__doc__, rows)

@@ -12,10 +12,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pymysql
-from ratio import Batch, Row, Times, measure, ratio, repeated, run
-from served import ENVIRON, serve
 
 import replswitch
+from cost.ratio import Batch, Row, Times, measure, ratio, repeated
+from cost.served import ENVIRON, serve
 from replswitch.drivers.mysql import with_timeouts
 from replswitch.testing import MariaDBPair
 from replswitch.wsgi import ReplicationMiddleware
@@ -129,7 +129,3 @@ def rows() -> Iterator[Row]:
     yield ratio("a GET with one query, with middleware / a bare query", times, "request", "bare once", limit=REQUEST)
     yield ratio("  / a bare one with time-outs", times, "request", "timed once")
     yield ratio("  / the same GET on a bare connection", times, "request", "bare request")
-
-
-if __name__ == "__main__":
-    run(__doc__, rows)

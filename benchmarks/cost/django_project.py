@@ -22,7 +22,7 @@ MIDDLEWARE: Final = {
 }
 
 _ROUTERS: Final = {
-    PLAIN: ["django_project.ReadsOnSlave"],
+    PLAIN: ["cost.django_project.ReadsOnSlave"],
     REPLICATED: ["django_replicated.router.ReplicationRouter"],
     MULTIDB: ["multidb.PinningReplicaRouter"],
 }
@@ -90,7 +90,7 @@ class Project:
             **self._of_packages(),
             "SECRET_KEY": "a secret for the benchmark alone",
             "ALLOWED_HOSTS": ["*"],
-            "ROOT_URLCONF": "django_views",
+            "ROOT_URLCONF": "cost.django_views",
             "DEFAULT_AUTO_FIELD": "django.db.models.BigAutoField",
             "MIDDLEWARE": MIDDLEWARE[self.built_with],
             "DATABASES": databases,

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from django_project import OURS, STOCK
-from django_side import DRIVERS, alternate, django_pair, extend, project_of, workers
-from ratio import Row, Times, ratio, run
+from cost.django_project import OURS, STOCK
+from cost.django_side import DRIVERS, alternate, django_pair, extend, project_of, workers
+from cost.ratio import Row, Times, ratio
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,7 +64,3 @@ def rows() -> Iterator[Row]:
                 ):
                     yield ratio(title, elapsed, ours, stock, limit=limit)
                     yield ratio("    the processor's time in it", worked, ours, stock)
-
-
-if __name__ == "__main__":
-    run(__doc__, rows)

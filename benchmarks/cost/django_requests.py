@@ -12,9 +12,9 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING
 
-from django_project import MULTIDB, OURS, REPLICATED, STOCK
-from django_side import DRIVERS, Worker, alternate, django_pair, extend, project_of, workers
-from ratio import Row, Times, ratio, run
+from cost.django_project import MULTIDB, OURS, REPLICATED, STOCK
+from cost.django_side import DRIVERS, Worker, alternate, django_pair, extend, project_of, workers
+from cost.ratio import Row, Times, ratio
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,7 +81,3 @@ def rows() -> Iterator[Row]:
             yield difference("  ours - django-replicated's, µs", elapsed, OURS, REPLICATED)
             yield difference("    the processor's time in it", worked, OURS, REPLICATED)
             yield difference("  ours - django-multidb-router's, µs", elapsed, OURS, MULTIDB)
-
-
-if __name__ == "__main__":
-    run(__doc__, rows)

@@ -7,22 +7,20 @@ still take turns, and each process measures its batches by itself.
 from __future__ import annotations
 
 import json
-import os
 import random
 import subprocess
-import sys
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from django_project import STOCK, Project
+from shared.process import command, environment
 
+from cost.django_project import STOCK, Project
 from replswitch.testing import MariaDBPair
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from ratio import Times
+    from cost.ratio import Times
 
 #: The drivers by the names of their distributions.
 DRIVERS: Final = {"mysqlclient": "MySQLdb", "PyMySQL": "pymysql"}
@@ -32,7 +30,7 @@ BATCH: Final = 0.005
 
 
 class Worker:
-    """A process with a Django project; see `django_worker.Doer` for what it does.
+    """A process with a Django project; see `cost.django_worker.Doer` for what it does.
 
     Args:
         project: the project.
@@ -41,10 +39,10 @@ class Worker:
 
     def __init__(self, project: Project, seed: int = 0) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("django_worker.py"))],
+            command("cost.django_worker"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=os.environ | {"PYTHONHASHSEED": str(seed)},
+            env=environment(PYTHONHASHSEED=str(seed)),
         )
         self._write(project.as_dict())
 
@@ -93,12 +91,12 @@ def workers(projects: Iterable[Project], seed: int = 0) -> Iterator[list[Worker]
 
 
 def alternate(sides: dict[str, tuple[Worker, str]], rounds: int) -> tuple[Times, Times]:
-    """Run the sides in turn, each round in another order; `ratio.measure` for sides in several processes.
+    """Run the sides in turn, each round in another order; `cost.ratio.measure` for sides in several processes.
 
     Connections are fresh each time.
 
     Args:
-        sides: by their names, the process and what it does; see `django_worker.Doer`.
+        sides: by their names, the process and what it does; see `cost.django_worker.Doer`.
         rounds: how many batches of each.
 
     Returns:

@@ -11,9 +11,9 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from django_project import OURS, REPLICATED, STOCK
-from django_side import DRIVERS, Worker, django_pair, project_of, workers
-from ratio import Row, run
+from cost.django_project import OURS, REPLICATED, STOCK
+from cost.django_side import DRIVERS, Worker, django_pair, project_of, workers
+from cost.ratio import Row
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -71,7 +71,3 @@ def rows() -> Iterator[Row]:
             yield from compared(pair, counter, driver, "")
             yield from compared(pair, counter, driver, ", atomic", atomic=True)
             yield from compared(pair, counter, driver, ", health checks", health_checks=True)
-
-
-if __name__ == "__main__":
-    run(__doc__, rows)

@@ -1,6 +1,6 @@
 """A process with a Django project: does what it reads from stdin, a line of JSON each, and answers on stdout.
 
-Started by `django_side.Worker`. The first line says which project it is; each other names a method of `Doer`, and
+Started by `cost.django_side.Worker`. The first line says which project it is; each other names a method of `Doer`, and
 its arguments.
 """
 
@@ -13,10 +13,10 @@ from contextlib import nullcontext
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
-from counting import counted
-from django_project import MIDDLEWARE, Project
-from ratio import Batch, rate, repeated
-from served import ENVIRON, serve, write
+from cost.counting import counted
+from cost.django_project import MIDDLEWARE, Project
+from cost.ratio import Batch, rate, repeated
+from cost.served import ENVIRON, serve, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +49,8 @@ class Doer:
     def create(self) -> None:
         """Make the table and its first row, on the master."""
         from django.db import connections  # noqa: PLC0415 - behind the driver and the settings
-        from django_views import Message  # noqa: PLC0415 - behind the driver and the settings
+
+        from cost.django_views import Message  # noqa: PLC0415 - behind the driver and the settings
 
         with connections["stock"].schema_editor() as editor:
             editor.create_model(Message)
@@ -79,7 +80,7 @@ class Doer:
         return _sent("POST", "")
 
     def calls(self, cookie: str, number: int) -> list[tuple[dict[str, int], dict[str, int]]]:
-        """Send so many GETs with one query, and return the calls in our files for each; see `counting.Calls`."""
+        """Send so many GETs with one query, and return the calls in our files for each; see `cost.counting.Calls`."""
         all_calls = []
         for _ in range(number):
             with counted() as calls:
@@ -150,7 +151,7 @@ def _in_state(alias: str, state: str, batch: Batch) -> Batch:
 
 
 def _orm_query(alias: str) -> Any:
-    from django_views import Message  # noqa: PLC0415 - behind the driver and the settings
+    from cost.django_views import Message  # noqa: PLC0415 - behind the driver and the settings
 
     def query() -> None:
         Message.objects.using(alias).get(pk=1)

@@ -11,11 +11,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response
-from ratio import Row, measure, ratio, repeated, run
-from served import ENVIRON, serve
 from webob import Request
-from wsgi import COOKIES
 
+from cost.ratio import Row, measure, ratio, repeated
+from cost.served import ENVIRON, serve
+from cost.wsgi import COOKIES
 from flask_replswitch import ReplSwitch, use_slave
 
 if TYPE_CHECKING:
@@ -99,7 +99,3 @@ def rows() -> Iterator[Row]:
     yield whole("a GET of two equal applications", application(), application())
     same = switched()
     yield whole("a decorated view / one that is not", same, same, "/decorated", "/messages")
-
-
-if __name__ == "__main__":
-    run(__doc__, rows)

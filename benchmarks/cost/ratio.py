@@ -1,4 +1,4 @@
-"""What the benchmarks share: alternating batches, ratios with their limits, the table, and the command line.
+"""What the benchmarks share: alternating batches, ratios with their limits, and the table.
 
 A machine's speed changes from minute to minute, so a number of seconds says little. Whatever is compared here runs
 in one process, in short batches that take turns, and each round of batches gives a ratio of its own; the median of
@@ -7,11 +7,9 @@ these is the figure.
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -192,24 +190,20 @@ def on_one_processor() -> None:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 
-def run(doc: str | None, *benchmarks: Callable[[], Iterable[Row]]) -> None:
-    """Read the command line, run the benchmarks on one processor, print their rows, and leave the program.
+def report(*benchmarks: Callable[[], Iterable[Row]], verbose: bool = False) -> int:
+    """Run the benchmarks on one processor, and print their rows. Return how many miss a limit.
 
     Args:
-        doc: the script's docstring, for ``--help``.
         benchmarks: each yields its rows.
+        verbose: whether to print the parts of a figure, too.
     """
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="exit with status 1 when a figure misses its limit")
-    parser.add_argument("--verbose", action="store_true", help="print what a figure is made of, where that is known")
-    given = parser.parse_args()
     on_one_processor()
     missed = 0
     print(f"{'':<58}{'figure':>6}{'limit':>7}")
     for benchmark in benchmarks:
         for row in benchmark():
-            print(row, *(row.breakdown if given.verbose else ()), sep="\n", flush=True)
+            print(row, *(row.breakdown if verbose else ()), sep="\n", flush=True)
             missed += row.is_missed
     if missed:
         print(f"{missed} missed")
-    sys.exit(1 if given.check and missed else 0)
+    return missed

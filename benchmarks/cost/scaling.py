@@ -12,12 +12,11 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from django_project import OURS, Project
-from django_side import DRIVERS, Worker, django_pair
-from ratio import Row, rate, run
-from slow_servers import slow_servers
-
 import replswitch
+from cost.django_project import OURS, Project
+from cost.django_side import DRIVERS, Worker, django_pair
+from cost.ratio import Row, rate
+from cost.slow_servers import slow_servers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -88,7 +87,3 @@ def rows() -> Iterator[Row]:
             cursor.execute("SET GLOBAL max_connections = 1000")  # each thread in Django has one to each slave
         yield from compared(pair, "connect()", through_connect, SETTINGS)
         yield from compared(pair, "Django", through_django, {})
-
-
-if __name__ == "__main__":
-    run(__doc__, rows)

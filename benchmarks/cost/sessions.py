@@ -12,17 +12,17 @@ from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ratio import Row, measure, ratio, run
 from sqlalchemy import create_engine, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
+from cost.ratio import Row, measure, ratio
 from replswitch.decorators import use_master, use_slave
 from replswitch.sqlalchemy import RoutingSession, replicate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ratio import Batch, Times
+    from cost.ratio import Batch, Times
 
 ROUNDS = 400
 
@@ -133,7 +133,3 @@ def rows() -> Iterator[Row]:
             session.close()
         for engine in engines:
             engine.dispose()
-
-
-if __name__ == "__main__":
-    run(__doc__, rows)

@@ -16,8 +16,9 @@ import json
 import subprocess
 import sys
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+from shared.process import command, environment
 
 if TYPE_CHECKING:
     from asyncio import StreamReader, StreamWriter
@@ -40,8 +41,8 @@ def slow_servers(target: int, count: int, seconds: float) -> Iterator[list[int]]
         count: how many proxies.
         seconds: what each query takes at each of them.
     """
-    command = [sys.executable, str(Path(__file__)), str(target), str(count), str(seconds)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    proxies = command("cost.slow_servers", str(target), str(count), str(seconds))
+    with subprocess.Popen(proxies, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
         if not line:

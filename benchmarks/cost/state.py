@@ -10,15 +10,14 @@ from contextvars import Context, ContextVar
 from itertools import repeat
 from typing import TYPE_CHECKING
 
-from ratio import Row, measure, ratio, run
-
+from cost.ratio import Row, measure, ratio
 from replswitch import Switch
 from replswitch.decorators import use_slave
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ratio import Times
+    from cost.ratio import Times
 
 ROUNDS = 400
 
@@ -100,7 +99,3 @@ def rows() -> Iterator[Row]:
     ):
         yield ratio(name, times, side, "bare", floor="loop", limit=limit)
     yield ratio("  as the first, each alone in an empty context", alone, "block", "bare", floor="loop")
-
-
-if __name__ == "__main__":
-    run(__doc__, rows)

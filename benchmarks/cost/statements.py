@@ -12,10 +12,9 @@ from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ratio import Row, run
-from served import send
-
 import replswitch
+from cost.ratio import Row
+from cost.served import send
 from replswitch.testing import MariaDBPair, MySQLPair
 from replswitch.wsgi import ReplicationMiddleware
 
@@ -156,7 +155,3 @@ def rows() -> Iterator[Row]:
                 yield Row(f"statements, {engine}, while nobody asks", counter.during(int), 0, "the counting itself")
                 for driver in DRIVERS:
                     yield from of(pair, counter, driver, f"{engine}, {driver}")
-
-
-if __name__ == "__main__":
-    run(__doc__, rows)

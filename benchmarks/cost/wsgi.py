@@ -8,10 +8,10 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ratio import Row, measure, ratio, repeated, run
-from served import ENVIRON, serve
 from webob import Request
 
+from cost.ratio import Row, measure, ratio, repeated
+from cost.served import ENVIRON, serve
 from replswitch import Switch
 from replswitch.wsgi import ReplicationMiddleware
 
@@ -74,7 +74,3 @@ def rows() -> Iterator[Row]:
     yield compared("  the same with other cookies", listed, COOKIES, limit=LIMIT)
     yield compared("  a body made piece by piece (three)", streamed, ENVIRON)
     yield compared("  the application reads switch.state", switched, ENVIRON)
-
-
-if __name__ == "__main__":
-    run(__doc__, rows)

@@ -1,1 +1,1 @@
-"""Application servers that fork: `command.py` says what is done, and what must not be."""
+"""Applications under servers that fork: gunicorn, uWSGI and waitress."""

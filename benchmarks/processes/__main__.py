@@ -1,10 +1,11 @@
-"""Runs the applications under their servers: ``python benchmarks/processes``; ``--help`` tells the options."""
+"""Runs `processes.command`: ``python benchmarks/processes``. ``--help`` lists the options."""
 
-import importlib
+from __future__ import annotations
+
 import sys
+from importlib import import_module
 from pathlib import Path
 
 if __name__ == "__main__":
-    # Python put this folder on its path; the package is in the one above.
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-    sys.exit(importlib.import_module("processes.command").main())
+    sys.path[0] = str(Path(__file__).resolve().parents[1])  # the folder of the packages
+    sys.exit(import_module("processes.command").main())

@@ -11,18 +11,18 @@ from django.core.wsgi import get_wsgi_application
 from django.db import connection
 from django.http import HttpRequest, HttpResponse
 from django.urls import re_path
+from shared.django import DjangoSwitch
 
 from django_replswitch.backends.mysql.driver import STANDS_IN_FOR
 from processes.pages import SECRET, Pages
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
     from wsgiref.types import WSGIApplication
 
     from processes.pages import Values
 
 
-class Project:
+class Project(DjangoSwitch):
     """See `processes.pages.Base`."""
 
     def rows(self, sql: str, values: Values) -> list[tuple[Any, ...]]:
@@ -35,16 +35,6 @@ class Project:
         """Write, and commit."""
         with connection.cursor() as cursor:
             cursor.execute(sql, values)
-
-    def use_master(self) -> AbstractContextManager[Any]:
-        """Switch to the master."""
-        used: AbstractContextManager[Any] = connection.use_master()  # type: ignore[attr-defined]  # our backend's
-        return used
-
-    def use_slave(self) -> AbstractContextManager[Any]:
-        """Switch to a slave."""
-        used: AbstractContextManager[Any] = connection.use_slave()  # type: ignore[attr-defined]  # our backend's
-        return used
 
 
 pages = Pages(Project())

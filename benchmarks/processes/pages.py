@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urlencode
+
+from shared.answer import Answer, Switchable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +39,7 @@ Values = Mapping[str, str | int | float]
 """The parameters of a statement, by their names."""
 
 
-class Base(Protocol):
+class Base(Switchable, Protocol):
     """The database, as all sides have it."""
 
     def rows(self, sql: str, values: Values) -> list[tuple[Any, ...]]:
@@ -47,32 +47,6 @@ class Base(Protocol):
 
     def write(self, sql: str, values: Values) -> None:
         """Write, and commit."""
-
-    def use_master(self) -> AbstractContextManager[Any]:
-        """Switch to the master."""
-
-    def use_slave(self) -> AbstractContextManager[Any]:
-        """Switch to a slave."""
-
-
-@dataclass
-class Answer:
-    """What a page answers."""
-
-    status: int
-    told: dict[str, Any] = field(default_factory=dict)
-    location: str = ""
-
-    @property
-    def body(self) -> bytes:
-        """The answer as JSON."""
-        return json.dumps(self.told).encode()
-
-    @property
-    def headers(self) -> list[tuple[str, str]]:
-        """Its headers."""
-        headers = [("Content-Type", "application/json"), ("Content-Length", str(len(self.body)))]
-        return [*headers, ("Location", self.location)] if self.location else headers
 
 
 class Pages:

@@ -1,4 +1,4 @@
-"""The benchmarks are scripts that import each other; here they are imported, too."""
+"""The tests import the benchmarks as the scripts do: their folder is on the path."""
 
 from __future__ import annotations
 

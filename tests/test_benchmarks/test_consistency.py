@@ -1,4 +1,4 @@
-"""The accounting of `benchmarks/consistency.py`, and a small run of it."""
+"""The accounting of `benchmarks/consistency`, and a small run of it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from consistency import Plan, arguments, main, run
-from consistency_chart import ChartError, draw
-from consistency_ledger import MASTER, SLAVE, Ledger, Read, Tally
-from consistency_report import BEGIN, END, Results, SaveError, problems, report, save
-from consistency_sides import SIDES, SideError
-from consistency_visitors import Kind
+from consistency.chart import ChartError, draw
+from consistency.command import Plan, arguments, main, run
+from consistency.ledger import MASTER, SLAVE, Ledger, Read, Tally
+from consistency.report import BEGIN, END, Results, SaveError, problems, report, save
+from consistency.sides import SIDES, SideError
+from consistency.visitors import Kind
 
 VISITOR, STRANGER = 7, 8
 OURS, OTHER = (next(side for side in SIDES if side.name == name) for name in ("connect", "plain"))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from calls import typical
-from counting import Calls, counted
+from cost.calls import typical
+from cost.counting import Calls, counted
 
 import replswitch
 from replswitch.drivers.mysql import MySQLFamilyDriver

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import time
+from types import SimpleNamespace
 
 import pytest
-from ratio import Row, rate, run
+from cost.command import BENCHMARKS, main
+from cost.ratio import Row, rate
 
 
 @pytest.mark.parametrize(
@@ -36,17 +37,22 @@ def test_limits_are_printed() -> None:
 
 
 @pytest.mark.parametrize(("words", "status", "lines"), [("", 0, 3), ("--verbose", 0, 5), ("--check", 1, 3)])
-def test_run(
+def test_a_missed_limit_is_printed_and_with_check_an_error(
     words: str, status: int, lines: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["script.py", *words.split()])
-    monkeypatch.setattr("ratio.on_one_processor", lambda: None)
-    with pytest.raises(SystemExit) as left:
-        run("A script.", lambda: [Row("row", 1, least=2, breakdown=("one", "two"))])
-    assert left.value.code == status
+    script = SimpleNamespace(__doc__="A script.", rows=lambda: [Row("row", 1, least=2, breakdown=("one", "two"))])
+    monkeypatch.setitem(BENCHMARKS, "state", script)
+    monkeypatch.setattr("cost.ratio.on_one_processor", lambda: None)
+    assert main(["state", *words.split()]) == status
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == lines
     assert printed[-1] == "1 missed"
+
+
+def test_an_unknown_benchmark_is_an_error_that_lists_the_known(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["nothing"])
+    assert "no benchmark is called nothing; they are: state, wsgi," in capsys.readouterr().err
 
 
 def test_rate() -> None:

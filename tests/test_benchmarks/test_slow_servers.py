@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
-from slow_servers import slow_servers
+from cost.slow_servers import slow_servers
 
 QUERY = b"\x09\0\0\0\x03SELECT 1"
 PING = b"\x01\0\0\0\x0e"

@@ -1,4 +1,4 @@
-"""Servers die under an application with 8 clients, a short while; `benchmarks/chaos.py` is the long run."""
+"""Servers die under an application with 8 clients, a short while; `benchmarks/chaos` is the long run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.parametrize(("side", "part"), [("connect", "1/3"), ("django", "2/3"), ("flask", "3/3")])
 def test_no_visitor_notices(side: str, part: str, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    command = [sys.executable, str(ROOT / "benchmarks" / "chaos.py"), "--short", "--check"]
+    command = [sys.executable, str(ROOT / "benchmarks" / "chaos"), "--short", "--check"]
     command += ["--side", side, "--part", part, "--seed", "1"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([*command, "--log", str(log)], env=environment, capture_output=True, text=True, check=False)

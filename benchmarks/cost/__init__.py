@@ -1,0 +1,1 @@
+"""What replswitch costs: time, calls, statements and round trips, each with its limit."""
