@@ -78,17 +78,17 @@ def questions(served: Served) -> Questions:
 
 
 @pytest.fixture(scope="module")
-def two_slaves_of_module() -> Iterator[MariaDBPair]:
+def message_pair_of_module() -> Iterator[MariaDBPair]:
     """A MariaDB master and two slaves; not reset for each test."""
     with MariaDBPair(slaves=2) as pair:
         yield pair
 
 
 @pytest.fixture
-def two_slaves(two_slaves_of_module: MariaDBPair) -> MariaDBPair:
+def message_pair(message_pair_of_module: MariaDBPair) -> MariaDBPair:
     """A MariaDB master and two slaves, reset, with an empty table of messages."""
-    two_slaves_of_module.reset()
-    with closing(two_slaves_of_module.connect()) as connection, connection.cursor() as cursor:
+    message_pair_of_module.reset()
+    with closing(message_pair_of_module.connect()) as connection, connection.cursor() as cursor:
         cursor.execute("CREATE OR REPLACE TABLE message (id INT AUTO_INCREMENT PRIMARY KEY, body TEXT)")
-    two_slaves_of_module.wait_caught_up()
-    return two_slaves_of_module
+    message_pair_of_module.wait_caught_up()
+    return message_pair_of_module

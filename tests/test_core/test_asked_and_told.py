@@ -103,7 +103,7 @@ def statements(pair: SessionPair) -> Iterator[tuple[list[str], list[str]]]:
 
 @servers
 class TestAsking:
-    def test_a_slave_that_is_behind_is_asked_once_a_scope(
+    def test_a_slave_that_lags_is_asked_its_position_once_a_scope(
         self, db: Connection, pair: SessionPair, questions: Questions
     ) -> None:
         with db.use_slave():
@@ -124,7 +124,7 @@ class TestAsking:
         of_application = [sql for sql in master if sql != questions.written]
         assert of_application == ["INSERT INTO message (body) VALUES ('x')"] * 2 + [COUNT] * 3
 
-    def test_m3_a_slave_that_is_known_to_have_caught_up_is_not_asked_again(
+    def test_m3_a_slave_known_to_have_caught_up_is_not_asked_again(
         self, db: Connection, pair: SessionPair, questions: Questions
     ) -> None:
         with db.use_slave():
@@ -144,7 +144,7 @@ class TestAsking:
         assert slave == [questions.standing, COUNT, COUNT, COUNT]
         assert later == [COUNT] * 3
 
-    def test_p4_after_known_for_a_slave_is_asked_again(
+    def test_p4_a_slave_is_asked_again_after_known_for(
         self, make: Make, pair: SessionPair, questions: Questions
     ) -> None:
         db = make(known_for=0)
@@ -157,7 +157,7 @@ class TestAsking:
                 run(db, COUNT)
             assert slave[-2:] == [questions.standing, COUNT]
 
-    def test_p2_a_new_link_is_asked_which_server_it_leads_to(
+    def test_p2_a_new_link_is_asked_for_the_identity_of_its_server(
         self, db: Connection, pair: SessionPair, questions: Questions
     ) -> None:
         """P2: a name may be a load balancer's."""
@@ -176,7 +176,9 @@ class TestAsking:
         assert slave.count(questions.standing) == 1
         assert slave.count(COUNT) == 2
 
-    def test_a_transaction_asks_before_it_begins(self, db: Connection, pair: SessionPair, questions: Questions) -> None:
+    def test_a_slave_is_asked_its_position_before_a_transaction_begins(
+        self, db: Connection, pair: SessionPair, questions: Questions
+    ) -> None:
         with db.use_slave():
             run(db, "SELECT 1")
         with use_master():
@@ -223,14 +225,16 @@ class TestTelling:
         ],
     )
     @returning
-    def test_behind_rows(self, db: Connection, pair: SessionPair, kind: Any, sql: str) -> None:
+    def test_p1_a_write_that_returns_rows_is_recorded_without_a_round_trip(
+        self, db: Connection, pair: SessionPair, kind: Any, sql: str
+    ) -> None:
         insert(db)
         with use_master(), statements(pair) as (master, _), recorded_whole(pair):
             run(db, sql, kind)
         assert master == [sql]
 
     @pytest.mark.parametrize("served", ["mariadb-mysqlclient"], indirect=True)
-    def test_where_nobody_tells_rows_may_be_those_of_a_write(self, db: Connection) -> None:
+    def test_m1_with_mysqlclient_a_write_that_returns_rows_is_recorded(self, db: Connection) -> None:
         with use_master():
             run(db, "INSERT INTO message (body) VALUES ('x') RETURNING id")
             assert '"p"' in replswitch.carry()
@@ -246,7 +250,9 @@ class TestTelling:
         assert len(master) == 3
 
     @returning
-    def test_after_a_commit_behind_rows(self, db: Connection, pair: SessionPair) -> None:
+    def test_p1_a_write_that_returns_rows_is_recorded_at_the_commit_without_a_round_trip(
+        self, db: Connection, pair: SessionPair
+    ) -> None:
         insert(db)
         with use_master(), statements(pair) as (master, _), recorded_whole(pair):
             db.begin()
@@ -258,7 +264,7 @@ class TestTelling:
     @returning
     @pytest.mark.parametrize("use_unicode", [True, False])
     @pytest.mark.parametrize("kind", [Cursor, SSCursor])
-    def test_behind_rows_whose_first_byte_is_that_of_the_end(
+    def test_p1_a_row_that_begins_like_an_end_packet_is_not_taken_for_one(
         self, make: Make, pair: SessionPair, kind: Any, use_unicode: bool
     ) -> None:
         """A length of eight bytes begins with 0xFE, as the packet behind the last row does."""
@@ -280,7 +286,7 @@ class TestTelling:
                 cursor.execute(f"SET GLOBAL max_allowed_packet = {allowed}")
 
     @told
-    def test_rows_and_results_are_read_as_ever(self, db: Connection) -> None:
+    def test_rows_and_further_results_are_read_as_with_the_bare_driver(self, db: Connection) -> None:
         procedure(db, "three", "SELECT 1 AS a; SELECT 2, 'b' FROM dual WHERE 0; SELECT 3;")
         with db.cursor() as cursor:
             cursor.execute("CALL three()")
@@ -294,7 +300,7 @@ class TestTelling:
             assert cursor._result.warning_count == 1
 
     @returning
-    def test_a_server_that_does_not_end_results_in_ok_packets_is_asked(
+    def test_p1_a_server_without_ok_packets_after_rows_is_asked(
         self, make: Make, pair: SessionPair, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         from pymysql.constants import CLIENT  # noqa: PLC0415 - only here
@@ -311,7 +317,9 @@ class TestTelling:
 
     @told
     @pytest.mark.parametrize("kind", [Cursor, SSCursor])
-    def test_a_procedure_that_fails_after_a_write(self, db: Connection, pair: SessionPair, kind: Any) -> None:
+    def test_m1_a_procedure_that_writes_and_then_fails_is_recorded(
+        self, db: Connection, pair: SessionPair, kind: Any
+    ) -> None:
         """An error tells nothing of the session; so the server is asked, and only then."""
         procedure(db, "fails", "INSERT INTO message (body) VALUES ('p'); SIGNAL SQLSTATE '45000';")
         pair.wait_caught_up()
@@ -323,7 +331,7 @@ class TestTelling:
                 assert run(db, COUNT) == ((1,),)
 
     @returning  # a MySQL says what it has written itself, and not what a session has
-    def test_an_error_without_a_write_is_none(self, db: Connection) -> None:
+    def test_m1_an_error_without_a_write_is_not_recorded(self, db: Connection) -> None:
         with use_master():
             insert(db)
         with use_master():
@@ -350,7 +358,7 @@ class TestWithoutPositions:
             cursor.execute(f"GRANT {privilege} ON *.* TO '{pair.master['user']}'@'%'")
         return make(master={**pair.master, "init_command": "SET SESSION sql_log_bin = 0"}, slaves=pair.slaves)
 
-    def test_p3_the_master_serves_the_rest_of_the_scope(self, unlogged_db: Connection) -> None:
+    def test_p3_without_a_binary_log_the_master_serves_the_rest_of_the_scope(self, unlogged_db: Connection) -> None:
         db = unlogged_db
         with use_master():
             insert(db)
@@ -362,7 +370,9 @@ class TestWithoutPositions:
             assert frame.scope.wrote.written_at is not None
         assert (db.queries[-1]["db"], db.queries[-1]["reason"]) == (MASTER, "own-write")
 
-    def test_p3_one_log_line_says_why(self, unlogged_db: Connection, caplog: pytest.LogCaptureFixture) -> None:
+    def test_p3_without_a_binary_log_one_log_line_gives_the_reason(
+        self, unlogged_db: Connection, caplog: pytest.LogCaptureFixture
+    ) -> None:
         with use_master():
             kept = unlogged_db.cursor()
             kept.execute("INSERT INTO message (body) VALUES ('x')")

@@ -44,12 +44,14 @@ MASTER = {"host": "master.db", "user": "shop"}
         ({"master": {"database": "x", "isolation_level": None}, "driver": "sqlite3"}, r'"isolation_level" of the ma'),
     ],
 )
-def test_is_refused_before_anything_is_opened(arguments: dict[str, Any], message: str) -> None:
+def test_a_wrong_argument_of_connect_is_refused_before_a_connection_is_opened(
+    arguments: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ConfigurationError, match=message):
         replswitch.connect(**arguments)
 
 
-def test_a_secret_in_a_wrong_value_is_not_repeated() -> None:
+def test_an_error_about_a_wrong_value_does_not_show_the_password_in_it() -> None:
     with pytest.raises(ConfigurationError) as caught:
         replswitch.connect("mysql://shop:secret@master.db")  # type: ignore[arg-type]  # a user's slip
     assert "secret" not in str(caught.value)
@@ -58,7 +60,9 @@ def test_a_secret_in_a_wrong_value_is_not_repeated() -> None:
 @pytest.mark.parametrize(
     ("missing", "driver", "extra"), [("pymysql", "pymysql", "mysql"), ("MySQLdb", "mysqlclient", "mysqlclient")]
 )
-def test_what_is_not_installed_is_named_with_the_cure(missing: str, driver: str, extra: str, tmp_path: Path) -> None:
+def test_a_missing_driver_is_named_with_the_extra_to_install(
+    missing: str, driver: str, extra: str, tmp_path: Path
+) -> None:
     program = f"""
 import sys
 sys.modules[{missing!r}] = None
@@ -79,7 +83,7 @@ except replswitch.ConfigurationError as error:
     assert "not installed" in done.stdout
 
 
-def test_a_slave_s_file_is_not_created(tmp_path: Path) -> None:
+def test_a_missing_sqlite_file_of_a_slave_is_not_created(tmp_path: Path) -> None:
     db = replswitch.connect(
         {"database": str(tmp_path / "master.db")}, [{"database": str(tmp_path / "slave.db")}], driver="sqlite3"
     )

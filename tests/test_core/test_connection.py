@@ -43,7 +43,7 @@ def sides(db: Connection) -> list[str]:
 
 
 class TestSides:
-    def test_s6_the_state_decides_at_execute(self, db: Connection, replicated_pair: ReplicatedPair) -> None:
+    def test_s6_the_state_at_execute_chooses_the_server(self, db: Connection, replicated_pair: ReplicatedPair) -> None:
         count(db)
         with db.use_slave():
             count(db)
@@ -89,7 +89,7 @@ class TestSides:
 
     # The lag is the pair's, and takes its time: a second driver would show nothing new.
     @pytest.mark.parametrize("served", ["mariadb", "mysql", "sqlite"], indirect=True)
-    def test_a_slave_really_lags(self, db: Connection, replicated_pair: ReplicatedPair) -> None:
+    def test_the_pair_s_slave_lags_and_catches_up(self, db: Connection, replicated_pair: ReplicatedPair) -> None:
         replicated_pair.lag = 1
         insert(db, 1)
         with db.use_slave():
@@ -114,7 +114,9 @@ class TestSides:
         db.state_change_disabled = False
         assert sides(db) == [MASTER]
 
-    def test_what_a_slave_leaves_out_is_the_master_s(self, make: Make, replicated_pair: ReplicatedPair) -> None:
+    def test_settings_that_a_slave_leaves_out_are_those_of_the_master(
+        self, make: Make, replicated_pair: ReplicatedPair
+    ) -> None:
         (slave,) = replicated_pair.slaves
         only_where = {key: slave[key] for key in ("host", "port", "database") if key in slave}
         if replicated_pair.driver == "pymysql":
@@ -142,20 +144,22 @@ class TestSlaveWrites:
         assert "in insert" in record.message
         assert "had not read" in record.message
 
-    def test_the_warning_says_that_the_scope_had_read(self, db: Connection, caplog: pytest.LogCaptureFixture) -> None:
+    def test_s8_the_warning_says_that_the_scope_had_read_from_a_slave(
+        self, db: Connection, caplog: pytest.LogCaptureFixture
+    ) -> None:
         with db.use_slave():
             count(db)
             insert(db, 1)
         assert "had read" in caplog.text
 
-    def test_the_next_scope_reads_from_the_slave_again(self, db: Connection) -> None:
+    def test_s8_the_scope_after_a_moved_write_reads_from_the_slave(self, db: Connection) -> None:
         with db.use_slave():
             insert(db, 1)
         with db.use_slave():
             count(db)
         assert sides(db)[-1] == SLAVE
 
-    def test_error_is_raised_when_that_is_wanted(self, make: Make) -> None:
+    def test_s8_on_slave_write_error_raises_instead_of_moving(self, make: Make) -> None:
         db = make(on_slave_write="error")
         with db.use_slave(), pytest.raises(SlaveWriteError, match=r"test_connection\.py:\d+ in insert") as caught:
             insert(db, 1)
@@ -181,19 +185,19 @@ class TestSlaveWrites:
             db.rollback()
         assert count(db) == 0
 
-    def test_executemany_is_moved(self, db: Connection, replicated_pair: ReplicatedPair) -> None:
+    def test_s8_executemany_moves_to_the_master(self, db: Connection, replicated_pair: ReplicatedPair) -> None:
         mark = "%s" if replicated_pair.driver == "pymysql" else "?"
         with db.use_slave(), db.cursor() as cursor:
             cursor.executemany(f"INSERT INTO message (id, body) VALUES ({mark}, {mark})", [(1, "a"), (2, "b")])
         assert count(db) == 2
 
-    def test_ddl_is_moved(self, db: Connection) -> None:
+    def test_s8_ddl_moves_to_the_master(self, db: Connection) -> None:
         with db.use_slave(), db.cursor() as cursor:
             cursor.execute("CREATE TABLE IF NOT EXISTS moved_ddl (id INTEGER)")
             cursor.execute("DROP TABLE moved_ddl")
         assert sides(db) == [SLAVE, MASTER, MASTER]
 
-    def test_an_error_of_the_application_is_its_own(self, db: Connection) -> None:
+    def test_s8_a_failing_read_on_a_slave_raises_its_error_and_does_not_move(self, db: Connection) -> None:
         insert(db, 1)
         with pytest.raises(db.IntegrityError):
             insert(db, 1)
@@ -213,7 +217,7 @@ class TestOwnWrites:
                 assert count(db) == 1
         assert db.queries[-1]["reason"] == "own-write"
 
-    def test_a_write_that_changed_nothing_is_none(self, db: Connection) -> None:
+    def test_m1_an_update_that_changes_no_row_is_not_recorded(self, db: Connection) -> None:
         with use_master():
             with db.cursor() as cursor:
                 cursor.execute("UPDATE message SET body = 'x' WHERE id = 77")
@@ -221,7 +225,7 @@ class TestOwnWrites:
                 count(db)
         assert sides(db)[-1] == SLAVE
 
-    def test_a_rolled_back_write_is_none(self, db: Connection) -> None:
+    def test_m1_a_write_that_was_rolled_back_is_not_recorded(self, db: Connection) -> None:
         with use_master():
             db.begin()
             insert(db, 1)
@@ -230,7 +234,7 @@ class TestOwnWrites:
                 assert count(db) == 0
         assert sides(db)[-1] == SLAVE
 
-    def test_a_commit_is_recorded(self, db: Connection) -> None:
+    def test_m1_a_transaction_is_recorded_at_its_commit(self, db: Connection) -> None:
         with use_master(), db.use_master() as frame:
             db.begin()
             insert(db, 1)
@@ -238,7 +242,7 @@ class TestOwnWrites:
             db.commit()
             assert frame.scope.all_written() is not None
 
-    def test_one_database_s_write_does_not_bind_another(self, make: Make) -> None:
+    def test_a_write_to_one_database_leaves_reads_of_another_on_the_slave(self, make: Make) -> None:
         one, two = make(), make(name="another")
         with use_slave():
             insert(one, 1)
@@ -249,7 +253,7 @@ class TestOwnWrites:
 class TestTransactions:
     """Rule S5: one block, one outcome."""
 
-    def test_commit_and_rollback(self, db: Connection) -> None:
+    def test_commit_keeps_and_rollback_drops_the_writes_of_a_transaction(self, db: Connection) -> None:
         db.begin()
         insert(db, 1)
         db.rollback()
@@ -271,7 +275,9 @@ class TestTransactions:
         db.rollback()
         assert count(db) == 0
 
-    def test_deciding_for_the_master_before_the_first_query_never_opens_one_on_the_slave(self, db: Connection) -> None:
+    def test_s5_a_transaction_switched_to_the_master_before_its_first_query_begins_on_the_master_alone(
+        self, db: Connection
+    ) -> None:
         with db.use_slave():
             db.begin()
             with db.use_master():
@@ -280,7 +286,7 @@ class TestTransactions:
             db.commit()
         assert sides(db) == [MASTER, MASTER]
 
-    def test_the_block_outlives_the_scope_it_was_begun_in(self, db: Connection) -> None:
+    def test_a_transaction_outlives_the_switched_block_in_which_it_began(self, db: Connection) -> None:
         with db.use_slave():
             db.begin()
             count(db)
@@ -288,7 +294,7 @@ class TestTransactions:
         db.commit()
         assert count(db) == 1
 
-    def test_autocommit_off_begins_by_itself(self, make: Make) -> None:
+    def test_with_autocommit_off_the_first_statement_begins_a_transaction(self, make: Make) -> None:
         db = make(autocommit=False)
         assert db.get_autocommit() is False
         insert(db, 1)
@@ -317,7 +323,7 @@ class TestTransactions:
         assert count(db) == 0
 
     @unless_unseen
-    def test_one_begun_by_a_statement_is_followed(self, db: Connection) -> None:
+    def test_s5_a_transaction_begun_by_a_statement_is_recognised(self, db: Connection) -> None:
         with db.cursor() as cursor:
             cursor.execute("BEGIN")
             insert(db, 1)
@@ -330,7 +336,7 @@ class TestTransactions:
         assert sides(db)[-1] == SLAVE
 
     @unless_unseen
-    def test_one_ended_by_a_statement_is_followed(self, db: Connection) -> None:
+    def test_s5_a_transaction_ended_by_a_statement_is_recognised(self, db: Connection) -> None:
         db.begin()
         insert(db, 1)
         with db.cursor() as cursor:
@@ -339,7 +345,7 @@ class TestTransactions:
         db.rollback()
         assert count(db) == 2
 
-    def test_nothing_to_commit_is_no_error(self, db: Connection) -> None:
+    def test_commit_and_rollback_without_a_transaction_do_nothing(self, db: Connection) -> None:
         db.commit()
         db.rollback()
 
@@ -347,7 +353,9 @@ class TestTransactions:
 class TestScopes:
     """Links and transactions of a request."""
 
-    def test_one_left_open_by_a_request_is_rolled_back(self, db: Connection, caplog: pytest.LogCaptureFixture) -> None:
+    def test_a_transaction_left_open_by_a_request_is_rolled_back_with_a_warning(
+        self, db: Connection, caplog: pytest.LogCaptureFixture
+    ) -> None:
         with request_scope():
             db.begin()
             insert(db, 1)
@@ -355,7 +363,7 @@ class TestScopes:
         assert count(db) == 0
         assert db.get_autocommit()
 
-    def test_whoever_goes_on_in_it_is_told(self, db: Connection) -> None:
+    def test_a_thread_that_uses_a_transaction_of_an_ended_request_gets_an_error(self, db: Connection) -> None:
         begun, ended = threading.Event(), threading.Event()
         scope = request_scope()
 
@@ -378,12 +386,12 @@ class TestScopes:
             future.result()
         assert count(db) == 0
 
-    def test_autocommit_is_back_behind_a_request(self, db: Connection) -> None:
+    def test_autocommit_turned_off_by_a_request_is_on_after_it(self, db: Connection) -> None:
         with request_scope():
             db.autocommit(False)
         assert db.get_autocommit()
 
-    def test_links_go_back_to_the_pool_and_are_used_again(self, db: Connection) -> None:
+    def test_links_return_to_the_pool_and_are_used_again(self, db: Connection) -> None:
         raws = []
         for _ in range(3):
             with db.use_slave(), db.cursor() as cursor:
@@ -437,14 +445,16 @@ class TestThreadsAndTasks:
         asyncio.run(main())
         assert count(db) == 2
 
-    def test_queries_are_the_thread_s_own(self, db: Connection) -> None:
+    def test_each_thread_sees_its_own_queries(self, db: Connection) -> None:
         with ThreadPoolExecutor(1) as pool:
             pool.submit(count, db).result()
         assert db.queries == []
 
 
 class TestDBAPI:
-    def test_parameters_rowcount_description(self, db: Connection, replicated_pair: ReplicatedPair) -> None:
+    def test_a_cursor_has_parameters_rowcount_and_description(
+        self, db: Connection, replicated_pair: ReplicatedPair
+    ) -> None:
         mark = "%s" if replicated_pair.driver == "pymysql" else "?"
         with db.cursor() as cursor:
             assert (cursor.description, cursor.rowcount, cursor.lastrowid) == (None, -1, None)
@@ -454,7 +464,7 @@ class TestDBAPI:
             assert [column[0] for column in cursor.description] == ["id", "body"]
             assert list(cursor) == [(7, "it's")]
 
-    def test_fetching(self, db: Connection) -> None:
+    def test_a_cursor_fetches_one_many_and_all_rows(self, db: Connection) -> None:
         for number in range(5):
             insert(db, number)
         with db.cursor() as cursor:
@@ -467,11 +477,11 @@ class TestDBAPI:
             assert cursor.fetchone() is None
             assert not cursor.nextset()
 
-    def test_fetching_before_executing_says_so(self, db: Connection) -> None:
+    def test_fetching_before_execute_is_an_error(self, db: Connection) -> None:
         with pytest.raises(db.ProgrammingError, match="has not executed"):
             db.cursor().fetchone()
 
-    def test_a_closed_connection_says_so(self, make: Make) -> None:
+    def test_using_a_closed_connection_is_an_error(self, make: Make) -> None:
         db = make()
         count(db)
         cursor = db.cursor()
@@ -485,12 +495,12 @@ class TestDBAPI:
             db.begin()
         db.close()
 
-    def test_exceptions_are_attributes(self, db: Connection) -> None:
+    def test_the_exceptions_of_the_driver_are_attributes_of_the_connection(self, db: Connection) -> None:
         assert issubclass(db.OperationalError, db.DatabaseError)
         with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
             db.nonsense  # noqa: B018 - looking is what fails
 
-    def test_queries(self, db: Connection) -> None:
+    def test_debug_keeps_each_query_with_its_time_and_reason(self, db: Connection) -> None:
         count(db)
         (query,) = db.queries
         assert query["sql"] == COUNT

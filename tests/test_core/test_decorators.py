@@ -18,7 +18,7 @@ switch = Switch()
 
 
 class TestFunctions:
-    def test_with_and_without_parentheses(self) -> None:
+    def test_the_decorators_work_with_and_without_parentheses(self) -> None:
         @use_slave
         def bare() -> str:
             return switch.state
@@ -30,7 +30,7 @@ class TestFunctions:
         assert (bare(), called()) == (SLAVE, SLAVE)
         assert stack() is None
 
-    def test_the_function_stays_what_it_is(self) -> None:
+    def test_a_decorated_function_keeps_its_name_and_kind(self) -> None:
         @use_slave
         def documented(number: int) -> int:
             """Say it."""
@@ -39,7 +39,7 @@ class TestFunctions:
         assert documented(1) == 2
         assert (documented.__name__, documented.__doc__) == ("documented", "Say it.")
 
-    def test_nested_and_recursive_with_one_decorator(self) -> None:
+    def test_one_decorator_serves_nested_and_recursive_calls(self) -> None:
         decorator = use_slave()
 
         @decorator
@@ -51,7 +51,7 @@ class TestFunctions:
         assert countdown(2) == [MASTER, SLAVE] * 3
         assert stack() is None
 
-    def test_an_exception_leaves_the_outer_state(self) -> None:
+    def test_an_exception_in_a_decorated_function_restores_the_state_outside(self) -> None:
         # django-replicated: after an exception in a decorated view a POST goes on in slave state.
         @use_slave
         def fail() -> None:
@@ -62,7 +62,7 @@ class TestFunctions:
                 fail()
             assert switch.state == MASTER
 
-    def test_methods_and_static_methods(self) -> None:
+    def test_methods_and_static_methods_can_be_decorated(self) -> None:
         class View:
             @use_slave
             def get(self) -> str:
@@ -75,7 +75,7 @@ class TestFunctions:
 
         assert (View().get(), View.static()) == (SLAVE, SLAVE)
 
-    def test_one_object_serves_several_threads_and_itself(self) -> None:
+    def test_one_block_object_serves_several_threads_and_nests_in_itself(self) -> None:
         block = use_slave()
 
         def work(_: int) -> tuple[str, str, str]:
@@ -89,13 +89,13 @@ class TestFunctions:
             assert set(pool.map(work, range(50))) == {(SLAVE, SLAVE, MASTER)}
 
     @pytest.mark.parametrize("nonsense", ["view", 3, dict])
-    def test_what_is_no_function_is_refused(self, nonsense: Any) -> None:
+    def test_decorating_anything_but_a_function_is_an_error(self, nonsense: Any) -> None:
         with pytest.raises(ConfigurationError, match=r"decorates functions.*with use_master"):
             use_master(nonsense)
 
 
 class TestCoroutines:
-    def test_holds_across_awaits_in_its_own_task_only(self) -> None:
+    def test_s3_a_decorated_coroutine_keeps_its_state_across_awaits_in_its_own_task_only(self) -> None:
         @use_slave
         async def read() -> tuple[str, str]:
             before = switch.state
@@ -115,7 +115,7 @@ class TestCoroutines:
 
 
 class TestGenerators:
-    def test_the_caller_is_not_switched_while_it_rests(self) -> None:
+    def test_s9_a_suspended_generator_does_not_switch_its_caller(self) -> None:
         @use_slave
         def rows() -> Generator[str, None, None]:
             yield switch.state
@@ -125,7 +125,7 @@ class TestGenerators:
         assert seen == [(SLAVE, MASTER)] * 2
         assert inspect.isgeneratorfunction(rows)
 
-    def test_two_at_a_time_do_not_mix(self) -> None:
+    def test_two_interleaved_generators_keep_their_own_states(self) -> None:
         @use_slave
         def reads() -> Generator[str, None, None]:
             while True:
@@ -142,7 +142,7 @@ class TestGenerators:
         one.close()
         two.close()
 
-    def test_a_block_inside_holds_over_the_yield_and_not_outside(self) -> None:
+    def test_s9_a_block_in_a_generator_holds_across_its_yields_and_not_in_the_caller(self) -> None:
         @use_slave
         def steps() -> Generator[str, None, None]:
             with switch.use_master():
@@ -158,7 +158,7 @@ class TestGenerators:
             assert stack() is None
         assert seen == [MASTER, MASTER, SLAVE]
 
-    def test_send_throw_close_and_the_return_value_pass_through(self) -> None:
+    def test_a_decorated_generator_passes_send_throw_close_and_its_return_value(self) -> None:
         log: list[tuple[str, str]] = []
 
         @use_slave
@@ -191,7 +191,7 @@ class TestGenerators:
         assert log == [("closed", SLAVE)]
         assert stack() is None
 
-    def test_its_scope_ends_with_it(self) -> None:
+    def test_the_scope_of_a_decorated_generator_ends_with_the_generator(self) -> None:
         scopes = []
 
         @use_slave
@@ -208,7 +208,7 @@ class TestGenerators:
         generator.close()
         assert scopes[0].ended
 
-    def test_iterated_by_another_thread(self) -> None:
+    def test_a_decorated_generator_keeps_its_state_in_another_thread(self) -> None:
         @use_slave
         def rows() -> Generator[str, None, None]:
             yield switch.state
@@ -222,7 +222,7 @@ class TestGenerators:
 
 
 class TestAsyncGenerators:
-    def test_the_caller_is_not_switched_while_it_rests(self) -> None:
+    def test_s9_a_suspended_async_generator_does_not_switch_its_caller(self) -> None:
         log: list[str] = []
 
         @use_slave

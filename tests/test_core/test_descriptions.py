@@ -58,19 +58,19 @@ def seen(connection: Any, sql: str, cursorclass: Any = None) -> tuple[Any, Any]:
 # No DECIMAL: without Unicode PyMySQL cannot convert it.
 @pytest.mark.parametrize("cursorclass", [None, DictCursor, SSCursor])
 @pytest.mark.parametrize("settings", [{}, {"use_unicode": False}, {"charset": "latin1"}], ids=str)
-def test_results_are_those_of_a_bare_connection(pair: Pair, settings: Any, cursorclass: Any) -> None:
+def test_results_equal_those_of_a_bare_connection(pair: Pair, settings: Any, cursorclass: Any) -> None:
     with pymysql.connect(**pair.master, **settings) as bare, ours(pair, **settings) as connection:
         for sql in [*STATEMENTS, *STATEMENTS]:
             assert seen(connection, sql, cursorclass) == seen(bare, sql, cursorclass), sql
 
 
-def test_converters_of_the_application_are_used(pair: Pair) -> None:
+def test_the_converters_of_the_application_are_used(pair: Pair) -> None:
     settings = {"conv": conversions | {FIELD_TYPE.LONGLONG: lambda value: f"number {value}"}}
     with ours(pair, **settings) as connection:
         assert [seen(connection, "SELECT id FROM typed")[1] for _ in range(2)] == [(("number 7",),)] * 2
 
 
-def test_a_table_that_has_changed_is_described_anew(pair: Pair) -> None:
+def test_a_result_of_an_altered_table_gets_a_new_description(pair: Pair) -> None:
     with ours(pair) as connection, pair.admin() as admin, admin.cursor() as cursor:
         before = seen(connection, "SELECT * FROM typed")
         cursor.execute("ALTER TABLE shop.typed MODIFY id VARCHAR(20), DROP raw")
@@ -80,7 +80,7 @@ def test_a_table_that_has_changed_is_described_anew(pair: Pair) -> None:
     assert len(after[0]) == len(before[0]) - 1
 
 
-def test_another_charset_decodes_otherwise(pair: Pair) -> None:
+def test_rows_are_decoded_with_the_character_set_in_use(pair: Pair) -> None:
     with ours(pair) as connection:
         for charset in ("utf8mb4", "latin1", "utf8mb4"):
             connection.set_character_set(charset)
@@ -93,7 +93,7 @@ def names(connection: TrackingConnection, numbers: range) -> Iterator[str]:
         yield name
 
 
-def test_no_more_are_kept_than_a_hundred(pair: Pair) -> None:
+def test_at_most_a_hundred_result_descriptions_are_kept(pair: Pair) -> None:
     with ours(pair) as connection:
         for numbers in (range(250), range(250)):
             assert list(names(connection, numbers)) == [f"n{number}" for number in numbers]

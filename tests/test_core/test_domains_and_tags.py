@@ -79,7 +79,7 @@ def ignoring(pair: SessionPair) -> Iterator[None]:
 
 class TestDomains:
     @mariadb
-    def test_a_write_in_each_is_waited_for(self, make: Make, pair: SessionPair, other_domain: Any) -> None:
+    def test_writes_in_two_domains_are_both_seen(self, make: Make, pair: SessionPair, other_domain: Any) -> None:
         usual, other = make(), other_domain(7)
         with use_master():
             write(usual, 1)
@@ -95,7 +95,7 @@ class TestDomains:
         assert read(other, token) == (SLAVE, 2)
 
     @pytest.mark.parametrize("served", ["mariadb"], indirect=True)  # takes a lag's time, as below
-    def test_a_read_can_wait_for_one_of_another(self, make: Make, pair: SessionPair, other_domain: Any) -> None:
+    def test_a_read_waits_for_a_write_in_another_domain(self, make: Make, pair: SessionPair, other_domain: Any) -> None:
         db = other_domain(7, wait=20)
         pair.lag = 1
         with use_master():
@@ -106,7 +106,7 @@ class TestDomains:
     @mariadb
     @pytest.mark.usefixtures("ignoring")
     @pytest.mark.parametrize("wait", [0, 0.05])
-    def test_a_slave_that_does_not_replicate_one_never_serves_it(
+    def test_a_slave_that_ignores_a_domain_does_not_serve_reads_of_its_writes(
         self, make: Make, pair: SessionPair, other_domain: Any, wait: float
     ) -> None:
         """Its position goes on in that domain all the same, past what it leaves out."""
@@ -126,7 +126,7 @@ class TestDomains:
 
 class TestTags:
     @mysql
-    def test_a_write_with_one_is_waited_for(self, make: Make, pair: SessionPair) -> None:
+    def test_a_write_with_a_tag_is_seen(self, make: Make, pair: SessionPair) -> None:
         allow(pair, "TRANSACTION_GTID_TAG", "SESSION_VARIABLES_ADMIN")
         usual = make()
         tagged = make(master={**pair.master, "init_command": "SET SESSION gtid_next = 'AUTOMATIC:jobs'"})
@@ -144,7 +144,7 @@ class TestTags:
         assert read(tagged, token) == (SLAVE, 2)
 
     @pytest.mark.parametrize("served", ["mysql-mysqlclient"], indirect=True)
-    def test_a_read_can_wait_for_one(self, make: Make, pair: SessionPair) -> None:
+    def test_a_read_waits_for_a_write_with_a_tag(self, make: Make, pair: SessionPair) -> None:
         allow(pair, "TRANSACTION_GTID_TAG", "SESSION_VARIABLES_ADMIN")
         db = make(master={**pair.master, "init_command": "SET SESSION gtid_next = 'AUTOMATIC:jobs'"}, wait=20)
         pair.lag = 1
@@ -155,7 +155,7 @@ class TestTags:
 
 
 @servers
-def test_nobody_waits_on_a_server_that_is_the_master_itself(
+def test_a_slave_entry_that_is_the_master_is_read_without_a_wait(
     make: Make, pair: SessionPair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A wait there would take all the time that there is: MASTER_GTID_WAIT looks at what was replicated."""

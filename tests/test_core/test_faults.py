@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def pair(two_slaves: MariaDBPair) -> MariaDBPair:
-    return two_slaves
+def pair(message_pair: MariaDBPair) -> MariaDBPair:
+    return message_pair
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def read_only(pair: MariaDBPair, name: str = "master") -> Iterator[None]:
 
 
 class TestChoosing:
-    def test_reads_are_shared_by_weight(self, make: Make, pair: MariaDBPair) -> None:
+    def test_reads_are_distributed_by_weight(self, make: Make, pair: MariaDBPair) -> None:
         one, two = pair.slaves
         db = make(master={**pair.master, "weight": 1}, slaves=[{**one, "weight": 2}, {**two, "weight": 7}])
         for _ in range(400):
@@ -86,11 +86,11 @@ class TestChoosing:
         assert list(by_port.values()) == [pytest.approx(share, abs=30) for share in (40, 80, 280)]
 
     @pytest.mark.parametrize("weight", [0, -1, "2", None, True])
-    def test_a_weight_that_is_none_is_refused(self, make: Make, pair: MariaDBPair, weight: Any) -> None:
+    def test_a_wrong_weight_is_refused(self, make: Make, pair: MariaDBPair, weight: Any) -> None:
         with pytest.raises(replswitch.ConfigurationError, match='"weight" of slave number 1'):
             make(slaves=[{**pair.slaves[0], "weight": weight}])
 
-    def test_without_a_slave_the_master_may_be_spared(self, make: Make, pair: MariaDBPair) -> None:
+    def test_with_fallback_error_a_read_without_a_slave_raises(self, make: Make, pair: MariaDBPair) -> None:
         db = make(fallback="error")
         pair.kill("slave")
         assert read(db) == 0
@@ -99,7 +99,9 @@ class TestChoosing:
             read(db)
         write(db)  # the master itself is not concerned
 
-    def test_what_no_slave_has_yet_is_read_on_the_master_all_the_same(self, make: Make, pair: MariaDBPair) -> None:
+    def test_with_fallback_error_the_master_serves_a_read_of_a_write_that_no_slave_has(
+        self, make: Make, pair: MariaDBPair
+    ) -> None:
         db = make(fallback="error")
         for name in pair.slave_names:
             pair.stop_slave(name)
@@ -109,7 +111,7 @@ class TestChoosing:
 
 
 class TestRests:
-    def test_a_dead_slave_is_tried_once_and_not_by_each_reader(self, make: Make, pair: MariaDBPair) -> None:
+    def test_f2_a_dead_slave_is_tried_once_and_not_by_each_reader(self, make: Make, pair: MariaDBPair) -> None:
         db = make(downtime=60)
         pair.kill("slave")
         before = replswitch.stats()["rest"]
@@ -119,7 +121,7 @@ class TestRests:
         assert sum(rested.values()) == 1
         assert len(set(servers(db))) == 1
 
-    def test_one_that_is_back_is_used_after_downtime(self, make: Make, pair: MariaDBPair) -> None:
+    def test_f2_a_slave_that_is_up_again_serves_after_downtime(self, make: Make, pair: MariaDBPair) -> None:
         db = make(downtime=0.3)
         pair.kill("slave")
         for _ in range(20):
@@ -131,7 +133,7 @@ class TestRests:
             read(db)
         assert len(set(servers(db))) == 2
 
-    def test_a_server_that_never_answers_costs_one_time_out(self, make: Make, pair: MariaDBPair) -> None:
+    def test_f2_a_slave_that_does_not_answer_costs_one_time_out(self, make: Make, pair: MariaDBPair) -> None:
         with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and says nothing
             slaves = [pair.slaves[0], {"port": silent.getsockname()[1], "connect_timeout": 1}]
             db = make(slaves=slaves, downtime=60)
@@ -142,7 +144,7 @@ class TestRests:
                 slow += time.monotonic() - began > 0.9
             assert slow == 1
 
-    def test_a_statement_that_gets_no_answer_is_read_elsewhere(self, make: Make, pair: MariaDBPair) -> None:
+    def test_f1_a_read_without_an_answer_runs_on_another_server(self, make: Make, pair: MariaDBPair) -> None:
         db = make(slaves=[{**pair.slaves[0], "read_timeout": 1, "connect_timeout": 1}])
         assert read(db) == 0
         # A server that is stopped takes packets and connections, as one does behind a firewall that drops.
@@ -167,7 +169,9 @@ def stopped(pair: MariaDBPair, name: str) -> Iterator[None]:
 
 class TestLinksComeBack:
     @pytest.mark.parametrize("how", ["refuse", "cut"])
-    def test_from_readers_whose_slave_was_not_there(self, make: Make, pair: MariaDBPair, how: str) -> None:
+    def test_a_read_whose_slave_is_unreachable_leaks_no_connection(
+        self, make: Make, pair: MariaDBPair, how: str
+    ) -> None:
         with Proxy(pair.slaves[0]["port"]) as proxy, uncollected():
             db = make(slaves=[{**pair.slaves[0], "port": proxy.port}], downtime=0)
             if how == "refuse":
@@ -179,7 +183,7 @@ class TestLinksComeBack:
         assert {query["db"] for query in db.queries} == {MASTER}
         assert connections(pair, at_most=1) <= 1
 
-    def test_from_transactions_that_a_slave_has_failed(self, make: Make, pair: MariaDBPair) -> None:
+    def test_a_transaction_that_loses_its_slave_leaks_no_connection(self, make: Make, pair: MariaDBPair) -> None:
         with Proxy(pair.slaves[0]["port"]) as proxy, uncollected():
             db = make(slaves=[{**pair.slaves[0], "port": proxy.port}], downtime=0)
             for _ in range(5):
@@ -194,7 +198,7 @@ class TestLinksComeBack:
                 db.rollback()
             assert not [one for one in gc.get_objects() if type(one) is Block]
 
-    def test_one_that_was_in_use_when_its_pool_was_emptied_is_closed(self, make: Make, pair: MariaDBPair) -> None:
+    def test_a_link_in_use_while_its_pool_is_emptied_is_closed_afterwards(self, make: Make, pair: MariaDBPair) -> None:
         db = make(slaves=[pair.slaves[0]])
         held, over = threading.Event(), threading.Event()
 
@@ -267,7 +271,7 @@ class TestReadsThatFail:
         assert len(set(servers(db))) == 1
         assert not db.database.rotation.resting
 
-    def test_a_killed_query_does_not(self, make: Make, pair: MariaDBPair) -> None:
+    def test_f1_a_killed_query_raises_and_does_not_run_again(self, make: Make, pair: MariaDBPair) -> None:
         db = make()
         with db.use_slave(), db.cursor() as cursor:
             cursor.execute("SELECT CONNECTION_ID()")
@@ -281,7 +285,9 @@ class TestReadsThatFail:
         assert raised.value.args[0] == 1317
         assert len(db.queries) == 2
 
-    def test_a_query_over_its_own_limit_does_not(self, make: Make, pair: MariaDBPair) -> None:
+    def test_f1_a_query_over_max_statement_time_raises_and_does_not_run_again(
+        self, make: Make, pair: MariaDBPair
+    ) -> None:
         db = make()
         with db.use_slave(), db.cursor() as cursor, pytest.raises(db.Error) as raised:
             cursor.execute(
@@ -291,7 +297,9 @@ class TestReadsThatFail:
         assert raised.value.args[0] == 1969
         assert len(db.queries) == 1
 
-    def test_in_a_transaction_the_error_is_the_application_s(self, make: Make, pair: MariaDBPair) -> None:
+    def test_f1_a_read_in_a_transaction_on_a_lost_slave_raises_until_the_rollback(
+        self, make: Make, pair: MariaDBPair
+    ) -> None:
         db = make(slaves=[pair.slaves[0]], downtime=60)
         with db.use_slave():
             db.begin()
@@ -312,14 +320,18 @@ def kill(pair: MariaDBPair, name: str, sql: str) -> None:
 
 
 class TestLagLimit:
-    def test_a_slave_whose_replication_has_stopped_gets_no_reads(self, make: Make, pair: MariaDBPair) -> None:
+    def test_a_slave_with_stopped_replication_exceeds_max_lag_and_serves_no_reads(
+        self, make: Make, pair: MariaDBPair
+    ) -> None:
         pair.stop_slave("slave2")
         db = make(max_lag=5)
         for _ in range(20):
             read(db)
         assert {server.rpartition(":")[2] for server in servers(db)} == {str(pair.slaves[0]["port"])}
 
-    def test_who_may_not_ask_compares_positions(self, make: Make, pair: MariaDBPair, monkeypatch: Any) -> None:
+    def test_without_the_right_to_ask_for_the_lag_positions_are_compared(
+        self, make: Make, pair: MariaDBPair, monkeypatch: Any
+    ) -> None:
         monkeypatch.setattr("replswitch.engine.lag.EVERY", 0.2)
         with closing(pair.admin()) as admin, admin.cursor() as cursor:
             cursor.execute("CREATE OR REPLACE USER plain@'%' IDENTIFIED BY 'x'")
@@ -340,7 +352,9 @@ class TestLagLimit:
 
 
 class TestMaster:
-    def test_a_master_that_became_read_only_is_said_so(self, make: Make, pair: MariaDBPair) -> None:
+    def test_f3_a_write_to_a_master_turned_read_only_says_that_it_is_read_only(
+        self, make: Make, pair: MariaDBPair
+    ) -> None:
         db = make()
         write(db)
         with read_only(pair):
@@ -349,7 +363,9 @@ class TestMaster:
             assert read(db) in (0, 1)
         write(db)
 
-    def test_a_write_follows_the_master_s_name(self, make: Make, pair: MariaDBPair) -> None:
+    def test_a_write_goes_to_the_server_that_the_master_s_name_leads_to_now(
+        self, make: Make, pair: MariaDBPair
+    ) -> None:
         with Proxy(pair.master["port"]) as name:
             db = make(master={**pair.master, "port": name.port}, slaves=pair.slaves)
             write(db)
@@ -367,7 +383,7 @@ class TestMaster:
                 cursor.execute("RESET MASTER")
                 cursor.execute("START SLAVE")
 
-    def test_a_link_to_who_was_the_master_misses_no_write(self, make: Make, pair: MariaDBPair) -> None:
+    def test_f3_an_open_link_to_a_former_master_loses_no_write(self, make: Make, pair: MariaDBPair) -> None:
         with Proxy(pair.master["port"]) as name:
             db = make(master={**pair.master, "port": name.port}, slaves=[pair.slaves[1]])
             opened, over = threading.Event(), threading.Event()
@@ -403,7 +419,7 @@ class TestMaster:
                 thread.join()
             assert seen == [1, 1]
 
-    def test_one_that_does_not_answer_a_question_of_ours_is_named(self, make: Make, pair: MariaDBPair) -> None:
+    def test_f3_a_master_that_does_not_answer_the_position_query_is_named(self, make: Make, pair: MariaDBPair) -> None:
         timeouts = {"connect_timeout": 1, "read_timeout": 1}
         with Proxy(pair.master["port"]) as name:
             db = make(driver="mysqlclient", master={**pair.master, "port": name.port, **timeouts}, slaves=pair.slaves)
@@ -413,7 +429,9 @@ class TestMaster:
             with pytest.raises(NoServerError, match=r"The master .* cannot be reached"):
                 write(db)
 
-    def test_in_a_transaction_nothing_is_tried_again(self, make: Make, pair: MariaDBPair) -> None:
+    def test_a_write_refused_in_a_transaction_on_a_read_only_master_is_not_tried_again(
+        self, make: Make, pair: MariaDBPair
+    ) -> None:
         db = make()
         db.begin()
         write(db)
@@ -424,7 +442,7 @@ class TestMaster:
         db.rollback()
         assert read(db) == 0
 
-    def test_without_a_master_reads_go_on(self, make: Make, pair: MariaDBPair) -> None:
+    def test_f3_without_a_master_reads_continue_and_writes_fail(self, make: Make, pair: MariaDBPair) -> None:
         db = make()
         write(db)
         pair.wait_caught_up()
@@ -448,16 +466,16 @@ class TestReadsOnTheMaster:
             assert db.queries[-1] | {"db": MASTER, "reason": "own-write"} == db.queries[-1]
             yield db
 
-    def test_a_lost_connection_reads_again_where_nothing_can_be_written(
-        self, db: Connection, pair: MariaDBPair
-    ) -> None:
+    def test_f3_a_read_on_a_lost_master_runs_again_on_a_read_only_link(self, db: Connection, pair: MariaDBPair) -> None:
         with killed_while_it_reads(pair, db, "master") as cursor:
             assert cursor.fetchone() == (0, 1)
         last = db.queries[-1]
         assert (last["db"], last["reason"], last["server"]) == (SLAVE, "no-master", f"127.0.0.1:{pair.master['port']}")
         assert read(db) == 1
 
-    def test_a_slave_reads_that_has_it_by_now(self, db: Connection, pair: MariaDBPair) -> None:
+    def test_f3_a_read_lost_on_the_master_runs_on_a_slave_that_has_caught_up(
+        self, db: Connection, pair: MariaDBPair
+    ) -> None:
         pair.start_slave("slave")
         pair.wait_caught_up()
         pair.kill("master")
@@ -469,7 +487,9 @@ class TestReadsOnTheMaster:
             f"127.0.0.1:{pair.slaves[0]['port']}",
         )
 
-    def test_with_a_marker_by_time_only_who_has_the_master_s_name_reads(self, make: Make, pair: MariaDBPair) -> None:
+    def test_p3_with_a_marker_by_time_only_the_server_under_the_master_s_name_is_read(
+        self, make: Make, pair: MariaDBPair
+    ) -> None:
         db = make(slaves=[pair.slaves[0]])
         seen: list[Any] = []
 
@@ -488,19 +508,19 @@ class TestReadsOnTheMaster:
         ReplicationMiddleware(application, secret="secret")(environ, lambda *_: lambda _: None)
         assert seen == [(0, 1), f"127.0.0.1:{pair.master['port']}"]
 
-    def test_without_one_the_error_names_the_master(self, db: Connection, pair: MariaDBPair) -> None:
+    def test_f3_a_read_without_any_server_names_the_master(self, db: Connection, pair: MariaDBPair) -> None:
         pair.kill("master")
         with pytest.raises(NoServerError, match=rf"The master 127\.0\.0\.1:{pair.master['port']} cannot be reached"):
             read(db)
 
-    def test_one_that_dies_while_it_reads_is_named_too(self, db: Connection, pair: MariaDBPair) -> None:
+    def test_f3_a_master_that_dies_during_a_read_is_named(self, db: Connection, pair: MariaDBPair) -> None:
         killer = threading.Timer(0.3, pair.kill, ("master",))
         killer.start()
         with db.cursor() as cursor, pytest.raises(NoServerError, match=r"The master .* cannot be reached"):
             cursor.execute("SELECT SLEEP(2)")
         killer.join()
 
-    def test_a_write_whose_answer_is_lost_is_not_done_twice(self, make: Make, pair: MariaDBPair) -> None:
+    def test_f1_a_write_whose_response_is_lost_does_not_run_again(self, make: Make, pair: MariaDBPair) -> None:
         with Proxy(pair.master["port"]) as proxy:
             db = make(master={**pair.master, "port": proxy.port}, slaves=[pair.slaves[0]])
             pair.stop_slave("slave")
@@ -517,7 +537,7 @@ class TestReadsOnTheMaster:
                 cursor.execute("SELECT COUNT(*) FROM message WHERE body = 'once'")
                 assert cursor.fetchone() == (1,)
 
-    def test_slaves_that_fail_as_well_are_not_asked_for_ever(self, make: Make, pair: MariaDBPair) -> None:
+    def test_f3_a_read_gives_up_when_the_master_and_all_slaves_fail(self, make: Make, pair: MariaDBPair) -> None:
         with Proxy(pair.slaves[0]["port"]) as proxy:
             db = make(slaves=[{**pair.slaves[0], "port": proxy.port}])
             pair.kill("master")
@@ -550,14 +570,18 @@ class TestMasterThatRefusesWrites:
         pair.stop_slave("slave")
         return db
 
-    def test_a_full_one_serves_by_the_link_that_is_open(self, db: Connection, pair: MariaDBPair) -> None:
+    def test_a_master_with_too_many_connections_serves_reads_over_the_open_link(
+        self, db: Connection, pair: MariaDBPair
+    ) -> None:
         with use_master():
             write(db)
             with full(pair):
                 assert read(db) == 1
             assert db.queries[-1]["db"] == MASTER
 
-    def test_what_is_lost_there_reads_again_and_was_no_write(self, db: Connection, pair: MariaDBPair) -> None:
+    def test_a_read_lost_on_a_read_only_link_to_the_master_runs_again_and_is_not_recorded(
+        self, db: Connection, pair: MariaDBPair
+    ) -> None:
         with use_master(), db.use_slave(), db.cursor() as cursor:
             write(db)
             cursor.execute("SELECT @@tx_read_only, CONNECTION_ID()")

@@ -50,14 +50,14 @@ def run(db: Connection, sql: str, *args: Any) -> None:
         cursor.execute(sql, args or None)
 
 
-def test_an_iterator_of_arguments_is_moved_whole(make: Make, pair: MariaDBPair) -> None:
+def test_s8_executemany_with_an_iterator_moves_with_all_its_arguments(make: Make, pair: MariaDBPair) -> None:
     db = make()
     with use_slave(), db.cursor() as cursor:
         cursor.executemany(ADD, ((number,) for number in (1, 2, 3)))
     assert counts(pair) == [1, 1, 1]
 
 
-def test_several_statements_never_run_again_on_the_master(
+def test_executemany_that_fails_on_the_master_does_not_run_again(
     make: Make, pair: MariaDBPair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Some have run when one of them cannot be sent."""
@@ -93,14 +93,16 @@ def request(method: str, *statements: Callable[[], None]) -> None:
     ReplicationMiddleware(application, "a secret")(environ, lambda *_: print)
 
 
-def test_a_transaction_that_was_left_open_is_nobody_else_s(make: Make, pair: MariaDBPair) -> None:
+def test_s11_a_transaction_left_open_does_not_reach_the_next_request(make: Make, pair: MariaDBPair) -> None:
     db = make(pool_size=1)
     request("POST", lambda: run(db, "START TRANSACTION"), lambda: run(db, ADD, 1))
     request("POST", lambda: run(db, ADD, 2))
     assert counts(pair) == [0, 1, 0]
 
 
-def test_a_snapshot_that_was_left_open_on_a_slave_neither(make: Make, pair: MariaDBPair) -> None:
+def test_s11_a_snapshot_left_open_on_a_slave_is_closed_before_the_link_is_used_again(
+    make: Make, pair: MariaDBPair
+) -> None:
     db = make(pool_size=1)
     request("GET", lambda: run(db, "START TRANSACTION"), lambda: run(db, "SELECT * FROM counter"))
     with use_master():
@@ -111,7 +113,7 @@ def test_a_snapshot_that_was_left_open_on_a_slave_neither(make: Make, pair: Mari
             assert cursor.fetchall() in (((1,),), [(1,)])
 
 
-def test_results_that_nobody_has_read_neither(make: Make, pair: MariaDBPair) -> None:
+def test_s11_unread_results_do_not_reach_the_next_scope(make: Make, pair: MariaDBPair) -> None:
     db = make(pool_size=1)
     with use_master():
         cursor = db.cursor()
@@ -122,14 +124,14 @@ def test_results_that_nobody_has_read_neither(make: Make, pair: MariaDBPair) -> 
     assert counts(pair)[0] >= 1
 
 
-def test_a_late_write_of_a_procedure_is_refused_clearly(make: Make, pair: MariaDBPair) -> None:
+def test_s8_a_write_of_a_procedure_after_its_rows_raises_slave_write_error(make: Make, pair: MariaDBPair) -> None:
     db = make()
     with use_slave(), pytest.raises(SlaveWriteError, match="has already returned rows"):
         run(db, "CALL late()")
     assert counts(pair) == [0, 0, 0]
 
 
-def test_another_thread_asks_nothing_through_a_link_that_is_not_its_own(make: Make, pair: MariaDBPair) -> None:
+def test_m1_a_write_of_another_thread_is_recorded_without_a_query_on_its_link(make: Make, pair: MariaDBPair) -> None:
     db = make()
     with use_master():
         run(db, "SELECT 1")
@@ -142,7 +144,7 @@ def test_another_thread_asks_nothing_through_a_link_that_is_not_its_own(make: Ma
     assert counts(pair) == [1, 0, 0]
 
 
-def test_a_slave_that_hangs_at_begin_rests(make: Make, pair: MariaDBPair) -> None:
+def test_f2_a_slave_that_hangs_at_begin_is_out_of_rotation(make: Make, pair: MariaDBPair) -> None:
     with Proxy(pair.slaves[0]["port"]) as proxy:
         db = make(slaves=[{**pair.slaves[0], "port": proxy.port, "read_timeout": 1, "connect_timeout": 1}])
         with use_slave():

@@ -71,13 +71,13 @@ class Faults(RuleBasedStateMachine):
 TestFaults = Faults.TestCase
 
 
-def test_choosing_among_ten_is_a_matter_of_one_draw() -> None:
+def test_choosing_among_ten_servers_draws_one_random_number() -> None:
     servers = tuple(named(f"slave{number}", number + 1) for number in range(10))
     health = Health()
     assert {next(iter(health.candidates(servers))) for _ in range(3000)} == set(servers)
 
 
-def test_a_server_that_failed_is_tried_by_one_reader_and_success_brings_it_back() -> None:
+def test_f2_a_server_out_of_rotation_is_tried_by_one_reader_and_returns_on_success() -> None:
     now = [0.0]
     health = Health(DOWNTIME, lambda: now[0])
     one, two = servers = (named("one"), named("two"))
@@ -90,7 +90,7 @@ def test_a_server_that_failed_is_tried_by_one_reader_and_success_brings_it_back(
     assert {next(iter(health.candidates(servers))) for _ in range(50)} == {one, two}
 
 
-def test_each_server_gets_its_share() -> None:
+def test_each_server_is_chosen_in_proportion_to_its_weight() -> None:
     servers = (named("one", 1), named("two", 2), named("three", 5))
     health = Health()
     first = Counter(next(iter(health.candidates(servers))) for _ in range(8000))
@@ -107,7 +107,7 @@ class TestLag:
     """How far behind a slave is, over a simulated clock."""
 
     @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit])
-    def test_f1_a_measurement_that_is_broken_off_is_made_again(self, error: type[BaseException]) -> None:
+    def test_f1_an_interrupted_lag_measurement_is_made_again(self, error: type[BaseException]) -> None:
         now = 0.0
         lag, slave = Lag(5, lambda: now), named("slave")
 
@@ -120,7 +120,7 @@ class TestLag:
         now += 2 * STALE
         assert not lag.admits(slave, lambda: 99)
 
-    def test_f1_one_reader_measures_at_a_time(self) -> None:
+    def test_f1_one_reader_at_a_time_measures_the_lag(self) -> None:
         now, measured = 0.0, 0
         lag, slave = Lag(5, lambda: now), named("slave")
 

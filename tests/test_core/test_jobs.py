@@ -45,7 +45,7 @@ def write_and_carry(db: Connection, number: int = 1) -> str:
 
 
 class TestJobs:
-    def test_a_slave_serves_it_as_soon_as_it_has_what_was_written(
+    def test_a_slave_serves_a_job_once_it_has_the_carried_write(
         self, db: Connection, replicated_pair: ReplicatedPair
     ) -> None:
         replicated_pair.stop_slave()
@@ -59,7 +59,9 @@ class TestJobs:
             assert count(db) == 1
         assert last(db) == (SLAVE, "use_slave")
 
-    def test_in_another_thread(self, db: Connection, replicated_pair: ReplicatedPair) -> None:
+    def test_a_job_in_another_thread_sees_the_carried_write(
+        self, db: Connection, replicated_pair: ReplicatedPair
+    ) -> None:
         replicated_pair.stop_slave()
         token = write_and_carry(db)
 
@@ -71,7 +73,9 @@ class TestJobs:
             assert pool.submit(job, token).result() == 1
             assert pool.submit(job, "").result() == 0
 
-    def test_in_tasks(self, db: Connection, replicated_pair: ReplicatedPair) -> None:
+    def test_a_job_in_an_asyncio_task_sees_the_carried_write(
+        self, db: Connection, replicated_pair: ReplicatedPair
+    ) -> None:
         replicated_pair.stop_slave()
         token = write_and_carry(db)
 
@@ -85,7 +89,7 @@ class TestJobs:
 
         assert asyncio.run(both()) == [1, 0]
 
-    def test_it_asks_for_no_side(self, db: Connection) -> None:
+    def test_resume_does_not_change_the_state(self, db: Connection) -> None:
         with resume(write_and_carry(db)):
             assert db.state == MASTER
             with use_slave():
@@ -93,9 +97,7 @@ class TestJobs:
         with use_slave(), resume(""):
             assert db.state == SLAVE
 
-    def test_what_it_hands_on_is_both_what_it_saw_and_what_it_wrote(
-        self, make: Make, replicated_pair: ReplicatedPair
-    ) -> None:
+    def test_carry_in_a_job_has_its_token_and_its_own_writes(self, make: Make, replicated_pair: ReplicatedPair) -> None:
         one, two = make(name="one"), make(name="two")
         with resume(write_and_carry(one)):
             insert(two, 2)
@@ -104,14 +106,16 @@ class TestJobs:
         assert set(json.loads(token)["p"]) == {"one", "two"}
         assert replicated_pair.driver in ("pymysql", "sqlite3")
 
-    def test_of_databases_by_other_names_it_asks_nothing(self, make: Make, replicated_pair: ReplicatedPair) -> None:
+    def test_a_carried_write_does_not_affect_a_database_of_another_name(
+        self, make: Make, replicated_pair: ReplicatedPair
+    ) -> None:
         one, two = make(name="one"), make(name="two")
         replicated_pair.stop_slave()
         with resume(write_and_carry(one)), use_slave():
             assert count(one) == 1
             assert count(two) == 0
 
-    def test_one_in_another_sees_its_own_alone(self, db: Connection, replicated_pair: ReplicatedPair) -> None:
+    def test_a_job_inside_a_job_sees_only_its_own_token(self, db: Connection, replicated_pair: ReplicatedPair) -> None:
         replicated_pair.stop_slave()
         token = write_and_carry(db)
         with resume(token), use_slave():
@@ -120,7 +124,7 @@ class TestJobs:
                 assert count(db) == 0
             assert count(db) == 1
 
-    def test_what_one_writes_within_a_scope_the_scope_has_written(
+    def test_the_writes_of_a_job_count_for_the_scope_around_it(
         self, db: Connection, replicated_pair: ReplicatedPair
     ) -> None:
         """As a queue does in eager mode: the request's visitor must see it."""
@@ -133,7 +137,9 @@ class TestJobs:
             assert last(db) == (MASTER, "own-write")
             assert "p" in json.loads(carry())
 
-    def test_one_that_fails_within_a_scope_too(self, db: Connection, replicated_pair: ReplicatedPair) -> None:
+    def test_the_writes_of_a_failing_job_count_for_the_scope_around_it(
+        self, db: Connection, replicated_pair: ReplicatedPair
+    ) -> None:
         replicated_pair.stop_slave()
         with use_slave():
             with suppress(LookupError), resume(""), use_master():
@@ -143,7 +149,7 @@ class TestJobs:
 
 
 class TestTokens:
-    def test_where_nothing_is_to_be_seen_it_is_empty(self, db: Connection) -> None:
+    def test_a_token_without_writes_is_empty(self, db: Connection) -> None:
         assert carry() == ""
         with use_slave():
             count(db)
@@ -151,7 +157,9 @@ class TestTokens:
         with resume(""):
             assert carry() == ""
 
-    def test_it_is_a_short_text_without_secrets(self, db: Connection, replicated_pair: ReplicatedPair) -> None:
+    def test_a_token_is_a_short_ascii_text_without_secrets(
+        self, db: Connection, replicated_pair: ReplicatedPair
+    ) -> None:
         token = write_and_carry(db)
         assert token.isascii()
         assert len(token) < 200
@@ -162,19 +170,19 @@ class TestTokens:
         ["x", "7", "[]", "null", '""', "{", '{"at": 1}', '{"at": 1, "p": {"shop": "mariadb:x"}}', "[" * 100_000,
          "9" * 10_000, '{"t": ' + "9" * 400 + "}", 7, b"\xff"],
     )  # fmt: skip
-    def test_what_is_none_is_refused(self, token: str) -> None:
+    def test_resume_refuses_what_is_not_a_token(self, token: str) -> None:
         with pytest.raises(PositionError, match=r"resume\(\) was given .*which carry\(\) has not returned"):  # noqa: SIM117
             with resume(token):
                 pass
         assert stack() is None
 
-    def test_positions_hold_however_late_the_job_is(self) -> None:
+    def test_a_token_with_positions_does_not_expire(self) -> None:
         marker = Marker(positions={"shop": SQLitePosition(1)}, placed_at=time.time() - 10**7)
         with resume(json.dumps(dump(marker))):
             assert carry() == json.dumps(dump(marker), separators=(",", ":"))
 
     @pytest.mark.parametrize(("age", "state"), [(5, MASTER), (15, SLAVE)])
-    def test_a_write_without_a_position_holds_for_so_many_seconds(self, db: Connection, age: float, state: str) -> None:
+    def test_a_token_without_a_position_expires_after_max_age(self, db: Connection, age: float, state: str) -> None:
         token = json.dumps(dump(Marker(time.time() - age)))
         with resume(token), use_slave():
             assert db.state == state
@@ -182,7 +190,7 @@ class TestTokens:
             assert db.state == MASTER
 
     @pytest.mark.parametrize(("age", "state"), [(5, MASTER), (15, SLAVE)])
-    def test_a_bare_switch_goes_by_time(self, age: float, state: str) -> None:
+    def test_the_token_of_a_bare_switch_holds_by_time(self, age: float, state: str) -> None:
         """Nothing can check where its database is."""
         token = json.dumps(dump(Marker(positions={"shop": SQLitePosition(1)}, placed_at=time.time() - age)))
         with resume(token), use_slave():
@@ -192,7 +200,7 @@ class TestTokens:
 class TestDoubts:
     """Where a driver does not tell of a write, the server is asked in time, and once."""
 
-    def test_carry_finds_out(self) -> None:
+    def test_carry_settles_a_pending_write(self) -> None:
         with use_master():
             frame = stack()
             assert frame is not None
@@ -201,7 +209,7 @@ class TestDoubts:
             assert json.loads(carry())["p"] == {"shop": "sqlite:7"}
             assert not scope.pending
 
-    def test_threads_that_need_the_answer_wait_for_it(self) -> None:
+    def test_threads_that_need_a_pending_position_wait_for_its_answer(self) -> None:
         scope, asked, answer = Scope(), [], threading.Event()
 
         def ask(scope: Scope) -> None:
@@ -223,7 +231,7 @@ class TestDoubts:
             assert [result.result() for result in results] == [True, True]
         assert asked == [1]
 
-    def test_what_is_written_while_the_server_is_asked_is_asked_for_again(self) -> None:
+    def test_a_write_during_the_position_query_is_queried_again(self) -> None:
         scope, asked = Scope(), []
 
         def ask(scope: Scope) -> None:

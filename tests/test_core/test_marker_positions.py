@@ -53,7 +53,7 @@ def asks_for(one: Marker, other: Marker) -> bool:
 
 @patient
 @given(markers)
-def test_what_was_written_is_read(marker: Marker) -> None:
+def test_a_marker_survives_writing_and_reading(marker: Marker) -> None:
     assert load(dump(marker)) == marker
     assert load(json.loads(json.dumps(dump(marker)))) == marker
     assert read(SIGNER.write(marker), max_age=60) == marker
@@ -61,7 +61,7 @@ def test_what_was_written_is_read(marker: Marker) -> None:
 
 @patient
 @given(markers, markers, markers)
-def test_merging_is_commutative_associative_and_idempotent(one: Marker, two: Marker, three: Marker) -> None:
+def test_m4_merging_markers_is_commutative_associative_and_idempotent(one: Marker, two: Marker, three: Marker) -> None:
     assert one.merge(two) == two.merge(one)
     assert one.merge(two).merge(three) == one.merge(two.merge(three))
     assert one.merge(one) == one
@@ -69,7 +69,7 @@ def test_merging_is_commutative_associative_and_idempotent(one: Marker, two: Mar
 
 @patient
 @given(markers, markers)
-def test_a_merged_marker_asks_for_everything_that_either_asked_for(one: Marker, two: Marker) -> None:
+def test_m4_a_merged_marker_requires_what_both_required(one: Marker, two: Marker) -> None:
     merged = one.merge(two)
     assert asks_for(merged, one)
     assert asks_for(merged, two)
@@ -78,7 +78,7 @@ def test_a_merged_marker_asks_for_everything_that_either_asked_for(one: Marker, 
 
 @patient
 @given(st.lists(by_position, min_size=1, max_size=5), st.randoms())
-def test_tokens_are_merged_in_whatever_order_they_come(some: list[Marker], chance: Any) -> None:
+def test_m4_cookies_merge_alike_in_any_order(some: list[Marker], chance: Any) -> None:
     tokens = [SIGNER.write(marker) for marker in some]
     chance.shuffle(tokens)
     found = read(*tokens, max_age=60)
@@ -86,7 +86,7 @@ def test_tokens_are_merged_in_whatever_order_they_come(some: list[Marker], chanc
     assert all(asks_for(found, marker) for marker in some)
 
 
-def test_a_database_that_moved_to_another_engine_is_asked_for_by_time_as_well() -> None:
+def test_m4_merging_positions_of_two_engines_falls_back_to_time() -> None:
     before = Marker(positions={"shop": SQLitePosition(1)}, placed_at=NOW - 5)
     behind = Marker(positions={"shop": MariaDBPosition.parse("0-1-1")}, placed_at=NOW)
     merged = Marker(NOW, behind.positions, NOW)
@@ -106,7 +106,7 @@ def test_a_database_that_moved_to_another_engine_is_asked_for_by_time_as_well() 
         (Marker(None, {"log": SQLitePosition(1)}, NOW + 61), None),
     ],
 )
-def test_times_and_positions_age_by_themselves(marker: Marker, holds: Marker | None) -> None:
+def test_m2_the_time_and_each_position_expire_separately(marker: Marker, holds: Marker | None) -> None:
     assert read(SIGNER.write(marker)) == holds
 
 
@@ -125,13 +125,13 @@ def long_position(ranges: int) -> Position:
     ],
     ids=["a long position", "many long names"],
 )
-def test_what_would_outgrow_a_cookie_holds_by_time(some: dict[str, Position]) -> None:
+def test_a_marker_too_long_for_a_cookie_holds_by_time(some: dict[str, Position]) -> None:
     assert SIGNER.write_short(Marker(NOW - 5, some, NOW))[1] == Marker(NOW)
     assert SIGNER.write_short(Marker(NOW, some, NOW - 5))[1] == Marker(NOW)
 
 
 @pytest.mark.parametrize("ranges", [1, 100, 200, 300, 400, 500, 1000])
-def test_whatever_is_short_enough_is_read_again(ranges: int) -> None:
+def test_a_marker_is_read_again_whether_written_whole_or_by_time(ranges: int) -> None:
     marker = Marker(None, {"shop": long_position(ranges), "bücher": SQLitePosition(1)}, NOW)
     token, written = SIGNER.write_short(marker)
     assert len(token) <= LONGEST < MAX_LENGTH - 1000  # a cookie has attributes, and there are other cookies
@@ -139,7 +139,7 @@ def test_whatever_is_short_enough_is_read_again(ranges: int) -> None:
     assert written == (marker if len(SIGNER.write(marker)) <= LONGEST else Marker(NOW))
 
 
-def test_a_marker_that_is_short_is_itself() -> None:
+def test_a_short_marker_is_written_unchanged() -> None:
     marker = Marker(None, {"shop": long_position(100)}, NOW)
     assert SIGNER.write_short(marker)[1] is marker
 
@@ -155,7 +155,7 @@ def test_a_marker_that_is_short_is_itself() -> None:
         {"at": True, "p": {}}, {"at": "now", "p": {}}, {"t": 10**400}, {"t": []}, {"at": {}, "p": {}},
     ],
 )  # fmt: skip
-def test_what_is_no_marker_is_refused(payload: object) -> None:
+def test_m5_a_signed_payload_that_is_no_marker_is_refused(payload: object) -> None:
     with pytest.raises(PositionError):
         load(payload)
     arguments = {"key_derivation": "hmac", "digest_method": hashlib.sha256}
@@ -164,13 +164,13 @@ def test_what_is_no_marker_is_refused(payload: object) -> None:
 
 
 @pytest.mark.parametrize("payload", [{}, {"t": None}, {"p": {"shop": "mariadb:0-1-1"}}, {"t": float("nan")}])
-def test_what_asks_for_nothing_does_not_hold(payload: dict[str, Any]) -> None:
+def test_an_empty_marker_does_not_hold(payload: dict[str, Any]) -> None:
     assert load(payload).holding(NOW, max_age=10, position_max_age=60) is None
 
 
 @patient
 @given(by_position, st.data())
-def test_a_marker_that_was_changed_does_not_hold(marker: Marker, data: st.DataObject) -> None:
+def test_m5_a_marker_changed_in_any_character_is_ignored(marker: Marker, data: st.DataObject) -> None:
     body, _, signature = SIGNER.write(marker).rpartition(".")
     place = data.draw(st.integers(0, len(body) - 1))
     other = data.draw(st.sampled_from("AZaz09-_"))
@@ -180,7 +180,7 @@ def test_a_marker_that_was_changed_does_not_hold(marker: Marker, data: st.DataOb
 
 @patient
 @given(milliseconds)
-def test_a_token_from_before_there_were_positions_is_read(written_at: float) -> None:
+def test_a_marker_of_the_format_without_positions_is_read(written_at: float) -> None:
     arguments = {"key_derivation": "hmac", "digest_method": hashlib.sha256}
     token = str(
         URLSafeSerializer("a secret", salt="replswitch.marker", signer_kwargs=arguments).dumps({"t": written_at})

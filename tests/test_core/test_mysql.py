@@ -35,7 +35,7 @@ def wrote(frame: Frame) -> bool:
 
 @pytest.mark.parametrize("sql", ["INSERT INTO message (body) VALUES ('x')", "CREATE TABLE other (id INT)"])
 @pytest.mark.parametrize("transaction", [True, False], ids=["transaction", "autocommit"])
-def test_a_statement_that_writes(db: Connection, sql: str, transaction: bool) -> None:
+def test_m1_a_statement_that_writes_is_recorded(db: Connection, sql: str, transaction: bool) -> None:
     with db.use_master() as frame:
         if transaction:
             db.begin()
@@ -49,7 +49,7 @@ def test_a_statement_that_writes(db: Connection, sql: str, transaction: bool) ->
     "sql", ["SELECT COUNT(*) FROM message", "UPDATE message SET body = 'x' WHERE id = 9", "SET @a = 1", "USE shop"]
 )
 @pytest.mark.parametrize("end", ["commit", "rollback", None])
-def test_a_statement_that_writes_nothing(db: Connection, sql: str, end: str | None) -> None:
+def test_m1_a_statement_that_writes_nothing_is_not_recorded(db: Connection, sql: str, end: str | None) -> None:
     with db.use_master() as frame:
         if end:
             db.begin()
@@ -59,7 +59,7 @@ def test_a_statement_that_writes_nothing(db: Connection, sql: str, end: str | No
         assert not wrote(frame)
 
 
-def test_a_procedure(db: Connection) -> None:
+def test_m1_a_procedure_that_writes_after_its_rows_is_recorded(db: Connection) -> None:
     run(db, "DROP PROCEDURE IF EXISTS post")
     run(db, "CREATE PROCEDURE post() BEGIN SELECT 1; INSERT INTO message (body) VALUES ('p'); END")
     with db.use_master() as frame:
@@ -70,7 +70,7 @@ def test_a_procedure(db: Connection) -> None:
         assert wrote(frame)
 
 
-def test_a_function_is_told_of_behind_its_row(db: Connection, mysql_pair: MySQLPair) -> None:
+def test_m1_a_function_that_writes_is_recorded_after_its_row(db: Connection, mysql_pair: MySQLPair) -> None:
     for name in mysql_pair.names:
         with mysql_pair.admin(name) as admin, admin.cursor() as cursor:
             cursor.execute("SET GLOBAL log_bin_trust_function_creators = ON")

@@ -67,7 +67,7 @@ def warm(db: Connection) -> Connection:
 
 
 class TestQuestions:
-    def test_before_the_next_read_from_a_slave_and_once(
+    def test_the_position_is_queried_once_before_the_next_slave_read(
         self, warm: Connection, pair: SessionPair, questions: Questions
     ) -> None:
         pair.stop_slave()
@@ -90,7 +90,7 @@ class TestQuestions:
 
     @pytest.mark.parametrize("in_transaction", [False, True])
     @pytest.mark.parametrize("kind", ["whole", "pieces"])
-    def test_before_the_response_to_a_post_and_once(
+    def test_the_position_is_queried_once_before_the_response_to_a_post(
         self, warm: Connection, pair: SessionPair, questions: Questions, kind: str, in_transaction: bool
     ) -> None:
         def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -119,7 +119,7 @@ class TestQuestions:
         assert len(master) == (5 if in_transaction else 3)
         assert "Max-Age=3600" in answered[0]["Set-Cookie"]
 
-    def test_a_request_that_only_reads_asks_nothing(self, warm: Connection, pair: SessionPair) -> None:
+    def test_a_request_that_only_reads_sends_no_position_query(self, warm: Connection, pair: SessionPair) -> None:
         with pair.statements("slave") as slave, pair.statements("master") as master:
             with use_slave():
                 run(warm, COUNT)
@@ -127,7 +127,7 @@ class TestQuestions:
         assert slave == [COUNT]
         assert master == []
 
-    def test_outside_any_scope_nothing_is_asked(self, warm: Connection, pair: SessionPair) -> None:
+    def test_a_write_outside_any_scope_sends_no_position_query(self, warm: Connection, pair: SessionPair) -> None:
         with pair.statements("master") as master:
             run(warm, INSERT.format(1))
         assert master == [INSERT.format(1)]
@@ -135,7 +135,7 @@ class TestQuestions:
 
 class TestWhatWrote:
     @pytest.mark.parametrize("sql", [INSERT.format(1), "CREATE TABLE other (id INT)", "CALL post()", "CALL fails()"])
-    def test_a_statement_that_writes(self, warm: Connection, sql: str) -> None:
+    def test_m1_a_statement_that_writes_is_recorded(self, warm: Connection, sql: str) -> None:
         post = INSERT.format(7)
         for unwanted in ("TABLE IF EXISTS other", "PROCEDURE IF EXISTS post", "PROCEDURE IF EXISTS fails"):
             run(warm, f"DROP {unwanted}")
@@ -152,7 +152,7 @@ class TestWhatWrote:
                 run(warm, sql)
             assert '"p"' in carry()
 
-    def test_a_function_that_writes(self, warm: Connection, pair: SessionPair) -> None:
+    def test_m1_a_function_that_writes_is_recorded(self, warm: Connection, pair: SessionPair) -> None:
         for name in pair.names:
             with pair.admin(name) as admin, admin.cursor() as cursor:
                 cursor.execute("SET GLOBAL log_bin_trust_function_creators = ON")
@@ -171,7 +171,7 @@ class TestWhatWrote:
                 assert run(warm, COUNT) == ((2,),)
             assert '"p"' in carry()
 
-    def test_what_other_sessions_write_does_not_count_for_one_that_reads(
+    def test_m1_a_session_that_reads_does_not_record_the_writes_of_others(
         self, warm: Connection, pair: SessionPair
     ) -> None:
         with pair.connect() as plain, plain.cursor() as cursor:
@@ -181,7 +181,7 @@ class TestWhatWrote:
             assert carry() == ""
 
     @pytest.mark.parametrize("sql", [COUNT, "UPDATE message SET body = 'y' WHERE id = 77", "SET @a = 1"])
-    def test_a_statement_that_writes_nothing(self, warm: Connection, sql: str) -> None:
+    def test_m1_a_statement_that_writes_nothing_is_not_recorded(self, warm: Connection, sql: str) -> None:
         with use_master():
             run(warm, sql)
             assert carry() == ""
@@ -189,14 +189,14 @@ class TestWhatWrote:
                 run(warm, COUNT)
         assert warm.queries[-1]["db"] == SLAVE
 
-    def test_a_rolled_back_transaction_writes_nothing(self, warm: Connection) -> None:
+    def test_m1_a_rolled_back_transaction_is_not_recorded(self, warm: Connection) -> None:
         with use_master():
             warm.begin()
             run(warm, INSERT.format(1))
             warm.rollback()
             assert carry() == ""
 
-    def test_what_ddl_has_committed_remains_behind_a_rollback(self, warm: Connection) -> None:
+    def test_m1_a_transaction_committed_by_ddl_is_recorded_despite_the_rollback(self, warm: Connection) -> None:
         with use_master():
             warm.begin()
             run(warm, INSERT.format(1))
@@ -205,9 +205,7 @@ class TestWhatWrote:
             warm.rollback()
             assert '"p"' in carry()
 
-    def test_a_master_that_does_not_answer_the_question_counts_as_written_to(
-        self, warm: Connection, pair: SessionPair
-    ) -> None:
+    def test_m1_a_write_whose_position_query_fails_holds_by_time(self, warm: Connection, pair: SessionPair) -> None:
         with use_master():
             number = link_id(warm)
             run(warm, INSERT.format(1))
@@ -219,7 +217,7 @@ class TestWhatWrote:
 
 
 class TestLinks:
-    def test_one_in_doubt_goes_back_with_its_scope(self, db: Connection) -> None:
+    def test_a_link_with_a_pending_write_returns_to_the_pool_with_its_scope(self, db: Connection) -> None:
         """And not when Python's collector comes by."""
         gc.disable()
         try:
@@ -231,14 +229,14 @@ class TestLinks:
         finally:
             gc.enable()
 
-    def test_its_settings_are_its_own(self, make: Make, pair: SessionPair) -> None:
+    def test_the_settings_of_the_application_reach_the_driver(self, make: Make, pair: SessionPair) -> None:
         db = make(master={**pair.master, "sql_mode": "ANSI_QUOTES", "charset": "utf8mb4"}, slaves=pair.slaves)
         with use_master():
             assert run(db, "SELECT @@sql_mode") == (("ANSI_QUOTES",),)
             run(db, INSERT.format(1))
             assert '"p"' in carry()
 
-    def test_reads_go_on_while_a_server_is_down(self, db: Connection, pair: SessionPair) -> None:
+    def test_f3_reads_continue_while_either_server_is_down(self, db: Connection, pair: SessionPair) -> None:
         with use_slave():
             run(db, COUNT)
             pair.kill("slave")
@@ -251,7 +249,7 @@ class TestLinks:
         with pytest.raises(NoServerError, match="cannot be reached"):
             run(db, COUNT)
 
-    def test_threads_write_and_read_their_own_at_the_same_time(self, db: Connection, pair: SessionPair) -> None:
+    def test_eight_threads_each_see_their_own_writes(self, db: Connection, pair: SessionPair) -> None:
         together = threading.Barrier(8)
         pair.stop_slave()
 

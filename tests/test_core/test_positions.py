@@ -48,7 +48,7 @@ kinds = pytest.mark.parametrize("kind", POSITIONS)
 @kinds
 @patient
 @given(st.data())
-def test_merging_is_commutative_associative_and_idempotent(kind: type[Position], data: st.DataObject) -> None:
+def test_merging_positions_is_commutative_associative_and_idempotent(kind: type[Position], data: st.DataObject) -> None:
     one, two, three = (data.draw(POSITIONS[kind]) for _ in range(3))
     assert one.merge(two) == two.merge(one)
     assert one.merge(two).merge(three) == one.merge(two.merge(three))
@@ -69,7 +69,7 @@ def test_a_merged_position_is_the_earliest_that_includes_both(kind: type[Positio
 @kinds
 @patient
 @given(st.data())
-def test_includes_is_an_order(kind: type[Position], data: st.DataObject) -> None:
+def test_includes_is_a_partial_order_that_agrees_with_merge(kind: type[Position], data: st.DataObject) -> None:
     one, two, three = (data.draw(POSITIONS[kind]) for _ in range(3))
     assert one.includes(one)
     assert one.includes(two) == (one.merge(two) == one)
@@ -80,7 +80,7 @@ def test_includes_is_an_order(kind: type[Position], data: st.DataObject) -> None
 @kinds
 @patient
 @given(st.data())
-def test_what_was_written_is_read(kind: type[Position], data: st.DataObject) -> None:
+def test_a_position_survives_writing_and_reading(kind: type[Position], data: st.DataObject) -> None:
     position = data.draw(POSITIONS[kind])
     assert kind.parse(str(position)) == position
     assert str(kind.parse(str(position))) == str(position)
@@ -94,23 +94,23 @@ def test_a_position_of_another_engine_is_never_included() -> None:
 
 
 class TestMariaDB:
-    def test_the_sequence_counts_and_not_the_server(self) -> None:
+    def test_positions_compare_by_sequence_and_not_by_server(self) -> None:
         # After a promotion another server goes on with the domain's sequence.
         assert MariaDBPosition.parse("0-2-43").includes(MariaDBPosition.parse("0-1-42"))
         assert not MariaDBPosition.parse("0-1-42").includes(MariaDBPosition.parse("0-2-43"))
 
-    def test_each_domain_must_have_come_as_far(self) -> None:
+    def test_a_position_includes_another_only_if_each_domain_does(self) -> None:
         here = MariaDBPosition.parse("0-1-42,7-1-5")
         assert here.includes(MariaDBPosition.parse("7-3-5"))
         assert not here.includes(MariaDBPosition.parse("0-1-1,7-1-6"))
         assert not here.includes(MariaDBPosition.parse("1-1-1"))
 
-    def test_what_two_positions_both_have(self) -> None:
+    def test_the_earlier_of_two_positions_has_what_both_have(self) -> None:
         here = MariaDBPosition.parse("0-1-42,7-1-5,8-1-1")
         assert str(here.earlier(MariaDBPosition.parse("0-1-40,7-1-6,9-1-1"))) == "0-1-40,7-1-5"
         assert str(here.earlier(MariaDBPosition.parse(""))) == ""
 
-    def test_is_written_by_domain(self) -> None:
+    def test_a_position_is_written_sorted_by_domain(self) -> None:
         assert str(MariaDBPosition.parse("7-1-5, 0-1-42,\n7-2-6")) == "0-1-42,7-2-6"
 
     @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ class TestMariaDB:
         [" ", ",", "0-1-42,", "0-1", "0-1-2-3", "-1-2-3", "a-1-2", "0-1-+2", "0_1_2", "\u0660-1-2", "4294967296-1-1",
          "0-1-18446744073709551616", "0-1-42;DROP TABLE message", "1" * 5000],
     )  # fmt: skip
-    def test_what_is_none_is_refused(self, text: str) -> None:
+    def test_a_text_that_is_no_gtid_list_is_refused(self, text: str) -> None:
         with pytest.raises(PositionError, match="no GTID of MariaDB"):
             MariaDBPosition.parse(text)
 
@@ -126,26 +126,26 @@ class TestMariaDB:
 class TestMySQL:
     A, B = UUIDS
 
-    def test_ranges_that_touch_are_one(self) -> None:
+    def test_adjoining_ranges_are_merged(self) -> None:
         assert str(MySQLPosition.parse(f"{self.A}:4-5:1-3:7")) == f"{self.A}:1-5:7"
 
-    def test_is_written_as_the_server_does(self) -> None:
+    def test_a_set_is_written_as_mysql_writes_it(self) -> None:
         """As MySQL 8.3 and later print a set with tags: by UUID, those without a tag first."""
         position = MySQLPosition.parse(f"{self.A.upper()}:jobs:7:1-3,\n{self.B}:1,{self.A}:1-57:60")
         assert str(position) == f"{self.B}:1,{self.A}:1-57:60:jobs:1-3:7"
 
-    def test_a_tag_s_transactions_are_its_own(self) -> None:
+    def test_the_transactions_of_a_tag_are_separate(self) -> None:
         here = MySQLPosition.parse(f"{self.A}:1-5:jobs:1-2")
         assert here.includes(MySQLPosition.parse(f"{self.A}:jobs:2"))
         assert not here.includes(MySQLPosition.parse(f"{self.A}:jobs:3"))
         assert not here.includes(MySQLPosition.parse(f"{self.A}:other:1"))
 
-    def test_a_gap_is_not_included(self) -> None:
+    def test_a_set_with_a_gap_does_not_include_the_gap(self) -> None:
         here = MySQLPosition.parse(f"{self.A}:1-5:7-9")
         assert here.includes(MySQLPosition.parse(f"{self.A}:2-3:8"))
         assert not here.includes(MySQLPosition.parse(f"{self.A}:5-7"))
 
-    def test_the_part_that_one_server_wrote(self) -> None:
+    def test_a_set_is_reduced_to_the_part_of_one_server(self) -> None:
         position = MySQLPosition.parse(f"{self.A}:1-5:jobs:1,{self.B}:1-9")
         assert str(position.written_by(self.A.upper())) == f"{self.A}:1-5:jobs:1"
         assert str(position.written_by("none")) == ""
@@ -155,14 +155,14 @@ class TestMySQL:
         ["", ":", ":0", ":1-", ":2-1", ":-1", ":1-2-3", ":jobs", ":1:jobs", ":jobs:", ":1:0", ":9jobs:1", ":jo-bs:1",
          f":{'a' * 33}:1", f":{2**63 - 1}", ":\u0663", ":1 OR 1", f":{'1' * 5000}"],
     )  # fmt: skip
-    def test_what_is_none_is_refused(self, part: str) -> None:
+    def test_a_text_that_is_no_gtid_set_is_refused(self, part: str) -> None:
         for text in (f"{self.A}{part}", f"{self.B}:1,{self.A}{part}", f"{self.A[:-1]}:1"):
             with pytest.raises(PositionError, match="no GTID set of MySQL"):
                 MySQLPosition.parse(text)
 
 
 @pytest.mark.parametrize("text", ["", ":", "0-1-42", "postgresql:0/16B3748", "MARIADB:0-1-1", " sqlite:1", "sqlite:-1"])
-def test_what_names_no_engine_or_no_position_of_it_is_refused(text: str) -> None:
+def test_a_text_without_a_known_engine_and_its_position_is_refused(text: str) -> None:
     with pytest.raises(PositionError):
         read(text)
 
@@ -218,7 +218,7 @@ def told(packet: bytes) -> str:
 @pytest.mark.parametrize("header", [0x00, 0xFE])
 @pytest.mark.parametrize("info", [b"", b"Rows matched: 1  Changed: 1  Warnings: 0", b"x" * 300])
 @pytest.mark.parametrize(("entry", "gtid"), [(MARIADB_TELLS, "0-1-42"), (MYSQL_TELLS, f"{UUIDS[0]}:jobs:57")])
-def test_an_ok_packet_tells_its_gtid_among_whatever_else_it_tells(
+def test_the_gtid_is_read_from_an_ok_packet_with_other_session_changes(
     header: int, info: bytes, entry: tuple[int, bytes], gtid: str
 ) -> None:
     schema, state, unknown = (1, string(b"shop")), (2, string(b"1")), (200, b"\xff\xfb\xfe")

@@ -57,7 +57,9 @@ def written() -> set[str]:
 class TestOwnWrites:
     """In a scope its own writes count: a slave serves its reads from the moment at which it has them."""
 
-    def test_a_slave_that_lacks_it_does_not_serve(self, db: Connection, replicated_pair: ReplicatedPair) -> None:
+    def test_a_slave_without_the_own_write_does_not_serve(
+        self, db: Connection, replicated_pair: ReplicatedPair
+    ) -> None:
         replicated_pair.stop_slave()
         with use_master():
             with db.use_slave():
@@ -68,7 +70,9 @@ class TestOwnWrites:
         assert last(db) == (MASTER, "own-write")
 
     @each_once
-    def test_one_that_lags_serves_again_when_it_has_it(self, db: Connection, replicated_pair: ReplicatedPair) -> None:
+    def test_a_slave_serves_again_once_it_has_the_own_write(
+        self, db: Connection, replicated_pair: ReplicatedPair
+    ) -> None:
         replicated_pair.lag = 1
         with use_master():
             insert(db, 1)
@@ -82,7 +86,7 @@ class TestOwnWrites:
                 assert count(db) == 2
         assert last(db) == (SLAVE, "use_slave")
 
-    def test_only_the_latest_write_matters(self, db: Connection, replicated_pair: ReplicatedPair) -> None:
+    def test_a_slave_must_have_the_latest_own_write(self, db: Connection, replicated_pair: ReplicatedPair) -> None:
         with use_master():
             insert(db, 1)
             replicated_pair.wait_caught_up()
@@ -95,14 +99,16 @@ class TestOwnWrites:
                 assert count(db) == 2
         assert last(db) == (MASTER, "own-write")
 
-    def test_the_next_scope_sees_nothing_of_it(self, db: Connection, replicated_pair: ReplicatedPair) -> None:
+    def test_the_next_scope_need_not_see_the_write(self, db: Connection, replicated_pair: ReplicatedPair) -> None:
         replicated_pair.stop_slave()
         with use_master():
             insert(db, 1)
         with use_slave():
             assert count(db) == 0
 
-    def test_of_a_transaction_the_commit_counts(self, db: Connection, replicated_pair: ReplicatedPair) -> None:
+    def test_a_transaction_counts_as_own_write_from_its_commit(
+        self, db: Connection, replicated_pair: ReplicatedPair
+    ) -> None:
         replicated_pair.stop_slave()
         with use_master():
             db.begin()
@@ -126,7 +132,7 @@ class TestOwnWrites:
                 assert count(db) == 1
         assert last(db) == (SLAVE, "use_slave")
 
-    def test_a_thread_that_shares_the_scope_sees_them_too(
+    def test_a_thread_in_the_same_scope_sees_an_own_write(
         self, db: Connection, replicated_pair: ReplicatedPair
     ) -> None:
         """Its link was chosen before the write."""
@@ -153,7 +159,7 @@ class TestOwnWrites:
 
 
 class TestTransactions:
-    def test_one_on_a_slave_that_began_before_a_write_shows_what_it_had_then(
+    def test_a_write_after_the_begin_of_a_slave_transaction_is_read_on_the_master(
         self, make: Make, replicated_pair: ReplicatedPair
     ) -> None:
         # Another connection to the same database writes: the slave has it soon, but the transaction never will.
@@ -168,7 +174,9 @@ class TestTransactions:
             assert last(db) == (MASTER, "own-write")
             db.commit()
 
-    def test_waiting_does_not_help_it(self, make: Make, replicated_pair: ReplicatedPair) -> None:
+    def test_wait_does_not_make_an_old_slave_snapshot_serve_a_later_write(
+        self, make: Make, replicated_pair: ReplicatedPair
+    ) -> None:
         # MASTER_GTID_WAIT inside a REPEATABLE READ transaction succeeds, and the row stays invisible.
         db, other = make(wait=5), make()
         with use_slave():
@@ -179,7 +187,7 @@ class TestTransactions:
             assert count(db) == 1
             db.commit()
 
-    def test_one_that_began_behind_it_is_served_by_the_slave(
+    def test_a_transaction_begun_after_the_write_is_served_by_the_slave(
         self, db: Connection, replicated_pair: ReplicatedPair
     ) -> None:
         with use_master():
@@ -192,7 +200,9 @@ class TestTransactions:
             db.commit()
         assert last(db) == (SLAVE, "use_slave")
 
-    def test_one_begun_by_a_statement_too(self, db: Connection, replicated_pair: ReplicatedPair) -> None:
+    def test_a_transaction_begun_by_a_statement_after_the_write_is_served_by_the_slave(
+        self, db: Connection, replicated_pair: ReplicatedPair
+    ) -> None:
         with use_master():
             insert(db, 1)
             replicated_pair.wait_caught_up()
@@ -203,7 +213,7 @@ class TestTransactions:
                 cursor.execute("COMMIT")
         assert last(db) == (SLAVE, "use_slave")
 
-    def test_one_that_outlives_its_scope_does_not_serve_a_later_write(
+    def test_a_slave_transaction_of_an_earlier_scope_does_not_hide_a_later_write(
         self, make: Make, replicated_pair: ReplicatedPair
     ) -> None:
         db, other = make(), make()
@@ -220,7 +230,9 @@ class TestTransactions:
 
 class TestWait:
     @each_once
-    def test_a_read_waits_for_a_slave_that_is_nearly_there(self, make: Make, replicated_pair: ReplicatedPair) -> None:
+    def test_a_read_waits_for_a_slave_that_reaches_the_position_in_time(
+        self, make: Make, replicated_pair: ReplicatedPair
+    ) -> None:
         db = make(wait=20)
         replicated_pair.lag = 1
         with use_master():
@@ -229,7 +241,7 @@ class TestWait:
                 assert count(db) == 1
         assert last(db) == (SLAVE, "use_slave")
 
-    def test_only_once_a_scope_and_then_the_master_serves(
+    def test_a_scope_waits_once_and_then_reads_on_the_master(
         self, make: Make, replicated_pair: ReplicatedPair, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         db = make(wait=0.05)
@@ -255,7 +267,9 @@ class TestWait:
 
 
 class TestSeveralDatabases:
-    def test_each_name_has_a_position_of_its_own(self, make: Make, replicated_pair: ReplicatedPair) -> None:
+    def test_databases_of_different_names_have_separate_positions(
+        self, make: Make, replicated_pair: ReplicatedPair
+    ) -> None:
         one, two = make(name="one"), make(name="two")
         replicated_pair.stop_slave()
         with use_master():
@@ -268,7 +282,9 @@ class TestSeveralDatabases:
                 assert count(two) == 2
             assert written() == {"one", "two"}
 
-    def test_the_name_is_the_database_s_own_by_default(self, db: Connection, replicated_pair: ReplicatedPair) -> None:
+    def test_m8_the_default_name_of_a_set_comes_from_its_master(
+        self, db: Connection, replicated_pair: ReplicatedPair
+    ) -> None:
         with use_master():
             insert(db, 1)
             # SQLite's file has another name on each server.

@@ -27,7 +27,7 @@ def shown(registry: CollectorRegistry, event: str, server: str) -> float | None:
     )
 
 
-def test_each_event_is_a_sample(registry: CollectorRegistry) -> None:
+def test_each_event_is_a_prometheus_sample(registry: CollectorRegistry) -> None:
     assert shown(registry, "rest", "one") is None
     events.tell("rest", "of prometheus", "one", "The slave one rests.")
     events.tell("rest", "of prometheus", "one", "The slave one rests.")
@@ -37,7 +37,7 @@ def test_each_event_is_a_sample(registry: CollectorRegistry) -> None:
     assert shown(registry, "back", "one") is None
 
 
-def test_it_shows_what_stats_returns(registry: CollectorRegistry) -> None:
+def test_the_samples_equal_stats(registry: CollectorRegistry) -> None:
     events.count("takeover", "of prometheus", "")
     told = {
         (event, *labels): float(number)
@@ -48,21 +48,21 @@ def test_it_shows_what_stats_returns(registry: CollectorRegistry) -> None:
     assert {(s.labels["event"], s.labels["database"], s.labels["server"]): s.value for s in samples} == told
 
 
-def test_the_page_is_prometheus_own(registry: CollectorRegistry) -> None:
+def test_the_exported_text_is_in_the_prometheus_format(registry: CollectorRegistry) -> None:
     events.count("behind", "of prometheus", 'a "slave"')
     page = generate_latest(registry).decode()
     assert "# TYPE replswitch_events_total counter" in page
     assert r'replswitch_events_total{database="of prometheus",event="behind",server="a \"slave\""} 1.0' in page
 
 
-def test_it_is_registered_once(registry: CollectorRegistry) -> None:
+def test_registering_the_collector_twice_is_an_error(registry: CollectorRegistry) -> None:
     with pytest.raises(ValueError, match="Duplicated timeseries"):
         registry.register(EventCollector())
     with pytest.raises(ValueError, match="Duplicated timeseries"):
         Counter("replswitch_events", "Another one.", registry=registry)
 
 
-def test_without_the_library_it_says_what_to_install() -> None:
+def test_without_prometheus_client_the_error_names_the_extra() -> None:
     program = "import sys; sys.modules['prometheus_client'] = None; import replswitch.prometheus"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)

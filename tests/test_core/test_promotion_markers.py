@@ -77,7 +77,7 @@ def read(db: Connection, token: str = "") -> tuple[str, list[int]]:
 
 
 @pytest.mark.parametrize("cut", [True, False], ids=["cut", "open"])
-def test_a_marker_from_before_holds(db: Connection, names: Names, cut: bool) -> None:
+def test_a_marker_from_before_a_promotion_holds(db: Connection, names: Names, cut: bool) -> None:
     old = write(db, 1)
     read(db, old)
     names.pair.stop_slave()
@@ -91,7 +91,9 @@ def test_a_marker_from_before_holds(db: Connection, names: Names, cut: bool) -> 
         assert cursor.fetchone() == (2,)
 
 
-def test_one_from_after_it_waits_for_the_old_master(db: Connection, names: Names) -> None:
+def test_a_marker_from_after_a_promotion_is_not_served_by_the_old_master_that_lags(
+    db: Connection, names: Names
+) -> None:
     old = write(db, 1)
     read(db, old)
     names.promote(cut=True)  # an open link to the old master would go on to serve reads there
@@ -104,7 +106,7 @@ def test_one_from_after_it_waits_for_the_old_master(db: Connection, names: Names
     assert read(db, new) == (SLAVE, [1, 2])
 
 
-def test_there_and_back(db: Connection, names: Names) -> None:
+def test_markers_hold_across_two_promotions(db: Connection, names: Names) -> None:
     """Each server has been the master once, and a marker asks for what both have written."""
     tokens = [write(db, 1)]
     for number in (2, 3):
@@ -119,7 +121,7 @@ def test_there_and_back(db: Connection, names: Names) -> None:
     assert [read(db, token) for token in tokens] == [(SLAVE, [1, 2, 3])] * 3
 
 
-def test_reads_that_the_master_serves_do_not_stay_with_the_old_one(db: Connection, names: Names) -> None:
+def test_reads_on_the_master_go_to_the_new_one_after_a_promotion(db: Connection, names: Names) -> None:
     """With mysqlclient it serves them on a connection of its own, which is open still."""
     read(db, write(db, 1))
     names.pair.stop_slave()

@@ -75,7 +75,7 @@ def wrote(frame: Frame) -> bool:
 
 @servers
 class TestClosedLinks:
-    def test_one_that_was_closed_in_the_pool_is_replaced(self, db: Connection, pair: SessionPair) -> None:
+    def test_a_link_closed_while_in_the_pool_is_replaced(self, db: Connection, pair: SessionPair) -> None:
         with db.use_slave():
             number = link_id(db)
         kill_link(pair, "slave", number)
@@ -95,7 +95,7 @@ class TestClosedLinks:
             with pytest.raises(pymysql.Error):
                 raw.ping(reconnect=True)
 
-    def test_in_a_transaction_it_is_an_error_until_the_rollback(self, db: Connection, pair: SessionPair) -> None:
+    def test_a_link_killed_in_a_transaction_raises_until_the_rollback(self, db: Connection, pair: SessionPair) -> None:
         db.begin()
         run(db, "INSERT INTO message (body) VALUES ('x')")
         kill_link(pair, "master", link_id(db))
@@ -106,7 +106,7 @@ class TestClosedLinks:
             db.commit()
         assert run(db, "SELECT COUNT(*) FROM message") == ((0,),)
 
-    def test_a_write_cut_off_on_its_way_counts_as_written(self, db: Connection, pair: SessionPair) -> None:
+    def test_m1_a_write_whose_connection_is_killed_is_recorded(self, db: Connection, pair: SessionPair) -> None:
         with db.use_master() as frame:
             number = link_id(db)
             killer = threading.Timer(0.3, kill_link, (pair, "master", number))
@@ -128,7 +128,7 @@ class TestWhatTellsOfAWrite:
         ],
     )
     @pytest.mark.parametrize("kind", [None, DictCursor, SSCursor])
-    def test_a_statement_that_writes(self, db: Connection, sql: str, kind: Any) -> None:
+    def test_m1_a_statement_that_writes_is_recorded(self, db: Connection, sql: str, kind: Any) -> None:
         with db.use_master() as frame:
             run(db, "DROP TABLE IF EXISTS other")
             frame.scope.wrote = None
@@ -138,12 +138,12 @@ class TestWhatTellsOfAWrite:
     @pytest.mark.parametrize(
         "sql", ["SELECT COUNT(*) FROM message", "UPDATE message SET body = 'x' WHERE id = 9", "SET @a = 1", "USE shop"]
     )
-    def test_a_statement_that_writes_nothing(self, db: Connection, sql: str) -> None:
+    def test_m1_a_statement_that_writes_nothing_is_not_recorded(self, db: Connection, sql: str) -> None:
         with db.use_master() as frame:
             run(db, sql)
             assert not wrote(frame)
 
-    def test_a_streamed_result_tells_behind_its_last_row(self, db: Connection) -> None:
+    def test_m1_a_write_with_a_streamed_result_is_recorded_after_its_last_row(self, db: Connection) -> None:
         with db.use_master() as frame, db.cursor(SSCursor) as cursor:
             cursor.execute("INSERT INTO message (body) VALUES ('x'), ('y') RETURNING id")
             assert cursor.fetchone() is not None
@@ -151,7 +151,7 @@ class TestWhatTellsOfAWrite:
             assert len(list(cursor)) == 1
             assert wrote(frame)
 
-    def test_a_procedure(self, db: Connection) -> None:
+    def test_m1_a_procedure_that_writes_after_its_rows_is_recorded(self, db: Connection) -> None:
         procedure(db, "post", "SELECT 1; INSERT INTO message (body) VALUES ('p');")
         with db.use_master() as frame:
             with db.cursor() as cursor:
@@ -160,7 +160,7 @@ class TestWhatTellsOfAWrite:
                 cursor.nextset()
             assert wrote(frame)
 
-    def test_where_nothing_tells_every_statement_counts(self, make: Make, pair: SessionPair) -> None:
+    def test_p3_without_a_binary_log_every_transaction_counts_as_a_write(self, make: Make, pair: SessionPair) -> None:
         # A session that does not log moves no position, as a server without binary log.
         with pair.admin() as admin, admin.cursor() as cursor:
             cursor.execute(f"GRANT BINLOG ADMIN ON *.* TO '{pair.master['user']}'@'%'")
@@ -186,7 +186,7 @@ class TestRefusedWrites:
         ],
     )
     @pytest.mark.parametrize("slaves", [None, []])
-    def test_all_kinds_are_moved(self, make: Make, sql: str, slaves: Any) -> None:
+    def test_s8_every_kind_of_write_moves_to_the_master(self, make: Make, sql: str, slaves: Any) -> None:
         db = make() if slaves is None else make(slaves=slaves)
         run(db, "DROP TABLE IF EXISTS other")
         db.reset_queries()
@@ -195,7 +195,9 @@ class TestRefusedWrites:
         assert [query["db"] for query in db.queries] == [SLAVE, MASTER]
         run(db, "DROP TABLE IF EXISTS other")
 
-    def test_a_procedure_that_has_returned_rows_is_not_run_again(self, db: Connection, pair: SessionPair) -> None:
+    def test_s8_a_procedure_that_writes_after_rows_raises_and_does_not_move(
+        self, db: Connection, pair: SessionPair
+    ) -> None:
         procedure(db, "post", "SELECT 1; INSERT INTO message (body) VALUES ('p');")
         pair.wait_caught_up()
         with db.use_slave():
@@ -209,13 +211,13 @@ class TestRefusedWrites:
                 run(db, "SELECT 1")  # what the procedure still owes comes first
         assert run(db, "SELECT COUNT(*) FROM message") == ((0,),)
 
-    def test_the_master_s_own_refusal_is_the_application_s(self, db: Connection) -> None:
+    def test_s8_a_read_only_transaction_on_the_master_raises_the_server_s_error(self, db: Connection) -> None:
         run(db, "START TRANSACTION READ ONLY")
         with pytest.raises(db.OperationalError, match="1792"):
             run(db, "INSERT INTO message (body) VALUES ('x')")
         db.rollback()
 
-    def test_a_transaction_moves_only_while_it_has_read_nothing(self, db: Connection) -> None:
+    def test_s8_a_transaction_that_has_read_nothing_moves_with_its_write(self, db: Connection) -> None:
         with db.use_slave():
             db.begin()
             run(db, "DO 1")
@@ -226,7 +228,7 @@ class TestRefusedWrites:
 
 @servers
 class TestTransactions:
-    def test_ddl_ends_one(self, db: Connection) -> None:
+    def test_ddl_commits_the_open_transaction(self, db: Connection) -> None:
         run(db, "DROP TABLE IF EXISTS other")
         with use_master():
             db.begin()
@@ -236,7 +238,7 @@ class TestTransactions:
             run(db, "DROP TABLE other")
         assert run(db, "SELECT COUNT(*) FROM message") == ((1,),)
 
-    def test_one_that_a_deadlock_took_is_an_error_until_the_rollback(self, db: Connection) -> None:
+    def test_s5_a_transaction_ended_by_a_deadlock_raises_until_the_rollback(self, db: Connection) -> None:
         run(db, "INSERT INTO message (id) VALUES (1), (2)")
         locked, errors = threading.Barrier(2), []
 
@@ -263,7 +265,7 @@ class TestTransactions:
 
 class TestServersThatAreDown:
     @servers
-    def test_reads_go_to_the_master_while_the_slave_is_down(
+    def test_f1_reads_go_to_the_master_while_the_slave_is_down(
         self, db: Connection, pair: SessionPair, caplog: pytest.LogCaptureFixture
     ) -> None:
         pair.kill("slave")
@@ -274,7 +276,7 @@ class TestServersThatAreDown:
         assert caplog.text.count("cannot be reached") == 1
 
     @servers
-    def test_a_read_that_loses_its_slave_runs_again_on_the_master(self, db: Connection, pair: SessionPair) -> None:
+    def test_f1_a_read_whose_slave_dies_runs_again_on_the_master(self, db: Connection, pair: SessionPair) -> None:
         # django-multidb-router: slave killed, 300 of 300 GETs fail.
         with db.use_slave():
             killer = threading.Timer(0.3, pair.kill, ("slave",))
@@ -286,7 +288,7 @@ class TestServersThatAreDown:
         assert db.queries[-1]["reason"] == "no-slave"
 
     @servers
-    def test_a_read_in_a_transaction_that_loses_its_slave_is_not_run_again(
+    def test_f1_a_read_in_a_transaction_on_a_lost_slave_does_not_run_again(
         self, db: Connection, pair: SessionPair
     ) -> None:
         with db.use_slave():
@@ -300,7 +302,7 @@ class TestServersThatAreDown:
             assert run(db, "SELECT 1") == ((1,),)
 
     @servers
-    def test_a_slave_that_is_back_serves_after_downtime(self, make: Make, pair: SessionPair) -> None:
+    def test_f2_a_restarted_slave_serves_after_downtime(self, make: Make, pair: SessionPair) -> None:
         # django-replicated: 4 s after the slave's return no read is on it.
         db = make(downtime=0.5)
         with db.use_slave():
@@ -315,7 +317,7 @@ class TestServersThatAreDown:
         assert [query["db"] for query in db.queries] == [SLAVE, MASTER, SLAVE]
 
     @servers
-    def test_without_a_master_reads_go_on_and_writes_name_it(self, db: Connection, pair: SessionPair) -> None:
+    def test_f3_without_a_master_reads_continue_and_writes_name_it(self, db: Connection, pair: SessionPair) -> None:
         pair.kill("master")
         with db.use_slave():
             assert run(db, "SELECT 1") == ((1,),)

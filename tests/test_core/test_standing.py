@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from replswitch.testing import ReplicatedPair
 
 
-def test_a_pair(replicated_pair: ReplicatedPair) -> None:
+def test_the_report_lists_a_replicating_pair(replicated_pair: ReplicatedPair) -> None:
     pair = replicated_pair
     pair.wait_caught_up()
     deadline = time.monotonic() + 10
@@ -41,7 +41,7 @@ def test_a_pair(replicated_pair: ReplicatedPair) -> None:
 
 
 @pytest.mark.parametrize("driver", ["pymysql", "mysqlclient"])
-def test_the_applications_own_kind_of_cursor(mariadb_pair: ReplicatedPair, driver: str) -> None:
+def test_the_report_works_with_the_cursor_class_of_the_application(mariadb_pair: ReplicatedPair, driver: str) -> None:
     kind = import_module({"pymysql": "pymysql", "mysqlclient": "MySQLdb"}[driver] + ".cursors").DictCursor
     mariadb_pair.wait_caught_up()
     with replswitch.connect({**mariadb_pair.master, "cursorclass": kind}, mariadb_pair.slaves, driver=driver) as db:
@@ -52,7 +52,7 @@ def test_the_applications_own_kind_of_cursor(mariadb_pair: ReplicatedPair, drive
     assert (slave.read_only, slave.replication) == (True, "running")
 
 
-def test_a_look_creates_no_file(tmp_path: Any) -> None:
+def test_the_report_creates_no_missing_sqlite_file(tmp_path: Any) -> None:
     missing = tmp_path / "missing.db"
     with replswitch.connect({"database": str(missing)}, driver="sqlite3") as db:
         master, slave = standings(servers_of(db))
@@ -60,7 +60,7 @@ def test_a_look_creates_no_file(tmp_path: Any) -> None:
     assert not missing.exists()
 
 
-def test_a_file_that_is_no_database(tmp_path: Any) -> None:
+def test_a_sqlite_file_that_is_no_database_is_a_problem(tmp_path: Any) -> None:
     file = tmp_path / "letter.db"
     file.write_text("Dear reader, " * 100)
     with replswitch.connect({"database": str(file)}, driver="sqlite3") as db:
@@ -69,7 +69,7 @@ def test_a_file_that_is_no_database(tmp_path: Any) -> None:
     assert master.problem == slave.problem == "no connection: file is not a database"
 
 
-def test_what_the_user_may_do(replicated_pair: ReplicatedPair) -> None:
+def test_the_report_has_the_grants_of_the_user_and_does_not_show_them(replicated_pair: ReplicatedPair) -> None:
     pair = replicated_pair
     with replswitch.connect(pair.master, pair.slaves, driver=pair.driver) as db:
         for each in standings(servers_of(db)):
@@ -77,7 +77,7 @@ def test_what_the_user_may_do(replicated_pair: ReplicatedPair) -> None:
             assert "GRANT" not in repr(each)
 
 
-def test_no_password_is_shown(mariadb_pair: ReplicatedPair) -> None:
+def test_the_report_shows_no_password(mariadb_pair: ReplicatedPair) -> None:
     secret = {**mariadb_pair.master, "password": "s3cret"}
     with replswitch.connect(secret, [{"port": 1}]) as db:
         servers = servers_of(db)
@@ -92,7 +92,7 @@ class Unknown:
 
 
 @pytest.mark.parametrize(("address", "is_master"), [("here", True), ("there", False), (None, False)])
-def test_the_address_of_the_master(address: str | None, is_master: bool) -> None:
+def test_a_slave_with_the_address_of_the_master_is_noted(address: str | None, is_master: bool) -> None:
     def look(timeout: float) -> Any:
         return Unknown()
 
@@ -102,7 +102,7 @@ def test_the_address_of_the_master(address: str | None, is_master: bool) -> None
     assert (found[1].note == "it is the master itself") is is_master
 
 
-def test_our_own_errors_say_it_in_their_words() -> None:
+def test_errors_of_replswitch_are_reported_with_their_own_text() -> None:
     def fail(timeout: float) -> Any:
         raise ConfigurationError("There is no such file.")
 
@@ -111,7 +111,7 @@ def test_our_own_errors_say_it_in_their_words() -> None:
 
 
 @pytest.mark.parametrize(("given", "expected"), [(None, [TIMEOUT, 7]), (2, [2, 2])])
-def test_seconds(given: float | None, expected: list[float]) -> None:
+def test_the_timeout_of_a_server_is_the_given_or_its_own(given: float | None, expected: list[float]) -> None:
     seconds: dict[str, float] = {}
 
     def server(name: str, **own: Any) -> Asked:
@@ -130,7 +130,7 @@ def test_drivers_get_whole_seconds(seconds: float, limit: int) -> None:
     assert time_limits(seconds) == {"connect_timeout": limit, "read_timeout": limit}
 
 
-def test_one_that_never_answers_is_not_waited_for() -> None:
+def test_a_server_that_does_not_answer_is_reported_after_the_timeout() -> None:
     done = threading.Event()
 
     def never(timeout: float) -> Any:
@@ -144,7 +144,7 @@ def test_one_that_never_answers_is_not_waited_for() -> None:
     assert (master.server, master.reachable, master.problem) == ("silent.db", False, "no answer within 0.1 s")
 
 
-def test_a_driver_that_nobody_knows() -> None:
+def test_a_server_of_an_unknown_driver_is_listed_with_a_note() -> None:
     (master,) = standings([Asked("master", "other.db", lambda timeout: Unknown(), OSError)])
     assert (master.reachable, master.problem) == (True, None)
     assert master.note is not None
@@ -152,7 +152,7 @@ def test_a_driver_that_nobody_knows() -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError("what?"), OSError(2, "No such host"), KeyError()])
-def test_whatever_keeps_it_from_answering_is_told_of(error: Exception) -> None:
+def test_any_error_while_connecting_is_reported_as_a_problem(error: Exception) -> None:
     def fail(timeout: float) -> Any:
         raise error
 
@@ -160,7 +160,7 @@ def test_whatever_keeps_it_from_answering_is_told_of(error: Exception) -> None:
     assert str(master.problem).startswith("no connection: ")
 
 
-def test_a_table() -> None:
+def test_the_table_has_a_line_for_each_server() -> None:
     found = [
         Standing("master", "master.db", reachable=True, version="10.11.6-MariaDB", read_only=False),
         Standing("slave", "slave.db", note="what else there is", replication="running", behind=3, read_only=True),

@@ -123,7 +123,7 @@ def test_s2_a_block_of_a_decorator_restores_the_state_after_a_revert_below_it() 
 
 
 class TestDisabled:
-    def test_instructions_are_ignored_and_reverts_stay_balanced(self) -> None:
+    def test_while_disabled_instructions_are_ignored_and_reverts_stay_balanced(self) -> None:
         switch = Switch()
         switch.state_change_disabled = True
         assert switch.state_change_disabled
@@ -138,7 +138,7 @@ class TestDisabled:
         with switch.use_slave():
             assert switch.state == SLAVE
 
-    def test_what_was_in_force_before_stays(self) -> None:
+    def test_the_state_from_before_state_change_disabled_stays(self) -> None:
         switch = Switch()
         with switch.use_slave():
             switch.state_change_disabled = True
@@ -146,21 +146,21 @@ class TestDisabled:
                 assert switch.state == SLAVE
             switch.state_change_disabled = False
 
-    def test_what_was_ignored_stays_ignored(self) -> None:
+    def test_an_instruction_ignored_while_disabled_stays_ignored(self) -> None:
         switch = Switch()
         switch.state_change_disabled = True
         with switch.use_slave():
             switch.state_change_disabled = False
             assert switch.state == MASTER
 
-    def test_other_switches_are_not_concerned(self) -> None:
+    def test_state_change_disabled_does_not_affect_other_switches(self) -> None:
         switch, other = Switch(), Switch()
         switch.state_change_disabled = True
         with use_slave():
             assert (switch.state, other.state) == (MASTER, SLAVE)
         switch.state_change_disabled = False
 
-    def test_revert_below_an_ignored_instruction_keeps_it_ignored(self) -> None:
+    def test_revert_under_an_ignored_instruction_keeps_it_ignored(self) -> None:
         switch, other = Switch(), Switch()
         other.use_slave()
         switch.state_change_disabled = True
@@ -248,13 +248,13 @@ def test_s3_a_block_that_is_left_after_the_one_around_it_does_not_bring_that_bac
 class TestScopes:
     """Outside a request, the outermost use_*() … revert() is a scope."""
 
-    def test_begins_with_the_outermost_and_is_shared_inside(self) -> None:
+    def test_a_scope_begins_with_the_outermost_block_and_is_shared_inside(self) -> None:
         one, two = Switch(), Switch()
         with one.use_slave() as outer, two.use_master() as inner:
             assert outer.scope is inner.scope
         assert outer.scope.ended
 
-    def test_lasts_while_anything_of_it_is_on_the_stack(self) -> None:
+    def test_a_scope_lasts_while_any_of_its_blocks_is_open(self) -> None:
         one, two = Switch(), Switch()
         scope = one.use_slave().scope
         two.use_slave()
@@ -263,7 +263,7 @@ class TestScopes:
         two.revert()
         assert scope.ended
 
-    def test_the_next_one_is_new(self) -> None:
+    def test_the_next_outermost_block_has_a_new_scope(self) -> None:
         switch = Switch()
         with switch.use_slave() as first:
             pass

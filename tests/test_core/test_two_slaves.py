@@ -64,7 +64,7 @@ def count(db: Connection) -> int:
 
 
 class TestTwoNames:
-    def test_the_one_that_has_it_serves(self, two_slaves: ReplicatedPair) -> None:
+    def test_the_slave_that_has_the_write_serves(self, two_slaves: ReplicatedPair) -> None:
         with open_db(two_slaves) as db:
             two_slaves.stop_slave("slave2")
             for number in range(8):
@@ -76,7 +76,7 @@ class TestTwoNames:
                         assert count(db) == number + 1
                 assert (db.queries[-1]["server"], db.queries[-1]["db"]) == (name_of(db, 0), SLAVE)
 
-    def test_one_that_is_behind_serves_those_who_must_see_nothing(self, two_slaves: ReplicatedPair) -> None:
+    def test_a_slave_that_lags_serves_scopes_without_writes(self, two_slaves: ReplicatedPair) -> None:
         with open_db(two_slaves) as db:
             two_slaves.stop_slave("slave2")
             with use_master():
@@ -88,7 +88,7 @@ class TestTwoNames:
                 used.add(db.queries[-1]["server"])
             assert used == {name_of(db, 0), name_of(db, 1)}
 
-    def test_a_scope_does_not_change_the_slave_that_has_what_it_wrote(self, two_slaves: ReplicatedPair) -> None:
+    def test_s6_a_scope_keeps_the_slave_that_has_its_writes(self, two_slaves: ReplicatedPair) -> None:
         with open_db(two_slaves) as db:
             for number in range(8):
                 with use_master():
@@ -101,7 +101,7 @@ class TestTwoNames:
                         assert count(db) == number + 1
                     assert db.queries[-1]["server"] == before
 
-    def test_another_slave_is_asked_first(self, two_slaves: ReplicatedPair) -> None:
+    def test_before_waiting_for_a_slave_the_other_one_is_tried(self, two_slaves: ReplicatedPair) -> None:
         two_slaves.stop_slave("slave2")
         with open_db(two_slaves, wait=20) as db:
             for number in range(6):
@@ -143,7 +143,7 @@ class TestOneName:
         with closing(open_db(two_slaves, slaves=slaves, driver=driver, downtime=0)) as db:
             yield db
 
-    def test_p2_one_name_leads_to_another_server_with_each_connection(
+    def test_p2_a_position_learnt_from_one_server_behind_a_name_is_not_assumed_of_another(
         self, db: Connection, two_slaves: ReplicatedPair, name: Balancer
     ) -> None:
         sides = []
@@ -159,7 +159,9 @@ class TestOneName:
                 name.cut()
         assert {SLAVE, MASTER} == set(sides)
 
-    def test_many_at_a_time(self, db: Connection, two_slaves: ReplicatedPair) -> None:
+    def test_eight_visitors_behind_a_balancer_miss_no_own_write(
+        self, db: Connection, two_slaves: ReplicatedPair
+    ) -> None:
         assert isinstance(two_slaves, ServerPair)
         together = threading.Barrier(8)
 

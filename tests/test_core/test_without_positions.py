@@ -86,7 +86,9 @@ def read(db: Connection) -> tuple[str, str]:
     return db.queries[-1]["db"], db.queries[-1]["reason"]
 
 
-def test_one_log_line_says_why(db: Connection, server: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_p3_without_positions_one_log_line_gives_the_reason(
+    db: Connection, server: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     with use_master():
         kept = db.cursor()  # and its link
         kept.execute("INSERT INTO message (body) VALUES ('x')")
@@ -103,7 +105,7 @@ def test_one_log_line_says_why(db: Connection, server: Any, caplog: pytest.LogCa
     )
 
 
-def test_the_master_serves_the_rest_of_the_scope(db: Connection) -> None:
+def test_p3_after_a_write_the_master_serves_the_rest_of_the_scope(db: Connection) -> None:
     with use_master():
         assert read(db)[0] == SLAVE
         insert(db)
@@ -111,7 +113,7 @@ def test_the_master_serves_the_rest_of_the_scope(db: Connection) -> None:
     assert read(db)[0] == SLAVE
 
 
-def test_what_is_handed_on_holds_for_so_many_seconds(db: Connection) -> None:
+def test_p3_a_token_without_a_position_holds_for_max_age(db: Connection) -> None:
     with use_master():
         insert(db)
         token = carry()
@@ -135,7 +137,7 @@ def send(application: WSGIApplication, method: str, cookie: str = "", **options:
     return dict(headers).get("Set-Cookie", "")
 
 
-def test_so_does_the_marker_of_a_response(db: Connection) -> None:
+def test_p3_a_marker_without_a_position_holds_for_cookie_max_age(db: Connection) -> None:
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if environ["REQUEST_METHOD"] == "POST":
             insert(db)
@@ -153,7 +155,9 @@ def test_so_does_the_marker_of_a_response(db: Connection) -> None:
     assert db.queries[-1]["db"] == SLAVE
 
 
-def test_a_transaction_stays_whole(db: Connection, caplog: pytest.LogCaptureFixture) -> None:
+def test_p3_a_transaction_after_a_write_runs_on_the_master_as_a_whole(
+    db: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
     """What follows in it may write."""
     with use_master():
         insert(db)
@@ -169,7 +173,7 @@ def test_a_transaction_stays_whole(db: Connection, caplog: pytest.LogCaptureFixt
     assert not [record for record in caplog.records if getattr(record, "event", "") == "moved-write"]
 
 
-def test_a_request_that_asks_for_the_master_may_write(db: Connection, caplog: pytest.LogCaptureFixture) -> None:
+def test_p3_a_request_in_master_state_can_write(db: Connection, caplog: pytest.LogCaptureFixture) -> None:
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         insert(db)
         start_response("200 OK", [])
@@ -180,7 +184,7 @@ def test_a_request_that_asks_for_the_master_may_write(db: Connection, caplog: py
     assert not [record for record in caplog.records if getattr(record, "event", "") == "moved-write"]
 
 
-def test_a_write_that_was_moved_counts_for_the_scope_around_it(db: Connection) -> None:
+def test_p3_a_moved_write_in_a_job_counts_for_the_scope_around_it(db: Connection) -> None:
     with use_master():
         insert(db)
         token = carry()

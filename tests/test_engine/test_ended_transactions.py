@@ -26,15 +26,15 @@ pytestmark = pytest.mark.parametrize("driver", ["pymysql", "mysqlclient"])
 
 
 @pytest.fixture
-def pair(two_slaves: MariaDBPair) -> MariaDBPair:
+def pair(message_pair: MariaDBPair) -> MariaDBPair:
     """A master and two slaves, with a table of messages and one of numbers."""
     for sql in (
         "CREATE OR REPLACE TABLE number (id INT PRIMARY KEY, value INT)",
         "INSERT INTO number VALUES (1, 0), (2, 0), (3, 0), (4, 0)",
     ):
-        on_master(two_slaves, sql)
-    two_slaves.wait_caught_up()
-    return two_slaves
+        on_master(message_pair, sql)
+    message_pair.wait_caught_up()
+    return message_pair
 
 
 @pytest.fixture

@@ -29,8 +29,8 @@ DRIVERS = pytest.mark.parametrize("driver", ["pymysql", "mysqlclient"])
 
 
 @pytest.fixture
-def pair(two_slaves: MariaDBPair) -> MariaDBPair:
-    return two_slaves
+def pair(message_pair: MariaDBPair) -> MariaDBPair:
+    return message_pair
 
 
 @pytest.fixture
