@@ -282,7 +282,7 @@ class TestSeveralDatabases:
                 assert count(two) == 2
             assert written() == {"one", "two"}
 
-    def test_m8_the_default_name_of_a_set_comes_from_its_master(
+    def test_the_default_name_of_a_set_comes_from_its_master(
         self, db: Connection, replicated_pair: ReplicatedPair
     ) -> None:
         with use_master():

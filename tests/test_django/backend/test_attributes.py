@@ -78,7 +78,9 @@ class Nothing:
 
 
 @pytest.mark.parametrize("stock", [BaseDatabaseWrapper, MySQLWrapper, SQLiteWrapper])
-def test_each_is_known(stock: type[BaseDatabaseWrapper], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_attributes_of_django_s_connections_are_known(
+    stock: type[BaseDatabaseWrapper], monkeypatch: pytest.MonkeyPatch
+) -> None:
     if stock is BaseDatabaseWrapper:
         for name in ("client", "creation", "features", "introspection", "ops"):
             monkeypatch.setattr(stock, f"{name}_class", Nothing)
@@ -88,7 +90,7 @@ def test_each_is_known(stock: type[BaseDatabaseWrapper], monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("stock", [MySQLWrapper, SQLiteWrapper])
-def test_each_that_is_kept_when_asked_for_is_known(stock: type[BaseDatabaseWrapper]) -> None:
+def test_the_cached_properties_of_django_s_connections_are_known(stock: type[BaseDatabaseWrapper]) -> None:
     found = {name for name, _ in inspect.getmembers(stock, lambda value: isinstance(value, cached_property))}
     assert found - CACHED == set()
 
@@ -98,7 +100,7 @@ def test_a_stock_connection_begins_with_these_values() -> None:
     assert {name: getattr(stock, name) for name in LINK_ATTRIBUTES} == LINK_ATTRIBUTES
 
 
-def test_none_appears_in_use(django_pair: MariaDBPair, db: Any) -> None:
+def test_using_a_django_connection_adds_no_unknown_attribute(django_pair: MariaDBPair, db: Any) -> None:
     """An attribute that is first set by a method, not by the constructor."""
     stock = MySQLWrapper(dict(db.settings_dict), "stock")
     stock.force_debug_cursor = True

@@ -31,7 +31,7 @@ def killed(pair: MariaDBPair, server: str, link: int) -> Iterator[None]:
 
 
 class TestASlaveInABlock:
-    def test_one_that_has_read_is_lost_with_it(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_s5_losing_a_slave_after_a_read_ends_the_block(self, django_pair: MariaDBPair, db: Any) -> None:
         with transaction.atomic():
             with use_slave():
                 kill(django_pair, "slave", link_id(db))
@@ -48,7 +48,7 @@ class TestASlaveInABlock:
             assert ask(db, "SELECT @@tx_read_only, @@autocommit") == (1, 1)
         assert bodies(django_pair) == ["new"]
 
-    def test_also_where_a_savepoint_is_left_first(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_s5_losing_a_slave_in_a_savepoint_ends_the_block(self, django_pair: MariaDBPair, db: Any) -> None:
         with transaction.atomic():
             with use_slave():
                 link = link_id(db)
@@ -59,7 +59,9 @@ class TestASlaveInABlock:
                 Message.objects.create(body="never")
         assert bodies(django_pair) == []
 
-    def test_and_by_hand_until_the_rollback(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_s5_losing_a_slave_in_a_manual_transaction_raises_until_the_rollback(
+        self, django_pair: MariaDBPair, db: Any
+    ) -> None:
         transaction.set_autocommit(False)
         with use_slave():
             kill(django_pair, "slave", link_id(db))
@@ -77,7 +79,7 @@ class TestASlaveInABlock:
         transaction.set_autocommit(True)
         assert bodies(django_pair) == ["new"]
 
-    def test_the_first_read_is_read_again(self, django_pair: MariaDBPair, persistent: Any) -> None:
+    def test_f1_the_first_read_of_a_block_runs_again_elsewhere(self, django_pair: MariaDBPair, persistent: Any) -> None:
         db = persistent
         with use_slave():
             link = link_id(db)
@@ -91,7 +93,7 @@ class TestASlaveInABlock:
 
 
 class TestWithoutTheMaster:
-    def test_a_block_in_slave_state_reads_elsewhere(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_f3_a_block_in_slave_state_reads_without_the_master(self, django_pair: MariaDBPair, db: Any) -> None:
         django_pair.stop_slave("slave")
         with use_slave():
             with use_master():
@@ -110,7 +112,9 @@ class TestWithoutTheMaster:
                 with use_master():
                     Message.objects.create(body="never")
 
-    def test_so_does_one_whose_first_statement_it_fails(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_f3_a_block_whose_first_statement_loses_the_master_reads_elsewhere(
+        self, django_pair: MariaDBPair, db: Any
+    ) -> None:
         django_pair.stop_slave("slave")
         with use_slave():
             with use_master():
@@ -125,7 +129,9 @@ class TestWithoutTheMaster:
                     f"127.0.0.1:{django_pair.master['port']}",
                 )
 
-    def test_but_not_a_later_one(self, django_pair: MariaDBPair, db: Any, warnings: Warnings) -> None:
+    def test_s5_losing_the_master_after_a_write_ends_the_block(
+        self, django_pair: MariaDBPair, db: Any, warnings: Warnings
+    ) -> None:
         with pytest.raises(OperationalError), transaction.atomic():  # noqa: PT012 - the whole block is what raises
             Message.objects.create(body="never")
             kill(django_pair, "master", link_id(db))
@@ -135,7 +141,9 @@ class TestWithoutTheMaster:
         (warning,) = warnings()
         assert "does not serve" in warning
 
-    def test_savepoints_find_it_out_too(self, django_pair: MariaDBPair, db: Any, warnings: Warnings) -> None:
+    def test_f5_losing_the_master_at_a_savepoint_ends_the_block_and_is_logged(
+        self, django_pair: MariaDBPair, db: Any, warnings: Warnings
+    ) -> None:
         with transaction.atomic():
             Message.objects.create(body="never")
             kill(django_pair, "master", link_id(db))
@@ -147,7 +155,7 @@ class TestWithoutTheMaster:
         assert len(warnings()) == 1
 
 
-def test_a_deadlock_takes_the_block(django_pair: MariaDBPair, db: Any) -> None:
+def test_s5_a_deadlock_ends_the_block_on_every_link(django_pair: MariaDBPair, db: Any) -> None:
     one, two = (Message.objects.create(body=body) for body in "ab")
     both = threading.Barrier(2)
 
@@ -176,7 +184,9 @@ def test_a_deadlock_takes_the_block(django_pair: MariaDBPair, db: Any) -> None:
 class TestBegunByAStatement:
     """BEGIN in autocommit mode is the application's own transaction."""
 
-    def test_once_the_master_is_in_it_serves_the_rest(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_s5_the_master_serves_the_rest_of_a_transaction_begun_by_a_statement(
+        self, django_pair: MariaDBPair, db: Any
+    ) -> None:
         with db.use_master() as frame, db.cursor() as cursor:
             cursor.execute("BEGIN")
             Message.objects.create(body="a")
@@ -193,7 +203,9 @@ class TestBegunByAStatement:
         assert sides(db)[-1] == SLAVE
 
     @pytest.mark.parametrize("end", ["ROLLBACK", "rollback()"])
-    def test_all_links_end_together(self, django_pair: MariaDBPair, db: Any, end: str) -> None:
+    def test_s5_rollback_ends_a_transaction_begun_by_a_statement_on_every_link(
+        self, django_pair: MariaDBPair, db: Any, end: str
+    ) -> None:
         with db.cursor() as cursor:
             with db.use_slave():
                 cursor.execute("START TRANSACTION")
@@ -209,14 +221,16 @@ class TestBegunByAStatement:
             with state():
                 assert ask(db, "SELECT @@autocommit, @@in_transaction") == (1, 0)
 
-    def test_commit_ends_it(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_s5_commit_ends_a_transaction_begun_by_a_statement(self, django_pair: MariaDBPair, db: Any) -> None:
         with db.cursor() as cursor:
             cursor.execute("BEGIN")
             Message.objects.create(body="a")
         db.commit()
         assert bodies(django_pair) == ["a"]
 
-    def test_an_atomic_block_in_it_ends_it(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_s5_an_atomic_block_commits_a_transaction_begun_by_a_statement(
+        self, django_pair: MariaDBPair, db: Any
+    ) -> None:
         with db.cursor() as cursor:
             cursor.execute("BEGIN")
             Message.objects.create(body="a")
@@ -226,7 +240,9 @@ class TestBegunByAStatement:
         assert bodies(django_pair) == ["a", "b"]
         assert ask(db, "SELECT @@autocommit, @@in_transaction") == (1, 0)
 
-    def test_none_is_left_for_the_next_request(self, django_pair: MariaDBPair, persistent: Any) -> None:
+    def test_s5_a_transaction_begun_by_a_statement_does_not_reach_the_next_request(
+        self, django_pair: MariaDBPair, persistent: Any
+    ) -> None:
         with persistent.cursor() as cursor:
             cursor.execute("BEGIN")
             Message.objects.create(body="never")
@@ -236,7 +252,7 @@ class TestBegunByAStatement:
 
 
 class TestWhoseFaultItIs:
-    def test_a_statement_that_ends_its_own_connection(self, db: Any, warnings: Warnings) -> None:
+    def test_f1_a_statement_that_ends_its_own_connection_blames_no_server(self, db: Any, warnings: Warnings) -> None:
         with db.use_slave(), pytest.raises(OperationalError), db.cursor() as cursor:
             cursor.execute("KILL CONNECTION_ID()")
         with db.use_slave():
@@ -244,7 +260,7 @@ class TestWhoseFaultItIs:
             assert sides(db)[-1] == SLAVE  # no server is out of rotation
         assert not [warning for warning in warnings() if "out of rotation" in warning or "does not serve" in warning]
 
-    def test_any_error_at_a_slave_s_door_is_the_slave_s(
+    def test_f4_any_error_while_connecting_to_a_slave_takes_it_out_of_rotation(
         self, django_pair: MariaDBPair, db: Any, warnings: Warnings
     ) -> None:
         port = django_pair.slaves[0]["port"]
@@ -259,7 +275,9 @@ class TestWhoseFaultItIs:
         assert all("is out of rotation" in warning for warning in warnings())
 
     @override_settings(REPLSWITCH={"FALLBACK": "error"})
-    def test_where_no_slave_is_left_the_error_is_django_s_too(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_no_server_error_with_fallback_error_is_an_operational_error_of_django(
+        self, django_pair: MariaDBPair, db: Any
+    ) -> None:
         with (
             default_with({"PORT": django_pair.slaves[0]["port"], "PASSWORD": "wrong"}) as none,
             none.use_slave(),
@@ -280,7 +298,7 @@ class TestNotReplicatedYet:
             yield
             cursor.execute("DROP TABLE shop.late")
 
-    def test_is_read_on_the_master(self, db: Any) -> None:
+    def test_f4_an_undefined_table_on_the_slave_is_read_on_the_master(self, db: Any) -> None:
         with db.use_slave() as frame:
             assert ask(db, "SELECT COUNT(*) FROM late") == 0
             assert sides(db)[-1] == MASTER
@@ -289,7 +307,7 @@ class TestNotReplicatedYet:
             seen()
             assert sides(db)[-1] == SLAVE
 
-    def test_but_not_in_a_block(self, db: Any) -> None:
+    def test_f4_an_undefined_table_on_the_slave_raises_in_a_block(self, db: Any) -> None:
         with db.use_slave(), transaction.atomic():
             assert seen() == []
             with pytest.raises(DatabaseError), transaction.atomic():
@@ -299,7 +317,7 @@ class TestNotReplicatedYet:
 
 
 @pytest.mark.parametrize("state", [MASTER, SLAVE])
-def test_a_closed_cursor_keeps_what_it_says(db: Any, state: str) -> None:
+def test_s6_a_closed_cursor_keeps_rowcount_lastrowid_and_description(db: Any, state: str) -> None:
     with db.use_slave() if state == SLAVE else db.use_master():
         with db.cursor() as cursor:
             cursor.execute("SELECT 1 AS one UNION SELECT 2")
@@ -339,7 +357,7 @@ print(os.read(read, 100).decode(), both() == before)
 """
 
 
-def test_a_link_belongs_to_the_process_that_has_opened_it(run_python: Callable[..., str]) -> None:
+def test_s12_a_link_belongs_to_the_process_that_opened_it(run_python: Callable[..., str]) -> None:
     assert run_python(FORK).split("\n")[-2] == "[False, False] True"
 
 
@@ -409,5 +427,5 @@ print(stored() == 1)
 """
 
 
-def test_s12_a_transaction_is_its_own_process_s(run_python: Callable[..., str]) -> None:
+def test_s12_a_forked_child_does_not_share_the_transaction(run_python: Callable[..., str]) -> None:
     assert set(run_python(FORK_IN_A_TRANSACTION).split("\n")) == {"True", ""}

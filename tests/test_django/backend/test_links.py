@@ -45,7 +45,7 @@ def check_both(db: Any) -> None:
 
 
 class TestOpening:
-    def test_a_request_that_reads_opens_none_to_the_master(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_a_request_that_reads_opens_no_link_to_the_master(self, django_pair: MariaDBPair, db: Any) -> None:
         opened: list[str] = []
 
         def note(connection: Any, **_: Any) -> None:
@@ -66,7 +66,9 @@ class TestOpening:
         assert opened == ["default"]
         assert links_on(django_pair, "master") == set()
 
-    def test_nor_a_transaction_s_bookkeeping(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_autocommit_commit_and_rollback_in_slave_state_open_no_link_to_the_master(
+        self, django_pair: MariaDBPair, db: Any
+    ) -> None:
         with use_slave():
             assert transaction.get_autocommit()
             transaction.set_autocommit(False)
@@ -77,12 +79,12 @@ class TestOpening:
             db.close()
         assert not links_on(django_pair, "master") | links_on(django_pair, "slave")
 
-    def test_one_that_writes_opens_none_to_the_slave(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_a_request_that_writes_opens_no_link_to_the_slave(self, django_pair: MariaDBPair, db: Any) -> None:
         Message.objects.create(body="a")
         assert seen() == ["a"]
         assert links_on(django_pair, "slave") == set()
 
-    def test_a_cursor_that_runs_nothing(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_a_cursor_without_a_statement_opens_no_link_to_the_master(self, django_pair: MariaDBPair, db: Any) -> None:
         with use_slave(), db.cursor():
             pass
         assert links_on(django_pair, "master") == set()
@@ -92,7 +94,7 @@ class TestOpening:
         assert link_ids(db) == first
         assert (links_on(django_pair, "master"), links_on(django_pair, "slave")) == ({first[0]}, {first[1]})
 
-    def test_what_is_run_on_opening_runs_on_the_link_that_is_opened(self, db: Any) -> None:
+    def test_queries_in_connection_created_run_on_the_link_being_opened(self, db: Any) -> None:
         def greet(connection: Any, **_: Any) -> None:
             ask(connection, "SELECT @greeted := 1")
 
@@ -104,7 +106,9 @@ class TestOpening:
         finally:
             connection_created.disconnect(greet)
 
-    def test_ensure_connection_and_connect(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_ensure_connection_in_slave_state_opens_the_slave_link_only(
+        self, django_pair: MariaDBPair, db: Any
+    ) -> None:
         with db.use_slave():
             db.ensure_connection()
             assert db.connection is not None
@@ -114,7 +118,7 @@ class TestOpening:
 
 
 class TestClosing:
-    def test_close_closes_all(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_close_closes_the_links_to_all_servers(self, django_pair: MariaDBPair, db: Any) -> None:
         before = link_ids(db)
         db.close()
         db.close()
@@ -123,20 +127,20 @@ class TestClosing:
         assert link_ids(db) != before
         check_both(db)
 
-    def test_close_in_slave_state_too(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_close_in_slave_state_closes_all_links(self, django_pair: MariaDBPair, db: Any) -> None:
         link_ids(db)
         with db.use_slave():
             db.close()
         assert wait_for_none(django_pair)
 
-    def test_connections_close_all(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_connections_close_all_closes_all_links(self, django_pair: MariaDBPair, db: Any) -> None:
         link_ids(db)
         link_ids(connections["other"])
         connections.close_all()
         assert wait_for_none(django_pair)
         check_both(db)
 
-    def test_a_cursor_of_before_says_so(self, db: Any) -> None:
+    def test_a_cursor_of_a_closed_connection_raises(self, db: Any) -> None:
         with db.use_slave(), db.cursor() as cursor:
             cursor.execute("SELECT 1")
             cursor.close()
@@ -145,7 +149,9 @@ class TestClosing:
 
     @pytest.mark.parametrize("closed", ["by the application", "as too old"])
     @pytest.mark.parametrize("joined", [[SLAVE], [MASTER], [SLAVE, MASTER]], ids="+".join)
-    def test_in_a_block(self, django_pair: MariaDBPair, db: Any, closed: str, joined: list[str]) -> None:
+    def test_close_in_a_block_ends_all_its_links(
+        self, django_pair: MariaDBPair, db: Any, closed: str, joined: list[str]
+    ) -> None:
         link_ids(db)
         with transaction.atomic():
             for side in joined:
@@ -164,7 +170,9 @@ class TestClosing:
         check_both(db)
         assert bodies(django_pair) == ["a"]
 
-    def test_a_block_that_raises_behind_it(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_a_block_that_raises_after_close_leaves_a_usable_connection(
+        self, django_pair: MariaDBPair, db: Any
+    ) -> None:
         with pytest.raises(ZeroDivisionError), transaction.atomic():  # noqa: PT012 - the whole block is what raises
             Message.objects.create(body="lost")
             db.close()
@@ -180,18 +188,18 @@ def wait_for_none(pair: MariaDBPair) -> bool:
 
 
 class TestMaxAge:
-    def test_none_is_kept_by_default(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_without_conn_max_age_no_link_is_kept(self, django_pair: MariaDBPair, db: Any) -> None:
         link_ids(db)
         next_request()
         assert wait_for_none(django_pair)
 
-    def test_all_are_kept_with_one(self, persistent: Any) -> None:
+    def test_links_to_all_servers_are_kept_for_conn_max_age(self, persistent: Any) -> None:
         before = link_ids(persistent)
         for _ in range(3):
             next_request()
             assert link_ids(persistent) == before
 
-    def test_each_has_an_age_of_its_own(self, persistent: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_each_link_is_closed_at_its_own_max_age(self, persistent: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         now = 1000.0
         for module in ("django.db.backends.base.base", "django_replswitch.backends.wrapper"):
             monkeypatch.setattr(f"{module}.time", SimpleNamespace(monotonic=lambda: now))
@@ -218,7 +226,7 @@ class TestHealthChecks:
     @pytest.mark.parametrize("dead", [[MASTER], [SLAVE], [MASTER, SLAVE]], ids="+".join)
     @pytest.mark.parametrize("block", ["atomic", "autocommit", "by hand"])
     @pytest.mark.parametrize("first", [MASTER, SLAVE])
-    def test_dead_links_are_opened_again(
+    def test_health_checks_replace_dead_links(
         self,
         django_pair: MariaDBPair,
         persistent: Any,
@@ -264,7 +272,7 @@ class TestHealthChecks:
         assert warnings() == []
         check_both(db)
 
-    def test_living_links_are_kept_and_asked_once_a_request(self, django_pair: MariaDBPair, persistent: Any) -> None:
+    def test_health_checks_ping_each_link_once_a_request(self, django_pair: MariaDBPair, persistent: Any) -> None:
         before = link_ids(persistent)
         next_request()
         pings = [django_pair.status(server, "Com_admin_commands") for server in (MASTER, SLAVE)]
@@ -274,7 +282,7 @@ class TestHealthChecks:
             count + 1 for count in pings
         ]
 
-    def test_none_is_asked_without_the_setting(self, django_pair: MariaDBPair, persistent: Any) -> None:
+    def test_without_conn_health_checks_no_link_is_pinged(self, django_pair: MariaDBPair, persistent: Any) -> None:
         persistent.settings_dict["CONN_HEALTH_CHECKS"] = False
         before = link_ids(persistent)
         pings = [django_pair.status(server, "Com_admin_commands") for server in (MASTER, SLAVE)]
@@ -287,7 +295,9 @@ class TestHealthChecks:
 class TestGoneAway:
     """A link that dies in use, without health checks."""
 
-    def test_the_master_s_fails_none(self, django_pair: MariaDBPair, persistent: Any) -> None:
+    def test_a_master_link_killed_between_requests_fails_no_write(
+        self, django_pair: MariaDBPair, persistent: Any
+    ) -> None:
         persistent.settings_dict["CONN_HEALTH_CHECKS"] = False
         db = persistent
         master, slave = link_ids(db)
@@ -299,7 +309,9 @@ class TestGoneAway:
         assert (new_master == master, new_slave == slave) == (False, True)
         check_both(db)
 
-    def test_the_master_s_that_dies_in_use_fails_what_runs(self, django_pair: MariaDBPair, persistent: Any) -> None:
+    def test_a_master_link_killed_during_a_write_fails_the_write(
+        self, django_pair: MariaDBPair, persistent: Any
+    ) -> None:
         killer = threading.Timer(0.3, kill, (django_pair, "master", link_id(persistent)))
         killer.start()
         with pytest.raises(DatabaseError):
@@ -308,7 +320,9 @@ class TestGoneAway:
         Message.objects.create(body="b")
         assert bodies(django_pair) == ["b"]
 
-    def test_the_slave_s_fails_none(self, django_pair: MariaDBPair, persistent: Any) -> None:
+    def test_f1_a_slave_link_killed_between_requests_fails_no_read(
+        self, django_pair: MariaDBPair, persistent: Any
+    ) -> None:
         persistent.settings_dict["CONN_HEALTH_CHECKS"] = False
         db = persistent
         master, slave = link_ids(db)
@@ -322,7 +336,7 @@ class TestGoneAway:
             assert link_id(db) != slave
         assert link_id(db) == master
 
-    def test_a_slave_s_that_dies_between_two_reads_fails_none(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_f1_a_slave_link_killed_between_two_reads_fails_no_read(self, django_pair: MariaDBPair, db: Any) -> None:
         with db.use_slave(), db.cursor() as cursor:
             cursor.execute("SELECT CONNECTION_ID()")
             kill(django_pair, "slave", cursor.fetchone()[0])
@@ -330,7 +344,9 @@ class TestGoneAway:
             assert cursor.fetchone() == (7, 1)
             assert sides(db)[-1] == SLAVE
 
-    def test_the_slave_stays_the_scope_s_own(self, django_pair: MariaDBPair, db: Any, warnings: Warnings) -> None:
+    def test_s6_a_scope_keeps_its_slave_after_a_lost_link(
+        self, django_pair: MariaDBPair, db: Any, warnings: Warnings
+    ) -> None:
         """A connection that was ended says nothing about its server; a new one does."""
         port = django_pair.slaves[0]["port"]
         slaves = [{"PORT": port, "OPTIONS": {"init_command": f"SET @me = {number}"}} for number in range(2)]
@@ -344,7 +360,9 @@ class TestGoneAway:
             assert sides(two)[-1] == SLAVE
         assert warnings() == []
 
-    def test_another_slave_takes_over(self, django_pair: MariaDBPair, db: Any, warnings: Warnings) -> None:
+    def test_f1_another_slave_serves_when_one_refuses_connections(
+        self, django_pair: MariaDBPair, db: Any, warnings: Warnings
+    ) -> None:
         port = django_pair.slaves[0]["port"]
         with Proxy(port) as proxy:
             mostly = {"PORT": proxy.port, "WEIGHT": 1e9, "OPTIONS": {"init_command": "SET @me = 1"}}
@@ -360,7 +378,9 @@ class TestGoneAway:
         assert "is out of rotation" in warning
 
     @override_settings(REPLSWITCH={"DOWNTIME": 0})
-    def test_a_slave_that_cannot_be_reached(self, django_pair: MariaDBPair, db: Any, warnings: Warnings) -> None:
+    def test_f1_reads_of_an_unreachable_slave_run_on_the_master(
+        self, django_pair: MariaDBPair, db: Any, warnings: Warnings
+    ) -> None:
         django_pair.kill("slave")
         Message.objects.create(body="a")
         with db.use_slave():
@@ -373,7 +393,7 @@ class TestGoneAway:
             assert seen() == ["a"]
             assert sides(db)[-1] == SLAVE
 
-    def test_reads_go_on_without_a_master(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_f3_reads_continue_without_a_master(self, django_pair: MariaDBPair, db: Any) -> None:
         link_ids(db)
         django_pair.kill("master")
         with db.use_slave():
@@ -387,7 +407,7 @@ class TestGoneAway:
         next_request()
         check_both(db)
 
-    def test_a_slave_that_rests_serves_where_the_master_is_gone_too(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_f3_a_slave_out_of_rotation_serves_when_the_master_is_gone(self, django_pair: MariaDBPair, db: Any) -> None:
         django_pair.kill("slave")
         with db.use_slave():
             assert seen() == []
@@ -401,7 +421,7 @@ class TestGoneAway:
         with pytest.raises(NoServerError, match="cannot be reached"):
             Message.objects.create(body="a")
 
-    def test_a_read_that_the_master_fails_is_read_elsewhere(self, django_pair: MariaDBPair, persistent: Any) -> None:
+    def test_f3_a_read_lost_on_the_master_runs_elsewhere(self, django_pair: MariaDBPair, persistent: Any) -> None:
         """No slave has what it must see but the one that is about to come up with it."""
         db = persistent
         django_pair.stop_slave()
@@ -421,7 +441,9 @@ class TestLeftBehind:
     """What a request has not tidied up does no harm to the next one."""
 
     @pytest.mark.parametrize("joined", [[SLAVE], [MASTER], [SLAVE, MASTER]], ids="+".join)
-    def test_autocommit_left_off(self, django_pair: MariaDBPair, persistent: Any, joined: list[str]) -> None:
+    def test_s11_autocommit_left_off_is_on_in_the_next_request(
+        self, django_pair: MariaDBPair, persistent: Any, joined: list[str]
+    ) -> None:
         db = persistent
         link_ids(db)
         transaction.set_autocommit(False)
@@ -435,7 +457,7 @@ class TestLeftBehind:
         check_both(db)
         assert bodies(django_pair) == []
 
-    def test_no_transaction_is_left_open_on_the_slave(self, django_pair: MariaDBPair, persistent: Any) -> None:
+    def test_s11_no_transaction_is_left_open_on_the_slave(self, django_pair: MariaDBPair, persistent: Any) -> None:
         """It would hold up the slave's replication as soon as a table is altered."""
         with persistent.use_slave(), transaction.atomic():
             seen()
@@ -447,7 +469,7 @@ class TestLeftBehind:
             cursor.execute("SELECT COUNT(*) FROM information_schema.innodb_trx")
             assert cursor.fetchone() == (0,)
 
-    def test_the_log_of_queries(self, db: Any) -> None:
+    def test_reset_queries_empties_the_log(self, db: Any) -> None:
         seen()
         reset_queries()
         assert db.queries == []

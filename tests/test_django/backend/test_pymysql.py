@@ -24,7 +24,7 @@ ALL += ["test_transactions.py", "test_writes.py"]
 
 @pytest.mark.skipif("PROJECT_WITHOUT_MYSQLCLIENT" in os.environ, reason="this is that run")
 @pytest.mark.timeout(300)
-def test_all() -> None:
+def test_the_backend_tests_pass_with_pymysql() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(str(FOLDER / name) for name in ALL)],
         env={**os.environ, "PROJECT_WITHOUT_MYSQLCLIENT": "1"},
@@ -36,7 +36,7 @@ def test_all() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_it_stands_in_in_a_project(run_python: Callable[..., str]) -> None:
+def test_a_project_without_mysqlclient_runs_with_pymysql(run_python: Callable[..., str]) -> None:
     script = """
 import django
 django.setup()

@@ -178,7 +178,7 @@ every_write = pytest.mark.parametrize(
 
 
 @every_write
-def test_runs_on_the_master(
+def test_s8_a_write_in_slave_state_runs_on_the_master(
     django_pair: MariaDBPair, db: Any, message: Message, write: Write, left: list[int], reads: bool
 ) -> None:
     with use_slave(), db.use_slave() as frame:
@@ -193,7 +193,7 @@ def test_runs_on_the_master(
 
 
 @every_write
-def test_is_told_with_one_warning_that_names_the_place(
+def test_s8_a_moved_write_gives_one_warning_with_its_place(
     db: Any, message: Message, warnings: Warnings, write: Write, left: list[int], reads: bool
 ) -> None:
     with use_slave():
@@ -210,7 +210,7 @@ def test_is_told_with_one_warning_that_names_the_place(
 
 
 @every_write
-def test_without_slaves_too(
+def test_s10_without_slaves_a_write_in_slave_state_moves_to_the_master(
     django_pair: MariaDBPair, message: Message, warnings: Warnings, write: Write, left: list[int], reads: bool
 ) -> None:
     with default_with() as db, use_slave():  # S10: the link refuses, not the server
@@ -224,7 +224,7 @@ def test_without_slaves_too(
 
 
 class TestWarning:
-    def test_of_the_first_statement_of_a_connection(
+    def test_s8_a_write_as_first_statement_of_a_connection_gives_the_warning(
         self, django_pair: MariaDBPair, make: Any, warnings: Warnings
     ) -> None:
         db = make()
@@ -233,7 +233,7 @@ class TestWarning:
         (warning,) = warnings()
         assert "had not read from a slave" in warning
 
-    def test_says_when_the_scope_had_read(self, db: Any, warnings: Warnings) -> None:
+    def test_s8_the_warning_says_whether_the_scope_had_read(self, db: Any, warnings: Warnings) -> None:
         with db.use_slave():
             seen()
             Message.objects.create(body="new")
@@ -243,7 +243,7 @@ class TestWarning:
         assert "had read from a slave" in first
         assert "had not read from a slave" in second
 
-    def test_comes_once_for_a_scope(self, db: Any, warnings: Warnings) -> None:
+    def test_s8_the_warning_is_logged_once_a_scope(self, db: Any, warnings: Warnings) -> None:
         with db.use_slave():
             for _ in range(3):
                 Message.objects.create(body="new")
@@ -252,7 +252,7 @@ class TestWarning:
             seen()
         assert len(warnings()) == 1
 
-    def test_an_error_of_the_application_is_its_own(
+    def test_s8_an_error_of_the_application_gives_no_warning(
         self, django_pair: MariaDBPair, db: Any, warnings: Warnings
     ) -> None:
         Tag.objects.create(name="one")
@@ -266,7 +266,7 @@ class TestWarning:
         assert len(warnings()) == 2
         assert sides(db)[-1] == MASTER  # where the table might be, before a migration has arrived
 
-    def test_from_then_on_the_master_serves_whatever_the_outcome(self, db: Any) -> None:
+    def test_s8_after_a_moved_write_that_fails_the_master_serves_the_scope(self, db: Any) -> None:
         Tag.objects.create(name="one")
         with db.use_slave():
             with pytest.raises(IntegrityError):
@@ -274,7 +274,9 @@ class TestWarning:
             seen()
             assert sides(db)[-1] == MASTER
 
-    def test_other_aliases_stay_with_their_slaves(self, django_pair: MariaDBPair, db: Any, make: Any) -> None:
+    def test_s8_a_moved_write_leaves_other_aliases_on_their_slaves(
+        self, django_pair: MariaDBPair, db: Any, make: Any
+    ) -> None:
         other = make()
         with use_slave():
             Message.objects.create(body="new")
@@ -285,7 +287,7 @@ class TestWarning:
 class TestAfterARead:
     """A block that has read from the slave cannot go on with a write."""
 
-    def test_a_set_of_many_raises_and_says_what_to_do(
+    def test_s8_a_many_to_many_set_after_a_read_raises_and_names_the_cure(
         self, django_pair: MariaDBPair, db: Any, message: Message, warnings: Warnings
     ) -> None:
         two = Tag.objects.get(name="two")
@@ -300,13 +302,13 @@ class TestAfterARead:
         assert rows(django_pair) == [1, 1, 2, 1, 0]
         assert warnings() == []
 
-    def test_the_cure_cures(self, db: Any, message: Message) -> None:
+    def test_s8_with_use_master_a_many_to_many_set_works(self, db: Any, message: Message) -> None:
         two = Tag.objects.get(name="two")
         with db.use_slave(), use_master():
             message.tags.set([two])
         assert [tag.name for tag in message.tags.all()] == ["two"]
 
-    def test_nothing_of_the_block_is_left(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_s8_a_write_after_a_read_leaves_nothing_of_its_block(self, django_pair: MariaDBPair, db: Any) -> None:
         with use_slave(), pytest.raises(SlaveWriteError), transaction.atomic():  # noqa: PT012 - the whole block is what raises
             seen()
             with transaction.atomic():
@@ -316,7 +318,7 @@ class TestAfterARead:
             assert seen() == []
             assert sides(db)[-1] == SLAVE
 
-    def test_whoever_catches_it_may_go_on(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_s8_a_block_that_catches_slave_write_error_can_continue(self, django_pair: MariaDBPair, db: Any) -> None:
         with use_slave(), transaction.atomic():
             seen()
             with pytest.raises(SlaveWriteError), transaction.atomic():
@@ -326,7 +328,9 @@ class TestAfterARead:
                 Message.objects.create(body="new")
         assert bodies(django_pair) == ["new"]
 
-    def test_a_read_in_an_earlier_block_is_none_of_this_one(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_s8_a_read_in_an_earlier_block_does_not_keep_a_write_from_moving(
+        self, django_pair: MariaDBPair, db: Any
+    ) -> None:
         with use_slave():
             with transaction.atomic():
                 seen()
@@ -334,14 +338,14 @@ class TestAfterARead:
                 Message.objects.create(body="new")
         assert bodies(django_pair) == ["new"]
 
-    def test_a_read_on_the_master_is_none(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_s8_a_read_on_the_master_does_not_keep_a_write_from_moving(self, django_pair: MariaDBPair, db: Any) -> None:
         with use_slave(), transaction.atomic():
             with use_master():
                 seen()
             Message.objects.create(body="new")
         assert bodies(django_pair) == ["new"]
 
-    def test_manual_transactions_too(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_s8_a_write_after_a_read_of_a_manual_transaction_raises(self, django_pair: MariaDBPair, db: Any) -> None:
         transaction.set_autocommit(False)
         with use_slave():
             seen()
@@ -358,7 +362,9 @@ class TestRefused:
     """ON_SLAVE_WRITE = "error"."""
 
     @override_settings(REPLSWITCH={"ON_SLAVE_WRITE": "error"})
-    def test_raises_and_writes_nothing(self, django_pair: MariaDBPair, db: Any, warnings: Warnings) -> None:
+    def test_s8_with_on_slave_write_error_a_write_raises_and_writes_nothing(
+        self, django_pair: MariaDBPair, db: Any, warnings: Warnings
+    ) -> None:
         with db.use_slave():
             with pytest.raises(SlaveWriteError, match='on_slave_write is "error"') as caught:
                 Message.objects.create(body="new")
@@ -372,7 +378,7 @@ class TestRefused:
         assert bodies(django_pair) == ["new"]
 
 
-def test_a_write_with_statements_before_it_that_read_nothing_moves_whole(django_pair: MariaDBPair, db: Any) -> None:
+def test_s8_a_transaction_that_has_read_nothing_moves_as_a_whole(django_pair: MariaDBPair, db: Any) -> None:
     with db.use_slave(), transaction.atomic(), db.cursor() as cursor:
         cursor.execute("SAVEPOINT mine")
         outer = savepoint()
@@ -383,7 +389,7 @@ def test_a_write_with_statements_before_it_that_read_nothing_moves_whole(django_
 
 
 @pytest.mark.parametrize("block", [nullcontext, transaction.atomic])
-def test_a_write_whose_session_was_changed_on_the_slave_stays_there(
+def test_s8_a_write_after_a_change_of_the_slave_s_session_raises(
     django_pair: MariaDBPair, db: Any, block: Callable[[], AbstractContextManager[None]]
 ) -> None:
     with (  # noqa: PT012 - the whole block is what raises
@@ -397,7 +403,7 @@ def test_a_write_whose_session_was_changed_on_the_slave_stays_there(
     assert bodies(django_pair) == []
 
 
-def test_the_error_is_django_s_too(db: Any) -> None:
+def test_s8_slave_write_error_is_a_database_error_of_django_that_survives_pickling(db: Any) -> None:
     with use_slave(), transaction.atomic():
         seen()
         with pytest.raises(DatabaseError) as caught, transaction.atomic():
@@ -409,7 +415,9 @@ def test_the_error_is_django_s_too(db: Any) -> None:
 
 
 @override_settings(REPLSWITCH={"ON_SLAVE_WRITE": "force"})
-def test_a_write_may_be_forced_to_move(django_pair: MariaDBPair, db: Any, warnings: Warnings) -> None:
+def test_s8_on_slave_write_force_moves_a_write_after_a_read(
+    django_pair: MariaDBPair, db: Any, warnings: Warnings
+) -> None:
     with use_slave(), transaction.atomic():
         seen()
         Message.objects.create(body="new")
@@ -429,7 +437,7 @@ class TestLate:
             )
         django_pair.wait_caught_up()
 
-    def test_is_refused_when_its_cursor_is_closed(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_s8_a_late_refusal_is_raised_when_its_cursor_is_closed(self, django_pair: MariaDBPair, db: Any) -> None:
         with (  # noqa: PT012 - the whole block is what raises
             use_slave(),
             pytest.raises(SlaveWriteError, match="has already returned rows"),
@@ -439,7 +447,9 @@ class TestLate:
             assert cursor.fetchone() == (7,)
         assert bodies(django_pair) == []
 
-    def test_and_is_not_taken_for_the_next_statement(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_s8_a_late_refusal_is_raised_before_the_next_statement_of_its_cursor(
+        self, django_pair: MariaDBPair, db: Any
+    ) -> None:
         with (  # noqa: PT012 - likewise
             use_slave(),
             pytest.raises(SlaveWriteError, match="has already returned rows"),
@@ -450,7 +460,9 @@ class TestLate:
         assert bodies(django_pair) == []
 
     @pytest.mark.parametrize("again", [True, False])
-    def test_nor_for_that_of_another_cursor(self, django_pair: MariaDBPair, db: Any, again: bool) -> None:
+    def test_s8_a_late_refusal_is_raised_before_a_statement_of_another_cursor(
+        self, django_pair: MariaDBPair, db: Any, again: bool
+    ) -> None:
         with (  # noqa: PT012 - likewise
             use_slave(),
             pytest.raises(SlaveWriteError, match="has already returned rows"),
@@ -464,15 +476,13 @@ class TestLate:
             other.execute("SELECT 5")
         assert bodies(django_pair) == []
 
-    def test_on_the_master_it_is_done(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_a_late_write_on_the_master_is_carried_out(self, django_pair: MariaDBPair, db: Any) -> None:
         with db.cursor() as cursor:
             cursor.execute("CALL late()")
         assert bodies(django_pair) == ["late"]
 
 
-def test_what_was_read_behind_a_savepoint_that_is_gone_may_be_stale_all_the_same(
-    django_pair: MariaDBPair, db: Any
-) -> None:
+def test_s8_a_write_after_a_read_in_a_savepoint_rolled_back_raises(django_pair: MariaDBPair, db: Any) -> None:
     Message.objects.create(body="1")
     django_pair.wait_caught_up()
     with use_slave(), pytest.raises(SlaveWriteError, match="may be stale"), transaction.atomic():  # noqa: PT012 - likewise

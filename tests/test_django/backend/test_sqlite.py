@@ -57,7 +57,7 @@ def places(db: Any) -> Any:
     return Place.objects.using(db.alias)
 
 
-def test_reads_from_the_slave(sqlite_pair: SQLitePair, db: Any) -> None:
+def test_reads_on_sqlite_come_from_the_slave_file(sqlite_pair: SQLitePair, db: Any) -> None:
     sqlite_pair.lag = 0.2
     places(db).create(name="a")
     with db.use_slave():
@@ -70,7 +70,7 @@ def test_reads_from_the_slave(sqlite_pair: SQLitePair, db: Any) -> None:
     assert {query["server"] for query in db.queries} == set(servers)
 
 
-def test_a_write_is_moved(db: Any, warnings: Warnings) -> None:
+def test_s8_a_write_on_sqlite_moves_to_the_master(db: Any, warnings: Warnings) -> None:
     with db.use_slave():
         places(db).create(name="a")
         assert places(db).count() == 1
@@ -80,7 +80,7 @@ def test_a_write_is_moved(db: Any, warnings: Warnings) -> None:
     assert places(db).count() == 2
 
 
-def test_a_block(sqlite_pair: SQLitePair, db: Any) -> None:
+def test_s5_a_block_on_sqlite_reads_the_slave_and_writes_the_master(sqlite_pair: SQLitePair, db: Any) -> None:
     with db.use_slave(), transaction.atomic(using=db.alias):
         assert places(db).count() == 0
         with pytest.raises(SlaveWriteError), transaction.atomic(using=db.alias):
@@ -111,7 +111,7 @@ NO_WRITES: dict[str, Callable[[Any], object]] = {
 
 
 @pytest.mark.parametrize("name", WRITES)
-def test_a_write_is_recorded(db: Any, name: str) -> None:
+def test_m1_a_write_on_sqlite_is_recorded(db: Any, name: str) -> None:
     places(db).create(name="old")
     with db.use_master():
         places(db).count()
@@ -121,7 +121,7 @@ def test_a_write_is_recorded(db: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NO_WRITES)
-def test_what_is_no_write_is_not(db: Any, name: str) -> None:
+def test_m1_a_statement_on_sqlite_that_writes_nothing_is_not_recorded(db: Any, name: str) -> None:
     places(db).create(name="old")
     with db.use_master():
         places(db).count()
@@ -130,7 +130,7 @@ def test_what_is_no_write_is_not(db: Any, name: str) -> None:
         assert frame.scope.all_written() is None
 
 
-def test_what_was_rolled_back_is_none(db: Any) -> None:
+def test_m1_a_rolled_back_write_on_sqlite_is_not_recorded(db: Any) -> None:
     with db.use_master() as frame:
         with rolled_back(db.alias):
             places(db).create(name="a")
@@ -139,7 +139,7 @@ def test_what_was_rolled_back_is_none(db: Any) -> None:
         assert frame.scope.all_written() is None
 
 
-def test_links_are_closed_and_opened(db: Any) -> None:
+def test_sqlite_links_are_read_only_after_being_opened_again(db: Any) -> None:
     for _ in range(2):
         assert ask(db, "PRAGMA query_only") == 0
         with db.use_slave():
@@ -150,7 +150,7 @@ def test_links_are_closed_and_opened(db: Any) -> None:
         cursor.execute("SELECT nothing FROM nowhere")
 
 
-def test_without_slaves(alone: Any) -> None:
+def test_s10_sqlite_without_slaves_reads_and_writes_one_file(alone: Any) -> None:
     with alone.use_slave():
         assert places(alone).count() == 0
         assert sides(alone)[-1] == SLAVE
@@ -161,7 +161,7 @@ def test_without_slaves(alone: Any) -> None:
         assert places(alone).count() == 2
 
 
-def test_a_block_without_slaves(alone: Any) -> None:
+def test_s10_a_block_on_sqlite_without_slaves_reads_and_writes(alone: Any) -> None:
     with transaction.atomic(using=alone.alias):
         with alone.use_slave():
             assert places(alone).count() == 0

@@ -30,11 +30,11 @@ def stale(django_pair: MariaDBPair, db: Any) -> Any:
 
 
 class TestVerbs:
-    def test_nobody_switched_is_the_master(self, stale: Any) -> None:
+    def test_s1_without_a_switch_reads_are_on_the_master(self, stale: Any) -> None:
         assert (stale.state, seen()) == (MASTER, ["new"])
         assert sides(stale)[-1] == MASTER
 
-    def test_blocks_nest(self, stale: Any) -> None:
+    def test_s2_nested_blocks_restore_the_state_outside(self, stale: Any) -> None:
         with stale.use_slave():
             assert (stale.state, seen()) == (SLAVE, [])
             with stale.use_master():
@@ -43,7 +43,7 @@ class TestVerbs:
             assert seen() == []
         assert seen() == ["new"]
 
-    def test_at_once_and_back(self, stale: Any) -> None:
+    def test_s2_use_takes_effect_at_once_and_revert_undoes_it(self, stale: Any) -> None:
         stale.use_slave()
         assert seen() == []
         stale.use_master()
@@ -56,13 +56,13 @@ class TestVerbs:
         with pytest.raises(RevertError):
             stale.revert()
 
-    def test_the_proxy_has_them_too(self, stale: Any) -> None:
+    def test_django_db_connection_has_the_switch(self, stale: Any) -> None:
         proxy: Any = connection
         with proxy.use_slave():
             assert (proxy.state, seen()) == (SLAVE, [])
         assert not proxy.state_change_disabled
 
-    def test_disabled(self, stale: Any) -> None:
+    def test_state_change_disabled_keeps_the_master(self, stale: Any) -> None:
         stale.state_change_disabled = True
         with stale.use_slave(), use_slave():
             assert (stale.state, seen()) == (MASTER, ["new"])
@@ -72,7 +72,7 @@ class TestVerbs:
         with stale.use_slave():
             assert seen() == []
 
-    def test_another_alias_switches_on_its_own(self, stale: Any) -> None:
+    def test_s4_an_alias_switches_without_the_others(self, stale: Any) -> None:
         other: Any = connections["other"]
         Message.objects.using("other").create(body="elsewhere")
         with other.use_slave():
@@ -83,7 +83,7 @@ class TestVerbs:
             assert seen() == []
             assert Message.objects.using("other").count() == 1
 
-    def test_decorators_switch_every_alias(self, stale: Any) -> None:
+    def test_s4_decorators_switch_every_alias(self, stale: Any) -> None:
         @use_slave
         def read() -> tuple[int, int]:
             return Message.objects.count(), Message.objects.using("other").count()
@@ -97,12 +97,12 @@ class TestVerbs:
 class TestWhatFollows:
     """Nothing needs to be told where to go: one alias is all there is."""
 
-    def test_raw_cursors_and_raw_queries(self, stale: Any) -> None:
+    def test_raw_cursors_and_raw_queries_follow_the_state(self, stale: Any) -> None:
         with stale.use_slave():
             assert ask(stale, "SELECT COUNT(*) FROM project_message") == 0
             assert list(Message.objects.raw("SELECT * FROM project_message")) == []
 
-    def test_related_managers(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_related_managers_follow_the_state(self, django_pair: MariaDBPair, db: Any) -> None:
         message = Message.objects.create(body="a")
         django_pair.wait_caught_up()
         django_pair.stop_slave()
@@ -116,12 +116,12 @@ class TestWhatFollows:
             assert Message.objects.prefetch_related("tags", "reply_set").get().body == "a"
         assert (fetched.reply_set.count(), fetched.tags.count()) == (1, 1)
 
-    def test_a_queryset_is_run_where_it_is_evaluated(self, stale: Any) -> None:
+    def test_a_queryset_runs_in_the_state_in_which_it_is_evaluated(self, stale: Any) -> None:
         with stale.use_slave():
             lazy = Message.objects.all()
         assert len(lazy) == 1
 
-    def test_a_cursor_made_before_the_switch(self, stale: Any) -> None:
+    def test_s6_a_cursor_made_before_the_switch_follows_it(self, stale: Any) -> None:
         with stale.cursor() as cursor:
             cursor.execute("SELECT COUNT(*) FROM project_message")
             with stale.use_slave():
@@ -129,7 +129,7 @@ class TestWhatFollows:
                 cursor.execute("SELECT COUNT(*) FROM project_message")
             assert cursor.fetchone() == (0,)
 
-    def test_reading_goes_on_where_it_began(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_s6_an_iterator_is_read_from_the_link_it_began_on(self, django_pair: MariaDBPair, db: Any) -> None:
         Message.objects.bulk_create(Message(body=str(number)) for number in range(5))
         django_pair.wait_caught_up()
         with db.use_slave():
@@ -140,7 +140,7 @@ class TestWhatFollows:
             found += [row.body for row in rows]
         assert found == ["0", "1", "2", "3", "4"]
 
-    def test_a_slave_that_lags(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_a_write_appears_on_the_slave_after_its_lag(self, django_pair: MariaDBPair, db: Any) -> None:
         django_pair.lag = 1
         Message.objects.create(body="new")
         with db.use_slave():
@@ -151,7 +151,7 @@ class TestWhatFollows:
 
 
 class TestQueries:
-    def test_tell_the_side_and_the_server(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_queries_have_their_side_and_server(self, django_pair: MariaDBPair, db: Any) -> None:
         seen()
         master = db.queries[-1]
         with db.use_slave():
@@ -165,11 +165,11 @@ class TestQueries:
         with pytest.raises(KeyError):
             slave["nothing"]
 
-    def test_are_django_s_own_otherwise(self, db: Any) -> None:
+    def test_queries_without_the_debug_option_have_sql_and_time_only(self, db: Any) -> None:
         seen()
         assert set(db.queries[-1]) == {"sql", "time"}
 
-    def test_are_captured(self, db: Any) -> None:
+    def test_capture_queries_context_has_the_queries_of_both_servers(self, db: Any) -> None:
         db.force_debug_cursor = False
         for warm_up in (db.use_slave, db.use_master):
             with warm_up():
@@ -181,7 +181,7 @@ class TestQueries:
         assert [query["db"] for query in captured] == [SLAVE, MASTER]
         assert [query["db"] for query in captured.captured_queries] == [SLAVE, MASTER]
 
-    def test_a_moved_write_is_told_once_as_the_master_s(self, db: Any) -> None:
+    def test_a_moved_write_is_in_the_queries_once_with_the_master(self, db: Any) -> None:
         with db.use_slave():
             seen()
             with CaptureQueriesContext(db) as captured:
@@ -192,18 +192,20 @@ class TestQueries:
 class TestServers:
     """S6, S7, S10."""
 
-    def test_a_slave_is_read_only_for_its_link(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_s7_a_slave_link_is_read_only(self, django_pair: MariaDBPair, db: Any) -> None:
         assert ask(db, "SELECT @@tx_read_only") == 0
         with db.use_slave():
             assert ask(db, "SELECT @@tx_read_only") == 1
 
-    def test_with_an_init_command_of_the_user_s_too(self, make: Make) -> None:
+    def test_s7_a_slave_link_is_read_only_with_an_init_command_of_the_user(self, make: Make) -> None:
         db = make(OPTIONS={"init_command": "SET @me = 7"})
         with db.use_slave():
             assert ask(db, "SELECT @@tx_read_only, @me") == (1, 7)
         assert ask(db, "SELECT @@tx_read_only, @me") == (0, 7)
 
-    def test_what_a_slave_leaves_out_is_the_master_s(self, django_pair: MariaDBPair, make: Make) -> None:
+    def test_settings_that_a_slave_leaves_out_are_those_of_the_master(
+        self, django_pair: MariaDBPair, make: Make
+    ) -> None:
         port = django_pair.slaves[0]["port"]
         db = make(SLAVES=[{"PORT": port}], OPTIONS={"init_command": "SET @me = 7"})
         with db.use_slave():
@@ -218,7 +220,7 @@ class TestServers:
         assert ask(db, "SELECT DATABASE(), @me") == ("shop", None)
 
     @pytest.mark.parametrize("slaves", [{"SLAVES": []}, {"SLAVES": [{}]}])
-    def test_without_slaves_a_read_only_link_to_the_master_stands_in(
+    def test_s10_without_slaves_a_read_only_link_to_the_master_serves(
         self, django_pair: MariaDBPair, make: Make, slaves: dict[str, Any]
     ) -> None:
         db = make(**slaves)
@@ -236,7 +238,7 @@ class TestServers:
             with pytest.raises(ImproperlyConfigured, match=r'SLAVES"\] must be a list'):
                 make(SLAVES=wrong)
 
-    def test_one_slave_serves_all_reads_of_a_scope(self, django_pair: MariaDBPair, make: Make) -> None:
+    def test_s6_one_slave_serves_all_reads_of_a_scope(self, django_pair: MariaDBPair, make: Make) -> None:
         db = make(SLAVES=five_slaves(django_pair))
         seen_in_scopes = set()
         for _ in range(30):
@@ -246,7 +248,7 @@ class TestServers:
             seen_in_scopes |= served_by
         assert len(seen_in_scopes) > 1
 
-    def test_and_all_reads_of_the_threads_that_work_for_it(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_s6_one_slave_serves_all_threads_of_a_scope(self, django_pair: MariaDBPair, db: Any) -> None:
         found = []
 
         def read() -> None:

@@ -36,11 +36,11 @@ def test_run(run_python: RunPython) -> Callable[..., None]:
     return run
 
 
-def test_a_test_case_sees_its_own_data(test_run: Callable[..., None]) -> None:
+def test_a_django_test_case_sees_its_own_data(test_run: Callable[..., None]) -> None:
     test_run("SeesItsOwnData")
 
 
-def test_tests_do_not_depend_on_each_other(test_run: Callable[..., None]) -> None:
+def test_django_tests_leave_nothing_to_each_other(test_run: Callable[..., None]) -> None:
     test_run("HasNoDataOfItsOwn")
 
 

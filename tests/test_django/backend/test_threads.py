@@ -28,7 +28,7 @@ def in_threads(work: Callable[[int], Any], count: int) -> list[Any]:
         return list(pool.map(run, range(count)))
 
 
-def test_links_are_a_thread_s_own(django_pair: MariaDBPair, db: Any) -> None:
+def test_each_thread_has_its_own_links(django_pair: MariaDBPair, db: Any) -> None:
     together = threading.Barrier(6)
 
     def work(number: int) -> tuple[str, int]:
@@ -45,12 +45,12 @@ def test_links_are_a_thread_s_own(django_pair: MariaDBPair, db: Any) -> None:
     assert len({(side, link) for side, link in found}) == 6
 
 
-def test_a_thread_begins_in_master_state(db: Any) -> None:
+def test_s3_a_thread_begins_in_master_state(db: Any) -> None:
     with use_slave(), db.use_slave():
         assert in_threads(lambda _: (connections["default"].state, seen()), 1) == [(MASTER, [])]  # type: ignore[attr-defined]
 
 
-def test_disabling_is_for_all(db: Any) -> None:
+def test_state_change_disabled_holds_in_all_threads(db: Any) -> None:
     db.state_change_disabled = True
 
     def work(_: int) -> str:
@@ -61,7 +61,7 @@ def test_disabling_is_for_all(db: Any) -> None:
     assert in_threads(work, 2) == [MASTER, MASTER]
 
 
-def test_transactions_are_a_thread_s_own(django_pair: MariaDBPair, db: Any) -> None:
+def test_each_thread_has_its_own_transaction(django_pair: MariaDBPair, db: Any) -> None:
     together = threading.Barrier(4)
 
     def work(number: int) -> list[str]:
@@ -80,7 +80,7 @@ def test_transactions_are_a_thread_s_own(django_pair: MariaDBPair, db: Any) -> N
     assert sorted(bodies(django_pair)) == ["0", "2"]
 
 
-def test_many_that_read_and_write(django_pair: MariaDBPair, db: Any) -> None:
+def test_threads_that_read_and_write_see_their_own_data(django_pair: MariaDBPair, db: Any) -> None:
     def work(number: int) -> list[str]:
         mine: Any = connections["default"]
         mine.force_debug_cursor = True
@@ -102,7 +102,7 @@ def test_many_that_read_and_write(django_pair: MariaDBPair, db: Any) -> None:
 
 
 @pytest.mark.parametrize("state", [MASTER, SLAVE])
-def test_a_connection_is_not_for_other_threads(db: Any, state: str) -> None:
+def test_using_a_connection_in_another_thread_is_an_error(db: Any, state: str) -> None:
     with db.use_slave() if state == SLAVE else db.use_master():
         seen()
 
@@ -116,7 +116,7 @@ def test_a_connection_is_not_for_other_threads(db: Any, state: str) -> None:
     assert seen() == []
 
 
-def test_but_it_may_be_lent(db: Any) -> None:
+def test_a_connection_with_thread_sharing_works_in_another_thread(db: Any) -> None:
     db.inc_thread_sharing()
     try:
         with db.use_slave():

@@ -46,7 +46,7 @@ class TestAtomic:
         assert len(selects) == 2
         assert "COMMIT" in [sql.upper() for sql in to_slave[-2:]]
 
-    def test_deciding_for_the_master_first_never_opens_one_on_the_slave(
+    def test_s5_a_block_switched_to_the_master_first_opens_no_slave_transaction(
         self, django_pair: MariaDBPair, db: Any
     ) -> None:
         with django_pair.statements("slave") as to_slave, use_slave(), transaction.atomic():
@@ -65,7 +65,9 @@ class TestAtomic:
             pass
         assert not links_on(django_pair, "master") | links_on(django_pair, "slave")
 
-    def test_once_the_master_is_in_it_serves_the_rest(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_s5_the_master_serves_the_rest_of_the_block_once_it_has_joined(
+        self, django_pair: MariaDBPair, db: Any
+    ) -> None:
         with transaction.atomic():
             with db.use_slave():
                 assert seen() == []
@@ -75,7 +77,7 @@ class TestAtomic:
         assert sides(db) == [SLAVE, MASTER, MASTER]
         assert bodies(django_pair) == ["a"]
 
-    def test_an_exception_leaves_nothing(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_s5_an_exception_rolls_back_every_link_of_the_block(self, django_pair: MariaDBPair, db: Any) -> None:
         @use_master
         def view() -> None:
             create("a")
@@ -91,7 +93,7 @@ class TestAtomic:
             assert seen() == []
         assert sides(db)[-1] == SLAVE
 
-    def test_one_block_after_another(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_s5_blocks_one_after_another_are_separate(self, django_pair: MariaDBPair, db: Any) -> None:
         for number in range(3):
             with transaction.atomic(), db.use_slave():
                 ask(db, "SELECT 1")
@@ -104,13 +106,13 @@ class TestAtomic:
             with state():
                 assert ask(db, "SELECT @@autocommit, @@in_transaction") == (1, 0)
 
-    def test_what_is_not_committed_is_not_seen_by_others(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_s5_an_uncommitted_write_is_not_seen_by_others(self, django_pair: MariaDBPair, db: Any) -> None:
         with transaction.atomic():
             create("a")
             assert bodies(django_pair) == []
         assert bodies(django_pair) == ["a"]
 
-    def test_blocks_of_two_aliases_are_two(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_s5_blocks_of_two_aliases_are_separate(self, django_pair: MariaDBPair, db: Any) -> None:
         with rolled_back():
             create("a")
             with transaction.atomic(using="other"):
@@ -118,7 +120,7 @@ class TestAtomic:
         assert bodies(django_pair) == []
         assert Message.objects.using("other").count() == 1
 
-    def test_durable(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_s5_a_durable_block_on_both_servers_works(self, django_pair: MariaDBPair, db: Any) -> None:
         with use_slave(), transaction.atomic(durable=True):
             seen()
             with pytest.raises(RuntimeError, match="durable"), transaction.atomic(durable=True):
@@ -127,7 +129,7 @@ class TestAtomic:
                 create("a")
         assert bodies(django_pair) == ["a"]
 
-    def test_an_error_of_the_database_breaks_the_block_for_every_link(self, db: Any) -> None:
+    def test_s5_a_database_error_breaks_the_block_for_every_link(self, db: Any) -> None:
         with transaction.atomic():
             with db.use_slave(), pytest.raises(DatabaseError), transaction.atomic():
                 ask(db, "SELECT nothing FROM nowhere")
@@ -146,7 +148,7 @@ class TestAtomic:
 
 
 class TestSavepoints:
-    def test_a_link_that_joins_late_has_them(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_a_link_that_joins_late_gets_the_open_savepoints(self, django_pair: MariaDBPair, db: Any) -> None:
         with transaction.atomic():
             with db.use_slave():
                 seen()
@@ -159,7 +161,7 @@ class TestSavepoints:
                 create("c")
         assert bodies(django_pair) == ["b", "c"]
 
-    def test_those_that_were_left_before_it_joined_are_gone(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_a_link_that_joins_late_does_not_get_released_savepoints(self, django_pair: MariaDBPair, db: Any) -> None:
         with django_pair.statements("master") as to_master, transaction.atomic():
             with db.use_slave():
                 with transaction.atomic():
@@ -172,7 +174,7 @@ class TestSavepoints:
         assert sum(sql.startswith("RELEASE") for sql in to_master) == 1
         assert bodies(django_pair) == ["a"]
 
-    def test_of_the_application_s_own(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_savepoints_of_the_application_work_on_both_links(self, django_pair: MariaDBPair, db: Any) -> None:
         with transaction.atomic():
             with db.use_slave():
                 seen()
@@ -189,7 +191,9 @@ class TestSavepoints:
             transaction.savepoint_commit(outer)
         assert bodies(django_pair) == ["a", "d"]
 
-    def test_rolled_back_before_the_master_joins(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_a_savepoint_rolled_back_before_the_master_joins_leaves_the_block_usable(
+        self, django_pair: MariaDBPair, db: Any
+    ) -> None:
         with transaction.atomic():
             outer = savepoint()
             inner = savepoint()
@@ -201,7 +205,7 @@ class TestSavepoints:
                 transaction.savepoint_rollback(inner)  # went with the rollback to the outer one
         assert bodies(django_pair) == []
 
-    def test_set_rollback(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_set_rollback_rolls_back_every_link(self, django_pair: MariaDBPair, db: Any) -> None:
         with transaction.atomic(), db.use_slave():
             seen()
             with db.use_master():
@@ -211,7 +215,7 @@ class TestSavepoints:
 
 
 class TestOnCommit:
-    def test_is_called_once_behind_the_commit(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_on_commit_runs_once_after_the_commit(self, django_pair: MariaDBPair, db: Any) -> None:
         called: list[list[str]] = []
         with transaction.atomic():
             transaction.on_commit(lambda: called.append(bodies(django_pair)))
@@ -222,7 +226,7 @@ class TestOnCommit:
             assert called == []
         assert called == [["a"], ["a"]]
 
-    def test_not_behind_a_rollback(self, db: Any) -> None:
+    def test_on_commit_does_not_run_after_a_rollback(self, db: Any) -> None:
         called: list[int] = []
         with transaction.atomic():
             with rolled_back():
@@ -235,20 +239,20 @@ class TestOnCommit:
         create("b")
         assert called == [2]
 
-    def test_at_once_outside_a_block(self, db: Any) -> None:
+    def test_on_commit_outside_a_block_runs_at_once(self, db: Any) -> None:
         called: list[int] = []
         with db.use_slave():
             transaction.on_commit(lambda: called.append(1))
         assert called == [1]
 
-    def test_may_switch_and_write(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_on_commit_can_switch_and_write(self, django_pair: MariaDBPair, db: Any) -> None:
         with use_slave(), transaction.atomic():
             with db.use_master():
                 create("a")
             transaction.on_commit(lambda: create("b"))
         assert bodies(django_pair) == ["a", "b"]
 
-    def test_of_a_block_on_the_slave_alone(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_on_commit_runs_after_a_block_on_the_slave_alone(self, django_pair: MariaDBPair, db: Any) -> None:
         called: list[int] = []
         with db.use_slave(), transaction.atomic():
             seen()
@@ -260,7 +264,9 @@ class TestOnCommit:
 class TestLostLinks:
     """A server that goes away in a block."""
 
-    def test_the_slave_s_has_no_say_in_what_the_master_has_committed(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_s5_losing_the_slave_does_not_undo_the_commit_on_the_master(
+        self, django_pair: MariaDBPair, db: Any
+    ) -> None:
         called: list[int] = []
         with transaction.atomic():
             with db.use_slave():
@@ -272,7 +278,7 @@ class TestLostLinks:
         with db.use_slave():
             assert ask(db, "SELECT @@tx_read_only, @@autocommit") == (1, 1)
 
-    def test_nor_in_a_rollback(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_s5_losing_the_slave_does_not_fail_the_rollback(self, django_pair: MariaDBPair, db: Any) -> None:
         with rolled_back():
             with db.use_slave():
                 kill_after = link_id(db)
@@ -284,7 +290,7 @@ class TestLostLinks:
             assert ask(db, "SELECT @@tx_read_only, @@autocommit") == (1, 1)
         assert bodies(django_pair) == ["b"]
 
-    def test_the_master_s_takes_the_block(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_s5_losing_the_master_fails_the_block(self, django_pair: MariaDBPair, db: Any) -> None:
         with pytest.raises(DatabaseError), transaction.atomic():  # noqa: PT012 - the whole block is what raises
             with db.use_slave():
                 seen()
@@ -295,7 +301,7 @@ class TestLostLinks:
             create("c")
         assert bodies(django_pair) == ["c"]
 
-    def test_and_so_it_does_at_the_commit(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_s5_losing_the_master_at_the_commit_fails_the_block(self, django_pair: MariaDBPair, db: Any) -> None:
         called: list[int] = []
         with pytest.raises(DatabaseError), transaction.atomic():  # noqa: PT012 - the whole block is what raises
             with db.use_slave():
@@ -310,7 +316,7 @@ class TestLostLinks:
             assert ask(db, "SELECT @@tx_read_only, @@autocommit, @@in_transaction") == (1, 1, 0)
         assert bodies(django_pair) == ["c"]
 
-    def test_a_slave_that_dies_in_a_block_fails_it(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_s5_losing_the_slave_after_a_read_fails_the_block(self, django_pair: MariaDBPair, db: Any) -> None:
         with pytest.raises(DatabaseError), db.use_slave(), transaction.atomic():  # noqa: PT012 - the whole block is what raises
             kill(django_pair, "slave", link_id(db))
             seen()
@@ -321,7 +327,9 @@ class TestLostLinks:
 class TestByHand:
     """set_autocommit(False), commit(), rollback()."""
 
-    def test_commit_and_rollback(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_s5_commit_and_rollback_end_a_manual_transaction_on_every_link(
+        self, django_pair: MariaDBPair, db: Any
+    ) -> None:
         transaction.set_autocommit(False)
         assert not transaction.get_autocommit()
         with db.use_slave():
@@ -342,7 +350,7 @@ class TestByHand:
             with state():
                 assert ask(db, "SELECT @@autocommit, @@in_transaction") == (1, 0)
 
-    def test_an_atomic_block_in_it_is_a_savepoint(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_s5_an_atomic_block_in_a_manual_transaction_is_a_savepoint(self, django_pair: MariaDBPair, db: Any) -> None:
         transaction.set_autocommit(False)
         create("a")
         with rolled_back():
@@ -353,7 +361,7 @@ class TestByHand:
         transaction.set_autocommit(True)
         assert bodies(django_pair) == ["a"]
 
-    def test_what_turning_autocommit_on_commits_is_recorded(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_m1_a_write_committed_by_turning_autocommit_on_is_recorded(self, django_pair: MariaDBPair, db: Any) -> None:
         with db.use_master() as frame:
             transaction.set_autocommit(False)
             create("a")
@@ -362,19 +370,21 @@ class TestByHand:
             assert bodies(django_pair) == ["a"]
             assert frame.scope.all_written() is not None
 
-    def test_is_forbidden_in_a_block(self, db: Any) -> None:
+    def test_commit_and_rollback_in_an_atomic_block_are_errors(self, db: Any) -> None:
         with transaction.atomic():
             for wrong in (db.commit, db.rollback, lambda: db.set_autocommit(True)):
                 with pytest.raises(transaction.TransactionManagementError):
                     wrong()
 
-    def test_nothing_to_commit_is_no_error(self, db: Any) -> None:
+    def test_commit_and_rollback_without_a_transaction_do_nothing(self, db: Any) -> None:
         db.commit()
         db.rollback()
         with db.use_slave():
             db.commit()
 
-    def test_autocommit_off_in_the_settings(self, django_pair: MariaDBPair, db: Any, make: Any) -> None:
+    def test_s5_autocommit_off_in_the_settings_begins_transactions(
+        self, django_pair: MariaDBPair, db: Any, make: Any
+    ) -> None:
         db = make(AUTOCOMMIT=False)
         with db.use_slave():
             assert ask(db, "SELECT COUNT(*) FROM project_message") == 0
@@ -387,14 +397,14 @@ class TestByHand:
 
 
 class TestSelectForUpdate:
-    def test_locks_on_the_master(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_select_for_update_locks_on_the_master(self, django_pair: MariaDBPair, db: Any) -> None:
         create("a")
         with transaction.atomic():
             assert Message.objects.select_for_update().get().body == "a"
             with pytest.raises(Exception, match="Lock wait timeout"):
                 on(django_pair, "master", "SELECT * FROM project_message FOR UPDATE NOWAIT")
 
-    def test_in_slave_state_too(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_select_for_update_in_slave_state_locks_on_the_master(self, django_pair: MariaDBPair, db: Any) -> None:
         create("a")
         with db.use_slave(), transaction.atomic():
             assert Message.objects.select_for_update().get().body == "a"
@@ -402,12 +412,12 @@ class TestSelectForUpdate:
                 on(django_pair, "master", "SELECT * FROM project_message FOR UPDATE NOWAIT")
             assert sides(db)[-1] == MASTER
 
-    def test_outside_a_block_is_refused_as_ever(self, db: Any) -> None:
+    def test_select_for_update_outside_a_block_is_an_error(self, db: Any) -> None:
         with db.use_slave(), pytest.raises(transaction.TransactionManagementError):
             Message.objects.select_for_update().get()
 
 
-def test_connections_made_of_the_same_alias_have_blocks_of_their_own(django_pair: MariaDBPair, db: Any) -> None:
+def test_two_connections_of_one_alias_have_separate_blocks(django_pair: MariaDBPair, db: Any) -> None:
     copy: Any = connections["default"].copy()
     with transaction.atomic():
         create("a")

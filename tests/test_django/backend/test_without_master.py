@@ -39,7 +39,7 @@ def address(parameters: dict[str, Any]) -> str:
     return f"127.0.0.1:{parameters['port']}"
 
 
-def test_a_lost_connection_reads_again_where_nothing_can_be_written(django_pair: MariaDBPair, reading: Any) -> None:
+def test_f3_a_read_on_a_lost_master_runs_again_on_a_read_only_link(django_pair: MariaDBPair, reading: Any) -> None:
     killer = threading.Timer(0.3, kill, (django_pair, "master", link_id(reading)))
     killer.start()
     assert ask(reading, "SELECT SLEEP(1), 1") == (0, 1)
@@ -48,7 +48,9 @@ def test_a_lost_connection_reads_again_where_nothing_can_be_written(django_pair:
     assert ask(reading, "SELECT body FROM project_message") == "own"
 
 
-def test_a_slave_reads_that_has_it_by_now(django_pair: MariaDBPair, reading: Any) -> None:
+def test_f3_a_read_lost_on_the_master_runs_on_a_slave_that_has_caught_up(
+    django_pair: MariaDBPair, reading: Any
+) -> None:
     django_pair.start_slave("slave")
     django_pair.wait_caught_up()
     django_pair.kill("master")
@@ -56,7 +58,7 @@ def test_a_slave_reads_that_has_it_by_now(django_pair: MariaDBPair, reading: Any
     assert served(reading) == (SLAVE, address(django_pair.slaves[0]))
 
 
-def test_without_one_the_error_names_the_master(django_pair: MariaDBPair, reading: Any) -> None:
+def test_f3_a_read_without_any_server_names_the_master(django_pair: MariaDBPair, reading: Any) -> None:
     django_pair.kill("master")
     for _ in range(2):
         with pytest.raises(
@@ -66,7 +68,7 @@ def test_without_one_the_error_names_the_master(django_pair: MariaDBPair, readin
         assert isinstance(raised.value, OperationalError)
 
 
-def test_a_write_whose_answer_is_lost_is_not_done_twice(django_pair: MariaDBPair, reading: Any) -> None:
+def test_f1_a_write_whose_response_is_lost_does_not_run_again(django_pair: MariaDBPair, reading: Any) -> None:
     django_pair.start_slave("slave")
     django_pair.wait_caught_up()
     with reading.use_master():  # what runs here may have written, so that the master's own connection serves

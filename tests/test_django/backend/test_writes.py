@@ -111,7 +111,7 @@ def message(django_pair: MariaDBPair, db: Any) -> Message:
 
 
 @pytest.mark.parametrize("name", WRITES)
-def test_a_write_is_recorded(django_pair: MariaDBPair, db: Any, name: str) -> None:
+def test_m1_a_write_is_recorded(django_pair: MariaDBPair, db: Any, name: str) -> None:
     django_pair.stop_slave()
     with use_master(), db.use_master() as frame:
         before = time.time()
@@ -134,14 +134,14 @@ def warm(db: Any) -> None:
 
 
 @pytest.mark.parametrize("name", NO_WRITES)
-def test_what_is_no_write_is_not(db: Any, name: str) -> None:
+def test_m1_a_statement_that_writes_nothing_is_not_recorded(db: Any, name: str) -> None:
     warm(db)
     with db.use_master() as frame:
         NO_WRITES[name]()
         assert frame.scope.all_written() is None
 
 
-def test_in_a_block_with_its_commit(db: Any) -> None:
+def test_m1_a_write_in_a_block_is_recorded_at_the_commit(db: Any) -> None:
     with db.use_master() as frame, transaction.atomic():
         with transaction.atomic():
             Message.objects.create(body="new")
@@ -152,14 +152,14 @@ def test_in_a_block_with_its_commit(db: Any) -> None:
     assert told != [None]
 
 
-def test_a_commit_of_an_outer_scope_s_block_is_the_outer_scope_s(db: Any) -> None:
+def test_m1_a_commit_of_an_outer_block_is_recorded_in_the_outer_scope(db: Any) -> None:
     with transaction.atomic():
         with db.use_master() as frame:
             Message.objects.create(body="new")
         assert frame.scope.all_written() is None
 
 
-def test_a_write_that_failed_is_none(db: Any) -> None:
+def test_m1_a_write_that_failed_is_not_recorded(db: Any) -> None:
     Tag.objects.create(name="one")
     warm(db)
     with db.use_master() as frame:
@@ -168,7 +168,7 @@ def test_a_write_that_failed_is_none(db: Any) -> None:
         assert frame.scope.all_written() is None
 
 
-def test_an_answer_that_never_came_counts(django_pair: MariaDBPair, db: Any) -> None:
+def test_m1_a_write_without_a_response_is_recorded(django_pair: MariaDBPair, db: Any) -> None:
     """Nobody knows what became of the write."""
     with db.use_master() as frame:
         killer = threading.Timer(0.3, kill, (django_pair, "master", link_id(db)))
@@ -179,7 +179,7 @@ def test_an_answer_that_never_came_counts(django_pair: MariaDBPair, db: Any) -> 
         assert frame.scope.all_written() is not None
 
 
-def test_nor_that_to_a_commit(django_pair: MariaDBPair, db: Any) -> None:
+def test_m1_a_commit_without_a_response_is_recorded(django_pair: MariaDBPair, db: Any) -> None:
     with db.use_master() as frame:
         with pytest.raises(DatabaseError), transaction.atomic():  # noqa: PT012 - the whole block is what raises
             Message.objects.create(body="new")
@@ -187,14 +187,14 @@ def test_nor_that_to_a_commit(django_pair: MariaDBPair, db: Any) -> None:
         assert frame.scope.all_written() is not None
 
 
-def test_what_opens_a_link_is_none(django_pair: MariaDBPair, db: Any, make: Any) -> None:
+def test_m1_opening_a_link_is_not_recorded(django_pair: MariaDBPair, db: Any, make: Any) -> None:
     fresh = make()
     with db.use_master() as frame:
         fresh.ensure_connection()
         assert frame.scope.all_written() is None
 
 
-def test_a_write_of_one_scope_is_not_the_next_one_s(db: Any) -> None:
+def test_m1_a_write_is_not_recorded_in_the_next_scope(db: Any) -> None:
     with db.use_master():
         Message.objects.create(body="new")
     with db.use_slave() as frame:
@@ -204,7 +204,7 @@ def test_a_write_of_one_scope_is_not_the_next_one_s(db: Any) -> None:
 
 
 class TestUnrecorded:
-    def test_a_write_makes_no_marker(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_m1_an_unrecorded_write_is_not_recorded(self, django_pair: MariaDBPair, db: Any) -> None:
         with db.use_master() as frame:
             with unrecorded():
                 Message.objects.create(body="new")
@@ -216,21 +216,21 @@ class TestUnrecorded:
             assert sides(db)[-1] == SLAVE
         assert on(django_pair, "master", "SELECT COUNT(*) FROM project_message") == 2
 
-    def test_the_next_write_does(self, db: Any) -> None:
+    def test_m1_a_write_after_an_unrecorded_one_is_recorded(self, db: Any) -> None:
         with db.use_master() as frame:
             with unrecorded():
                 Message.objects.create(body="new")
             Message.objects.create(body="newer")
             assert frame.scope.all_written() is not None
 
-    def test_the_one_before_does(self, db: Any) -> None:
+    def test_m1_a_write_before_an_unrecorded_one_is_recorded(self, db: Any) -> None:
         with db.use_master() as frame:
             Message.objects.create(body="new")
             with unrecorded():
                 Message.objects.create(body="newer")
             assert frame.scope.all_written() is not None
 
-    def test_sessions(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_m1_a_write_of_the_session_engine_is_not_recorded(self, django_pair: MariaDBPair, db: Any) -> None:
         store = import_module(settings.SESSION_ENGINE).SessionStore
         with use_slave(), db.use_slave() as frame:
             session = store()
@@ -248,7 +248,7 @@ class TestUnrecorded:
 class TestErrors:
     """The cursor is the driver's own, and its errors are those of Django's."""
 
-    def test_a_failed_check_is_an_integrity_error(self, db: Any) -> None:
+    def test_a_failed_check_constraint_is_an_integrity_error(self, db: Any) -> None:
         ask(db, "CREATE TEMPORARY TABLE checked (number INTEGER CHECK (number > 0))")
         with pytest.raises(IntegrityError, match="checked"):
             ask(db, "INSERT INTO checked VALUES (0)")
