@@ -165,7 +165,7 @@ class TestQueries:
         with pytest.raises(KeyError):
             slave["nothing"]
 
-    def test_queries_without_the_debug_option_have_sql_and_time_only(self, db: Any) -> None:
+    def test_queries_have_the_keys_of_django_s_own(self, db: Any) -> None:
         seen()
         assert set(db.queries[-1]) == {"sql", "time"}
 

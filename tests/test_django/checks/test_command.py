@@ -68,7 +68,7 @@ def conflict(mariadb_pair: MariaDBPair) -> Iterator[None]:
 
 
 class TestServers:
-    def test_a_table(self, checked: dict[str, Any]) -> None:
+    def test_the_table_lists_master_and_slave(self, checked: dict[str, Any]) -> None:
         output, complaint = run()
         assert complaint == ""
         title, headings, master, slave, _ = output.split("\n")
@@ -82,7 +82,7 @@ class TestServers:
         assert slave.split()[4:] == ["yes", "running", "0", "s"]
 
     @pytest.mark.usefixtures("checked")
-    def test_a_lag(self, mariadb_pair: MariaDBPair) -> None:
+    def test_the_lag_is_reported_in_seconds(self, mariadb_pair: MariaDBPair) -> None:
         mariadb_pair.lag = 30
         with closing(mariadb_pair.connect()) as plain, plain.cursor() as cursor:
             cursor.execute("CREATE OR REPLACE TABLE lagging (id INT)")
@@ -94,14 +94,14 @@ class TestServers:
         assert slave()["problem"] is None
 
     @pytest.mark.usefixtures("checked")
-    def test_replication_is_stopped(self, mariadb_pair: MariaDBPair) -> None:
+    def test_stopped_replication_is_reported(self, mariadb_pair: MariaDBPair) -> None:
         mariadb_pair.stop_slave()
         output, complaint = run()
         assert output.split()[-2:] == ["stopped", "-"]
         assert complaint.endswith(": replication is stopped")
 
     @pytest.mark.usefixtures("checked", "conflict")
-    def test_replication_ended_with_an_error(self) -> None:
+    def test_broken_replication_is_reported_with_its_error(self) -> None:
         deadline = time.monotonic() + 10
         while slave()["replication"] != "broken":
             assert time.monotonic() < deadline
@@ -110,7 +110,7 @@ class TestServers:
         assert "Duplicate entry '1'" in slave()["problem"]
 
     @pytest.mark.usefixtures("checked")
-    def test_the_slave_is_dead(self, mariadb_pair: MariaDBPair) -> None:
+    def test_a_dead_slave_is_reported(self, mariadb_pair: MariaDBPair) -> None:
         mariadb_pair.kill("slave")
         output, complaint = run()
         assert output.split("\n")[3].split()[2:] == ["no", "-", "-", "-", "-"]
@@ -118,7 +118,7 @@ class TestServers:
         assert "no connection: Can't connect" in complaint
 
     @pytest.mark.usefixtures("checked")
-    def test_the_master_is_dead(self, mariadb_pair: MariaDBPair) -> None:
+    def test_a_dead_master_is_reported(self, mariadb_pair: MariaDBPair) -> None:
         mariadb_pair.kill("master")
         deadline = time.monotonic() + 10
         while slave()["replication"] != "connecting":
@@ -128,7 +128,7 @@ class TestServers:
         assert "the master 127.0.0.1:" in complaint
         assert "it does not reach its master: " in complaint
 
-    def test_a_slave_that_follows_nobody(self, use_databases: Any, database: dict[str, Any]) -> None:
+    def test_a_slave_without_a_master_is_reported(self, use_databases: Any, database: dict[str, Any]) -> None:
         (slave,) = database["SLAVES"]
         use_databases(checked={**database, "PORT": slave["PORT"], "SLAVES": [{"PORT": database["PORT"]}]})
         output, complaint = run()
@@ -136,13 +136,15 @@ class TestServers:
         assert "it is read_only, so it refuses writes" in complaint
         assert "it follows no master" in complaint
 
-    def test_without_slaves_the_master_stands_in(self, use_databases: Any, database: dict[str, Any]) -> None:
+    def test_without_slaves_the_master_is_listed_as_slave(self, use_databases: Any, database: dict[str, Any]) -> None:
         use_databases(checked={**database, "SLAVES": []})
         output, complaint = run()
         assert complaint == ""
         assert output.endswith(": it is the master itself\n")
 
-    def test_a_server_that_never_answers(self, use_databases: Any, database: dict[str, Any]) -> None:
+    def test_servers_that_do_not_answer_are_probed_in_parallel(
+        self, use_databases: Any, database: dict[str, Any]
+    ) -> None:
         with socket.create_server(("127.0.0.1", 0)) as silent:
             slave = {"PORT": silent.getsockname()[1]}
             use_databases(checked={**database, "SLAVES": [slave, slave, slave]})
@@ -152,14 +154,16 @@ class TestServers:
         assert output.count(" no ") == 4  # the master is not read_only
         assert complaint.count("no connection") == 3
 
-    def test_the_seconds_of_its_options(self, use_databases: Any, database: dict[str, Any]) -> None:
+    def test_connect_timeout_is_the_time_limit_of_its_server(
+        self, use_databases: Any, database: dict[str, Any]
+    ) -> None:
         slaves = [*database["SLAVES"], {"OPTIONS": {"connect_timeout": 2}}]
         use_databases(checked={**database, "SLAVES": slaves, "OPTIONS": {"connect_timeout": 3}})
         assert [each.timeout for each in report.asked_servers(ALIAS)] == [3, 3, 2]
         use_databases(checked=database)
         assert {each.timeout for each in report.asked_servers(ALIAS)} == {TIMEOUT}
 
-    def test_a_user_who_may_not_ask(
+    def test_a_user_without_the_right_to_ask_is_noted(
         self, use_databases: Any, database: dict[str, Any], make_user: Callable[[str], dict[str, str]]
     ) -> None:
         use_databases(checked={**database, **make_user("SELECT")})
@@ -168,13 +172,13 @@ class TestServers:
         assert "On the master: GRANT SLAVE MONITOR ON *.* TO 'checked'@'%'\n" in output
         assert slave()["replication"] == "unknown"
 
-    def test_a_password_that_is_wrong(self, use_databases: Any, database: dict[str, Any]) -> None:
+    def test_a_wrong_password_is_reported_and_not_shown(self, use_databases: Any, database: dict[str, Any]) -> None:
         use_databases(checked={**database, "PASSWORD": "wr0ng"})
         output, complaint = run()
         assert "Access denied" in complaint
         assert "wr0ng" not in output + complaint
 
-    def test_sqlite(self, use_databases: Any, sqlite_pair: SQLitePair, tmp_path: Path) -> None:
+    def test_sqlite_files_are_reported(self, use_databases: Any, sqlite_pair: SQLitePair, tmp_path: Path) -> None:
         names = [sqlite_pair.master["database"], sqlite_pair.slaves[0]["database"], str(tmp_path / "nowhere.db")]
         database = {
             "ENGINE": "django_replswitch.backends.sqlite3",
@@ -189,28 +193,28 @@ class TestServers:
 
 
 class TestArguments:
-    def test_one_database(self, use_databases: Any, database: dict[str, Any]) -> None:
+    def test_database_selects_one_alias(self, use_databases: Any, database: dict[str, Any]) -> None:
         use_databases(checked=database, also_checked=dict(database))
         assert list(json.loads(run("--format", "json")[0])) == ["checked", "also_checked"]
         assert list(json.loads(run("--format", "json", "--database", "also_checked")[0])) == ["also_checked"]
 
     @pytest.mark.usefixtures("checked")
-    def test_an_alias_that_is_none(self) -> None:
+    def test_an_unknown_alias_is_refused(self) -> None:
         assert (
             run("--database", "chequed")[1] == 'There is no alias "chequed" in DATABASES. There are: default, checked.'
         )
 
     @pytest.mark.usefixtures("checked")
-    def test_a_database_that_does_not_switch(self) -> None:
+    def test_a_database_without_the_backend_is_refused(self) -> None:
         _, complaint = run("--database", "default")
         assert complaint == 'The database "default" does not switch: its ENGINE is "django.db.backends.dummy".'
 
-    def test_no_database_that_switches(self, use_databases: Any) -> None:
+    def test_a_project_without_the_backend_is_an_error_with_the_cure(self, use_databases: Any) -> None:
         use_databases()
         assert run()[1].startswith('No database switches. Set "ENGINE": "django_replswitch.backends.mysql"')
 
     @pytest.mark.parametrize("seconds", ["0", "-1", "1.5", "soon"])
-    def test_a_timeout_that_is_none(self, seconds: str) -> None:
+    def test_a_wrong_timeout_is_refused(self, seconds: str) -> None:
         with pytest.raises(CommandError, match="is no number of seconds"):
             call_command(Command(), f"--timeout={seconds}")
 
@@ -230,20 +234,22 @@ except SystemExit as end:
     print("exit code", end.code)
 """
 
-    def test_it_succeeds(self, run_python: Callable[..., str]) -> None:
+    def test_manage_py_replswitch_exits_with_0(self, run_python: Callable[..., str]) -> None:
         output = run_python(self.MANAGE.format(arguments=["replswitch"]))
         assert output.startswith("default (django_replswitch.backends.mysql)")
         assert "exit code" not in output
 
-    def test_it_fails(self, run_python: Callable[..., str], mariadb_pair: MariaDBPair) -> None:
+    def test_manage_py_replswitch_exits_with_1_on_a_problem(
+        self, run_python: Callable[..., str], mariadb_pair: MariaDBPair
+    ) -> None:
         mariadb_pair.stop_slave()
         assert run_python(self.MANAGE.format(arguments=["replswitch"])).endswith("exit code 1\n")
 
-    def test_help(self, run_python: Callable[..., str]) -> None:
+    def test_help_lists_the_options(self, run_python: Callable[..., str]) -> None:
         output = run_python(self.MANAGE.format(arguments=["replswitch", "--help"]))
         assert all(option in output for option in ("--database ALIAS", "--format {table,json}", "--timeout SECONDS"))
 
-    def test_check(self, run_python: Callable[..., str]) -> None:
+    def test_manage_py_check_finds_no_issue(self, run_python: Callable[..., str]) -> None:
         output = run_python(self.MANAGE.format(arguments=["check", "--tag", "replswitch", "--database", "default"]))
         assert output.startswith("System check identified no issues")
 

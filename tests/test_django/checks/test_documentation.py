@@ -112,7 +112,7 @@ def tables(servers_by_name: MariaDBPair) -> Iterator[MariaDBPair]:
     run("DROP TABLE IF EXISTS shop.shop_article")
 
 
-def test_the_examples_run(tables: MariaDBPair, tmp_path: Path) -> None:
+def test_the_examples_of_the_django_page_run(tables: MariaDBPair, tmp_path: Path) -> None:
     folder = tmp_path / "shop"
     folder.mkdir()
     (folder / "__init__.py").touch()

@@ -30,12 +30,12 @@ def writable_slave(mariadb_pair: MariaDBPair) -> Iterator[None]:
         cursor.execute("SET GLOBAL read_only = ON")
 
 
-def test_a_right_pair(use_databases: Any, database: dict[str, Any]) -> None:
+def test_a_correct_pair_has_no_message(use_databases: Any, database: dict[str, Any]) -> None:
     use_databases(checked=database)
     assert found() == []
 
 
-def test_nobody_is_asked_without_being_told_to(
+def test_without_database_the_check_queries_no_server(
     use_databases: Any, database: dict[str, Any], mariadb_pair: MariaDBPair
 ) -> None:
     use_databases(checked=database)
@@ -45,7 +45,7 @@ def test_nobody_is_asked_without_being_told_to(
     assert received == []
 
 
-def test_a_slave_that_is_down(use_databases: Any, database: dict[str, Any], mariadb_pair: MariaDBPair) -> None:
+def test_a_slave_that_is_down_is_w007(use_databases: Any, database: dict[str, Any], mariadb_pair: MariaDBPair) -> None:
     use_databases(checked=database)
     mariadb_pair.kill("slave")
     (message,) = found()
@@ -53,24 +53,24 @@ def test_a_slave_that_is_down(use_databases: Any, database: dict[str, Any], mari
     assert "no connection: Can't connect" in message.msg
 
 
-def test_a_test_database_that_the_slave_lacks(use_databases: Any, database: dict[str, Any]) -> None:
+def test_a_missing_test_database_on_the_slave_is_no_problem(use_databases: Any, database: dict[str, Any]) -> None:
     use_databases(checked={**database, "NAME": "test_nowhere"})
     assert found() == []
 
 
-def test_the_master_under_another_address(use_databases: Any, database: dict[str, Any]) -> None:
+def test_the_master_under_another_address_is_w008(use_databases: Any, database: dict[str, Any]) -> None:
     use_databases(checked={**database, "SLAVES": [{"HOST": "127.1"}]})
     assert [message.id for message in found()] == ["replswitch.W008"]
 
 
-def test_the_address_of_the_master_is_told_of_once(use_databases: Any, database: dict[str, Any]) -> None:
+def test_a_slave_with_the_address_of_the_master_is_reported_once(use_databases: Any, database: dict[str, Any]) -> None:
     use_databases(checked={**database, "SLAVES": [{}]})
     assert found() == []
     assert [message.id for message in checks.check_slaves(None)] == ["replswitch.W001"]
 
 
 @pytest.mark.usefixtures("writable_slave")
-def test_a_slave_that_is_not_read_only(use_databases: Any, database: dict[str, Any]) -> None:
+def test_a_slave_that_is_not_read_only_is_reported(use_databases: Any, database: dict[str, Any]) -> None:
     use_databases(checked=database)
     assert [message.id for message in found()] == ["replswitch.W009"]
 
@@ -78,7 +78,7 @@ def test_a_slave_that_is_not_read_only(use_databases: Any, database: dict[str, A
 @pytest.mark.parametrize(
     ("privileges", "named"), [("ALL PRIVILEGES", "ALL PRIVILEGES"), ("SELECT, READ_ONLY ADMIN", "READ_ONLY ADMIN")]
 )
-def test_a_user_whom_read_only_does_not_hold_back(
+def test_a_user_who_can_write_despite_read_only_is_reported(
     use_databases: Any,
     database: dict[str, Any],
     make_user: Callable[[str], dict[str, str]],
@@ -105,7 +105,9 @@ def test_a_user_whom_read_only_does_not_hold_back(
         ("8.4.3", {}, "SELECT, REPLICATION CLIENT", False),
     ],
 )
-def test_who_may_write_where_it_is_read_only(version: str, variables: dict[str, str], grant: str, passes: bool) -> None:
+def test_grants_that_bypass_read_only_are_recognised(
+    version: str, variables: dict[str, str], grant: str, passes: bool
+) -> None:
     slave = Standing(
         "slave",
         "slave.db",
@@ -119,7 +121,7 @@ def test_who_may_write_where_it_is_read_only(version: str, variables: dict[str, 
     assert [message.id for message in messages] == ["replswitch.W010"] * passes
 
 
-def test_galera() -> None:
+def test_a_galera_node_that_is_not_read_only_has_no_message() -> None:
     node = Standing(
         "slave", "node2.db", reachable=True, version="10.11.6-MariaDB", read_only=False, replication="cluster"
     )

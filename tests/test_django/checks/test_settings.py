@@ -55,7 +55,7 @@ def right_settings(use_databases: Any) -> Any:
 
 
 class TestNoFalseAlarms:
-    def test_right_settings(self) -> None:
+    def test_correct_settings_have_no_message(self) -> None:
         assert found() == []
 
     @pytest.mark.parametrize(
@@ -69,11 +69,13 @@ class TestNoFalseAlarms:
             {"ENGINE": "django_replswitch.backends.sqlite3", "SLAVES": [{"NAME": "/var/lib/slave.db"}]},
         ],
     )
-    def test_databases_that_are_right(self, use_databases: Any, change: dict[str, Any]) -> None:
+    def test_correct_databases_have_no_message(self, use_databases: Any, change: dict[str, Any]) -> None:
         use_databases(default={**SERVERS, **change})
         assert found() == []
 
-    def test_a_project_that_does_not_switch(self, use_databases: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_project_without_the_backend_has_no_message(
+        self, use_databases: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         use_databases(default=dict(STOCK))
         with override_settings(
             MIDDLEWARE=[SESSIONS, "multidb.middleware.PinningRouterMiddleware"],
@@ -83,11 +85,11 @@ class TestNoFalseAlarms:
             assert found() == []
 
     @override_settings(ROOT_URLCONF=None, MIDDLEWARE=[])
-    def test_a_project_without_requests(self) -> None:
+    def test_a_project_without_urls_needs_no_middleware(self) -> None:
         assert found() == []
 
     @override_settings(MIDDLEWARE=["django.middleware.security.SecurityMiddleware", MIDDLEWARE, SESSIONS])
-    def test_harmless_middleware_outside(self) -> None:
+    def test_harmless_middleware_before_ours_has_no_message(self) -> None:
         assert found() == []
 
     @pytest.mark.parametrize(
@@ -98,34 +100,34 @@ class TestNoFalseAlarms:
             "django.contrib.sessions.backends.signed_cookies",
         ],
     )
-    def test_session_engines_that_are_right(self, engine: str) -> None:
+    def test_correct_session_engines_have_no_message(self, engine: str) -> None:
         with override_settings(SESSION_ENGINE=engine):
             assert found() == []
 
-    def test_sessions_in_a_database_without_slaves(self, use_databases: Any) -> None:
+    def test_sessions_in_a_database_without_slaves_have_no_message(self, use_databases: Any) -> None:
         use_databases(default=dict(STOCK), shop=dict(SERVERS))
         with override_settings(SESSION_ENGINE="django.contrib.sessions.backends.db"):
             assert found() == []
 
     @override_settings(MIDDLEWARE=[MIDDLEWARE], SESSION_ENGINE="django.contrib.sessions.backends.db")
-    def test_a_project_without_sessions(self) -> None:
+    def test_a_project_without_session_middleware_needs_no_session_engine(self) -> None:
         assert found() == []
 
 
 class TestSlaves:
-    def test_slaves_that_the_engine_does_not_know(self, use_databases: Any) -> None:
+    def test_slaves_of_another_engine_are_reported(self, use_databases: Any) -> None:
         use_databases(default=dict(SERVERS), old={**STOCK, "SLAVES": [{"HOST": "slave.db"}]})
         assert ids() == ["E001"]
         assert '"django.db.backends.mysql", does not know them' in found()[0].msg
 
     @pytest.mark.parametrize("slaves", ["slave.db", {"HOST": "slave.db"}, ["slave.db"], None])
-    def test_the_wrong_shape(self, use_databases: Any, slaves: object) -> None:
+    def test_slaves_that_are_no_list_of_mappings_are_e002(self, use_databases: Any, slaves: object) -> None:
         use_databases(default={**SERVERS, "SLAVES": slaves})
         assert ids() == ["E002"]
         assert '[{"HOST": "slave1.db"}]' in found()[0].msg
 
     @pytest.mark.parametrize("key", ["SLAVE", "slaves", "REPLICAS", "READ_REPLICA", "SALVES"])
-    def test_another_word_for_it(self, use_databases: Any, key: str) -> None:
+    def test_a_misspelt_slaves_key_is_e003(self, use_databases: Any, key: str) -> None:
         database = {**SERVERS, key: [{"HOST": "slave.db"}]}
         del database["SLAVES"]
         use_databases(default=database)
@@ -144,21 +146,21 @@ class TestSlaves:
             ("CONN_MAX_AGE", 'It is said once for all servers of an alias: put it into DATABASES["default"] itself.'),
         ],
     )
-    def test_an_unknown_key(self, use_databases: Any, key: str, hint: str) -> None:
+    def test_an_unknown_key_of_a_slave_is_reported(self, use_databases: Any, key: str, hint: str) -> None:
         use_databases(default={**SERVERS, "SLAVES": [{"HOST": "slave1.db"}, {"HOST": "slave2.db", key: 1}]})
         (message,) = found()
         assert message.id == "replswitch.E004"
         assert message.msg == f'DATABASES["default"]["SLAVES"][1] has the unknown key "{key}".'
         assert message.hint == hint
 
-    def test_none(self, use_databases: Any) -> None:
+    def test_a_database_without_slaves_is_i001(self, use_databases: Any) -> None:
         use_databases(default={"ENGINE": MYSQL, "NAME": "shop"})
         assert ids() == ["I001"]
 
     @pytest.mark.parametrize(
         "slave", [{}, {"HOST": "master.db"}, {"PORT": "3306"}, {"PASSWORD": "s3cret"}, {"OPTIONS": {"charset": "utf8"}}]
     )
-    def test_the_address_of_the_master(self, use_databases: Any, slave: dict[str, Any]) -> None:
+    def test_a_slave_with_the_address_of_the_master_is_w001(self, use_databases: Any, slave: dict[str, Any]) -> None:
         use_databases(default={**SERVERS, "SLAVES": [slave]})
         assert ids() == ["W001"]
 
@@ -173,7 +175,7 @@ class TestOptions:
             ([("ENABLED", True)], "must be a dictionary"),
         ],
     )
-    def test_wrong_ones(self, options: object, says: str) -> None:
+    def test_wrong_options_are_reported(self, options: object, says: str) -> None:
         with override_settings(REPLSWITCH=options):
             assert ids() == ["E005"]
             assert says in found()[0].msg
@@ -181,11 +183,11 @@ class TestOptions:
 
 class TestMiddleware:
     @override_settings(MIDDLEWARE=[SESSIONS])
-    def test_missing(self) -> None:
+    def test_a_missing_middleware_is_w002(self) -> None:
         assert ids() == ["W002"]
 
     @pytest.mark.parametrize("outside", [SESSIONS, "django.middleware.cache.UpdateCacheMiddleware"])
-    def test_what_must_not_be_outside(self, outside: str) -> None:
+    def test_middleware_that_must_not_come_first_is_w003(self, outside: str) -> None:
         with override_settings(MIDDLEWARE=[outside, MIDDLEWARE]):
             assert ids() == ["W003"]
             assert f'"{outside}" stands before' in found()[0].msg
@@ -200,7 +202,7 @@ class TestSessions:
             (__name__, "django_replswitch.sessions.on_master.OnMaster"),
         ],
     )
-    def test_an_engine_that_follows_the_state(self, engine: str, hint: str) -> None:
+    def test_a_session_engine_that_follows_the_state_is_reported(self, engine: str, hint: str) -> None:
         with override_settings(SESSION_ENGINE=engine):
             assert ids() == ["W004"]
             assert hint in str(found()[0].hint)
@@ -208,7 +210,7 @@ class TestSessions:
 
 class TestPredecessors:
     @pytest.mark.parametrize("router", ["multidb.PinningReplicaRouter", "django_replicated.router.ReplicationRouter"])
-    def test_a_router(self, router: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_router_of_a_predecessor_is_w005(self, router: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(settings, "DATABASE_ROUTERS", [router])  # Django, told of the change, would import it
         assert [message.id for message in checks.check_predecessors(None)] == ["replswitch.W005"]
 
@@ -219,7 +221,7 @@ class TestPredecessors:
             ("django_replicated.middleware.ReplicationMiddleware", "django-replicated"),
         ],
     )
-    def test_a_middleware(self, path: str, package: str) -> None:
+    def test_the_middleware_of_a_predecessor_is_reported(self, path: str, package: str) -> None:
         with override_settings(MIDDLEWARE=[MIDDLEWARE, path]):
             assert ids() == ["W006"]
             assert package in found()[0].msg

@@ -172,7 +172,7 @@ def some_site(site: Site, request: pytest.FixtureRequest) -> Site:
 
 @pytest.mark.parametrize("kind", VIEWS)
 @pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume")
-def test_all_that_a_decorated_view_reads_is_read_there(site: Site, kind: str) -> None:
+def test_r3_a_decorated_view_reads_everything_in_its_state(site: Site, kind: str) -> None:
     site.serve(master=VIEWS[kind](use_master), slave=VIEWS[kind](use_slave))
     site.pair.lag = 2
     write(2)
@@ -183,7 +183,7 @@ def test_all_that_a_decorated_view_reads_is_read_there(site: Site, kind: str) ->
     site.assert_lagged()
 
 
-def test_a_decorated_view_is_of_its_kind() -> None:
+def test_a_decorated_view_stays_sync_or_async() -> None:
     for kind, view in VIEWS.items():
         assert iscoroutinefunction(view(use_master)) == kind.startswith(("coroutine", "async")), kind
 
@@ -198,7 +198,7 @@ def test_a_decorated_view_keeps_its_name_and_marks() -> None:
 
 
 @EACH_DOOR
-def test_the_state_around_a_decorated_view_is_the_request_s(site: Site, door: Any) -> None:
+def test_r3_around_a_decorated_view_the_state_is_that_of_the_request(site: Site, door: Any) -> None:
     states: list[str] = []
 
     @use_master
@@ -235,7 +235,7 @@ def test_the_state_around_a_decorated_view_is_the_request_s(site: Site, door: An
     site.assert_lagged()
 
 
-def test_two_decorators_on_one_view(site: Site) -> None:
+def test_r3_of_two_decorators_on_a_view_the_inner_one_holds(site: Site) -> None:
     site.serve(a=use_master(use_slave(function)), b=use_slave(use_master(function)))
     site.pair.lag = 2
     write(2)
@@ -249,7 +249,7 @@ def test_a_decorated_view_that_writes_marks_once(site: Site) -> None:
     assert len(page.markers) == 1
 
 
-def test_a_marker_is_stronger_than_use_slave(some_site: Site) -> None:
+def test_r4_a_marker_overrides_use_slave(some_site: Site) -> None:
     some_site.serve(search=use_slave(function), post=use_master(board))
     some_site.pair.lag = 2
     visitor = some_site.visitor()
@@ -259,7 +259,7 @@ def test_a_marker_is_stronger_than_use_slave(some_site: Site) -> None:
 
 
 @EACH_DOOR
-def test_rendering_stays_in_the_state_of_the_view_and_no_longer(site: Site, door: Any) -> None:
+def test_r3_a_template_response_is_rendered_in_the_state_of_its_view(site: Site, door: Any) -> None:
     states: list[str] = []
 
     def view(request: HttpRequest) -> HttpResponse:
@@ -358,7 +358,7 @@ def test_inner_decorated_views_add_no_second_marker_without_the_middleware(bare_
 
 
 @EACH_DOOR
-def test_errors_without_the_middleware_leave_no_state_behind(bare_site: Site, door: Any) -> None:
+def test_r3_an_error_of_a_decorated_view_without_the_middleware_leaves_no_state(bare_site: Site, door: Any) -> None:
     @use_slave
     def missing(request: HttpRequest) -> HttpResponse:
         connection.use_slave()
@@ -378,7 +378,7 @@ def test_errors_without_the_middleware_leave_no_state_behind(bare_site: Site, do
 # What is no view
 
 
-def test_functions_coroutines_and_generators(some_site: Site) -> None:
+def test_functions_coroutines_and_generators_can_be_decorated(some_site: Site) -> None:
     @use_slave
     def plain(end: str = "") -> str:
         return str(connection.state) + end
@@ -414,7 +414,7 @@ def test_functions_coroutines_and_generators(some_site: Site) -> None:
     assert some_site.visitor().post("/view").text == wanted
 
 
-def test_helpers_that_take_the_request(some_site: Site) -> None:
+def test_a_decorated_function_with_a_request_argument_need_not_return_a_response(some_site: Site) -> None:
     @use_slave
     def state_of(request: HttpRequest) -> str:
         return str(connection.state)
@@ -443,7 +443,7 @@ def test_helpers_that_take_the_request(some_site: Site) -> None:
     assert some_site.visitor().post("/view").text == "slave slave slave master slave master master"
 
 
-def test_a_method_of_a_class_based_view_that_is_not_a_view(some_site: Site) -> None:
+def test_a_decorated_helper_method_of_a_class_based_view_works(some_site: Site) -> None:
     class Recent(List):
         @use_master
         def get_queryset(self) -> Any:
@@ -460,12 +460,12 @@ def test_a_method_of_a_class_based_view_that_is_not_a_view(some_site: Site) -> N
     some_site.assert_lagged()
 
 
-def test_a_class_is_not_decorated() -> None:
+def test_decorating_a_class_is_an_error() -> None:
     with pytest.raises(ConfigurationError, match="decorates functions"):
         use_master(Class)
 
 
-def test_a_request_that_is_not_served_now(site: Site) -> None:
+def test_r3_a_decorated_view_called_by_hand_marks_its_write(site: Site) -> None:
     """A view called by hand, as unit tests do."""
     response = use_slave(board)(RequestFactory().post("/?n=2"))
     assert response.status_code == 302
@@ -474,7 +474,7 @@ def test_a_request_that_is_not_served_now(site: Site) -> None:
     assert site.on("master") == "1 2"
 
 
-def test_an_async_decorated_view_behind_the_asynchronous_client(site: Site) -> None:
+def test_a_decorated_async_view_keeps_its_state_across_tasks(site: Site) -> None:
     @use_slave
     async def view(request: HttpRequest) -> HttpResponse:
         before = connection.state
@@ -494,7 +494,7 @@ def test_an_async_decorated_view_behind_the_asynchronous_client(site: Site) -> N
     site.assert_lagged()
 
 
-def test_of_two_decorators_the_inner_one_holds_for_a_template_too(site: Site) -> None:
+def test_r3_of_two_decorators_the_inner_one_holds_for_the_template(site: Site) -> None:
     def view(request: HttpRequest) -> TemplateResponse:
         template = engines["django"].from_string("{{ connection.state }}")
         return TemplateResponse(request, template, {"connection": connection})

@@ -40,7 +40,7 @@ def side(cookie: str, **changed: Any) -> str:
 # The cookie
 
 
-def test_the_cookie(site: Site, new_visitor: Visitors) -> None:
+def test_m6_the_cookie_has_its_default_attributes(site: Site, new_visitor: Visitors) -> None:
     (marker,) = new_visitor().post("/?n=2").markers
     told = {name: marker[name] for name in ("max-age", "path", "domain", "samesite", "httponly", "secure")}
     assert told == {
@@ -54,7 +54,7 @@ def test_the_cookie(site: Site, new_visitor: Visitors) -> None:
     assert int(marker["max-age"]) == 3600
 
 
-def test_the_cookie_is_secure_on_https(site: Site) -> None:
+def test_m6_the_cookie_is_secure_on_https(site: Site) -> None:
     with override_settings(SECURE_PROXY_SSL_HEADER=("HTTP_X_FORWARDED_PROTO", "https")):
         (marker,) = site.visitor().post("/?n=2", X_Forwarded_Proto="https").markers
     assert marker["secure"] is True
@@ -74,14 +74,14 @@ OPTIONS: list[tuple[dict[str, Any], dict[str, Any]]] = [
 ]
 
 
-def test_options_of_the_cookie(site: Site) -> None:
+def test_m6_the_cookie_has_the_attributes_of_the_settings(site: Site) -> None:
     for options, wanted in OPTIONS:
         site.options(**options)
         (marker,) = site.visitor().post("/?n=2").markers
         assert {name: marker[name] for name in wanted} == wanted, options
 
 
-def test_the_name_of_the_cookie(site: Site) -> None:
+def test_cookie_name_is_read_from_the_settings(site: Site) -> None:
     site.options(COOKIE_NAME="written")
     site.pair.stop_slave()
     visitor = site.visitor()
@@ -99,7 +99,7 @@ def test_a_marker_holds_as_long_as_the_option_says(site: Site) -> None:
     assert side(f"just_updated={token(31)}") == "slave"
 
 
-def test_markers_under_all_their_names_count(site: Site, new_visitor: Visitors) -> None:
+def test_m4_markers_under_all_names_are_merged(site: Site, new_visitor: Visitors) -> None:
     for name in ("just_updated", "just_updated_1", "just_updated_2", "just_updated_3"):
         assert new_visitor().get(Cookie=f"other=1; {name}={token()}").side == "master"
     assert new_visitor().get(Cookie=f"just_updated_99={token()}").side == "slave"
@@ -107,13 +107,13 @@ def test_markers_under_all_their_names_count(site: Site, new_visitor: Visitors) 
 
 
 @pytest.mark.parametrize("order", ["{good}; {bad}", "{bad}; {good}"])
-def test_a_second_cookie_of_the_same_name_hides_no_marker(site: Site, order: str) -> None:
+def test_m4_a_second_cookie_of_the_same_name_hides_no_marker(site: Site, order: str) -> None:
     """Browsers send one for each path and domain: RFC 6265, section 5.4."""
     for bad in ("junk", token(11)):
         assert side(order.format(good=f"just_updated={token()}", bad=f"just_updated={bad}")) == "master"
 
 
-def test_parallel_responses_use_several_names(site: Site) -> None:
+def test_m4_parallel_responses_get_different_cookie_names(site: Site) -> None:
     names = {name for n in range(4) for name in through_wsgi("POST", f"/?n={n}", {}).cookies}
     assert names == {"just_updated", "just_updated_1", "just_updated_2", "just_updated_3"}
 
@@ -121,7 +121,7 @@ def test_parallel_responses_use_several_names(site: Site) -> None:
 # Keys
 
 
-def test_keys_are_rotated(site: Site) -> None:
+def test_m2_markers_of_secret_key_fallbacks_are_accepted(site: Site) -> None:
     old, new = "the old key of the tests", "the new key of the tests"
     assert side(f"just_updated={token(secret=old)}", SECRET_KEY=old) == "master"
     assert side(f"just_updated={token(secret=old)}", SECRET_KEY=new) == "slave"
@@ -133,14 +133,14 @@ def test_keys_are_rotated(site: Site) -> None:
     assert side(f"just_updated={marker.value}", SECRET_KEY=old) == "slave"
 
 
-def test_a_marker_of_another_part_of_django_is_none(site: Site) -> None:
+def test_m5_a_value_signed_by_another_part_of_django_is_no_marker(site: Site) -> None:
     assert side(f"just_updated={signing.dumps({'t': time.time()})}") == "slave"
 
 
 # REPLSWITCH
 
 
-def test_disabled(site: Site, new_visitor: Visitors) -> None:
+def test_enabled_false_keeps_every_request_on_the_master_without_markers(site: Site, new_visitor: Visitors) -> None:
     asked: list[object] = []
     site.options(ENABLED=False, OVERRIDE=asked.append)
     site.serve(view=use_slave(board))
@@ -152,7 +152,7 @@ def test_disabled(site: Site, new_visitor: Visitors) -> None:
     assert asked == []
 
 
-def test_override(site: Site, new_visitor: Visitors) -> None:
+def test_r1_the_override_setting_chooses_the_state(site: Site, new_visitor: Visitors) -> None:
     def override(request: HttpRequest) -> str | None:
         return request.GET.get("wanted")
 
@@ -176,7 +176,7 @@ def test_the_debug_header_is_off_by_default(site: Site) -> None:
     assert "Replswitch" in Client().get("/")
 
 
-def test_on_slave_write(site: Site) -> None:
+def test_s8_on_slave_write_is_read_from_the_settings(site: Site) -> None:
     def view(request: HttpRequest) -> HttpResponse:
         write(2)
         return answer("written")
@@ -208,7 +208,7 @@ def test_on_slave_write(site: Site) -> None:
     ],
     ids=repr,
 )
-def test_a_wrong_setting_is_refused_clearly(wrong: Any, message: str) -> None:
+def test_a_wrong_setting_is_an_error_that_names_it(wrong: Any, message: str) -> None:
     with (
         override_settings(REPLSWITCH=wrong),
         pytest.raises(ImproperlyConfigured, match=rf"(?is)^settings\.REPLSWITCH: .*{message}"),
@@ -217,14 +217,14 @@ def test_a_wrong_setting_is_refused_clearly(wrong: Any, message: str) -> None:
 
 
 @override_settings(REPLSWITCH={"DEBUG_HEADER": True, "COOKIE_NAME": "decorated"})
-def test_override_settings_as_a_decorator(django_pair: object) -> None:
+def test_override_settings_works_as_a_decorator(django_pair: object) -> None:
     with override_settings(ROOT_URLCONF="tests.test_django.requests.urls"):
         response: Any = Client().post("/?n=2")
     (name,) = response.cookies
     assert name.startswith("decorated")
 
 
-def test_override_settings_holds_for_one_client_in_turns(site: Site) -> None:
+def test_override_settings_takes_effect_for_an_existing_client(site: Site) -> None:
     client: Any = Client()
     for max_age in (20, 30):
         with override_settings(REPLSWITCH={"POSITION_MAX_AGE": max_age}):
@@ -266,12 +266,12 @@ def test_a_request_that_only_reads_on_the_master_makes_no_marker(site: Site) -> 
     assert [site.visitor().send(method, "/view").markers for method in ("GET", "POST")] == [[], []]
 
 
-def test_a_get_makes_no_marker(site: Site, new_visitor: Visitors) -> None:
+def test_m6_a_get_without_a_write_sets_no_cookie(site: Site, new_visitor: Visitors) -> None:
     assert new_visitor().get().cookies == {}
     assert new_visitor().send("HEAD").cookies == {}
 
 
-def test_a_get_with_a_marker_makes_no_new_one(site: Site, new_visitor: Visitors) -> None:
+def test_m3_a_get_with_a_marker_sets_no_cookie(site: Site, new_visitor: Visitors) -> None:
     page = new_visitor().get(Cookie=f"just_updated={token()}")
     assert (page.side, page.cookies) == ("master", {})
 
@@ -394,7 +394,9 @@ def test_a_write_beside_a_session_makes_a_marker(site: Site, new_visitor: Visito
     site.assert_lagged()
 
 
-def test_nothing_is_done_twice(site: Site, monkeypatch: pytest.MonkeyPatch, django_pair: MariaDBPair) -> None:
+def test_a_request_compares_merges_and_writes_its_marker_once(
+    site: Site, monkeypatch: pytest.MonkeyPatch, django_pair: MariaDBPair
+) -> None:
     visitor, once = Visitor(through_wsgi), Once(monkeypatch)
     assert once.of(visitor.post, "/?n=2") == FIRST_WRITE
     django_pair.wait_caught_up()

@@ -80,7 +80,7 @@ class AsyncClass(View):
 VIEWS = [sync_view, async_view, view_with_tasks, view_with_threads, AsyncClass.as_view()]
 
 
-def test_views_of_all_kinds_behind_each_kind_of_server(site: Site, new_visitor: Visitors) -> None:
+def test_sync_and_async_views_have_their_state_under_wsgi_and_asgi(site: Site, new_visitor: Visitors) -> None:
     site.serve(**{f"view{number}": view for number, view in enumerate(VIEWS)})
     site.pair.lag = 2
     write(2)
@@ -91,7 +91,7 @@ def test_views_of_all_kinds_behind_each_kind_of_server(site: Site, new_visitor: 
     site.assert_lagged()
 
 
-def test_the_middleware_is_what_the_server_is(rf: RequestFactory) -> None:
+def test_the_middleware_is_sync_or_async_as_its_server(rf: RequestFactory) -> None:
     async def get_response(request: HttpRequest) -> HttpResponse:
         return answer(connection.state)
 
@@ -119,7 +119,7 @@ def other_middleware(get_response: Callable[[HttpRequest], HttpResponse]) -> Cal
     return middleware
 
 
-def test_other_middleware_behind_it_has_the_same_state(site: Site, new_visitor: Visitors) -> None:
+def test_inner_middleware_has_the_state_of_the_request(site: Site, new_visitor: Visitors) -> None:
     site.change(MIDDLEWARE=[MIDDLEWARE, f"{__name__}.other_middleware"])
     site.serve(sync=sync_view, **{"async": async_view})
     site.pair.lag = 2
@@ -145,7 +145,7 @@ ERRORS = {
 
 @pytest.mark.parametrize("door", [through_wsgi, through_asgi])
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-def test_an_error_of_a_view_leaves_no_state_behind(site: Site, door: Any, error: Exception) -> None:
+def test_s3_an_error_of_a_view_leaves_no_state(site: Site, door: Any, error: Exception) -> None:
     def failing(request: HttpRequest) -> HttpResponse:
         connection.use_slave()
         connections["other"].use_master()
@@ -186,12 +186,12 @@ def test_a_write_before_an_error_makes_a_marker(site: Site) -> None:
         site.assert_lagged(status)
 
 
-def test_an_unknown_address(site: Site, new_visitor: Visitors) -> None:
+def test_an_unknown_path_is_404_in_slave_state(site: Site, new_visitor: Visitors) -> None:
     page = new_visitor().get("/nowhere")
     assert (page.status, page.told, page.markers) == (404, "slave; reason=method", [])
 
 
-def test_an_interrupt_leaves_no_state_behind(site: Site) -> None:
+def test_s3_a_keyboard_interrupt_in_a_view_leaves_no_state(site: Site) -> None:
     def interrupted(request: HttpRequest) -> HttpResponse:
         connection.use_slave()
         raise KeyboardInterrupt
@@ -202,7 +202,7 @@ def test_an_interrupt_leaves_no_state_behind(site: Site) -> None:
     assert stack() is None
 
 
-def test_an_asynchronous_request_that_is_cancelled(site: Site) -> None:
+def test_a_cancelled_async_request_leaves_no_state(site: Site) -> None:
     states = []
 
     async def slow(request: HttpRequest) -> HttpResponse:
@@ -228,7 +228,7 @@ def test_an_asynchronous_request_that_is_cancelled(site: Site) -> None:
     assert site.visitor().get().side == "slave"
 
 
-def test_requests_that_take_turns_in_one_event_loop(site: Site) -> None:
+def test_s3_interleaved_async_requests_keep_their_own_states(site: Site) -> None:
     """Each waits in its view until all have begun."""
     entered: list[str] = []
 
@@ -251,7 +251,7 @@ def test_requests_that_take_turns_in_one_event_loop(site: Site) -> None:
     site.assert_lagged()
 
 
-def test_threads_of_a_view_begin_without_a_state(site: Site) -> None:
+def test_s3_a_thread_of_a_view_begins_without_a_state(site: Site) -> None:
     def view(request: HttpRequest) -> HttpResponse:
         states = []
         thread = threading.Thread(target=lambda: states.append(connection.state))
@@ -290,7 +290,7 @@ def test_a_get_under_atomic_requests_opens_nothing_on_the_master(atomic_site: Si
     atomic_site.assert_lagged()
 
 
-def test_a_post_under_atomic_requests_then_get(atomic_site: Site, new_visitor: Visitors) -> None:
+def test_a_get_after_a_post_under_atomic_requests_sees_the_write(atomic_site: Site, new_visitor: Visitors) -> None:
     atomic_site.pair.lag = 2
     visitor = new_visitor()
     page = visitor.post("/?n=2")
@@ -315,7 +315,9 @@ def test_a_view_under_atomic_requests_that_raises_leaves_nothing(atomic_site: Si
     assert atomic_site.on("master") == "1"
 
 
-def test_a_get_under_atomic_requests_that_writes_first(atomic_site: Site, new_visitor: Visitors) -> None:
+def test_s8_a_get_under_atomic_requests_that_writes_first_moves_to_the_master(
+    atomic_site: Site, new_visitor: Visitors
+) -> None:
     def view(request: HttpRequest) -> HttpResponse:
         write(2)
         return answer(shown())

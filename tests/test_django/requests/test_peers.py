@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from tests.test_django.requests.conftest import Visitors
 
 
-def test_post_redirect_get_get_while_the_slave_lags(site: Site, new_visitor: Visitors) -> None:
+def test_m3_two_gets_after_a_post_see_the_write_while_the_slave_lags(site: Site, new_visitor: Visitors) -> None:
     site.pair.lag = 2
     visitor = new_visitor()
     pages = [visitor.submit("/?n=2"), *(visitor.get() for _ in range(20))]
@@ -50,7 +50,7 @@ def test_post_redirect_get_get_while_the_slave_lags(site: Site, new_visitor: Vis
     assert {page.side for page in pages} == {"master"}
 
 
-def test_post_redirect_get_and_every_safe_read_is_on_the_slave_again(site: Site) -> None:
+def test_m3_after_post_redirect_get_reads_return_to_the_slave_once_it_has_the_write(site: Site) -> None:
     site.pair.lag = 1
     visitor = site.visitor()
     pages = [visitor.submit("/?n=2")]
@@ -64,7 +64,7 @@ def test_post_redirect_get_and_every_safe_read_is_on_the_slave_again(site: Site)
     assert [page.side for page, safe in zip(pages[1:], had_it, strict=True) if safe] == ["slave"] * sum(had_it)
 
 
-def test_other_visitors_are_on_the_slave_meanwhile(site: Site, new_visitor: Visitors) -> None:
+def test_other_visitors_read_from_the_slave_during_the_lag(site: Site, new_visitor: Visitors) -> None:
     site.pair.lag = 2
     new_visitor().post("/?n=2")
     pages = [new_visitor().get() for _ in range(3)]
@@ -72,7 +72,7 @@ def test_other_visitors_are_on_the_slave_meanwhile(site: Site, new_visitor: Visi
     assert [(page.text, page.side) for page in pages] == [("1", "slave")] * 3
 
 
-def test_post_answered_without_a_redirect_then_get(site: Site, new_visitor: Visitors) -> None:
+def test_m1_a_get_after_a_post_without_a_redirect_sees_the_write(site: Site, new_visitor: Visitors) -> None:
     def api(request: HttpRequest) -> HttpResponse:
         if request.method == "POST":
             write(request.GET["n"])
@@ -89,7 +89,7 @@ def test_post_answered_without_a_redirect_then_get(site: Site, new_visitor: Visi
         assert [len(json.loads(page.text)) for page in pages] == [number] * 2
 
 
-def test_a_page_and_its_xhrs_in_parallel_after_the_redirect(site: Site, new_visitor: Visitors) -> None:
+def test_m3_a_page_and_its_parallel_xhrs_after_a_redirect_see_the_write(site: Site, new_visitor: Visitors) -> None:
     site.pair.lag = 2
     visitor = new_visitor()
     visitor.post("/?n=2")
@@ -119,13 +119,13 @@ def test_a_page_and_its_xhrs_in_parallel_after_the_redirect(site: Site, new_visi
     assert [page.text for page in pages] == ["1 2"] * 12
 
 
-def test_a_client_sends_a_forged_cookie(site: Site, new_visitor: Visitors) -> None:
+def test_m5_a_forged_cookie_is_ignored(site: Site, new_visitor: Visitors) -> None:
     for value in ("true", "1", "master", "", "eyJ0IjoxfQ.AAAA", "." * 5000):
         page = new_visitor().get(Cookie=f"just_updated={value}; just_updated_1={value}")
         assert (page.status, page.side, page.markers) == (200, "slave", [])
 
 
-def test_a_client_sends_a_header_with_a_state(site: Site, new_visitor: Visitors) -> None:
+def test_r2_a_client_header_does_not_choose_the_state(site: Site, new_visitor: Visitors) -> None:
     for header in ("X_Replicated_State", "Replswitch", "Just_Updated"):
         page = new_visitor().post("/?n=2", **{header: "slave"})
         assert (page.status, page.side) == (302, "master")
@@ -164,7 +164,9 @@ def raw_cursor(request: HttpRequest) -> HttpResponse:
 WRITING = (create, save, get_or_create, update_or_create, raw_cursor)
 
 
-def test_a_get_writes(site: Site, new_visitor: Visitors, caplog: pytest.LogCaptureFixture) -> None:
+def test_s8_a_get_that_writes_moves_to_the_master_and_is_marked(
+    site: Site, new_visitor: Visitors, caplog: pytest.LogCaptureFixture
+) -> None:
     for view in WRITING:
         Message.objects.all().delete()
         write(1)
@@ -187,7 +189,7 @@ def test_a_get_writes(site: Site, new_visitor: Visitors, caplog: pytest.LogCaptu
         site.assert_lagged()
 
 
-def test_the_warning_names_the_place_in_the_application(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+def test_s8_the_warning_names_the_place_in_the_application(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     site.serve(view=get_or_create)
     with caplog.at_level(logging.WARNING, "replswitch"):
         site.visitor().get("/view")
@@ -196,7 +198,7 @@ def test_the_warning_names_the_place_in_the_application(site: Site, caplog: pyte
     assert " in get_or_create." in message
 
 
-def test_a_get_writes_its_session_with_an_engine_that_knows_no_slave(
+def test_a_get_that_writes_its_session_with_django_s_engine_moves(
     site: Site, new_visitor: Visitors, caplog: pytest.LogCaptureFixture
 ) -> None:
     def count(request: HttpRequest) -> HttpResponse:
@@ -212,7 +214,9 @@ def test_a_get_writes_its_session_with_an_engine_that_knows_no_slave(
     assert any("moved to the master" in record.getMessage() for record in caplog.records)
 
 
-def test_a_get_writes_its_session(site: Site, new_visitor: Visitors, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_get_that_writes_its_session_stays_on_the_slave_without_warning(
+    site: Site, new_visitor: Visitors, caplog: pytest.LogCaptureFixture
+) -> None:
     def count(request: HttpRequest) -> HttpResponse:
         request.session["visits"] = request.session.get("visits", 0) + 1
         return answer(request.session["visits"])
@@ -227,7 +231,7 @@ def test_a_get_writes_its_session(site: Site, new_visitor: Visitors, caplog: pyt
     assert list(visitor.jar) == ["sessionid"]
 
 
-def test_a_get_writes_in_a_transaction_that_has_read_from_the_slave_and_may_not_run_again(
+def test_s8_a_get_that_writes_after_a_read_of_its_transaction_and_may_not_run_again_raises(
     site: Site, new_visitor: Visitors
 ) -> None:
     def view(request: HttpRequest) -> HttpResponse:
@@ -250,7 +254,7 @@ def test_a_get_writes_in_a_transaction_that_has_read_from_the_slave_and_may_not_
     assert new_visitor().post("/view").text == "written"
 
 
-def test_a_decorated_view_is_called_inside_a_request(site: Site, new_visitor: Visitors) -> None:
+def test_r3_a_decorated_view_called_inside_a_request_restores_its_state(site: Site, new_visitor: Visitors) -> None:
     @use_slave
     def part(request: HttpRequest) -> HttpResponse:
         return answer(connection.state)
@@ -275,7 +279,9 @@ def test_a_decorated_view_is_called_inside_a_request(site: Site, new_visitor: Vi
 
 
 @pytest.mark.parametrize(("method", "found"), [("GET", "1"), ("POST", "1 2")])
-def test_a_streaming_response_reads(site: Site, new_visitor: Visitors, method: str, found: str) -> None:
+def test_s9_a_streaming_response_reads_in_the_state_of_its_request(
+    site: Site, new_visitor: Visitors, method: str, found: str
+) -> None:
     def stream(request: HttpRequest) -> StreamingHttpResponse:
         def pieces() -> Iterator[str]:
             for _ in range(3):
@@ -301,7 +307,7 @@ def test_a_streaming_response_reads(site: Site, new_visitor: Visitors, method: s
     assert page.text == f"{found};" * 3
 
 
-def test_requests_that_read_and_write_send_no_statement_more(site: Site) -> None:
+def test_p1_requests_that_read_and_write_send_no_extra_statement(site: Site) -> None:
     @use_slave
     def both(request: HttpRequest) -> HttpResponse:
         if request.method == "POST":
@@ -346,7 +352,7 @@ def tells_of_writes() -> bool:
     return bool(connection.Database.__name__ == "pymysql")
 
 
-def test_a_request_that_asks_nothing_sends_nothing_and_connects_to_nothing(site: Site) -> None:
+def test_a_request_without_a_query_opens_no_connection(site: Site) -> None:
     site.serve(state=lambda request: answer(connection.state))
     connection.close()
     with ExitStack() as recording:
@@ -358,7 +364,7 @@ def test_a_request_that_asks_nothing_sends_nothing_and_connects_to_nothing(site:
     assert site.links("master") == site.links("slave") == 0
 
 
-def test_nested_use_master(site: Site, new_visitor: Visitors) -> None:
+def test_s2_nested_use_master_blocks_restore_the_state(site: Site, new_visitor: Visitors) -> None:
     def nested(request: HttpRequest) -> HttpResponse:
         states = []
         with use_master():
@@ -375,7 +381,7 @@ def test_nested_use_master(site: Site, new_visitor: Visitors) -> None:
         assert new_visitor().get().side == "slave"
 
 
-def test_raw_cursors_and_related_managers(site: Site, new_visitor: Visitors) -> None:
+def test_raw_cursors_and_related_managers_follow_the_request(site: Site, new_visitor: Visitors) -> None:
     def view(request: HttpRequest) -> HttpResponse:
         message = Message.objects.get(body="1")
         if request.method == "POST":
@@ -440,7 +446,7 @@ print("failed", failed)
 """
 
 
-def test_a_test_run_with_one_alias(site: Site, run_python: RunPython) -> None:
+def test_a_django_test_run_needs_one_alias_only(site: Site, run_python: RunPython) -> None:
     site.pair.lag = 2
     assert "failed 0" in run_python(TEST_RUN)
 
@@ -487,7 +493,7 @@ def forget_connections() -> None:
 
 
 @pytest.mark.parametrize("door", [through_wsgi, through_asgi])
-def test_several_reads_in_one_request_with_two_slaves(wide_site: Site, door: Any) -> None:
+def test_s6_all_reads_of_a_request_are_on_one_of_two_slaves(wide_site: Site, door: Any) -> None:
     wide_site.serve(ports=ports)
     pages = [Visitor(door).get("/ports") for _ in range(30)]
     assert {page.side for page in pages} == {"slave"}
@@ -496,7 +502,7 @@ def test_several_reads_in_one_request_with_two_slaves(wide_site: Site, door: Any
     assert used == {slave["port"] for slave in wide_site.pair.slaves}
 
 
-def test_one_of_two_slaves_is_killed(wide_site: Site) -> None:
+def test_f1_when_one_of_two_slaves_is_killed_the_other_serves(wide_site: Site) -> None:
     wide_site.serve(ports=ports)
     with live_server() as live:
         for door in (through_wsgi, through_asgi, live):
@@ -508,7 +514,7 @@ def test_one_of_two_slaves_is_killed(wide_site: Site) -> None:
             assert [(page.status, page.text) for page in pages] == [(200, " ".join([left] * 3))] * 10
 
 
-def test_a_slave_is_killed_and_comes_back(site: Site, new_visitor: Visitors) -> None:
+def test_f2_a_killed_slave_serves_again_after_its_restart(site: Site, new_visitor: Visitors) -> None:
     visitor = new_visitor()
     assert visitor.get().side == "slave"
     site.pair.kill("slave")
@@ -523,7 +529,7 @@ def test_a_slave_is_killed_and_comes_back(site: Site, new_visitor: Visitors) -> 
         time.sleep(0.05)
 
 
-def test_a_slave_is_killed_while_a_request_reads_from_it(site: Site) -> None:
+def test_f1_a_slave_killed_during_a_request_fails_no_read(site: Site) -> None:
     def view(request: HttpRequest) -> HttpResponse:
         before = shown()
         site.pair.kill("slave")

@@ -14,12 +14,13 @@ import pytest
 FOLDER = Path(__file__).parent
 
 AGAIN = {
-    "test_situations.py": "get_after_post and wsgi",
-    "test_markers.py": "(changes_nothing and wsgi) or commits_a_change or only_reads or (makes_no_new and wsgi)",
-    "test_streaming.py": "late_commit or only_read",
+    "test_situations.py": "get_after_a_post and wsgi",
+    "test_markers.py": "(changes_nothing and wsgi) or commits_a_change or only_reads or (with_a_marker_sets and wsgi)",
+    "test_streaming.py": "after_the_headers or only_read",
     "test_replay.py": "(counter and wsgi) or (Declined and wsgi) or catches",
     "test_sessions.py": "transaction or atomic",
-    "test_peers.py": "(get_get and wsgi) or safe_read or (a_get_writes and wsgi) or no_statement or (killed and live)",
+    "test_peers.py": "(two_gets and wsgi) or reads_return or (a_get_that_writes and wsgi) or extra_statement"
+    " or (killed and live)",
 }
 """The tests by file, as ``pytest -k`` takes them."""
 
@@ -34,7 +35,7 @@ sys.exit(pytest.main(sys.argv[1:]))
 
 
 @pytest.mark.timeout(300)
-def test_with_pymysql() -> None:
+def test_the_main_request_tests_pass_with_pymysql() -> None:
     chosen = " or ".join(f"({file.removesuffix('.py')} and ({names}))" for file, names in AGAIN.items())
     files = [str(FOLDER / file) for file in AGAIN]
     command = [sys.executable, "-c", WITHOUT_MYSQLCLIENT, "-q", "--no-header", "-p", "no:cacheprovider", *files]

@@ -48,7 +48,7 @@ def engine(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.mark.timeout(300)  # Django's tests are downloaded first
-def test_django_s_own_tests_of_session_stores(site: Site) -> None:
+def test_the_session_engine_passes_django_s_own_tests(site: Site) -> None:
     try:
         folder = suite_source.tests_of_django(suite_source.default_cache())
     except suite_source.MissingError as error:
@@ -104,7 +104,7 @@ def test_cookies_of_django_s_engine_stay_valid_both_ways(site: Site, engine: str
         assert visitor.post("/view").text == str(number)
 
 
-def test_a_session_is_there_at_once_in_slave_state(site: Site, new_visitor: Visitors, engine: str) -> None:
+def test_a_new_session_can_be_read_at_once_in_slave_state(site: Site, new_visitor: Visitors, engine: str) -> None:
     site.sessions(engine)
     site.serve(view=visits)
     site.pair.lag = 2
@@ -125,7 +125,7 @@ STEPS: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_each_step_is_done_on_the_master(site: Site, step: str) -> None:
+def test_every_operation_of_a_session_is_on_the_master(site: Site, step: str) -> None:
     for store, asynchronous in itertools.product(OURS, (False, True)):
         made: Any = store()
         made["x"] = 1
@@ -207,7 +207,7 @@ def test_a_login_that_changes_the_key_keeps_the_visitor(site: Site, new_visitor:
     assert visitor.get("/view").text == "1"
 
 
-def test_a_session_in_a_transaction_of_the_view(site: Site, engine: str) -> None:
+def test_a_session_in_a_transaction_of_the_view_is_on_the_master(site: Site, engine: str) -> None:
     def view(request: HttpRequest) -> HttpResponse:
         with transaction.atomic():
             found = shown()  # from the slave
@@ -224,7 +224,7 @@ def test_a_session_in_a_transaction_of_the_view(site: Site, engine: str) -> None
     site.assert_lagged()
 
 
-def test_a_session_that_is_read_under_atomic_requests(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_session_read_under_atomic_requests_is_on_the_master(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     def view(request: HttpRequest) -> HttpResponse:
         return answer(request.session.get("visits"))
 

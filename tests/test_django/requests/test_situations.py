@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.test_django.requests.conftest import Visitors
 
 
-def test_get_is_served_by_the_slave(site: Site, new_visitor: Visitors) -> None:
+def test_r1_a_get_is_served_by_the_slave(site: Site, new_visitor: Visitors) -> None:
     site.pair.lag = 2
     write(2)  # by another application
     page = new_visitor().get()
@@ -29,7 +29,7 @@ def test_get_is_served_by_the_slave(site: Site, new_visitor: Visitors) -> None:
     assert page.told == f"slave; server={slave['host']}:{slave['port']}; reason=method"
 
 
-def test_every_method_has_its_side(site: Site) -> None:
+def test_r1_every_http_method_has_its_state(site: Site) -> None:
     site.serve(root=lambda request: answer(shown()))
     site.pair.lag = 2
     write(2)
@@ -41,7 +41,7 @@ def test_every_method_has_its_side(site: Site) -> None:
     site.assert_lagged()
 
 
-def test_post_is_served_by_the_master(site: Site, new_visitor: Visitors) -> None:
+def test_r1_a_post_is_served_by_the_master(site: Site, new_visitor: Visitors) -> None:
     site.pair.lag = 2
     page = new_visitor().post("/?n=2")
     site.assert_lagged()
@@ -49,7 +49,7 @@ def test_post_is_served_by_the_master(site: Site, new_visitor: Visitors) -> None
     assert len(page.markers) == 1
 
 
-def test_get_after_post_sees_the_write(site: Site, new_visitor: Visitors) -> None:
+def test_m1_a_get_after_a_post_sees_the_write(site: Site, new_visitor: Visitors) -> None:
     site.pair.lag = 2
     visitor = new_visitor()
     page = visitor.submit("/?n=2")
@@ -60,7 +60,7 @@ def test_get_after_post_sees_the_write(site: Site, new_visitor: Visitors) -> Non
     site.assert_lagged()
 
 
-def test_a_decorator_is_stronger_than_the_middleware(site: Site, new_visitor: Visitors) -> None:
+def test_r3_a_decorator_overrides_the_middleware(site: Site, new_visitor: Visitors) -> None:
     @use_master
     def latest(request: HttpRequest) -> HttpResponse:
         return answer(shown())
@@ -78,7 +78,7 @@ def test_a_decorator_is_stronger_than_the_middleware(site: Site, new_visitor: Vi
     site.assert_lagged()
 
 
-def test_use_and_revert_by_hand_in_a_view(site: Site, new_visitor: Visitors) -> None:
+def test_s2_use_and_revert_in_a_view_take_effect_at_once(site: Site, new_visitor: Visitors) -> None:
     def search(request: HttpRequest) -> HttpResponse:
         states = [connection.state]
         connection.use_slave()
@@ -104,7 +104,7 @@ def test_use_and_revert_by_hand_in_a_view(site: Site, new_visitor: Visitors) -> 
     assert post.text == str(["master", "slave", "1", "master", "slave", "master"])
 
 
-def test_use_without_revert_in_a_view_ends_with_the_request(site: Site, new_visitor: Visitors) -> None:
+def test_s3_use_without_revert_in_a_view_ends_with_the_request(site: Site, new_visitor: Visitors) -> None:
     def forgetful(request: HttpRequest) -> HttpResponse:
         connection.use_master()
         connections["other"].use_master()

@@ -70,7 +70,7 @@ def found(side: str) -> str:
 
 
 @SIDES
-def test_each_piece_and_the_end_are_produced_in_the_state_of_the_request(site: Site, method: str, side: str) -> None:
+def test_s9_each_chunk_and_close_have_the_state_of_the_request(site: Site, method: str, side: str) -> None:
     view = Streamed()
     site.serve(view=view)
     site.pair.lag = 2
@@ -88,7 +88,7 @@ def test_each_piece_and_the_end_are_produced_in_the_state_of_the_request(site: S
 
 
 @SIDES
-def test_the_client_goes_away(site: Site, method: str, side: str) -> None:
+def test_s9_a_response_closed_early_is_closed_in_its_state(site: Site, method: str, side: str) -> None:
     view = Streamed()
     site.serve(view=view)
     site.pair.lag = 2
@@ -102,7 +102,7 @@ def test_the_client_goes_away(site: Site, method: str, side: str) -> None:
 
 
 @SIDES
-def test_the_client_of_a_wsgi_server_goes_away(site: Site, method: str, side: str) -> None:
+def test_s9_a_disconnect_under_wsgi_closes_the_response_in_its_state(site: Site, method: str, side: str) -> None:
     """As PEP 3333 has it: the server closes what the application has returned."""
     view = Streamed()
     site.serve(view=view)
@@ -115,7 +115,9 @@ def test_the_client_of_a_wsgi_server_goes_away(site: Site, method: str, side: st
 
 
 @SIDES
-def test_pieces_of_one_response_from_several_threads(site: Site, method: str, side: str) -> None:
+def test_s9_chunks_produced_by_several_threads_have_the_state_of_the_request(
+    site: Site, method: str, side: str
+) -> None:
     site.serve(view=Streamed())
     response: Any = Client().generic(method, "/view")
     pieces = iter(response.streaming_content)
@@ -134,7 +136,7 @@ def test_pieces_of_one_response_from_several_threads(site: Site, method: str, si
     assert taken == [side.encode()] * 3
 
 
-def test_two_responses_in_turns(site: Site) -> None:
+def test_s9_two_interleaved_responses_keep_their_own_states(site: Site) -> None:
     site.serve(view=Streamed())
     get: Any = Client().get("/view")
     post: Any = Client().post("/view")
@@ -142,7 +144,7 @@ def test_two_responses_in_turns(site: Site) -> None:
     assert stack() is None
 
 
-def test_what_the_pieces_switch_holds_until_their_end(site: Site) -> None:
+def test_s9_a_switch_made_by_a_chunk_holds_until_the_end_of_the_response(site: Site) -> None:
     def pieces() -> Iterator[str]:
         yield connection.state
         connection.use_master()
@@ -165,7 +167,7 @@ def test_what_the_pieces_switch_holds_until_their_end(site: Site) -> None:
     assert stack() is None
 
 
-def test_pieces_that_fail(site: Site) -> None:
+def test_s9_a_chunk_that_raises_leaves_no_state(site: Site) -> None:
     def pieces() -> Iterator[str]:
         yield connection.state
         connection.use_master()
@@ -200,7 +202,7 @@ def serve_one(method: str, **left: Any) -> Page:
 
 
 @SIDES
-def test_asynchronous_pieces(site: Site, method: str, side: str) -> None:
+def test_s9_async_chunks_are_produced_in_the_state_of_the_request(site: Site, method: str, side: str) -> None:
     view = StreamedAsync()
     site.serve(view=view.view)
     site.pair.lag = 2
@@ -211,7 +213,7 @@ def test_asynchronous_pieces(site: Site, method: str, side: str) -> None:
 
 
 @SIDES
-def test_the_client_of_asynchronous_pieces_goes_away(site: Site, method: str, side: str) -> None:
+def test_s9_a_disconnect_closes_async_chunks_in_their_state(site: Site, method: str, side: str) -> None:
     view = StreamedAsync()
     site.serve(view=view.view)
     site.pair.lag = 2
@@ -221,7 +223,7 @@ def test_the_client_of_asynchronous_pieces_goes_away(site: Site, method: str, si
     site.assert_lagged()
 
 
-def test_asynchronous_pieces_hold_no_state_between(site: Site) -> None:
+def test_s9_no_state_is_held_between_async_chunks(site: Site) -> None:
     site.serve(view=StreamedAsync().view)
 
     async def main() -> list[bytes]:
@@ -235,7 +237,7 @@ def test_asynchronous_pieces_hold_no_state_between(site: Site) -> None:
     assert async_to_sync(main)() == [b"slave"] * 3
 
 
-def test_asynchronous_responses_in_turns(site: Site) -> None:
+def test_s9_interleaved_async_responses_keep_their_own_states(site: Site) -> None:
     site.serve(view=StreamedAsync().view)
     application = get_asgi_application()
 
@@ -248,7 +250,7 @@ def test_asynchronous_responses_in_turns(site: Site) -> None:
 
 @SIDES
 @pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume synchronous iterators")
-def test_synchronous_pieces_behind_an_asynchronous_server(site: Site, method: str, side: str) -> None:
+def test_s9_sync_chunks_under_asgi_are_produced_in_the_state_of_the_request(site: Site, method: str, side: str) -> None:
     view = Streamed()
     site.serve(view=view)
     site.pair.lag = 2
@@ -260,7 +262,9 @@ def test_synchronous_pieces_behind_an_asynchronous_server(site: Site, method: st
 
 @SIDES
 @pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume asynchronous iterators")
-def test_asynchronous_pieces_behind_a_synchronous_server(site: Site, method: str, side: str) -> None:
+def test_s9_async_chunks_under_wsgi_are_produced_in_the_state_of_the_request(
+    site: Site, method: str, side: str
+) -> None:
     view = StreamedAsync()
     site.serve(view=view.view)
     environ = RequestFactory().generic(method, "/view").environ
@@ -272,7 +276,9 @@ def test_asynchronous_pieces_behind_a_synchronous_server(site: Site, method: str
 
 
 @SIDES
-def test_pieces_that_other_middleware_has_changed(site: Site, method: str, side: str) -> None:
+def test_s9_chunks_wrapped_by_other_middleware_have_the_state_of_the_request(
+    site: Site, method: str, side: str
+) -> None:
     view = Streamed()
     site.change(MIDDLEWARE=[MIDDLEWARE, "django.middleware.gzip.GZipMiddleware"])
     site.serve(view=view)
@@ -282,7 +288,7 @@ def test_pieces_that_other_middleware_has_changed(site: Site, method: str, side:
     assert [end.partition(" ")[0] for end in view.ends] == [side]
 
 
-def test_a_file_is_left_to_the_server(site: Site) -> None:
+def test_a_file_response_is_passed_to_the_server_unchanged(site: Site) -> None:
     def view(request: HttpRequest) -> FileResponse:
         return FileResponse(io.BytesIO(b"content"))
 
@@ -298,7 +304,7 @@ def test_a_file_is_left_to_the_server(site: Site) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_a_write_before_the_first_piece_makes_a_marker(site: Site, method: str) -> None:
+def test_m7_a_write_before_the_first_chunk_is_marked(site: Site, method: str) -> None:
     def view(request: HttpRequest) -> StreamingHttpResponse:
         write(2)
         return StreamingHttpResponse(iter([shown()]))
@@ -329,7 +335,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name.startswith("replswitch")]
 
 
-def test_a_late_commit_is_logged_once(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+def test_m7_a_commit_after_the_headers_is_logged_once(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     # Not create(): with mysqlclient nobody knows in time whether a statement that returns rows has written.
     site.serve(view=late(lambda: Message.objects.update(body=str(next(bodies)))))
     bodies = iter((2, 3))
@@ -342,14 +348,14 @@ def test_a_late_commit_is_logged_once(site: Site, caplog: pytest.LogCaptureFixtu
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_pieces_that_only_read_log_nothing(site: Site, method: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_m7_chunks_that_only_read_log_nothing(site: Site, method: str, caplog: pytest.LogCaptureFixture) -> None:
     site.serve(view=late(shown))
     with caplog.at_level(logging.WARNING, "replswitch"):
         assert site.visitor().send(method, "/view").text == "firstlast"
     assert warnings(caplog) == []
 
 
-def test_pieces_see_what_pieces_before_them_have_written(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_chunk_sees_the_writes_of_earlier_chunks(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     def view(request: HttpRequest) -> StreamingHttpResponse:
         def pieces() -> Iterator[str]:
             yield shown()

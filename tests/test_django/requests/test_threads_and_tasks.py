@@ -167,7 +167,7 @@ class Client(threading.Thread):
             self.wrong.append(repr(error))
 
 
-def test_threads(site: Site) -> None:
+def test_parallel_threads_run_every_query_on_its_side(site: Site) -> None:
     with every_query_on_its_side(site), live_server(THREADS) as door:
         until = time.monotonic() + LASTS
         clients = [Client(door, until) for _ in range(THREADS)]
@@ -179,7 +179,7 @@ def test_threads(site: Site) -> None:
         assert min(client.visits for client in clients) > 0
 
 
-def test_tasks(site: Site) -> None:
+def test_parallel_async_requests_run_every_query_on_its_side(site: Site) -> None:
     async def one(application: Any, until: float) -> list[str]:
         found: list[str] = []
         while time.monotonic() < until and not found:
