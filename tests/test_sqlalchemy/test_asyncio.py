@@ -100,7 +100,7 @@ async def bodies(session: AsyncSession) -> list[str]:
     return list(await session.scalars(select(Note.body)))
 
 
-def test_states(pair: ReplicatedPair) -> None:
+def test_async_sessions_follow_the_state(pair: ReplicatedPair) -> None:
     async def main() -> list[str]:
         async with shop_on(pair) as shop:
             async with shop.session() as session:
@@ -115,7 +115,7 @@ def test_states(pair: ReplicatedPair) -> None:
     assert asyncio.run(main()) == [MASTER, SLAVE]
 
 
-def test_tasks_have_states_of_their_own(pair: ReplicatedPair) -> None:
+def test_s3_async_tasks_have_their_own_states(pair: ReplicatedPair) -> None:
     async def main() -> list[str]:
         async with shop_on(pair) as shop:
 
@@ -132,7 +132,9 @@ def test_tasks_have_states_of_their_own(pair: ReplicatedPair) -> None:
     assert asyncio.run(main()) == [MASTER, SLAVE] * 5
 
 
-def test_own_writes_hold_the_master_by_time(pair: ReplicatedPair, caplog: pytest.LogCaptureFixture) -> None:
+def test_p3_async_own_writes_keep_reads_on_the_master_by_time(
+    pair: ReplicatedPair, caplog: pytest.LogCaptureFixture
+) -> None:
     clock._logged.clear()
     pair.stop_slave()
 
@@ -158,7 +160,7 @@ def test_own_writes_hold_the_master_by_time(pair: ReplicatedPair, caplog: pytest
     assert len(lines) == 1
 
 
-def test_a_rollback_is_no_write(pair: ReplicatedPair) -> None:
+def test_m1_an_async_rollback_is_not_recorded(pair: ReplicatedPair) -> None:
     async def main() -> None:
         async with shop_on(pair) as shop:
             with use_master():
@@ -173,7 +175,7 @@ def test_a_rollback_is_no_write(pair: ReplicatedPair) -> None:
 
 
 @pytest.mark.parametrize("by", ["engine", "execution options", "its cursor"])
-def test_autocommit_is_a_write(pair: ReplicatedPair, by: str) -> None:
+def test_m1_an_async_write_in_autocommit_mode_is_recorded(pair: ReplicatedPair, by: str) -> None:
     async def main() -> None:
         level = {} if by == "execution options" else {"isolation_level": "AUTOCOMMIT"}
         async with shop_on(pair, level) as shop:
@@ -200,7 +202,9 @@ def test_autocommit_is_a_write(pair: ReplicatedPair, by: str) -> None:
     pair.start_slave()
 
 
-def test_refused_writes_move(pair: ReplicatedPair, caplog: pytest.LogCaptureFixture) -> None:
+def test_s8_async_writes_in_slave_state_move_to_the_master(
+    pair: ReplicatedPair, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.WARNING, "replswitch")
 
     async def main() -> list[str]:
@@ -223,7 +227,7 @@ def test_refused_writes_move(pair: ReplicatedPair, caplog: pytest.LogCaptureFixt
     assert "Call use_master() there." in caplog.text
 
 
-def test_a_slave_that_is_down(pair: ReplicatedPair) -> None:
+def test_f1_async_reads_of_a_slave_that_is_down_run_on_the_master(pair: ReplicatedPair) -> None:
     async def main() -> list[str]:
         async with shop_on(pair) as shop:
             pair.kill("slave")
@@ -236,7 +240,7 @@ def test_a_slave_that_is_down(pair: ReplicatedPair) -> None:
     assert asyncio.run(main()) == [MASTER, MASTER]
 
 
-def test_scoped_sessions_and_streams(pair: ReplicatedPair) -> None:
+def test_async_scoped_sessions_and_streams_read_from_the_slave(pair: ReplicatedPair) -> None:
     async def main() -> list[str]:
         async with shop_on(pair) as shop:
             session = async_scoped_session(shop.session, scopefunc=asyncio.current_task)
@@ -254,7 +258,7 @@ def test_scoped_sessions_and_streams(pair: ReplicatedPair) -> None:
     assert asyncio.run(main()) == [SLAVE]
 
 
-def test_the_slaves_connections_are_read_only_by_themselves(mariadb_pair: MariaDBPair) -> None:
+def test_s7_async_connections_to_the_slave_are_read_only(mariadb_pair: MariaDBPair) -> None:
     """Though the server itself would let them write: without a slave, it is the master's."""
 
     async def main() -> None:

@@ -80,36 +80,36 @@ class TestRefused:
             ({"host": "master.db"}, "the master is a value of type dict"),
         ],
     )
-    def test_a_master_that_is_no_engine(self, given: Any, named: str) -> None:
+    def test_a_master_that_is_no_engine_is_refused(self, given: Any, named: str) -> None:
         with pytest.raises(ConfigurationError, match=named):
             replicate(given)
 
-    def test_the_address_is_not_told(self) -> None:
+    def test_an_error_does_not_show_the_password_of_the_url(self) -> None:
         with pytest.raises(ConfigurationError) as caught:
             replicate("mysql://shop:s3cret@master.db/shop")  # type: ignore[arg-type]  # what is tested
         assert "s3cret" not in str(caught.value)
 
     @pytest.mark.parametrize("slaves", ["slave", None, 3, {"slave": 1}])
-    def test_slaves_that_are_no_list(self, engine: Make, slaves: Any) -> None:
+    def test_slaves_that_are_no_list_are_refused(self, engine: Make, slaves: Any) -> None:
         with pytest.raises(ConfigurationError, match="must be a list of engines"):
             replicate(engine(), slaves)
 
-    def test_one_engine_as_slaves(self, engine: Make) -> None:
+    def test_an_engine_instead_of_a_list_of_slaves_is_refused(self, engine: Make) -> None:
         with pytest.raises(ConfigurationError, match="must be a list of engines"):
             replicate(engine(), engine("slave"))
 
-    def test_a_slave_that_is_no_engine(self, engine: Make) -> None:
+    def test_a_slave_that_is_no_engine_is_refused(self, engine: Make) -> None:
         with pytest.raises(ConfigurationError, match="slave number 2 is a value of type str"):
             replicate(engine(), [engine("slave"), "slave"])  # type: ignore[list-item]  # what is tested
 
-    def test_an_engine_twice(self, engine: Make) -> None:
+    def test_an_engine_given_twice_is_refused(self, engine: Make) -> None:
         master, slave = engine(), engine("slave")
         with pytest.raises(ConfigurationError, match="slave number 1 was given before"):
             replicate(master, [master])
         with pytest.raises(ConfigurationError, match="slave number 2 was given before"):
             replicate(master, [slave, slave])
 
-    def test_an_engine_that_is_replicated_already(self, engine: Make) -> None:
+    def test_an_engine_that_is_replicated_already_is_refused(self, engine: Make) -> None:
         master, slave = engine(), engine("slave")
         db = replicate(master, [slave])
         for given in (master, slave, db.slaves[0], master.execution_options(colour="red")):
@@ -119,30 +119,32 @@ class TestRefused:
             replicate(engine("other"), [slave])
 
     @pytest.mark.parametrize("url", ["mysql+pymysql://slave.db/shop", "sqlite+aiosqlite:///slave.db"])
-    def test_a_slave_of_another_kind(self, engine: Make, url: str) -> None:
+    def test_a_slave_with_another_dialect_is_refused(self, engine: Make, url: str) -> None:
         other = create_engine(url) if "aio" not in url else create_async_engine(url).sync_engine
         with pytest.raises(ConfigurationError, match=r"slave number 1 is of .*, and the master's of sqlite\+pysqlite"):
             replicate(engine(), [other])
 
-    def test_a_slave_with_another_driver(self) -> None:
+    def test_a_slave_with_another_driver_is_refused(self) -> None:
         master, slave = create_engine("mysql+pymysql://master.db/shop"), create_engine("mysql+mysqldb://slave.db/shop")
         with pytest.raises(ConfigurationError, match=r"mysql\+mysqldb"):
             replicate(master, [slave])
 
-    def test_slaves_of_a_database_in_memory(self, engine: Make) -> None:
+    def test_slaves_of_a_database_in_memory_are_refused(self, engine: Make) -> None:
         with pytest.raises(ConfigurationError, match="in memory"):
             replicate(create_engine("sqlite://"), [engine("slave")])
         with pytest.raises(ConfigurationError, match="in memory"):
             replicate(engine(), [create_engine("sqlite://")])
 
-    def test_an_engine_in_use(self, engine: Make) -> None:
+    def test_an_engine_in_use_is_refused(self, engine: Make) -> None:
         master, slave = engine(), engine("slave")
         for used in (master, slave):
             with used.connect(), pytest.raises(ConfigurationError, match="in use"):
                 replicate(master, [slave])
         replicate(master, [slave])
 
-    def test_an_async_engine_with_idle_connections(self, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    def test_an_async_engine_with_idle_connections_is_refused(
+        self, caplog: pytest.LogCaptureFixture, tmp_path: Path
+    ) -> None:
         async def main() -> None:
             master = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/master.db")
             async with master.connect() as connection:
@@ -156,7 +158,7 @@ class TestRefused:
         asyncio.run(main())
         assert not caplog.records
 
-    def test_what_failed_has_changed_nothing(self, engine: Make) -> None:
+    def test_a_refused_replicate_leaves_the_engines_unchanged(self, engine: Make) -> None:
         master, slave = engine(), engine("slave")
         with pytest.raises(ConfigurationError):
             replicate(master, [slave], wait=-1)
@@ -182,31 +184,31 @@ class TestRefused:
             ({"weights": [True]}, "weights"),
         ],
     )
-    def test_options(self, engine: Make, options: dict[str, Any], named: str) -> None:
+    def test_wrong_options_are_refused(self, engine: Make, options: dict[str, Any], named: str) -> None:
         with pytest.raises(ConfigurationError, match=f'"{named}"'):
             replicate(engine(), [engine("slave")], **options)
 
-    def test_an_option_that_does_not_exist(self, engine: Make) -> None:
+    def test_an_unknown_option_is_refused(self, engine: Make) -> None:
         with pytest.raises(ConfigurationError, match=r'option of replicate\(\) "max_age"'):
             replicate(engine(), max_age=10)  # type: ignore[call-arg]  # what is tested
 
-    def test_max_lag_with_a_driver_that_is_not_asked(self) -> None:
+    def test_max_lag_with_a_driver_without_lag_query_is_refused(self) -> None:
         with pytest.raises(ConfigurationError, match="max_lag"):
             replicate(create_async_engine("sqlite+aiosqlite:///shop.db"), max_lag=5)
 
     @pytest.mark.parametrize("setting", ["autocommit=1", "no_such_setting=1"])
-    def test_settings_that_are_not_the_drivers(self, setting: str) -> None:
+    def test_settings_in_the_url_that_the_driver_does_not_take_are_refused(self, setting: str) -> None:
         with pytest.raises(ConfigurationError, match=setting.partition("=")[0]):
             replicate(create_engine(f"mysql+pymysql://master.db/shop?{setting}"))
 
-    def test_settings_in_connect_args_when_it_connects(self, engine: Make) -> None:
+    def test_unknown_settings_in_connect_args_are_refused_on_connecting(self, engine: Make) -> None:
         master = engine(connect_args={"factory": object})
         replicate(master)
         with pytest.raises(ConfigurationError, match="factory"):
             master.connect()
 
     @pytest.mark.parametrize("by", ["creator", "do_connect"])
-    def test_connections_that_are_not_opened_by_replswitch(self, engine: Make, tmp_path: Path, by: str) -> None:
+    def test_an_engine_with_its_own_creator_is_refused(self, engine: Make, tmp_path: Path, by: str) -> None:
         def connect(*_: Any) -> sqlite3.Connection:
             return sqlite3.connect(tmp_path / "master.db")
 
@@ -219,16 +221,16 @@ class TestRefused:
         with pytest.raises(ConfigurationError, match="creator="):
             master.connect()
 
-    def test_two_phases(self, engine: Make) -> None:
+    def test_twophase_is_refused(self, engine: Make) -> None:
         with pytest.raises(ConfigurationError, match="twophase"):
             RoutingSession(engine(), twophase=True)
 
-    def test_an_argument_that_no_session_knows(self, engine: Make) -> None:
+    def test_an_unknown_session_argument_is_refused(self, engine: Make) -> None:
         with pytest.raises(TypeError, match="colour"):
             RoutingSession(engine(), colour="red")
 
 
-def test_without_sqlalchemy_it_says_what_to_install() -> None:
+def test_without_sqlalchemy_the_error_names_the_extra() -> None:
     program = (
         "import sys; sys.modules['sqlalchemy'] = None\n"
         "from replswitch import ConfigurationError\n"
@@ -240,7 +242,7 @@ def test_without_sqlalchemy_it_says_what_to_install() -> None:
     assert "pip install 'replswitch[sqlalchemy]'" in done.stdout
 
 
-def test_how_sqlite_begins_can_be_set(engine: Make) -> None:
+def test_the_begin_mode_of_sqlite_can_be_set(engine: Make) -> None:
     begun: list[str] = []
     master = engine(connect_args={"isolation_level": "IMMEDIATE"})
     Base.metadata.create_all(master)
@@ -255,7 +257,7 @@ def test_how_sqlite_begins_can_be_set(engine: Make) -> None:
 
 
 class TestNames:
-    def test_the_databases_own_by_default(self, engine: Make) -> None:
+    def test_the_default_name_is_that_of_the_database(self, engine: Make) -> None:
         assert replicate(engine()).database.name == "main"
         assert replicate(create_engine("mysql+pymysql://master.db/shop")).database.name == "shop"
         assert replicate(engine("other"), name="stock").database.name == "stock"
@@ -277,7 +279,7 @@ class TestWithoutSlaves:
         Base.metadata.create_all(master)
         return master
 
-    def test_the_master_stands_in_read_only(self, master: Engine) -> None:
+    def test_s10_without_slaves_the_master_serves_read_only(self, master: Engine) -> None:
         db = replicate(master)
         make_session = sessionmaker(master, class_=RoutingSession)
         with use_master(), make_session() as session:
@@ -292,7 +294,7 @@ class TestWithoutSlaves:
             assert frame is not None
             assert [decision.state for decision in frame.scope.decisions] == [SLAVE]
 
-    def test_a_session_that_reads_and_writes_does_not_wait_for_itself(self, engine: Make) -> None:
+    def test_s10_a_sqlite_session_that_reads_and_writes_does_not_lock_itself_out(self, engine: Make) -> None:
         # Without a log of its own (WAL), SQLite lets nobody commit while somebody reads.
         master = engine("journal", connect_args={"timeout": 0.1})
         Base.metadata.create_all(master)
@@ -305,7 +307,7 @@ class TestWithoutSlaves:
                 with session.begin_nested():
                     assert len(session.scalars(select(Note)).all()) == number + 1
 
-    def test_a_moved_write_is_noted_though_the_server_is_the_same(self, master: Engine) -> None:
+    def test_s10_a_moved_write_is_noted_although_the_server_is_the_same(self, master: Engine) -> None:
         replicate(master, on_slave_write="force")
         with use_slave(), RoutingSession(master) as session:
             session.scalars(select(Note)).all()
@@ -315,7 +317,7 @@ class TestWithoutSlaves:
             assert frame is not None
             assert [decision.state for decision in frame.scope.decisions] == [SLAVE, MASTER]
 
-    def test_connect_args_are_the_masters(self, engine: Make) -> None:
+    def test_s10_the_read_only_connections_have_the_connect_args_of_the_master(self, engine: Make) -> None:
         master = engine("journal", connect_args={"timeout": 7.5, "cached_statements": 3})
         Base.metadata.create_all(master)
         db = replicate(master)
@@ -323,7 +325,7 @@ class TestWithoutSlaves:
             assert session.connection().exec_driver_sql("PRAGMA busy_timeout").scalar() == 7500
 
     @pytest.mark.parametrize("driver", ["pymysql", "mysqldb"])
-    def test_its_first_connection_is_no_write_where_the_server_tells_no_positions(
+    def test_p3_opening_the_first_connection_without_a_binary_log_is_not_recorded(
         self, unlogged: UnloggedMariaDB, monkeypatch: pytest.MonkeyPatch, driver: str
     ) -> None:
         monkeypatch.setattr(clock, "_logged", set())
@@ -340,7 +342,7 @@ class TestWithoutSlaves:
         for engine in (master, *db.slaves):
             engine.dispose()
 
-    def test_in_memory_both_states_are_one(self) -> None:
+    def test_s10_with_a_database_in_memory_both_states_use_one_connection(self) -> None:
         master = create_engine("sqlite://", poolclass=StaticPool)
         Base.metadata.create_all(master)
         db = replicate(master)
@@ -357,7 +359,7 @@ class TestWithoutSlaves:
             assert [decision.state for decision in frame.scope.decisions] == [SLAVE]
         master.dispose()
 
-    def test_in_memory_a_write_is_no_moved_one(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_s10_a_write_to_a_database_in_memory_is_not_refused(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.WARNING, "replswitch.servers")
         master = create_engine("sqlite://", poolclass=StaticPool)
         Base.metadata.create_all(master)

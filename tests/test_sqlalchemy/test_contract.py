@@ -192,7 +192,7 @@ class TestReading:
         locked = session.get(Author, 1, with_for_update=True) if session.get_bind().dialect.name == "sqlite" else None
         assert locked is None or locked.id == 1
 
-    def test_results(self, session: Session) -> None:
+    def test_the_methods_of_results(self, session: Session) -> None:
         statement = select(Author.id, Author.name).order_by(Author.id)
         assert session.execute(statement).all() == [(1, "Ada"), (2, "Ben")]
         assert session.execute(statement).mappings().first() == {"id": 1, "name": "Ada"}
@@ -205,7 +205,7 @@ class TestReading:
         with pytest.raises(NoResultFound):
             session.scalars(select(Author).where(Author.id == 99)).one()
 
-    def test_queries_of_the_old_style(self, session: Session) -> None:
+    def test_legacy_queries(self, session: Session) -> None:
         query = session.query(Author)
         assert query.count() == 2
         assert query.filter_by(name="Ada").one().id == 1
@@ -251,7 +251,7 @@ class TestReading:
         assert [each.id for each in book.author.books] == [3]
         assert session.get_one(Author, 1).about == "counts"
 
-    def test_lazy_loading_behind_a_commit(self, session: Session) -> None:
+    def test_lazy_loading_after_a_commit(self, session: Session) -> None:
         ada = session.get_one(Author, 1)
         session.commit()
         assert ada.name == "Ada"
@@ -315,7 +315,7 @@ class TestWriting:
         session.rollback()
         assert (ada.name, ada.about) == ("Ada", "counts")
 
-    def test_refresh_behind_a_commit(self, session: Session) -> None:
+    def test_refresh_after_a_commit(self, session: Session) -> None:
         cleo = Author(name="Cleo")
         session.add(cleo)
         session.commit()
@@ -324,7 +324,7 @@ class TestWriting:
         session.refresh(cleo, attribute_names=["books"])
         assert cleo.books == []
 
-    def test_expire(self, make: Make) -> None:
+    def test_expire_on_commit_and_expire(self, make: Make) -> None:
         first, second = make(), make(expire_on_commit=False)
         ada = first.get_one(Author, 1)
         first.commit()
@@ -373,7 +373,7 @@ class TestWriting:
         assert inspect(ada).detached
         assert titles(session) == ["three"]
 
-    def test_orphans(self, session: Session) -> None:
+    def test_orphans_are_deleted(self, session: Session) -> None:
         ben = session.get_one(Author, 2)
         ben.books.clear()
         ada = session.get_one(Author, 1)
@@ -400,7 +400,7 @@ class TestWriting:
         session.commit()
         assert session.scalar(select(func.count(Letter.id))) == 0
 
-    def test_versions(self, make: Make) -> None:
+    def test_a_stale_version_raises(self, make: Make) -> None:
         first, second = make(), make()
         one, other = first.get_one(Book, 1), second.get_one(Book, 1)
         first.commit()
@@ -418,7 +418,7 @@ class TestWriting:
             second.flush()
         second.rollback()
 
-    def test_an_error_and_a_rollback(self, session: Session) -> None:
+    def test_a_session_is_usable_after_an_error_and_a_rollback(self, session: Session) -> None:
         session.add(Author(name="Ada"))
         with pytest.raises(IntegrityError):
             session.commit()
@@ -432,7 +432,7 @@ class TestWriting:
         session.add(Author(name="Cleo"))
         session.commit()
 
-    def test_a_row_that_is_gone(self, make: Make) -> None:
+    def test_an_object_whose_row_was_deleted_raises(self, make: Make) -> None:
         first, second = make(), make()
         book = first.get_one(Book, 3)
         first.commit()
@@ -441,7 +441,7 @@ class TestWriting:
         with pytest.raises(ObjectDeletedError):
             assert book.title
 
-    def test_lists_of_the_session(self, session: Session) -> None:
+    def test_new_dirty_and_is_modified(self, session: Session) -> None:
         ada, cleo = session.get_one(Author, 1), Author(name="Cleo")
         session.add(cleo)
         ada.name = "Ava"
@@ -488,7 +488,7 @@ class TestStatementsThatWrite:
         session.commit()
         assert session.scalars(select(Author.name).order_by(Author.id)).all() == ["Ava", "Bob"]
 
-    def test_queries_of_the_old_style(self, session: Session) -> None:
+    def test_legacy_queries_that_write(self, session: Session) -> None:
         assert session.query(Book).filter(Book.id == 1).update({"title": "new"}) == 1
         session.commit()
         assert session.query(Book).filter(Book.title == "new").delete() == 1
@@ -502,7 +502,7 @@ class TestStatementsThatWrite:
         session.commit()
         assert session.scalars(select(Author.name).order_by(Author.id)).all()[2:] == ["Cleopatra", "Dan"]
 
-    def test_text(self, session: Session) -> None:
+    def test_a_text_that_writes(self, session: Session) -> None:
         session.execute(text("UPDATE book SET title = :title"), {"title": "new"})
         session.commit()
         assert set(titles(session)) == {"new"}
@@ -552,7 +552,7 @@ class TestTransactions:
                 inner.rollback()
         session.commit()
 
-    def test_what_the_session_says_of_its_transaction(self, session: Session) -> None:
+    def test_in_transaction_and_get_transaction(self, session: Session) -> None:
         assert not session.in_transaction()
         session.scalar(select(Author.id))
         assert session.in_transaction()
@@ -585,7 +585,7 @@ class TestTransactions:
         session.rollback()
         assert make().scalar(select(func.count(Author.id))) == 3
 
-    def test_two_sessions(self, make: Make) -> None:
+    def test_two_sessions_do_not_share_objects_or_writes(self, make: Make) -> None:
         first, second = make(), make()
         cleo = Author(name="Cleo")
         first.add(cleo)
@@ -621,7 +621,7 @@ class TestTransactions:
 
 
 class TestEvents:
-    def test_of_the_session(self, session: Session) -> None:
+    def test_session_events_are_fired_in_order(self, session: Session) -> None:
         seen: list[str] = []
         for name in (
             "after_begin", "before_flush", "after_flush", "before_commit", "after_commit", "after_rollback",
@@ -641,7 +641,7 @@ class TestEvents:
             "after_transaction_create", "after_begin", "after_rollback", "after_transaction_end", "after_soft_rollback",
         ]  # fmt: skip
 
-    def test_of_statements(self, session: Session) -> None:
+    def test_do_orm_execute_can_change_a_statement(self, session: Session) -> None:
         seen: list[bool] = []
 
         @event.listens_for(session, "do_orm_execute")
@@ -653,7 +653,7 @@ class TestEvents:
         assert session.scalars(select(Author.name)).all() == ["Ben"]
         assert seen == [True]
 
-    def test_of_attributes_and_mappers(self, session: Session) -> None:
+    def test_attribute_and_mapper_events_are_fired(self, session: Session) -> None:
         seen: list[Any] = []
 
         def insert_row(_: Any, connection: Any, target: Any) -> None:
@@ -667,7 +667,7 @@ class TestEvents:
             event.remove(Author, "after_insert", insert_row)
         assert seen == [3]
 
-    def test_one_that_reads_in_a_flush(self, session: Session) -> None:
+    def test_a_before_flush_event_can_read(self, session: Session) -> None:
         seen: list[Any] = []
 
         @event.listens_for(session, "before_flush")

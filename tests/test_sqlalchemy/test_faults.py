@@ -84,7 +84,9 @@ def dying() -> Callable[..., None]:
 
 
 class TestSlaves:
-    def test_one_that_is_down_costs_nothing(self, shop: Any, replicated_pair: ReplicatedPair) -> None:
+    def test_f1_reads_of_a_slave_that_is_down_run_on_the_master(
+        self, shop: Any, replicated_pair: ReplicatedPair
+    ) -> None:
         replicated_pair.kill("slave")
         for _ in range(3):
             with use_slave(), shop.Session() as session:
@@ -93,7 +95,9 @@ class TestSlaves:
                 session.commit()
         assert shop.took() == [MASTER] * 3
 
-    def test_one_that_dies_between_two_requests(self, shop: Any, replicated_pair: ReplicatedPair) -> None:
+    def test_f1_a_slave_that_dies_between_two_requests_fails_no_read(
+        self, shop: Any, replicated_pair: ReplicatedPair
+    ) -> None:
         with use_slave(), shop.Session() as session:
             read(shop, session)
         if isinstance(replicated_pair, SQLitePair):
@@ -103,7 +107,7 @@ class TestSlaves:
             assert read(shop, session) == 0
         assert shop.took() == [SLAVE, MASTER]
 
-    def test_it_is_back_after_its_rest(self, make: Make, replicated_pair: ReplicatedPair) -> None:
+    def test_f2_a_slave_serves_again_after_downtime(self, make: Make, replicated_pair: ReplicatedPair) -> None:
         shop = make(downtime=0)
         replicated_pair.kill("slave")
         with use_slave(), shop.Session() as session:
@@ -113,7 +117,9 @@ class TestSlaves:
             read(shop, session)
         assert shop.took() == [MASTER, SLAVE]
 
-    def test_it_rests(self, shop: Any, replicated_pair: ReplicatedPair, caplog: pytest.LogCaptureFixture) -> None:
+    def test_f2_an_unreachable_slave_is_out_of_rotation(
+        self, shop: Any, replicated_pair: ReplicatedPair, caplog: pytest.LogCaptureFixture
+    ) -> None:
         caplog.set_level(logging.WARNING, "replswitch")
         replicated_pair.kill("slave")
         with use_slave(), shop.Session() as session:
@@ -124,7 +130,7 @@ class TestSlaves:
         assert shop.took() == [MASTER, MASTER]
         assert "is out of rotation for 10 s" in caplog.text
 
-    def test_another_one_serves(self, urls: list[str], make: Make, replicated_pair: ReplicatedPair) -> None:
+    def test_f1_another_slave_serves(self, urls: list[str], make: Make, replicated_pair: ReplicatedPair) -> None:
         urls.append(urls[0])  # the master as a second slave
         shop = make()
         replicated_pair.kill("slave")
@@ -134,7 +140,7 @@ class TestSlaves:
         assert shop.took() == [SLAVE] * 5
 
     @on_servers
-    def test_idle_connections_that_were_cut_are_replaced(self, shop: Any, server_pair: MariaDBPair) -> None:
+    def test_f1_idle_connections_cut_by_the_server_are_replaced(self, shop: Any, server_pair: MariaDBPair) -> None:
         with use_slave(), shop.Session() as session:
             read(shop, session)
         with use_master(), shop.Session() as session:
@@ -148,7 +154,9 @@ class TestSlaves:
         assert shop.took() == [SLAVE, MASTER, SLAVE, MASTER]
 
     @on_servers
-    def test_a_first_read_runs_again(self, shop: Any, server_pair: MariaDBPair, dying: Callable[[Any], None]) -> None:
+    def test_f1_a_first_read_whose_slave_dies_runs_again(
+        self, shop: Any, server_pair: MariaDBPair, dying: Callable[[Any], None]
+    ) -> None:
         dying(shop.engines[1])
         with use_slave(), shop.Session() as session:
             assert read(shop, session) == 0
@@ -162,7 +170,9 @@ class TestSlaves:
         assert shop.engines[1].pool.checkedout() == 0
 
     @on_servers
-    def test_in_a_savepoint_too(self, shop: Any, server_pair: MariaDBPair, dying: Callable[[Any], None]) -> None:
+    def test_f1_a_first_read_in_a_savepoint_whose_slave_dies_runs_again(
+        self, shop: Any, server_pair: MariaDBPair, dying: Callable[[Any], None]
+    ) -> None:
         with use_slave(), shop.Session() as session:
             dying(shop.engines[1])
             with session.begin_nested() as nested:
@@ -172,7 +182,7 @@ class TestSlaves:
             assert read(shop, session) == 0
 
     @on_servers
-    def test_after_a_read_it_is_the_applications_error(
+    def test_f1_a_second_read_whose_slave_dies_raises(
         self, shop: Any, server_pair: MariaDBPair, dying: Callable[[Any], None]
     ) -> None:
         with use_slave(), shop.Session() as session:
@@ -194,7 +204,7 @@ class TestSlaves:
         assert shop.took() == [SLAVE] * 3  # it is there, and stays in rotation
 
     @on_servers
-    def test_on_a_connection_in_the_applications_hands_too(
+    def test_f1_a_read_on_a_connection_of_the_application_whose_slave_dies_raises(
         self, shop: Any, server_pair: MariaDBPair, dying: Callable[[Any], None]
     ) -> None:
         with use_slave(), shop.Session() as session:
@@ -207,7 +217,9 @@ class TestSlaves:
             session.rollback()
             assert read(shop, session) == 0
 
-    def test_a_commit_on_the_master_does_not_fail_with_it(self, make: Make, replicated_pair: ReplicatedPair) -> None:
+    def test_a_commit_on_the_master_succeeds_when_the_slave_is_gone(
+        self, make: Make, replicated_pair: ReplicatedPair
+    ) -> None:
         shop = make(on_slave_write="force")
         with use_slave(), shop.Session() as session:
             read(shop, session)
@@ -220,7 +232,7 @@ class TestSlaves:
 
     @on_servers
     @pytest.mark.parametrize("wrong", ["password", "database"])
-    def test_one_that_lets_nobody_in_is_out_of_rotation(
+    def test_f4_a_slave_that_refuses_connections_is_out_of_rotation(
         self, urls: list[str], make: Make, server_pair: MariaDBPair, wrong: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         old = server_pair.password if wrong == "password" else "/shop"
@@ -233,7 +245,7 @@ class TestSlaves:
         assert caplog.text.count("is out of rotation") == 1
 
     @on_servers
-    def test_one_that_loses_two_connections_in_a_row_is_not_blamed(
+    def test_f1_a_statement_that_loses_two_connections_takes_no_server_out_of_rotation(
         self, urls: list[str], make: Make, server_pair: MariaDBPair
     ) -> None:
         """Another server is tried; if that loses it as well, the statement is at fault."""
@@ -252,7 +264,7 @@ class TestSlaves:
         assert shop.took() == [SLAVE, SLAVE, SLAVE, MASTER, SLAVE]
 
     @on_servers
-    def test_one_that_the_scope_avoids_serves_a_transaction_that_has_read(self, shop: Any) -> None:
+    def test_s6_a_transaction_that_has_read_keeps_a_slave_that_its_scope_avoids(self, shop: Any) -> None:
         slave = shop.db.servers.slaves[0]
         with use_slave(), shop.Session() as session:
             read(shop, session)
@@ -268,7 +280,9 @@ class TestSlaves:
         assert shop.took() == [MASTER]
 
     @on_servers
-    def test_what_it_lacks_is_read_on_the_master(self, shop: Any, server_pair: MariaDBPair) -> None:
+    def test_f4_an_undefined_table_on_the_slave_is_read_on_the_master(
+        self, shop: Any, server_pair: MariaDBPair
+    ) -> None:
         with shop.master.begin() as connection:
             connection.exec_driver_sql("DROP TABLE IF EXISTS migrated")
         server_pair.wait_caught_up()
@@ -289,14 +303,16 @@ class TestSlaves:
                 session.scalars(text("SELECT id FROM migrated"))
 
     @on_servers
-    def test_one_too_far_behind_gets_no_reads(self, make: Make, server_pair: MariaDBPair) -> None:
+    def test_a_slave_over_max_lag_serves_no_reads(self, make: Make, server_pair: MariaDBPair) -> None:
         shop = make(max_lag=1)
         server_pair.stop_slave()
         with use_slave(), shop.Session() as session:
             read(shop, session)
         assert shop.took() == [MASTER]
 
-    def test_fallback_error(self, make: Make, replicated_pair: ReplicatedPair) -> None:
+    def test_with_fallback_error_a_read_without_a_slave_raises(
+        self, make: Make, replicated_pair: ReplicatedPair
+    ) -> None:
         shop = make(fallback="error")
         replicated_pair.kill("slave")
         with use_slave(), shop.Session() as session, pytest.raises(NoServerError, match='"fallback" is "error"'):
@@ -304,13 +320,13 @@ class TestSlaves:
 
 
 class TestMaster:
-    def test_without_it_slaves_serve(self, shop: Any, replicated_pair: ReplicatedPair) -> None:
+    def test_f3_without_a_master_slaves_serve_reads(self, shop: Any, replicated_pair: ReplicatedPair) -> None:
         replicated_pair.kill("master")
         with use_slave(), shop.Session() as session:
             assert read(shop, session) == 0
         assert shop.took() == [SLAVE]
 
-    def test_writes_fail_at_once(self, shop: Any, replicated_pair: ReplicatedPair) -> None:
+    def test_f3_without_a_master_writes_fail_at_once(self, shop: Any, replicated_pair: ReplicatedPair) -> None:
         replicated_pair.kill("master")
         with use_master(), shop.Session() as session:
             session.add(shop.Message(body="hello"))
@@ -320,7 +336,9 @@ class TestMaster:
         with pytest.raises(NoServerError), shop.master.connect():
             pass
 
-    def test_a_slave_that_rests_is_the_last_resort(self, shop: Any, replicated_pair: ReplicatedPair) -> None:
+    def test_f3_without_a_master_a_slave_out_of_rotation_is_tried(
+        self, shop: Any, replicated_pair: ReplicatedPair
+    ) -> None:
         replicated_pair.kill("slave")
         with use_slave(), shop.Session() as session:
             read(shop, session)
@@ -334,14 +352,16 @@ class TestMaster:
                 assert read(shop, session) == 0
         assert shop.took() == [MASTER, SLAVE, SLAVE]
 
-    def test_without_either_it_fails(self, shop: Any, replicated_pair: ReplicatedPair) -> None:
+    def test_f3_a_read_without_any_server_names_the_master(self, shop: Any, replicated_pair: ReplicatedPair) -> None:
         for name in ("slave", "master"):
             replicated_pair.kill(name)
         with use_slave(), shop.Session() as session, pytest.raises(NoServerError, match="The master"):
             read(shop, session)
 
     @on_servers
-    def test_one_that_has_become_read_only(self, shop: Any, server_pair: MariaDBPair) -> None:
+    def test_f3_a_write_to_a_master_turned_read_only_says_that_it_is_read_only(
+        self, shop: Any, server_pair: MariaDBPair
+    ) -> None:
         with server_pair.admin() as admin, admin.cursor() as cursor:
             cursor.execute("SET GLOBAL read_only = 1")
         try:
@@ -359,7 +379,9 @@ class TestMaster:
             session.commit()
 
     @on_servers
-    def test_one_that_was_read_only_for_a_moment_writes(self, shop: Any, server_pair: MariaDBPair) -> None:
+    def test_f3_a_write_refused_by_a_briefly_read_only_master_runs_again(
+        self, shop: Any, server_pair: MariaDBPair
+    ) -> None:
         with server_pair.admin() as admin, admin.cursor() as cursor:
             cursor.execute("SET GLOBAL read_only = 1")
 
@@ -375,7 +397,7 @@ class TestMaster:
         assert shop.took() == [MASTER] * 3
 
     @on_servers
-    def test_a_first_statement_that_was_not_sent_runs_again(
+    def test_a_first_statement_that_was_not_sent_to_the_master_runs_again(
         self, shop: Any, server_pair: MariaDBPair, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with use_master(), shop.Session() as session:
@@ -396,7 +418,7 @@ class TestMaster:
             session.rollback()
 
     @on_servers
-    def test_one_that_dies_may_have_written(self, shop: Any, server_pair: MariaDBPair) -> None:
+    def test_m1_a_commit_on_a_master_that_dies_is_recorded(self, shop: Any, server_pair: MariaDBPair) -> None:
         with use_master(), shop.Session() as session:
             session.execute(insert(shop.Message).values(body="hello"))
             server_pair.kill("master")
@@ -406,7 +428,7 @@ class TestMaster:
             assert wrote is not None
             assert wrote.written_at is not None
 
-    def test_an_applications_error_stays_what_it_is(self, shop: Any) -> None:
+    def test_an_error_of_the_application_on_the_master_is_raised_unchanged(self, shop: Any) -> None:
         with use_master(), shop.Session() as session, pytest.raises(Exception, match="no_such_table") as caught:
             session.execute(text("SELECT * FROM no_such_table"))
         assert not isinstance(caught.value, NoServerError | sqlite3.Error)
@@ -459,7 +481,7 @@ class TestReadsOnTheMaster:
             shop.took()
             yield shop
 
-    def test_a_lost_connection_reads_again_where_nothing_can_be_written(
+    def test_f3_a_read_on_a_lost_master_runs_again_on_a_read_only_link(
         self, behind: Any, dying: Callable[..., None]
     ) -> None:
         with behind.Session() as session:
@@ -475,7 +497,9 @@ class TestReadsOnTheMaster:
         assert behind.took() == [MASTER, MASTER, MASTER]
         assert [engine.pool.checkedout() for engine in behind.engines[:2]] == [0, 0]
 
-    def test_in_a_savepoint_too(self, behind: Any, dying: Callable[..., None]) -> None:
+    def test_f3_a_read_lost_on_the_master_in_a_savepoint_runs_elsewhere(
+        self, behind: Any, dying: Callable[..., None]
+    ) -> None:
         with behind.Session() as session:
             dying(behind.engines[0])  # finds it when it sets the savepoint
             with session.begin_nested() as nested:
@@ -484,7 +508,9 @@ class TestReadsOnTheMaster:
             assert read(behind, session) == 1
             session.commit()
 
-    def test_what_the_session_has_pending_stays(self, behind: Any, dying: Callable[..., None]) -> None:
+    def test_f3_a_read_that_runs_elsewhere_keeps_the_pending_objects_of_the_session(
+        self, behind: Any, dying: Callable[..., None]
+    ) -> None:
         with behind.Session() as session, session.begin():
             session.add(behind.Message(body="pending"))
             with session.no_autoflush:
@@ -493,7 +519,9 @@ class TestReadsOnTheMaster:
         with behind.Session() as session:
             assert read(behind, session) == 2
 
-    def test_a_slave_reads_that_has_it_by_now(self, behind: Any, server_pair: MariaDBPair) -> None:
+    def test_f3_a_read_lost_on_the_master_runs_on_a_slave_that_has_caught_up(
+        self, behind: Any, server_pair: MariaDBPair
+    ) -> None:
         server_pair.start_slave()
         server_pair.wait_caught_up()
         server_pair.kill("master")
@@ -510,7 +538,7 @@ class TestReadsOnTheMaster:
         assert scope().decisions[-1].reason == "no-master"
 
     @pytest.mark.parametrize("reached", [False, True])
-    def test_a_write_in_its_place_is_refused(
+    def test_f3_a_write_without_a_master_raises_and_does_not_reach_a_slave(
         self, behind: Any, master: Proxy, server_pair: MariaDBPair, reached: bool
     ) -> None:
         server_pair.start_slave()
@@ -527,7 +555,9 @@ class TestReadsOnTheMaster:
             session.rollback()
         assert (wrote_at() is not None) is reached  # it may have been sent
 
-    def test_without_one_the_error_names_the_master(self, behind: Any, master: Proxy, server_pair: MariaDBPair) -> None:
+    def test_f3_a_read_without_a_master_names_it_in_the_error(
+        self, behind: Any, master: Proxy, server_pair: MariaDBPair
+    ) -> None:
         server_pair.kill("master")
         while master.connections:
             time.sleep(0.01)
@@ -537,7 +567,7 @@ class TestReadsOnTheMaster:
             assert caught.value.server == behind.db.master_name
         assert wrote_at() is None
 
-    def test_one_that_dies_while_it_reads_is_named_too(
+    def test_f3_a_master_that_dies_during_a_read_is_named(
         self, behind: Any, master: Proxy, dying: Callable[..., None]
     ) -> None:
         @event.listens_for(behind.engines[0], "handle_error", insert=True)
@@ -550,7 +580,7 @@ class TestReadsOnTheMaster:
                 read(behind, session)
             assert wrote_at() is not None  # nobody knows
 
-    def test_with_a_marker_by_time_only_who_has_the_masters_name_reads(
+    def test_p3_with_a_marker_by_time_only_the_server_under_the_master_s_name_is_read(
         self, master: Proxy, make: Make, server_pair: MariaDBPair, dying: Callable[..., None]
     ) -> None:
         shop = make()
@@ -572,7 +602,9 @@ class TestReadsOnTheMaster:
         ReplicationMiddleware(application, secret="secret")(environ, lambda *_: lambda _: None)
         assert seen == [0, shop.db.master_name]
 
-    def test_after_a_read_it_is_the_applications_error(self, behind: Any, dying: Callable[..., None]) -> None:
+    def test_f1_a_read_lost_on_the_master_after_another_read_raises(
+        self, behind: Any, dying: Callable[..., None]
+    ) -> None:
         with behind.Session() as session:
             read(behind, session)
             dying(behind.engines[0])
@@ -582,7 +614,9 @@ class TestReadsOnTheMaster:
             assert read(behind, session) == 1
 
     @pytest.mark.parametrize("in_the_same_call", [True, False])
-    def test_after_a_flush_too(self, behind: Any, dying: Callable[..., None], in_the_same_call: bool) -> None:
+    def test_f1_a_read_lost_on_the_master_after_a_flush_raises(
+        self, behind: Any, dying: Callable[..., None], in_the_same_call: bool
+    ) -> None:
         with behind.Session() as session:
             session.add(behind.Message(body="flushed"))
             if not in_the_same_call:
@@ -593,7 +627,9 @@ class TestReadsOnTheMaster:
             session.rollback()
             assert read(behind, session) == 1
 
-    def test_on_a_connection_in_the_applications_hands_too(self, behind: Any, dying: Callable[..., None]) -> None:
+    def test_f1_a_read_lost_on_a_connection_of_the_application_raises(
+        self, behind: Any, dying: Callable[..., None]
+    ) -> None:
         with behind.Session() as session:
             connection = session.connection()
             dying(behind.engines[0])
@@ -602,20 +638,22 @@ class TestReadsOnTheMaster:
             session.rollback()
             assert read(behind, session) == 1
 
-    def test_one_that_is_lost_behind_the_read_costs_nothing(self, behind: Any, server_pair: MariaDBPair) -> None:
+    def test_a_master_link_lost_after_a_read_does_not_fail_rollback_or_close(
+        self, behind: Any, server_pair: MariaDBPair
+    ) -> None:
         for end in ("rollback", "close"):
             with behind.Session() as session:
                 assert read(behind, session) == 1
                 cut(server_pair, "master")
                 getattr(session, end)()
 
-    def test_in_master_state_too(self, behind: Any, dying: Callable[..., None]) -> None:
+    def test_f1_a_read_lost_in_master_state_raises(self, behind: Any, dying: Callable[..., None]) -> None:
         with use_master(), behind.Session() as session:
             dying(behind.engines[0])
             with pytest.raises(OperationalError):
                 read(behind, session)
 
-    def test_a_write_whose_answer_is_lost_is_not_done_twice(
+    def test_f1_a_write_whose_response_is_lost_does_not_run_again(
         self, master: Proxy, make: Make, server_pair: MariaDBPair
     ) -> None:
         shop = make(engine={"isolation_level": "AUTOCOMMIT"})
@@ -635,7 +673,7 @@ class TestReadsOnTheMaster:
             assert session.scalars(select(shop.Message.body)).all() == ["hello", "once"]
 
     @pytest.mark.parametrize("how", ["reached", "unreachable"])
-    def test_slaves_that_fail_as_well_are_not_asked_for_ever(
+    def test_f3_a_read_gives_up_when_the_master_and_all_slaves_fail(
         self, urls: list[str], master: Proxy, make: Make, server_pair: MariaDBPair, how: str
     ) -> None:
         with Proxy(server_pair.slaves[0]["port"]) as proxy:
@@ -664,7 +702,7 @@ class TestPromotion:
             yield proxy
         server_pair.reset()
 
-    def test_a_connection_to_who_was_the_master_misses_no_write(
+    def test_f3_an_open_connection_to_a_former_master_loses_no_write(
         self, name: Proxy, make: Make, server_pair: MariaDBPair
     ) -> None:
         shop = make()
@@ -689,7 +727,7 @@ class TestPromotion:
 
 
 @pytest.mark.parametrize("driver", ["mariadb"], indirect=True)
-def test_before_a_promotion_nothing_is_asked(shop: Any) -> None:
+def test_without_a_promotion_no_extra_query_is_sent(shop: Any) -> None:
     def asked() -> int:
         counts = []
         for _ in range(2):

@@ -60,7 +60,7 @@ STATEMENTS: dict[str, Callable[[Any, Session], object]] = {
 
 class TestCoreStatements:
     @pytest.mark.parametrize("statement", STATEMENTS)
-    def test_one_that_comes_first_moves(
+    def test_s8_a_core_write_that_comes_first_moves(
         self, shop: Any, statement: str, warnings: Callable[[], list[str]], replicated_pair: ReplicatedPair
     ) -> None:
         fill(shop, "old")
@@ -82,7 +82,9 @@ class TestCoreStatements:
         assert shop.took() == [MASTER, SLAVE]  # the first is that of bodies()
 
     @pytest.mark.parametrize("statement", STATEMENTS)
-    def test_one_after_a_read_raises(self, shop: Any, statement: str, replicated_pair: ReplicatedPair) -> None:
+    def test_s8_a_core_write_after_a_read_raises(
+        self, shop: Any, statement: str, replicated_pair: ReplicatedPair
+    ) -> None:
         fill(shop, "old")
         replicated_pair.wait_caught_up()
         with use_slave(), shop.Session() as session:
@@ -95,7 +97,9 @@ class TestCoreStatements:
         assert __file__ in caught.value.place
         assert caught.value.server == shop.db.servers.slaves[0].name
 
-    def test_after_a_read_in_another_transaction_it_moves(self, shop: Any, warnings: Callable[[], list[str]]) -> None:
+    def test_s8_a_core_write_after_a_read_in_another_transaction_moves(
+        self, shop: Any, warnings: Callable[[], list[str]]
+    ) -> None:
         with use_slave(), shop.Session() as session:
             session.scalars(select(shop.Message)).all()
             session.commit()
@@ -104,7 +108,7 @@ class TestCoreStatements:
         assert bodies(shop) == ["new"]
         assert "had read from a slave" in warnings()[0]
 
-    def test_one_that_fails_on_the_master_too(self, shop: Any) -> None:
+    def test_s8_after_a_moved_write_that_fails_the_master_serves_the_scope(self, shop: Any) -> None:
         with use_slave(), shop.Session() as session:
             with pytest.raises(Exception, match=r"UNIQUE|Duplicate"):
                 session.execute(insert(shop.Message), [{"id": 1, "body": "one"}, {"id": 1, "body": "two"}])
@@ -113,20 +117,20 @@ class TestCoreStatements:
             session.scalars(select(shop.Message)).all()
         assert shop.took() == [MASTER]
 
-    def test_a_lock_moves(self, shop: Any, driver: str) -> None:
+    def test_s8_select_for_update_moves_to_the_master(self, shop: Any, driver: str) -> None:
         with use_slave(), shop.Session() as session:
             session.scalars(select(shop.Message).with_for_update()).all()
         # SQLite has no locks on rows, and SQLAlchemy leaves FOR UPDATE out.
         assert shop.took() == ([SLAVE] if driver == "pysqlite" else [SLAVE, MASTER])
 
-    def test_ddl_moves(self, shop: Any) -> None:
+    def test_s8_ddl_moves_to_the_master(self, shop: Any) -> None:
         with use_slave(), shop.Session() as session:
             session.execute(text("CREATE TABLE other (id INTEGER)"))
             session.commit()
             session.execute(text("DROP TABLE other"))
         assert shop.took() == [SLAVE, MASTER, MASTER]
 
-    def test_on_a_connection_in_the_applications_hands_it_raises(self, shop: Any) -> None:
+    def test_s8_a_write_on_a_connection_of_the_application_raises(self, shop: Any) -> None:
         with use_slave(), shop.Session() as session:
             connection = session.connection()
             with pytest.raises(SlaveWriteError, match="a connection"):
@@ -137,13 +141,13 @@ class TestCoreStatements:
             session.commit()
         assert bodies(shop) == ["new"]
 
-    def test_on_slave_write_error(self, make: Make) -> None:
+    def test_s8_with_on_slave_write_error_a_core_write_raises(self, make: Make) -> None:
         shop = make(on_slave_write="error")
         with use_slave(), shop.Session() as session, pytest.raises(SlaveWriteError, match='on_slave_write is "error"'):
             session.execute(insert(shop.Message).values(body="new"))
         assert bodies(shop) == []
 
-    def test_in_a_savepoint(self, shop: Any) -> None:
+    def test_s8_a_core_write_in_a_savepoint_moves(self, shop: Any) -> None:
         with use_slave(), shop.Session() as session:
             with session.begin_nested():
                 session.execute(insert(shop.Message).values(body="kept"))
@@ -153,7 +157,7 @@ class TestCoreStatements:
             session.commit()
         assert bodies(shop) == ["kept"]
 
-    def test_an_event_of_the_session_sees_both_attempts(self, shop: Any) -> None:
+    def test_s8_a_session_event_sees_both_attempts_of_a_moved_write(self, shop: Any) -> None:
         called: list[str] = []
         with use_slave(), shop.Session() as session:
 
@@ -167,14 +171,14 @@ class TestCoreStatements:
         assert called == [SLAVE, SLAVE]
         assert bodies(shop) == ["new"]
 
-    def test_the_slaves_engine_by_itself_refuses(self, shop: Any) -> None:
+    def test_s7_the_engine_of_a_slave_refuses_writes(self, shop: Any) -> None:
         for engine in (shop.db.slaves[0], shop.engines[1]):
             with engine.connect() as connection, pytest.raises(Exception, match=r"read-?only|READ ONLY"):
                 connection.execute(insert(shop.Message).values(body="new"))
 
 
 class TestFlushes:
-    def test_a_flush_goes_to_the_master(self, shop: Any, warnings: Callable[[], list[str]]) -> None:
+    def test_s8_a_flush_goes_to_the_master(self, shop: Any, warnings: Callable[[], list[str]]) -> None:
         with use_slave(), shop.Session() as session:
             session.add(shop.Message(body="new"))
             session.flush()
@@ -187,7 +191,7 @@ class TestFlushes:
         assert __file__ in warning
         assert "not read" in warning
 
-    def test_after_a_read_it_raises(self, shop: Any, replicated_pair: ReplicatedPair) -> None:
+    def test_s8_a_flush_after_a_read_raises(self, shop: Any, replicated_pair: ReplicatedPair) -> None:
         fill(shop, "old")
         replicated_pair.wait_caught_up()
         with use_slave(), shop.Session() as session:
@@ -203,7 +207,9 @@ class TestFlushes:
                 session.flush()
         assert bodies(shop) == ["old"]
 
-    def test_after_a_read_in_another_transaction_it_moves(self, shop: Any, warnings: Callable[[], list[str]]) -> None:
+    def test_s8_a_flush_after_a_read_in_another_transaction_moves(
+        self, shop: Any, warnings: Callable[[], list[str]]
+    ) -> None:
         with use_slave(), shop.Session() as session:
             session.scalars(select(shop.Message)).all()
             session.commit()
@@ -236,7 +242,7 @@ class TestFlushes:
         assert bodies(shop) == ["new"]
         assert "had read from a slave" in warnings()[0]
 
-    def test_an_autoflush(self, shop: Any) -> None:
+    def test_s8_an_autoflush_goes_to_the_master(self, shop: Any) -> None:
         with use_slave(), shop.Session() as session:
             session.add(shop.Message(body="new"))
             assert session.scalars(select(shop.Message.body)).all() == ["new"]
@@ -250,13 +256,13 @@ class TestFlushes:
             lambda shop, session: session.bulk_insert_mappings(shop.Message, [{"body": "new"}]),
         ],
     )
-    def test_bulk_operations(self, shop: Any, write: Callable[[Any, Session], None]) -> None:
+    def test_s8_bulk_operations_go_to_the_master(self, shop: Any, write: Callable[[Any, Session], None]) -> None:
         with use_slave(), shop.Session() as session:
             write(shop, session)
             session.commit()
         assert bodies(shop) == ["new"]
 
-    def test_one_with_nothing_to_write_moves_nothing(self, shop: Any) -> None:
+    def test_s8_a_flush_with_nothing_to_write_moves_nothing(self, shop: Any) -> None:
         with use_slave(), shop.Session() as session:
             session.flush()
             session.scalars(select(shop.Message)).all()
@@ -264,7 +270,7 @@ class TestFlushes:
             session.scalars(select(shop.Message)).all()
         assert shop.took() == [SLAVE, SLAVE]
 
-    def test_one_of_unchanged_objects_moves_nothing(
+    def test_s8_a_flush_of_unchanged_objects_moves_nothing(
         self, shop: Any, warnings: Callable[[], list[str]], replicated_pair: ReplicatedPair
     ) -> None:
         fill(shop, "old")
@@ -279,7 +285,7 @@ class TestFlushes:
         assert shop.took() == [SLAVE, SLAVE]
         assert not warnings()
 
-    def test_on_slave_write_error(self, make: Make) -> None:
+    def test_s8_with_on_slave_write_error_a_flush_raises(self, make: Make) -> None:
         shop = make(on_slave_write="error")
         with use_slave(), shop.Session() as session:
             session.scalars(select(shop.Message)).all()
@@ -293,7 +299,7 @@ class TestFlushes:
             session.add(shop.Message(body="new"))
             session.commit()
 
-    def test_it_is_counted(self, shop: Any) -> None:
+    def test_a_flush_in_slave_state_is_counted_as_a_moved_write(self, shop: Any) -> None:
         key = (shop.db.database.name, "")
         before = replswitch.stats()["moved-write"].get(key, 0)
         with use_slave(), shop.Session() as session:
@@ -315,7 +321,7 @@ class TestLateRefusals:
             )
         replicated_pair.wait_caught_up()
 
-    def test_they_raise(self, shop: Any) -> None:
+    def test_s8_a_write_refused_after_rows_raises(self, shop: Any) -> None:
         with use_slave(), shop.Session() as session:
             with pytest.raises(SlaveWriteError, match="already returned rows") as caught:
                 session.execute(text("CALL show_and_add()"))
@@ -323,12 +329,12 @@ class TestLateRefusals:
             assert __file__ in caught.value.place
         assert bodies(shop) == []
 
-    def test_on_a_connection_in_the_applications_hands_too(self, shop: Any) -> None:
+    def test_s8_a_late_refusal_on_a_connection_of_the_application_raises(self, shop: Any) -> None:
         with use_slave(), shop.Session() as session, pytest.raises(SlaveWriteError):
             session.connection().execute(text("CALL show_and_add()"))
         assert bodies(shop) == []
 
-    def test_on_the_master_it_writes(self, shop: Any) -> None:
+    def test_a_procedure_that_writes_after_its_rows_writes_on_the_master(self, shop: Any) -> None:
         with use_master(), shop.Session() as session:
             assert session.scalar(text("CALL show_and_add()")) == 7
             session.commit()
@@ -336,7 +342,7 @@ class TestLateRefusals:
 
 
 @pytest.mark.parametrize("driver", ["mariadb", "mysqlclient"], indirect=True)
-def test_a_write_after_a_change_of_the_slaves_session_raises(shop: Any) -> None:
+def test_s8_a_write_after_a_change_of_the_slave_s_session_raises(shop: Any) -> None:
     with use_slave(), shop.Session() as session:
         session.execute(text("SET @author = 'Ada'"))
         with pytest.raises(SlaveWriteError, match="changed the session"):
@@ -348,7 +354,7 @@ def test_a_write_after_a_change_of_the_slaves_session_raises(shop: Any) -> None:
     assert bodies(shop) == ["new"]
 
 
-def test_unrecorded_writes_make_no_marker(shop: Any, replicated_pair: ReplicatedPair) -> None:
+def test_m1_an_unrecorded_write_is_not_recorded(shop: Any, replicated_pair: ReplicatedPair) -> None:
     with use_slave(), shop.Session() as session:
         with replswitch.unrecorded():
             session.execute(insert(shop.Message).values(body="seen"))

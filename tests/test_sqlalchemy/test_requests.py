@@ -102,13 +102,13 @@ def visitor(board: Board) -> Visitor:
     return Visitor(board.wsgi)
 
 
-def test_a_get_is_read_from_a_slave(visitor: Visitor) -> None:
+def test_r1_a_get_is_read_from_a_slave(visitor: Visitor) -> None:
     assert visitor.ask().side == SLAVE
     assert not visitor.cookies
 
 
 @pytest.mark.parametrize("path", ["/", "/away", "/json", "/core"])
-def test_the_get_behind_a_post_sees_what_it_wrote(
+def test_m1_a_get_after_a_post_sees_its_write(
     visitor: Visitor, board: Board, replicated_pair: ReplicatedPair, path: str
 ) -> None:
     replicated_pair.stop_slave()
@@ -125,7 +125,7 @@ def test_the_get_behind_a_post_sees_what_it_wrote(
     assert (answer.text, answer.side) == ("hello", SLAVE)
 
 
-def test_a_post_that_writes_nothing_marks_nobody(visitor: Visitor) -> None:
+def test_m6_a_post_that_writes_nothing_sets_no_cookie(visitor: Visitor) -> None:
     visitor.ask("/reading", body="hello")
     assert not visitor.cookies
 
@@ -136,7 +136,7 @@ def test_a_post_that_fails_leaves_nothing_open(visitor: Visitor, board: Board) -
     assert [engine.pool.checkedout() for engine in board.shop.engines] == [0, 0, 0]
 
 
-def test_a_body_is_streamed_in_the_state_of_its_request(visitor: Visitor, board: Board) -> None:
+def test_s9_a_streamed_body_has_the_state_of_its_request(visitor: Visitor, board: Board) -> None:
     visitor.ask(body="hello")
     board.shop.took()
     visitor.cookies.clear()
@@ -190,7 +190,9 @@ def test_a_text_that_writes_in_a_get_is_not_lost_on_the_slave(
     replicated_pair.wait_caught_up()
 
 
-def test_many_visitors_at_a_time(board: Board, replicated_pair: ReplicatedPair) -> None:
+def test_parallel_visitors_see_their_own_writes_while_the_slave_lags(
+    board: Board, replicated_pair: ReplicatedPair
+) -> None:
     """Each sees all that he wrote, whatever the slave lags."""
     replicated_pair.lag = 1
     missed: list[str] = []

@@ -42,17 +42,17 @@ def scope() -> Scope:
 
 
 class TestStates:
-    def test_nobody_switched(self, shop: Any) -> None:
+    def test_s1_without_a_switch_reads_are_on_the_master(self, shop: Any) -> None:
         with shop.Session() as session:
             assert count(shop, session) == 0
         assert shop.took() == [MASTER]
 
-    def test_slave_state(self, shop: Any) -> None:
+    def test_in_slave_state_reads_are_on_the_slave(self, shop: Any) -> None:
         with shop.db.use_slave(), shop.Session() as session:
             assert count(shop, session) == 0
         assert shop.took() == [SLAVE]
 
-    def test_each_statement_runs_where_it_is_wanted(self, shop: Any) -> None:
+    def test_each_statement_runs_in_the_current_state(self, shop: Any) -> None:
         with shop.Session() as session:
             with use_slave():
                 count(shop, session)
@@ -64,7 +64,7 @@ class TestStates:
                 count(shop, session)
         assert shop.took() == [SLAVE, MASTER, MASTER, SLAVE]
 
-    def test_it_is_a_switch(self, shop: Any) -> None:
+    def test_replicate_returns_a_switch(self, shop: Any) -> None:
         assert isinstance(shop.db, Switch)
         shop.db.use_slave()
         assert shop.db.state == SLAVE
@@ -80,7 +80,7 @@ class TestStates:
             shop.db.state_change_disabled = False
         assert shop.took() == [MASTER]
 
-    def test_the_engines_can_be_had(self, shop: Any) -> None:
+    def test_the_engines_are_attributes_of_the_switch(self, shop: Any) -> None:
         assert shop.db.master is shop.master
         (slave,) = shop.db.slaves
         with shop.Session() as session:
@@ -88,7 +88,7 @@ class TestStates:
             with shop.db.use_slave():
                 assert session.get_bind() is slave
 
-    def test_to_look_at_a_statement_runs_nothing(self, shop: Any) -> None:
+    def test_printing_a_statement_does_not_choose_a_server(self, shop: Any) -> None:
         with shop.db.use_slave(), shop.Session() as session:
             assert "message" in str(session.query(shop.Message))
         with shop.db.use_slave(), shop.Session() as session:
@@ -98,7 +98,7 @@ class TestStates:
             assert count(shop, session) == 0
         assert shop.took() == [SLAVE, SLAVE]
 
-    def test_what_was_decided_is_noted(self, shop: Any) -> None:
+    def test_the_decision_of_a_read_is_in_its_scope(self, shop: Any) -> None:
         with shop.db.use_slave(), shop.Session() as session:
             count(shop, session)
             count(shop, session)
@@ -110,7 +110,7 @@ class TestStates:
 class TestTransactions:
     """S5."""
 
-    def test_the_master_keeps_a_transaction_that_it_is_in(self, shop: Any, replicated_pair: ReplicatedPair) -> None:
+    def test_s5_the_master_serves_the_rest_of_a_transaction(self, shop: Any, replicated_pair: ReplicatedPair) -> None:
         replicated_pair.stop_slave()
         with use_master(), shop.Session() as session:
             session.add(shop.Message(body="hello"))
@@ -134,7 +134,9 @@ class TestTransactions:
             assert count(shop, session) == 1
         assert set(shop.took()) == {MASTER}
 
-    def test_a_snapshot_that_lacks_an_own_write_is_left(self, shop: Any, replicated_pair: ReplicatedPair) -> None:
+    def test_a_slave_snapshot_without_an_own_write_is_left_for_the_master(
+        self, shop: Any, replicated_pair: ReplicatedPair
+    ) -> None:
         with use_slave(), shop.Session() as reading, shop.Session() as writing:
             assert count(shop, reading) == 0
             with use_master():
@@ -143,7 +145,7 @@ class TestTransactions:
             assert count(shop, reading) == 1
         assert shop.took() == [SLAVE, MASTER, MASTER]
 
-    def test_nested_on_the_slave(self, shop: Any) -> None:
+    def test_savepoints_work_on_the_slave(self, shop: Any) -> None:
         with shop.db.use_slave(), shop.Session() as session:
             with session.begin_nested():
                 assert count(shop, session) == 0
@@ -154,7 +156,7 @@ class TestTransactions:
             assert count(shop, session) == 0
         assert set(shop.took()) == {SLAVE}
 
-    def test_a_nested_one_that_writes_after_reads(self, make: Make) -> None:
+    def test_s8_with_force_savepoints_that_write_after_reads_work(self, make: Make) -> None:
         shop = make(on_slave_write="force")
         with use_slave(), shop.Session() as session:
             with session.begin_nested():
@@ -167,7 +169,7 @@ class TestTransactions:
             session.commit()
             assert session.scalars(select(shop.Message.body)).all() == ["kept"]
 
-    def test_begin_block(self, shop: Any) -> None:
+    def test_a_begin_block_runs_in_the_current_state(self, shop: Any) -> None:
         with shop.db.use_slave(), shop.Session.begin() as session:
             count(shop, session)
         with use_master(), shop.Session.begin() as session:
@@ -175,7 +177,7 @@ class TestTransactions:
         with shop.Session() as session:
             assert count(shop, session) == 1
 
-    def test_each_session_has_its_own(self, shop: Any) -> None:
+    def test_s5_each_session_has_its_own_transaction(self, shop: Any) -> None:
         with use_master(), shop.Session() as first, shop.Session() as second:
             count(shop, first)
             with use_slave():
@@ -183,7 +185,9 @@ class TestTransactions:
                 count(shop, second)
         assert shop.took() == [MASTER, MASTER, SLAVE]
 
-    def test_autocommit(self, shop: Any, replicated_pair: ReplicatedPair) -> None:
+    def test_m1_a_write_in_autocommit_mode_is_recorded_at_once(
+        self, shop: Any, replicated_pair: ReplicatedPair
+    ) -> None:
         with use_master():
             with shop.Session() as session:
                 session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
@@ -204,7 +208,7 @@ class TestTransactions:
 
     @pytest.mark.parametrize("by", ["engine", "execution options"])
     @pytest.mark.parametrize("through", ["connection", "session"])
-    def test_autocommit_is_seen_while_the_connection_is_open(
+    def test_m1_a_write_in_autocommit_mode_counts_while_the_connection_is_open(
         self, make: Make, replicated_pair: ReplicatedPair, by: str, through: str
     ) -> None:
         shop = make(engine={"isolation_level": "AUTOCOMMIT"} if by == "engine" else None)
@@ -223,7 +227,9 @@ class TestTransactions:
             assert wrote is not None
             assert wrote.positions
 
-    def test_a_connection_in_autocommit_mode_in_two_scopes(self, make: Make, replicated_pair: ReplicatedPair) -> None:
+    def test_m1_writes_in_autocommit_mode_count_in_each_of_two_scopes(
+        self, make: Make, replicated_pair: ReplicatedPair
+    ) -> None:
         shop = make(engine={"isolation_level": "AUTOCOMMIT"})
         replicated_pair.stop_slave()
         with shop.master.connect() as connection, ExitStack() as scopes:
@@ -233,7 +239,9 @@ class TestTransactions:
                 with shop.db.use_slave(), shop.Session() as session:
                     assert count(shop, session) == number
 
-    def test_a_result_that_is_still_read_in_autocommit_mode(self, make: Make, replicated_pair: ReplicatedPair) -> None:
+    def test_m1_writes_in_autocommit_mode_count_while_a_result_is_being_read(
+        self, make: Make, replicated_pair: ReplicatedPair
+    ) -> None:
         shop = make(engine={"isolation_level": "AUTOCOMMIT"})
         replicated_pair.stop_slave()
         with use_master(), shop.master.connect() as connection:
@@ -247,7 +255,7 @@ class TestTransactions:
                 assert count(shop, session) == 3
             assert [*read, *rows] == ["a", "b", "c"]
 
-    def test_an_error_in_autocommit_mode_ends_nothing(self, make: Make) -> None:
+    def test_an_error_in_autocommit_mode_ends_no_transaction(self, make: Make) -> None:
         shop = make(engine={"isolation_level": "AUTOCOMMIT"})
         for state in (use_master, use_slave):
             with state(), shop.Session() as session:
@@ -256,13 +264,13 @@ class TestTransactions:
                     session.execute(text("SELECT * FROM no_such_table"))
                 assert count(shop, session) == 0
 
-    def test_two_phases_are_refused(self, shop: Any) -> None:
+    def test_twophase_is_refused(self, shop: Any) -> None:
         with pytest.raises(Exception, match="twophase=True"):
             shop.Session(twophase=True)
 
 
 class TestOwnWrites:
-    def test_a_slave_that_lacks_them_does_not_serve(self, shop: Any, replicated_pair: ReplicatedPair) -> None:
+    def test_a_slave_without_the_own_write_does_not_serve(self, shop: Any, replicated_pair: ReplicatedPair) -> None:
         """advanced-alchemy 1.12 reads a row that was just committed from the slave."""
         replicated_pair.stop_slave()
         with use_master(), shop.Session() as session:
@@ -273,7 +281,7 @@ class TestOwnWrites:
                 assert session.get(shop.Message, message.id) is message
         assert set(shop.took()) == {MASTER}
 
-    def test_one_that_has_them_does(self, shop: Any, replicated_pair: ReplicatedPair) -> None:
+    def test_a_slave_with_the_own_write_serves(self, shop: Any, replicated_pair: ReplicatedPair) -> None:
         with use_master(), shop.Session() as session:
             message = add(shop, session)
             replicated_pair.wait_caught_up()
@@ -283,7 +291,7 @@ class TestOwnWrites:
                 assert count(shop, session) == 1
         assert shop.took() == [SLAVE, SLAVE]
 
-    def test_one_that_lags_is_waited_for(self, make: Make, replicated_pair: ReplicatedPair) -> None:
+    def test_with_wait_a_slave_that_lags_is_waited_for(self, make: Make, replicated_pair: ReplicatedPair) -> None:
         shop = make(wait=10)
         replicated_pair.lag = 1
         with use_master(), shop.Session() as session:
@@ -293,7 +301,7 @@ class TestOwnWrites:
                 assert count(shop, session) == 1
         assert shop.took() == [SLAVE]
 
-    def test_by_core_connections(self, shop: Any, replicated_pair: ReplicatedPair) -> None:
+    def test_m1_a_commit_of_a_core_connection_counts(self, shop: Any, replicated_pair: ReplicatedPair) -> None:
         replicated_pair.stop_slave()
         with use_master():
             with shop.db.use_slave(), shop.Session() as session:
@@ -303,7 +311,9 @@ class TestOwnWrites:
             with shop.db.use_slave(), shop.Session() as session:
                 assert count(shop, session) == 1
 
-    def test_by_a_core_connection_that_stays_open(self, shop: Any, replicated_pair: ReplicatedPair) -> None:
+    def test_m1_a_commit_of_a_core_connection_that_stays_open_counts(
+        self, shop: Any, replicated_pair: ReplicatedPair
+    ) -> None:
         replicated_pair.stop_slave()
         for number in (1, 2):
             with use_master(), shop.master.connect() as connection:
@@ -314,7 +324,7 @@ class TestOwnWrites:
                 with shop.db.use_slave(), shop.Session() as session:
                     assert count(shop, session) == number
 
-    def test_by_two_scopes_with_one_connection(self, shop: Any) -> None:
+    def test_m1_commits_of_two_scopes_on_one_connection_count_for_each(self, shop: Any) -> None:
         with shop.master.connect() as connection:
             for _ in range(2):
                 with use_master():
@@ -324,7 +334,7 @@ class TestOwnWrites:
             with use_master():
                 assert scope().all_written() is None
 
-    def test_a_rollback_is_none(self, shop: Any) -> None:
+    def test_m1_a_rollback_is_not_recorded(self, shop: Any) -> None:
         with use_master():
             with shop.Session() as session:
                 session.add(shop.Message(body="hello"))
@@ -337,14 +347,14 @@ class TestOwnWrites:
                 connection.execute(insert(shop.Message).values(body="hello"))
             assert scope().all_written() is None
 
-    def test_reads_on_the_master_are_none(self, shop: Any) -> None:
+    def test_m1_a_read_on_the_master_is_not_recorded(self, shop: Any) -> None:
         with use_master():
             with shop.Session() as session:
                 count(shop, session)
                 session.commit()
             assert scope().all_written() is None
 
-    def test_the_position_is_known_without_a_question(
+    def test_p1_the_position_of_a_commit_is_known_without_a_query(
         self, shop: Any, driver: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """With mysqlclient, which does not show the answers, by one."""
@@ -370,7 +380,7 @@ class TestOwnWrites:
             assert sum("last_gtid" in str(sql) for sql in asked) == (driver == "mysqldb")
             assert sum("INSERT" in str(sql) for sql in asked) == 1
 
-    def test_setting_a_connection_up_asks_nothing(self, shop: Any, driver: str) -> None:
+    def test_p1_opening_a_connection_sends_no_position_query(self, shop: Any, driver: str) -> None:
         with shop.Session() as session:
             count(shop, session)  # SQLAlchemy has looked at the server
         shop.master.dispose()
@@ -381,14 +391,14 @@ class TestOwnWrites:
             assert not getattr(raw, "tells", None) or driver != "mysqldb"  # it would know by now, had it asked
             assert scope().all_written() is None
 
-    def test_outside_a_scope_nothing_is_recorded(self, shop: Any, replicated_pair: ReplicatedPair) -> None:
+    def test_a_write_outside_a_scope_is_not_recorded(self, shop: Any, replicated_pair: ReplicatedPair) -> None:
         replicated_pair.stop_slave()
         with shop.Session() as session:
             add(shop, session)
         with use_slave(), shop.Session() as session:
             assert count(shop, session) == 0
 
-    def test_a_thread_that_shares_the_scope_sees_them(self, shop: Any, replicated_pair: ReplicatedPair) -> None:
+    def test_a_thread_in_the_same_scope_sees_an_own_write(self, shop: Any, replicated_pair: ReplicatedPair) -> None:
         replicated_pair.stop_slave()
         counts: list[int] = []
 
@@ -404,7 +414,7 @@ class TestOwnWrites:
             thread.join()
         assert counts == [1]
 
-    def test_also_while_the_connection_of_the_commit_is_still_held(
+    def test_m1_a_commit_counts_while_its_connection_is_still_open(
         self, shop: Any, replicated_pair: ReplicatedPair
     ) -> None:
         replicated_pair.stop_slave()
@@ -465,7 +475,7 @@ class TestOwnWrites:
         assert seen == recorded
         assert (marked is not None) == (marked_at_last is not None) == recorded
 
-    def test_a_commit_in_a_job_is_the_requests(self, shop: Any) -> None:
+    def test_m1_a_commit_in_a_job_counts_for_the_request_around_it(self, shop: Any) -> None:
         outer = Scope()
         with push(beginning(outer)):
             with use_master(), shop.Session() as session:
@@ -485,7 +495,7 @@ class TestOwnWrites:
 
 
 class TestBinds:
-    def test_engines_that_are_not_replicated_pass(self, shop: Any) -> None:
+    def test_an_engine_without_replicate_is_used_unchanged(self, shop: Any) -> None:
         other = create_engine("sqlite://")
         with use_slave(), RoutingSession(other) as session:
             assert session.get_bind() is other
@@ -493,7 +503,7 @@ class TestBinds:
         other.dispose()
         assert shop.took() == []
 
-    def test_several_databases(self, shop: Any) -> None:
+    def test_binds_route_the_replicated_database_only(self, shop: Any) -> None:
         other = create_engine("sqlite://")
         make_session = sessionmaker(binds={shop.Message: shop.master}, bind=other, class_=RoutingSession)
         with use_slave(), make_session() as session:
@@ -504,14 +514,14 @@ class TestBinds:
         other.dispose()
         assert shop.took() == [SLAVE]
 
-    def test_two_replicated_ones(self, make: Make) -> None:
+    def test_two_replicated_databases_are_routed_separately(self, make: Make) -> None:
         first, second = make(), make(name="second")
         with use_slave(), first.Session() as one, second.Session() as two, second.db.use_master():
             count(first, one)
             count(second, two)
         assert (first.took(), second.took()) == ([SLAVE], [MASTER])
 
-    def test_an_engine_that_is_named_for_a_statement(self, shop: Any) -> None:
+    def test_an_engine_named_for_a_statement_is_used(self, shop: Any) -> None:
         with use_slave(), shop.Session() as session:
             session.execute(select(shop.Message), bind_arguments={"bind": shop.master})
             count(shop, session)  # the transaction has touched the master
@@ -520,7 +530,7 @@ class TestBinds:
             session.execute(select(shop.Message), bind_arguments={"bind": shop.db.slaves[0]})
         assert shop.took() == [MASTER, MASTER, SLAVE]
 
-    def test_an_engine_with_execution_options(self, shop: Any) -> None:
+    def test_a_master_with_execution_options_is_routed(self, shop: Any) -> None:
         derived = shop.master.execution_options(colour="red")
         with use_slave(), shop.Session(bind=derived) as session:
             assert session.connection().get_execution_options()["colour"] == "red"
@@ -531,7 +541,7 @@ class TestBinds:
             assert session.connection().engine is derived or session.connection().engine is not shop.master
         assert shop.took()[0] == SLAVE
 
-    def test_a_session_on_a_connection_stays_on_it(self, shop: Any) -> None:
+    def test_a_session_bound_to_a_connection_stays_on_it(self, shop: Any) -> None:
         with shop.master.connect() as connection, connection.begin() as transaction:
             with use_slave(), shop.Session(bind=connection, join_transaction_mode="create_savepoint") as session:
                 add(shop, session)
@@ -541,7 +551,7 @@ class TestBinds:
         with shop.Session() as session:
             assert count(shop, session) == 0
 
-    def test_execution_options(self, shop: Any) -> None:
+    def test_execution_options_reach_the_connection_of_the_slave(self, shop: Any) -> None:
         with use_slave(), shop.Session() as session:
             connection = session.connection(execution_options={"isolation_level": "SERIALIZABLE"})
             assert connection.get_execution_options()["isolation_level"] == "SERIALIZABLE"
@@ -549,7 +559,7 @@ class TestBinds:
             count(shop, session)
         assert set(shop.took()) == {SLAVE}
 
-    def test_scoped_session(self, shop: Any) -> None:
+    def test_a_scoped_session_is_routed(self, shop: Any) -> None:
         session = scoped_session(shop.Session)
         with use_slave():
             assert session.scalars(select(shop.Message)).all() == []
@@ -559,12 +569,12 @@ class TestBinds:
         session.remove()
         assert shop.took()[:2] == [SLAVE, MASTER]
 
-    def test_an_argument_of_flask_sqlalchemy(self, shop: Any) -> None:
+    def test_the_db_argument_of_flask_sqlalchemy_is_accepted(self, shop: Any) -> None:
         make_session = sessionmaker(shop.master, class_=RoutingSession, db=object())
         with make_session() as session:
             count(shop, session)
 
-    def test_a_class_behind_it_gets_its_arguments(self, shop: Any) -> None:
+    def test_another_session_class_in_the_mro_gets_its_arguments(self, shop: Any) -> None:
         class Behind(Session):
             def __init__(self, db: Any, **options: Any) -> None:
                 super().__init__(**options)
@@ -583,7 +593,7 @@ class TestBinds:
 
 class TestPools:
     @pytest.mark.parametrize("options", [{"pool_pre_ping": True}, {"pool_size": 1, "max_overflow": 0}])
-    def test_settings_go_on_to_hold(self, make: Make, options: dict[str, Any]) -> None:
+    def test_the_pool_settings_of_the_engine_stay_in_force(self, make: Make, options: dict[str, Any]) -> None:
         shop = make(engine=options)
         for _ in range(3):
             with use_slave(), shop.Session() as session:
@@ -596,7 +606,7 @@ class TestPools:
         for engine in shop.engines:
             assert engine.pool.checkedout() == 0
 
-    def test_connections_go_back_when_a_transaction_ends(self, shop: Any) -> None:
+    def test_connections_return_to_the_pool_when_their_transaction_ends(self, shop: Any) -> None:
         pool = shop.db.slaves[0].pool
         with use_slave():
             session = shop.Session()
@@ -609,7 +619,7 @@ class TestPools:
             session.close()
             assert pool.checkedout() == 0
 
-    def test_what_was_opened_before_is_closed(self, urls: list[str]) -> None:
+    def test_connections_opened_before_replicate_are_closed(self, urls: list[str]) -> None:
         master, slave = create_engine(urls[0]), create_engine(urls[1])
         for engine in (master, slave):
             with engine.connect() as connection:
@@ -620,7 +630,7 @@ class TestPools:
         for engine in (master, slave):
             engine.dispose()
 
-    def test_a_disposed_engine_goes_on(self, shop: Any) -> None:
+    def test_an_engine_works_after_dispose(self, shop: Any) -> None:
         for engine in shop.engines:
             engine.dispose()
         with use_slave(), shop.Session() as session:
@@ -629,7 +639,7 @@ class TestPools:
             add(shop, session)
             assert scope().all_written() is not None
 
-    def test_the_isolation_level_of_the_engine(self, make: Make) -> None:
+    def test_the_isolation_level_of_the_engine_stays_in_force(self, make: Make) -> None:
         shop = make(engine={"isolation_level": "SERIALIZABLE"})
         with use_slave(), shop.Session() as session:
             assert session.connection().get_isolation_level() == "SERIALIZABLE"
@@ -638,7 +648,7 @@ class TestPools:
 class TestOneSlave:
     """S6."""
 
-    def test_one_slave_serves_a_scope(self, make: Make, urls: list[str]) -> None:
+    def test_s6_one_slave_serves_a_scope(self, make: Make, urls: list[str]) -> None:
         engines = [create_engine(url) for url in (urls[0], urls[1], urls[1], urls[1])]
         db = replicate(engines[0], engines[1:], weights=[1, 1, 2])
         served: list[set[Engine]] = []

@@ -52,7 +52,7 @@ def engine_of(dialect: Dialect) -> Engine:
     return Engine(QueuePool(StandIn), dialect, make_url(f"{dialect.name}://slave.db/shop"))  # type: ignore[arg-type]  # a stand-in
 
 
-def test_a_rollback_does_not_let_a_slave_of_postgresql_write() -> None:
+def test_s7_a_postgresql_slave_stays_read_only_after_a_rollback() -> None:
     dialect = PGDialect(dbapi=MODULE)  # type: ignore[no-untyped-call]  # it has no types
     dialect.driver = "stand_in"
     engine = engine_of(dialect)
@@ -63,7 +63,7 @@ def test_a_rollback_does_not_let_a_slave_of_postgresql_write() -> None:
     assert raw.is_read_only
 
 
-def test_a_database_whose_sessions_nobody_can_make_read_only_is_refused() -> None:
+def test_s7_a_dialect_without_read_only_sessions_is_refused() -> None:
     dialect = MSDialect(dbapi=MODULE)  # type: ignore[no-untyped-call]  # likewise
     dialect.driver = "stand_in"
     engine = engine_of(dialect)
