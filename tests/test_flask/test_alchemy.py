@@ -131,7 +131,7 @@ Visitors = Callable[[Flask], "Visitor"]
 
 
 class TestRequests:
-    def test_nobody_misses_his_own_write(
+    def test_m1_a_visitor_sees_their_own_write(
         self, create_app: CreateApp, pair: ReplicatedPair, new_visitor: Visitors
     ) -> None:
         app = create_app(**config_of(pair))
@@ -150,7 +150,7 @@ class TestRequests:
         page = visitor.get()
         assert (page.text, page.sides) == ("1 2", ["slave"])
 
-    def test_decorators_streams_and_the_legacy_query(
+    def test_decorators_streams_and_legacy_queries_follow_the_state(
         self, create_app: CreateApp, mariadb: MariaDBPair, new_visitor: Visitors
     ) -> None:
         app = create_app(**config_of(mariadb))
@@ -179,7 +179,7 @@ class TestRequests:
         assert stranger.get("/or-404/2").status == 404
         assert visitor.get("/or-404/2").text == "2"
 
-    def test_a_get_that_writes_is_moved(
+    def test_s8_a_get_that_writes_moves_to_the_master(
         self, create_app: CreateApp, mariadb: MariaDBPair, new_visitor: Visitors
     ) -> None:
         app = create_app(**config_of(mariadb))
@@ -198,7 +198,7 @@ class TestRequests:
         assert (page.text, page.sides[0], page.sides[-1], len(page.markers)) == ("1;1 2", "slave", "master", 1)
         assert visitor.get().text == "1 2"
 
-    def test_what_teardown_commits_is_marked(
+    def test_m1_a_commit_in_teardown_is_marked(
         self, create_app: CreateApp, mariadb: MariaDBPair, new_visitor: Visitors
     ) -> None:
         app = create_app(**config_of(mariadb))
@@ -217,14 +217,18 @@ class TestRequests:
         assert len(visitor.post("/later").markers) == 1
         assert visitor.get().text == "1 2"
 
-    def test_a_slave_is_killed(self, create_app: CreateApp, mariadb: MariaDBPair, new_visitor: Visitors) -> None:
+    def test_f1_reads_of_a_killed_slave_run_on_the_master(
+        self, create_app: CreateApp, mariadb: MariaDBPair, new_visitor: Visitors
+    ) -> None:
         visitor = new_visitor(create_app(**config_of(mariadb)))
         assert visitor.get().sides == ["slave"]
         mariadb.kill("slave")
         pages = [visitor.get() for _ in range(5)]
         assert [(page.status, page.text, page.sides[-1]) for page in pages] == [(200, "1", "master")] * 5
 
-    def test_outside_a_request_code_says_what_it_wants(self, create_app: CreateApp, mariadb: MariaDBPair) -> None:
+    def test_outside_a_request_sessions_follow_use_master_and_use_slave(
+        self, create_app: CreateApp, mariadb: MariaDBPair
+    ) -> None:
         app = create_app(**config_of(mariadb))
         mariadb.lag = 2
         with app.app_context():
@@ -240,7 +244,9 @@ class TestRequests:
 
 
 class TestConfiguration:
-    def test_slaves_may_be_uris(self, create_app: CreateApp, pair: ReplicatedPair, new_visitor: Visitors) -> None:
+    def test_slaves_can_be_given_as_uris(
+        self, create_app: CreateApp, pair: ReplicatedPair, new_visitor: Visitors
+    ) -> None:
         for slave in (uri(pair, pair.slaves[0]), make_url(uri(pair, pair.slaves[0]))):
             app = create_app(
                 SQLALCHEMY_DATABASE_URI=uri(pair, pair.master),
@@ -264,7 +270,7 @@ class TestConfiguration:
                 assert engine.pool.size() == 3
                 assert engine.url.query["charset"] == "utf8mb4"
 
-    def test_without_slaves_the_master_stands_in(
+    def test_s10_without_slaves_the_master_serves_read_only(
         self, create_app: CreateApp, pair: ReplicatedPair, new_visitor: Visitors
     ) -> None:
         visitor = new_visitor(create_app(SQLALCHEMY_DATABASE_URI=uri(pair, pair.master)))
@@ -273,7 +279,7 @@ class TestConfiguration:
         page = visitor.get()
         assert (page.text, page.sides) == ("1 2", ["slave"])
 
-    def test_sqlite_in_memory(self, create_app: CreateApp, new_visitor: Visitors) -> None:
+    def test_a_sqlite_database_in_memory_works(self, create_app: CreateApp, new_visitor: Visitors) -> None:
         app = create_app(SQLALCHEMY_DATABASE_URI="sqlite:///:memory:")
         with app.app_context():
             db.create_all(bind_key=None)
@@ -282,14 +288,16 @@ class TestConfiguration:
         visitor.post(data={"n": 2})
         assert visitor.get().text == "2"
 
-    def test_options_of_the_database(self, create_app: CreateApp, mariadb: MariaDBPair) -> None:
+    def test_the_options_of_the_database_are_read_from_the_configuration(
+        self, create_app: CreateApp, mariadb: MariaDBPair
+    ) -> None:
         app = create_app(**config_of(mariadb), REPLSWITCH_WAIT=2.5, REPLSWITCH_DOWNTIME=7, REPLSWITCH_MAX_LAG=30,
                          REPLSWITCH_FALLBACK="error", REPLSWITCH_ON_SLAVE_WRITE="error")  # fmt: skip
         options = app.extensions["replswitch"].database.database.options
         assert (options.wait, options.downtime, options.max_lag) == (2.5, 7, 30)
         assert (options.fallback, options.on_slave_write) == ("error", "error")
 
-    def test_several_applications_share_a_db(
+    def test_several_applications_share_one_sqlalchemy_object(
         self, create_app: CreateApp, mariadb: MariaDBPair, sqlite_pair: ReplicatedPair, new_app: NewApp,
         new_visitor: Visitors,
     ) -> None:  # fmt: skip
@@ -309,7 +317,7 @@ class TestConfiguration:
         with plain.app_context():
             db.engine.dispose()
 
-    def test_a_session_class_and_listeners_of_the_application(
+    def test_the_session_class_and_listeners_of_the_application_are_kept(
         self, new_app: NewApp, mariadb: MariaDBPair, new_visitor: Visitors
     ) -> None:
         class Counting(FlaskSession):
@@ -383,7 +391,7 @@ class TestConfiguration:
             create_app(**good | config)
         assert "s3cret" not in str(raised.value)
 
-    def test_the_order_of_init_app(self, new_app: NewApp, mariadb: MariaDBPair) -> None:
+    def test_replswitch_before_db_init_app_is_refused(self, new_app: NewApp, mariadb: MariaDBPair) -> None:
         config = config_of(mariadb)
         for given in (config, {"SQLALCHEMY_DATABASE_URI": config["SQLALCHEMY_DATABASE_URI"]}):
             app = new_app(**given)
@@ -394,7 +402,7 @@ class TestConfiguration:
             db.init_app(app)
             ReplSwitch(app)
 
-    def test_a_refused_application_may_try_again(self, new_app: NewApp, mariadb: MariaDBPair) -> None:
+    def test_init_app_works_after_it_was_refused(self, new_app: NewApp, mariadb: MariaDBPair) -> None:
         app = new_app(**config_of(mariadb) | {"REPLSWITCH_SLAVES": ["slave"]})
         db.init_app(app)
         with pytest.raises(ConfigurationError):
@@ -402,7 +410,7 @@ class TestConfiguration:
         app.config["REPLSWITCH_SLAVES"] = ["slave1"]
         ReplSwitch(app)
 
-    def test_a_database_in_use(self, new_app: NewApp, mariadb: MariaDBPair) -> None:
+    def test_a_flask_sqlalchemy_engine_in_use_is_refused(self, new_app: NewApp, mariadb: MariaDBPair) -> None:
         app = new_app(**config_of(mariadb))
         db.init_app(app)
         with app.app_context():
@@ -429,7 +437,7 @@ class TestConfiguration:
             for engine in own.engines.values():
                 engine.dispose()
 
-    def test_tests_on_sqlite_of_a_configuration_with_slaves(
+    def test_a_configuration_with_slaves_can_be_tested_on_sqlite_in_memory(
         self, create_app: CreateApp, mariadb: MariaDBPair, new_visitor: Visitors
     ) -> None:
         config = config_of(mariadb) | {"SQLALCHEMY_DATABASE_URI": "sqlite:///:memory:"}
@@ -440,13 +448,17 @@ class TestConfiguration:
             db.create_all(bind_key=None)
         assert new_visitor(app).get().text == ""
 
-    def test_only_other_binds(self, create_app: CreateApp, mariadb: MariaDBPair) -> None:
+    def test_an_application_without_a_default_bind_has_no_database(
+        self, create_app: CreateApp, mariadb: MariaDBPair
+    ) -> None:
         app = create_app(SQLALCHEMY_BINDS={"stats": uri(mariadb, mariadb.master)})
         assert app.extensions["replswitch"].database is None
 
 
 class TestCommand:
-    def test_the_servers_of_the_database(self, create_app: CreateApp, pair: ReplicatedPair) -> None:
+    def test_flask_replswitch_lists_the_servers_of_flask_sqlalchemy(
+        self, create_app: CreateApp, pair: ReplicatedPair
+    ) -> None:
         result = create_app(**config_of(pair)).test_cli_runner().invoke(args=["replswitch"])
         assert result.exit_code == 0, result.output
         _, _, master, slave, _ = result.output.split("\n")
@@ -454,13 +466,17 @@ class TestCommand:
         assert slave.split()[0::2][:2] == ["slave", "yes"]
         assert ("running" in slave) is (pair.driver != "sqlite3")
 
-    def test_without_slaves(self, create_app: CreateApp, pair: ReplicatedPair) -> None:
+    def test_flask_replswitch_without_slaves_lists_the_master_as_slave(
+        self, create_app: CreateApp, pair: ReplicatedPair
+    ) -> None:
         app = create_app(SQLALCHEMY_DATABASE_URI=uri(pair, pair.master))
         result = app.test_cli_runner().invoke(args=["replswitch"])
         assert result.exit_code == 0, result.output
         assert result.output.endswith(": it is the master itself\n")
 
-    def test_settings_in_connect_args_count(self, create_app: CreateApp, mariadb: MariaDBPair) -> None:
+    def test_flask_replswitch_uses_the_settings_in_connect_args(
+        self, create_app: CreateApp, mariadb: MariaDBPair
+    ) -> None:
         config = config_of(mariadb)
         bare = make_url(config["SQLALCHEMY_DATABASE_URI"])
         app = create_app(
@@ -475,7 +491,7 @@ class TestCommand:
         with app.app_context():
             assert numbers() == "1"
 
-    def test_a_dead_slave(self, create_app: CreateApp, mariadb: MariaDBPair) -> None:
+    def test_flask_replswitch_reports_a_dead_slave(self, create_app: CreateApp, mariadb: MariaDBPair) -> None:
         app = create_app(**config_of(mariadb))
         mariadb.kill("slave")
         result = app.test_cli_runner().invoke(args=["replswitch"])

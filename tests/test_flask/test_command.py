@@ -66,7 +66,7 @@ def wait_for(run: Run, name: str, wanted: Callable[[Any], bool]) -> dict[str, An
     return told
 
 
-def test_a_table(run: Run, mariadb_pair: MariaDBPair) -> None:
+def test_the_table_lists_master_and_slave(run: Run, mariadb_pair: MariaDBPair) -> None:
     result = run()
     assert result.exit_code == 0
     title, headings, master, slave, _ = result.output.split("\n")
@@ -78,7 +78,7 @@ def test_a_table(run: Run, mariadb_pair: MariaDBPair) -> None:
     assert slave.split()[4:] == ["yes", "running", "0", "s"]
 
 
-def test_on_mysql(run_on: Run, mysql_pair: MySQLPair) -> None:
+def test_mysql_servers_are_reported(run_on: Run, mysql_pair: MySQLPair) -> None:
     result = run_on("--format", "json", master=mysql_pair.master, slaves=mysql_pair.slaves)
     assert result.exit_code == 0
     assert slave_of(result)["replication"] == "running"
@@ -88,7 +88,7 @@ def test_on_mysql(run_on: Run, mysql_pair: MySQLPair) -> None:
     assert "replication is stopped" in result.output
 
 
-def test_on_sqlite(run_on: Run, sqlite_pair: SQLitePair) -> None:
+def test_sqlite_files_are_reported(run_on: Run, sqlite_pair: SQLitePair) -> None:
     result = run_on(master=sqlite_pair.master, slaves=sqlite_pair.slaves, driver="sqlite3")
     assert result.exit_code == 0
     assert [line.split()[2] for line in result.output.strip().split("\n")[2:]] == ["yes", "yes"]
@@ -99,13 +99,13 @@ def test_on_sqlite(run_on: Run, sqlite_pair: SQLitePair) -> None:
     assert "no connection: unable to open" in result.output
 
 
-def test_without_slaves_the_master_stands_in(run_on: Run, replicated_pair: ReplicatedPair) -> None:
+def test_without_slaves_the_master_is_listed_as_slave(run_on: Run, replicated_pair: ReplicatedPair) -> None:
     result = run_on(master=replicated_pair.master, slaves=[], driver=replicated_pair.driver)
     assert result.exit_code == 0
     assert result.output.endswith(": it is the master itself\n")
 
 
-def test_a_lag(run: Run, mariadb_pair: MariaDBPair) -> None:
+def test_the_lag_is_reported_in_seconds(run: Run, mariadb_pair: MariaDBPair) -> None:
     mariadb_pair.lag = 30
     with closing(mariadb_pair.connect()) as plain, plain.cursor() as cursor:
         cursor.execute("CREATE OR REPLACE TABLE lagging (id INT)")
@@ -113,14 +113,14 @@ def test_a_lag(run: Run, mariadb_pair: MariaDBPair) -> None:
     assert (told["replication"], told["problem"]) == ("running", None)
 
 
-def test_replication_is_stopped(run: Run, mariadb_pair: MariaDBPair) -> None:
+def test_stopped_replication_is_reported(run: Run, mariadb_pair: MariaDBPair) -> None:
     mariadb_pair.stop_slave()
     result = run()
     assert result.exit_code == 1
     assert result.output.endswith(": replication is stopped\n")
 
 
-def test_the_slave_is_dead(run: Run, mariadb_pair: MariaDBPair) -> None:
+def test_a_dead_slave_is_reported(run: Run, mariadb_pair: MariaDBPair) -> None:
     mariadb_pair.kill("slave")
     result = run()
     assert result.exit_code == 1
@@ -129,21 +129,21 @@ def test_the_slave_is_dead(run: Run, mariadb_pair: MariaDBPair) -> None:
     assert "no connection: Can't connect" in result.output
 
 
-def test_the_master_is_dead(run: Run, mariadb_pair: MariaDBPair) -> None:
+def test_a_dead_master_is_reported(run: Run, mariadb_pair: MariaDBPair) -> None:
     mariadb_pair.kill("master")
     told = wait_for(run, "replication", lambda replication: bool(replication == "connecting"))
     assert "it does not reach its master: " in told["problem"]
     assert "the master 127.0.0.1:" in run().output
 
 
-def test_a_slave_that_follows_nobody(run_on: Run, mariadb_pair: MariaDBPair) -> None:
+def test_a_slave_without_a_master_is_reported(run_on: Run, mariadb_pair: MariaDBPair) -> None:
     result = run_on(master=mariadb_pair.slaves[0], slaves=[mariadb_pair.master])
     assert result.exit_code == 1
     assert "it is read_only, so it refuses writes" in result.output
     assert "it follows no master" in result.output
 
 
-def test_a_user_who_may_not_ask(run_on: Run, mariadb_pair: MariaDBPair) -> None:
+def test_a_user_without_the_right_to_ask_is_noted(run_on: Run, mariadb_pair: MariaDBPair) -> None:
     with closing(mariadb_pair.admin()) as admin, admin.cursor() as cursor:
         cursor.execute("CREATE OR REPLACE USER modest@'%' IDENTIFIED BY 'modest'")
         cursor.execute("GRANT ALL ON shop.* TO modest@'%'")
@@ -154,7 +154,7 @@ def test_a_user_who_may_not_ask(run_on: Run, mariadb_pair: MariaDBPair) -> None:
     assert "GRANT SLAVE MONITOR ON *.* TO 'modest'@'%'" in result.output
 
 
-def test_servers_that_never_answer(run_on: Run, mariadb_pair: MariaDBPair) -> None:
+def test_servers_that_do_not_answer_are_reported(run_on: Run, mariadb_pair: MariaDBPair) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         slave = {"host": "127.0.0.1", "port": silent.getsockname()[1]}
         result = run_on("--timeout", "1", master=mariadb_pair.master, slaves=[slave] * 3)
@@ -162,7 +162,7 @@ def test_servers_that_never_answer(run_on: Run, mariadb_pair: MariaDBPair) -> No
     assert result.output.count("no connection: ") == 3
 
 
-def test_several_databases(new_app: NewApp, mariadb_pair: MariaDBPair, sqlite_pair: SQLitePair) -> None:
+def test_several_databases_are_reported(new_app: NewApp, mariadb_pair: MariaDBPair, sqlite_pair: SQLitePair) -> None:
     with (
         replswitch.connect(mariadb_pair.master, mariadb_pair.slaves) as first,
         replswitch.connect(mariadb_pair.master, name="orders") as second,
@@ -176,7 +176,7 @@ def test_several_databases(new_app: NewApp, mariadb_pair: MariaDBPair, sqlite_pa
     assert list(told) == ["shop", "orders", "shop (2)"]
 
 
-def test_no_database(new_app: NewApp) -> None:
+def test_an_application_without_a_database_is_an_error(new_app: NewApp) -> None:
     app = new_app()
     ReplSwitch(app)
     result = app.test_cli_runner().invoke(args=["replswitch"])
@@ -185,7 +185,7 @@ def test_no_database(new_app: NewApp) -> None:
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "soon", "1.5", "99999"])
-def test_a_wrong_timeout(new_app: NewApp, seconds: str) -> None:
+def test_a_wrong_timeout_is_refused(new_app: NewApp, seconds: str) -> None:
     app = new_app()
     ReplSwitch(app)
     result = app.test_cli_runner().invoke(args=["replswitch", "--timeout", seconds])
@@ -193,7 +193,7 @@ def test_a_wrong_timeout(new_app: NewApp, seconds: str) -> None:
     assert "Invalid value for '--timeout'" in result.output
 
 
-def test_an_application_with_a_command_of_that_name_keeps_it(new_app: NewApp) -> None:
+def test_a_replswitch_command_of_the_application_is_kept(new_app: NewApp) -> None:
     app: Flask = new_app()
 
     @app.cli.command("replswitch")

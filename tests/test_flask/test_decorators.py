@@ -28,7 +28,7 @@ def any_board(request: pytest.FixtureRequest) -> Board:
 
 
 class TestViews:
-    def test_functions(self, any_board: Board) -> None:
+    def test_r3_decorated_view_functions_have_their_state(self, any_board: Board) -> None:
         app = any_board.app
 
         @app.route("/exact")
@@ -48,7 +48,7 @@ class TestViews:
         assert (page.text, page.sides, page.markers) == ("1", ["slave"], [])
         assert any_board.db.state == "master"
 
-    def test_async_views(self, any_board: Board) -> None:
+    def test_r3_decorated_async_views_have_their_state(self, any_board: Board) -> None:
         @any_board.app.route("/exact")
         @use_master
         async def exact() -> str:
@@ -64,7 +64,7 @@ class TestViews:
         assert visitor.get("/exact").sides == ["master"]
         assert visitor.post("/search").sides == ["slave"]
 
-    def test_class_based_views(self, any_board: Board) -> None:
+    def test_r3_decorated_class_based_views_have_their_state(self, any_board: Board) -> None:
         class Whole(MethodView):
             decorators = [use_master]  # noqa: RUF012 - as Flask's manual has it
 
@@ -103,7 +103,7 @@ class TestViews:
         assert visitor.post("/plain").sides == ["slave"]
         assert visitor.get("/around").sides == ["slave"]
 
-    def test_a_write_is_marked_and_the_next_page_sees_it(self, any_board: Board) -> None:
+    def test_m1_a_write_of_a_decorated_view_is_seen_by_the_next_page(self, any_board: Board) -> None:
         @any_board.app.route("/write/<int:n>", methods=["POST"])
         @use_slave
         def write(n: int) -> str:
@@ -119,7 +119,7 @@ class TestViews:
         assert (page.text, page.sides, page.markers) == ("1 2", ["master"], [])
         assert any_board.visitor().get("/read").text == "1"
 
-    def test_a_view_that_writes_and_fails_is_marked(self, any_board: Board) -> None:
+    def test_m1_a_decorated_view_that_writes_and_fails_is_marked(self, any_board: Board) -> None:
         any_board.app.config.update(TESTING=False)
 
         @any_board.app.route("/fail", methods=["POST"])
@@ -142,7 +142,7 @@ class TestViews:
             assert (page.status, len(page.markers)) == (status, 1)
             assert visitor.get("/read").text == any_board.on("master")
 
-    def test_a_view_that_another_view_calls_leaves_its_state(self, any_board: Board) -> None:
+    def test_r3_a_decorated_view_called_by_a_view_restores_its_state(self, any_board: Board) -> None:
         @use_master
         def inner() -> str:
             return any_board.db.state
@@ -155,7 +155,7 @@ class TestViews:
 
         assert any_board.visitor().post("/outer").text == "slave master slave"
 
-    def test_a_streamed_body(self, any_board: Board) -> None:
+    def test_s9_a_decorated_view_streams_in_its_state(self, any_board: Board) -> None:
         def body() -> Iterator[str]:
             yield f"{any_board.db.state} "
             yield any_board.numbers()
@@ -169,7 +169,7 @@ class TestViews:
         assert any_board.visitor().post("/stream").text == "slave 1"
         assert any_board.visitor().post("/generator").text == "slave 1"
 
-    def test_a_generator_that_writes(self, any_board: Board) -> None:
+    def test_m7_a_decorated_view_that_streams_and_writes_is_marked(self, any_board: Board) -> None:
         @use_slave
         def write() -> Iterator[str]:
             any_board.write(2)
@@ -188,7 +188,7 @@ class TestViews:
         assert visitor.post("/write").text == "slave"
         assert any_board.on("master") == "1 2"
 
-    def test_a_file_is_sent_as_it_is(self, any_board: Board) -> None:
+    def test_a_decorated_view_can_send_a_file(self, any_board: Board) -> None:
         @any_board.app.route("/file")
         @use_master
         def file() -> Response:
@@ -209,7 +209,7 @@ class TestViews:
 
 
 class TestElsewhere:
-    def test_a_function_outside_any_request(self, board: Board) -> None:
+    def test_a_decorated_function_outside_a_request_has_its_state(self, board: Board) -> None:
         assert use_slave(board.numbers)() == "1"
 
         @use_slave
@@ -222,7 +222,7 @@ class TestElsewhere:
         with board.app.app_context():
             assert state() == "slave"
 
-    def test_a_generator_that_is_no_view_can_be_sent_to(self, any_board: Board) -> None:
+    def test_a_decorated_generator_that_is_no_view_accepts_send(self, any_board: Board) -> None:
         board = any_board
 
         @use_slave
@@ -240,21 +240,21 @@ class TestElsewhere:
         assert board.visitor().get("/echo").text == "slave None slave x master"
 
     @pytest.mark.parametrize("decorate", [use_master, use_slave, use_master()])
-    def test_a_class_is_refused(self, decorate: Any) -> None:
+    def test_decorating_a_class_is_an_error(self, decorate: Any) -> None:
         with pytest.raises(ConfigurationError, match=r"decorators = \[use_(master|slave)\]"):
 
             @decorate
             class Page(MethodView):
                 pass
 
-    def test_what_is_no_function_is_refused(self) -> None:
+    def test_decorating_anything_but_a_function_is_an_error(self) -> None:
         wrong: Any = "/path"
         with pytest.raises(ConfigurationError, match="use_slave decorates functions"):
             use_slave(wrong)
 
 
 class TestWithoutTheMiddleware:
-    def test_a_request_has_one_scope(self, bare_board: Board) -> None:
+    def test_r3_two_decorated_views_in_a_request_share_its_scope(self, bare_board: Board) -> None:
         @bare_board.app.route("/both", methods=["POST"])
         def both() -> str:
             use_master(bare_board.write)(2)
@@ -264,7 +264,7 @@ class TestWithoutTheMiddleware:
         page = bare_board.visitor().post("/both")
         assert (page.text, set(page.sides), len(page.markers)) == ("1 2", {"master"}, 1)
 
-    def test_options_and_the_secret_are_those_of_the_configuration(self, bare_board: Board) -> None:
+    def test_r3_a_decorated_view_uses_the_options_and_the_secret_of_the_configuration(self, bare_board: Board) -> None:
         bare_board.app.config.update(
             REPLSWITCH_COOKIE_NAME="wrote", REPLSWITCH_COOKIE_SAMESITE="Strict", REPLSWITCH_HEADER=True
         )
@@ -285,19 +285,25 @@ class TestWithoutTheMiddleware:
     @pytest.mark.parametrize(
         ("config", "told"), [({"SECRET_KEY": None}, "no secret key"), ({"REPLSWITCH_COOKY": 1}, '"COOKY"')]
     )
-    def test_a_bad_configuration_is_told_of(self, new_app: NewApp, config: dict[str, Any], told: str) -> None:
+    def test_a_decorated_view_reports_a_wrong_configuration(
+        self, new_app: NewApp, config: dict[str, Any], told: str
+    ) -> None:
         app = new_app(**config)
         app.add_url_rule("/", "page", use_master(lambda: "page"))
         with pytest.raises(ConfigurationError, match=told):
             app.test_client().get("/")
 
-    def test_undecorated_views_know_nothing_of_it(self, bare_board: Board, caplog: pytest.LogCaptureFixture) -> None:
+    def test_r3_an_undecorated_view_without_the_middleware_is_not_switched_or_marked(
+        self, bare_board: Board, caplog: pytest.LogCaptureFixture
+    ) -> None:
         caplog.set_level(logging.INFO)
         page = bare_board.visitor().get()
         assert (page.text, page.told) == ("1", "")
         assert not bare_board.visitor().post(data={"n": 2}).markers
 
-    def test_a_view_of_an_application_that_is_registered_is_called_without_it(self, board: Board) -> None:
+    def test_a_decorated_view_called_in_a_request_context_without_the_middleware_has_its_state(
+        self, board: Board
+    ) -> None:
         view = use_slave(lambda: f"{board.db.state} {board.numbers()} {current_app.name}")
         with board.app.test_request_context():
             assert view() == "slave 1 shop"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tests.test_flask.conftest import Board, NewApp
 
 
-def test_the_front_door() -> None:
+def test_flask_replswitch_exports_three_names() -> None:
     assert flask_replswitch.__all__ == ["ReplSwitch", "use_master", "use_slave"]
 
 
@@ -29,7 +29,7 @@ def test_an_application_gets_the_middleware(new_app: NewApp) -> None:
     assert app.extensions["replswitch"].middleware is app.wsgi_app
 
 
-def test_a_factory_and_several_applications(new_app: NewApp) -> None:
+def test_one_extension_serves_several_applications(new_app: NewApp) -> None:
     extension = ReplSwitch()
 
     def create_app(name: str, cookie_name: str) -> Flask:
@@ -43,7 +43,7 @@ def test_a_factory_and_several_applications(new_app: NewApp) -> None:
     assert not {id(app) for app in apps} & set(map(id, vars(extension).values())), "it keeps an application"
 
 
-def test_an_application_is_registered_once(new_app: NewApp) -> None:
+def test_registering_an_application_twice_is_an_error(new_app: NewApp) -> None:
     app = new_app()
     extension = ReplSwitch(app)
     served = app.wsgi_app
@@ -53,7 +53,7 @@ def test_an_application_is_registered_once(new_app: NewApp) -> None:
     assert app.wsgi_app is served
 
 
-def test_what_is_refused_leaves_the_application_as_it_was(new_app: NewApp) -> None:
+def test_a_refused_application_is_left_unchanged(new_app: NewApp) -> None:
     app = new_app(REPLSWITCH_COOKIE_MAX_AGE="long")
     inner, views = app.wsgi_app, app.view_functions
     with pytest.raises(ConfigurationError):
@@ -80,7 +80,7 @@ def test_every_option_of_requests_is_read(new_app: NewApp) -> None:
     assert {name: getattr(options, name) for name in options.__slots__} == given
 
 
-def test_options_come_from_the_environment_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_can_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLASK_SECRET_KEY", "from the environment")
     monkeypatch.setenv("FLASK_REPLSWITCH_COOKIE_MAX_AGE", "30")
     app = Flask("shop")
@@ -112,7 +112,7 @@ def test_bad_configuration_is_refused_at_start(new_app: NewApp, config: dict[str
 
 
 @pytest.mark.parametrize("key", [None, "", b""])
-def test_no_secret_key(new_app: NewApp, key: object) -> None:
+def test_a_missing_secret_key_is_an_error_with_the_cure(new_app: NewApp, key: object) -> None:
     app = new_app(SECRET_KEY=key)
     with pytest.raises(ConfigurationError, match=r'"shop" has no secret key.*SECRET_KEY"\] before .*init_app'):
         ReplSwitch(app)
@@ -121,18 +121,18 @@ def test_no_secret_key(new_app: NewApp, key: object) -> None:
 
 
 @pytest.mark.parametrize("given", [["shop"], [None]])
-def test_databases_that_are_none(given: Any) -> None:
+def test_databases_of_a_wrong_type_are_refused(given: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"an object of type .* It must be a list of what"):
         ReplSwitch(databases=given)
 
 
-def test_one_database_is_no_list(board: Board) -> None:
+def test_a_database_instead_of_a_list_is_refused(board: Board) -> None:
     given: Any = board.db
     with pytest.raises(ConfigurationError, match=r"databases=\[db\]"):
         ReplSwitch(databases=given)
 
 
-def test_secret_keys_are_rotated(board: Board, new_app: NewApp) -> None:
+def test_m2_markers_of_secret_key_fallbacks_are_accepted(board: Board, new_app: NewApp) -> None:
     visitor = board.visitor()
     board.pair.lag = 2
     visitor.post(data={"n": 2})
@@ -147,7 +147,7 @@ def test_secret_keys_are_rotated(board: Board, new_app: NewApp) -> None:
         assert other.get().text == shown
 
 
-def test_a_blueprint(board: Board) -> None:
+def test_a_blueprint_is_switched_and_marked(board: Board) -> None:
     numbers = Blueprint("numbers", "numbers", url_prefix="/numbers")
     numbers.add_url_rule("/", "board", board.serve, methods=["GET", "POST"])
     board.app.register_blueprint(numbers)

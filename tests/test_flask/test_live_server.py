@@ -26,7 +26,7 @@ def visit(app: Flask, board: Board) -> None:
     assert len(board.on("slave").split()) < len(board.on("master").split()), "the slave did not lag"
 
 
-def test_with_connect(board: Board) -> None:
+def test_m1_parallel_clients_with_connect_miss_no_own_write(board: Board) -> None:
     board.pair.lag = 1
     board.app.config.update(TESTING=False)
 
@@ -44,7 +44,7 @@ def test_with_connect(board: Board) -> None:
     visit(board.app, board)
 
 
-def test_with_flask_sqlalchemy(board: Board, new_app: NewApp) -> None:
+def test_m1_parallel_clients_with_flask_sqlalchemy_miss_no_own_write(board: Board, new_app: NewApp) -> None:
     master, slave = (
         sa.URL.create("mysql+pymysql", each["user"], each["password"], each["host"], each["port"], each["database"])
         for each in (board.pair.master, board.pair.slaves[0])

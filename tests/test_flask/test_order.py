@@ -90,14 +90,16 @@ WAYS = [plain_wrong, with_call, with_others_between, with_two_routes, with_endpo
 
 @pytest.mark.parametrize("wrong", WAYS)
 class TestTheWrongOrder:
-    def test_when_the_application_is_registered(self, new_app: NewApp, wrong: Callable[[Scaffold], None]) -> None:
+    def test_the_decorator_above_the_route_is_refused(self, new_app: NewApp, wrong: Callable[[Scaffold], None]) -> None:
         app = new_app()
         ReplSwitch(app)
         app.add_url_rule("/page", view_func=page)
         with pytest.raises(ConfigurationError, match=WRONG):
             wrong(app)
 
-    def test_when_it_is_registered_later(self, new_app: NewApp, wrong: Callable[[Scaffold], None]) -> None:
+    def test_the_decorator_above_the_route_is_refused_by_a_later_init_app(
+        self, new_app: NewApp, wrong: Callable[[Scaffold], None]
+    ) -> None:
         app = new_app()
         wrong(app)
         gc.collect()
@@ -106,7 +108,9 @@ class TestTheWrongOrder:
             ReplSwitch(app)
         assert app.view_functions is views
 
-    def test_in_a_blueprint_before_it_is_registered(self, new_app: NewApp, wrong: Callable[[Scaffold], None]) -> None:
+    def test_the_decorator_above_the_route_of_a_blueprint_is_refused(
+        self, new_app: NewApp, wrong: Callable[[Scaffold], None]
+    ) -> None:
         blueprint = Blueprint("part", __name__)
         wrong(blueprint)
         app = new_app()
@@ -114,7 +118,7 @@ class TestTheWrongOrder:
         with pytest.raises(ConfigurationError, match=WRONG):
             app.register_blueprint(blueprint)
 
-    def test_in_a_nested_blueprint_and_registered_later(
+    def test_the_decorator_above_the_route_of_a_nested_blueprint_is_refused(
         self, new_app: NewApp, wrong: Callable[[Scaffold], None]
     ) -> None:
         blueprint, outer = Blueprint("part", __name__), Blueprint("outer", __name__)
@@ -125,7 +129,7 @@ class TestTheWrongOrder:
         with pytest.raises(ConfigurationError, match=WRONG):
             ReplSwitch(app)
 
-    def test_an_application_that_never_gets_it_cannot_be_looked_at(
+    def test_the_decorator_above_the_route_is_not_noticed_without_the_extension(
         self, new_app: NewApp, wrong: Callable[[Scaffold], None]
     ) -> None:
         wrong(new_app())
@@ -139,7 +143,7 @@ class TestTheRightOrder:
         return app
 
     @pytest.mark.parametrize("where", ["app", "blueprint"])
-    def test_below(self, app: Flask, where: str) -> None:
+    def test_the_decorator_under_the_route_is_accepted(self, app: Flask, where: str) -> None:
         target: Scaffold = app if where == "app" else Blueprint("part", __name__)
 
         @target.route("/one")
@@ -159,7 +163,7 @@ class TestTheRightOrder:
             app.register_blueprint(target)
         assert {app.test_client().get(path).text for path in ("/one", "/two")} == {"one", "two"}
 
-    def test_a_view_with_it_beside_the_same_without(self, app: Flask) -> None:
+    def test_a_function_can_be_registered_decorated_and_undecorated(self, app: Flask) -> None:
         app.add_url_rule("/page", "page", page)
         app.add_url_rule("/fresh", "fresh", use_master(page))
         fresh = use_slave(page)
@@ -167,7 +171,7 @@ class TestTheRightOrder:
         app.add_url_rule("/read", "read", fresh)
         assert app.test_client().get("/again").text == "page"
 
-    def test_a_view_that_is_called_with_it(self, app: Flask) -> None:
+    def test_a_view_can_call_a_decorated_view(self, app: Flask) -> None:
         @app.route("/")
         def index() -> str:
             return use_slave(page)() + use_slave(other)()
@@ -178,13 +182,13 @@ class TestTheRightOrder:
 
         assert app.test_client().get("/").text == "pageother"
 
-    def test_a_factory_that_decorates_or_not(self, new_app: NewApp) -> None:
+    def test_a_factory_can_decorate_or_not(self, new_app: NewApp) -> None:
         for fresh in (False, True, False):
             app = new_app()
             ReplSwitch(app)
             app.add_url_rule("/", "page", use_master(page) if fresh else page)
 
-    def test_decorated_functions_are_not_kept(self) -> None:
+    def test_decorated_functions_are_not_kept_in_memory(self) -> None:
         def make() -> None:
             @use_slave
             @audited

@@ -58,7 +58,9 @@ def visit(app: Flask) -> None:
     assert app.test_client().post("/slave").text == "1"
 
 
-def test_flask_sqlalchemy_3_and_a_factory(pair: MariaDBPair, new_app: NewApp, exits: ExitStack) -> None:
+def test_flask_sqlalchemy_works_with_an_application_factory(
+    pair: MariaDBPair, new_app: NewApp, exits: ExitStack
+) -> None:
     class Base(DeclarativeBase):
         pass
 
@@ -98,7 +100,7 @@ def test_flask_sqlalchemy_3_and_a_factory(pair: MariaDBPair, new_app: NewApp, ex
             exits.callback(each.dispose)
 
 
-def test_a_plain_routing_session_without_flask_sqlalchemy(pair: MariaDBPair, new_app: NewApp, exits: ExitStack) -> None:
+def test_a_routing_session_works_without_flask_sqlalchemy(pair: MariaDBPair, new_app: NewApp, exits: ExitStack) -> None:
     master = engine(pair.master, exits)
     database = replicate(master, [engine(slave, exits) for slave in pair.slaves])
     session_of = sessionmaker(master, class_=RoutingSession)
@@ -125,7 +127,7 @@ def test_a_plain_routing_session_without_flask_sqlalchemy(pair: MariaDBPair, new
     assert result.output.startswith("shop\n")
 
 
-def test_what_only_looks_like_a_marker_is_ignored(pair: MariaDBPair, new_app: NewApp) -> None:
+def test_m5_a_cookie_that_is_no_marker_is_ignored(pair: MariaDBPair, new_app: NewApp) -> None:
     app = new_app()
     ReplSwitch(app)
     app.add_url_rule("/", "page", lambda: Response("page"))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.test_flask.conftest import Board, NewApp
 
 
-def test_a_get_on_the_slave_a_post_on_the_master_and_a_get_that_sees_it(every_board: Board) -> None:
+def test_m1_a_get_after_a_post_sees_the_write_while_the_slave_lags(every_board: Board) -> None:
     board = every_board
     board.pair.lag = 2
     visitor, other = board.visitor(), board.visitor()
@@ -38,13 +38,13 @@ def test_a_get_on_the_slave_a_post_on_the_master_and_a_get_that_sees_it(every_bo
     assert (page.text, page.sides) == ("1 2", ["slave"])
 
 
-def test_a_post_that_writes_nothing_makes_no_marker(board: Board) -> None:
+def test_m6_a_post_that_writes_nothing_sets_no_cookie(board: Board) -> None:
     board.app.add_url_rule("/search", "search", board.numbers, methods=["POST"])
     page = board.visitor().post("/search")
     assert (page.text, page.sides, page.markers) == ("1", ["master"], [])
 
 
-def test_a_get_that_writes_is_moved_and_marked(board: Board, caplog: pytest.LogCaptureFixture) -> None:
+def test_s8_a_get_that_writes_moves_and_is_marked(board: Board, caplog: pytest.LogCaptureFixture) -> None:
     @board.app.route("/visit")
     def visit() -> str:
         board.write(2)
@@ -89,12 +89,14 @@ class TestStreaming:
             ("GET", "/with-status", "master 1 2;master 1 2;"),
         ],
     )
-    def test_the_state_holds_for_every_piece(self, streaming: Board, method: str, path: str, text: str) -> None:
+    def test_s9_every_chunk_has_the_state_of_the_request(
+        self, streaming: Board, method: str, path: str, text: str
+    ) -> None:
         response = streaming.visitor().client.open(path, method=method)
         assert response.get_data(as_text=True) == text
         assert response.status_code == (201 if path == "/with-status" else 200)
 
-    def test_between_the_pieces_nobody_has_switched(self, streaming: Board) -> None:
+    def test_s9_between_the_chunks_the_state_of_the_server_is_back(self, streaming: Board) -> None:
         response = streaming.visitor().client.get("/on-master", buffered=False)
         for _ in response.response:
             assert streaming.db.state == "master"
@@ -102,7 +104,7 @@ class TestStreaming:
                 pass
         response.close()
 
-    def test_what_closes_the_body_runs_in_its_state(self, board: Board) -> None:
+    def test_s9_closing_the_body_has_the_state_of_the_request(self, board: Board) -> None:
         told: list[str] = []
 
         def body() -> Iterator[str]:
@@ -124,7 +126,7 @@ class TestStreaming:
 
 
 class TestExceptions:
-    def test_a_view_that_raises_leaves_its_marker(self, board: Board) -> None:
+    def test_m1_a_view_that_writes_and_raises_is_marked(self, board: Board) -> None:
         board.app.config.update(TESTING=False)
 
         @board.app.route("/fail", methods=["POST"])
@@ -153,7 +155,7 @@ class TestExceptions:
         assert visitor.get("/abort").text == "slave 1"  # the view, and its decorator, are left
         assert visitor.post("/nowhere").text == "master 1"
 
-    def test_an_exception_that_nobody_handles_leaves_no_state(self, board: Board) -> None:
+    def test_s3_an_unhandled_exception_leaves_no_state(self, board: Board) -> None:
         @board.app.route("/fail")
         def fail() -> str:
             with use_slave():
@@ -165,7 +167,7 @@ class TestExceptions:
         assert board.visitor().get().sides == ["slave"]
 
 
-def test_teardown_and_the_functions_around_a_view_run_in_its_request(board: Board) -> None:
+def test_teardown_and_before_and_after_functions_have_the_state_of_the_request(board: Board) -> None:
     told: dict[str, str] = {}
 
     @board.app.before_request
@@ -193,7 +195,7 @@ def test_teardown_and_the_functions_around_a_view_run_in_its_request(board: Boar
     assert told["after"] == told["request"] == told["context"] == "master 1 2"
 
 
-def test_a_write_in_teardown_is_marked(board: Board) -> None:
+def test_m1_a_write_in_teardown_is_marked(board: Board) -> None:
     @board.app.route("/quick")
     def quick() -> str:
         return "done"
@@ -232,7 +234,7 @@ class TestSeveralApplications:
         ReplSwitch(app)
         return app
 
-    def test_under_a_dispatcher(self, board: Board, new_app: NewApp) -> None:
+    def test_two_applications_under_a_dispatcher_keep_their_own_markers(self, board: Board, new_app: NewApp) -> None:
         other = self.other(new_app, board, SECRET_KEY="another", REPLSWITCH_COOKIE_NAME="other_updated")
         board.pair.lag = 2
         both = Client(DispatcherMiddleware(board.app, {"/other": other}))
@@ -241,7 +243,7 @@ class TestSeveralApplications:
         assert both.get("/other/").text == "1 2"
         assert both.get("/").text == "1", "the applications have nothing in common but the database"
 
-    def test_one_within_the_other(self, board: Board, new_app: NewApp) -> None:
+    def test_m1_a_write_of_a_request_inside_a_request_is_marked_outside(self, board: Board, new_app: NewApp) -> None:
         other = self.other(new_app, board, SECRET_KEY="another", REPLSWITCH_COOKIE_NAME="other_updated")
 
         @board.app.route("/forward", methods=["GET", "POST"])
@@ -254,7 +256,7 @@ class TestSeveralApplications:
         assert visitor.get("/forward").text == "302 slave 1 2", "what was written within this request is not seen"
         assert visitor.get().text == "1 2"
 
-    def test_one_within_the_other_sees_what_was_written_before(self, board: Board, new_app: NewApp) -> None:
+    def test_m1_a_request_inside_a_request_sees_the_writes_before_it(self, board: Board, new_app: NewApp) -> None:
         other = self.other(new_app, board, SECRET_KEY="another")
 
         @board.app.route("/forward", methods=["POST"])
@@ -267,7 +269,7 @@ class TestSeveralApplications:
         board.pair.lag = 2
         assert board.visitor().post("/forward").text == "1 2;master"
 
-    def test_a_mounted_application_writes(self, board: Board, new_app: NewApp) -> None:
+    def test_m1_a_write_of_a_mounted_application_is_marked_by_both(self, board: Board, new_app: NewApp) -> None:
         other = self.other(new_app, board, SECRET_KEY="another", REPLSWITCH_COOKIE_NAME="other_updated")
         middleware: Any = board.app.wsgi_app
         middleware.application = DispatcherMiddleware(middleware.application, {"/other": other})
@@ -282,13 +284,13 @@ class TestSeveralApplications:
         assert visitor.get().text == "1 2"
 
 
-def test_an_application_that_is_called_in_a_block_is_a_visitor_of_its_own(board: Board) -> None:
+def test_an_application_called_in_a_switched_block_chooses_its_own_state(board: Board) -> None:
     with board.db.use_master():
         assert board.visitor().get().sides == ["slave"]
         assert board.db.state == "master"
 
 
-def test_the_kill_switch(board: Board, new_app: NewApp) -> None:
+def test_enabled_false_keeps_every_request_on_the_master_without_markers(board: Board, new_app: NewApp) -> None:
     app = new_app(REPLSWITCH_ENABLED=False)
     app.add_url_rule("/", "board", board.serve, methods=["GET", "POST"])
     ReplSwitch(app)
@@ -297,7 +299,9 @@ def test_the_kill_switch(board: Board, new_app: NewApp) -> None:
     assert not visitor.post(data={"n": 2}).markers
 
 
-def test_nothing_is_done_twice(every_board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_compares_merges_and_writes_its_marker_once(
+    every_board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
     board, once = every_board, Once(monkeypatch)
     visitor = board.visitor()
     assert once.of(visitor.post, data={"n": 2}) == FIRST_WRITE

@@ -38,23 +38,23 @@ def accepted(name: str, value: object) -> WSGIApplication | None:
 
 
 @pytest.mark.parametrize("secret", [None, "", b"", [], [""], [b"", "good"], ()])
-def test_no_secret(secret: Any) -> None:
+def test_an_empty_secret_is_an_error_with_the_cure(secret: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"There is no secret .*Give `secret` a long random string, the same"):
         ReplicationMiddleware(page, secret)
 
 
-def test_a_secret_that_was_left_out() -> None:
+def test_a_middleware_without_the_secret_argument_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"There is no secret"):
         ReplicationMiddleware(page)
 
 
 @pytest.mark.parametrize("secret", [42, 4.2, True, [42], [None], object()])
-def test_a_secret_that_is_none(secret: Any) -> None:
+def test_a_secret_of_a_wrong_type_is_refused(secret: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"secret"):
         ReplicationMiddleware(page, secret)
 
 
-def test_the_message_about_a_secret_does_not_tell_it() -> None:
+def test_an_error_about_the_secret_does_not_show_it() -> None:
     with pytest.raises(ConfigurationError) as raised:
         ReplicationMiddleware(page, ["what nobody may know", ""])
     assert "what nobody may know" not in str(raised.value)
@@ -75,7 +75,7 @@ def test_the_message_about_a_secret_does_not_tell_it() -> None:
         ("x", None),
     ],
 )
-def test_an_unknown_option(name: str, meant: str | None) -> None:
+def test_an_unknown_option_is_refused_with_a_suggestion(name: str, meant: str | None) -> None:
     hint = f'Did you mean "{meant}"?' if meant else "Known are: cookie_domain, cookie_max_age, cookie_name, "
     with pytest.raises(ConfigurationError) as raised:
         ReplicationMiddleware(page, "secret", **options(name, 1))
@@ -99,7 +99,7 @@ WRONG: dict[str, list[object]] = {
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
-def test_an_option_of_the_wrong_kind(name: str, value: object) -> None:
+def test_an_option_of_a_wrong_type_is_refused(name: str, value: object) -> None:
     with pytest.raises(ConfigurationError) as raised:
         ReplicationMiddleware(page, "secret", **options(name, value))
     message = str(raised.value)
@@ -107,14 +107,14 @@ def test_an_option_of_the_wrong_kind(name: str, value: object) -> None:
     assert len(message) > len(f'The option "{name}" is {value!r}. It must be ') + 5
 
 
-def test_every_option_has_its_wrong_kinds_tested() -> None:
+def test_every_option_has_a_test_of_wrong_types() -> None:
     with pytest.raises(ConfigurationError) as raised:
         ReplicationMiddleware(page, "secret", zzz=1)  # type: ignore[call-arg]  # that is the point
     known = str(raised.value).partition("Known are: ")[2].rstrip(".").split(", ")
     assert sorted(WRONG) == sorted(known)
 
 
-def test_same_site_none_without_secure_which_no_browser_takes() -> None:
+def test_same_site_none_without_secure_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r'"cookie_secure" is False.*where "cookie_samesite" is "None"'):
         ReplicationMiddleware(page, "secret", cookie_samesite="None", cookie_secure=False)
 
@@ -122,7 +122,7 @@ def test_same_site_none_without_secure_which_no_browser_takes() -> None:
 @pytest.mark.parametrize(
     "name", ["$name", "$", "path", "Domain", "max-age", "expires", "secure", "HttpOnly", "comment"]
 )
-def test_a_name_that_is_accepted_makes_a_cookie_that_is_read_again(send: SendRequest, name: str) -> None:
+def test_an_accepted_cookie_name_makes_a_readable_cookie(send: SendRequest, name: str) -> None:
     application = accepted("cookie_name", name)
     if application is None:
         return
@@ -136,7 +136,7 @@ def test_a_name_that_is_accepted_makes_a_cookie_that_is_read_again(send: SendReq
     [10**6, 10**9, 10**12, 10**30, 10**400, 1e12, 1e300],
     ids=lambda seconds: str(seconds)[:8],
 )
-def test_an_age_that_is_accepted_makes_a_cookie(send: SendRequest, seconds: float) -> None:
+def test_an_accepted_cookie_max_age_makes_a_cookie(send: SendRequest, seconds: float) -> None:
     application = accepted("cookie_max_age", seconds)
     if application is None:
         return
@@ -151,7 +151,7 @@ def test_an_age_that_is_accepted_makes_a_cookie(send: SendRequest, seconds: floa
         *[("domain", domain) for domain in ("example.com", ".example.com", "a b", " ", 'a"b', "a,b")],
     ],
 )
-def test_what_is_accepted_stands_in_the_cookie_as_it_was_given(send: SendRequest, attribute: str, value: str) -> None:
+def test_accepted_cookie_attributes_are_sent_unchanged(send: SendRequest, attribute: str, value: str) -> None:
     # A browser takes the octets as they are: RFC 6265, section 5.2. An escaped path matches no page, and then
     # the visitor misses his write.
     application = accepted(f"cookie_{attribute}", value)
@@ -167,7 +167,9 @@ def test_what_is_accepted_stands_in_the_cookie_as_it_was_given(send: SendRequest
     "nonsense", ["Slave", "replica", "", 0, True, False, b"master", [], pytest.param(object(), id="object")], ids=repr
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_an_override_that_returns_nonsense(send: SendRequest, wrap: Wrap, nonsense: object, method: str) -> None:
+def test_an_override_that_returns_no_state_is_an_error(
+    send: SendRequest, wrap: Wrap, nonsense: object, method: str
+) -> None:
     with pytest.raises(ConfigurationError) as raised:
         send(wrap(page, override=lambda request: nonsense), method)
     message = str(raised.value)
@@ -182,18 +184,18 @@ def test_an_override_that_raises_raises_its_own_error(send: SendRequest, wrap: W
         send(wrap(page, override=override))
 
 
-def test_the_kill_switch_works_whatever_is_wrong_with_the_override(send: SendRequest, wrap: Wrap) -> None:
+def test_enabled_false_works_with_an_override_that_raises(send: SendRequest, wrap: Wrap) -> None:
     assert send(wrap(page, enabled=False, override=lambda request: "nonsense")).body == b"master"
 
 
 @pytest.mark.parametrize("application", [None, "shop.wsgi:application", 1, [], {}])
-def test_an_application_that_is_none(application: Any) -> None:
+def test_an_application_that_cannot_be_called_is_refused(application: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"cannot be called\. Give the application itself") as raised:
         ReplicationMiddleware(application, "secret")
     assert repr(application) in str(raised.value)
 
 
-def test_what_is_right_is_accepted(send: SendRequest, wrap: Wrap) -> None:
+def test_correct_options_are_accepted(send: SendRequest, wrap: Wrap) -> None:
     application = wrap(
         page,
         cookie_name="a!#$%&'*+-.^_`|~9",

@@ -94,7 +94,7 @@ def test_m6_the_cookie_is_secure_on_https(send: SendRequest, wrap: Wrap) -> None
         ({"cookie_max_age": 0.1}, "max-age", "1", "1"),
     ],
 )
-def test_the_options_of_the_cookie(
+def test_m6_the_cookie_options_set_its_attributes(
     send: SendRequest, wrap: Wrap, options: dict[str, Any], attribute: str, http: object, https: object
 ) -> None:
     application = wrap(redirecting(), **options)
@@ -102,7 +102,7 @@ def test_the_options_of_the_cookie(
     assert morsel(send(application, "POST", **{"wsgi.url_scheme": "https"}))[attribute] == https
 
 
-def test_the_name_is_an_option(send: SendRequest, wrap: Wrap, token: Token) -> None:
+def test_cookie_name_sets_the_names_of_the_cookies(send: SendRequest, wrap: Wrap, token: Token) -> None:
     application = wrap(redirecting(), cookie_name="mine")
     assert {morsel(send(application, "POST")).key for _ in range(4)} == {"mine", "mine_1", "mine_2", "mine_3"}
     assert send(application, cookie=f"just_updated={token()}").body == b"slave"
@@ -142,14 +142,14 @@ def test_m3_a_read_with_a_marker_neither_renews_nor_deletes_it(send: SendRequest
         assert send(wrap(redirecting("200 OK")), cookie=cookie).cookies == []
 
 
-def test_other_cookies_of_the_application_stay_as_they_are(send: SendRequest, wrap: Wrap) -> None:
+def test_cookies_of_the_application_are_kept(send: SendRequest, wrap: Wrap) -> None:
     own = [("Set-Cookie", "a=1; Path=/"), ("Set-Cookie", "just_updated_own=2")]
     answer = send(wrap(redirecting(headers=own)), "POST")
     assert answer.cookies[:2] == [value for _, value in own]
     assert len(answer.cookies) == 3
 
 
-def test_the_kill_switch_sends_everything_to_the_master_and_leaves_cookies_alone(
+def test_enabled_false_keeps_every_request_on_the_master_and_ignores_cookies(
     send: SendRequest, wrap: Wrap, token: Token
 ) -> None:
     application = wrap(redirecting(), enabled=False)
@@ -159,12 +159,12 @@ def test_the_kill_switch_sends_everything_to_the_master_and_leaves_cookies_alone
             assert (answer.body, answer.cookies, answer.told) == (b"master", [], "master; reason=disabled")
 
 
-def test_without_the_debug_header_nothing_is_added_to_a_response(send: SendRequest, wrap: Wrap) -> None:
+def test_a_response_without_marker_and_debug_header_is_unchanged(send: SendRequest, wrap: Wrap) -> None:
     answer = send(wrap(redirecting("200 OK"), debug_header=False))
     assert answer.headers == [TEXT]
 
 
-def test_the_debug_header_tells_the_state_and_the_reason(send: SendRequest, wrap: Wrap, token: Token) -> None:
+def test_the_debug_header_has_the_state_and_the_reason(send: SendRequest, wrap: Wrap, token: Token) -> None:
     application = wrap(redirecting(), override=lambda request: request.params.get("side"))
     assert send(application).told == "slave; reason=method"
     assert send(application, "POST").told == "master; reason=method"
@@ -218,12 +218,12 @@ def test_r4_use_slave_in_a_request_with_a_marker_leaves_a_bare_switch_on_the_mas
     assert side(send, served, MarkerSigner(secret).write(marker)) == "master"
 
 
-def test_a_post_that_an_override_sent_to_the_slave_still_marks_its_redirect(send: SendRequest, wrap: Wrap) -> None:
+def test_m1_a_post_that_override_sent_to_the_slave_marks_its_redirect(send: SendRequest, wrap: Wrap) -> None:
     answer = send(wrap(redirecting(), override=lambda request: "slave"), "POST")
     assert (answer.body, len(answer.cookies)) == (b"slave", 1)
 
 
-def test_an_override_does_not_eat_the_body_of_the_request(send: SendRequest, wrap: Wrap) -> None:
+def test_override_leaves_the_request_body_readable(send: SendRequest, wrap: Wrap) -> None:
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         start_response("200 OK", [TEXT])
         return [environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))]
@@ -286,14 +286,14 @@ def test_m4_markers_under_all_names_are_merged(send: SendRequest, wrap: Wrap, to
         assert side(send, application, *tokens) == "master"
 
 
-def test_the_same_name_sent_twice_is_read_twice(send: SendRequest, wrap: Wrap, token: Token) -> None:
+def test_m4_two_cookies_of_the_same_name_are_both_read(send: SendRequest, wrap: Wrap, token: Token) -> None:
     application = wrap(redirecting())  # two cookies of one name: of two paths, or of two domains
     for tokens in ((token(), "broken"), ("broken", token()), (token(100), token())):
         cookie = "; ".join(f"just_updated={each}" for each in tokens)
         assert send(application, cookie=cookie).body == b"master"
 
 
-def test_a_marker_is_found_among_other_cookies(send: SendRequest, wrap: Wrap, token: Token) -> None:
+def test_m4_a_marker_is_found_among_other_cookies(send: SendRequest, wrap: Wrap, token: Token) -> None:
     application = wrap(redirecting())
     for cookie in (
         f"a=1; just_updated_2={token()}; b=2",
@@ -344,7 +344,7 @@ def test_m2_old_secrets_are_accepted_and_the_newest_signs(send: SendRequest, wra
 @pytest.mark.parametrize(
     "secrets", ["new", b"new", ["new"], ("new",), pytest.param(iter(["new"]), id="iter")], ids=repr
 )
-def test_secrets_may_be_text_bytes_or_several(send: SendRequest, wrap: Wrap, token: Token, secrets: Any) -> None:
+def test_secrets_can_be_text_bytes_or_a_list(send: SendRequest, wrap: Wrap, token: Token, secrets: Any) -> None:
     assert side(send, wrap(redirecting(), secrets), token(secret="new")) == "master"
 
 
@@ -420,7 +420,7 @@ def test_m5_a_signed_text_that_is_no_marker_is_ignored(
     assert side(send, wrap(redirecting()), signed(payload)) == "slave"
 
 
-def test_what_a_later_version_adds_to_a_marker_does_not_matter(
+def test_unknown_fields_of_a_marker_are_ignored(
     send: SendRequest, wrap: Wrap, secret: str, signed: Callable[[object], str]
 ) -> None:
     assert side(send, wrap(redirecting()), signed({"t": time.time(), "p": {"shop": "0-1-7"}})) == "master"

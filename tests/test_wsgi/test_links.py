@@ -122,7 +122,7 @@ def test_m7_a_commit_in_close_is_logged_once(
     assert board.on("master") == [1, 2]
 
 
-def test_a_commit_before_the_headers_and_one_after_are_marked_and_logged(
+def test_m7_of_two_commits_the_one_before_the_headers_is_marked_and_the_other_logged(
     board: Board, send: SendRequest, warnings_of: Callable[[], list[str]]
 ) -> None:
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
@@ -162,7 +162,7 @@ def test_m1_a_write_that_was_rolled_back_makes_no_marker(board: Board, send: Sen
     assert board.on("master") == [1]
 
 
-def test_what_one_request_has_written_does_not_mark_the_next(board: Board, send: SendRequest) -> None:
+def test_m6_a_request_after_one_that_wrote_sets_no_cookie(board: Board, send: SendRequest) -> None:
     assert len(send(board.application, "POST", "n=2").cookies) == 1
     assert send(board.application).cookies == []
 
@@ -174,14 +174,14 @@ def test_what_one_request_has_written_does_not_mark_the_next(board: Board, send:
     assert send(board.behind(application), "POST").cookies == []
 
 
-def test_a_write_outside_of_requests_marks_no_request(board: Board, send: SendRequest) -> None:
+def test_a_write_outside_requests_marks_no_request(board: Board, send: SendRequest) -> None:
     board.write(2)
     with use_master():
         board.write(3)
     assert send(board.application).cookies == []
 
 
-def test_an_error_after_a_commit_is_the_application_s_own(board: Board, send: SendRequest) -> None:
+def test_an_error_after_a_commit_is_raised_unchanged(board: Board, send: SendRequest) -> None:
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         board.write(2)
         raise LookupError
@@ -238,7 +238,7 @@ def test_a_transaction_left_open_is_rolled_back(
     assert board.on("master") == [1, 3, 4]
 
 
-def test_autocommit_that_a_request_has_turned_off_is_on_in_the_next(board: Board, send: SendRequest) -> None:
+def test_s11_autocommit_turned_off_by_a_request_is_on_in_the_next(board: Board, send: SendRequest) -> None:
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         board.db.autocommit(False)
         board.write(2)
@@ -252,7 +252,7 @@ def test_autocommit_that_a_request_has_turned_off_is_on_in_the_next(board: Board
 
 
 @pytest.mark.parametrize("where", ["in the next request", "outside of requests"])
-def test_a_transaction_left_open_by_a_request_that_ended_in_another_thread_is_not_gone_on_with(
+def test_a_transaction_left_open_by_a_request_that_ended_in_another_thread_is_not_used(
     board: Board, exchange: SendRequest, send: SendRequest, where: str
 ) -> None:
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
@@ -273,7 +273,7 @@ def test_a_transaction_left_open_by_a_request_that_ended_in_another_thread_is_no
     assert board.on("master") == [1, 3]
 
 
-def test_a_transaction_left_open_by_a_request_that_changed_its_thread_is_not_lost_in_silence(
+def test_a_transaction_left_open_by_a_request_that_changed_its_thread_is_logged(
     board: Board, exchange: SendRequest, warnings_of: Callable[[], list[str]]
 ) -> None:
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
@@ -303,7 +303,7 @@ def manual(board: Board) -> Iterator[Connection]:
         yield db
 
 
-def test_without_autocommit_a_request_that_commits_is_marked(
+def test_m1_without_autocommit_a_request_that_commits_is_marked(
     manual: Connection, board: Board, browser_of: type[Browser]
 ) -> None:
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -322,7 +322,7 @@ def test_without_autocommit_a_request_that_commits_is_marked(
 
 
 @pytest.mark.parametrize("outside", [False, True], ids=["", "after a read outside of requests"])
-def test_without_autocommit_what_a_request_did_not_commit_is_rolled_back(
+def test_without_autocommit_an_uncommitted_write_is_rolled_back_after_the_request(
     manual: Connection, board: Board, send: SendRequest, outside: bool
 ) -> None:
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -364,7 +364,9 @@ def test_interleaved_responses_in_one_thread_read_on_their_own_sides(board: Boar
     assert (reader.side, writer.side) == ("slave", "master")
 
 
-def test_a_commit_of_one_of_two_interleaved_responses_marks_that_one(board: Board, exchange: SendRequest) -> None:
+def test_m1_a_commit_of_one_of_two_interleaved_responses_marks_that_response(
+    board: Board, exchange: SendRequest
+) -> None:
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         start_response("302 Found", TEXT)
         board.numbers()
@@ -409,7 +411,7 @@ def test_a_write_does_not_join_the_open_transaction_of_another_response_in_its_t
     assert board.on("master") == [1, 3]
 
 
-def test_a_request_within_the_transaction_of_a_request_does_not_end_it(board: Board, send: SendRequest) -> None:
+def test_a_request_inside_a_request_does_not_end_its_transaction(board: Board, send: SendRequest) -> None:
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         found = [send(board.application).body for _ in insert(board, 2)]
         start_response("200 OK", TEXT)
@@ -421,7 +423,7 @@ def test_a_request_within_the_transaction_of_a_request_does_not_end_it(board: Bo
     assert len(answer.cookies) == 1
 
 
-def test_nested_middleware_marks_a_write_once_read_by_both(board: Board, browser_of: type[Browser]) -> None:
+def test_nested_middleware_sets_one_marker_that_both_read(board: Board, browser_of: type[Browser]) -> None:
     board.pair.lag = 2
     browser = browser_of(board.behind(board.application))
     assert browser.post("n=2").body == b"1 2"
@@ -429,7 +431,9 @@ def test_nested_middleware_marks_a_write_once_read_by_both(board: Board, browser
     assert board.on("slave") == [1], "the slave did not lag, so nothing was tested"
 
 
-def test_a_body_iterated_in_another_thread_reads_in_its_state_and_marks(board: Board, exchange: SendRequest) -> None:
+def test_s9_a_body_iterated_in_another_thread_reads_in_its_state_and_is_marked(
+    board: Board, exchange: SendRequest
+) -> None:
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
         start_response("200 OK", TEXT)
         board.write(2)
@@ -447,7 +451,7 @@ def test_a_body_iterated_in_another_thread_reads_in_its_state_and_marks(board: B
     assert board.on("slave") == [1], "the slave did not lag, so nothing was tested"
 
 
-def test_a_write_in_a_thread_that_works_in_the_context_of_the_request_marks_it(
+def test_m1_a_write_in_a_thread_with_the_context_of_the_request_is_marked(
     board: Board, browser_of: type[Browser]
 ) -> None:
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -483,7 +487,7 @@ def failing(board: Board) -> WSGIApplication:
 
 
 @servers
-def test_requests_that_fail_or_are_left_give_their_links_back(board: Board, exchange: SendRequest) -> None:
+def test_requests_that_fail_or_are_abandoned_return_their_links(board: Board, exchange: SendRequest) -> None:
     pair = board.pair
     assert isinstance(pair, SessionPair)
     served = board.behind(failing(board))
@@ -526,7 +530,7 @@ def test_many_requests_in_many_threads_share_a_few_links(board: Board, send: Sen
     assert pair.status("slave", "Connections") - before - own <= 2
 
 
-def test_a_request_that_changes_sides_often_keeps_its_headers_short(board: Board, send: SendRequest) -> None:
+def test_the_debug_header_of_a_request_with_many_decisions_is_short(board: Board, send: SendRequest) -> None:
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         for _ in range(200):
             with use_master():

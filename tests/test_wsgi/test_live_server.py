@@ -115,7 +115,7 @@ def check_visits(port: int) -> None:
 
 
 @pytest.mark.parametrize("served", ["mariadb", "mysql-mysqlclient"], indirect=True)  # each server and driver once
-def test_no_client_of_a_live_server_misses_its_own_write(board: Board) -> None:
+def test_m1_parallel_clients_of_a_live_server_miss_no_own_write(board: Board) -> None:
     board.pair.lag = 1
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

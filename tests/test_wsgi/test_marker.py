@@ -62,7 +62,7 @@ def state_of(cookie: str, *, now: float | None = None) -> str:
 
 @patient
 @given(markers)
-def test_what_was_written_is_read(marker: Marker) -> None:
+def test_a_marker_survives_writing_and_reading(marker: Marker) -> None:
     token = SIGNER.write(marker)
     assert set(token) <= set(string.ascii_letters + string.digits + "-_.")
     assert len(token) < 100
@@ -84,13 +84,13 @@ def test_merging_is_commutative_associative_and_idempotent(one: Marker, two: Mar
 
 @patient
 @given(markers, markers)
-def test_a_merged_marker_asks_for_everything_that_either_asked_for(one: Marker, two: Marker) -> None:
+def test_m4_a_merged_marker_requires_what_both_required(one: Marker, two: Marker) -> None:
     assert one.merge(two).written_at == max(one.written_at or 0, two.written_at or 0)
 
 
 @patient
 @given(st.lists(st.integers(-30, 30), max_size=MAX_TOKENS), st.randoms())
-def test_all_that_hold_are_merged_in_whatever_order_they_come(ages: list[int], chance: Any) -> None:
+def test_m4_markers_merge_alike_in_any_order(ages: list[int], chance: Any) -> None:
     tokens = [SIGNER.write(Marker(NOW - age)) for age in ages]
     chance.shuffle(tokens)
     holding = [age for age in ages if age <= 10]
@@ -111,7 +111,7 @@ def test_a_marker_holds_from_a_minute_ahead_to_its_greatest_age(age: float, max_
     assert found == (Marker(written) if -FUTURE <= NOW - written <= max_age else None)
 
 
-def test_a_minute_is_a_minute() -> None:
+def test_m2_a_marker_can_be_a_minute_in_the_future() -> None:
     assert FUTURE == 60
 
 
@@ -130,27 +130,27 @@ def test_a_minute_is_a_minute() -> None:
 @example("just_updated=" + "." * 5000)
 @example("just_updated=" + "x" * 100_000)
 @example("; ".join(f"just_updated_{number}=x.y" for number in range(500)))
-def test_no_cookie_header_raises_or_wins_the_master(header: str) -> None:
+def test_m5_no_cookie_header_raises_or_chooses_the_master(header: str) -> None:
     assert state_of(header) == "slave"
 
 
 @patient
 @given(st.binary(max_size=200))
-def test_no_bytes_as_a_cookie_header_raise_or_win_the_master(header: bytes) -> None:
+def test_m5_no_bytes_in_the_cookie_header_raise_or_choose_the_master(header: bytes) -> None:
     assert state_of(header.decode("latin-1")) == "slave"
     assert state_of("just_updated=" + header.decode("latin-1")) == "slave"
 
 
 @patient
 @given(texts, st.sampled_from(["just_updated", "just_updated_1", "just_updated_3"]))
-def test_no_value_of_the_cookie_raises_or_wins_the_master(value: str, name: str) -> None:
+def test_m5_no_value_of_the_cookie_raises_or_chooses_the_master(value: str, name: str) -> None:
     for header in (f"{name}={value}", f'{name}="{value}"', f"a=b; {name}={value}; {name}={value}"):
         assert state_of(header) == "slave"
 
 
 @patient
 @given(st.text(st.characters()))
-def test_no_text_as_a_token_raises_or_holds(token: str) -> None:
+def test_m5_no_text_as_a_marker_raises_or_holds(token: str) -> None:
     assert read(token) is None
     assert read(f"{token}.{token}", f".{token}", token * 50) is None
 
@@ -191,7 +191,7 @@ def test_a_marker_that_was_changed_does_not_hold(age: int, change: str, data: st
 
 @patient
 @given(st.integers(11, 10**6), st.text(st.characters(max_codepoint=255), max_size=5), st.data())
-def test_no_change_makes_an_old_marker_hold(age: int, change: str, data: st.DataObject) -> None:
+def test_m5_no_change_makes_an_expired_marker_hold(age: int, change: str, data: st.DataObject) -> None:
     token = SIGNER.write(Marker(NOW - age))
     place = data.draw(st.integers(0, len(token)))
     assert read(token[:place] + change + token[place + data.draw(st.integers(0, 3)) :]) is None
@@ -208,7 +208,7 @@ def test_a_marker_that_was_signed_with_another_secret_does_not_hold(other: str) 
 
 @patient
 @given(st.text())
-def test_what_was_signed_for_something_else_does_not_hold(salt: str) -> None:
+def test_m5_a_value_signed_with_another_salt_is_ignored(salt: str) -> None:
     assume(salt != "replswitch.marker")
     arguments = {"key_derivation": "hmac", "digest_method": hashlib.sha256}
     assert read(str(URLSafeSerializer(SECRET, salt=salt, signer_kwargs=arguments).dumps({"t": NOW}))) is None
@@ -224,7 +224,7 @@ json_values = st.recursive(
 
 @patient
 @given(json_values)
-def test_nothing_that_was_signed_raises(payload: object) -> None:
+def test_m5_no_signed_payload_raises(payload: object) -> None:
     arguments = {"key_derivation": "hmac", "digest_method": hashlib.sha256}
     serializer = URLSafeSerializer(SECRET, salt="replswitch.marker", signer_kwargs=arguments)
     assert read(str(serializer.dumps({"t": NOW}))) == Marker(NOW)
@@ -233,20 +233,20 @@ def test_nothing_that_was_signed_raises(payload: object) -> None:
     assert found is None or (found.written_at is not None and -FUTURE <= NOW - found.written_at <= 10)
 
 
-def test_truth_is_no_time() -> None:
+def test_m5_a_boolean_is_no_time() -> None:
     arguments = {"key_derivation": "hmac", "digest_method": hashlib.sha256}
     token = str(URLSafeSerializer(SECRET, salt="replswitch.marker", signer_kwargs=arguments).dumps({"t": True}))
     assert read(token, now=1.0) is None
 
 
-def test_a_token_that_is_too_long_is_not_looked_at() -> None:
+def test_m5_a_marker_that_is_too_long_is_not_decoded() -> None:
     token = SIGNER.write(Marker(NOW))
     assert read(token) == Marker(NOW)
     assert read("." * (MAX_LENGTH + 1)) is None
     assert read(token + "=" * (MAX_LENGTH + 1 - len(token))) is None
 
 
-def test_only_so_many_tokens_are_read() -> None:
+def test_m4_a_limited_number_of_markers_is_read() -> None:
     token = SIGNER.write(Marker(NOW))
     assert read(*["x.y"] * (MAX_TOKENS - 1), token) == Marker(NOW)
 
@@ -259,7 +259,7 @@ def test_only_so_many_tokens_are_read() -> None:
 
 @pytest.mark.timeout(10)  # WebOb's pattern for cookies took 20 s for the first of these, and 47 s for 60,000 letters
 @pytest.mark.parametrize("junk", ["a", "=", '"', "\\", " ", ";", "=;", '\\"', "a="])
-def test_a_long_cookie_header_is_read_in_no_time(junk: str) -> None:
+def test_a_long_cookie_header_is_read_in_linear_time(junk: str) -> None:
     header = (junk * 40_000)[:40_000]
     assert state_of(f"just_updated{header}") == "slave"
     assert state_of(f"{header}; just_updated={MarkerSigner(SECRET).write(Marker(time.time()))}") in ("slave", "master")
@@ -270,7 +270,7 @@ def test_a_long_cookie_header_is_read_in_no_time(junk: str) -> None:
 
 @patient
 @given(st.integers(1, 40))
-def test_the_names_are_used_in_turn(count: int) -> None:
+def test_m4_the_cookie_names_are_used_in_turn(count: int) -> None:
     names = MarkerNames("name")
     used = [names.next() for _ in range(count)]
     assert len(set(used)) == min(count, NAMES)
@@ -278,7 +278,7 @@ def test_the_names_are_used_in_turn(count: int) -> None:
     assert all(used[number] == used[number - NAMES] for number in range(NAMES, count))
 
 
-def test_not_every_process_begins_with_the_same_name() -> None:
+def test_m4_processes_begin_with_different_cookie_names() -> None:
     assert {MarkerNames("name").next() for _ in range(200)} == {"name", "name_1", "name_2", "name_3"}
 
 
@@ -290,7 +290,7 @@ def test_not_every_process_begins_with_the_same_name() -> None:
     [["new", "old"], [b"new", "old"], ("new", b"old"), pytest.param(iter(["new", "old"]), id="iter")],
     ids=repr,
 )
-def test_the_newest_secret_signs_and_all_are_accepted(secrets: Any) -> None:
+def test_m2_the_newest_secret_signs_and_all_secrets_verify(secrets: Any) -> None:
     signer = MarkerSigner(secrets)
     token = signer.write(Marker(NOW))
     assert MarkerSigner("new").read([token], now=NOW, max_age=1, position_max_age=1) == Marker(NOW)
@@ -301,7 +301,7 @@ def test_the_newest_secret_signs_and_all_are_accepted(secrets: Any) -> None:
 @pytest.mark.parametrize(
     "secret", [None, "", b"", [], (), [""], [b""], ["good", ""], ["", "good"], [None], [1], 1, 0, 1.5, True, object()]
 )
-def test_without_a_secret_nothing_is_signed(secret: Any) -> None:
+def test_a_signer_without_a_secret_is_refused(secret: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"secret.*Give `secret` a long random string"):
         MarkerSigner(secret)
 

@@ -36,7 +36,7 @@ servers = pytest.mark.parametrize(
 OK = ("200 OK", [("Content-Type", "text/plain")])
 
 
-def test_post_redirect_get_get_while_the_slave_lags(board: Board, browser_of: type[Browser]) -> None:
+def test_m3_two_gets_after_a_post_see_the_write_while_the_slave_lags(board: Board, browser_of: type[Browser]) -> None:
     board.pair.lag = 2
     browser = browser_of(board.application)
     pages = [browser.post("n=2"), *(browser.send() for _ in range(10))]
@@ -46,7 +46,7 @@ def test_post_redirect_get_get_while_the_slave_lags(board: Board, browser_of: ty
     assert all("reason=marker" in page.told for page in pages)
 
 
-def test_other_visitors_are_served_by_the_slave_meanwhile(board: Board, browser_of: type[Browser]) -> None:
+def test_other_visitors_read_from_the_slave_during_the_lag(board: Board, browser_of: type[Browser]) -> None:
     board.pair.lag = 2
     browser_of(board.application).post("n=2")
     pages = [browser_of(board.application).send() for _ in range(5)]
@@ -55,7 +55,9 @@ def test_other_visitors_are_served_by_the_slave_meanwhile(board: Board, browser_
     assert {page.side for page in pages} == {"slave"}
 
 
-def test_no_page_is_stale_and_every_safe_one_is_on_the_slave(board: Board, browser_of: type[Browser]) -> None:
+def test_m3_no_page_is_stale_and_reads_return_to_the_slave_once_it_has_the_write(
+    board: Board, browser_of: type[Browser]
+) -> None:
     board.pair.lag = 1
     browser = browser_of(board.behind(board.serve, cookie_max_age=60))
     assert browser.post("n=2").body == b"1 2"
@@ -72,9 +74,7 @@ def test_no_page_is_stale_and_every_safe_one_is_on_the_slave(board: Board, brows
     assert set(after) == {"slave"}, "the slave had the write, and did not serve"
 
 
-def test_with_replication_stopped_no_page_is_stale_however_old_the_write_is(
-    board: Board, browser_of: type[Browser]
-) -> None:
+def test_m2_with_replication_stopped_an_old_write_is_still_seen(board: Board, browser_of: type[Browser]) -> None:
     board.pair.stop_slave()
     browser = browser_of(board.behind(board.serve, cookie_max_age=1))  # the positions hold longer than that
     pages = [browser.post("n=2")]
@@ -85,7 +85,7 @@ def test_with_replication_stopped_no_page_is_stale_however_old_the_write_is(
 
 
 @pytest.mark.parametrize("status", ["200 OK", "201 Created", "204 No Content", "422 Unprocessable", "500 Oops"])
-def test_post_that_is_not_answered_with_a_redirect_then_get(
+def test_m1_a_get_after_a_post_without_a_redirect_sees_the_write(
     board: Board, browser_of: type[Browser], status: str
 ) -> None:
     board.pair.lag = 2
@@ -96,7 +96,9 @@ def test_post_that_is_not_answered_with_a_redirect_then_get(
     assert [page.body for page in pages] == [b"1 2"] * 3
 
 
-def test_a_page_and_its_xhrs_in_parallel_after_the_redirect(board: Board, browser_of: type[Browser]) -> None:
+def test_m3_a_page_and_its_parallel_xhrs_after_a_redirect_see_the_write(
+    board: Board, browser_of: type[Browser]
+) -> None:
     board.pair.lag = 2
     browser = browser_of(board.application)
     browser.send("POST", "n=2")
@@ -188,7 +190,9 @@ def test_r2_a_header_with_a_state_does_not_choose_it(board: Board, send: SendReq
     assert send(board.application, **{header: "master"}).side == "slave"
 
 
-def test_a_get_that_writes(board: Board, browser_of: type[Browser], caplog: pytest.LogCaptureFixture) -> None:
+def test_s8_a_get_that_writes_moves_to_the_master_and_is_marked(
+    board: Board, browser_of: type[Browser], caplog: pytest.LogCaptureFixture
+) -> None:
     board.pair.lag = 2
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -210,7 +214,7 @@ def test_a_get_that_writes(board: Board, browser_of: type[Browser], caplog: pyte
     assert board.on("slave") == [1], "the slave did not lag, so nothing was tested"
 
 
-def test_s8_a_get_that_writes_in_a_transaction_that_has_read_from_the_slave_is_refused_where_it_may_not_run_again(
+def test_s8_a_get_that_writes_after_a_read_of_its_transaction_and_may_not_run_again_raises(
     board: Board, send: SendRequest
 ) -> None:
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -288,7 +292,7 @@ def test_r3_after_a_decorated_function_a_get_is_in_slave_state_again(board: Boar
     assert page.cookies == []
 
 
-def test_use_slave_in_a_request_with_a_marker_reads_from_the_master(board: Board, browser_of: type[Browser]) -> None:
+def test_use_slave_in_a_request_with_a_marker_reads_the_own_write(board: Board, browser_of: type[Browser]) -> None:
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         with use_slave(), board.db.use_slave():
             start_response(*OK)
@@ -302,7 +306,7 @@ def test_use_slave_in_a_request_with_a_marker_reads_from_the_master(board: Board
     assert board.on("slave") == [1], "the slave did not lag, so nothing was tested"
 
 
-def test_a_write_and_a_read_in_slave_state_in_one_request(board: Board, send: SendRequest) -> None:
+def test_s8_a_read_after_a_moved_write_in_the_same_request_sees_it(board: Board, send: SendRequest) -> None:
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         board.write(2)
         with use_slave():
@@ -317,7 +321,7 @@ def test_a_write_and_a_read_in_slave_state_in_one_request(board: Board, send: Se
 
 
 @pytest.mark.parametrize(("method", "found"), [("GET", [1]), ("POST", [1, 2])])
-def test_the_queries_of_a_streaming_response_run_in_the_state_of_its_request(
+def test_s9_the_queries_of_a_streaming_response_run_in_the_state_of_its_request(
     board: Board, send: SendRequest, method: str, found: list[int]
 ) -> None:
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
@@ -335,7 +339,7 @@ def test_the_queries_of_a_streaming_response_run_in_the_state_of_its_request(
 
 
 @servers
-def test_a_slave_is_asked_once_how_far_it_is_and_nothing_else_of_our_own_is_sent(
+def test_p1_a_slave_is_asked_its_position_once_and_no_other_query_is_added(
     board: Board, questions: Questions, browser_of: type[Browser]
 ) -> None:
     pair = board.pair
@@ -367,7 +371,7 @@ def test_a_slave_is_asked_once_how_far_it_is_and_nothing_else_of_our_own_is_sent
 
 
 @servers
-def test_requests_that_ask_nothing_send_nothing_and_open_nothing(board: Board, browser_of: type[Browser]) -> None:
+def test_a_request_without_a_query_opens_no_connection(board: Board, browser_of: type[Browser]) -> None:
     pair = board.pair
     assert isinstance(pair, SessionPair)
 

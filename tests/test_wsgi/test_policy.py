@@ -47,14 +47,14 @@ def test_r1_every_other_method_asks_for_the_master(method: str) -> None:
         ("GET", MARKER, "slave", False, Decision("master", "disabled", final=True)),
     ],
 )
-def test_r1_what_comes_before_the_method(
+def test_r1_enabled_marker_and_override_come_before_the_method(
     method: str, marker: Marker | None, override: str | None, enabled: bool, decision: Decision
 ) -> None:
     assert decide(method, marker=marker, override=override, enabled=enabled) == decision
 
 
 @pytest.mark.parametrize("nonsense", ["Master", "SLAVE", "", "replica", 1, 0, True, False, [], b"slave", object()])
-def test_an_override_that_returned_nonsense_is_an_error(nonsense: object) -> None:
+def test_an_override_that_returns_no_state_is_an_error(nonsense: object) -> None:
     with pytest.raises(ConfigurationError, match=r'"override" returned .*It may return "master", "slave", or None'):
         decide("GET", override=nonsense)
 
@@ -86,5 +86,5 @@ def test_m1_another_response_to_an_unsafe_method_does_not_count_as_a_write(statu
     assert not may_have_written("POST", status, recorded=False, unrecorded=True)
 
 
-def test_the_redirects_are_those_that_lead_to_another_page() -> None:
+def test_the_status_codes_that_count_as_redirects() -> None:
     assert {301, 302, 303, 307, 308} == REDIRECTS

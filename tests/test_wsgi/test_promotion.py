@@ -24,9 +24,7 @@ def roles(board: Board) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("served", ["mariadb", "mariadb-mysqlclient", "mysql", "mysql-mysqlclient"], indirect=True)
-def test_what_was_written_before_and_after_is_seen_throughout(
-    board: Board, served: Served, browser_of: type[Browser]
-) -> None:
+def test_writes_before_and_after_a_promotion_are_seen(board: Board, served: Served, browser_of: type[Browser]) -> None:
     pair = board.pair
     assert isinstance(pair, ServerPair)
     early, late = browser_of(board.application), browser_of(board.application)

@@ -68,7 +68,7 @@ def warm(board: Board, asked: Counter, browser_of: type[Browser]) -> None:
 
 
 @pytest.mark.usefixtures("warm")
-def test_each_request_is_asked_about_no_more_than_it_must(
+def test_p1_requests_cause_no_unnecessary_position_query(
     board: Board, asked: Counter, browser_of: type[Browser]
 ) -> None:
     """The application's own statement is taken off."""
@@ -85,7 +85,7 @@ def test_each_request_is_asked_about_no_more_than_it_must(
 
 
 @pytest.mark.usefixtures("warm")
-def test_a_slave_that_is_behind_is_asked_once_for_each_page(
+def test_a_slave_that_lags_is_asked_its_position_once_a_request(
     board: Board, asked: Counter, browser_of: type[Browser]
 ) -> None:
     browser = browser_of(board.application)
@@ -99,7 +99,7 @@ def test_a_slave_that_is_behind_is_asked_once_for_each_page(
     assert [asked(browser.send) - 1 for _ in range(VISITS)] == [1] * VISITS
 
 
-def test_nothing_is_done_twice(
+def test_a_request_compares_merges_and_writes_its_marker_once(
     board: Board, browser_of: type[Browser], monkeypatch: pytest.MonkeyPatch, asked: Counter
 ) -> None:
     visitor, once = browser_of(board.application), Once(monkeypatch)

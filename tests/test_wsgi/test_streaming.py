@@ -85,7 +85,7 @@ def test_s9_between_the_pieces_the_state_of_the_server_is_back(exchange: SendReq
     assert {noted for _, noted in body.noted} == {"master"}
 
 
-def test_empty_first_pieces_are_kept_back_until_the_headers_can_go(exchange: SendRequest, wrap: Wrap) -> None:
+def test_m7_empty_first_chunks_are_held_back_with_the_headers(exchange: SendRequest, wrap: Wrap) -> None:
     body = Body(Switch(), [b"", b"", b"one", b"", b"two"])
     answer = exchange(wrap(body.application))
     assert answer.status is None
@@ -94,14 +94,16 @@ def test_empty_first_pieces_are_kept_back_until_the_headers_can_go(exchange: Sen
 
 
 @pytest.mark.parametrize("pieces", [[], [b""], [b"", b""]])
-def test_a_body_with_nothing_in_it_has_its_headers(send: SendRequest, wrap: Wrap, pieces: list[bytes]) -> None:
+def test_an_empty_body_has_its_headers(send: SendRequest, wrap: Wrap, pieces: list[bytes]) -> None:
     answer = send(wrap(Body(Switch(), pieces).application), "POST")
     assert (answer.status, answer.body, answer.answers) == ("200 OK", b"", 1)
     assert answer.side == "master"
 
 
 @pytest.mark.parametrize(("method", "state"), STATES)
-def test_what_is_written_is_written_in_the_state(send: SendRequest, wrap: Wrap, method: str, state: str) -> None:
+def test_s9_the_write_callable_is_used_in_the_state_of_the_request(
+    send: SendRequest, wrap: Wrap, method: str, state: str
+) -> None:
     switch = Switch()
     states = []
 
@@ -160,7 +162,7 @@ def test_exc_info_before_the_headers_replaces_them(send: SendRequest, wrap: Wrap
     assert len(answer.cookies) == 1  # the marker goes by the status that is sent
 
 
-def test_a_server_whose_start_response_returns_nothing_hears_of_the_headers_once(wrap: Wrap) -> None:
+def test_a_start_response_that_returns_none_is_called_once(wrap: Wrap) -> None:
     # No such server keeps to PEP 3333, but many a test's does so.
     heard = []
 
@@ -207,7 +209,7 @@ def test_a_second_start_response_without_exc_info_is_refused(send: SendRequest, 
 
 
 @pytest.mark.parametrize("started", [False, True])
-def test_an_application_that_raises_leaves_nothing(exchange: SendRequest, wrap: Wrap, started: bool) -> None:
+def test_s3_an_application_that_raises_leaves_no_state(exchange: SendRequest, wrap: Wrap, started: bool) -> None:
     switch = Switch()
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -226,7 +228,7 @@ def test_an_application_that_raises_leaves_nothing(exchange: SendRequest, wrap: 
 
 
 @pytest.mark.parametrize("pieces", [[], [b""], [b"one"], [b"one", b"two"]])
-def test_an_application_that_raises_while_it_streams_leaves_nothing(
+def test_s3_an_application_that_raises_while_streaming_leaves_no_state(
     exchange: SendRequest, wrap: Wrap, pieces: list[bytes]
 ) -> None:
     switch = Switch()
@@ -249,7 +251,7 @@ def test_an_application_that_raises_while_it_streams_leaves_nothing(
     assert answer.answers == (1 if any(pieces) else 0)  # an error page may still be made by those outside
 
 
-def test_an_error_page_made_outside_can_replace_what_the_application_started(send: SendRequest, wrap: Wrap) -> None:
+def test_an_error_page_of_outer_middleware_can_replace_the_response(send: SendRequest, wrap: Wrap) -> None:
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
         start_response("200 OK", TEXT)
         yield b""
@@ -267,7 +269,7 @@ def test_an_error_page_made_outside_can_replace_what_the_application_started(sen
 
 
 @pytest.mark.parametrize("taken", [0, 1, 2])
-def test_a_client_that_goes_away_closes_the_body_in_its_state(exchange: SendRequest, wrap: Wrap, taken: int) -> None:
+def test_s9_a_disconnect_closes_the_body_in_its_state(exchange: SendRequest, wrap: Wrap, taken: int) -> None:
     switch = Switch()
     body = Body(switch, [b"one", b"two", b"three"])
     answer = exchange(wrap(body.application))
@@ -279,7 +281,7 @@ def test_a_client_that_goes_away_closes_the_body_in_its_state(exchange: SendRequ
     assert answer.answers == (1 if taken else 0)
 
 
-def test_a_generator_that_is_left_early_cleans_up_in_its_state(exchange: SendRequest, wrap: Wrap) -> None:
+def test_s9_a_generator_closed_early_cleans_up_in_its_state(exchange: SendRequest, wrap: Wrap) -> None:
     switch = Switch()
     cleaned = []
 
@@ -298,7 +300,7 @@ def test_a_generator_that_is_left_early_cleans_up_in_its_state(exchange: SendReq
     assert cleaned == ["slave"]
 
 
-def test_close_that_raises_leaves_nothing(exchange: SendRequest, wrap: Wrap) -> None:
+def test_s3_a_close_that_raises_leaves_no_state(exchange: SendRequest, wrap: Wrap) -> None:
     class Failing(Body):
         def close(self) -> None:
             self.switch.use_master()
@@ -310,7 +312,7 @@ def test_close_that_raises_leaves_nothing(exchange: SendRequest, wrap: Wrap) -> 
     assert stack() is None
 
 
-def test_a_body_iterated_in_another_thread_has_the_state(exchange: SendRequest, wrap: Wrap) -> None:
+def test_s9_a_body_iterated_in_another_thread_has_the_state(exchange: SendRequest, wrap: Wrap) -> None:
     switch = Switch()
     body = Body(switch, [b"one", b"two", b"three"])
     answer = exchange(wrap(body.application))
@@ -333,7 +335,7 @@ def test_a_body_iterated_in_another_thread_has_the_state(exchange: SendRequest, 
     assert stack() is here is None
 
 
-def test_each_piece_in_a_thread_of_its_own_has_the_state(exchange: SendRequest, wrap: Wrap) -> None:
+def test_s9_chunks_produced_by_different_threads_have_the_state(exchange: SendRequest, wrap: Wrap) -> None:
     switch = Switch()
     seen = []
 
@@ -366,7 +368,7 @@ def test_each_piece_in_a_thread_of_its_own_has_the_state(exchange: SendRequest, 
     assert len({thread for thread, _ in seen}) == 4
 
 
-def test_interleaved_responses_in_one_thread_keep_to_themselves(exchange: SendRequest, wrap: Wrap) -> None:
+def test_s9_interleaved_responses_in_one_thread_keep_their_own_states(exchange: SendRequest, wrap: Wrap) -> None:
     switch = Switch()
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
@@ -429,7 +431,7 @@ def test_s2_revert_does_not_undo_the_middleware(send: SendRequest, wrap: Wrap) -
         assert switch.state == "slave"
 
 
-def test_a_block_that_spans_pieces_of_the_body_is_kept_and_left(exchange: SendRequest, wrap: Wrap) -> None:
+def test_s9_a_block_that_spans_chunks_is_kept_and_left(exchange: SendRequest, wrap: Wrap) -> None:
     switch = Switch()
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
@@ -446,7 +448,7 @@ def test_a_block_that_spans_pieces_of_the_body_is_kept_and_left(exchange: SendRe
     assert b" ".join(answer.pieces) == b"master slave master slave master"
 
 
-def test_a_body_that_nobody_closes_leaves_nothing_when_it_is_collected(exchange: SendRequest, wrap: Wrap) -> None:
+def test_a_body_that_is_not_closed_leaves_no_state(exchange: SendRequest, wrap: Wrap) -> None:
     switch = Switch()
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
@@ -465,7 +467,7 @@ def test_a_body_that_nobody_closes_leaves_nothing_when_it_is_collected(exchange:
 
 
 @pytest.mark.parametrize(("method", "state"), STATES)
-def test_nested_middleware_works_as_one(send: SendRequest, wrap: Wrap, method: str, state: str) -> None:
+def test_nested_middleware_sets_one_state(send: SendRequest, wrap: Wrap, method: str, state: str) -> None:
     switch = Switch()
     body = Body(switch, [b"", b"one", b"two"])
     answer = send(wrap(wrap(body.application)), method)
@@ -481,7 +483,7 @@ def test_nested_middleware_reads_one_marker(send: SendRequest, wrap: Wrap, token
     assert answer.values("Replswitch") == ["master; reason=marker"] * 2
 
 
-def test_a_request_sent_from_within_a_request_has_a_state_of_its_own(send: SendRequest, wrap: Wrap) -> None:
+def test_s3_a_request_inside_a_request_has_its_own_state(send: SendRequest, wrap: Wrap) -> None:
     switch = Switch()
 
     def inner(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -505,7 +507,7 @@ def test_an_application_that_never_calls_start_response_is_left_to_the_server(
         assert (answer.answers, answer.body) == (0, b"")
 
 
-def test_a_body_that_counts_as_false_is_taken_all_the_same(send: SendRequest, wrap: Wrap) -> None:
+def test_a_body_with_length_zero_is_iterated(send: SendRequest, wrap: Wrap) -> None:
     class Lazy(Body):
         def __len__(self) -> int:
             return 0  # nothing is there before it is asked for
@@ -566,7 +568,7 @@ def test_a_file_is_closed_when_the_server_refuses_the_headers(wrap: Wrap) -> Non
     assert file.closed
 
 
-def test_a_file_wrapper_that_is_a_function_gets_no_class_checks(exchange: SendRequest, wrap: Wrap) -> None:
+def test_a_file_wrapper_that_is_a_function_works(exchange: SendRequest, wrap: Wrap) -> None:
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         start_response("200 OK", TEXT)
         body: Iterable[bytes] = environ["wsgi.file_wrapper"](io.BytesIO(b"content"))
@@ -607,9 +609,7 @@ def test_headers_that_the_application_keeps_are_not_changed(send: SendRequest, w
     assert kept == [*TEXT, ("Location", "/")]
 
 
-def test_a_state_held_by_a_context_manager_of_the_application_is_left_in_order(
-    exchange: SendRequest, wrap: Wrap
-) -> None:
+def test_s2_a_block_of_the_application_around_its_body_is_left_in_order(exchange: SendRequest, wrap: Wrap) -> None:
     switch = Switch()
 
     @contextmanager

@@ -130,7 +130,7 @@ def after_exc_info_in_a_generator(environ: WSGIEnvironment, start_response: Star
     ],
     ids=lambda application: application.__name__,
 )
-def test_a_body_arrives_whole_behind_one_set_of_headers(
+def test_a_body_arrives_complete_after_one_set_of_headers(
     validated: Send, application: WSGIApplication, method: str
 ) -> None:
     assert validated(application, method) == ("200 OK", b"onetwo", [])
@@ -138,7 +138,7 @@ def test_a_body_arrives_whole_behind_one_set_of_headers(
 
 @pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified"])
 @pytest.mark.parametrize("empty", [list, tuple, iter, lambda nothing: (piece for piece in nothing)])
-def test_an_answer_without_a_body_has_its_headers(
+def test_a_response_without_a_body_has_its_headers(
     validated: Send, status: str, empty: Callable[[list[bytes]], Iterable[bytes]]
 ) -> None:
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -149,7 +149,7 @@ def test_an_answer_without_a_body_has_its_headers(
 
 
 @pytest.mark.parametrize("body", [[], [b""], (b"",)])
-def test_an_answer_to_head_has_its_headers(validated: Send, body: Iterable[bytes]) -> None:
+def test_a_response_to_head_has_its_headers(validated: Send, body: Iterable[bytes]) -> None:
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         assert environ["REQUEST_METHOD"] == "HEAD"
         start_response("200 OK", [*TEXT, ("Content-Length", "3")])
@@ -160,7 +160,7 @@ def test_an_answer_to_head_has_its_headers(validated: Send, body: Iterable[bytes
 
 @pytest.mark.parametrize("as_a_generator", [False, True])
 @pytest.mark.parametrize("status", ["301 x", "302 Found", "303 See Other", "307 x", "308 x"])
-def test_a_redirect_has_its_marker(validated: Send, status: str, as_a_generator: bool) -> None:
+def test_a_valid_redirect_has_its_marker(validated: Send, status: str, as_a_generator: bool) -> None:
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         start_response(status, [*TEXT, ("Location", "/"), ("Set-Cookie", "other=1")])
         return iter([b"", b"on"]) if as_a_generator else [b"on"]

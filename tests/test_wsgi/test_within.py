@@ -26,7 +26,9 @@ def names(cookies: list[str]) -> set[str]:
     return {cookie.partition("=")[0].rstrip("_123") for cookie in cookies}
 
 
-def test_a_mounted_application(board: Board, inner: WSGIApplication, browser_of: Any) -> None:
+def test_m1_a_write_of_a_mounted_application_is_marked_by_both(
+    board: Board, inner: WSGIApplication, browser_of: Any
+) -> None:
     def outer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         return (inner if "inner" in environ["QUERY_STRING"] else board.serve)(environ, start_response)
 
@@ -38,7 +40,9 @@ def test_a_mounted_application(board: Board, inner: WSGIApplication, browser_of:
     assert browser.send().body == b"1 2"
 
 
-def test_a_request_that_is_made_within_another(board: Board, inner: WSGIApplication, browser_of: Any) -> None:
+def test_m1_a_write_of_a_request_inside_a_request_is_marked_outside(
+    board: Board, inner: WSGIApplication, browser_of: Any
+) -> None:
     told: list[bytes] = []
 
     def outer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -62,7 +66,9 @@ def test_a_request_that_is_made_within_another(board: Board, inner: WSGIApplicat
     assert told[4:] == [b"1"]
 
 
-def test_a_redirect_of_an_inner_application_that_wrote_nothing(board: Board, wrap: Wrap, browser_of: Any) -> None:
+def test_m6_a_redirect_of_an_inner_application_without_a_write_sets_no_cookie(
+    board: Board, wrap: Wrap, browser_of: Any
+) -> None:
     def redirect(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         board.numbers()
         start_response("302 Found", [("Location", "/")])
@@ -72,7 +78,7 @@ def test_a_redirect_of_an_inner_application_that_wrote_nothing(board: Board, wra
     assert browser_of(board.behind(inner)).send("POST").cookies == []
 
 
-def test_a_block_around_is_no_request(board: Board, browser_of: Any) -> None:
+def test_a_request_in_a_switched_block_has_its_own_scope(board: Board, browser_of: Any) -> None:
     board.pair.lag = 2
     with board.db.use_master():
         board.write(2)
@@ -80,7 +86,9 @@ def test_a_block_around_is_no_request(board: Board, browser_of: Any) -> None:
     assert (answer.body, answer.side) == (b"1", "slave")
 
 
-def test_a_kill_switch_within(board: Board, wrap: Wrap, browser_of: Any) -> None:
+def test_m1_a_write_of_an_inner_application_with_enabled_false_is_marked_outside(
+    board: Board, wrap: Wrap, browser_of: Any
+) -> None:
     inner = wrap(board.serve, "another secret", cookie_name="inner_updated", enabled=False)
     board.pair.lag = 2
     browser = browser_of(board.behind(inner))
