@@ -142,7 +142,7 @@ class TestEndedByTheServer:
 
 class TestControlByText:
     @pytest.mark.parametrize("chain", ["COMMIT AND CHAIN", "commit work and chain"])
-    def test_s5_the_next_transaction_is_followed(self, make: Make, pair: MariaDBPair, chain: str) -> None:
+    def test_s5_commit_and_chain_begins_the_next_transaction(self, make: Make, pair: MariaDBPair, chain: str) -> None:
         db = make()
         with use_master():
             db.begin()
@@ -153,7 +153,7 @@ class TestControlByText:
         assert stored(pair) == 2
 
     @pytest.mark.parametrize("comment", ["-- transfer\n", "# transfer\n", "/* a */ /* b */\n--\n"])
-    def test_s5_comments_are_skipped(self, make: Make, pair: MariaDBPair, comment: str) -> None:
+    def test_s5_a_begin_after_comments_is_recognised(self, make: Make, pair: MariaDBPair, comment: str) -> None:
         db = make()
         with use_master():
             run(db, f"{comment}BEGIN")
@@ -173,7 +173,9 @@ class TestControlByText:
             "EXECUTE IMMEDIATE 'BEGIN'",
         ],
     )
-    def test_s11_one_that_is_hidden_reaches_no_other_request(self, make: Make, pair: MariaDBPair, hidden: str) -> None:
+    def test_s11_a_transaction_begun_inside_a_procedure_does_not_reach_another_request(
+        self, make: Make, pair: MariaDBPair, hidden: str
+    ) -> None:
         on_master(pair, "CREATE OR REPLACE PROCEDURE open_one() START TRANSACTION")
         db = make()
         with use_master():
@@ -183,7 +185,7 @@ class TestControlByText:
             insert(db)
         assert on_master(pair, "SELECT body FROM message") == (("x",),)
 
-    def test_s5_a_compound_statement_begins_none(self, make: Make, pair: MariaDBPair) -> None:
+    def test_s5_a_compound_statement_begins_no_transaction(self, make: Make, pair: MariaDBPair) -> None:
         db = make()
         with use_master():
             run(db, "BEGIN NOT ATOMIC IF 1 = 0 THEN INSERT INTO message (body) VALUES ('never'); END IF; END")
@@ -194,7 +196,7 @@ class TestControlByText:
         assert stored(pair) == 1
 
 
-def test_s8_a_value_selected_into_a_variable_does_not_move(make: Make, pair: MariaDBPair) -> None:
+def test_s8_a_write_after_select_into_a_variable_does_not_move(make: Make, pair: MariaDBPair) -> None:
     db = make()
     with db.use_slave():
         run(db, "SELECT value + 7 INTO @x FROM number WHERE id = 1")
@@ -203,7 +205,7 @@ def test_s8_a_value_selected_into_a_variable_does_not_move(make: Make, pair: Mar
     assert stored(pair) == 0
 
 
-def test_s12_a_transaction_is_its_own_process_s(make: Make, pair: MariaDBPair) -> None:
+def test_s12_a_forked_child_does_not_share_the_transaction(make: Make, pair: MariaDBPair) -> None:
     db = make()
     with use_master():
         db.begin()
@@ -293,7 +295,7 @@ class Faults:
         "master_in_a_transaction",
     ],
 )
-def test_f1_no_link_waits_for_the_garbage_collector(
+def test_f1_lost_links_are_closed_without_the_garbage_collector(
     make: Make, pair: MariaDBPair, fault: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.CRITICAL)  # a log record that pytest keeps holds the error, and that its frames

@@ -213,13 +213,13 @@ EXPECTED: dict[str, tuple[list[Situation], Action, Effect]] = {
 
 
 @pytest.mark.parametrize("case", EXPECTED)
-def test_row(case: str) -> None:
+def test_the_table_decides(case: str) -> None:
     situations, action, effect = EXPECTED[case]
     for situation in situations:
         assert decide(situation) == Verdict(action, effect)
 
 
-def test_every_row_has_a_case() -> None:
+def test_every_row_of_the_table_is_tested() -> None:
     reached = {id(next(row for row in TABLE if row.matches(each))) for cases, *_ in EXPECTED.values() for each in cases}
     assert [row for row in TABLE if id(row) not in reached] == []
 
@@ -241,7 +241,7 @@ ALL = [
 ]
 
 
-def test_every_situation_has_a_verdict() -> None:
+def test_every_situation_has_a_decision() -> None:
     assert {type(decide(situation)) for situation in ALL} == {Verdict}
 
 
@@ -265,7 +265,7 @@ def test_a_lost_statement_on_the_master_is_recorded_unless_a_read_goes_on() -> N
             assert (Effect.MAY_HAVE_WRITTEN in verdict.effect) != (verdict.action is Action.SPARE), situation
 
 
-def test_what_the_master_may_have_done_is_recorded_wherever_the_statement_fails_at_last() -> None:
+def test_m1_a_write_that_may_have_run_on_the_master_is_recorded_when_a_slave_fails_last() -> None:
     for situation in ALL:
         if situation.role is Role.SLAVE and situation.on_master is MAY_HAVE_RUN:
             verdict = decide(situation)
@@ -276,7 +276,7 @@ def test_what_the_master_may_have_done_is_recorded_wherever_the_statement_fails_
             ), situation
 
 
-def test_what_has_read_from_a_slave_runs_nowhere_else_unless_forced() -> None:
+def test_s8_a_transaction_that_has_read_from_a_slave_moves_only_if_forced() -> None:
     for situation in ALL:
         if situation.role is Role.SLAVE and situation.transaction is HAS_READ:
             action = decide(situation).action
@@ -290,7 +290,7 @@ def test_a_transaction_whose_connection_is_gone_is_lost() -> None:
             assert Effect.END in verdict.effect or verdict.action is not Action.RAISE, situation
 
 
-def test_what_needs_no_server_drops_none() -> None:
+def test_f1_an_error_of_the_statement_blames_no_server() -> None:
     for situation in ALL:
         if situation.fault in {Fault.OTHER, Fault.UNDEFINED, Fault.REFUSED}:
             assert not decide(situation).effect & (LOST_MASTER | Effect.REST | Effect.AVOID), situation

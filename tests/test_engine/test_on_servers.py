@@ -76,7 +76,7 @@ def last(db: Connection) -> tuple[str, str]:
 
 
 class TestFirstStatementOfATransaction:
-    def test_s5_one_that_its_slave_fails_runs_elsewhere(self, make: Make, pair: MariaDBPair) -> None:
+    def test_s5_a_first_statement_whose_slave_fails_runs_elsewhere(self, make: Make, pair: MariaDBPair) -> None:
         with Proxy(pair.slaves[0]["port"]) as proxy:
             db = make(slaves=[{**pair.slaves[0], "port": proxy.port}])
             with db.use_slave():
@@ -88,7 +88,7 @@ class TestFirstStatementOfATransaction:
                 db.commit()
         assert last(db) == (MASTER, "no-slave")
 
-    def test_f3_one_that_the_master_should_serve_is_read_elsewhere_when_it_is_gone(
+    def test_f3_a_first_statement_for_the_master_is_read_elsewhere_without_it(
         self, make: Make, pair: MariaDBPair
     ) -> None:
         db = make()
@@ -107,7 +107,9 @@ class TestFirstStatementOfATransaction:
                 insert(db)
             db.rollback()
 
-    def test_f3_one_that_the_master_fails_goes_on_without_it(self, make: Make, pair: MariaDBPair) -> None:
+    def test_f3_a_transaction_whose_first_statement_loses_the_master_reads_elsewhere(
+        self, make: Make, pair: MariaDBPair
+    ) -> None:
         db = make()
         pair.stop_slave("slave")
         with use_slave():
@@ -270,7 +272,7 @@ class TestSessionsThatWereChanged:
 
     @DRIVERS
     @pytest.mark.parametrize("control", ["BEGIN", "START TRANSACTION", "SAVEPOINT a", "COMMIT"])
-    def test_s8_transaction_control_is_no_change(
+    def test_s8_transaction_control_does_not_count_as_a_change_of_the_session(
         self, make: Make, pair: MariaDBPair, driver: str, control: str
     ) -> None:
         db = make()
@@ -315,7 +317,9 @@ class TestTransactionsBegunByAStatement:
         db.commit()
         assert on_master(pair, "SELECT COUNT(*) FROM message") == ((1,),)
 
-    def test_s5_what_follows_the_rollback_stands_for_itself(self, make: Make, pair: MariaDBPair, driver: str) -> None:
+    def test_s5_statements_after_the_rollback_are_outside_the_transaction(
+        self, make: Make, pair: MariaDBPair, driver: str
+    ) -> None:
         db = make()
         run(db, "BEGIN")
         insert(db)
@@ -323,7 +327,7 @@ class TestTransactionsBegunByAStatement:
         insert(db)
         assert on_master(pair, "SELECT COUNT(*) FROM message") == ((1,),)
 
-    def test_s5_its_write_is_seen_and_recorded_with_the_commit(
+    def test_s5_a_write_in_a_transaction_begun_by_a_statement_is_seen_and_recorded_at_its_commit(
         self, make: Make, pair: MariaDBPair, driver: str
     ) -> None:
         db = make()
@@ -341,7 +345,9 @@ class TestTransactionsBegunByAStatement:
             assert frame.scope.wrote.written_at is None
         pair.start_slave("slave")
 
-    def test_s5_one_on_a_slave_sees_an_own_write(self, make: Make, pair: MariaDBPair, driver: str) -> None:
+    def test_s5_a_transaction_begun_by_a_statement_on_a_slave_sees_an_own_write(
+        self, make: Make, pair: MariaDBPair, driver: str
+    ) -> None:
         db = make()
         with db.use_slave():
             run(db, "BEGIN")
@@ -355,7 +361,7 @@ class TestTransactionsBegunByAStatement:
 
 class TestCursors:
     @DRIVERS
-    def test_s6_a_closed_one_keeps_what_it_told(self, make: Make, driver: str) -> None:
+    def test_s6_a_closed_cursor_keeps_rowcount_lastrowid_and_description(self, make: Make, driver: str) -> None:
         db = make()
         with db.cursor() as cursor:
             cursor.execute("INSERT INTO message (body) VALUES ('a'), ('b')")
@@ -368,7 +374,7 @@ class TestCursors:
     @DRIVERS
     @pytest.mark.parametrize("kind", ["Cursor", "SSCursor"])
     @pytest.mark.parametrize("end", ["close", "nextset"])
-    def test_s8_a_refusal_that_arrives_after_rows_is_no_silence(
+    def test_s8_a_refusal_that_arrives_after_rows_raises(
         self, make: Make, pair: MariaDBPair, driver: str, kind: str, end: str
     ) -> None:
         db = make()
@@ -434,7 +440,9 @@ def test_s12_a_fork_that_python_does_not_see_opens_its_own_links(pair: MariaDBPa
 
 @DRIVERS
 @pytest.mark.parametrize("uses", [False, True])
-def test_s12_a_child_that_ends_leaves_the_parents_sessions_alone(pair: MariaDBPair, driver: str, uses: bool) -> None:
+def test_s12_a_child_that_ends_leaves_the_sessions_of_the_parent_open(
+    pair: MariaDBPair, driver: str, uses: bool
+) -> None:
     assert fork(pair, driver, uses=uses, ends=True) == "[False, False] True\n"
 
 
@@ -563,7 +571,7 @@ class TestSeveralStatementsInOneCall:
 
 
 @DRIVERS
-def test_m1_unrecorded_writes_make_no_marker(make: Make, driver: str) -> None:
+def test_m1_an_unrecorded_write_is_not_recorded(make: Make, driver: str) -> None:
     db = make()
     with use_master():
         with replswitch.unrecorded():

@@ -195,7 +195,7 @@ STEPS = st.lists(
 
 @settings(max_examples=500, deadline=None)
 @given(world=worlds(), steps=STEPS, state=st.sampled_from([MASTER, SLAVE]), seen=st.integers(0, 5))
-def test_no_sequence_of_faults_loses_doubles_or_misses_a_write(
+def test_no_sequence_of_faults_repeats_or_misses_a_write(
     world: World, steps: list[tuple[str, str]], state: Any, seen: int
 ) -> None:
     """F1, F3, S6, S8: no write runs twice, and no read ends at a server that lacks what must be seen."""
@@ -261,7 +261,7 @@ def test_f2_a_server_out_of_rotation_gets_no_read_while_the_master_serves(world:
     wait=st.sampled_from([0, 1]),
     comes=st.booleans(),
 )
-def test_choose_asks_for_what_it_needs_and_returns_a_server_that_has_it(
+def test_choose_returns_a_server_that_has_the_required_position(
     up: list[bool], reached: list[int], wanted: int | None, wait: float, comes: bool
 ) -> None:
     """The generator alone: no port, no driver, no clock."""
@@ -298,7 +298,7 @@ def test_choose_asks_for_what_it_needs_and_returns_a_server_that_has_it(
     assert {server.name for server in rotation.resting} <= {f"slave{n}" for n in range(3) if not up[n]}
 
 
-def test_the_simulation_sees_a_write_that_runs_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_simulation_notices_a_write_that_runs_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     """The properties can fail: with a table that tries everything again, a write is doubled."""
     from replswitch.engine import route as module  # noqa: PLC0415 - the module that is broken here
     from replswitch.engine.failure import Action, Verdict  # noqa: PLC0415 - likewise
