@@ -42,7 +42,7 @@ def unless_missing(done: subprocess.CompletedProcess[str]) -> subprocess.Complet
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("driver", ["mysqlclient", "pymysql"])
-def test_djangos_own_tests_pass_as_with_its_mysql_backend_which_takes_a_minute(driver: str) -> None:
+def test_django_s_own_tests_pass_as_with_its_mysql_backend(driver: str) -> None:
     done = unless_missing(compare("--driver", driver))
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -69,7 +69,7 @@ def test_a_test_that_fails_with_our_engine_only_is_reported(tmp_path: Path) -> N
 
 
 @pytest.mark.timeout(300)
-def test_a_run_that_is_cut_off_is_no_success(tmp_path: Path) -> None:
+def test_an_interrupted_run_is_a_failure(tmp_path: Path) -> None:
     dying = sabotage(tmp_path, "from django.db.models import Model; Model.__str__ = lambda self: os._exit(0)")
     done = unless_missing(compare("str", PYTHONPATH=dying))
     assert done.returncode == 2, done.stdout + done.stderr
@@ -77,13 +77,13 @@ def test_a_run_that_is_cut_off_is_no_success(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_a_label_that_django_does_not_have_is_no_success() -> None:
+def test_an_unknown_label_is_a_failure() -> None:
     done = unless_missing(compare("no_such_label"))
     assert done.returncode == 2, done.stdout + done.stderr
     assert done.stderr.endswith("cannot be loaded: unittest.loader._FailedTest.no_such_label\n")
 
 
-def test_a_sdist_that_cannot_be_downloaded_is_told_in_one_line(tmp_path: Path) -> None:
+def test_a_failed_download_of_the_sdist_is_reported_in_one_line(tmp_path: Path) -> None:
     done = compare("--driver", "pymysql", "--cache", str(tmp_path), PIP_NO_INDEX="1", PIP_FIND_LINKS=str(tmp_path))
     assert done.returncode == MISSING
     assert done.stderr.count("\n") == 1
@@ -109,12 +109,12 @@ def test_a_sdist_that_cannot_be_downloaded_is_told_in_one_line(tmp_path: Path) -
         ("skipped", "failed", False),
     ],
 )
-def test_what_a_difference_is(ours: str, stock: str, differs: bool) -> None:
+def test_only_tests_that_fail_with_one_engine_are_differences(ours: str, stock: str, differs: bool) -> None:
     one, other = ({"test": Outcome(kind)} if kind else {} for kind in (ours, stock))
     assert only_in(one, other) == (["test"] if differs else [])
 
 
-def test_the_worst_of_what_ran_under_one_name_counts() -> None:
+def test_the_worst_outcome_of_a_test_name_counts() -> None:
     run = Outcomes()
     run.read(json.dumps({"test": "twice", "kind": kind}) for kind in ("passed", "failed", "skipped"))
     assert run.tests["twice"].kind == "failed"

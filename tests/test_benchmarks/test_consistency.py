@@ -48,7 +48,9 @@ def ledger() -> Ledger:
         (24.0, {0, 1, 2}, False, True),
     ],
 )
-def test_what_a_read_must_show(ledger: Ledger, sent: float, shown: set[int], stale: bool, possible: bool) -> None:
+def test_a_read_is_stale_without_a_write_answered_before_it(
+    ledger: Ledger, sent: float, shown: set[int], stale: bool, possible: bool
+) -> None:
     for server in (MASTER, SLAVE):
         read = Read(VISITOR, sent, frozenset(shown), server)
         assert (ledger.is_stale(read), ledger.was_possible(read)) == (stale, possible)
@@ -65,7 +67,7 @@ def test_a_write_that_never_reaches_the_slave_makes_no_read_possible(ledger: Led
     assert ledger.delays == [3, 4]
 
 
-def test_tally(ledger: Ledger) -> None:
+def test_a_tally_counts_stale_and_possible_reads(ledger: Ledger) -> None:
     everything = frozenset({0, 1, 2})
     for sent, shown, server in (
         (10, everything, MASTER),  # could not be on the slave
@@ -87,7 +89,7 @@ def test_tally(ledger: Ledger) -> None:
     assert tally + ledger.tally({STRANGER}) == ledger.tally({VISITOR, STRANGER})
 
 
-def test_nothing_possible_is_nothing_missed() -> None:
+def test_without_possible_slave_reads_the_share_is_one() -> None:
     assert Tally(reads=9).of_ideal == 1
 
 
@@ -114,7 +116,7 @@ def results(lag: int | None = 2, *, ours: Tally = GOOD, other: Tally = GOOD) -> 
         (results(None), "replication stopped: the slave has got writes all the same"),
     ],
 )
-def test_what_is_missed_is_told(seen: Results, problem: str) -> None:
+def test_stale_reads_missed_slave_reads_and_failures_are_problems(seen: Results, problem: str) -> None:
     (told,) = problems(seen)
     with pytest.raises(AssertionError, match=problem):
         raise AssertionError(told)
@@ -130,11 +132,11 @@ def test_what_is_missed_is_told(seen: Results, problem: str) -> None:
         results(0, ours=Tally(9, 0, 9, 9, 9), other=Tally(9, 0, 9, 9, 9)),
     ],
 )
-def test_what_is_not_missed_is_not_told(seen: Results) -> None:
+def test_results_inside_the_limits_are_no_problem(seen: Results) -> None:
     assert problems(seen) == []
 
 
-def test_the_tables() -> None:
+def test_the_tables_have_the_results_and_the_delay_of_the_slave() -> None:
     seen = results(other=Tally(1000, 3, 1000, 500, 500))
     seen.delays[2] += [2.96, 2.11]
     text = report(seen, "A machine.")
@@ -145,7 +147,7 @@ def test_the_tables() -> None:
     assert "| lag 2 s | replswitch, connect() | 100 | 0 | 50 | 50 | 1.000 |" in text
 
 
-def test_results_go_into_a_page_that_has_a_place_for_them(tmp_path: Path) -> None:
+def test_results_are_written_between_the_marks_of_the_page(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     save(page, "first")
     assert page.read_text() == f"{BEGIN}\n\nfirst\n\n{END}\n"
@@ -158,7 +160,7 @@ def test_results_go_into_a_page_that_has_a_place_for_them(tmp_path: Path) -> Non
     assert page.read_text() == "# Another page\n"
 
 
-def test_the_chart(tmp_path: Path) -> None:
+def test_the_chart_is_drawn_or_names_the_extra(tmp_path: Path) -> None:
     file = tmp_path / "chart.svg"
     if find_spec("matplotlib") is None:
         with pytest.raises(ChartError, match=r"replswitch\[bench\]"):
@@ -191,7 +193,7 @@ def test_a_wrong_command_line_is_refused(words: str, told: str, capsys: pytest.C
     assert told in capsys.readouterr().err
 
 
-def test_a_page_without_a_place_is_refused_before_the_run(
+def test_a_page_without_marks_is_refused_before_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "consistency.md").write_text("# Another page\n")
@@ -202,7 +204,7 @@ def test_a_page_without_a_place_is_refused_before_the_run(
     assert printed.out == ""
 
 
-def test_the_command_line() -> None:
+def test_the_command_line_chooses_lags_sides_and_kinds() -> None:
     plan: Plan = arguments([]).plan
     assert plan.lags == [0, 1, 2, 10, None]
     assert list(plan.sides) == list(SIDES)
@@ -214,13 +216,15 @@ def test_the_command_line() -> None:
 NO_PAIR: Any = SimpleNamespace(master={}, slaves=[{}])
 
 
-def test_a_side_that_does_not_start_says_so(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_side_that_does_not_start_is_an_error(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SideError, match="'connect' has not started"), OURS.running(NO_PAIR):
         pass
     assert "ConfigurationError" in capfd.readouterr().err
 
 
-def test_a_side_whose_packages_are_missing_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_side_with_missing_packages_is_an_error_that_names_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "django.py").write_text("raise ModuleNotFoundError('not here', name='django')")
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     wanted = r"'plain' needs django, .* pip install 'replswitch\[bench\]'"
@@ -228,7 +232,7 @@ def test_a_side_whose_packages_are_missing_says_so(tmp_path: Path, monkeypatch: 
         pass
 
 
-def test_a_run() -> None:
+def test_a_short_run_with_connect_and_plain_django_finds_stale_reads_of_the_latter() -> None:
     seen = run(Plan([OURS, OTHER], [1], [Kind.FORM, Kind.JSON], visitors=1, seconds=5))
     assert problems(seen) == []
     ours, other = seen.at(OURS, 1), seen.at(OTHER, 1)

@@ -22,7 +22,7 @@ def test_calls_of_ours_are_counted() -> None:
     assert not calls.drivers
 
 
-def test_nothing_is_counted_outside() -> None:
+def test_calls_outside_our_packages_are_not_counted() -> None:
     switch = replswitch.Switch()
     with counted() as calls:
         sorted([3, 1, 2], key=lambda number: -number)
@@ -30,7 +30,7 @@ def test_nothing_is_counted_outside() -> None:
     assert calls == Calls()
 
 
-def test_in_the_folder_of_the_drivers_the_caller_decides() -> None:
+def test_a_call_in_the_drivers_folder_counts_if_our_code_makes_it() -> None:
     name = "replswitch/drivers/mysql.py:MySQLFamilyDriver.address"
     with counted() as calls:
         MySQLFamilyDriver().address(SETTINGS)
@@ -41,7 +41,7 @@ def test_in_the_folder_of_the_drivers_the_caller_decides() -> None:
     assert calls.drivers[name] == 0
 
 
-def test_two_at_a_time_are_refused() -> None:
+def test_counting_inside_counting_is_an_error() -> None:
     with counted() as calls, pytest.raises(RuntimeError, match="Another profiler"), counted():
         pass
     assert calls == Calls()

@@ -95,7 +95,7 @@ def seen_of(memory: Memory) -> Seen:
     return seen
 
 
-def test_nothing_is_wrong(memory: Memory) -> None:
+def test_a_correct_application_has_no_fault(memory: Memory) -> None:
     seen = seen_of(memory)
     assert seen.requests >= 60
     assert (seen.foreign, seen.stale, seen.failed, seen.examples) == (0, 0, 0, [])
@@ -131,7 +131,7 @@ def test_an_error_is_noticed_and_the_visitors_give_up(memory: Memory) -> None:
     assert "packet sequence number wrong" in seen.examples[0]
 
 
-def test_nobody_answers() -> None:
+def test_a_server_that_does_not_answer_is_a_failure() -> None:
     with served(Memory()) as port:
         pass
     seen = Seen()
@@ -146,7 +146,7 @@ def figures(name: str = "gunicorn-sync-preload") -> Figures:
     return Figures(Combination(BY_NAME[name], "connect", "pymysql"), seen, before=9, after=9, on_slave=0.5)
 
 
-def test_faults() -> None:
+def test_each_wrong_figure_is_a_fault() -> None:
     assert figures().faults == []
     for name, value, fault in (
         ("shared", 1, "1 connections in use in two processes"),
@@ -168,7 +168,7 @@ def test_greenlets_may_fill_their_pools_later() -> None:
     assert late.faults == ["49 connections are open, 9 were"]
 
 
-def test_one_process_that_serves_all_is_no_test() -> None:
+def test_a_run_served_by_one_process_is_a_fault() -> None:
     alone = figures()
     alone.seen.users[SLAVE, 1] = {100}
     assert alone.faults == ["1 process has served, so nothing was tested"]
@@ -194,7 +194,7 @@ def test_a_server_that_cannot_be_installed_is_tried_once_and_is_wrong(
     assert len(tried) == 1
 
 
-def test_help_names_all_servers(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_all_servers(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
     told = "".join(capsys.readouterr().out.split())

@@ -24,14 +24,16 @@ from cost.ratio import Row, rate
         (9, None, None, ""),
     ],
 )
-def test_verdict(figure: float, limit: float | None, least: float | None, verdict: str) -> None:
+def test_the_verdict_of_a_row_follows_from_its_limits(
+    figure: float, limit: float | None, least: float | None, verdict: str
+) -> None:
     row = Row("row", figure, limit, least=least)
     assert row.verdict == verdict
     assert row.is_missed == (verdict in {"OVER", "UNDER"})
     assert verdict in str(row)
 
 
-def test_limits_are_printed() -> None:
+def test_a_row_prints_its_limits() -> None:
     assert "1.08" in str(Row("row", 1, 1.08))
     assert "≥3.60" in str(Row("row", 4, least=3.6))
 
@@ -55,11 +57,11 @@ def test_an_unknown_benchmark_is_an_error_that_lists_the_known(capsys: pytest.Ca
     assert "no benchmark is called nothing; they are: state, wsgi," in capsys.readouterr().err
 
 
-def test_rate() -> None:
+def test_rate_counts_calls_a_second() -> None:
     seen = rate(lambda: time.sleep(0.02), threads=4, warm=0.1, seconds=0.5)
     assert 60 < seen <= 210
 
 
-def test_rate_raises_what_a_thread_has_raised() -> None:
+def test_rate_raises_the_error_of_a_thread() -> None:
     with pytest.raises(ZeroDivisionError):
         rate(lambda: 1 / 0, threads=2, warm=0, seconds=1)

@@ -110,7 +110,7 @@ def visitor(address: str) -> Visitor:
 
 
 class TestGetAfterPost:
-    def test_whoever_posts_sees_his_message_while_others_still_read_the_slave(
+    def test_m1_a_visitor_sees_their_message_while_others_still_read_the_slave(
         self, visitor: Visitor, address: str
     ) -> None:
         visitor.set_lag(LONG_LAG)
@@ -130,7 +130,7 @@ class TestGetAfterPost:
         visitor.set_lag(0)
         Visitor(address).wait_for("Do I see it?")
 
-    def test_turned_off_his_message_is_missing_and_comes_with_the_slave(self, visitor: Visitor) -> None:
+    def test_with_get_after_post_off_a_message_appears_after_the_lag(self, visitor: Visitor) -> None:
         visitor.set_lag(LAG)
         visitor.turn_get_after_post("off")
         posted = time.monotonic()
@@ -148,7 +148,7 @@ class TestGetAfterPost:
         assert page.log[0].queries == [Asked("slave", "method")]
         visitor.set_lag(0)
 
-    def test_it_can_be_turned_on_again(self, visitor: Visitor) -> None:
+    def test_get_after_post_can_be_turned_on_again(self, visitor: Visitor) -> None:
         visitor.set_lag(LONG_LAG)
         visitor.turn_get_after_post("off")
         path = visitor.post("Gone and back").log[0].request.removeprefix("GET ")
@@ -159,7 +159,7 @@ class TestGetAfterPost:
         assert page.log[0].queries == [Asked("master", "marker")]
         visitor.set_lag(0)
 
-    def test_the_page_tells_what_the_slave_lacks(self, visitor: Visitor) -> None:
+    def test_the_page_shows_how_many_messages_the_slave_lacks(self, visitor: Visitor) -> None:
         visitor.set_lag(0)
         text = f"A message for {visitor.server}"
         path = visitor.post(text).log[0].request.removeprefix("GET ")
@@ -174,7 +174,7 @@ class TestGetAfterPost:
 
 
 class TestForm:
-    def test_nothing_is_html_that_a_visitor_wrote(self, visitor: Visitor) -> None:
+    def test_html_of_a_visitor_is_escaped(self, visitor: Visitor) -> None:
         page = visitor.post("<script>alert('☃')</script> & $text", '"><b>Ann</b>')
         assert "&lt;script&gt;alert(&#x27;☃&#x27;)&lt;/script&gt; &amp; $text" in page.messages
         assert "&quot;&gt;&lt;b&gt;Ann&lt;/b&gt;" in page.messages
@@ -191,9 +191,7 @@ class TestForm:
             ({"text": " \n", "name": "Ann"}, "There is no message yet."),
         ],
     )
-    def test_what_cannot_be_posted_stays_in_the_form(
-        self, visitor: Visitor, form: dict[str, str], problem: str
-    ) -> None:
+    def test_a_refused_message_stays_in_the_form(self, visitor: Visitor, form: dict[str, str], problem: str) -> None:
         page = visitor.ask("POST", "/", form)
         assert page.status == 422
         assert problem in page.text
@@ -202,50 +200,50 @@ class TestForm:
         assert f'name="name" value="{form["name"]}"' in page.text
         assert page.log[0] == Logged("POST /", [Asked("master", "method")])
 
-    def test_as_much_as_fits_can_be_posted(self, visitor: Visitor) -> None:
+    def test_a_message_of_the_greatest_length_can_be_posted(self, visitor: Visitor) -> None:
         page = visitor.ask("POST", "/", {"text": "\r\n".join("é" * 250) + "é", "name": "x" * 40})
         assert page.status == 303
 
 
 class TestStrangeRequests:
-    def test_an_unknown_path(self, visitor: Visitor) -> None:
+    def test_an_unknown_path_is_404(self, visitor: Visitor) -> None:
         assert visitor.get("/nothing").status == 404
         assert visitor.get("/%ff?posted=%ff").status == 404
         assert visitor.get().log[1] == Logged("GET /%FF?posted=%ff", [])
 
     @pytest.mark.parametrize("posted", ["-1", "1.5", "٣", "9" * 30, "9" * 5000, "%ff", ""])
-    def test_an_unknown_message(self, visitor: Visitor, posted: str) -> None:
+    def test_an_unknown_message_number_is_ignored(self, visitor: Visitor, posted: str) -> None:
         page = visitor.get("/?" + urlencode({"posted": posted}))
         assert page.status == 200
         assert "Your message" not in page.messages
 
-    def test_an_unknown_method(self, visitor: Visitor) -> None:
+    def test_an_unknown_method_is_405(self, visitor: Visitor) -> None:
         assert visitor.ask("DELETE", "/").status == 405
 
-    def test_head(self, visitor: Visitor) -> None:
+    def test_head_has_no_body(self, visitor: Visitor) -> None:
         page = visitor.ask("HEAD", "/")
         assert page.status == 200
         assert page.text == ""
 
     @pytest.mark.parametrize("seconds", ["11", "-1", "1.5", "soon", ""])
-    def test_a_lag_that_cannot_be_set(self, visitor: Visitor, seconds: str) -> None:
+    def test_a_wrong_lag_is_refused(self, visitor: Visitor, seconds: str) -> None:
         page = visitor.ask("POST", "/backstage/lag", {"seconds": seconds})
         assert page.status == 400
         assert "a whole number of seconds from 0 to 10" in page.text
 
 
 class TestCommand:
-    def test_ctrl_c_leaves_nothing_behind(self) -> None:
+    def test_ctrl_c_leaves_no_file_and_no_process(self) -> None:
         with board("sqlite") as address:
             assert Visitor(address).post("Is anybody here?").status == 200
 
-    def test_it_ends_when_it_is_terminated_while_it_starts(self) -> None:
+    def test_sigterm_during_the_start_ends_the_board(self) -> None:
         with demo("--port", "0") as process:
             assert process.stdout is not None
             process.stdout.readline()
             assert end(process, signal.SIGTERM) == (0, "")
 
-    def test_without_a_port_it_takes_the_next_that_is_free(self) -> None:
+    def test_without_a_port_the_next_free_one_is_used(self) -> None:
         with demo("--database", "sqlite") as first, demo("--database", "sqlite") as second:
             one, another = urlsplit(wait_for_address(first)[0]), urlsplit(wait_for_address(second)[0])
             assert one.hostname == another.hostname == "127.0.0.1"
@@ -255,7 +253,7 @@ class TestCommand:
             assert 8000 <= another.port < 8100
             assert one.port != another.port
 
-    def test_a_port_that_is_taken(self) -> None:
+    def test_a_port_in_use_is_reported(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
             with demo("--database", "sqlite", "--port", str(port)) as process:
@@ -264,20 +262,20 @@ class TestCommand:
         assert output == ""
         assert errors == f"error: cannot serve on port {port} of 127.0.0.1: Address already in use.\n"
 
-    def test_an_address_that_is_not_ours(self) -> None:
+    def test_a_host_of_another_machine_is_reported(self) -> None:
         with demo("--database", "sqlite", "--host", "192.0.2.1") as process:
             output, errors = process.communicate(timeout=15)
         assert (process.returncode, output) == (1, "")
         assert errors == "error: cannot serve on port 8000 of 192.0.2.1: Cannot assign requested address.\n"
 
     @pytest.mark.parametrize("port", ["http", "65536"])
-    def test_a_port_that_is_none(self, port: str) -> None:
+    def test_a_wrong_port_is_refused(self, port: str) -> None:
         with demo(f"--port={port}") as process:
             _, errors = process.communicate(timeout=15)
         assert process.returncode == 2
         assert errors.endswith(f"argument --port: {port!r} is no port; a port is a number from 0 to 65535\n")
 
-    def test_help(self) -> None:
+    def test_help_lists_the_options(self) -> None:
         with demo("--help") as process:
             output, _ = process.communicate(timeout=15)
         assert process.returncode == 0

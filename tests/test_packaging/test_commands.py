@@ -28,19 +28,19 @@ def command(folder: Path, name: str, body: str) -> None:
 SERVER = ("mariadbd", "mariadb-install-db", "my_print_defaults")
 
 
-def test_mariadb_that_is_there_is_left_alone(machine: Path, run: Run) -> None:
+def test_ensure_mariadb_does_nothing_if_mariadb_is_installed(machine: Path, run: Run) -> None:
     for name in SERVER:
         command(machine, name, "")
     done = run("ensure-mariadb")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_mariadb_is_looked_for_where_the_tests_look_for_it() -> None:
+def test_ensure_mariadb_searches_the_folders_that_the_tests_search() -> None:
     assert f"${{SBIN-{':'.join(SBIN)}}}\n" in (TOOLS / "ensure-mariadb").read_text()
 
 
 @pytest.mark.parametrize("apt", [True, False], ids=["Debian", "elsewhere"])
-def test_without_rights_one_line_says_what_to_install(machine: Path, run: Run, apt: bool) -> None:
+def test_ensure_mariadb_without_rights_names_what_to_install(machine: Path, run: Run, apt: bool) -> None:
     command(machine, "id", "echo 1000")
     command(machine, "sudo", "exit 1")
     if apt:
@@ -54,7 +54,9 @@ def test_without_rights_one_line_says_what_to_install(machine: Path, run: Run, a
 
 
 @pytest.mark.parametrize("user", ["0", "1000"], ids=["root", "sudo"])
-def test_with_rights_the_programs_are_installed_and_nothing_is_removed(machine: Path, run: Run, user: str) -> None:
+def test_ensure_mariadb_with_rights_installs_the_programs_and_removes_nothing(
+    machine: Path, run: Run, user: str
+) -> None:
     command(machine, "id", f"echo {user}")
     command(machine, "sudo", ': > sudo-called; shift; exec "$@"')
     made = "".join(f"; ln -s $(command -v sh) {machine}/{name}" for name in SERVER)
@@ -69,7 +71,7 @@ def test_with_rights_the_programs_are_installed_and_nothing_is_removed(machine: 
     assert (machine.parent / "sudo-called").exists() == (user != "0")
 
 
-def test_old_lists_of_packages_are_renewed_once(machine: Path, run: Run) -> None:
+def test_apt_install_updates_outdated_package_lists_once(machine: Path, run: Run) -> None:
     command(machine, "id", "echo 0")
     command(machine, "apt-get", 'echo $1 >> called; echo "E: no such package"; exit 100')
     done = run("ensure-mariadb")
@@ -111,7 +113,9 @@ def compiler(machine: Path) -> str:
     return "; ".join(f"printf '#!/bin/sh\\n{body}\\n' > {file}; chmod +x {file}" for file, body in made)
 
 
-def test_mysqlclient_that_is_there_is_left_alone(run: Run, environment_of: Callable[..., str], tmp_path: Path) -> None:
+def test_ensure_mysqlclient_does_nothing_if_mysqlclient_is_installed(
+    run: Run, environment_of: Callable[..., str], tmp_path: Path
+) -> None:
     (tmp_path / "installed").touch()
     done = run("ensure-mysqlclient", environment_of())
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -119,7 +123,7 @@ def test_mysqlclient_that_is_there_is_left_alone(run: Run, environment_of: Calla
 
 
 @pytest.mark.parametrize("headers", ["/usr/include/python3.11", "/opt/python/include"], ids=["system's", "own"])
-def test_what_compiling_mysqlclient_takes_is_installed(
+def test_ensure_mysqlclient_installs_the_compiler_and_headers(
     machine: Path, run: Run, environment_of: Callable[..., str], headers: str
 ) -> None:
     (machine / "chmod").symlink_to(shutil.which("chmod") or "")
@@ -133,7 +137,7 @@ def test_what_compiling_mysqlclient_takes_is_installed(
 
 
 @pytest.mark.parametrize("ci", ["", "false", "true", "1"])
-def test_without_mysqlclient_one_line_says_so_and_only_ci_stops(
+def test_ensure_mysqlclient_that_fails_prints_one_line_and_stops_in_ci_only(
     machine: Path, run: Run, environment_of: Callable[..., str], ci: str
 ) -> None:
     command(machine, "id", "echo 1000")
@@ -143,7 +147,7 @@ def test_without_mysqlclient_one_line_says_so_and_only_ci_stops(
     assert "apt-get install gcc libc6-dev pkg-config libmariadb-dev)" in done.stderr
 
 
-def test_a_mysqlclient_that_does_not_compile_is_told_in_one_line(
+def test_ensure_mysqlclient_reports_a_failed_compilation_in_one_line(
     machine: Path, run: Run, environment_of: Callable[..., str]
 ) -> None:
     subprocess.run(compiler(machine), shell=True, check=True)
@@ -154,7 +158,7 @@ def test_a_mysqlclient_that_does_not_compile_is_told_in_one_line(
 
 
 @pytest.mark.parametrize("version", ["2.7", "3.9", "3.10"])
-def test_a_python_that_is_too_old_is_refused_in_one_line(machine: Path, run: Run, version: str) -> None:
+def test_ensure_venv_refuses_a_python_that_is_too_old(machine: Path, run: Run, version: str) -> None:
     command(machine, "python3", f"echo {version}")
     done = run("ensure-venv", "python3", "venv")
     assert done.returncode == 1
@@ -165,7 +169,7 @@ def test_a_python_that_is_too_old_is_refused_in_one_line(machine: Path, run: Run
 
 
 @pytest.mark.parametrize("broken", [True, False], ids=["fails", "missing"])
-def test_a_python_that_does_not_run_is_refused_in_one_line(machine: Path, run: Run, broken: bool) -> None:
+def test_ensure_venv_refuses_a_python_that_does_not_run(machine: Path, run: Run, broken: bool) -> None:
     if broken:
         command(machine, "python3", "echo pyenv: command not found >&2; exit 127")
     done = run("ensure-venv", "python3", "venv")
@@ -175,7 +179,7 @@ def test_a_python_that_does_not_run_is_refused_in_one_line(machine: Path, run: R
 
 
 @pytest.mark.parametrize("end", ["exit 1", "kill -TERM $PPID"], ids=["failed", "stopped"])
-def test_half_an_environment_is_removed(machine: Path, run: Run, tmp_path: Path, end: str) -> None:
+def test_ensure_venv_removes_a_partial_environment(machine: Path, run: Run, tmp_path: Path, end: str) -> None:
     (machine / "mkdir").symlink_to(shutil.which("mkdir") or "")
     command(machine, "python3", f'[ "$1" = -c ] && echo 3.11 && exit\nmkdir -p venv\n{end}')
     done = run("ensure-venv", "python3", "venv")
@@ -186,7 +190,7 @@ def test_half_an_environment_is_removed(machine: Path, run: Run, tmp_path: Path,
         assert "apt-get install python3.11-venv" in done.stderr
 
 
-def test_an_environment_that_is_there_is_kept(machine: Path, run: Run, tmp_path: Path) -> None:
+def test_ensure_venv_keeps_an_existing_environment(machine: Path, run: Run, tmp_path: Path) -> None:
     (tmp_path / "venv" / "bin").mkdir(parents=True)
     command(tmp_path / "venv" / "bin", "python", "echo 3.12")
     command(machine, "python3", "echo 3.11")

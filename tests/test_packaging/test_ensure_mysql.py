@@ -69,7 +69,7 @@ def files(folder: Path) -> set[str]:
     return {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
 
 
-def test_a_server_in_the_path_is_enough(machine: Path, ensure: Ensure, cache: Path) -> None:
+def test_ensure_mysql_does_nothing_if_mysqld_is_in_the_path(machine: Path, ensure: Ensure, cache: Path) -> None:
     put(machine / "mysqld", f"echo '{MYSQL}'")
     put(machine / "apt-get", ": > called")
     done = ensure()
@@ -78,11 +78,11 @@ def test_a_server_in_the_path_is_enough(machine: Path, ensure: Ensure, cache: Pa
     assert not cache.exists()
 
 
-def test_it_is_looked_for_where_the_tests_look_for_it() -> None:
+def test_ensure_mysql_searches_the_folders_that_the_tests_search() -> None:
     assert f"${{SBIN-{':'.join(SBIN)}}}\n" in TOOL.read_text()
 
 
-def test_it_is_fetched_once_from_the_mirror_of_the_machine(
+def test_ensure_mysql_downloads_once_from_the_mirror_of_apt(
     debian: Path, ensure: Ensure, cache: Path, tmp_path: Path
 ) -> None:
     put(debian / "mysqld", f"echo '{MARIADB}'")  # MariaDB's other name
@@ -100,7 +100,7 @@ def test_it_is_fetched_once_from_the_mirror_of_the_machine(
 
 
 @pytest.mark.parametrize("ci", ["", "false", "true", "1"])
-def test_where_it_cannot_be_had_one_line_says_why_and_only_ci_stops(machine: Path, ensure: Ensure, ci: str) -> None:
+def test_ensure_mysql_that_fails_prints_the_reason_and_stops_in_ci_only(machine: Path, ensure: Ensure, ci: str) -> None:
     put(machine / "mysqld", f"echo '{MARIADB}'")
     done = ensure(CI=ci)
     assert done.returncode == (ci in {"true", "1"})
@@ -111,7 +111,7 @@ def test_where_it_cannot_be_had_one_line_says_why_and_only_ci_stops(machine: Pat
     )
 
 
-def test_another_distribution_is_told_so(debian: Path, ensure: Ensure) -> None:
+def test_ensure_mysql_on_another_distribution_prints_the_reason(debian: Path, ensure: Ensure) -> None:
     put(debian / "apt-get", "echo http://mirror.test/ubuntu/")
     done = ensure(CI="1")
     assert done.returncode == 1
@@ -127,7 +127,9 @@ def test_another_distribution_is_told_so(debian: Path, ensure: Ensure) -> None:
     ],
     ids=["fails", "is stopped"],
 )
-def test_half_a_server_is_removed(debian: Path, ensure: Ensure, cache: Path, apt_get: str, told: str) -> None:
+def test_ensure_mysql_removes_a_partial_download(
+    debian: Path, ensure: Ensure, cache: Path, apt_get: str, told: str
+) -> None:
     (debian / "apt-get").rename(debian / "real-apt-get")
     put(debian / "apt-get", f'case "$*" in *mysql-server-core) {apt_get} ;; esac; exec real-apt-get "$@"')
     done = ensure(CI="1")
@@ -137,7 +139,9 @@ def test_half_a_server_is_removed(debian: Path, ensure: Ensure, cache: Path, apt
     assert list(cache.iterdir()) == []
 
 
-def test_a_server_that_does_not_run_is_not_kept(debian: Path, ensure: Ensure, cache: Path, tmp_path: Path) -> None:
+def test_ensure_mysql_removes_a_server_that_does_not_run(
+    debian: Path, ensure: Ensure, cache: Path, tmp_path: Path
+) -> None:
     put(tmp_path / "loader", "exit 127")
     done = ensure(CI="1")
     assert done.returncode == 1
@@ -146,7 +150,7 @@ def test_a_server_that_does_not_run_is_not_kept(debian: Path, ensure: Ensure, ca
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["whole", "broken"])
-def test_one_that_somebody_else_has_put_there_in_the_meantime_stays(
+def test_ensure_mysql_keeps_a_server_that_another_process_downloaded_meanwhile(
     debian: Path, ensure: Ensure, cache: Path, tmp_path: Path, whole: bool
 ) -> None:
     theirs = put(tmp_path / "theirs", f"echo '{MYSQL}'" if whole else "exit 127").read_text()
@@ -162,7 +166,7 @@ def test_one_that_somebody_else_has_put_there_in_the_meantime_stays(
     assert files(cache) == {"mysql/mysqld"}
 
 
-def test_help_says_where_it_goes(ensure: Ensure, machine: Path, cache: Path) -> None:
+def test_help_names_the_folder_of_the_download(ensure: Ensure, machine: Path, cache: Path) -> None:
     (machine / "cat").symlink_to(shutil.which("cat") or "")
     assert f"into {cache}/mysql" in ensure("--help").stdout
     done = ensure("--halp")

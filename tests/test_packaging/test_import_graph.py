@@ -99,13 +99,13 @@ MODULES = modules()
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_a_module_imports_only_what_it_may(module: str) -> None:
+def test_a_module_imports_only_what_is_listed(module: str) -> None:
     file = MODULES[module]
     assert not wrong(module, file.read_text(), is_package=file.name == "__init__.py")
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_each_package_is_found_and_says_that_it_is_typed(package: str) -> None:
+def test_each_package_has_py_typed(package: str) -> None:
     assert package in MODULES
     assert (PACKAGES[package] / "py.typed").is_file()
 
@@ -131,7 +131,7 @@ def test_each_package_is_found_and_says_that_it_is_typed(package: str) -> None:
         ("flask_replswitch", "from replswitch import errors"),
     ],
 )
-def test_a_forbidden_import_is_seen(module: str, source: str) -> None:
+def test_a_forbidden_import_is_found(module: str, source: str) -> None:
     assert wrong(module, source)
 
 

@@ -167,7 +167,7 @@ def test_only_drivers_and_positions_ask_which_product_it_is(name: str) -> None:
     assert seen(name, product_tests(SOURCES[name].read_text()), ALLOWED_PRODUCTS) == []
 
 
-def test_nothing_is_allowed_that_is_not_there() -> None:
+def test_every_listed_exception_exists() -> None:
     for allowed, find in ((ALLOWED_DECISIONS, decisions), (ALLOWED_PRODUCTS, product_tests)):
         for name, text in allowed:
             assert text in {found for _, found in find(SOURCES[name].read_text())}, (name, text)
@@ -193,7 +193,7 @@ def test_nothing_is_allowed_that_is_not_there() -> None:
         "if dialect.is_disconnect(error, None, None): run()",
     ],
 )
-def test_a_decision_is_seen(source: str) -> None:
+def test_a_decision_outside_the_engine_is_found(source: str) -> None:
     assert list(decisions(source))
 
 
@@ -222,7 +222,7 @@ def test_a_decision_is_seen(source: str) -> None:
         "from replswitch.drivers.sqlite3 import DRIVER",
     ],
 )
-def test_a_test_for_a_product_is_seen(source: str) -> None:
+def test_a_test_for_a_product_is_found(source: str) -> None:
     assert list(product_tests(source))
 
 

@@ -30,11 +30,11 @@ PUBLIC = [
 ]
 
 
-def test_the_front_door_shows_these_names_in_this_order() -> None:
+def test_replswitch_exports_these_names_in_this_order() -> None:
     assert replswitch.__all__ == PUBLIC
 
 
-def test_the_front_door_shows_nothing_else() -> None:
+def test_replswitch_has_no_other_public_name() -> None:
     shown = {
         name for name, value in vars(replswitch).items() if not name.startswith("_") and not inspect.ismodule(value)
     }

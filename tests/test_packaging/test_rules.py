@@ -75,20 +75,20 @@ def anchors(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("folder", ["", *FOLDERS], ids=lambda folder: folder or "the pages beside them")
-def test_every_rule_that_is_cited_is_in_the_page(folder: str) -> None:
+def test_every_cited_rule_is_on_the_page(folder: str) -> None:
     files = files_in(folder)
     assert files
     unknown = {str(file.relative_to(ROOT)): sorted(cited(file) - set(SECTIONS)) for file in files}
     assert {file: rules for file, rules in unknown.items() if rules} == {}
 
 
-def test_every_rule_has_a_test_that_is_named_after_it() -> None:
+def test_every_rule_has_a_test_named_after_it() -> None:
     files = [file for file in files_in("tests") if file.suffix == ".py"]
     named = {rule for file in files for rule in named_in(file.read_text())}
     assert sorted(set(SECTIONS) - named) == []
 
 
-def test_each_rule_is_there_once_and_in_order() -> None:
+def test_each_rule_is_on_the_page_once_and_in_order() -> None:
     headings = re.findall(r"^### (.*)$", RULES_TEXT, re.MULTILINE)
     assert headings == list(SECTIONS)
     for letter in "SRMPF":
@@ -96,13 +96,13 @@ def test_each_rule_is_there_once_and_in_order() -> None:
         assert numbers == list(range(1, len(numbers) + 1))
 
 
-def test_what_is_planned_has_no_heading() -> None:
+def test_a_planned_rule_has_no_heading() -> None:
     assert PLANNED_TEXT
     assert "\n#" not in PLANNED_TEXT
 
 
 @pytest.mark.parametrize("rule", SECTIONS)
-def test_each_rule_links_to_where_users_read_of_it(rule: str) -> None:
+def test_each_rule_links_to_its_page_for_users(rule: str) -> None:
     links = re.findall(r"\]\(([\w-]+\.md)(?:#([^)]*))?\)", SECTIONS[rule])
     assert links
     for page, anchor in links:
@@ -110,7 +110,7 @@ def test_each_rule_links_to_where_users_read_of_it(rule: str) -> None:
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/how-it-works.md"])
-def test_the_page_is_linked(page: str) -> None:
+def test_the_page_of_rules_is_linked(page: str) -> None:
     file = ROOT / page
     links = re.findall(r"\]\(([\w/.-]+)[)#]", file.read_text())
     assert PAGE in {(file.parent / link).resolve() for link in links}
@@ -131,7 +131,7 @@ def test_the_page_is_linked(page: str) -> None:
         ("x = 1  # as in s3://bucket or F1-Score, 1/S2", []),
     ],
 )
-def test_citations_in_python_are_seen(source: str, rules: list[str]) -> None:
+def test_citations_in_python_are_found(source: str, rules: list[str]) -> None:
     assert list(cited_in_python(source)) == rules
 
 
@@ -145,5 +145,5 @@ def test_citations_in_python_are_seen(source: str, rules: list[str]) -> None:
         ("M4-M6, S1 to S3", ["M4", "M6", "S1", "S3"]),
     ],
 )
-def test_citations_in_pages_are_seen(text: str, rules: list[str]) -> None:
+def test_citations_in_pages_are_found(text: str, rules: list[str]) -> None:
     assert list(cited_in_markdown(text)) == rules

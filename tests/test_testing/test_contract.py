@@ -89,13 +89,13 @@ class PairContract(ABC):
                 cursor.execute("SELECT number FROM message")
                 assert cursor.fetchall()[0] == (1,)
 
-    def test_parameters_may_be_changed_by_who_gets_them(self, pair: ReplicatedPair) -> None:
+    def test_changing_the_returned_parameters_does_not_change_the_pair(self, pair: ReplicatedPair) -> None:
         pair.master.clear()
         pair.slaves.clear()
         assert pair.master
         assert len(pair.slaves) == 2
 
-    def test_what_is_written_to_the_master_arrives_on_each_slave(self, pair: ReplicatedPair) -> None:
+    def test_a_write_to_the_master_arrives_on_each_slave(self, pair: ReplicatedPair) -> None:
         for number in range(20):
             write(pair, number)
         pair.wait_caught_up()
@@ -117,7 +117,7 @@ class PairContract(ABC):
         pair.wait_caught_up()
         assert read(pair, "slave") == [1, 2]
 
-    def test_the_slaves_stay_behind_by_the_lag(self, pair: ReplicatedPair) -> None:
+    def test_the_slaves_lag_by_the_seconds_that_were_set(self, pair: ReplicatedPair) -> None:
         pair.lag = 1
         began = time.monotonic()
         write(pair, 1)
@@ -136,14 +136,14 @@ class PairContract(ABC):
         pair.wait_caught_up()
         assert read(pair, "slave") == read(pair, "slave2") == [1]
 
-    def test_a_lag_holds_back_nothing_that_has_arrived(self, pair: ReplicatedPair) -> None:
+    def test_a_lag_set_later_does_not_hide_what_has_arrived(self, pair: ReplicatedPair) -> None:
         write(pair, 1)
         pair.wait_caught_up()
         pair.lag = LONG
         write(pair, 2)
         assert read(pair, "slave") == [1]
 
-    def test_a_lag_outlives_a_kill(self, pair: ReplicatedPair) -> None:
+    def test_a_lag_is_kept_when_a_server_is_killed_and_started(self, pair: ReplicatedPair) -> None:
         pair.lag = LONG
         pair.kill("slave")
         pair.start("slave")
@@ -229,7 +229,7 @@ class PairContract(ABC):
         pair.reset()
         assert read(pair, "slave") == []
 
-    def test_reset_undoes_everything(self, pair: ReplicatedPair) -> None:
+    def test_reset_starts_all_servers_without_a_lag(self, pair: ReplicatedPair) -> None:
         pair.lag = LONG
         write(pair, 1)
         pair.stop_slave("slave")
@@ -239,7 +239,7 @@ class PairContract(ABC):
         assert pair.lag == 0
         assert read(pair, "slave") == read(pair, "slave2") == [1]
 
-    def test_a_slave_that_is_not_there_in_time_is_named(self, pair: ReplicatedPair) -> None:
+    def test_wait_caught_up_names_the_slave_that_is_late(self, pair: ReplicatedPair) -> None:
         with self.blocked(pair, "slave2"):
             write(pair, 1)
             with pytest.raises(NotCaughtUpError, match="slave2 has not caught up: the master is at") as raised:
@@ -249,12 +249,12 @@ class PairContract(ABC):
         pair.wait_caught_up()
         assert read(pair, "slave2") == [1]
 
-    def test_nobody_waits_for_a_master_that_is_down(self, pair: ReplicatedPair) -> None:
+    def test_wait_caught_up_without_a_master_raises(self, pair: ReplicatedPair) -> None:
         pair.kill("master")
         with pytest.raises(PairError, match="the master is down"):
             pair.wait_caught_up()
 
-    def test_unknown_servers_are_refused(self, pair: ReplicatedPair) -> None:
+    def test_unknown_server_names_are_refused(self, pair: ReplicatedPair) -> None:
         for act in (pair.kill, pair.start, pair.connect, pair.stop_slave, pair.start_slave):
             with pytest.raises(ConfigurationError, match=r"'slave3' is no server .* master, slave, slave2"):
                 act("slave3")
@@ -263,23 +263,23 @@ class PairContract(ABC):
                 act("master")
 
     @pytest.mark.parametrize("lag", [-1, math.nan, math.inf, "2", None, True, 86401])
-    def test_what_is_no_lag_is_refused(self, pair: ReplicatedPair, lag: Any) -> None:
+    def test_a_wrong_lag_is_refused(self, pair: ReplicatedPair, lag: Any) -> None:
         with pytest.raises(ConfigurationError, match="a lag is a number of seconds from 0 to 86400"):
             pair.lag = lag
         assert pair.lag == 0
 
     @pytest.mark.parametrize("slaves", [0, -1, True, 1.0, "1", None])
-    def test_a_pair_has_a_slave(self, slaves: Any) -> None:
+    def test_a_pair_without_a_slave_is_refused(self, slaves: Any) -> None:
         with pytest.raises(ConfigurationError, match="a pair has 1 slave or more"):
             self.kind(slaves=slaves)
 
-    def test_a_pair_must_be_started(self) -> None:
+    def test_using_a_pair_that_is_not_started_raises(self) -> None:
         pair = self.kind()
         for act in (pair.connect, pair.wait_caught_up, pair.stop_slave, lambda: pair.master):
             with pytest.raises(PairError, match=rf"use `with {self.kind.__name__}\(\) as pair:`"):
                 act()
 
-    def test_a_pair_can_be_started_again_and_is_new_then(self) -> None:
+    def test_a_pair_started_again_is_empty(self) -> None:
         pair = self.kind()
         pair.lag = 1
         for _ in range(2):

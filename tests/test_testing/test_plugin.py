@@ -35,7 +35,7 @@ def run(tmp_path: Path, environment: dict[str, str]) -> Run:
     return pytest_on
 
 
-def test_each_test_finds_the_pair_in_order(run: Run) -> None:
+def test_each_test_gets_the_pair_reset(run: Run) -> None:
     output = run("""
 import pytest
 
@@ -83,14 +83,14 @@ def test_each(replicated_pair):
 NOWHERE = {"PATH": "/nowhere", "XDG_CACHE_HOME": "/nowhere"}
 
 
-def test_without_a_server_tests_are_skipped(run: Run) -> None:
+def test_tests_without_a_server_are_skipped(run: Run) -> None:
     output = run(NEEDS_SERVERS, **NOWHERE)
     assert "1 passed, 3 skipped" in output
     assert "apt-get install mariadb-server" in output
     assert "make mysql" in output
 
 
-def test_without_a_server_tests_fail_in_ci(run: Run) -> None:
+def test_tests_without_a_server_fail_in_ci(run: Run) -> None:
     output = run(NEEDS_SERVERS, **NOWHERE, CI="true")
     assert "1 passed, 3 errors" in output
     assert "CI is set, so this must not be skipped" in output

@@ -60,7 +60,7 @@ def test_the_roles_change_and_the_names_stay(pair: ServerPair) -> None:
     assert [one["port"] for one in pair.slaves] == [addresses["master"], addresses["slave2"]]
 
 
-def test_what_the_new_master_gets_arrives_everywhere(pair: ServerPair) -> None:
+def test_writes_to_the_new_master_arrive_on_all_servers(pair: ServerPair) -> None:
     pair.promote("slave")
     write(pair, 2)
     assert everywhere(pair) == [[1, 2]] * 3
@@ -69,7 +69,7 @@ def test_what_the_new_master_gets_arrives_everywhere(pair: ServerPair) -> None:
             execute(pair, name, "INSERT INTO message VALUES (3)")
 
 
-def test_there_and_back_and_on_to_another_one(pair: ServerPair) -> None:
+def test_several_promotions_in_a_row_lose_no_write(pair: ServerPair) -> None:
     for number, name in enumerate(("slave", "master", "slave2", "slave", "master"), 2):
         pair.promote(name)
         write(pair, number)
@@ -87,7 +87,7 @@ def test_reset_gives_the_place_back_and_keeps_what_was_written(pair: ServerPair)
     assert everywhere(pair) == [[1, 2, 3, 4]] * 3
 
 
-def test_a_lag_does_not_hold_it_up_and_holds_for_the_slaves_of_the_new_master(pair: ServerPair) -> None:
+def test_a_promotion_does_not_wait_for_the_lag_and_keeps_it(pair: ServerPair) -> None:
     pair.lag = 3600
     write(pair, 2)
     pair.promote("slave")
@@ -112,7 +112,7 @@ def test_a_stopped_slave_can_be_promoted_and_another_one_stays_stopped(pair: Ser
     assert everywhere(pair) == [[1, 2]] * 3
 
 
-def test_who_was_down_follows_the_new_master_and_a_killed_one_keeps_its_role(pair: ServerPair) -> None:
+def test_a_slave_that_was_down_follows_the_new_master(pair: ServerPair) -> None:
     pair.kill("slave2")
     pair.promote("slave")
     write(pair, 2)
@@ -139,7 +139,7 @@ def test_sessions_on_the_old_master_write_nothing_any_more(pair: ServerPair) -> 
     assert everywhere(pair) == [[1, 4]] * 3
 
 
-def test_who_writes_meanwhile_loses_nothing(pair: ServerPair) -> None:
+def test_a_client_that_writes_during_a_promotion_loses_no_write(pair: ServerPair) -> None:
     answered: list[int] = []
     over = threading.Event()
 
@@ -162,7 +162,7 @@ def test_who_writes_meanwhile_loses_nothing(pair: ServerPair) -> None:
     assert everywhere(pair) == [[1, *answered]] * 3
 
 
-def test_one_that_does_not_catch_up_is_not_promoted(pair: ServerPair) -> None:
+def test_a_slave_that_does_not_catch_up_is_not_promoted(pair: ServerPair) -> None:
     with closing(pair.admin("slave")) as admin, admin.cursor() as cursor:
         cursor.execute("LOCK TABLES shop.message READ")
         write(pair, 2)
@@ -173,7 +173,7 @@ def test_one_that_does_not_catch_up_is_not_promoted(pair: ServerPair) -> None:
     assert everywhere(pair) == [[1, 2, 3]] * 3
 
 
-def test_who_cannot_be_promoted_is_told_why(pair: ServerPair) -> None:
+def test_promoting_a_wrong_server_is_an_error_with_the_reason(pair: ServerPair) -> None:
     with pytest.raises(ConfigurationError, match="the master replicates nothing"):
         pair.promote("master")
     with pytest.raises(ConfigurationError, match="'slave3' is no server of this pair"):

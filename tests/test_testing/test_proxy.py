@@ -107,7 +107,7 @@ def hangs_up(client: socket.socket) -> bool:
         return True
 
 
-def test_it_passes_on(proxy: Proxy, echo: Echo) -> None:
+def test_a_proxy_passes_data_in_both_directions(proxy: Proxy, echo: Echo) -> None:
     with connect(proxy) as client:
         assert ask(client) == b"ahello\n"
         assert ask(client, b"x" * 1_000_000 + b"\n") == b"a" + b"x" * 1_000_000 + b"\n"
@@ -115,7 +115,7 @@ def test_it_passes_on(proxy: Proxy, echo: Echo) -> None:
     assert echo.hung_up.wait(LONG)
 
 
-def test_hundreds_at_a_time(proxy: Proxy) -> None:
+def test_a_proxy_serves_hundreds_of_connections(proxy: Proxy) -> None:
     with ExitStack() as opened:
         clients = [opened.enter_context(connect(proxy)) for _ in range(400)]
         for client in clients:
@@ -129,7 +129,7 @@ def test_hundreds_at_a_time(proxy: Proxy) -> None:
         assert ask(client) == b"ahello\n"
 
 
-def test_a_server_that_hangs_up(proxy: Proxy, echo: Echo) -> None:
+def test_a_disconnect_of_the_server_reaches_the_client(proxy: Proxy, echo: Echo) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         proxy.target = server.getsockname()[1]
         with connect(proxy) as client:
@@ -140,7 +140,7 @@ def test_a_server_that_hangs_up(proxy: Proxy, echo: Echo) -> None:
             assert hangs_up(client)
 
 
-def test_a_server_that_is_not_there(proxy: Proxy, echo: Echo) -> None:
+def test_a_proxy_without_its_server_closes_connections(proxy: Proxy, echo: Echo) -> None:
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         proxy.target = ("127.0.0.1", nobody.getsockname()[1])
     with connect(proxy) as client:
@@ -161,7 +161,7 @@ def test_new_connections_follow_the_target_and_open_ones_stay(proxy: Proxy, echo
 
 
 class TestDrop:
-    def test_nothing_arrives_and_nothing_is_closed(self, proxy: Proxy, echo: Echo) -> None:
+    def test_drop_discards_data_and_keeps_connections_open(self, proxy: Proxy, echo: Echo) -> None:
         with connect(proxy) as old:
             assert ask(old) == b"ahello\n"
             proxy.drop()
@@ -173,7 +173,7 @@ class TestDrop:
                 proxy.restore()
                 assert answer(old) == answer(new) == b"aagain\n"
 
-    def test_answers_vanish_too(self, proxy: Proxy, echo: Echo) -> None:
+    def test_drop_discards_answers(self, proxy: Proxy, echo: Echo) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
             proxy.target = server.getsockname()[1]
             with connect(proxy) as client:
@@ -187,7 +187,7 @@ class TestDrop:
                 assert answer(client, 5) == b"hello"
                 assert hangs_up(client)
 
-    def test_who_hangs_up_meanwhile_is_heard_in_the_end(self, proxy: Proxy, echo: Echo) -> None:
+    def test_a_disconnect_during_drop_arrives_after_restore(self, proxy: Proxy, echo: Echo) -> None:
         client = connect(proxy)
         assert ask(client) == b"ahello\n"
         proxy.drop()
@@ -198,7 +198,7 @@ class TestDrop:
         assert echo.hung_up.wait(LONG)
         assert echo.heard == [b"hello\n", b"again\n"]  # as on a network, where what was sent is sent again
 
-    def test_it_can_be_cut_and_closed(self, proxy: Proxy) -> None:
+    def test_connections_can_be_cut_and_closed_during_drop(self, proxy: Proxy) -> None:
         with connect(proxy) as client:
             assert ask(client) == b"ahello\n"
             proxy.drop()
@@ -210,7 +210,7 @@ class TestDrop:
 
 
 class TestDelay:
-    def test_answers_come_later_and_in_their_order(self, proxy: Proxy) -> None:
+    def test_delayed_answers_arrive_late_and_in_order(self, proxy: Proxy) -> None:
         with connect(proxy) as client:
             assert ask(client) == b"ahello\n"
             proxy.delay(0.5)
@@ -221,7 +221,7 @@ class TestDelay:
             assert answer(client, 10) == b"aone\natwo\n"
             assert time.monotonic() - began > 0.59
 
-    def test_an_end_of_it_lets_everything_through(self, proxy: Proxy) -> None:
+    def test_ending_a_delay_lets_everything_through(self, proxy: Proxy) -> None:
         with connect(proxy) as client:
             proxy.delay(3600)
             client.sendall(b"one\n")
@@ -230,13 +230,13 @@ class TestDelay:
             assert answer(client, 5) == b"aone\n"
 
     @pytest.mark.parametrize("seconds", [-1, "1", None, True, float("nan"), 3601])
-    def test_what_is_no_time_is_refused(self, proxy: Proxy, seconds: Any) -> None:
+    def test_a_wrong_delay_is_refused(self, proxy: Proxy, seconds: Any) -> None:
         with pytest.raises(ConfigurationError, match=r"delay\(.*\): it must be a number of seconds"):
             proxy.delay(seconds)
 
 
 class TestCut:
-    def test_an_answer_ends_in_its_middle(self, proxy: Proxy) -> None:
+    def test_cut_after_ends_an_answer_in_its_middle(self, proxy: Proxy) -> None:
         with connect(proxy) as old:
             assert ask(old) == b"ahello\n"
             proxy.cut_after(10)
@@ -249,19 +249,19 @@ class TestCut:
         with connect(proxy) as client:
             assert ask(client, b"longer than ten\n") == b"alonger than ten\n"
 
-    def test_none_at_all(self, proxy: Proxy) -> None:
+    def test_cut_after_zero_bytes_sends_no_answer(self, proxy: Proxy) -> None:
         proxy.cut_after(0)
         with connect(proxy) as client:
             assert ask(client) == b""
 
     @pytest.mark.parametrize("count", [-1, 1.5, "1", None, True])
-    def test_what_is_no_number_is_refused(self, proxy: Proxy, count: Any) -> None:
+    def test_cut_after_a_wrong_number_is_refused(self, proxy: Proxy, count: Any) -> None:
         with pytest.raises(ConfigurationError, match=r"cut_after\(.*\): it must be a number of bytes"):
             proxy.cut_after(count)
 
 
 class TestRefuse:
-    def test_open_ones_are_closed_and_new_ones_refused(self, proxy: Proxy) -> None:
+    def test_refuse_closes_open_connections_and_refuses_new_ones(self, proxy: Proxy) -> None:
         with connect(proxy) as client:
             assert ask(client) == b"ahello\n"
             proxy.refuse()
@@ -275,7 +275,7 @@ class TestRefuse:
 
 
 class TestClose:
-    def test_twice_is_no_error_and_nothing_is_left(self, echo: Echo) -> None:
+    def test_closing_a_proxy_twice_leaves_nothing(self, echo: Echo) -> None:
         before = proxies()
         with Proxy(echo.port) as proxy, connect(proxy) as client:
             assert proxies() == before + 1
@@ -286,7 +286,7 @@ class TestClose:
             connect(proxy)
         assert proxies() == before
 
-    def test_a_closed_one_says_so(self, echo: Echo) -> None:
+    def test_using_a_closed_proxy_raises(self, echo: Echo) -> None:
         proxy = Proxy(echo.port)
         proxy.close()
         for act in (proxy.drop, proxy.restore, proxy.refuse, proxy.cut):
@@ -295,14 +295,14 @@ class TestClose:
 
 
 @pytest.mark.parametrize("target", [0, 65536, "3306", ("host",), ("host", "3306"), ("host", 0), None, True, 1.5])
-def test_what_is_no_target_is_refused(target: Any, proxy: Proxy) -> None:
+def test_a_wrong_target_is_refused(target: Any, proxy: Proxy) -> None:
     with pytest.raises(ConfigurationError, match="it must be the port of a server"):
         Proxy(target)
     with pytest.raises(ConfigurationError, match="it must be the port of a server"):
         proxy.target = target
 
 
-def test_a_database_behind_it(mariadb_pair: MariaDBPair) -> None:
+def test_a_database_works_through_a_proxy(mariadb_pair: MariaDBPair) -> None:
     with Proxy(mariadb_pair.master["port"]) as proxy:
         parameters = {**mariadb_pair.master, "port": proxy.port, "read_timeout": 1}
         with closing(pymysql.connect(**parameters)) as connection, connection.cursor() as cursor:

@@ -54,7 +54,7 @@ def execute(pair: ServerPair, name: str, sql: str) -> list[Any]:
         return list(cursor.fetchall())
 
 
-def test_the_parameters_are_complete_and_no_more(pair: ServerPair) -> None:
+def test_the_parameters_are_those_that_the_driver_needs(pair: ServerPair) -> None:
     assert set(pair.master) == set(pair.slaves[0]) == {"host", "port", "user", "password", "database"}
     assert pair.driver == "pymysql"
 
@@ -80,13 +80,13 @@ def test_the_application_may_have_test_databases_and_see_replication(pair: Serve
         execute(pair, "master", "CREATE DATABASE other")
 
 
-def test_nobody_gets_in_without_a_password(pair: ServerPair) -> None:
+def test_a_login_without_a_password_is_refused(pair: ServerPair) -> None:
     for user in ("root", "replication", "shop", "", "mariadb.sys", "mysql.sys"):
         with pytest.raises(pymysql.err.OperationalError):
             pymysql.connect(host="127.0.0.1", port=pair.master["port"], user=user)
 
 
-def test_text_is_unicode(pair: ServerPair) -> None:
+def test_text_with_emoji_is_replicated(pair: ServerPair) -> None:
     execute(pair, "master", "CREATE TABLE words (word VARCHAR(20))")
     execute(pair, "master", "INSERT INTO words VALUES ('Größe 🐬')")
     pair.wait_caught_up()
@@ -107,7 +107,7 @@ def test_statements_are_those_of_the_application(pair: ServerPair) -> None:
     assert received == []
 
 
-def test_statements_are_told_when_the_block_fails(pair: ServerPair) -> None:
+def test_statements_are_available_after_an_error_in_the_block(pair: ServerPair) -> None:
     with suppress(ZeroDivisionError), pair.statements("master") as received:
         execute(pair, "master", "SELECT 1")
         raise ZeroDivisionError
@@ -132,7 +132,7 @@ def test_recording_leaves_no_trace_in_replication(pair: ServerPair) -> None:
     assert [execute(pair, "slave", sql) for sql in asked] == before
 
 
-def test_status_counts(pair: ServerPair) -> None:
+def test_status_returns_a_counter_of_the_server(pair: ServerPair) -> None:
     before = pair.status("slave", "Com_select")
     execute(pair, "slave", "SELECT 1")
     assert pair.status("slave", "Com_select") == before + 1
@@ -141,7 +141,7 @@ def test_status_counts(pair: ServerPair) -> None:
             pair.status("slave", variable)
 
 
-def test_admin_may_do_everything(pair: ServerPair) -> None:
+def test_admin_can_kill_a_connection(pair: ServerPair) -> None:
     with (
         closing(pair.connect("slave")) as victim,
         victim.cursor() as cursor,
@@ -153,7 +153,7 @@ def test_admin_may_do_everything(pair: ServerPair) -> None:
             cursor.execute("SELECT 1")
 
 
-def test_replication_that_has_failed_is_told_at_once(pair: ServerPair) -> None:
+def test_failed_replication_is_reported_without_waiting(pair: ServerPair) -> None:
     with closing(pair.admin("slave")) as admin, admin.cursor() as cursor:
         cursor.execute("SET sql_log_bin = 0")
         cursor.execute("INSERT INTO shop.message VALUES (1)")
@@ -166,7 +166,7 @@ def test_replication_that_has_failed_is_told_at_once(pair: ServerPair) -> None:
     assert execute(pair, "slave", "SELECT * FROM message") == [(1,)]
 
 
-def test_no_time_to_wait_is_not_for_ever(pair: ServerPair) -> None:
+def test_wait_caught_up_with_timeout_zero_raises_at_once(pair: ServerPair) -> None:
     with closing(pair.admin("slave")) as admin, admin.cursor() as cursor:
         cursor.execute("LOCK TABLES shop.message READ")
         execute(pair, "master", "INSERT INTO message VALUES (1)")
@@ -174,13 +174,13 @@ def test_no_time_to_wait_is_not_for_ever(pair: ServerPair) -> None:
             pair.wait_caught_up(timeout=0)
 
 
-def test_what_a_server_refuses_to_the_pair_is_an_error_of_the_pair(pair: ServerPair) -> None:
+def test_an_sql_error_of_the_pair_itself_is_a_pair_error(pair: ServerPair) -> None:
     with pytest.raises(PairError, match=r"the slave failed at 'NONSENSE': .*1064") as raised:
         pair._run("slave", "NONSENSE")
     assert isinstance(raised.value.__cause__, pymysql.MySQLError)
 
 
-def test_two_pairs_do_not_disturb_each_other_nor_a_stranger_who_has_the_port(
+def test_two_pairs_and_a_stranger_on_the_port_do_not_disturb_each_other(
     pair: ServerPair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as stranger:
@@ -235,7 +235,7 @@ def test_a_server_that_does_not_start_shows_its_log(
         (MySQLPair, r"MySQL's mysqld is not on this machine .* `make mysql`"),
     ],
 )
-def test_a_machine_without_the_server_is_told_what_to_install(
+def test_a_missing_server_is_an_error_with_the_package_to_install(
     kind: type[ServerPair], advice: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for variable in ("PATH", "XDG_CACHE_HOME"):
@@ -263,14 +263,14 @@ class TestWhichMySQL:
 
         return make
 
-    def test_mariadb_under_its_name_is_passed_over(self, put: Callable[[str, str], str]) -> None:
+    def test_a_mysqld_that_is_mariadb_is_passed_over(self, put: Callable[[str, str], str]) -> None:
         put("alias", "Ver 10.11.19-MariaDB-0+deb12u1 for debian-linux-gnu on x86_64 (Debian 12)")
         with pytest.raises(ServerNotFoundError):
             find_mysqld()
         fetched = put("cache/replswitch/mysql", "Ver 9.7.4-2 for Linux on x86_64 ((Debian))")
         assert find_mysqld() == fetched
 
-    def test_one_in_the_path_comes_first(self, put: Callable[[str, str], str]) -> None:
+    def test_a_mysqld_in_the_path_comes_first(self, put: Callable[[str, str], str]) -> None:
         put("cache/replswitch/mysql", "Ver 9.7.4-2 for Linux on x86_64 ((Debian))")
         installed = put("bin", "Ver 8.4.5 for Linux on x86_64 (MySQL Community Server - GPL)")
         assert find_mysqld() == installed

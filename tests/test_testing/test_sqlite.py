@@ -39,14 +39,14 @@ def insert(pair: SQLitePair) -> None:
         connection.execute("INSERT INTO message (text) VALUES ('hello')")
 
 
-def test_the_parameters_are_a_file(pair: SQLitePair) -> None:
+def test_the_parameters_are_the_path_of_a_file(pair: SQLitePair) -> None:
     assert set(pair.master) == {"database"}
     assert Path(pair.master["database"]).name == "master.db"
     assert [Path(slave["database"]).name for slave in pair.slaves] == ["slave.db", "slave2.db"]
     assert pair.driver == "sqlite3"
 
 
-def test_a_lag_may_have_a_fraction(pair: SQLitePair) -> None:
+def test_a_lag_can_have_a_fraction(pair: SQLitePair) -> None:
     pair.lag = 0.3
     began = time.monotonic()
     insert(pair)
@@ -120,7 +120,7 @@ def test_readers_and_copier_do_not_fail_each_other(pair: SQLitePair) -> None:
     assert count(pair, "slave") == count(pair, "slave2") == written
 
 
-def test_a_long_transaction_of_a_reader_sees_one_moment_and_blocks_nobody(pair: SQLitePair) -> None:
+def test_a_long_transaction_of_a_reader_sees_one_snapshot_and_blocks_no_copy(pair: SQLitePair) -> None:
     with closing(pair.connect("slave")) as reader:
         reader.execute("BEGIN")
         assert reader.execute("SELECT count(*) FROM message").fetchone() == (0,)
@@ -155,7 +155,7 @@ def test_a_long_lag_does_not_fill_the_memory(pair: SQLitePair) -> None:
     assert count(pair, "slave") == count(pair, "master")
 
 
-def test_what_was_written_to_a_slave_is_undone_by_the_next_copy(pair: SQLitePair) -> None:
+def test_a_write_to_a_slave_is_undone_by_the_next_copy(pair: SQLitePair) -> None:
     with closing(sqlite3.connect(**pair.slaves[0], isolation_level=None)) as connection:
         connection.execute("INSERT INTO message (number) VALUES (100)")
         assert connection.execute("SELECT count(*) FROM message").fetchone() == (1,)
@@ -177,7 +177,7 @@ def test_a_killed_file_cannot_be_opened_but_open_connections_go_on(pair: SQLiteP
         assert count(pair, "slave") == 1
 
 
-def test_a_copier_that_fails_does_not_do_so_in_silence(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_error_of_the_copier_is_logged_and_raised(caplog: pytest.LogCaptureFixture) -> None:
     pair = SQLitePair()
     pair.start()
     folder = Path(pair.master["database"]).parent
