@@ -11,6 +11,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from django.conf import settings
+from django.core.cache import caches
 from django.core.checks import CheckMessage, Error, Info, Tags, Warning, register  # noqa: A004 - Django's names
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, router
@@ -42,6 +43,7 @@ _OUTSIDE: Final = {
 }
 
 _ON_MASTER: Final = "django_replswitch.sessions.on_master.OnMaster"
+_CACHE: Final = "django_replswitch.cache.DatabaseCache"
 _SESSIONS: Final = {
     "django.contrib.sessions.backends.db": "django_replswitch.sessions",
     "django.contrib.sessions.backends.cached_db": "django_replswitch.sessions.cached_db",
@@ -175,6 +177,26 @@ def check_sessions(*_: object, **__: object) -> Messages:
         "slave that lacks the latest, and each that is saved sends its visitor to the master.",
         hint,
     )
+
+
+@register("replswitch")
+def check_caches(*_: object, **__: object) -> Messages:
+    """Check that caches in a switching database are read and written on its master."""
+    found: Messages = []
+    for alias, cache in settings.CACHES.items():
+        backend = cache["BACKEND"]
+        if not _is_a(backend, "django.core.cache.backends.db.DatabaseCache") or _is_a(backend, _CACHE):
+            continue
+        kept: Any = caches[alias]
+        if router.db_for_write(kept.cache_model_class) in switching_aliases():
+            text = (
+                f'The BACKEND of CACHES["{alias}"] is "{backend}", whose rows are in a database with slaves: a GET '
+                "that stores a value is a write in slave state, which may be refused, and a value may be read from a "
+                "slave that lacks the latest."
+            )
+            hint = f'Set "BACKEND": "{_CACHE}", or derive your own from it; the table and its rows stay valid.'
+            found += _say("replswitch.W011", text, hint)
+    return found
 
 
 @register("replswitch")

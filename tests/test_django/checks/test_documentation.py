@@ -57,6 +57,7 @@ settings.configure(**{name: value for name, value in chosen.items() if name.isup
 django.setup()
 call_command("check", "--database", "default", "--fail-level", "DEBUG")
 call_command("migrate", run_syncdb=True, verbosity=0)
+call_command("createcachetable", verbosity=0)
 call_command("replswitch")
 
 from django.db import DatabaseError, connection
@@ -109,7 +110,7 @@ def tables(servers_by_name: MariaDBPair) -> Iterator[MariaDBPair]:
 
     run("GRANT ALL ON `test\\_%`.* TO board@'%'")
     yield pair
-    run("DROP TABLE IF EXISTS shop.shop_article")
+    run("DROP TABLE IF EXISTS shop.shop_article, shop.cache_table")
 
 
 def test_the_examples_of_the_django_page_run(tables: MariaDBPair, tmp_path: Path) -> None:

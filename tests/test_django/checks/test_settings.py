@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from django.conf import settings
+from django.core.cache.backends.db import DatabaseCache as StockCache
 from django.core.checks import CheckMessage
 from django.test import override_settings
 
@@ -18,6 +19,8 @@ MIDDLEWARE = "django_replswitch.middleware.ReplicationMiddleware"
 SESSIONS = "django.contrib.sessions.middleware.SessionMiddleware"
 SERVERS = {"ENGINE": MYSQL, "NAME": "shop", "HOST": "master.db", "SLAVES": [{"HOST": "slave.db"}]}
 STOCK = {"ENGINE": "django.db.backends.mysql", "NAME": "shop", "HOST": "master.db"}
+STOCK_CACHE = "django.core.cache.backends.db.DatabaseCache"
+LOCAL = {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
 
 
 class OwnStore(StockStore):
@@ -34,6 +37,7 @@ def found() -> list[CheckMessage]:
         checks.check_options,
         checks.check_middleware,
         checks.check_sessions,
+        checks.check_caches,
         checks.check_predecessors,
     )
     return [message for check in every for message in check(None)]
@@ -206,6 +210,29 @@ class TestSessions:
         with override_settings(SESSION_ENGINE=engine):
             assert ids() == ["W004"]
             assert hint in str(found()[0].hint)
+
+
+class OwnCache(StockCache):
+    """A cache of a project's own."""
+
+
+class TestCaches:
+    @pytest.mark.parametrize("backend", [STOCK_CACHE, f"{__name__}.OwnCache"])
+    def test_m1_a_database_cache_that_follows_the_state(self, backend: str) -> None:
+        with override_settings(CACHES={"default": LOCAL, "pages": {"BACKEND": backend, "LOCATION": "pages"}}):
+            assert ids() == ["W011"]
+            assert 'CACHES["pages"]' in found()[0].msg
+            assert '"BACKEND": "django_replswitch.cache.DatabaseCache"' in str(found()[0].hint)
+
+    @pytest.mark.parametrize("backend", ["django_replswitch.cache.DatabaseCache", LOCAL["BACKEND"]])
+    def test_m1_a_cache_that_needs_no_change(self, backend: str) -> None:
+        with override_settings(CACHES={"default": {"BACKEND": backend, "LOCATION": "pages"}}):
+            assert found() == []
+
+    def test_m1_a_database_cache_in_a_database_without_slaves(self, use_databases: Any) -> None:
+        use_databases(default=dict(STOCK), shop=dict(SERVERS))
+        with override_settings(CACHES={"default": {"BACKEND": STOCK_CACHE, "LOCATION": "pages"}}):
+            assert found() == []
 
 
 class TestPredecessors:

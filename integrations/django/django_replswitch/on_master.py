@@ -1,0 +1,38 @@
+"""Runs what Django keeps in a database for itself, such as sessions, on the master, without a marker (M1)."""
+
+from __future__ import annotations
+
+from inspect import iscoroutinefunction
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from replswitch import unrecorded
+from replswitch.decorators import use_master
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+C = TypeVar("C", bound=type)
+
+
+def on_master(*names: str) -> Callable[[C], C]:
+    """Decorate a class: let these methods of the classes that follow it run on the master, unrecorded."""
+
+    def decorate(mixin: C) -> C:
+        for name in names:
+            setattr(mixin, name, _on_master(mixin, name))
+        return mixin
+
+    return decorate
+
+
+def _on_master(mixin: type, name: str) -> Any:
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with use_master(), unrecorded(repeatable=True):
+            return getattr(super(mixin, self), name)(*args, **kwargs)
+
+    async def asynchronous(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with use_master(), unrecorded(repeatable=True):
+            return await getattr(super(mixin, self), name)(*args, **kwargs)
+
+    made = asynchronous if iscoroutinefunction(getattr(mixin, name)) else method
+    return classmethod(made) if hasattr(getattr(mixin, name), "__self__") else made
