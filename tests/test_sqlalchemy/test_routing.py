@@ -614,10 +614,46 @@ class TestPools:
             assert pool.checkedout() == 1
             session.commit()
             assert pool.checkedout() == 0
-            session.get_bind()
-            assert pool.checkedout() == 1  # it waits for the session's next statement
-            session.close()
-            assert pool.checkedout() == 0
+
+    def test_f1_to_ask_for_the_engine_takes_no_connection(self, make: Make) -> None:
+        shop = make(engine={"pool_size": 2, "max_overflow": 0, "pool_timeout": 0.1})
+        (slave,) = shop.db.slaves
+        busy = [shop.Session(), shop.Session()]
+        with use_slave():
+            for session in busy:
+                count(shop, session)
+            idle = [shop.Session() for _ in range(3)]
+            assert [session.get_bind() for session in idle] == [slave] * 3
+            assert slave.pool.checkedout() == 2
+            for session in busy:
+                session.close()
+            assert slave.pool.checkedout() == 0
+            for session in idle:
+                assert session.get_bind() is slave
+                count(shop, session)
+                assert slave.pool.checkedout() == 1
+                session.close()
+        assert shop.took() == [SLAVE] * 5
+
+    def test_f1_to_ask_for_the_engine_after_a_write_keeps_no_connection(self, make: Make) -> None:
+        shop = make(engine={"pool_size": 1, "max_overflow": 0, "pool_timeout": 0.1})
+        with use_slave(), shop.Session() as session:
+            with use_master():
+                add(shop, session)  # a slave is asked whether it has this
+            shop.took()
+            assert session.get_bind() in {shop.master, *shop.db.slaves}
+            assert shop.db.slaves[0].pool.checkedout() == 0
+            assert count(shop, session) == 1
+
+    def test_f1_an_engine_that_was_asked_for_makes_room_when_its_slave_is_gone(
+        self, make: Make, replicated_pair: ReplicatedPair
+    ) -> None:
+        shop = make()
+        with use_slave(), shop.Session() as session:
+            assert session.get_bind() is shop.db.slaves[0]
+            replicated_pair.kill("slave")
+            assert count(shop, session) == 0
+        assert shop.took() == [MASTER]
 
     def test_connections_opened_before_replicate_are_closed(self, urls: list[str]) -> None:
         master, slave = create_engine(urls[0]), create_engine(urls[1])

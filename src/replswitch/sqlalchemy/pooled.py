@@ -42,16 +42,16 @@ class Lease:
     Attributes:
         link: the connection's link.
         engine: the engine by which the session gets it.
-        loan: the pool's loan; None once the connection is taken or given back.
+        loan: the pool's loan; None before the session connects, and once the connection is taken or given back.
         reference: to the lease, for `SlaveEngine.offered`.
     """
 
     __slots__ = ("__weakref__", "engine", "link", "loan", "reference")
 
-    def __init__(self, loan: PoolProxiedConnection, engine: SlaveEngine) -> None:
-        self.link: Link = loan.info[LINK]
+    def __init__(self, link: Link, engine: SlaveEngine, loan: PoolProxiedConnection | None) -> None:
+        self.link = link
         self.engine = engine
-        self.loan: PoolProxiedConnection | None = loan
+        self.loan = loan
         self.reference = weakref.ref(self)
 
     def take(self) -> PoolProxiedConnection | None:
@@ -84,10 +84,19 @@ class SlaveEngine(OptionEngine):
         self.offered = threading.local()
         super().__init__(proxied, execution_options)
 
-    def lend(self, to: Engine) -> Lease:
-        """Lend a connection to a session that is bound to ``to``: the master's engine, or one with other options."""
+    def lend(self, to: Engine, link: Link | None = None) -> Lease:
+        """Lend a connection to a session that is bound to ``to``: the master's engine, or one with other options.
+
+        Args:
+            to: likewise.
+            link: stands for a connection that is not needed yet, so none is lent.
+        """
         is_masters = to.get_execution_options()[SWITCH].master is to
-        return Lease(self.pool.connect(), self if is_masters else SlaveEngine(self._proxied, options_of(to)))
+        engine = self if is_masters else SlaveEngine(self._proxied, options_of(to))
+        if link is not None:
+            return Lease(link, engine, None)
+        loan = self.pool.connect()
+        return Lease(loan.info[LINK], engine, loan)
 
     def raw_connection(self) -> PoolProxiedConnection:
         """Return the connection that is offered, or one from the pool."""

@@ -66,6 +66,7 @@ class SessionRoute(PoolPort):
         self._leases: dict[Server, Lease] = {}
         self._joined: dict[Link, Connection] = {}
         self._abandoned: list[tuple[Connection, bool]] = []  # what the transaction goes on without, and if it is dead
+        self._only_asks = False  # the application asks for the engine, and may run nothing
         self._in_autocommit = False  # where the latest statement has failed
         self._transaction_read = self._scope_read = 0  # the calls whose rows of a slave were the first
         self.route = LateRoute(database, self)
@@ -95,6 +96,7 @@ class SessionRoute(PoolPort):
             route.begin(Block())
         scope = NO_SCOPE if frame is None else frame.scope
         version = scope.version  # what changes from here on is looked at the next time
+        self._only_asks = not self._calls.running and not self._session._flushing
         link: Link | None = None
         try:
             link = route.for_statement(self._calls.attempts.get(self), flushing=flushing)
@@ -109,13 +111,16 @@ class SessionRoute(PoolPort):
         if link in self._joined:
             self.bind = self._joined[link].engine
         elif link is not self._master:
-            self.pending = self._leases[link.server]
-            self.bind = self.offer(self.pending)
+            lease = self.pending = self._leases[link.server]
+            if self._only_asks:
+                del self._leases[link.server]
+                lease.give_back()
+            self.bind = self.offer(lease)
         return self.bind
 
     def offer(self, lease: Lease) -> Engine:
         """Return the engine that was chosen, of which the session gets the connection that is meant for it."""
-        if lease.loan is None:  # the application has connected by the engine, and not by the session
+        if lease.loan is None and self._calls.running:  # now the session connects; or something else has, by the engine
             self.forget()
             return self.choose(stack(), flushing=False)
         engine = lease.engine
@@ -140,8 +145,11 @@ class SessionRoute(PoolPort):
             lease.discard()
             lease = None
         if lease is None:
+            # A link without a connection will do where none is needed to choose the server.
+            frame, is_needed = stack(), not self._only_asks or self._database.rotation.resting
+            link = None if is_needed or frame is None or frame.scope.must_see else Link(server, None, _NOT_CONNECTED)
             try:
-                lease = server.source.lend(self._engine)
+                lease = server.source.lend(self._engine, link)
             except DBAPIError as error:  # SQLAlchemy has asked the first connection for the server's version
                 raise error.orig or error from error
         self._leases[server] = lease
