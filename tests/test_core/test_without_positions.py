@@ -12,7 +12,7 @@ from wsgiref.util import setup_testing_defaults
 import pytest
 
 import replswitch
-from replswitch import MASTER, SLAVE, Connection, carry, resume
+from replswitch import MASTER, SLAVE, Connection, NoServerError, carry, resume
 from replswitch.decorators import use_master, use_slave
 from replswitch.positions import clock
 from replswitch.testing import MariaDBPair, MySQLPair
@@ -77,6 +77,12 @@ def db(request: pytest.FixtureRequest, server: ServerPair, monkeypatch: pytest.M
 def insert(db: Connection) -> None:
     with db.cursor() as cursor:
         cursor.execute("INSERT INTO message (body) VALUES ('x')")
+
+
+def count(db: Connection) -> None:
+    with db.cursor() as cursor:
+        cursor.execute("SELECT COUNT(*) FROM message")
+        cursor.fetchall()
 
 
 def read(db: Connection) -> tuple[str, str]:
@@ -192,3 +198,24 @@ def test_p3_a_moved_write_in_a_job_counts_for_the_scope_around_it(db: Connection
         with resume(token), use_slave():
             insert(db)
         assert read(db)[0] == MASTER
+
+
+def test_f5_reads_that_count_as_writes_end_the_loss_of_a_read_only_master_after_downtime(
+    db: Connection, server: ServerPair, caplog: pytest.LogCaptureFixture
+) -> None:
+    def lines() -> list[str]:
+        return [record.replswitch["event"] for record in caplog.records if hasattr(record, "replswitch")]
+
+    with server.admin("master") as admin, admin.cursor() as cursor:
+        cursor.execute("SET GLOBAL read_only = ON")
+        for _ in range(5):
+            with pytest.raises(NoServerError), use_master(), db.cursor() as refused:
+                refused.execute("INSERT INTO message (body) VALUES ('x')")
+            with use_master():
+                count(db)
+        assert lines() == ["master-lost"]
+        cursor.execute("SET GLOBAL read_only = OFF")
+    db.database.master_loss.latest -= db.database.options.downtime
+    with use_master():
+        insert(db)
+    assert lines() == ["master-lost", "master-back"]

@@ -773,3 +773,49 @@ def test_s5_a_deadlock_ends_the_transaction(shop: Any, server_pair: MariaDBPair)
             waiting.join()
             cursor.execute("ROLLBACK")
             assert {message.body for message in session.scalars(select(shop.Message))} == {"old"}
+
+
+@on_servers
+class TestIncidents:
+    def test_f5_a_read_only_master_is_logged_once_until_it_serves_again(
+        self, shop: Any, server_pair: MariaDBPair, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with server_pair.admin("master") as admin, admin.cursor() as cursor:
+            cursor.execute("SET GLOBAL read_only = ON")
+            for _ in range(5):
+                with pytest.raises((NoServerError, DBAPIError)):
+                    write(shop)
+            cursor.execute("SET GLOBAL read_only = OFF")
+        write(shop)
+        write(shop)
+        assert events_in(caplog) == ["master-lost", "master-back"]
+
+    def test_f5_a_dead_master_is_logged_once_until_it_serves_again(
+        self, shop: Any, server_pair: MariaDBPair, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        server_pair.kill("master")
+        for _ in range(5):
+            with pytest.raises(NoServerError):
+                write(shop)
+        server_pair.start("master")
+        write(shop)
+        assert events_in(caplog) == ["master-lost", "master-back"]
+
+    def test_f5_a_takeover_is_logged_once_until_a_slave_serves(
+        self, make: Make, server_pair: MariaDBPair, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        shop = make(downtime=0.1)
+        server_pair.kill("slave")
+        for _ in range(5):
+            with shop.Session() as session, use_slave():
+                read(shop, session)
+        server_pair.start("slave")
+        shop.took()
+        while SLAVE not in shop.took():
+            with shop.Session() as session, use_slave():
+                read(shop, session)
+        assert [event for event in events_in(caplog) if "takeover" in event] == ["takeover", "takeover-end"]
+
+
+def events_in(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.replswitch["event"] for record in caplog.records if hasattr(record, "replswitch")]

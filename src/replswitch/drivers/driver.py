@@ -82,6 +82,7 @@ class WriteTracker:
         identity: which server the connection leads to, as the server itself says; None before that is known.
         last_known_position: the position of the latest write, as far as it is known.
         learns_after_rows: whether the end of a result may tell more about writes that are pending already.
+        has_rows: what was popped last has returned rows, as what writes seldom does; False where that is not known.
         tells_of_others: `ask` may return writes of other sessions, because the server does not record them by session.
     """
 
@@ -91,6 +92,7 @@ class WriteTracker:
     identity: Hashable | None = None
     last_known_position: Position | None = None
     learns_after_rows = False
+    has_rows = False
     tells_of_others = False
 
     def follow(self) -> None:

@@ -137,9 +137,7 @@ class _MasterConnection(_Connection):
     tells: bool | None = None
     #: There may have been later writes than `last_known_position`, which counted for no scope.
     is_moved = False
-    #: What was popped last has returned rows, as what writes seldom does.
-    has_rows = False
-    #: And so has all else since the position was asked for.
+    #: All statements have returned rows since the position was asked for.
     only_rows = True
     #: How many changes a MySQL had counted for the session then.
     changes = 0

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from replswitch.decision import MASTER, SLAVE, Decision
 from replswitch.engine.choose import master_lacks, run
-from replswitch.engine.events import count
-from replswitch.engine.outcome import no_master, no_slave, report_lost_master
+from replswitch.engine.events import Incident
+from replswitch.engine.master import MasterLoss
+from replswitch.engine.outcome import no_master, no_slave
 from replswitch.engine.rotation import Rotation
 from replswitch.engine.writes import Writes
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from replswitch.engine.servers import Link, Server, Servers
     from replswitch.scope import Scope
     from replswitch.state import Frame, Switch
-
-logger = logging.getLogger("replswitch.servers")
 
 # The reasons for which the master serves reads only until a slave has what must be seen.
 _UNTIL_CAUGHT_UP: Final = frozenset({"marker", "own-write"})
@@ -46,6 +44,8 @@ class Database:
 
     Attributes:
         rotation: which slaves are in rotation.
+        master_loss: whether the master serves.
+        takeover: the master serves reads, because no slave can.
         writes: records what is written.
     """
 
@@ -58,8 +58,9 @@ class Database:
         self.options = options
         self.key: Hashable = switch if key is None else key
         self.rotation = Rotation(name, self.key, servers, options)
-        self.writes = Writes(self.key, name)
-        self._fell_back = False
+        self.master_loss = MasterLoss(name, servers.master, options.downtime)
+        self.takeover = Incident("takeover", "takeover-end", name)
+        self.writes = Writes(self.key, name, self.master_loss)
 
     def side(self, frame: Frame | None, scope: Scope, *, in_master_transaction: bool) -> tuple[State, str]:
         """Return the state in which a statement runs, and the reason (S4, S5, S8).
@@ -104,10 +105,7 @@ class Database:
             return "own-write" if scope.has_written(self.name) else "marker"
         if self.options.fallback == "error":
             raise no_slave(self.name)
-        count("takeover", self.name, "")
-        if not self._fell_back:
-            logger.warning("The master serves the reads of %s, because no slave can.", self.name)
-        self._fell_back = True
+        self.takeover.happens("", "The master serves the reads of %s, because no slave can.", self.name)
         return "no-slave"
 
     def reads_only(self, scope: Scope, why: str, driver: Driver) -> bool:
@@ -138,7 +136,7 @@ class Database:
     def raise_if_master_is_gone(self, driver: Driver, error: Exception) -> None:
         """Raise NoServerError, and count (F5), if an error says of a new connection that the master is gone."""
         if driver.is_gone(error):
-            report_lost_master(self.name, self.servers.master, error)
+            self.master_loss.report(error, driver)
             raise no_master(self.servers.master, error) from error
 
     def servers_without_master(self, scope: Scope) -> tuple[Server, ...]:
@@ -159,5 +157,7 @@ class Database:
 
     def note(self, scope: Scope, state: State, server: Server, why: str) -> None:
         """Write down in a scope which server was chosen, and the reason."""
+        if self.takeover.lasts and state == SLAVE and why != "no-master":
+            self.takeover.ends(server.name, "The slave %s serves the reads of %s again.", server.name, self.name)
         scope.recorded = True
         scope.note(_decision(state, why, server.name))

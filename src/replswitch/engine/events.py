@@ -5,20 +5,25 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
+from time import monotonic
 from typing import Final, Literal
 
 logger = logging.getLogger("replswitch.servers")
 
-Event = Literal["rest", "back", "behind", "takeover", "moved-write", "master-lost", "replay"]
+Event = Literal[
+    "rest", "back", "behind", "takeover", "takeover-end", "moved-write", "replay", "master-lost", "master-back"
+]
 
 EVENTS: Final[dict[Event, str]] = {
     "rest": "a slave has failed, and is left alone for a time",
     "back": "a slave that rested has answered",
     "behind": "a slave is further behind than it may be",
     "takeover": "the master has served the reads of a scope, because no slave could",
+    "takeover-end": "a slave serves reads again, after such a time",
     "moved-write": "a write that a slave refused was run on the master",
     "replay": "a request ran again on the master, because a write in slave state could not move there",
     "master-lost": "the master cannot be reached, or has become read-only",
+    "master-back": "the master serves again, after such a time",
 }
 
 _counts: Final[Counter[tuple[Event, str, str]]] = Counter()
@@ -48,10 +53,45 @@ def tell(event: Event, database: str, server: str, text: str, *values: object) -
     )
 
 
+class Incident:
+    """Something that lasts: one log line when it begins and one when it ends. What happens meanwhile is only counted.
+
+    Args:
+        event: counted each time that it is found to be so.
+        end_event: counted when it has ended.
+        database: the database's name in markers.
+
+    Attributes:
+        lasts: whether it has begun and not ended.
+        latest: when it was last found to be so, by `time.monotonic`.
+    """
+
+    def __init__(self, event: Event, end_event: Event, database: str) -> None:
+        self._event, self._end_event, self._database = event, end_event, database
+        self.lasts = False
+        self.latest = 0.0
+
+    def happens(self, server: str, text: str, *values: object) -> None:
+        """Count it; log it if it begins. The arguments are those of `tell`."""
+        with _lock:
+            begins, self.lasts, self.latest = not self.lasts, True, monotonic()
+        if begins:
+            tell(self._event, self._database, server, text, *values)
+        else:
+            count(self._event, self._database, server)
+
+    def ends(self, server: str, text: str, *values: object) -> None:
+        """Count and log that it has ended, unless another thread has. The arguments are those of `tell`."""
+        with _lock:
+            ended, self.lasts = self.lasts, False
+        if ended:
+            tell(self._end_event, self._database, server, text, *values)
+
+
 def stats() -> dict[Event, dict[tuple[str, str], int]]:
     """Return how often each event has happened in this process, by ``(database, server)``.
 
-    The events: "rest", "back", "behind", "takeover", "moved-write", "master-lost" and "replay".
+    The events are the keys of `EVENTS`.
     """
     with _lock:
         counted = dict(_counts)

@@ -48,11 +48,6 @@ def no_slave(database: str) -> NoServerError:
     )
 
 
-def report_lost_master(database: str, server: Server, error: BaseException) -> None:
-    """Count and log that the master does not serve (F5)."""
-    tell("master-lost", database, server.name, "The master %s does not serve: %s", server.name, error)
-
-
 def report_moved_write(database: str, server: str, error: BaseException | None, *, has_read: bool) -> None:
     """Count and log that a write in slave state runs on the master.
 

@@ -109,8 +109,7 @@ class Route(Selection):
     def failed(self, attempt: Attempt, link: Link, error: Exception, *, joining: bool = False) -> Link | None:
         """Return the link on which a statement that has failed runs again; None where the error is to be raised.
 
-        The caller raises it where it was caught: raised from here it would be in a circle with this frame, and its
-        links would wait for Python's garbage collector.
+        The caller raises it. From here it would be in a circle with this frame, and links would wait for a collector.
 
         Args:
             attempt: what became of the statement so far.
@@ -157,6 +156,8 @@ class Route(Selection):
         if role is Role.MASTER:
             if fault is Fault.REFUSED:
                 fault = Fault.OTHER  # the application's own read-only transaction
+            if fault is Fault.READ_ONLY:
+                self.database.master_loss.refused()
             if fault not in GONE and (self.block is None or not driver.in_transaction(link.raw)):
                 self.look_for_writes(link)  # executemany() or a procedure may have written before it failed
                 if fault is Fault.READ_ONLY:  # the link is about to be closed
@@ -224,8 +225,7 @@ class Route(Selection):
         The slaves let their snapshots go first, for which SQLite's master may have to wait.
 
         Raises:
-            Exception: the driver's own error of the master; or that with which the transaction was lost, after all
-                links were rolled back.
+            Exception: the driver's own error of the master; or that with which the transaction was lost.
         """
         try:
             self.refuse_if_lost(block)
@@ -305,7 +305,7 @@ class Route(Selection):
         if effect & Effect.AVOID:
             self._running_scope().avoid_slave(database.key, link.server)
         if effect & Effect.MASTER_LOST:
-            outcome.report_lost_master(database.name, link.server, error)
+            database.master_loss.report(error, self._port.driver)
         if effect & Effect.MAY_HAVE_WRITTEN:
             database.writes.record()
 

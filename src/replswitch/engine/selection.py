@@ -239,16 +239,15 @@ class Selection:
         except NoServerError as error:
             cause = error.__cause__ or error
             if attempt is None:  # else it was counted when it failed the statement (F5)
-                outcome.report_lost_master(self.database.name, self.database.servers.master, cause)
+                self.database.master_loss.report(cause, self._port.driver)
             return self._without_master(scope, cause, attempt, is_there=self._port.driver.classify(cause) is Fault.FULL)
 
     def _master(self, scope: Scope, why: str) -> Link:
         database, block, port = self.database, self.block, self._port
         server = database.servers.master
-        if block is not None:
-            joined = next((link for link in block.links if link.server is server), None)
-            if joined is not None:
-                return joined
+        joined = None if block is None else next((link for link in block.links if link.server is server), None)
+        if joined is not None:
+            return joined
         try:
             if block is None and not port.one_link and database.reads_only(scope, why, port.driver):
                 link = self._master_read_only(scope)
@@ -263,6 +262,7 @@ class Selection:
                 raise
             # Its frames lead to callers that hold it: in that circle links would wait for Python's garbage collector.
             raise port.as_own(outcome.no_master(server, error)) from error.with_traceback(None)
+        database.master_loss.opened(link)
         return link
 
     def _master_read_only(self, scope: Scope) -> Link | None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
 
     from replswitch.drivers import WriteTracker
+    from replswitch.engine.master import MasterLoss
     from replswitch.positions import Position
     from replswitch.scope import Scope
 
@@ -80,11 +81,13 @@ class Writes:
     Args:
         key: what the database is called in scopes.
         name: what it is called in markers.
+        master_loss: whether the master serves, which a write shows.
     """
 
-    def __init__(self, key: Hashable, name: str) -> None:
+    def __init__(self, key: Hashable, name: str, master_loss: MasterLoss) -> None:
         self._key = key
         self._name = name
+        self._master_loss = master_loss
 
     def record(self, position: Position | None = None) -> None:
         """Record in the running scope that a write was committed on the master, or may have been.
@@ -123,6 +126,8 @@ class Writes:
         status = tracker.pop_write_status()
         if status is Written.NO:
             return None
+        if self._master_loss.lasts and not tracker.has_rows:
+            self._master_loss.wrote(certain=not isinstance(status, Written))
         frame = stack() if scope is None else None
         scope = scope if frame is None else frame.scope
         if scope is None or not (is_recording() if recorded is None else recorded):
@@ -150,6 +155,9 @@ class Writes:
             fall_back_to_clock(f"The position of a commit cannot be read ({error})")
         except Exception as error:  # noqa: BLE001 - the driver's own, whichever it is: the write counts
             logger.info("The master did not say what was written: %s", error)
+        if self._master_loss.lasts and not isinstance(status, Written):
+            # Where it tells of other sessions, the first answer to a connection says nothing about this one.
+            self._master_loss.wrote(certain=since is not None or not tracker.tells_of_others)
         self.record_in(scope, status)
 
     def record_in(self, scope: Scope, status: Position | Written) -> None:

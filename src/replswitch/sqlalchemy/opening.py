@@ -149,6 +149,10 @@ class MasterOpener(Opener):
     events = (*Opener.events, "commit", "rollback", "checkin", "before_cursor_execute")
     database: Database
 
+    def _connect(self, raw: Raw, entry: ConnectionPoolEntry) -> None:
+        super()._connect(raw, entry)
+        self.database.master_loss.opened(entry.info[LINK])
+
     def _checkout(self, raw: Raw, entry: ConnectionPoolEntry, proxy: Any) -> None:
         super()._checkout(raw, entry, proxy)
         frame = stack()

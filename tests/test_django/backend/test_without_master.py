@@ -126,3 +126,22 @@ def test_f5_a_block_that_cannot_begin_on_the_master_begins_anew(
     assert bodies(django_pair) == ["new"]
     assert len(begun) == 2
     assert sum(stats()["master-lost"].values()) == before + 1
+
+
+@pytest.mark.parametrize("block", [nullcontext, transaction.atomic])
+def test_f5_a_read_only_master_is_logged_once_until_it_serves_again(
+    django_pair: MariaDBPair, db: Any, block: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with django_pair.admin("master") as admin, admin.cursor() as cursor:
+        cursor.execute("SET GLOBAL read_only = ON")
+        for _ in range(5):
+            with db.use_master(), pytest.raises(NoServerError, match="is read-only"), block():
+                Message.objects.create(body="refused")
+        cursor.execute("SET GLOBAL read_only = OFF")
+    with db.use_master():
+        with block():
+            Message.objects.create(body="new")
+        with db.use_slave():
+            Message.objects.count()  # mysqlclient asks now what was written
+    records = [record for record in caplog.records if hasattr(record, "replswitch")]
+    assert [record.replswitch["event"] for record in records] == ["master-lost", "master-back"]
