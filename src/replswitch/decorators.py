@@ -81,22 +81,20 @@ class Use:
         return instruction(self.state)
 
     def kept(self, answer: Any, frame: Frame) -> Any:
-        """Return what a call returns, once its instruction is in force no more."""
+        """Return what a call returns. Its instruction is still in force."""
         return answer
 
     def _function(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             with push(self.instruction()) as frame:
-                answer = function(*args, **kwargs)
-            return self.kept(answer, frame)
+                return self.kept(function(*args, **kwargs), frame)
 
         return wrapper
 
     def _coroutine(self, function: Callable[..., Any]) -> Callable[..., Any]:
         async def wrapper(*args: Any, **kwargs: Any) -> Any:
             with push(self.instruction()) as frame:
-                answer = await function(*args, **kwargs)
-            return self.kept(answer, frame)
+                return self.kept(await function(*args, **kwargs), frame)
 
         return wrapper
 

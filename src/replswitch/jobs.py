@@ -49,9 +49,7 @@ def resume(token: str, *, max_age: float = 10) -> Iterator[None]:
         if marker is not None:
             scope.adopt_marker(marker, max_age)
     around = stack()
-    try:
-        with push(beginning(scope)):
-            yield
-    finally:
-        if around is not None:  # the job runs within a request, whose visitor must see what it wrote
-            around.scope.absorb(scope)
+    if around is not None:  # the job runs within a request, whose visitor must see what it writes
+        scope.within = around.scope
+    with push(beginning(scope)):
+        yield

@@ -57,6 +57,8 @@ class Scope:
             at once: use ``setdefault``, which keeps the first choice.
         avoided: ``(database, server)`` for each server that has failed or is behind. Replaced, never changed.
         has_waited: a read has waited for a slave already (the option ``wait``).
+        within: the scope around this one: that of the request that makes this request, or starts this job. What is
+            written here is written there, too.
         ended: the request is over. A thread or task that outlives it still sees what the scope knew.
     """
 
@@ -74,6 +76,7 @@ class Scope:
     has_waited = False
     decision: Decision | None = None
     answered = False
+    within: Scope | None = None
     ended = False
     forced_master: Mapping[Hashable, str] = MappingProxyType({})
     pending: Mapping[Hashable, Callable[[Scope], None]] = MappingProxyType({})
@@ -131,7 +134,9 @@ class Scope:
                 self._absorb_writes(Marker(positions={name: position}, placed_at=now))
             self.written |= {database}
             self.version += 1
-        if self.answered and not self._late:
+        if self.within is not None:
+            self.within.record(database, name, position)
+        elif self.answered and not self._late:
             self._late = True
             logger.warning(
                 "A write was committed after the response's headers were sent, at %s. The visitor's next request "
@@ -139,18 +144,13 @@ class Scope:
                 application_place(),
             )
 
-    def absorb(self, inner: Scope) -> None:
-        """Count what was written in a scope within this one as written in this one."""
-        inner.settle()
-        with _changing:
-            self.recorded, self.unrecorded = self.recorded or inner.recorded, self.unrecorded or inner.unrecorded
-            self.written, self.has_unmarked = self.written | inner.written, self.has_unmarked or inner.has_unmarked
-            if inner.wrote is not None:
-                self._absorb_writes(inner.wrote)
-                forced = inner.forced_master.items()
-                own = {database: why for database, why in forced if why in {"own-write", "moved-write"}}
-                self.forced_master = {**own, **self.forced_master}
-                self.version += 1
+    def hand_back(self) -> None:
+        """Find out what was written here, and let the scope around know what it says of this one."""
+        self.settle()
+        if self.within is not None:
+            self.within.recorded |= self.recorded
+            self.within.unrecorded |= self.unrecorded
+            self.within.has_unmarked |= self.has_unmarked
 
     def _absorb_writes(self, wrote: Marker) -> None:
         self.wrote = wrote if self.wrote is None else self.wrote.merge(wrote)
@@ -237,6 +237,8 @@ class Scope:
     def end(self) -> None:
         """End the scope."""
         self.ended = True
+        if self.within is not None:
+            self.hand_back()
         if self.is_request and self.pending:
             # The request failed before its response, so nothing has asked. Connections are not kept for that, however
             # long the server keeps the request. Code that outlives it is on the safe side.

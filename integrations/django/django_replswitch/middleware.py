@@ -57,6 +57,8 @@ class ReplicationMiddleware:
             return finish(request, self.get_response(request), frame)
 
     async def _serve(self, request: HttpRequest) -> HttpResponseBase:
+        if (around := stack()) is not None:  # a request that makes this one
+            await asettle(around.scope)
         frame = begin(request)
         scope, before = frame.scope, (vars(request).copy(), request.META.copy())
         response: HttpResponseBase | None = None

@@ -45,8 +45,12 @@ class _Use(Use):
         return instruction_for(self.state) if has_request_context() else super().instruction()
 
     def kept(self, answer: Any, frame: Frame) -> Any:
-        """Let the state hold for what a view returned."""
-        return kept(answer, frame) if has_request_context() else answer
+        """Let the state hold for what a view returned, and find out what it has written before its scope ends."""
+        if not has_request_context():
+            return answer
+        if frame.begins_scope:
+            frame.scope.settle()
+        return kept(answer, frame)
 
     def _generator(self, function: Callable[..., Any]) -> Callable[..., Any]:
         plain = super()._generator(function)

@@ -16,7 +16,7 @@ from replswitch.request.decide import REPLAY, SAFE_METHODS, decide, may_have_wri
 from replswitch.request.marker import Marker, MarkerNames, MarkerSigner
 from replswitch.request.replay import Endpoints, SafeRequest
 from replswitch.scope import Scope
-from replswitch.state import Frame, instruction
+from replswitch.state import Frame, instruction, stack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Sequence
@@ -56,6 +56,7 @@ class RequestPolicy:
 
     def __init__(self, options: RequestOptions, secret: Secret) -> None:
         self.options = options
+        self._ages = {"max_age": options.cookie_max_age, "position_max_age": options.position_max_age}
         self._signer = MarkerSigner(secret)
         self._names = MarkerNames(options.cookie_name)
         self.cookie_names = frozenset(self._names.all)
@@ -67,18 +68,17 @@ class RequestPolicy:
         tokens: Sequence[str],
         override: object = None,
         *,
-        within: Scope | None = None,
         path: str | None = None,
         has_body: bool = False,
     ) -> Frame:
         """Decide for a request.
 
+        If it is made in another one, by a call of an application in the same process, each sees what the other writes.
+
         Args:
             method: the HTTP method.
             tokens: what `tokens` returned.
             override: what the option ``override`` returned.
-            within: the scope of the request that makes this one, by calling an application in its own process: what it
-                has written, this one must see.
             path: what the request is for, where the binding can run it again (R5); None where it cannot.
             has_body: the request has a body, which can be read only once.
 
@@ -88,7 +88,8 @@ class RequestPolicy:
         Raises:
             ConfigurationError: ``override`` is neither a state nor None.
         """
-        options = self.options
+        options, around = self.options, stack()
+        within = around.scope if around is not None and around.scope.is_request else None
         scope = self._scope(tokens, within) if tokens or within is not None else Scope()
         decision = decide(method, marker=scope.marker, override=override, enabled=options.enabled)
         scope.decision = decision
@@ -105,14 +106,15 @@ class RequestPolicy:
 
     def _scope(self, tokens: Sequence[str], within: Scope | None) -> Scope:
         """Make a scope that must see what its markers say, and what the request around it has written."""
-        options, scope = self.options, Scope()
-        if tokens and options.enabled:
-            max_age, position_max_age = options.cookie_max_age, options.position_max_age
-            marker = self._signer.read(tokens, now=time.time(), max_age=max_age, position_max_age=position_max_age)
-            if marker is not None:
-                scope.adopt_marker(marker, max_age)
-        if within is not None and options.enabled and (known := within.all_written()) is not None:
-            scope.adopt_marker(known if scope.marker is None else known.merge(scope.marker), options.cookie_max_age)
+        scope, marker = Scope(), None
+        scope.within = within
+        if tokens and self.options.enabled:
+            marker = self._signer.read(tokens, now=time.time(), **self._ages)
+        known = within.all_written() if within is not None and self.options.enabled else None
+        if known is not None and (known := known.holding(time.time(), **self._ages)) is not None:
+            marker = known if marker is None else known.merge(marker)
+        if marker is not None:
+            scope.adopt_marker(marker, self.options.cookie_max_age)
         return scope
 
     # A safe request that writes (R5)
@@ -130,16 +132,15 @@ class RequestPolicy:
                 scope.force_master(database, "learned")
             scope.call_at_end(partial(self._count_use, endpoint))
 
-    def begin_again(self, first: Scope, method: str, tokens: Sequence[str], within: Scope | None = None) -> Frame:
+    def begin_again(self, first: Scope, method: str, tokens: Sequence[str]) -> Frame:
         """Begin the second try of a request, whose first try `may_run_again`. The master serves all of it.
 
         Args:
             first: the scope of the first try.
             method: see `begin`.
             tokens: likewise.
-            within: likewise.
         """
-        request, scope = first.safe_request, self._scope(tokens, within)
+        request, scope = first.safe_request, self._scope(tokens, first.within)
         assert request is not None and request.refusal is not None  # noqa: S101, PT018 - for the type checker
         scope.decision, scope.is_safe, scope.master_only = REPLAY, True, True
         scope.safe_request = SafeRequest()
@@ -247,7 +248,7 @@ class RequestPolicy:
         headers: list[tuple[str, str]] = []
         if scope.wrote is None and scope.is_safe and not scope.pending and not self.options.debug_header:
             return None, headers  # most responses
-        scope.settle()
+        scope.hand_back()
         cookie = self.cookie(scope, method, status, https=https)
         if cookie is not None and self.options.header:
             headers.append((MARKER_HEADER, cookie[1]))

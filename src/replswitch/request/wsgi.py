@@ -64,18 +64,15 @@ class ReplicationMiddleware:
         Raises:
             ConfigurationError: the option ``override`` returned something else than a state or None.
         """
-        policy, around = self.policy, stack()
+        policy = self.policy
         tokens = self.tokens(environ)
         override = None if policy.options.override is None else self._override(environ)
-        within = None if around is None or not around.scope.is_request else around.scope
         method, https = environ["REQUEST_METHOD"], environ.get("wsgi.url_scheme") == "https"
         has_body = environ.get("CONTENT_LENGTH", "") not in _NO_BODY or "HTTP_TRANSFER_ENCODING" in environ
-        frame = policy.begin(
-            method, tokens, override, within=within, path=environ.get("PATH_INFO", ""), has_body=has_body
-        )
+        frame = policy.begin(method, tokens, override, path=environ.get("PATH_INFO", ""), has_body=has_body)
         scope = frame.scope
         as_it_came = None if scope.safe_request is None else environ.copy()
-        return _Response(self, environ, start_response, scope, within, method, https, as_it_came, frame).run()
+        return _Response(self, environ, start_response, scope, method, https, as_it_came, frame).run()
 
     def tokens(self, environ: WSGIEnvironment) -> Sequence[str]:
         """Return what may be markers in a request."""
@@ -117,7 +114,6 @@ class _Response:
     environ: WSGIEnvironment
     server: StartResponse
     scope: Scope
-    within: Scope | None
     # As the server gave them: an application may change its environ.
     method: str
     https: bool
@@ -150,7 +146,7 @@ class _Response:
             self.close()
             raise
         self.closed = True
-        self._end()
+        self.scope.end()
         return body
 
     def _call_application(self) -> None:
@@ -180,12 +176,12 @@ class _Response:
             return False
         request.runs_again = True
         self._close_body()
-        self._end()
+        first.end()
         if self.as_it_came is not None:
             self.environ.clear()
             self.environ.update(self.as_it_came)
         middleware = self.middleware
-        self.top = middleware.policy.begin_again(first, self.method, middleware.tokens(self.environ), self.within)
+        self.top = middleware.policy.begin_again(first, self.method, middleware.tokens(self.environ))
         self.scope = self.top.scope
         self.status, self.headers, self.exc_info, self.pieces = None, (), None, None
         return True
@@ -218,8 +214,6 @@ class _Response:
         scope, middleware, headers = self.scope, self.middleware, [*self.headers]
         if scope.wrote is not None or not scope.is_safe or scope.pending or middleware.policy.options.debug_header:
             headers += middleware.extra_headers(self.method, self.status, scope, https=self.https)
-        if self.within is not None:  # before its own headers go out
-            self.within.absorb(scope)
         exc_info, self.exc_info = self.exc_info, None
         scope.answered = self.sent = True
         server, status = self.server, self.status
@@ -263,7 +257,7 @@ class _Response:
         try:
             self._close_body()
         finally:
-            self._end()
+            self.scope.end()
 
     def _close_body(self) -> None:
         body, self.body = self.body, ()
@@ -274,11 +268,6 @@ class _Response:
                 body.close()
         finally:
             set_stack(outer)
-
-    def _end(self) -> None:
-        if self.within is not None:
-            self.within.absorb(self.scope)
-        self.scope.end()
 
     def __del__(self) -> None:
         # A server that forgot to close: a generator that Python closes by itself would wake up in the server's state.

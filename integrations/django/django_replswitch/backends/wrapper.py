@@ -17,12 +17,14 @@ from django.utils.asyncio import async_unsafe
 from django_replswitch.backends.connecting import ConnectingWrapper
 from django_replswitch.backends.cursor import QueriesLog, SwitchingCursor
 from replswitch.engine.attempt import Attempt, Block
+from replswitch.state import stack
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from replswitch import State
     from replswitch.engine.servers import Link
+    from replswitch.scope import Scope
     from replswitch.state import Frame
 
 
@@ -276,6 +278,7 @@ class SwitchingWrapper(ConnectingWrapper):
             if self.selected is not None:
                 self.close_link(self.selected)
             return
+        _settled()
         self.leave_closed_block()
         self.run_on_commit = []
         is_open = bool(self._links)
@@ -292,7 +295,9 @@ class SwitchingWrapper(ConnectingWrapper):
         route = vars(self).get("route")
         if route is None:
             return  # nothing was opened
-        is_begun = route.block is not None and self.autocommit
+        is_begun, around = route.block is not None and self.autocommit, _settled()
+        if self.in_atomic_block or (is_begun and around is not None):
+            return  # a request in this one begins or ends
         if is_begun or self.autocommit != self.settings_dict["AUTOCOMMIT"]:
             self.close()  # what the application has left open must not reach another request
             return
@@ -321,3 +326,12 @@ class SwitchingWrapper(ConnectingWrapper):
         self.autocommit = self.settings_dict.get("AUTOCOMMIT", True)
         if "route" in vars(self):
             self._end_block().lost = self.rollback_exc = None  # see `_rollback`
+
+
+def _settled() -> Scope | None:
+    """Return the running request's scope; what may have been written in it is asked before its links are closed."""
+    frame = stack()
+    if frame is None or not frame.scope.is_request:
+        return None
+    frame.scope.settle()
+    return frame.scope
