@@ -7,6 +7,7 @@ import threading
 import time
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakValueDictionary
 
 from replswitch.place import application_place
 from replswitch.request.marker import Marker
@@ -25,6 +26,23 @@ DECISIONS_KEPT: Final = 20
 
 # What changes seldom needs no lock of its own: threads may share a scope.
 _changing: Final = threading.Lock()
+
+# The unsafe requests that run, by the ids of their scopes.
+_unsafe: Final[WeakValueDictionary[int, Scope]] = WeakValueDictionary()
+
+
+def waiting(scope: Scope | None = None) -> list[Scope]:
+    """Return the requests that may wait for what is written outside any request, as in a thread of their own (M1).
+
+    These are all unsafe requests that run in the process and are not answered: nothing shows which of them waits.
+
+    Args:
+        scope: where it is written, which may be a block's scope; None outside any.
+    """
+    if scope is not None and (scope.is_request or scope.within is not None):
+        return []
+    found = [reference() for reference in _unsafe.valuerefs()]
+    return [each for each in found if each is not None and not each.answered]
 
 
 class Scope:
@@ -93,6 +111,17 @@ class Scope:
 
     # What must be seen
 
+    def begin_request(self, decision: Decision, *, is_safe: bool) -> None:
+        """Note that it is a request's.
+
+        Args:
+            decision: the decision for the request as a whole.
+            is_safe: its method promises to write nothing.
+        """
+        self.decision, self.is_safe, self.master_only = decision, is_safe, decision.final
+        if not is_safe:
+            _unsafe[id(self)] = self
+
     def adopt_marker(self, marker: Marker, max_age: float) -> None:
         """Begin with a marker.
 
@@ -134,9 +163,9 @@ class Scope:
                 self._absorb_writes(Marker(positions={name: position}, placed_at=now))
             self.written |= {database}
             self.version += 1
-        if self.within is not None:
-            self.within.record(database, name, position)
-        elif self.answered and not self._late:
+        for other in (self.within,) if self.within is not None else waiting(self):
+            other.record(database, name, position)
+        if self.within is None and self.answered and not self._late:
             self._late = True
             logger.warning(
                 "A write was committed after the response's headers were sent, at %s. The visitor's next request "
@@ -237,7 +266,9 @@ class Scope:
     def end(self) -> None:
         """End the scope."""
         self.ended = True
-        if self.within is not None:
+        if self.is_request and not self.is_safe:
+            _unsafe.pop(id(self), None)
+        if self.within is not None or (self.pending and waiting(self)):
             self.hand_back()
         if self.is_request and self.pending:
             # The request failed before its response, so nothing has asked. Connections are not kept for that, however

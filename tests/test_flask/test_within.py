@@ -1,11 +1,12 @@
-"""A request that a view makes of its own application, with the middleware and with decorated views alone (M1)."""
+"""Requests and threads in a request, with the middleware and with decorated views alone (M1)."""
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
-from flask import redirect, request
+from flask import copy_current_request_context, redirect, request
 from tests.test_flask.conftest import Board, empty_table, plain_app
 
 import replswitch
@@ -66,6 +67,25 @@ def test_m1_a_post_and_the_requests_in_it_see_what_the_other_has_written(within:
     assert found == ["1 2", "1 2 3"]
     assert visitor.get("/read").text == "1 2 3"
     assert within.visitor().get("/read").text == "1"
+
+
+def test_m1_a_thread_with_a_copy_of_the_context_of_the_request_writes(within: Board) -> None:
+    @within.app.route("/write", methods=["POST"])
+    @use_master
+    def write() -> str:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(copy_current_request_context(lambda: within.write(int(request.values["n"])))).result()
+        return "done"
+
+    @within.app.route("/read")
+    @use_slave
+    def read() -> str:
+        return within.numbers()
+
+    within.pair.lag = 3
+    visitor = within.visitor()
+    assert len(visitor.post("/write?n=2").markers) == 1
+    assert visitor.get("/read").text == "1 2"
 
 
 def test_m1_a_decorated_view_that_writes_last_is_marked(within: Board) -> None:

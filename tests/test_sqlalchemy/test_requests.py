@@ -61,6 +61,16 @@ class Board:
         with self.shop.master.begin() as connection:
             connection.execute(insert(self.shop.Message).values(body=body))
 
+    def threads(self, body: str) -> None:
+        def work() -> None:
+            with self.shop.Session() as session:
+                session.add(self.shop.Message(body=body))
+                session.commit()
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+
     def failing(self, body: str) -> None:
         self.orm(body)
         raise ZeroDivisionError
@@ -107,7 +117,7 @@ def test_r1_a_get_is_read_from_a_slave(visitor: Visitor) -> None:
     assert not visitor.cookies
 
 
-@pytest.mark.parametrize("path", ["/", "/away", "/json", "/core"])
+@pytest.mark.parametrize("path", ["/", "/away", "/json", "/core", "/threads"])
 def test_m1_a_get_after_a_post_sees_its_write(
     visitor: Visitor, board: Board, replicated_pair: ReplicatedPair, path: str
 ) -> None:

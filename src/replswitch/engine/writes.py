@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from replswitch.drivers import Written
 from replswitch.errors import PositionError
 from replswitch.positions.clock import fall_back_to_clock
+from replswitch.scope import waiting
 from replswitch.state import stack
 
 if TYPE_CHECKING:
@@ -90,14 +91,13 @@ class Writes:
         self._master_loss = master_loss
 
     def record(self, position: Position | None = None) -> None:
-        """Record in the running scope that a write was committed on the master, or may have been.
+        """Record that the running code has committed a write on the master, or may have.
 
         Args:
             position: from which on a slave has it; None where that is unknown.
         """
         frame = stack()
-        if frame is not None:
-            frame.scope.record(self._key, self._name, position)
+        self.record_in(None if frame is None else frame.scope, position or Written.YES)
 
     def look(
         self,
@@ -130,13 +130,14 @@ class Writes:
             self._master_loss.wrote(certain=not isinstance(status, Written))
         frame = stack() if scope is None else None
         scope = scope if frame is None else frame.scope
-        if scope is None or not (is_recording() if recorded is None else recorded):
+        others = waiting(scope)
+        if not (scope or others) or not (is_recording() if recorded is None else recorded):
             tracker.discard_write_status(with_rows=scope is None)
             if scope is not None and _recording.get() is not None:
                 scope.has_unmarked = True
         elif status is not Written.ASK:
             self.record_in(scope, status)
-        elif at_once or scope.answered:  # nothing will ask in time
+        elif scope is None or others or at_once or scope.answered:  # nothing will ask in time
             self.ask(scope, tracker, tracker.last_known_position)
         else:
             pending = scope.pending.get(key)
@@ -146,8 +147,8 @@ class Writes:
             return pending
         return None
 
-    def ask(self, scope: Scope, tracker: WriteTracker, since: Position | None) -> None:
-        """Ask the master whether something was written since, and record it in a scope if so."""
+    def ask(self, scope: Scope | None, tracker: WriteTracker, since: Position | None) -> None:
+        """Ask the master whether something was written since, and record it if so."""
         status: Position | Written = Written.YES
         try:
             status = tracker.ask(since)
@@ -160,7 +161,8 @@ class Writes:
             self._master_loss.wrote(certain=since is not None or not tracker.tells_of_others)
         self.record_in(scope, status)
 
-    def record_in(self, scope: Scope, status: Position | Written) -> None:
-        """Record in a scope what is known of its writes."""
+    def record_in(self, scope: Scope | None, status: Position | Written) -> None:
+        """Record in a scope what is known of its writes; outside any, in the requests that may wait for them."""
         if status is not Written.NO:
-            scope.record(self._key, self._name, None if isinstance(status, Written) else status)
+            for each in waiting() if scope is None else (scope,):
+                each.record(self._key, self._name, None if isinstance(status, Written) else status)

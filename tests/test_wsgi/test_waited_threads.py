@@ -1,0 +1,140 @@
+"""Threads that a request waits for: what they commit outside any request counts for the request (M1)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from concurrent.futures import ThreadPoolExecutor
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import replswitch
+from replswitch.decorators import use_master
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from tests.test_wsgi.conftest import Board
+
+    Run = Callable[[Callable[[], object]], object]
+
+
+def in_a_thread(work: Callable[[], object]) -> None:
+    thread = Thread(target=work)
+    thread.start()
+    thread.join()
+
+
+def in_a_pool(work: Callable[[], object]) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(work).result()
+
+
+def in_an_executor_of_a_loop(work: Callable[[], object]) -> None:
+    async def main() -> None:
+        await asyncio.get_running_loop().run_in_executor(None, work)
+
+    asyncio.run(main())
+
+
+def in_a_copy_of_the_context(work: Callable[[], object]) -> None:
+    context = contextvars.copy_context()
+    in_a_thread(lambda: context.run(work))
+
+
+@pytest.fixture(params=[in_a_thread, in_a_pool, in_an_executor_of_a_loop, in_a_copy_of_the_context])
+def run(request: pytest.FixtureRequest) -> Run:
+    """The ways to have another thread do something, and to wait for it."""
+    found: Run = request.param
+    return found
+
+
+def behind(board: Board, work: Callable[[], object], run: Run) -> WSGIApplication:
+    """An application whose POST waits for a thread that does some work; its GET shows the board."""
+
+    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] == "POST":
+            run(work)
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [" ".join(map(str, board.numbers())).encode()]
+
+    return board.behind(application)
+
+
+def test_m1_a_thread_writes(board: Board, run: Run, browser_of: Any) -> None:
+    browser = browser_of(behind(board, lambda: board.write(2), run))
+    board.pair.lag = 3
+    assert len(browser.send("POST").cookies) == 1
+    assert browser.send().body == b"1 2"
+    assert browser_of(browser.application).send().body == b"1"
+
+
+def test_m1_a_thread_writes_in_a_transaction(board: Board, run: Run, browser_of: Any) -> None:
+    def work() -> None:
+        board.db.begin()
+        board.write(2)
+        board.db.commit()
+
+    browser = browser_of(behind(board, work, run))
+    board.pair.lag = 3
+    assert len(browser.send("POST").cookies) == 1
+    assert browser.send().body == b"1 2"
+
+
+@pytest.mark.parametrize("block", [use_master, lambda: replswitch.resume("")], ids=["use_master", "resume"])
+def test_m1_a_thread_writes_in_a_block(board: Board, block: Any, browser_of: Any) -> None:
+    def work() -> None:
+        with block():
+            board.write(2)
+
+    browser = browser_of(behind(board, work, in_a_pool))
+    board.pair.lag = 3
+    assert len(browser.send("POST").cookies) == 1
+    assert browser.send().body == b"1 2"
+
+
+def test_m1_a_thread_writes_in_a_state_that_it_keeps(board: Board, browser_of: Any) -> None:
+    def work() -> None:
+        board.db.use_master()
+        board.write(2)
+
+    browser = browser_of(behind(board, work, in_a_pool))
+    board.pair.lag = 3
+    assert len(browser.send("POST").cookies) == 1
+    assert browser.send().body == b"1 2"
+
+
+def test_m1_a_thread_that_writes_unrecorded_makes_no_marker(board: Board, browser_of: Any) -> None:
+    browser = browser_of(behind(board, replswitch.unrecorded()(lambda: board.write(2)), in_a_pool))
+    assert browser.send("POST").cookies == []
+
+
+def test_m1_a_thread_that_reads_makes_no_marker(board: Board, browser_of: Any) -> None:
+    browser = browser_of(behind(board, board.numbers, in_a_pool))
+    assert browser.send("POST").cookies == []
+
+
+# mysqlclient does not tell which of its writes was when, so an earlier one may count.
+@pytest.mark.parametrize("served", ["mariadb", "mysql", "sqlite"], indirect=True)
+def test_m1_what_a_thread_writes_before_and_after_a_request_is_not_the_requests(board: Board, browser_of: Any) -> None:
+    with ThreadPoolExecutor(1) as pool:  # of the application, so its links are used again
+        browser = browser_of(behind(board, board.numbers, lambda work: pool.submit(work).result()))
+        pool.submit(board.write, 2).result()
+        assert browser.send("POST").cookies == []
+        assert browser.send("GET").cookies == []
+        pool.submit(board.write, 3).result()
+        assert browser.send("POST").cookies == []
+
+
+def test_m1_a_get_takes_no_account_of_other_threads(board: Board, browser_of: Any) -> None:
+    """It promises to write nothing; what a background thread writes meanwhile must not mark all visitors."""
+
+    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        in_a_pool(lambda: board.write(2))
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"done"]
+
+    assert browser_of(board.behind(application)).send().cookies == []
