@@ -31,7 +31,8 @@ class EventCollector(Collector):
 
     To be registered once: ``prometheus_client.REGISTRY.register(EventCollector())``. The counter is
     ``replswitch_events_total``, with the labels ``event`` (see `replswitch.engine.events.EVENTS`), ``database`` (its
-    name in markers) and ``server``. Nothing is counted twice and nothing is stored: it reads `replswitch.stats()`.
+    name, in Django its alias) and ``server``. Nothing is counted twice and nothing is stored: it reads
+    `replswitch.stats()`.
 
     In prometheus-client's multiprocess mode, which reads files instead of collectors, it is not seen.
     """

@@ -58,15 +58,16 @@ class Scope:
         wrote: what was committed on the master in this scope; None without a commit.
         marker: what the visitor must see, as their request told; None without a marker that holds.
         recently_marked: the marker is so young that it would hold even without positions.
-        must_see: how far the slaves of each database must have come to serve this scope, by the database's name in
-            markers: what the marker asks for, and what was written since. Replaced, never changed.
-        written: the databases that a commit was recorded of. Replaced, never changed.
+        must_see: how far the slaves of each replicated set must have come to serve this scope, by the set's name: what
+            the marker asks for, and what was written since. Replaced, never changed.
+        written: the replicated sets that a commit was recorded of, by name. Replaced, never changed.
         has_unmarked: something was committed on the master that makes no marker and must not be done twice.
         is_safe: the request's method promises to write nothing; False outside requests.
         safe_request: what is needed to run the request again (R5); None where that is not possible.
         decision: what was decided for the request as a whole; None outside a request.
         answered: the headers of the response are out, and no marker can be added any more.
-        forced_master: the databases that the master must serve, with the reason. Replaced, never changed.
+        forced_master: the databases that the master must serve, with the reason; and the replicated sets, by name, of
+            which a write's position is unknown. Replaced, never changed.
         version: grows with every change that decides which server may serve a read. While it is the same, so is the
             choice of a server.
         pending: what finds out about statements that may have written, by the link that they ran on. Replaced, never
@@ -142,29 +143,28 @@ class Scope:
         return self.wrote.merge(self.marker)
 
     def has_written(self, name: str) -> bool:
-        """Say whether a write with a position was recorded of a database, by its name in markers."""
+        """Say whether a write with a position was recorded of a replicated set."""
         return self.wrote is not None and name in self.wrote.positions
 
-    def record(self, database: Hashable, name: str, position: Position | None) -> None:
+    def record(self, name: str, position: Position | None) -> None:
         """A write was committed on the master.
 
         Args:
-            database: which has been written to.
-            name: what it is called in markers.
-            position: from which on a slave has it. None where that is unknown: the master serves this database from
-                now on.
+            name: of the replicated set.
+            position: from which on a slave has it. None where that is unknown: the master serves all databases of the
+                set from now on (M8).
         """
         now = time.time()
         with _changing:
             if position is None:
                 self._absorb_writes(Marker(now))
-                self.forced_master = {database: "own-write", **self.forced_master}
+                self.forced_master = {name: "own-write", **self.forced_master}
             else:
                 self._absorb_writes(Marker(positions={name: position}, placed_at=now))
-            self.written |= {database}
+            self.written |= {name}
             self.version += 1
         for other in (self.within,) if self.within is not None else waiting(self):
-            other.record(database, name, position)
+            other.record(name, position)
         if self.within is None and self.answered and not self._late:
             self._late = True
             logger.warning(

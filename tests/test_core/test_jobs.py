@@ -205,7 +205,7 @@ class TestDoubts:
             frame = stack()
             assert frame is not None
             scope = frame.scope
-            scope.add_pending("link", lambda scope: scope.record("database", "shop", SQLitePosition(7)))
+            scope.add_pending("link", lambda scope: scope.record("shop", SQLitePosition(7)))
             assert json.loads(carry())["p"] == {"shop": "sqlite:7"}
             assert not scope.pending
 
@@ -215,7 +215,7 @@ class TestDoubts:
         def ask(scope: Scope) -> None:
             asked.append(1)
             assert answer.wait(10)
-            scope.record("database", "shop", SQLitePosition(7))
+            scope.record("shop", SQLitePosition(7))
 
         def settle_and_look() -> bool:
             scope.settle()

@@ -281,11 +281,3 @@ class TestSeveralDatabases:
             with use_slave():
                 assert count(two) == 2
             assert written() == {"one", "two"}
-
-    def test_the_default_name_of_a_set_comes_from_its_master(
-        self, db: Connection, replicated_pair: ReplicatedPair
-    ) -> None:
-        with use_master():
-            insert(db, 1)
-            # SQLite's file has another name on each server.
-            assert written() == {"main" if replicated_pair.driver == "sqlite3" else replicated_pair.master["database"]}

@@ -511,7 +511,7 @@ class TestSeveralStatementsInOneCall:
             with use_master(), db.cursor() as cursor, pytest.raises(db.IntegrityError):
                 cursor.executemany(self.UPDATE, [(1, 1), (2, 2), (1, 3)])
             assert self.changed(pair) == 2
-            assert written() == (["shop"], False)
+            assert written() == ([db.database.set_name], False)
             assert run(db, "SELECT COUNT(*) FROM message WHERE body = 'changed'") == ((2,),)
         pair.start_slave("slave")
 
@@ -524,7 +524,7 @@ class TestSeveralStatementsInOneCall:
                 cursor = db.cursor()
                 with pytest.raises(NoServerError, match="what was committed before it remains"):
                     cursor.executemany(self.UPDATE, ReadOnlyMidway(pair, (1, 1), (2, 2), (3, 3)))
-                assert written() == (["shop"], False)
+                assert written() == ([db.database.set_name], False)
         finally:
             set_read_only(pair, "OFF")
         assert self.changed(pair) == 2
@@ -552,7 +552,7 @@ class TestSeveralStatementsInOneCall:
             with use_master():
                 with pytest.raises(NoServerError, match="what was committed before it remains"):
                     run(db, "CALL two()")
-                assert written() == (["shop"], False)
+                assert written() == ([db.database.set_name], False)
         finally:
             turning.join()
             set_read_only(pair, "OFF")

@@ -18,7 +18,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from flask_replswitch import ReplSwitch, use_master, use_slave
-from replswitch import ConfigurationError
+from replswitch import ConfigurationError, connect
 from replswitch.sqlalchemy import RoutingSession
 
 if TYPE_CHECKING:
@@ -401,6 +401,16 @@ class TestConfiguration:
                 ReplSwitch(app)
             db.init_app(app)
             ReplSwitch(app)
+
+    def test_m8_the_configuration_names_the_replicated_set(self, create_app: CreateApp) -> None:
+        config = {"SQLALCHEMY_DATABASE_URI": "mysql+pymysql://shop:s3cret@master.db/shop"}
+        named, by_address = (
+            create_app(**config, **more).extensions["replswitch"].database.database
+            for more in ({"REPLSWITCH_NAME": "orders"}, {})
+        )
+        assert (named.name, named.set_name) == ("orders", "orders")
+        assert by_address.name == "shop"
+        assert by_address.set_name == connect({"host": "master.db"}).database.set_name
 
     def test_init_app_works_after_it_was_refused(self, new_app: NewApp, mariadb: MariaDBPair) -> None:
         app = new_app(**config_of(mariadb) | {"REPLSWITCH_SLAVES": ["slave"]})

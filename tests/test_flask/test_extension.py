@@ -99,6 +99,8 @@ def test_options_can_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) 
         ({"REPLSWITCH_COOKIE_MAX_AGE": "10"}, "REPLSWITCH_ in front: The option \"cookie_max_age\" is '10'"),
         ({"REPLSWITCH_DEBUG_HEADER": 1}, '"debug_header" is 1. It must be True or False'),
         ({"REPLSWITCH_MAX_LAG": 0}, '"max_lag" is 0'),
+        ({"REPLSWITCH_NAME": ""}, "\"name\" is ''"),
+        ({"REPLSWITCH_NAME": "shop"}, r"REPLSWITCH_NAME is set, and no Flask-SQLAlchemy"),
         ({"REPLSWITCH_ON_SLAVE_WRITE": "raise"}, "\"on_slave_write\" is 'raise'"),
         ({"REPLSWITCH_WAIT": 1}, r"REPLSWITCH_WAIT is set, and no Flask-SQLAlchemy .* db.init_app\(app\) before"),
         ({"REPLSWITCH_SLAVES": ["slave1"]}, r"REPLSWITCH_SLAVES is set, .* db.init_app\(app\) before ReplSwitch"),

@@ -19,7 +19,7 @@ from django.utils.module_loading import import_string
 
 from django_replswitch import conf
 from django_replswitch.report import address, standings, switching_aliases
-from django_replswitch.servers import servers_of
+from django_replswitch.servers import named_set, servers_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -87,6 +87,7 @@ def _check_alias(where: str, alias: str, database: Mapping[str, Any]) -> Message
         return _without_slaves(where, database)
     try:
         servers = servers_of(database, alias)
+        named_set(database, alias)
     except ImproperlyConfigured as error:
         return _say("replswitch.E002", str(error), "See docs/django.md.")
     masters = address(database, servers.master)

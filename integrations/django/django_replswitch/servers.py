@@ -19,11 +19,16 @@ from replswitch.engine.route import Route
 from replswitch.engine.servers import Server, Servers
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from replswitch import State
     from replswitch.engine.port import Port
 
 #: The key in the settings of an alias, and in those of each slave, that is the share of the reads.
 WEIGHT: Final = "WEIGHT"
+
+#: The key in the settings of an alias that names its replicated set, in the place of its master's address (M8).
+REPLICATED_SET: Final = "REPLICATED_SET"
 
 # The NAME of each alias as it was configured; a test run changes it in the settings themselves.
 _configured_names: Final[dict[str, object]] = {}
@@ -83,6 +88,21 @@ def _server(state: State, settings: Mapping[str, Any], own: Mapping[str, Any], w
     return Server(name, state, own, weight)
 
 
+def named_set(settings: Mapping[str, Any], alias: str) -> str:
+    """Return the name that an alias gives to its replicated set; empty where it gives none.
+
+    Raises:
+        ImproperlyConfigured: it is no string.
+    """
+    name = settings.get(REPLICATED_SET) or ""
+    if not isinstance(name, str):
+        raise ImproperlyConfigured(
+            f'DATABASES["{alias}"]["{REPLICATED_SET}"] is {name!r}. It must be a word for the master and its slaves, '
+            'such as "shop".'
+        )
+    return name
+
+
 def _weight(settings: Mapping[str, Any], where: str) -> float:
     weight = settings.get(WEIGHT, 1)
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not weight > 0:
@@ -95,7 +115,7 @@ def _weight(settings: Mapping[str, Any], where: str) -> float:
 _making: Final = threading.Lock()
 
 # The settings of an alias that decide which servers there are.
-_SERVERS: Final = ("HOST", "PORT", "NAME", "USER", "SLAVES", WEIGHT)
+_SERVERS: Final = ("HOST", "PORT", "NAME", "USER", "OPTIONS", "SLAVES", WEIGHT, REPLICATED_SET)
 
 
 class AliasSwitch(Switch):
@@ -116,6 +136,7 @@ class AliasState:
         self._alias = alias
         self.switch = _switches.setdefault(alias, AliasSwitch())
         self._routes: WeakSet[Route] = WeakSet()
+        self._set_name = named_set(settings, alias)
         self.servers = servers_of(settings, alias)
 
     @cached_property
@@ -125,16 +146,21 @@ class AliasState:
         Raises:
             ImproperlyConfigured: the options are wrong.
         """
-        made = Database(self.switch, self._alias, self.servers, configured()[1], key=self._alias)
+        made = Database(self.switch, self._alias, self.servers, configured()[1], self._set_name)
         with _making:  # one for all threads: the first that was made
             return self.__dict__.setdefault("database", made)  # type: ignore[no-any-return]  # it holds just that
 
-    def make_route(self, port: Port) -> Route:
+    def make_route(self, port: Port, parameters: Callable[[Server], Mapping[str, Any]]) -> Route:
         """Return the route of a connection object.
+
+        Args:
+            port: the connection object.
+            parameters: returns what the driver opens a connection to a server with.
 
         Raises:
             ImproperlyConfigured: the options are wrong.
         """
+        self._set_name = self._set_name or port.driver.set_name(parameters(self.servers.master))
         route = Route(self.database, port)
         self._routes.add(route)
         return route

@@ -6,7 +6,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from replswitch import ConfigurationError
-from replswitch.checking import refuse_unknown
+from replswitch.checking import refuse_unknown, require_name
 from replswitch.engine.options import DatabaseOptions
 from replswitch.request.options import RequestOptions
 
@@ -22,6 +22,9 @@ SLAVES: Final = "REPLSWITCH_SLAVES"
 
 _OF_REQUESTS: Final = {field.name.upper(): field.name for field in fields(RequestOptions)}
 _OF_DATABASES: Final = {field.name.upper(): field.name for field in fields(DatabaseOptions)}
+
+#: The argument ``name`` of `replswitch.sqlalchemy.replicate`.
+NAME: Final = "NAME"
 
 
 class Configured(NamedTuple):
@@ -48,11 +51,14 @@ def configured(app: Flask) -> Configured:
     requests = {_OF_REQUESTS[name]: value for name, value in given.items() if name in _OF_REQUESTS}
     database = {_OF_DATABASES[name]: value for name, value in given.items() if name in _OF_DATABASES}
     try:
-        refuse_unknown("option", given, {*_OF_REQUESTS, *_OF_DATABASES, SLAVES.removeprefix(PREFIX)})
+        refuse_unknown("option", given, {*_OF_REQUESTS, *_OF_DATABASES, NAME, SLAVES.removeprefix(PREFIX)})
         RequestOptions(**requests)
         DatabaseOptions(**database)
+        require_name(given.get(NAME))
     except ConfigurationError as error:
         raise ConfigurationError(f"app.config, where options have {PREFIX} in front: {error}") from error
+    if NAME in given:
+        database["name"] = given[NAME]
     return Configured(requests, database, given.get(SLAVES.removeprefix(PREFIX)))
 
 

@@ -45,8 +45,8 @@ def connect(
         driver: ``"pymysql"``, ``"mysqlclient"`` or ``"sqlite3"``; or an instance of `replswitch.drivers.Driver`, for a
             database that replswitch does not know.
         autocommit: whether a statement outside ``begin()`` … ``commit()`` stands for itself.
-        name: what the database is called in markers; its own name on the server by default. Databases of the same
-            name that replicate by themselves should have different ones, or the visitors of one wait for the other.
+        name: the name of the replicated set, in markers and in messages. By default markers have a digest of the
+            master's address, which all databases of the master share; messages have the database's own name.
         pool_size: idle links kept for each server; more are opened as threads need them.
         debug: keep what ran in `Connection.queries`.
         options: see `replswitch.engine.options.DatabaseOptions`.
@@ -61,8 +61,7 @@ def connect(
     require_name(name)
     loaded = load_driver(driver)
     servers = servers_of(loaded, master, slaves, pool_size)
-    label = loaded.schema(servers.master.source.settings) if name is None else name
-    return Connection(loaded, servers, checked, name=label, autocommit=autocommit, debug=debug)
+    return Connection(loaded, servers, checked, name=name, autocommit=autocommit, debug=debug)
 
 
 class Connection(Switch):
@@ -83,13 +82,15 @@ class Connection(Switch):
         servers: Servers,
         options: DatabaseOptions,
         *,
-        name: str,
+        name: str | None,
         autocommit: bool,
         debug: bool,
     ) -> None:
         self._driver = driver
         self.servers = servers
-        self.database = Database(self, name, servers, options)
+        settings = servers.master.source.settings
+        label, set_name = name or driver.schema(settings) or servers.master.name, name or driver.set_name(settings)
+        self.database = Database(self, label, servers, options, set_name)
         self._workers = Workers(self.database, driver, autocommit=autocommit)
         self.debug = debug
 

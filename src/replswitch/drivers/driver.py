@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from base64 import b32encode
 from enum import Enum
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from replswitch.errors import PositionError
@@ -181,6 +183,14 @@ class Driver:
     def schema(self, settings: Mapping[str, Any]) -> str:
         """Return the database that the settings lead to, the same on each server: ``shop``."""
         raise NotImplementedError
+
+    def location(self, settings: Mapping[str, Any]) -> str:
+        """Return what all settings have in common that lead to one server. By default the address."""
+        return self.address(settings)
+
+    def set_name(self, settings: Mapping[str, Any]) -> str:
+        """Return the name of a master's replicated set (M8): a digest, as it goes to the client (M6)."""
+        return b32encode(sha256(self.location(settings).encode()).digest()[:5]).decode().lower()
 
     # Connections
 

@@ -212,8 +212,14 @@ class MySQLFamilyDriver(Driver):
         """Return the socket, or the host with its port where that is not 3306."""
         if settings.get("unix_socket"):
             return str(settings["unix_socket"])
-        port = settings.get("port") or 3306
-        return f"{settings.get('host') or 'localhost'}{'' if port == 3306 else f':{port}'}"
+        port = str(settings.get("port") or 3306)
+        return f"{settings.get('host') or 'localhost'}{'' if port == '3306' else f':{port}'}"
+
+    def location(self, settings: Mapping[str, Any]) -> str:
+        """Return the address, and the file of settings that it may be in."""
+        host = str(settings.get("host") or "").lower().rstrip(".")
+        files = (settings.get(name) for name in ("read_default_file", "read_default_group"))
+        return "\n".join(map(str, filter(None, (self.address({**settings, "host": host}), *files))))
 
     def schema(self, settings: Mapping[str, Any]) -> str:
         """Return the name of the database; empty where the settings name none."""

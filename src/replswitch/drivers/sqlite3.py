@@ -6,6 +6,7 @@ import sqlite3
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote, urlsplit
 
 from replswitch.checking import refuse_unknown
 from replswitch.drivers.driver import Driver, Fault, WriteTracker, Written
@@ -77,6 +78,12 @@ class SQLiteDriver(Driver):
     def address(self, settings: Mapping[str, Any]) -> str:
         """Return the name of the file."""
         return Path(str(settings["database"]).partition("?")[0]).name
+
+    def location(self, settings: Mapping[str, Any]) -> str:
+        """Return the absolute path of the file."""
+        database = str(settings["database"])
+        path = unquote(urlsplit(database).path) if database.startswith("file:") else database
+        return str(Path(path).resolve())
 
     def schema(self, settings: Mapping[str, Any]) -> str:
         """Return "main", as SQLite calls every database: its file has another name on each server."""

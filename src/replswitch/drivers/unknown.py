@@ -6,6 +6,7 @@ hold by time.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, Final
 
 from replswitch.drivers import Driver, Fault, WriteTracker, Written, load_driver
@@ -30,6 +31,8 @@ _DIALECTS: Final = {
     "sqlite": ("sqlite", "PRAGMA query_only = ON"),
     "postgresql": ("", "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"),
 }
+
+_MYSQL: Final = MySQLFamilyDriver()
 
 # read_only_sql_transaction: https://www.postgresql.org/docs/current/errcodes-appendix.html
 _READ_ONLY_TRANSACTION: Final = "25006"
@@ -74,12 +77,22 @@ class UnknownDriver(Driver, WriteTracker):
 
     def address(self, settings: Mapping[str, Any]) -> str:
         """Return the host with its port, or the name of the file."""
+        if self.engine == "mysql":
+            return _MYSQL.address(settings)
         host, port = settings.get("host"), settings.get("port")
         return f"{host}:{port}" if host and port else str(host or settings.get("database") or self._dialect.name)
 
+    def location(self, settings: Mapping[str, Any]) -> str:
+        """Return the same as our own drivers, which other engines may use for this server. A memory is its own."""
+        if self.in_memory:
+            return f"{os.getpid()} {id(self)}"
+        known = {"mysql": _MYSQL, "sqlite": SQLITE3}.get(self.engine)
+        return super().location(settings).lower() if known is None else known.location(settings)
+
     def schema(self, settings: Mapping[str, Any]) -> str:
         """Return the name of the database; a file of SQLite has another one on each server."""
-        return "main" if self.engine == "sqlite" else str(settings.get("database") or "")
+        names = map(settings.get, ("database", "dbname"))
+        return "main" if self.engine == "sqlite" else str(next(filter(None, names), "")) or _MYSQL.schema(settings)
 
     def writes_of(self, raw: Raw) -> WriteTracker:
         """Return what makes every commit count."""
@@ -93,7 +106,7 @@ class UnknownDriver(Driver, WriteTracker):
     def classify(self, error: BaseException, raw: Raw | None = None) -> Fault:
         """Go by the error's code, or by what SQLAlchemy knows of the driver."""
         if self.engine == "mysql":
-            return MySQLFamilyDriver().classify(error)
+            return _MYSQL.classify(error)
         if _READ_ONLY_TRANSACTION in {getattr(error, name, None) for name in ("sqlstate", "pgcode")}:
             return Fault.READ_ONLY
         fault = SQLITE3.classify(error)

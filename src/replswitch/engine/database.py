@@ -36,13 +36,14 @@ class Database:
 
     Args:
         switch: the state that the running code wants.
-        name: what the database is called in markers. The same in every process of the application, whichever server is
-            the master; databases that replicate separately should have different names.
+        name: what people call the database.
         servers: its servers.
         options: how it is served.
-        key: what it is called in scopes; the switch itself by default.
+        set_name: what its replicated set is called in markers, and in scopes: one name for all databases of one master
+            (M8), in every process of the application. What people call the database by default.
 
     Attributes:
+        key: what the database is called in scopes.
         rotation: which slaves are in rotation.
         master_loss: whether the master serves.
         takeover: the master serves reads, because no slave can.
@@ -50,17 +51,18 @@ class Database:
     """
 
     def __init__(
-        self, switch: Switch, name: str, servers: Servers, options: DatabaseOptions, key: Hashable = None
+        self, switch: Switch, name: str, servers: Servers, options: DatabaseOptions, set_name: str = ""
     ) -> None:
         self.switch = switch
         self.name = name
         self.servers = servers
         self.options = options
-        self.key: Hashable = switch if key is None else key
+        self.set_name = set_name or name
+        self.key: Hashable = switch
         self.rotation = Rotation(name, self.key, servers, options)
         self.master_loss = MasterLoss(name, servers.master, options.downtime)
         self.takeover = Incident("takeover", "takeover-end", name)
-        self.writes = Writes(self.key, name, self.master_loss)
+        self.writes = Writes(self.set_name, self.master_loss)
 
     def side(self, frame: Frame | None, scope: Scope, *, in_master_transaction: bool) -> tuple[State, str]:
         """Return the state in which a statement runs, and the reason (S4, S5, S8).
@@ -74,7 +76,7 @@ class Database:
             return MASTER, "transaction"
         if frame is None:
             return MASTER, "default"
-        why = scope.forced_master.get(self.key)
+        why = self.forced_master(scope)
         if why is not None:
             return MASTER, why
         deciding = self.switch.deciding_frame()
@@ -92,6 +94,11 @@ class Database:
             return deciding.state, f"use_{deciding.state}"
         return deciding.state, decision.reason
 
+    def forced_master(self, scope: Scope) -> str | None:
+        """Return why the master must serve the database in a scope; None where it need not."""
+        forced = scope.forced_master
+        return (forced.get(self.key) or forced.get(self.set_name)) if forced else None
+
     def reason_for_master(self, scope: Scope) -> str:
         """Return why the master must serve the reads of a scope, where no slave can.
 
@@ -101,8 +108,8 @@ class Database:
         Raises:
             NoServerError: the master may not (the option ``fallback``).
         """
-        if self.servers.has_slaves and self.name in scope.must_see:
-            return "own-write" if scope.has_written(self.name) else "marker"
+        if self.servers.has_slaves and self.set_name in scope.must_see:
+            return "own-write" if scope.has_written(self.set_name) else "marker"
         if self.options.fallback == "error":
             raise no_slave(self.name)
         self.takeover.happens("", "The master serves the reads of %s, because no slave can.", self.name)
@@ -123,7 +130,7 @@ class Database:
         return (
             driver.must_ask
             and why in _UNTIL_CAUGHT_UP
-            and self.name in scope.must_see
+            and self.set_name in scope.must_see
             and self.switch.state == SLAVE
             and not scope.pending
             and (self.key, self.servers.master_read_only) not in scope.avoided
@@ -131,7 +138,7 @@ class Database:
 
     def leads_to_former_master(self, scope: Scope, link: Link, port: Port) -> bool:
         """Say whether a link to the master leads to a former one, which lacks what a scope must see."""
-        return run(master_lacks(link, scope.must_see.get(self.name), self.rotation), port)
+        return run(master_lacks(link, scope.must_see.get(self.set_name), self.rotation), port)
 
     def raise_if_master_is_gone(self, driver: Driver, error: Exception) -> None:
         """Raise NoServerError, and count (F5), if an error says of a new connection that the master is gone."""

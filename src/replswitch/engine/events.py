@@ -41,7 +41,7 @@ def tell(event: Event, database: str, server: str, text: str, *values: object) -
 
     Args:
         event: what has happened.
-        database: the database's name in markers.
+        database: what people call it.
         server: the server's name.
         text: the same for people, as `logging` takes it.
         values: likewise.

@@ -52,7 +52,7 @@ def report_moved_write(database: str, server: str, error: BaseException | None, 
     """Count and log that a write in slave state runs on the master.
 
     Args:
-        database: its name in markers.
+        database: what people call it.
         server: the slave; empty where none was asked.
         error: what the slave said; None for a session's flush, which is moved before it is tried.
         has_read: the scope has read from a slave before.

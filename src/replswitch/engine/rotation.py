@@ -61,7 +61,7 @@ class Rotation:
     """The slaves of one database.
 
     Args:
-        name: what the database is called in markers.
+        name: what people call the database.
         key: what it is called in scopes.
         servers: all of its servers.
         options: how it is served.

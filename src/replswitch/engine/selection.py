@@ -196,8 +196,8 @@ class Selection:
         """Choose a slave that has what the scope must see; where none has, the master."""
         database, block, key = self.database, self.block, self.database.key
         scope.settle()  # what is pending is asked first
-        must_see = scope.must_see.get(database.name) if database.servers.has_slaves else None
-        if (forced := scope.forced_master.get(key)) is not None:  # found out just now
+        must_see = scope.must_see.get(database.set_name) if database.servers.has_slaves else None
+        if (forced := database.forced_master(scope)) is not None:  # found out just now
             return self._pick_master(scope, forced, attempt)
         joined = None if block is None else block.slave
         if joined is not None and block is not None:
@@ -269,7 +269,7 @@ class Selection:
         """Return a link to the master that refuses writes; None if a full master takes no more connections."""
         database, port = self.database, self._port
         server = database.servers.master_read_only
-        must_see = scope.must_see.get(database.name)
+        must_see = scope.must_see.get(database.set_name)
         found = run(choose_master_read_only(server, must_see, database.rotation), port)
         if isinstance(found, Failed):
             if found.fault is Fault.FULL:
@@ -326,7 +326,7 @@ class Selection:
         if not servers:
             return None
         scope.settle()
-        must_see = scope.must_see.get(database.name) if database.servers.has_slaves else None
+        must_see = scope.must_see.get(database.set_name) if database.servers.has_slaves else None
         joined = None if block is None else block.slave
         if joined is not None and block is not None:
             if joined.server not in servers or not self._shows(must_see):

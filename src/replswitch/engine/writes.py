@@ -80,13 +80,11 @@ class Writes:
     """The writes of one database.
 
     Args:
-        key: what the database is called in scopes.
-        name: what it is called in markers.
+        name: of its replicated set.
         master_loss: whether the master serves, which a write shows.
     """
 
-    def __init__(self, key: Hashable, name: str, master_loss: MasterLoss) -> None:
-        self._key = key
+    def __init__(self, name: str, master_loss: MasterLoss) -> None:
         self._name = name
         self._master_loss = master_loss
 
@@ -165,4 +163,4 @@ class Writes:
         """Record in a scope what is known of its writes; outside any, in the requests that may wait for them."""
         if status is not Written.NO:
             for each in waiting() if scope is None else (scope,):
-                each.record(self._key, self._name, None if isinstance(status, Written) else status)
+                each.record(self._name, None if isinstance(status, Written) else status)

@@ -33,7 +33,8 @@ class EngineSwitch(Switch):
     """A replicated database: its switch, and the engines of its servers. `replicate` makes it.
 
     Args:
-        name: what the database is called in markers.
+        name: what people call the database.
+        set_name: what its replicated set is called in markers.
         servers: its servers, each with its engine as ``source``. A database in memory has no slaves.
         driver: of all servers.
         options: how it is served.
@@ -46,10 +47,10 @@ class EngineSwitch(Switch):
 
     records_writes: ClassVar[bool] = True
 
-    def __init__(self, name: str, servers: Servers, driver: Driver, options: DatabaseOptions) -> None:
+    def __init__(self, name: str, set_name: str, servers: Servers, driver: Driver, options: DatabaseOptions) -> None:
         self.servers = servers
         self.driver = driver
-        self.database = Database(self, name, servers, options)
+        self.database = Database(self, name, servers, options, set_name)
 
     @property
     def master(self) -> Engine:
@@ -94,8 +95,9 @@ def replicate(
         master: the master's engine (or an ``AsyncEngine``).
         slaves: the slaves' engines, of the same dialect and driver. Without slaves, the master serves slave state,
             through a second, read-only engine that is made from its address (S10).
-        name: what the database is called in markers; its own name on the server by default. Databases of the same name
-            that replicate by themselves should have different ones, or the visitors of one wait for the other.
+        name: the name of the replicated set, in markers and in messages. By default markers have a digest of the
+            address in the URL of the master's engine, which all databases of the master share; messages have the
+            database's own name. Needed where the address is not in the URL but in ``connect_args``.
         weights: each slave's share of the reads, compared with the others'; 1 by default.
         options: see `replswitch.engine.options.DatabaseOptions`.
 
@@ -145,7 +147,8 @@ def replicate(
         master_read_only = _slave(stand_in, driver, server.name, 1, opener)
         found = found or (master_read_only,)
     servers = Servers(server, found, master_read_only, bool(others))
-    switch = EngineSwitch(driver.schema(settings[engine]) if name is None else name, servers, driver, checked)
+    label = name or driver.schema(settings[engine]) or server.name
+    switch = EngineSwitch(label, name or driver.set_name(settings[engine]), servers, driver, checked)
     opener.database = switch.database
     opener.listen(engine)
     engine.update_execution_options(**{SWITCH: switch})

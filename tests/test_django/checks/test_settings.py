@@ -130,6 +130,11 @@ class TestSlaves:
         assert ids() == ["E002"]
         assert '[{"HOST": "slave1.db"}]' in found()[0].msg
 
+    def test_m8_the_replicated_set_is_no_word(self, use_databases: Any) -> None:
+        use_databases(default={**SERVERS, "REPLICATED_SET": 5})
+        assert ids() == ["E002"]
+        assert '["REPLICATED_SET"] is 5' in found()[0].msg
+
     @pytest.mark.parametrize("key", ["SLAVE", "slaves", "REPLICAS", "READ_REPLICA", "SALVES"])
     def test_a_misspelt_slaves_key_is_e003(self, use_databases: Any, key: str) -> None:
         database = {**SERVERS, key: [{"HOST": "slave.db"}]}

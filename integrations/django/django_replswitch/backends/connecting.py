@@ -120,7 +120,7 @@ class ConnectingWrapper(BaseDatabaseWrapper):
     @cached_property
     def route(self) -> Route:
         """Finds the link for each statement. Not made before it is needed, as the options may be wrong."""
-        route = self._shared.make_route(cast("Port", self))
+        route = self._shared.make_route(cast("Port", self), self.parameters)
         if not self.autocommit:
             route.begin(Block())
         return route

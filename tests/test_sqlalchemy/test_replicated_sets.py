@@ -1,0 +1,127 @@
+"""M8: the engines of one master are one replicated set: sync and async ones, and what `connect` makes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sqlalchemy import create_engine, func, select
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from tests.test_sqlalchemy.conftest import Message, Shop, address
+
+import replswitch
+from replswitch import carry, resume
+from replswitch.decorators import use_master, use_slave
+from replswitch.sqlalchemy import RoutingSession, replicate
+
+if TYPE_CHECKING:
+    from replswitch.testing import ReplicatedPair
+
+ASYNC = {"pymysql": "aiomysql", "mysqldb": "aiomysql", "pysqlite": "aiosqlite"}
+OURS = {"pymysql": "pymysql", "mysqldb": "mysqlclient", "pysqlite": "sqlite3"}
+
+
+def number(shop: Shop) -> int:
+    with shop.Session() as session:
+        return session.scalar(select(func.count(Message.id))) or 0
+
+
+def add(shop: Shop) -> None:
+    with shop.Session() as session:
+        session.add(Message(body="x"))
+        session.commit()
+
+
+def add_asynchronously(pair: ReplicatedPair, driver: str) -> str:
+    """Write by an asynchronous engine of the pair; return what a job must see."""
+    urls = [
+        address(settings, driver).replace(f"+{driver}", f"+{ASYNC[driver]}").replace("sqlite:", "sqlite+aiosqlite:")
+        for settings in (pair.master, pair.slaves[0])
+    ]
+
+    async def write() -> str:
+        master, slave = map(create_async_engine, urls)
+        replicate(master, [slave])
+        async with async_sessionmaker(master, class_=AsyncSession, sync_session_class=RoutingSession)() as session:
+            session.add(Message(body="x"))
+            await session.commit()
+        for engine in (master, slave):
+            await engine.dispose()
+        return carry()
+
+    return asyncio.run(write())
+
+
+def test_m8_a_write_by_an_async_engine_is_seen_by_the_sync_one(
+    make: Callable[..., Shop], replicated_pair: ReplicatedPair, driver: str
+) -> None:
+    shop = make()
+    replicated_pair.stop_slave()
+    with use_master():
+        token = add_asynchronously(replicated_pair, driver)
+        with use_slave():
+            assert number(shop) == 1
+    with resume(token), use_slave():
+        assert number(shop) == 1
+
+
+def test_m8_a_write_by_connect_is_seen_by_a_session_in_the_same_request_and_the_next(
+    make: Callable[..., Shop], replicated_pair: ReplicatedPair, driver: str
+) -> None:
+    shop = make()
+    db = replswitch.connect(replicated_pair.master, replicated_pair.slaves, driver=OURS[driver])
+    replicated_pair.stop_slave()
+    with use_master():
+        with db.cursor() as cursor:
+            cursor.execute("INSERT INTO message (id, body) VALUES (1, 'x')")
+        with use_slave():
+            assert number(shop) == 1
+        token = carry()
+    with resume(token), use_slave():
+        assert number(shop) == 1
+    db.close()
+
+
+def test_m8_a_write_by_a_session_is_seen_by_connect_in_the_same_request(
+    make: Callable[..., Shop], replicated_pair: ReplicatedPair, driver: str
+) -> None:
+    shop = make()
+    replicated_pair.stop_slave()
+    with replswitch.connect(replicated_pair.master, replicated_pair.slaves, driver=OURS[driver]) as db, use_master():
+        add(shop)
+        with use_slave(), db.cursor() as cursor:
+            cursor.execute("SELECT COUNT(*) FROM message")
+            assert cursor.fetchone()[0] == 1
+
+
+def test_m8_the_option_name_keeps_sets_apart(make: Callable[..., Shop], replicated_pair: ReplicatedPair) -> None:
+    one, two = make(name="one"), make(name="two")
+    replicated_pair.stop_slave()
+    with use_master():
+        add(one)
+        with use_slave():
+            assert number(two) == 0
+
+
+URLS = ["mysql+pymysql://u:p@h/shop", "mysql+pymysql://h:3306/?db=shop", "mysql+mysqldb://h/?database=shop"]
+ASYNC_URLS = ["mysql+aiomysql://h/shop", "mysql+aiomysql://H:3306/?db=shop", "mariadb+aiomysql://h/?database=shop"]
+
+
+def test_m8_however_the_url_names_the_database_it_is_one_set_with_a_name_for_people() -> None:
+    engines: list[Any] = [*map(create_engine, URLS), *map(create_async_engine, ASYNC_URLS)]
+    found = [replicate(engine).database for engine in engines]
+    assert {each.name for each in found} == {"shop"}
+    assert len({each.set_name for each in found}) == 1
+
+
+@pytest.mark.parametrize("url", ["mysql+pymysql://h/", "mysql+aiomysql://h/"])
+def test_m8_without_a_database_in_the_url_messages_have_the_address(url: str) -> None:
+    make: Any = create_async_engine if "aio" in url else create_engine
+    assert replicate(make(url)).database.name == "h"
+
+
+def test_m8_each_database_in_memory_is_a_set_of_its_own() -> None:
+    one, two = replicate(create_engine("sqlite://")), replicate(create_engine("sqlite://"))
+    assert one.database.set_name != two.database.set_name
