@@ -99,6 +99,11 @@ class Database:
         forced = scope.forced_master
         return (forced.get(self.key) or forced.get(self.set_name)) if forced else None
 
+    @property
+    def has_servers_to_try(self) -> bool:
+        """Whether a server is out of rotation, so that a new connection decides whether it is back."""
+        return bool(self.rotation.resting)
+
     def reason_for_master(self, scope: Scope) -> str:
         """Return why the master must serve the reads of a scope, where no slave can.
 
