@@ -120,12 +120,12 @@ class SessionRoute(PoolPort):
 
     def offer(self, lease: Lease) -> Engine:
         """Return the engine that was chosen, of which the session gets the connection that is meant for it."""
-        if lease.loan is None and self._calls.running:  # now the session connects; or something else has, by the engine
+        if lease.loan is not None:
+            lease.engine.offered.lease = lease.reference
+        elif self._calls.running:  # now the session connects
             self.forget()
             return self.choose(stack(), flushing=False)
-        engine = lease.engine
-        engine.offered.lease = lease.reference
-        return engine
+        return lease.engine
 
     def _keep_only(self, link: Link | None) -> None:
         for server, lease in list(self._leases.items()):
