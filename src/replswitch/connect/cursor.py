@@ -162,7 +162,8 @@ class Cursor:
 
     def __iter__(self) -> Iterator[Any]:
         """Iterate over the rows that are left."""
-        yield from self._executed
+        for row in self._executed:  # noqa: UP028 - `yield from` would close sqlite3's cursor where a loop ends early
+            yield row
         self._finished(self._link)
 
     def _finished(self, link: Link | None) -> None:

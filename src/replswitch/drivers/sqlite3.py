@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
@@ -14,7 +16,7 @@ from replswitch.errors import ConfigurationError
 from replswitch.positions.sqlite import SQLitePosition, note_beside
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping
+    from collections.abc import Hashable, Iterator, Mapping
 
     from replswitch.positions import Position
 
@@ -28,12 +30,57 @@ _FAULTS: Final = {
 _SETTINGS: Final = {"database", "timeout", "detect_types", "cached_statements", "uri"}
 
 
-class _Connection(sqlite3.Connection, WriteTracker):
-    """A connection that remembers how many changes were already asked about."""
+class _Buffered(sqlite3.Cursor):
+    """Reads all rows at once: a result that is still read would lock the file for the master's writes (S10)."""
 
+    _rows: Iterator[Any] = iter(())
+
+    def execute(self, *args: Any) -> Any:
+        super().execute(*args)
+        self._rows = iter(super().fetchall())
+        return self
+
+    def fetchone(self) -> Any:
+        for row in self._rows:
+            return row
+        return super().fetchone()
+
+    def fetchmany(self, size: int | None = None) -> list[Any]:
+        return list(islice(self._rows, size or self.arraysize)) or super().fetchmany()
+
+    def fetchall(self) -> list[Any]:
+        return [*self._rows, *super().fetchall()]
+
+    def __next__(self) -> Any:
+        for row in self._rows:
+            return row
+        return super().__next__()
+
+    def close(self) -> None:
+        self._rows = iter(())
+        super().close()
+
+
+@lru_cache(maxsize=16)
+def _buffered(kind: type[sqlite3.Cursor]) -> type[sqlite3.Cursor]:
+    return type(kind.__name__, (_Buffered, kind), {}) if kind is not sqlite3.Cursor else _Buffered
+
+
+class _Connection(sqlite3.Connection, WriteTracker):
+    """A connection that remembers how many changes were already asked about.
+
+    Attributes:
+        is_reader: it refuses writes, and leaves no lock behind a statement outside a transaction.
+        is_adopted: SQLAlchemy begins its transactions.
+    """
+
+    is_reader = is_adopted = False
     changes_seen = 0
     #: Whether the file is the master of a `replswitch.testing.SQLitePair`, whose slaves can be asked for positions.
     tells = False
+
+    def cursor(self, factory: Any = sqlite3.Cursor) -> Any:
+        return super().cursor(_buffered(factory) if self.is_reader else factory)
 
     def rollback(self) -> None:
         if self.in_transaction:  # pools roll back to be sure, behind a commit that was not asked about yet
@@ -103,14 +150,19 @@ class SQLiteDriver(Driver):
         """Prepare a connection that was opened elsewhere, with `factory` as its class."""
         if read_only:
             raw.execute("PRAGMA query_only = ON").close()
+            raw.is_reader = True
         else:
             file = _file(raw)  # of a database in memory there is none
             raw.tells = bool(file) and note_beside(file).exists()
             raw.changes_seen = raw.total_changes
 
     def adopt(self, raw: _Connection, *, read_only: bool, begin: str) -> None:
-        """Let sqlite3 begin transactions with the level that the engine asks for."""
-        raw.isolation_level = "" if read_only else begin  # type: ignore[assignment]  # the engine's own check
+        """Let sqlite3 begin transactions with the level that the engine asks for.
+
+        On a reader it begins none: a session that rests in one would lock the file for other sessions (S10).
+        """
+        raw.isolation_level = None if read_only else begin  # type: ignore[assignment]  # the engine's own check
+        raw.is_adopted = True
 
     def begin_adopted(self, raw: _Connection) -> None:
         """Begin before the first statement: else neither reads nor savepoints would belong to the transaction."""
@@ -146,7 +198,8 @@ class SQLiteDriver(Driver):
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in _FAULTS:
             return _FAULTS[code]
-        return Fault.OTHER if raw is None or raw.in_transaction else Fault.ROLLED_BACK
+        is_open = raw is None or raw.in_transaction or (raw.is_reader and raw.is_adopted)
+        return Fault.OTHER if is_open else Fault.ROLLED_BACK
 
 
 def _file(raw: sqlite3.Connection) -> str:

@@ -43,11 +43,13 @@ def db(sqlite_pair: SQLitePair) -> Iterator[Any]:
     forget(db)
 
 
-@pytest.fixture(params=["file", "memory"])
+@pytest.fixture(params=["file", "memory", "same file"])
 def alone(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
-    """An alias without slaves."""
+    """An alias without slaves, or with one that is the master's file."""
     name = ":memory:" if request.param == "memory" else tmp_path / "alone.sqlite3"
-    db = connect(ENGINE=ENGINE, NAME=name, OPTIONS={"timeout": 0.1})  # seconds that a writer waits for readers
+    slaves = [{"NAME": name}] if request.param == "same file" else []
+    # Seconds that a writer waits for readers.
+    db = connect(ENGINE=ENGINE, NAME=name, OPTIONS={"timeout": 0.1}, SLAVES=slaves)
     create_tables(db)
     yield db
     forget(db)
@@ -173,3 +175,30 @@ def test_s10_a_block_on_sqlite_without_slaves_reads_and_writes(alone: Any) -> No
             assert places(alone).count() == 1
         places(alone).create(name="b")
     assert places(alone).count() == 1
+
+
+@pytest.mark.parametrize("save", ["save", "save in a block", "save on the master"])
+def test_s10_a_row_is_saved_while_rows_of_a_slave_are_still_read(alone: Any, save: str) -> None:
+    places(alone).bulk_create([Place(name=str(number)) for number in range(300)])
+    with alone.use_slave():
+        for place in places(alone).iterator(chunk_size=2):
+            place.name += "!"
+            if save == "save":
+                place.save()
+            elif save == "save in a block":
+                transaction.atomic(using=alone.alias)(place.save)()
+            else:
+                with alone.use_master():
+                    place.save()
+    assert {place.name[-1] for place in places(alone).all()} == {"!"}
+
+
+def test_s10_a_block_commits_while_its_rows_are_still_read(alone: Any) -> None:
+    places(alone).bulk_create([Place(name=str(number)) for number in range(300)])
+    with transaction.atomic(using=alone.alias):
+        with alone.use_slave():
+            rows = places(alone).iterator(chunk_size=2)
+            next(rows)
+        places(alone).create(name="a")
+    assert next(rows).name == "1"
+    assert places(alone).count() == 301
