@@ -18,8 +18,8 @@ class Decision:
     Attributes:
         state: ``"master"`` or ``"slave"``.
         reason: a word, for logs and the ``Replswitch`` header: ``disabled``, ``marker``, ``override``,
-            ``method``, ``use_master``, ``use_slave``, ``default``, ``transaction``, ``own-write``, ``moved-write``,
-            ``not-replicated``, ``no-slave``, ``no-master``, ``replay``, ``learned``.
+            ``method``, ``use_master``, ``use_slave``, ``session``, ``cache``, ``default``, ``transaction``,
+            ``own-write``, ``moved-write``, ``not-replicated``, ``no-slave``, ``no-master``, ``replay``, ``learned``.
         server: the server's name, None while none is chosen.
         final: the state holds for everything in the request, whatever its code asks for.
     """

@@ -42,8 +42,9 @@ class Use:
         state: that state.
     """
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, reason: str = "") -> None:
         self.state: Final = state
+        self._reason = reason  # of a block, where it is not the application's
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Decorate a function, a coroutine function, a generator function or an asynchronous one."""
@@ -64,7 +65,7 @@ class Use:
         return functools.wraps(function)(wrapper)
 
     def __enter__(self) -> None:
-        push(block(self.state, by=self))
+        push(block(self.state, self, self._reason))
 
     def __exit__(self, *error: object) -> None:
         frame = stack()

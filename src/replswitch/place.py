@@ -2,28 +2,90 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import sysconfig
-from typing import Final
+import threading
+from typing import TYPE_CHECKING, Any, Final
 
-_OWN: Final = {"replswitch", "django_replswitch", "flask_replswitch"}
-_LIBRARIES: Final = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")} | {"<"})
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+_OWN: Final = frozenset({"replswitch", "django_replswitch", "flask_replswitch"})
+
+# An application may be an installed package, so what is a library is told by its name and not by its folder.
+_LIBRARIES: Final = (
+    _OWN
+    | sys.stdlib_module_names
+    | frozenset(
+        "MySQLdb aiomysql aiosqlite asyncmy psycopg pymysql sqlalchemy flask_sqlalchemy"  # noqa: SIM905 - readable so
+        " django rest_framework debug_toolbar flask werkzeug jinja2 starlette fastapi"
+        " asgiref anyio greenlet gevent eventlet celery kombu billiard rq"
+        " gunicorn uvicorn hypercorn daphne waitress uwsgidecorators mod_wsgi"
+        " wrapt opentelemetry sentry_sdk newrelic ddtrace _pytest pluggy".split()
+    )
+)
+
+_SCRIPTS: Final = sysconfig.get_path("scripts")
 
 
 def application_place() -> str:
     """Return the running place of the application as ``file:line in function``.
 
-    The standard library and installed packages are passed over. Where nothing else is on the stack (an
-    application that is an installed package itself), the nearest frame outside replswitch is named.
+    What is behind a greenlet is searched as well, and so is the task that waits for a thread of asgiref's. Where
+    no line of the application is found, the nearest one of a library is named, with the thread.
     """
-    frame = sys._getframe(1)
     nearest = None
+    for frame in _frames(sys._getframe(1)):
+        name = _package(frame)
+        place = f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
+        if name not in _LIBRARIES and not frame.f_code.co_filename.startswith("<"):
+            return place
+        nearest = nearest or (place if name not in _OWN else None)
+    return f"{nearest or 'an unknown place'}, in the thread {threading.current_thread().name!r} without the application"
+
+
+def _package(frame: FrameType) -> str:
+    """Return the name of the top-level package of a frame; empty for the script of a library's command."""
+    name = frame.f_globals.get("__name__")
+    if name == "__main__":
+        if frame.f_code.co_filename.startswith(_SCRIPTS):
+            return "site"
+        name = frame.f_globals.get("__package__") or name  # python -m
+    return str(name).partition(".")[0]
+
+
+def _frames(frame: FrameType | None) -> Iterator[FrameType]:
+    """Yield the frames that lead to one, from there outwards."""
+    for each in _outwards(frame):
+        yield each
+        if each.f_code.co_name == "thread_handler" and _package(each) == "asgiref":
+            yield from _waiting_for(each.f_locals)
+    greenlet: Any = sys.modules.get("greenlet")
+    parent = None if greenlet is None else greenlet.getcurrent().parent
+    while parent is not None:
+        yield from _outwards(parent.gr_frame)
+        parent = parent.parent
+
+
+def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
     while frame is not None:
-        file = frame.f_code.co_filename
-        if str(frame.f_globals.get("__name__")).partition(".")[0] not in _OWN:
-            place = f"{file}:{frame.f_lineno} in {frame.f_code.co_name}"
-            if not file.startswith(_LIBRARIES):
-                return place
-            nearest = nearest or place
-        frame = frame.f_back  # type: ignore[assignment]  # typeshed: None at the bottom is what ends the loop
-    return nearest or "an unknown place"
+        yield frame
+        frame = frame.f_back
+
+
+def _waiting_for(local: dict[str, Any]) -> Iterator[FrameType]:
+    """Yield the frames of the task that waits for a thread: it has the same list as the thread."""
+    stacks = [list(_outwards(frame)) for frame in sys._current_frames().values()]  # it may not wait yet
+    for task in asyncio.all_tasks(local["loop"]):
+        awaited: Any = task.get_coro()
+        frames: list[FrameType] = []
+        while (frame := getattr(awaited, "cr_frame", None)) is not None:
+            frames.insert(0, frame)
+            awaited = awaited.cr_await
+        stacks.append(frames)
+    for frames in stacks:
+        callers = (frame.f_locals for frame in frames if frame.f_code.co_name == "__call__")
+        if any(known.get("task_context") is local["task_context"] for known in callers):
+            yield from frames

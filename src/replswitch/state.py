@@ -45,6 +45,7 @@ class Frame:
     _replaced: bool  # only where revert() has taken the frame off a stack
 
     ignored_by: ClassVar[frozenset[Switch]] = frozenset()
+    reason: ClassVar[str] = ""
 
     @property
     def scope(self) -> Scope:
@@ -112,10 +113,11 @@ class Block(IgnoredFrame):
     For objects that may be entered again while they are entered, and by several threads, and so keep no frame.
     """
 
-    __slots__ = ("by", "entry")
+    __slots__ = ("by", "entry", "reason")
 
     by: object
     entry: Frame | None
+    reason: str  # type: ignore[misc]  # likewise
 
     def __exit__(self, *error: object) -> None:
         self.parent = self.entry  # another one, if revert() took something from below
@@ -144,11 +146,11 @@ def beginning(scope: Scope) -> Frame:
     return instruction(MASTER, scope, _NO_SWITCH)
 
 
-def block(state: State, by: object) -> Block:
+def block(state: State, by: object, reason: str = "") -> Block:
     """Make an instruction for every database that is found again by ``by``."""
     frame = Block()
     frame.state, frame.switch, frame.parent, frame._scope = state, None, _get(), None
-    frame.by, frame.entry, frame.ignored_by = by, frame.parent, _disabled
+    frame.by, frame.entry, frame.ignored_by, frame.reason = by, frame.parent, _disabled, reason
     return frame
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import TYPE_CHECKING
 
+import pymysql
 import pytest
 
 from replswitch import Connection, NoServerError, stats
@@ -119,6 +120,46 @@ class TestMaster:
             post(db, number)
             post(db, number + 10)  # MySQL's first answer to mysqlclient on a connection shows no own write
         assert events.lines() == ["master-lost", "master-back"] * 2
+
+
+class TestFullMaster:
+    def test_f5_it_is_not_said_to_be_unreachable_and_serves_again_after_downtime(
+        self, db: Connection, events: Events, replicated_pair: ReplicatedPair
+    ) -> None:
+        post(db, 0)
+        for link in (db.servers.master, db.servers.master_read_only):
+            link.source.drop_idle()
+        with full(replicated_pair):
+            for _ in range(3):
+                with pytest.raises(NoServerError, match=r"accepts no further connections.*Too many.*open fewer"):
+                    post(db, 1)
+        post(db, 1)  # it may be full again in a moment
+        assert events.lines() == ["master-lost"]
+        db.database.master_loss.latest -= db.database.options.downtime
+        post(db, 2)
+        assert events.lines() == ["master-lost", "master-back"]
+
+
+@contextmanager
+def full(pair: ReplicatedPair) -> Iterator[None]:
+    """The master takes no further connections."""
+    with set_global(pair, "max_connections", 10), ExitStack() as opened:
+        with suppress(pymysql.OperationalError):  # too many
+            while True:
+                opened.enter_context(closing(pair.connect("master")))
+        yield
+
+
+class TestRefusedWrites:
+    @pytest.mark.parametrize("has_slaves", [True, False])
+    def test_s8_the_server_that_has_refused_one_is_not_called_a_slave(
+        self, make: Make, replicated_pair: ReplicatedPair, caplog: pytest.LogCaptureFixture, has_slaves: bool
+    ) -> None:
+        db = make(slaves=replicated_pair.slaves if has_slaves else [])
+        with use_slave(), db.cursor() as cursor:
+            cursor.execute("INSERT INTO message (id) VALUES (1)")
+        name = db.servers.slaves[0].name
+        assert f"It was refused on a read-only connection to {name}: (1" in caplog.text
 
 
 class TestSlaves:

@@ -218,8 +218,10 @@ def test_s8_async_writes_in_slave_state_move_to_the_master(
             with use_slave():
                 async with shop.session() as session:
                     await bodies(session)
-                    with pytest.raises(SlaveWriteError):
+                    with pytest.raises(SlaveWriteError) as caught:
                         await session.execute(text("DELETE FROM note"))
+                    assert caught.value.place.startswith(f"{__file__}:")  # found behind a greenlet
+                    assert caught.value.place.endswith(" in main")
                     await session.rollback()
             return shop.took()
 

@@ -11,6 +11,6 @@ from django_replswitch.on_master import on_master
 
 
 # All other methods, also those for asynchronous code, call these.
-@on_master("get_many", "set", "add", "touch", "delete", "delete_many", "has_key", "clear")
+@on_master("cache", "get_many", "set", "add", "touch", "delete", "delete_many", "has_key", "clear")
 class DatabaseCache(db.DatabaseCache):
     """Django's database cache, on the master."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from replswitch import unrecorded
-from replswitch.decorators import use_master
+from replswitch import MASTER, unrecorded
+from replswitch.decorators import Use
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,24 +14,25 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound=type)
 
 
-def on_master(*names: str) -> Callable[[C], C]:
+def on_master(reason: str, *names: str) -> Callable[[C], C]:
     """Decorate a class: let these methods of the classes that follow it run on the master, unrecorded."""
+    use = Use(MASTER, reason)
 
     def decorate(mixin: C) -> C:
         for name in names:
-            setattr(mixin, name, _on_master(mixin, name))
+            setattr(mixin, name, _on_master(use, mixin, name))
         return mixin
 
     return decorate
 
 
-def _on_master(mixin: type, name: str) -> Any:
+def _on_master(use: Use, mixin: type, name: str) -> Any:
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        with use_master(), unrecorded(repeatable=True):
+        with use, unrecorded(repeatable=True):
             return getattr(super(mixin, self), name)(*args, **kwargs)
 
     async def asynchronous(self: Any, *args: Any, **kwargs: Any) -> Any:
-        with use_master(), unrecorded(repeatable=True):
+        with use, unrecorded(repeatable=True):
             return await getattr(super(mixin, self), name)(*args, **kwargs)
 
     made = asynchronous if iscoroutinefunction(getattr(mixin, name)) else method

@@ -91,7 +91,7 @@ class Database:
         if scope.master_only and deciding.state == SLAVE:
             return MASTER, "marker"  # one was handed over that holds by time
         if decision is None or deciding.switch is not None or not deciding.begins_scope:
-            return deciding.state, f"use_{deciding.state}"
+            return deciding.state, deciding.reason or f"use_{deciding.state}"
         return deciding.state, decision.reason
 
     def forced_master(self, scope: Scope) -> str | None:
@@ -149,7 +149,7 @@ class Database:
         """Raise NoServerError, and count (F5), if an error says of a new connection that the master is gone."""
         if driver.is_gone(error):
             self.master_loss.report(error, driver)
-            raise no_master(self.servers.master, error) from error
+            raise no_master(self.servers.master, error, driver) from error
 
     def servers_without_master(self, scope: Scope) -> tuple[Server, ...]:
         """Return the servers that may run a statement in the place of a lost master, over links that refuse writes.

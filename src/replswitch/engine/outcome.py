@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from replswitch.drivers import Fault
 from replswitch.engine.events import tell
 from replswitch.errors import NoServerError
 from replswitch.place import application_place
 
 if TYPE_CHECKING:
+    from replswitch.drivers import Driver
     from replswitch.engine.servers import Server
 
 
-def no_master(server: Server, error: BaseException) -> NoServerError:
-    """Return the error for a master that cannot be reached (F3)."""
+def no_master(server: Server, error: BaseException, driver: Driver) -> NoServerError:
+    """Return the error for a master that cannot be reached, or is full (F3)."""
+    why, cure = "cannot be reached", "Start it, or correct its settings."
+    if driver.classify(error) is Fault.FULL:
+        why, cure = "accepts no further connections", "Let the application open fewer, or the server take more."
     return NoServerError(
-        f"The master {server.name} cannot be reached: {error}. Start it, or correct its settings. Reads in slave "
-        "state continue meanwhile.",
-        server=server.name,
+        f"The master {server.name} {why}: {error}. {cure} Reads in slave state continue meanwhile.", server=server.name
     )
 
 
@@ -57,7 +60,7 @@ def report_moved_write(database: str, server: str, error: BaseException | None, 
         error: what the slave said; None for a session's flush, which is moved before it is tried.
         has_read: the scope has read from a slave before.
     """
-    refused = "" if error is None else f" {server} had refused it: {error}."
+    refused = "" if error is None else f" It was refused on a read-only connection to {server}: {error}."
     text = "A write in slave state was moved to the master, at %s.%s Before it, this scope had %s from a slave. %s"
     before = "read" if has_read else "not read"
     tell("moved-write", database, server, text, application_place(), refused, before, "Call use_master() there.")

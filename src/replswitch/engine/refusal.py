@@ -48,7 +48,7 @@ def refusal(
 
 def _refused_write(server: str, why: str, error: BaseException | None) -> SlaveWriteError:
     place = application_place()
-    by = f" was refused by {server} ({error}) and" if error is not None else " was"
+    by = f" was refused on a read-only connection to {server} ({error}) and" if error is not None else " was"
     return SlaveWriteError(
         f"A write in slave state, at {place},{by} not moved to the master: {why}. Call use_master() before the first "
         "statement that belongs to the write.",

@@ -107,7 +107,7 @@ class Rotation:
         """Take a server out of rotation for `downtime`, for the whole process."""
         server.lost_at = time.monotonic()
         if self._health.failed(server):
-            text = "The server %s cannot be reached, and is out of rotation for %g s: %s"
+            text = "The server %s does not serve, and is out of rotation for %g s: %s"
             tell("rest", self._name, server.name, text, server.name, self._downtime, error)
 
     def has_answered(self, server: Server) -> None:

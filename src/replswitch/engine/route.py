@@ -127,8 +127,7 @@ class Route(Selection):
         if action is Action.SPARE:
             lost: BaseException = self.master_error or error
             attempt.lose_master(situation, lost)
-            spare = self.spare(self._running_scope(), lost)
-            if spare is not None:
+            if (spare := self.spare(self._running_scope(), lost)) is not None:
                 return self.choose(attempt, picked=Choice(spare, SLAVE, "no-master"))
             # Decided once more; what was done already, such as counting the lost master, is not done again.
             action, effect = decide(replace(situation, spare=Spare.NONE_LEFT))
@@ -340,7 +339,8 @@ class Route(Selection):
         if action is Action.MASTER_IS_READ_ONLY:
             return own(outcome.master_is_read_only(master, error))
         if action is not Action.REFUSE:
-            return own(outcome.lost_write(master) if action is Action.LOST_WRITE else outcome.no_master(master, error))
+            is_known = action is not Action.LOST_WRITE
+            return own(outcome.no_master(master, error, self._port.driver) if is_known else outcome.lost_write(master))
         why = refusal.SESSION_CHANGED if link.writes.session_changed else refusal.HAS_READ
         if self.database.options.on_slave_write == "error":
             why = refusal.MAY_NOT_MOVE

@@ -243,8 +243,7 @@ class Selection:
             return self._without_master(scope, cause, attempt, is_there=self._port.driver.classify(cause) is Fault.FULL)
 
     def _master(self, scope: Scope, why: str) -> Link:
-        database, block, port = self.database, self.block, self._port
-        server = database.servers.master
+        database, block, port, server = self.database, self.block, self._port, self.database.servers.master
         joined = None if block is None else next((link for link in block.links if link.server is server), None)
         if joined is not None:
             return joined
@@ -261,7 +260,7 @@ class Selection:
             if not port.driver.is_gone(error):
                 raise
             # Its frames lead to callers that hold it: in that circle links would wait for Python's garbage collector.
-            raise port.as_own(outcome.no_master(server, error)) from error.with_traceback(None)
+            raise port.as_own(outcome.no_master(server, error, port.driver)) from error.with_traceback(None)
         database.master_loss.opened(link)
         return link
 
@@ -305,7 +304,8 @@ class Selection:
         if link is None:
             if attempt is not None and attempt.on_master is OnMaster.MAY_HAVE_RUN:
                 self.database.writes.record()
-            raise self._port.as_own(outcome.no_master(self.database.servers.master, cause)) from cause
+            lost = outcome.no_master(self.database.servers.master, cause, self._port.driver)
+            raise self._port.as_own(lost) from cause
         return Choice(link, SLAVE, "no-master")
 
     def spare(self, scope: Scope, cause: BaseException, *, is_there: bool = True) -> Link | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync, sync_to_async
 from django.db import DatabaseError, IntegrityError, transaction
 from django.db.models import F
 from django.test import override_settings
@@ -200,7 +201,7 @@ def test_s8_a_moved_write_gives_one_warning_with_its_place(
         write(message)
     (warning,) = warnings()
     assert ("had read from a slave" if reads else "had not read from a slave") in warning
-    place = warning.partition("moved to the master, at ")[2].partition(". 127.0.0.1:")[0]
+    place = warning.partition("moved to the master, at ")[2].partition(". It was refused")[0]
     where, _, function = place.partition(" in ")
     path, _, line = where.rpartition(":")
     assert Path(path) == Path(__file__)
@@ -282,6 +283,22 @@ class TestWarning:
             Message.objects.create(body="new")
             Message.objects.using(other.alias).count()
         assert sides(other)[-1] == SLAVE
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_s8_a_write_in_an_asynchronous_view_is_placed_there(db: Any, warnings: Warnings, asynchronous: bool) -> None:
+    """Django runs its asynchronous methods in another thread."""
+
+    async def view() -> None:
+        with use_slave():
+            if asynchronous:
+                await Message.objects.acreate(body="new")
+            else:
+                await sync_to_async(Message.objects.create)(body="new")
+
+    async_to_sync(view)()
+    assert f"at {__file__}:" in warnings()[0]
+    assert " in view." in warnings()[0]
 
 
 class TestAfterARead:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connection, connections
+from django.db import connection, connections, transaction
 from django.test.utils import CaptureQueriesContext
 from tests.test_django.backend.asking import ask, default_with, on, seen, sides
 from tests.test_django.project.models import Message, Reply, Tag
@@ -180,6 +180,24 @@ class TestQueries:
                 seen()
         assert [query["db"] for query in captured] == [SLAVE, MASTER]
         assert [query["db"] for query in captured.captured_queries] == [SLAVE, MASTER]
+
+    def test_s5_begin_is_shown_where_the_first_statement_has_sent_it(self, django_pair: MariaDBPair, db: Any) -> None:
+        slave = f"127.0.0.1:{django_pair.slaves[0]['port']}"
+        seen()
+        with db.use_slave():
+            with CaptureQueriesContext(db) as captured, transaction.atomic():
+                assert [(query["db"], query["server"]) for query in captured] == [(SLAVE, "")]
+                with transaction.atomic():
+                    seen()
+            assert (captured[0]["sql"], captured[len(captured) - 1]["sql"]) == ("BEGIN", "COMMIT")
+            assert {(query["db"], query["server"]) for query in captured} == {(SLAVE, slave)}
+            with CaptureQueriesContext(db) as captured, transaction.atomic():
+                pass
+            with db.use_master(), transaction.atomic():
+                seen()
+        assert [(query["db"], query["server"]) for query in captured] == [(SLAVE, "")]
+        assert db.queries[-3]["sql"] == "BEGIN"
+        assert db.queries[-3]["db"] == MASTER
 
     def test_a_moved_write_is_in_the_queries_once_with_the_master(self, db: Any) -> None:
         with db.use_slave():

@@ -156,6 +156,14 @@ def test_a_request_that_loads_no_session_opens_nothing_on_the_master(
     assert site.links("master") == 0
 
 
+def test_m1_the_header_says_that_the_session_has_used_the_master(site: Site, engine: str) -> None:
+    site.sessions(engine)
+    site.serve(view=visits)
+    header = site.visitor().get("/view").told
+    assert "reason=session" in header
+    assert "use_master" not in header
+
+
 def test_a_cached_session_is_read_without_the_master(site: Site, new_visitor: Visitors) -> None:
     def name(request: HttpRequest) -> HttpResponse:
         return answer(request.session.get("visits", 0))

@@ -169,11 +169,11 @@ class LoggedQuery(dict[str, Any]):
 
     def __init__(self, query: dict[str, Any], served_by: dict[str, str]) -> None:
         super().__init__(query)
-        self._served_by = served_by
+        self.served_by = served_by
 
     def __missing__(self, key: str) -> Any:
-        return self._served_by[key]
+        return self.served_by[key]
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return the value for ``key``."""
-        return super().get(key, self._served_by.get(key, default))
+        return super().get(key, self.served_by.get(key, default))

@@ -15,7 +15,7 @@ from django.db.backends.utils import debug_transaction
 from django.utils.asyncio import async_unsafe
 
 from django_replswitch.backends.connecting import ConnectingWrapper
-from django_replswitch.backends.cursor import QueriesLog, SwitchingCursor
+from django_replswitch.backends.cursor import LoggedQuery, QueriesLog, SwitchingCursor
 from replswitch.engine.attempt import Attempt, Block
 from replswitch.state import stack
 
@@ -41,6 +41,7 @@ class SwitchingWrapper(ConnectingWrapper):
         super().__init__(settings_dict, alias)
         self.switch = self._shared.switch
         self.queries_log = QueriesLog(self)
+        self._unsent: list[LoggedQuery] = []
 
     # Switching
 
@@ -111,7 +112,18 @@ class SwitchingWrapper(ConnectingWrapper):
 
     def served_by(self) -> dict[str, str]:
         """Return the side and the server of the statement that has just run, for ``queries``."""
-        return {"db": self._server.state if self._is_direct else self.route.side, "server": self._server.name}
+        if self._is_direct:
+            return {"db": self._server.state, "server": self._server.name}
+        return {"db": self.route.side, "server": self._server.name}
+
+    def _log_unsent(self, sql: str) -> None:
+        """Log a statement now, as Django does, that is sent to the first link that joins. None has served it yet."""
+        with debug_transaction(self, sql):
+            pass
+        if self.queries_logged:
+            query: Any = self.queries_log[-1]
+            query.served_by = {"db": self.state, "server": ""}
+            self._unsent.append(query)
 
     # replswitch.engine.port.Port
 
@@ -125,6 +137,8 @@ class SwitchingWrapper(ConnectingWrapper):
                 self.begin_on(held)
             held.savepoints = self._savepoints
             self._execute_quietly(map(self.ops.savepoint_create_sql, self._savepoints))
+        while self._unsent:
+            self._unsent.pop().served_by = {"db": self.route.side, "server": link.server.name}
 
     def begin_on(self, link: Link) -> None:
         """Begin a transaction of Django's on a selected link, or raise the driver's own error."""
@@ -174,8 +188,7 @@ class SwitchingWrapper(ConnectingWrapper):
             self.route.end()
             self._savepoints = ()
         else:
-            with debug_transaction(self, "BEGIN"):
-                pass  # logged now, as Django does; sent with the first statement
+            self._log_unsent("BEGIN")
             if self.route.block is None:
                 self.route.begin(Block())
             for joined in self._running().links:  # the application has begun it
@@ -202,6 +215,7 @@ class SwitchingWrapper(ConnectingWrapper):
     def _end_block(self) -> Block:
         """End the transaction; with autocommit off, the next one begins."""
         block, self._savepoints = self.route.end() or Block(), ()
+        self._unsent.clear()
         if not self.autocommit:
             self.route.begin(Block())
         return block
@@ -246,8 +260,7 @@ class SwitchingWrapper(ConnectingWrapper):
         """Run a statement on every link in the transaction; it is logged once, as it would be with one link."""
         links = tuple(block.links)
         if not links:
-            with debug_transaction(self, sql):
-                pass  # logged now; sent to a link that joins, where it still matters
+            self._log_unsent(sql)
         for link in links:
             try:
                 with self._on(link):

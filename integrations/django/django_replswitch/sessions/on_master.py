@@ -7,7 +7,7 @@ from django.contrib.sessions.backends.base import SessionBase
 from django_replswitch.on_master import on_master
 
 
-@on_master("load", "exists", "create", "save", "delete", "clear_expired")
-@on_master("aload", "aexists", "acreate", "asave", "adelete", "aclear_expired")
+@on_master("session", "load", "exists", "create", "save", "delete", "clear_expired")
+@on_master("session", "aload", "aexists", "acreate", "asave", "adelete", "aclear_expired")
 class OnMaster(SessionBase):
     """A mixin in front of a session store."""

@@ -1,0 +1,92 @@
+"""The line of the application that a log line or an error names (M7, S8)."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import sys
+import sysconfig
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
+from typing import Any
+
+import pytest
+from asgiref.sync import async_to_sync, sync_to_async
+
+from replswitch.place import application_place
+
+HERE = f"{__file__}:"
+
+
+def library(name: str, function: Any, *, file: str = "") -> Any:
+    """A function of an installed module that calls another one."""
+    file = file or f"{sysconfig.get_path('purelib')}/{name.replace('.', '/')}.py"
+    module: dict[str, Any] = {"__name__": name, "function": function}
+    exec(compile("def call():\n    return function()", file, "exec"), module)
+    return module["call"]
+
+
+@pytest.mark.parametrize(
+    "name", ["sqlalchemy.orm.session", "django.db.models.query", "gunicorn.app", "celery.app.task", "json.decoder"]
+)
+def test_s8_the_place_is_the_line_that_calls_a_library(name: str) -> None:
+    place = library(name, application_place)()
+    assert place.startswith(HERE)
+    assert place.endswith(" in test_s8_the_place_is_the_line_that_calls_a_library")
+
+
+@pytest.mark.parametrize("entry", ["gunicorn", "flask"])
+def test_s8_the_place_may_be_in_an_application_that_is_an_installed_package(entry: str) -> None:
+    view = library("shop.views", library("django.db.models.query", application_place))
+    thread_places = []
+    script = library("__main__", library("django.core.handlers", view), file=f"{sysconfig.get_path('scripts')}/{entry}")
+    thread = threading.Thread(target=lambda: thread_places.append(script()))
+    thread.start()
+    thread.join()
+    assert thread_places == [f"{sysconfig.get_path('purelib')}/shop/views.py:2 in call"]
+
+
+def test_m7_the_place_is_found_behind_a_greenlet() -> None:
+    """As in SQLAlchemy's asyncio, which runs its synchronous code in one."""
+    run = library("sqlalchemy.engine", application_place)
+    greenlet: Any = import_module("greenlet")
+    place = library("sqlalchemy.util.concurrency", lambda: greenlet.greenlet(run).switch())()
+    assert place.startswith(HERE)
+    assert place.endswith(" in <lambda>")
+
+
+@pytest.mark.parametrize("thread_sensitive", [True, False])
+def test_m7_the_place_is_found_behind_a_thread_of_asgiref(thread_sensitive: bool) -> None:
+    """As in Django's asynchronous ORM: no line of the application runs in the thread."""
+    save = sync_to_async(library("django.db.models.base", application_place), thread_sensitive=thread_sensitive)
+
+    async def other() -> None:
+        await asyncio.sleep(10)
+
+    async def view() -> str:
+        waiting = asyncio.create_task(other())
+        try:
+            return str(await save())
+        finally:
+            waiting.cancel()
+
+    for place in (asyncio.run(view()), async_to_sync(view)()):
+        assert place.startswith(HERE)
+        assert place.endswith(" in view")
+
+
+def test_s8_without_a_line_of_the_application_the_thread_is_named() -> None:
+    run = library("sqlalchemy.orm.session", application_place)
+    with ThreadPoolExecutor(1, thread_name_prefix="reports") as pool:
+        place = pool.submit(run).result()
+    file = f"{sysconfig.get_path('purelib')}/sqlalchemy/orm/session.py"
+    assert place == f"{file}:2 in call, in the thread 'reports_0' without the application"
+
+
+def test_s8_a_script_is_an_application(tmp_path: Any) -> None:
+    line = inspect.currentframe().f_lineno + 1  # type: ignore[union-attr]
+    assert application_place() == f"{__file__}:{line} in test_s8_a_script_is_an_application"
+    script = library("__main__", application_place, file=str(tmp_path / "manage.py"))
+    assert script() == f"{tmp_path / 'manage.py'}:2 in call"
+    assert "greenlet" in sys.modules
