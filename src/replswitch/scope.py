@@ -112,16 +112,9 @@ class Scope:
 
     # What must be seen
 
-    def begin_request(self, decision: Decision, *, is_safe: bool) -> None:
-        """Note that it is a request's.
-
-        Args:
-            decision: the decision for the request as a whole.
-            is_safe: its method promises to write nothing.
-        """
-        self.decision, self.is_safe, self.master_only = decision, is_safe, decision.final
-        if not is_safe:
-            _unsafe[id(self)] = self
+    def wait_for_writes(self) -> None:
+        """Count as written here what is committed outside any request until this one is answered (M1)."""
+        _unsafe[id(self)] = self
 
     def adopt_marker(self, marker: Marker, max_age: float) -> None:
         """Begin with a marker.
@@ -206,11 +199,6 @@ class Scope:
                     with _changing:  # unless something else is pending there by now
                         self.pending = {k: v for k, v in self.pending.items() if (k, v) != (link, resolve)}
 
-    @property
-    def was_refused(self) -> bool:
-        """Whether a write in the request could not move to the master."""
-        return self.safe_request is not None and self.safe_request.refusal is not None
-
     def may_run_again(self) -> bool:
         """Say whether the request should and may run again (R5).
 
@@ -266,11 +254,11 @@ class Scope:
     def end(self) -> None:
         """End the scope."""
         self.ended = True
-        if self.is_request and not self.is_safe:
+        if self.decision is not None and not self.is_safe:
             _unsafe.pop(id(self), None)
         if self.within is not None or (self.pending and waiting(self)):
             self.hand_back()
-        if self.is_request and self.pending:
+        if self.pending and self.is_request:
             # The request failed before its response, so nothing has asked. Connections are not kept for that, however
             # long the server keeps the request. Code that outlives it is on the safe side.
             self.pending, self.master_only = {}, True

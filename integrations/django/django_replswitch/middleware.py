@@ -41,6 +41,9 @@ class ReplicationMiddleware:
             return self._serve(request)
         frame = begin(request)
         scope, before = frame.scope, (vars(request).copy(), request.META.copy())
+        safe = scope.safe_request
+        if safe is not None:
+            safe.find_endpoint, safe.is_waited_for = partial(endpoint_of, request), is_waited_for
         response: HttpResponseBase | None = None
         with push(frame):
             try:
@@ -48,7 +51,7 @@ class ReplicationMiddleware:
             except (Replay, BaseExceptionGroup) as raised:
                 refuse_to_repeat(raised, may_run_again=may_run_again(request, scope))
             else:
-                if not scope.was_refused or not may_run_again(request, scope, response):
+                if safe is None or safe.refusal is None or not may_run_again(request, scope, response):
                     return finish(request, response, frame)
         let_go(response)
         restore(request, before)
@@ -61,6 +64,9 @@ class ReplicationMiddleware:
             await asettle(around.scope)
         frame = begin(request)
         scope, before = frame.scope, (vars(request).copy(), request.META.copy())
+        safe = scope.safe_request
+        if safe is not None:
+            safe.find_endpoint, safe.is_waited_for = partial(endpoint_of, request), is_waited_for
         response: HttpResponseBase | None = None
         with push(frame):
             try:
@@ -70,7 +76,7 @@ class ReplicationMiddleware:
                 await asettle(scope)
                 refuse_to_repeat(raised, may_run_again=may_run_again(request, scope))
             else:
-                if not scope.was_refused or not may_run_again(request, scope, response):
+                if safe is None or safe.refusal is None or not may_run_again(request, scope, response):
                     return finish(request, response, frame)
         await sync_to_async(let_go)(response)
         restore(request, before)
@@ -108,11 +114,7 @@ def begin(request: HttpRequest, wanted: State | None = None) -> Frame:
     has_body = meta.get("CONTENT_LENGTH", "") not in {"", "0"} or "HTTP_TRANSFER_ENCODING" in meta
     # Not request.COOKIES, which has one value of each name.
     tokens = policy.tokens(meta.get("HTTP_COOKIE", ""), meta.get("HTTP_REPLSWITCH_MARKER", ""))
-    frame = policy.begin(request.method or "", tokens, override, path=path, has_body=has_body)
-    safe = frame.scope.safe_request
-    if safe is not None:
-        safe.find_endpoint, safe.is_waited_for = partial(endpoint_of, request), is_waited_for
-    return frame
+    return policy.begin(request.method or "", tokens, override, path=path, has_body=has_body)
 
 
 def begin_again(request: HttpRequest, first: Scope) -> Frame:

@@ -76,8 +76,7 @@ class Database:
             return MASTER, "transaction"
         if frame is None:
             return MASTER, "default"
-        why = self.forced_master(scope)
-        if why is not None:
+        if scope.forced_master and (why := self.forced_master(scope)) is not None:
             return MASTER, why
         deciding = self.switch.deciding_frame()
         if deciding is None:
@@ -96,8 +95,7 @@ class Database:
 
     def forced_master(self, scope: Scope) -> str | None:
         """Return why the master must serve the database in a scope; None where it need not."""
-        forced = scope.forced_master
-        return (forced.get(self.key) or forced.get(self.set_name)) if forced else None
+        return scope.forced_master.get(self.key) or scope.forced_master.get(self.set_name)
 
     @property
     def has_servers_to_try(self) -> bool:

@@ -92,7 +92,9 @@ class RequestPolicy:
         within = around.scope if around is not None and around.scope.is_request else None
         scope = self._scope(tokens, within) if tokens or within is not None else Scope()
         decision = decide(method, marker=scope.marker, override=override, enabled=options.enabled)
-        scope.begin_request(decision, is_safe=method in SAFE_METHODS)
+        scope.decision, scope.is_safe, scope.master_only = decision, method in SAFE_METHODS, decision.final
+        if not scope.is_safe:
+            scope.wait_for_writes()
         if path is not None and scope.is_safe and options.replay and options.enabled:
             request = scope.safe_request = SafeRequest()
             request.endpoints, request.endpoint = self.endpoints, path
@@ -140,7 +142,7 @@ class RequestPolicy:
         """
         request, scope = first.safe_request, self._scope(tokens, first.within)
         assert request is not None and request.refusal is not None  # noqa: S101, PT018 - for the type checker
-        scope.begin_request(REPLAY, is_safe=True)
+        scope.decision, scope.is_safe, scope.master_only = REPLAY, True, True
         scope.safe_request = SafeRequest()
         scope.safe_request.endpoints, scope.safe_request.endpoint = self.endpoints, request.endpoint
         scope.call_at_end(self._learn)

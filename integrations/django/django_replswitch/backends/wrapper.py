@@ -308,7 +308,8 @@ class SwitchingWrapper(ConnectingWrapper):
         route = vars(self).get("route")
         if route is None:
             return  # nothing was opened
-        is_begun, around = route.block is not None and self.autocommit, _settled()
+        is_begun = route.block is not None and self.autocommit
+        around = None if stack() is None else _settled()
         if self.in_atomic_block or (is_begun and around is not None):
             return  # a request in this one begins or ends
         if is_begun or self.autocommit != self.settings_dict["AUTOCOMMIT"]:
