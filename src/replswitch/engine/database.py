@@ -97,11 +97,6 @@ class Database:
         """Return why the master must serve the database in a scope; None where it need not."""
         return scope.forced_master.get(self.key) or scope.forced_master.get(self.set_name)
 
-    @property
-    def has_servers_to_try(self) -> bool:
-        """Whether a server is out of rotation, so that a new connection decides whether it is back."""
-        return bool(self.rotation.resting)
-
     def reason_for_master(self, scope: Scope) -> str:
         """Return why the master must serve the reads of a scope, where no slave can.
 
@@ -117,6 +112,10 @@ class Database:
             raise no_slave(self.name)
         self.takeover.happens("", "The master serves the reads of %s, because no slave can.", self.name)
         return "no-slave"
+
+    def asks_slaves(self, frame: Frame | None) -> bool:
+        """Say whether slaves are asked or tried, over a connection, before one is chosen."""
+        return frame is None or bool(self.rotation.resting or frame.scope.must_see)
 
     def reads_only(self, scope: Scope, why: str, driver: Driver) -> bool:
         """Say whether a read-only link to the master will do for a statement that the master is to serve.

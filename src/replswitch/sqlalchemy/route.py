@@ -146,8 +146,8 @@ class SessionRoute(PoolPort):
             lease = None
         if lease is None:
             # A link without a connection will do where none is needed to choose the server.
-            frame, is_needed = stack(), not self._only_asks or self._database.has_servers_to_try
-            link = None if is_needed or frame is None or frame.scope.must_see else Link(server, None, _NOT_CONNECTED)
+            is_needed = not self._only_asks or self._database.asks_slaves(stack())
+            link = None if is_needed else Link(server, None, _NOT_CONNECTED)
             try:
                 lease = server.source.lend(self._engine, link)
             except DBAPIError as error:  # SQLAlchemy has asked the first connection for the server's version
