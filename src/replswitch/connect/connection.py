@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, Unpack
 
 from replswitch.checking import is_number, require, require_name
 from replswitch.connect.cursor import Cursor
@@ -20,6 +20,23 @@ if TYPE_CHECKING:
     from replswitch.connect.local import RouteState
     from replswitch.engine.options import DatabaseOptionNames
     from replswitch.engine.servers import Servers
+
+# What the driver's connection has besides, and is the same on all links of a side.
+_OF_ANY_LINK: Final = frozenset(
+    {
+        *("character_set_name", "charset", "encoding", "get_character_set_info", "get_host_info", "get_proto_info"),
+        *("escape", "escape_string", "get_server_info", "literal", "server_version", "string_literal", "thread_id"),
+    }
+)
+# What it has of one link alone, by what takes its place.
+_INSTEAD: Final = {
+    "affected_rows": "Read rowcount of the cursor.",
+    "insert_id": "Read lastrowid of the cursor.",
+    "select_db": 'Give "database" to connect(), or name the database in the statement: SELECT … FROM other.message.',
+    "set_character_set": 'Give "charset" to connect().',
+    "set_charset": 'Give "charset" to connect().',
+}
+_ELSE: Final = "What applies to all links is a setting of connect(); what a statement does is sent by a cursor."
 
 
 def connect(
@@ -154,6 +171,15 @@ class Connection(Switch):
                 state.drop(server)
                 server.source.close()
 
+    @property
+    def open(self) -> bool:
+        """Whether the connection can be used: it was not closed."""
+        return not self._workers.closed
+
+    def ping(self, reconnect: bool = True) -> None:
+        """Ask the server of the next statement for an answer. A link that has ended is replaced, as it always is."""
+        self._driver.ping(self._workers.state().route.pick().link.raw)
+
     def __enter__(self) -> Self:
         return self
 
@@ -184,4 +210,10 @@ class Connection(Switch):
         # PEP 249, optional extensions: the module's exceptions are attributes of its connections.
         if name == "Warning" or name.endswith("Error"):
             return getattr(self._driver.module, name)
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        raw = self._workers.state().route.pick().link.raw if name in _OF_ANY_LINK else None
+        if hasattr(raw, name):
+            return getattr(raw, name)
+        raise AttributeError(
+            f"{type(self).__name__!r} object has no attribute {name!r}. It has several links, and leaves out what "
+            f"belongs to one of them. {_INSTEAD.get(name, _ELSE)}"
+        )

@@ -90,6 +90,11 @@ class Cursor:
         """Run several statements, where the driver can (sqlite3)."""
         return self._run("executescript", sql, None)
 
+    def mogrify(self, sql: str, args: Any = None) -> Any:
+        """Return a statement with its arguments, as the driver would send it; where the driver can."""
+        raw = self._raw or self._bind(self._workers.state().route.pick().link)
+        return raw.mogrify(sql, args)
+
     def _run(self, method: str, sql: str, args: Any, link: Link | None = None, attempt: Attempt | None = None) -> Any:
         """Run a statement; one that has failed, where it may run instead."""
         state = self._workers.state()
@@ -206,9 +211,9 @@ class Cursor:
         """Do nothing, as PEP 249 allows."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return getattr(self._executed, name)
+        if self._raw is None or name.startswith("__"):
+            raise AttributeError(f"A cursor that has not executed a statement has no {name!r}. Call execute() first.")
+        return getattr(self._raw, name)
 
     @property
     def _executed(self) -> Raw:

@@ -229,6 +229,10 @@ class Driver:
         """Say whether the connection is still open, without a round trip."""
         return True
 
+    def ping(self, raw: Raw) -> None:
+        """Ask the server for an answer, or raise the driver's own error."""
+        raw.cursor().execute("SELECT 1")
+
     def reusable(self, raw: Raw) -> bool:
         """Clean a connection for the next user; False if it must be closed instead."""
         return True

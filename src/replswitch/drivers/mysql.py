@@ -248,6 +248,10 @@ class MySQLFamilyDriver(Driver):
         # Between statements the server sends nothing. What can be read is the rest of an answer, or its farewell.
         return bool(raw.open and raw.process == os.getpid() and (raw.owes_results or not raw.poll(0)))
 
+    def ping(self, raw: Raw) -> None:
+        """Ping."""
+        raw.ping()
+
     def fetch_position(self, raw: Raw) -> tuple[Hashable, Position | None]:
         """Ask for what identifies the server, and its position."""
         if is_mariadb(raw):

@@ -1,0 +1,128 @@
+"""What the driver's own connection and cursor have besides PEP 249: there, or an error with the cure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from replswitch import SLAVE, Connection
+from replswitch.state import stack
+
+if TYPE_CHECKING:
+    from tests.test_core.conftest import Make
+
+    from replswitch.testing import ReplicatedPair
+
+on_mysql = pytest.mark.parametrize(
+    "served", ["mariadb", "mariadb-mysqlclient", "mysql", "mysql-mysqlclient"], indirect=True
+)
+pytestmark = pytest.mark.filterwarnings("ignore:literal:DeprecationWarning")  # by PyMySQL
+THREAD = "SELECT CONNECTION_ID()"
+
+
+def one(db: Connection, sql: str) -> Any:
+    with db.cursor() as cursor:
+        cursor.execute(sql)
+        (value,) = cursor.fetchone()
+        return value
+
+
+@on_mysql
+def test_s6_what_depends_on_no_link_is_as_the_driver_has_it(db: Any) -> None:
+    for state in (db.use_master, db.use_slave):
+        with state():
+            assert db.literal("it's") in {"'it\\'s'", b"'it\\'s'"}
+            if hasattr(db, "escape_string"):  # mysqlclient
+                assert db.escape_string(b"it's") == b"it\\'s"
+            assert db.get_server_info().endswith(one(db, "SELECT VERSION()"))
+            assert "utf8" in db.character_set_name()
+            assert db.cursor().mogrify("SELECT %s", ("it's",)) == "SELECT 'it\\'s'"
+            assert "127.0.0.1" in db.get_host_info()
+    assert db.open
+
+
+@on_mysql
+def test_s6_the_id_of_the_thread_is_that_of_the_next_statement_s_link(db: Any) -> None:
+    found = set()
+    for state in (db.use_master, db.use_slave):
+        with state():
+            assert db.thread_id() == one(db, THREAD)
+            found.add((db.queries[-1]["server"], db.thread_id()))
+    assert len(found) == 2
+
+
+@on_mysql
+def test_s5_asking_joins_no_transaction(db: Any) -> None:
+    db.begin()
+    with db.use_slave():
+        db.literal("x")
+        db.ping()
+        frame = stack()
+        assert frame is not None
+        assert frame.scope.decisions == ()
+    assert db._workers.state().route.block.links == []
+    db.rollback()
+
+
+def test_a_closed_connection_is_not_open(make: Make) -> None:
+    db = make()
+    assert db.open
+    db.close()
+    assert not db.open
+    with pytest.raises(db.InterfaceError, match="closed"):
+        db.ping()
+
+
+def test_f1_a_ping_replaces_a_link_that_is_gone(db: Any, replicated_pair: ReplicatedPair) -> None:
+    with db.use_slave():
+        db.ping()
+        replicated_pair.kill("slave")
+        replicated_pair.start("slave")
+        db.ping()
+        assert one(db, "SELECT COUNT(*) FROM message") == 0
+        assert db.queries[-1]["db"] == SLAVE
+
+
+def test_f1_a_ping_in_slave_state_finds_another_server(db: Any, replicated_pair: ReplicatedPair) -> None:
+    with db.use_slave():
+        db.ping()
+        replicated_pair.kill("slave")
+        db.ping()
+
+
+@on_mysql
+def test_s5_a_ping_in_a_transaction_raises_where_its_link_is_gone(db: Any, replicated_pair: ReplicatedPair) -> None:
+    db.begin()
+    with db.use_slave():
+        one(db, THREAD)
+        replicated_pair.kill("slave")
+        with pytest.raises(db.Error):
+            db.ping()
+    db.rollback()
+
+
+@pytest.mark.parametrize(
+    ("name", "cure"),
+    [
+        ("select_db", 'Give "database" to connect()'),
+        ("insert_id", "lastrowid"),
+        ("affected_rows", "rowcount"),
+        ("set_charset", '"charset"'),
+        ("query", "is sent by a cursor"),
+        ("create_function", "several links"),
+    ],
+)
+def test_what_belongs_to_one_link_is_left_out_with_the_cure(db: Any, name: str, cure: str) -> None:
+    assert not hasattr(db, name)
+    with pytest.raises(AttributeError) as caught:
+        getattr(db, name)
+    assert f"no attribute '{name}'" in str(caught.value)
+    assert cure in str(caught.value)
+
+
+def test_a_cursor_that_has_not_executed_says_so(db: Any) -> None:
+    cursor = db.cursor()
+    assert not hasattr(cursor, "rownumber")
+    with pytest.raises(AttributeError, match=r"not executed.*'rownumber'.*execute\(\)"):
+        cursor.rownumber  # noqa: B018 - looking is what fails
