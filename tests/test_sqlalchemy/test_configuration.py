@@ -89,6 +89,16 @@ class TestRefused:
             replicate("mysql://shop:s3cret@master.db/shop")  # type: ignore[arg-type]  # what is tested
         assert "s3cret" not in str(caught.value)
 
+    @pytest.mark.parametrize("driver", ["pymysql", "mysqldb"])
+    def test_autocommit_of_which_sqlalchemy_does_not_know(self, driver: str) -> None:
+        address, cure = f"mysql+{driver}://shop@master.invalid/shop", 'isolation_level="AUTOCOMMIT"'
+        with pytest.raises(ConfigurationError, match=cure):
+            replicate(create_engine(f"{address}?autocommit=true"))
+        master = create_engine(address, connect_args={"autocommit": True})
+        replicate(master)
+        with pytest.raises(ConfigurationError, match=cure):
+            master.connect()
+
     @pytest.mark.parametrize("slaves", ["slave", None, 3, {"slave": 1}])
     def test_slaves_that_are_no_list_are_refused(self, engine: Make, slaves: Any) -> None:
         with pytest.raises(ConfigurationError, match="must be a list of engines"):

@@ -681,6 +681,22 @@ class TestPools:
             assert session.connection().get_isolation_level() == "SERIALIZABLE"
 
 
+@pytest.mark.parametrize("driver", ["mariadb", "mysqlclient"], indirect=True)
+def test_m1_autocommit_off_in_connect_args_is_sqlalchemy_s_own_default(make: Make) -> None:
+    shop = make(engine={"connect_args": {"autocommit": False}})
+    with use_master(), shop.Session() as session:
+        add(shop, session)
+        assert scope().all_written() is not None
+
+
+@pytest.mark.parametrize("driver", ["mariadb", "mysqlclient"], indirect=True)
+def test_m1_the_cure_for_autocommit_in_connect_args_records_what_is_written(make: Make) -> None:
+    shop = make(engine={"isolation_level": "AUTOCOMMIT"})
+    with use_master(), shop.Session() as session:
+        session.execute(insert(shop.Message).values(body="hello"))
+        assert scope().all_written() is not None
+
+
 class TestOneSlave:
     """S6."""
 

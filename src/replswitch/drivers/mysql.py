@@ -204,8 +204,8 @@ class MySQLFamilyDriver(Driver):
         """Refuse settings that replswitch makes itself."""
         for name in sorted(self.own_settings & set(settings)):
             raise ConfigurationError(
-                f'The setting "{name}" of {server} is made by replswitch itself. Leave it out; autocommit is an '
-                "argument of connect()."
+                f'The setting "{name}" of {server} is made by replswitch itself. Leave it out'
+                f"{'; it is an argument of connect() itself' if name == 'autocommit' else ''}."
             )
 
     def address(self, settings: Mapping[str, Any]) -> str:

@@ -35,8 +35,9 @@ if TYPE_CHECKING:
     from replswitch.engine.writes import Writes
     from replswitch.scope import Scope
 
-# Not settings of our driver's: connections may change threads, and how sqlite3 begins is set when it is open.
-_DROPPED: Final = {"check_same_thread", "isolation_level"}
+# Not settings of our driver's: transactions are SQLAlchemy's, connections may change threads, and how sqlite3 begins is
+# set when it is open.
+_DROPPED: Final = {"autocommit", "check_same_thread", "isolation_level"}
 
 # What the `info` of a connection keeps besides: what has opened it, until the pool lends it; the commit under way.
 _OPENED_BY: Final = "replswitch.opened_by"
@@ -49,6 +50,11 @@ def settings_of(engine: Engine) -> dict[str, Any]:
 
 
 def _settings(positional: Any, named: Any) -> dict[str, Any]:
+    if named.get("autocommit"):
+        raise ConfigurationError(
+            'connect_args has "autocommit", of which SQLAlchemy, and so replswitch, does not know. Leave it out, and '
+            'give create_engine() isolation_level="AUTOCOMMIT".'
+        )
     settings = {name: value for name, value in named.items() if name not in _DROPPED}
     if positional:
         settings["database"] = positional[0]
