@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 #: What a slave may have different from the master.
 SLAVE_KEYS: Final = ("HOST", "PORT", "NAME", "USER", "PASSWORD", "OPTIONS", "WEIGHT")
 
+# What functions that make settings from an address add; in a slave it means nothing.
+_ADDED: Final = {"CONN_HEALTH_CHECKS": False, "CONN_MAX_AGE": 0, "DISABLE_SERVER_SIDE_CURSORS": False}
+
 # What people write for SLAVES: other libraries' words, and slips of the pen.
 _MEANT_SLAVES: Final = re.compile(r"(SLAVE|REPLICA|READ_?REPLICA|READER)S?", re.IGNORECASE)
 
@@ -94,9 +97,11 @@ def _check_alias(where: str, alias: str, database: Mapping[str, Any]) -> Message
     found: Messages = []
     for number, slave in enumerate(database["SLAVES"]):
         its_place = f'{where}["SLAVES"][{number}]'
-        for key in slave:
-            if key not in SLAVE_KEYS:
+        for key, value in slave.items():
+            if key not in SLAVE_KEYS and not _repeats(key, value, database):
                 text = f'{its_place} has the unknown key "{key}".'
+                if key in database:
+                    text = f'{its_place} has "{key}": {value!r}, which differs from the one of {where}.'
                 found += _say("replswitch.E004", text, _meant(key, where, database))
         if address(database, servers.slaves[number]) == masters:
             text = f"{its_place} has the address of the master: its reads do not leave the master."
@@ -117,9 +122,16 @@ def _without_slaves(where: str, database: Mapping[str, Any]) -> Messages:
     )
 
 
+def _repeats(key: str, value: object, database: Mapping[str, Any]) -> bool:
+    """Say whether a setting of a slave adds nothing to those of its alias."""
+    if key == "ENGINE":  # Django's own, of the same database
+        return str(value).rpartition(".")[2] == str(database[key]).rpartition(".")[2]
+    return any(key in known and known[key] == value for known in (database, _ADDED))
+
+
 def _meant(key: object, where: str, database: Mapping[str, Any]) -> str:
     if key in database:
-        return f"It is said once for all servers of an alias: put it into {where} itself."
+        return f"It is set once for all servers of an alias: put it into {where} itself, and leave it out here."
     near = difflib.get_close_matches(str(key).upper(), SLAVE_KEYS, n=1)
     if near:
         return f'Did you mean "{near[0]}"?'

@@ -473,3 +473,11 @@ class TestLeftBehind:
         seen()
         reset_queries()
         assert db.queries == []
+
+
+def test_a_slave_may_repeat_the_settings_of_its_alias(django_pair: MariaDBPair) -> None:
+    (slave,) = django_pair.slaves
+    names = {"database": "NAME", "user": "USER", "password": "PASSWORD", "host": "HOST", "port": "PORT"}
+    repeated = {"ENGINE": "django.db.backends.mysql", "CONN_MAX_AGE": 0, "DISABLE_SERVER_SIDE_CURSORS": False}
+    with default_with({**repeated, **{names[key]: value for key, value in slave.items()}}) as db, use_slave():
+        assert ask(db, "SELECT @@port") == slave["port"]

@@ -152,7 +152,6 @@ class TestSlaves:
                 "COLOUR",
                 "A slave may have HOST, PORT, NAME, USER, PASSWORD, OPTIONS, WEIGHT; what is left out is the master's.",
             ),
-            ("CONN_MAX_AGE", 'It is said once for all servers of an alias: put it into DATABASES["default"] itself.'),
         ],
     )
     def test_an_unknown_key_of_a_slave_is_reported(self, use_databases: Any, key: str, hint: str) -> None:
@@ -161,6 +160,38 @@ class TestSlaves:
         assert message.id == "replswitch.E004"
         assert message.msg == f'DATABASES["default"]["SLAVES"][1] has the unknown key "{key}".'
         assert message.hint == hint
+
+    def test_a_slave_as_dj_database_url_makes_it(self, use_databases: Any) -> None:
+        # What parse() returns for a URL without a query: with and without its argument conn_max_age.
+        made = {
+            "ENGINE": "django.db.backends.mysql",
+            "NAME": "shop",
+            "USER": "board",
+            "PASSWORD": "s3cret",
+            "HOST": "slave.db",
+            "PORT": "",
+            "CONN_MAX_AGE": 0,
+            "CONN_HEALTH_CHECKS": False,
+            "DISABLE_SERVER_SIDE_CURSORS": False,
+        }
+        same = {**made, "HOST": "slave2.db", "CONN_MAX_AGE": 600, "CONN_HEALTH_CHECKS": True}
+        alias = {**same, "ENGINE": MYSQL, "HOST": "master.db", "SLAVES": [made, same, {**made, "ENGINE": MYSQL}]}
+        use_databases(default=alias)
+        assert found() == []
+        del alias["DISABLE_SERVER_SIDE_CURSORS"]
+        use_databases(default=alias)
+        assert found() == []
+
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [("ENGINE", "django.db.backends.postgresql"), ("CONN_MAX_AGE", 60), ("ATOMIC_REQUESTS", True)],
+    )
+    def test_a_slave_that_contradicts_its_alias(self, use_databases: Any, key: str, value: object) -> None:
+        use_databases(default={**SERVERS, "SLAVES": [{"HOST": "slave.db", key: value}]})
+        (message,) = found()
+        assert message.id == "replswitch.E004"
+        assert f'has "{key}": {value!r}, which differs from the one of DATABASES["default"]' in message.msg
+        assert 'put it into DATABASES["default"] itself' in str(message.hint)
 
     def test_a_database_without_slaves_is_i001(self, use_databases: Any) -> None:
         use_databases(default={"ENGINE": MYSQL, "NAME": "shop"})
