@@ -12,6 +12,7 @@ import pytest
 import replswitch
 from replswitch import Connection
 from replswitch.decorators import use_master, use_slave
+from replswitch.drivers.pymysql import DRIVER as PYMYSQL
 from replswitch.testing import MySQLPair
 
 GROUP = "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa"
@@ -89,3 +90,11 @@ def test_m1_an_own_write_is_seen_while_the_slave_lags(db: Connection, pair: MySQ
     with replswitch.resume(carried), use_slave():
         assert run(db, "SELECT body FROM message") == (("mine",),)
         assert db.queries[-1]["db"] == "slave"
+
+
+def test_f1_a_member_has_no_replication_status_so_max_lag_compares_positions(pair: MySQLPair) -> None:
+    with pair.admin() as admin, admin.cursor() as cursor:
+        cursor.execute(f"GRANT REPLICATION CLIENT ON *.* TO {pair.user}@'%'")
+    with closing(PYMYSQL.open(pair.master, read_only=True)) as member:
+        assert PYMYSQL.seconds_behind(member) is None
+        assert PYMYSQL.has_common_positions(member)

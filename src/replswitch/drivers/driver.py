@@ -289,6 +289,10 @@ class Driver:
         """Ask how far a slave is behind: `math.inf` if replication has stopped, None if the server does not tell."""
         return None
 
+    def has_common_positions(self, raw: Raw) -> bool:
+        """Say whether the position of a slave may be compared with that of the master."""
+        return True
+
     # Errors
 
     def classify(self, error: BaseException, raw: Raw | None = None) -> Fault:

@@ -270,9 +270,10 @@ class MySQLFamilyDriver(Driver):
         return int(outcome) == 0
 
     def seconds_behind(self, raw: Raw) -> float | None:
-        """Ask for the state of replication; 0 where the server replicates from no other.
+        """Ask for the state of replication.
 
-        None where the account may not ask: MariaDB wants SLAVE MONITOR, MySQL REPLICATION CLIENT.
+        None where the account may not ask (MariaDB wants SLAVE MONITOR, MySQL REPLICATION CLIENT), and where the server
+        replicates from no other, as a member of a cluster.
         """
         try:
             sources = records(raw, "SHOW ALL SLAVES STATUS" if is_mariadb(raw) else "SHOW REPLICA STATUS")
@@ -281,7 +282,11 @@ class MySQLFamilyDriver(Driver):
                 return None
             raise
         told = [source["seconds_behind_master"] for source in sources]
-        return max((math.inf if seconds is None else float(seconds) for seconds in told), default=0.0)
+        return max((math.inf if seconds is None else float(seconds) for seconds in told), default=None)
+
+    def has_common_positions(self, raw: Raw) -> bool:
+        """Look whether it is a node of Galera: each counts its own."""
+        return not rows(raw, "SHOW VARIABLES WHERE Variable_name = 'wsrep_on' AND Value = 'ON'")
 
     def classify(self, error: BaseException, raw: Raw | None = None) -> Fault:
         """Go by the error's code, and by its message where the code means several things."""

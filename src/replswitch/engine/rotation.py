@@ -84,6 +84,7 @@ class Rotation:
         self._lag = None if options.max_lag is None else Lag(options.max_lag)
         self._position_clock = PositionClock()
         self._too_far_behind: frozenset[Server] = frozenset()
+        self._unmeasured: set[Server] = set()
         self.known = KnownPositions(options.known_for)
 
     def candidates(self, scope: Scope, port: Port) -> Iterable[Server]:
@@ -137,11 +138,17 @@ class Rotation:
             seconds = driver.seconds_behind(raw)
             if seconds is not None:
                 return seconds
-            with borrowed(self._master) as master:
-                # Before the slave is asked: it may be ahead of this, and never behind it.
-                written = driver.fetch_position(master)[1]
-            reached = driver.fetch_position(raw)[1]
-        if written is None or reached is None:
+            written = reached = None
+            if driver.has_common_positions(raw):
+                with borrowed(self._master) as master:
+                    # Before the slave is asked: it may be ahead of this, and never behind it.
+                    written = driver.fetch_position(master)[1]
+                reached = driver.fetch_position(raw)[1]
+        if written is None or reached is None or not str(written):
+            if slave not in self._unmeasured:
+                self._unmeasured.add(slave)
+                text = "max_lag has no effect on %s: no replication status or position shows how far behind it is."
+                logger.warning(text, slave.name)
             return 0
         return self._position_clock.seconds_behind(written, reached)
 
