@@ -14,6 +14,7 @@ from replswitch.request.marker import Marker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
+    from contextlib import AbstractContextManager
 
     from replswitch.decision import Decision
     from replswitch.positions import Position
@@ -104,7 +105,7 @@ class Scope:
     _late = False
     _decisions: tuple[Decision, ...] = ()
     _at_end: tuple[Callable[[Scope], None], ...] = ()
-    _settling: threading.Lock | None = None
+    _settling: AbstractContextManager[bool] | None = None
 
     def __init__(self) -> None:
         self.version = 0  # read for every statement, which is quicker on the object than on its class
@@ -186,15 +187,21 @@ class Scope:
         """Note that statements on a link may have written. ``resolve`` finds out, and records it in its argument."""
         with _changing:
             if self._settling is None:
-                self._settling = threading.Lock()
+                self._settling = threading.RLock()  # the garbage collector may give a connection back anywhere
             self.pending = {**self.pending, link: resolve}
             self.version += 1
 
-    def settle(self) -> None:
-        """Find out whether pending statements wrote. A thread that comes meanwhile waits for the answers."""
-        while self.pending and self._settling is not None:
+    def settle(self, only: Hashable = None) -> None:
+        """Find out whether pending statements wrote. A thread that comes meanwhile waits for the answers.
+
+        Args:
+            only: those on this link; on all by default.
+        """
+        while (self.pending if only is None else only in self.pending) and self._settling is not None:
             with self._settling:
                 for link, resolve in self.pending.items():
+                    if only is not None and link is not only:
+                        continue
                     resolve(self)
                     with _changing:  # unless something else is pending there by now
                         self.pending = {k: v for k, v in self.pending.items() if (k, v) != (link, resolve)}

@@ -13,8 +13,10 @@ from replswitch.errors import PositionError
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
     from types import ModuleType
+    from weakref import ReferenceType
 
     from replswitch.positions import Position
+    from replswitch.scope import Scope
 
 #: Any driver's connection or cursor: PEP 249 names their methods, but no common class.
 Raw = Any
@@ -86,6 +88,9 @@ class WriteTracker:
         learns_after_rows: whether the end of a result may tell more about writes that are pending already.
         has_rows: what was popped last has returned rows, as what writes seldom does; False where that is not known.
         tells_of_others: `ask` may return writes of other sessions, because the server does not record them by session.
+        on_write: called with the tracker when something may have been committed, and with True while a statement runs,
+            so that the server cannot be asked. For a binding that does not see every statement.
+        pending_in: the scope that is to ask what was written; None before the first one.
     """
 
     news = True
@@ -96,6 +101,8 @@ class WriteTracker:
     learns_after_rows = False
     has_rows = False
     tells_of_others = False
+    on_write: Callable[[WriteTracker, bool], object] | None = None
+    pending_in: ReferenceType[Scope] | None = None
 
     def follow(self) -> None:
         """Follow what the latest statement did to the session. Called after each one that succeeded."""

@@ -171,10 +171,14 @@ def last_written(raw: Raw, since: Position | None, *, only_rows: bool = False) -
 
 
 def rows(raw: Raw, sql: str, *values: object) -> list[tuple[Any, ...]]:
-    """Return the rows of a statement."""
-    with closing(raw.cursor(raw.plain_cursor)) as cursor:
-        cursor.execute(sql, values or None)
-        return [tuple(row) for row in cursor.fetchall()]
+    """Return the rows of a statement of ours, which has written nothing."""
+    on_write, raw.on_write = raw.on_write, None
+    try:
+        with closing(raw.cursor(raw.plain_cursor)) as cursor:
+            cursor.execute(sql, values or None)
+            return [tuple(row) for row in cursor.fetchall()]
+    finally:
+        raw.on_write = on_write
 
 
 def records(raw: Raw, sql: str) -> list[dict[str, Any]]:

@@ -147,6 +147,19 @@ class _MasterConnection(_Connection):
         # On MySQL it counts whether all answers were rows; a MariaDB is asked in any case.
         self.learns_after_rows = not is_mariadb(self)
 
+    def store_result(self) -> Any:
+        # A result that is not stored is read row by row, and meanwhile nothing can be asked.
+        result = super().store_result()  # type: ignore[no-untyped-call]  # likewise
+        if self.on_write is not None:
+            self.on_write(self, True)
+        return result
+
+    def commit(self) -> None:
+        super().commit()  # type: ignore[no-untyped-call]  # likewise
+        if self.on_write is not None:
+            self.in_doubt = True
+            self.on_write(self, False)
+
     def changes_session(self, text: bytes) -> bool:
         """Look at the text: it may have been an UPDATE of no rows."""
         return _CHANGE.match(text) is not None

@@ -82,6 +82,11 @@ class _Connection(sqlite3.Connection, WriteTracker):
     def cursor(self, factory: Any = sqlite3.Cursor) -> Any:
         return super().cursor(_buffered(factory) if self.is_reader else factory)
 
+    def commit(self) -> None:
+        super().commit()
+        if self.on_write is not None:
+            self.on_write(self, False)
+
     def rollback(self) -> None:
         if self.in_transaction:  # pools roll back to be sure, behind a commit that was not asked about yet
             super().rollback()

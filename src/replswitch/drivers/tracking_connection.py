@@ -91,6 +91,7 @@ class _Result(MySQLResult):
             else:
                 status, self.warning_count, rest = status_of(packet)
                 connection.heard(status, rest)
+                connection.notify()
         else:
             # Marker, number of warnings, status:
             # https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_basic_eof_packet.html
@@ -193,6 +194,11 @@ class TrackingConnection(Connection, WriteTracker):
         if self.tells:
             self.written = later(self.written, written)
 
+    def notify(self) -> None:
+        """Call `on_write` if something was written."""
+        if self.on_write is not None and self.written is not Written.NO:
+            self.on_write(self, False)
+
     # WriteTracker
 
     def pop_write_status(self) -> Position | Written:
@@ -223,6 +229,12 @@ class TrackingConnection(Connection, WriteTracker):
         """Ping, and never reconnect: what PyMySQL would open is another session (S7)."""
         super().ping(reconnect=False)
 
+    def commit(self) -> None:
+        """Commit. Where the server does not tell of commits, each of them counts."""
+        super().commit()
+        if self.on_write is not None and not self.tells:
+            self.on_write(self, False)
+
     def close(self) -> None:
         """Close the connection, in a forked child without a word to the server."""
         if self.process == os.getpid():
@@ -251,11 +263,13 @@ class TrackingConnection(Connection, WriteTracker):
             self.heard(result.server_status, result.message)  # type: ignore[arg-type]  # it is bytes, or b""
             if self._read_only and result.affected_rows:
                 self.session_changed = True  # by SELECT … INTO @variable, of which the server tells nothing
+        self.notify()
         return result.affected_rows
 
     def _read_ok_packet(self) -> Any:
         answer = super()._read_ok_packet()  # type: ignore[misc]  # types-PyMySQL leaves it out
         self.heard(answer.server_status, answer.message)
+        self.notify()
         return answer
 
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from threading import get_ident
 from typing import TYPE_CHECKING
+from weakref import ref
 
 from replswitch.drivers import Written
 from replswitch.errors import PositionError
@@ -56,21 +57,24 @@ class PendingWrite:
 
     Attributes:
         resolved: the server was asked. What runs from now on is another pending write.
+        thread: the thread that used the connection last, and may ask.
     """
 
-    __slots__ = ("_since", "_thread", "_tracker", "_writes", "resolved")
+    __slots__ = ("_since", "_tracker", "_writes", "resolved", "thread")
 
     def __init__(self, writes: Writes, tracker: WriteTracker) -> None:
         self._writes = writes
         self._tracker = tracker
         self._since = tracker.last_known_position  # before the first of the statements
-        self._thread = get_ident()
+        self.thread = get_ident()
         self.resolved = False
 
     def __call__(self, scope: Scope) -> None:
         """Ask, and record the answer in the scope."""
+        if self.resolved:
+            return
         self.resolved = True
-        if self._thread == get_ident():
+        if self.thread == get_ident():
             self._writes.ask(scope, self._tracker, self._since)
         else:  # another thread may be in the middle of a statement on that connection
             self._writes.record_in(scope, Written.YES)
@@ -105,6 +109,7 @@ class Writes:
         *,
         recorded: bool | None = None,
         at_once: bool = False,
+        busy: bool = False,
     ) -> PendingWrite | None:
         """Record what was committed through a connection since this was last called.
 
@@ -116,34 +121,56 @@ class Writes:
             scope: in which it was committed; the running one by default.
             recorded: whether it counts; by default, unless the running code is in a block of `unrecorded`.
             at_once: ask now, because the connection is about to serve another scope.
+            busy: a statement runs, so the server cannot be asked now. This is called again when it can.
 
         Returns:
             what is pending for the statements that follow as well, as long as it is not resolved and the scope is the
             same; None where nothing is.
         """
+        frame = stack() if scope is None else None
+        scope = scope if frame is None else frame.scope
+        others = waiting(scope)
+        must_ask_now = bool(others) or (scope is not None and (at_once or scope.answered))  # nothing else will in time
+        if (busy and must_ask_now) or (at_once and self._is_settled(key, tracker)):
+            return None
         status = tracker.pop_write_status()
         if status is Written.NO:
             return None
         if self._master_loss.lasts and not tracker.has_rows:
             self._master_loss.wrote(certain=not isinstance(status, Written))
-        frame = stack() if scope is None else None
-        scope = scope if frame is None else frame.scope
-        others = waiting(scope)
         if not (scope or others) or not (is_recording() if recorded is None else recorded):
             tracker.discard_write_status(with_rows=scope is None)
             if scope is not None and _recording.get() is not None:
                 scope.has_unmarked = True
         elif status is not Written.ASK:
             self.record_in(scope, status)
-        elif scope is None or others or at_once or scope.answered:  # nothing will ask in time
+        elif scope is None or must_ask_now:
             self.ask(scope, tracker, tracker.last_known_position)
         else:
-            pending = scope.pending.get(key)
-            if not isinstance(pending, PendingWrite) or pending.resolved:
-                pending = PendingWrite(self, tracker)
-                scope.add_pending(key, pending)
-            return pending
+            return self._add_pending(scope, key, tracker)
         return None
+
+    def _add_pending(self, scope: Scope, key: Hashable, tracker: WriteTracker) -> PendingWrite:
+        pending = scope.pending.get(key)
+        if isinstance(pending, PendingWrite) and not pending.resolved:
+            pending.thread = get_ident()
+            return pending
+        pending = PendingWrite(self, tracker)
+        scope.add_pending(key, pending)
+        tracker.pending_in = ref(scope)
+        return pending
+
+    @staticmethod
+    def _is_settled(key: Hashable, tracker: WriteTracker) -> bool:
+        """Ask about what is pending on a connection, before it serves another scope; False where nothing is."""
+        scope = None if tracker.pending_in is None else tracker.pending_in()
+        pending = None if scope is None else scope.pending.get(key)
+        if scope is None or not isinstance(pending, PendingWrite) or pending.resolved:
+            return False
+        pending.thread = get_ident()
+        scope.settle(key)
+        tracker.pop_write_status()  # which the answer includes
+        return True
 
     def ask(self, scope: Scope | None, tracker: WriteTracker, since: Position | None) -> None:
         """Ask the master whether something was written since, and record it if so."""

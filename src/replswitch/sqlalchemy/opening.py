@@ -7,14 +7,12 @@ do its settings. What is committed on the master, by whichever session or connec
 
 from __future__ import annotations
 
-from threading import get_ident
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from sqlalchemy import event
 from sqlalchemy.exc import DisconnectionError, InvalidatePoolError
 
 from replswitch.decision import MASTER, SLAVE
-from replswitch.drivers import Written
 from replswitch.engine.attempt import Attempt
 from replswitch.engine.route import Route
 from replswitch.engine.servers import Link
@@ -32,16 +30,13 @@ if TYPE_CHECKING:
     from replswitch.drivers import Driver, Raw, WriteTracker
     from replswitch.engine.database import Database
     from replswitch.engine.servers import Server
-    from replswitch.engine.writes import Writes
-    from replswitch.scope import Scope
 
 # Not settings of our driver's: transactions are SQLAlchemy's, connections may change threads, and how sqlite3 begins is
 # set when it is open.
 _DROPPED: Final = {"autocommit", "check_same_thread", "isolation_level"}
 
-# What the `info` of a connection keeps besides: what has opened it, until the pool lends it; the commit under way.
+# What the `info` of a connection keeps besides: what has opened it, until the pool lends it.
 _OPENED_BY: Final = "replswitch.opened_by"
-_COMMIT: Final = "replswitch.commit"
 
 
 def settings_of(engine: Engine) -> dict[str, Any]:
@@ -159,6 +154,19 @@ class MasterOpener(Opener):
         super()._connect(raw, entry)
         self.database.master_loss.opened(entry.info[LINK])
 
+    def listen(self, engine: Engine) -> None:
+        """Listen, and look for what is written after each commit where the driver does not tell of it."""
+        super().listen(engine)
+        if not self._driver.opens_connections:
+            dialect: Any = engine.dialect
+            commit = dialect.do_commit
+
+            def commit_and_look(raw: Any) -> None:
+                commit(raw)
+                self._look(self._driver.writes_of(raw))
+
+            dialect.do_commit = commit_and_look
+
     def _checkout(self, raw: Raw, entry: ConnectionPoolEntry, proxy: Any) -> None:
         super()._checkout(raw, entry, proxy)
         frame = stack()
@@ -167,58 +175,46 @@ class MasterOpener(Opener):
         if self.database.leads_to_former_master(frame.scope, entry.info[LINK], self._port):
             raise InvalidatePoolError("The connection leads to a former master.")  # and so do the others
 
+    def _connect(self, raw: Raw, entry: ConnectionPoolEntry) -> None:
+        super()._connect(raw, entry)
+        if self._driver.opens_connections:
+            raw.on_write = self._look  # the driver tells of every commit, also of those that no event tells of
+
+    def _look(self, tracker: WriteTracker, busy: bool = False) -> None:
+        self.database.writes.look(tracker, tracker, busy=busy)
+
     def _commit(self, connection: Connection) -> None:
         route = route_of(connection)
         if route is not None:
             route.before_commit()
-        self._add_pending(connection)
-
-    def _add_pending(self, connection: Connection) -> None:
-        frame = stack()
-        if frame is None or connection.invalidated:
-            return
-        tracker = self._driver.writes_of(connection.connection.dbapi_connection)
-        commit: Commit = connection.info.setdefault(_COMMIT, Commit(self.database.writes, tracker, frame.scope))
-        if commit not in frame.scope.pending:
-            frame.scope.add_pending(commit, lambda _: commit.look())  # which knows the scope
-
-    # In autocommit mode each statement is committed by itself.
 
     def _before_cursor_execute(self, connection: Connection, *about: Any) -> None:
-        commit: Commit | None = connection.info.get(_COMMIT)
-        if commit is None:
-            return  # as in every transaction
-        frame = stack()
-        if frame is None or not commit.belongs_to(frame.scope) or streams(about[3]):
-            self._look_last(connection)
+        if streams(about[3]) or not is_recording():
+            # Amid a result nothing can be asked, and what counts for no scope must not be in the answer.
+            self._look_last(connection.connection.dbapi_connection)
+
+    def _look_last(self, raw: Raw) -> None:
+        tracker = self._driver.writes_of(raw)
+        if self._driver.opens_connections or is_autocommit(self._server.source):
+            self.database.writes.look(tracker, tracker, at_once=True)
+
+    # In autocommit mode each statement is committed by itself.
 
     def _after_cursor_execute(self, connection: Connection, cursor: Any, *about: Any) -> None:
         super()._after_cursor_execute(connection, cursor, *about)
         # Amid a result that is still being read nothing can be asked; it is looked at when the connection goes back.
         if is_autocommit(connection) and not streams(about[2]):
-            self._add_pending(connection)
-
-    def _begin(self, connection: Connection) -> None:
-        self._look_last(connection)
-        super()._begin(connection)
-
-    def _look_last(self, holder: Connection | ConnectionPoolEntry) -> None:
-        commit: Commit | None = holder.info.pop(_COMMIT, None)
-        if commit is not None:  # in the midst of another transaction the driver may not tell of it
-            commit.look(is_last=True)
+            self._look(self._driver.writes_of(connection.connection.dbapi_connection))
 
     def _rollback(self, connection: Connection) -> None:
         # The application may have used the driver's cursors, for which there is no event.
         if not self._driver.opens_connections and is_autocommit(connection):
-            self._commit(connection)
+            self._look(self._driver.writes_of(connection.connection.dbapi_connection))
 
     def _checkin(self, raw: Any, entry: ConnectionPoolEntry) -> None:
         if entry.info.pop(OUR_OWN, False) or raw is None:
             return
-        self._look_last(entry)
-        # What no rollback undoes is told without a commit.
-        if self._driver.opens_connections or is_autocommit(self._server.source):
-            self.database.writes.look(self, self._driver.writes_of(raw), at_once=True)
+        self._look_last(raw)  # what no rollback undoes is told without a commit
 
     def _handle_error(self, context: ExceptionContext) -> None:
         connection, error = context.connection, context.original_exception
@@ -234,38 +230,6 @@ class MasterOpener(Opener):
                 Route(self.database, port).failed(Attempt(repeatable=False), connection.info[LINK], error)
             finally:
                 context.is_disconnect = context.is_disconnect or port.dropped is not None
-
-
-class Commit:
-    """A commit that is under way in one thread; looked at when its connection goes back, or a read needs to know.
-
-    In autocommit mode it is all that was run there since the last look.
-    """
-
-    def __init__(self, writes: Writes, tracker: WriteTracker, scope: Scope) -> None:
-        self._writes = writes
-        self._tracker = tracker
-        self._scope = scope
-        self._is_recorded = is_recording()
-        self._thread = get_ident()
-        self._is_over = False
-
-    def belongs_to(self, scope: Scope) -> bool:
-        """Say whether it is the running thread's, in this scope, and recorded as what runs now is."""
-        return self._scope is scope and self._thread == get_ident() and self._is_recorded == is_recording()
-
-    def look(self, *, is_last: bool = False) -> None:
-        """Look, in the thread that commits and as long as it has the connection. In another one it counts as done.
-
-        Args:
-            is_last: the connection is about to do something else, or to serve another thread.
-        """
-        if not is_last and self._thread != get_ident():
-            may_have_written = self._is_recorded and not self._is_over
-            self._writes.record_in(self._scope, Written.YES if may_have_written else Written.NO)
-        elif not self._is_over:
-            self._is_over = is_last
-            self._writes.look(self, self._tracker, self._scope, recorded=self._is_recorded, at_once=True)
 
 
 def roll_back_quietly(engine: Engine, driver: Driver, server: Server) -> None:

@@ -1,0 +1,209 @@
+"""Commits that no event of SQLAlchemy's tells of, on connections that outlive the response: they count at once (M1)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from contextvars import copy_context
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select, text
+from webob import Request
+
+import replswitch
+from replswitch.decorators import use_slave
+from replswitch.testing import ReplicatedPair
+from replswitch.testing.servers import ServerPair
+from replswitch.wsgi import ReplicationMiddleware
+
+INSERT = text("INSERT INTO message (body) VALUES ('hello')")
+
+Work = Callable[[Any, ExitStack], None]
+
+
+def in_a_raw_connection(shop: Any, kept: ExitStack, *, detach: bool = False) -> None:
+    raw = shop.master.raw_connection()
+    kept.callback(raw.close)
+    if detach:
+        raw.detach()
+    cursor = raw.cursor()
+    cursor.execute(INSERT.text)
+    raw.commit()
+
+
+def in_a_detached_one(shop: Any, kept: ExitStack) -> None:
+    in_a_raw_connection(shop, kept, detach=True)
+
+
+def by_a_statement(shop: Any, kept: ExitStack) -> None:
+    session = kept.enter_context(shop.Session())
+    session.execute(INSERT)
+    session.execute(text("COMMIT"))
+
+
+def in_a_connection(shop: Any, kept: ExitStack) -> None:
+    connection = kept.enter_context(shop.master.connect())
+    connection.execute(INSERT)
+    connection.commit()
+
+
+def in_a_connection_that_goes_on(shop: Any, kept: ExitStack) -> None:
+    in_a_connection(shop, kept)
+    connection = kept.enter_context(shop.master.connect())
+    connection.execute(INSERT)
+    connection.commit()
+    connection.execute(select(func.count(shop.Message.id)))
+
+
+def in_autocommit(shop: Any, kept: ExitStack) -> None:
+    connection = kept.enter_context(shop.master.execution_options(isolation_level="AUTOCOMMIT").connect())
+    connection.execute(INSERT)
+
+
+def in_autocommit_with_the_cursor_of_the_driver(shop: Any, kept: ExitStack) -> None:
+    connection = kept.enter_context(shop.master.execution_options(isolation_level="AUTOCOMMIT").connect())
+    connection.connection.cursor().execute(INSERT.text)
+
+
+def in_another_thread(shop: Any, kept: ExitStack) -> None:
+    context = copy_context()
+    thread = threading.Thread(target=lambda: context.run(in_a_connection, shop, kept))
+    thread.start()
+    thread.join()
+
+
+def in_a_thread_outside(shop: Any, kept: ExitStack) -> None:
+    thread = threading.Thread(target=in_a_connection, args=(shop, kept))
+    thread.start()
+    thread.join()
+
+
+def by_a_procedure(shop: Any, kept: ExitStack) -> None:
+    session = kept.enter_context(shop.Session())
+    session.execute(text("CALL write_and_commit()"))
+
+
+def by_a_definition(shop: Any, kept: ExitStack) -> None:
+    session = kept.enter_context(shop.Session())
+    session.execute(INSERT)
+    session.execute(text("DROP TABLE IF EXISTS nothing_of_that_name"))
+
+
+def without_transactions(shop: Any, kept: ExitStack) -> None:
+    session = kept.enter_context(shop.Session())
+    session.execute(text("INSERT INTO message_log (body) VALUES ('hello')"))
+
+
+EVERYWHERE: list[Work] = [
+    in_a_raw_connection,
+    in_a_detached_one,
+    in_a_connection,
+    in_a_connection_that_goes_on,
+    in_autocommit,
+    in_another_thread,
+    in_a_thread_outside,
+]
+
+ON_SERVERS: list[Work] = [
+    *EVERYWHERE,
+    in_autocommit_with_the_cursor_of_the_driver,
+    by_a_statement,
+    by_a_procedure,
+    by_a_definition,
+    without_transactions,
+]
+
+
+def check(shop: Any, pair: ReplicatedPair, work: Work, table: str = "message", *, own_read: bool = False) -> int:
+    """Let a POST do some work, and then its visitor read. Returns for how many seconds the marker holds."""
+    count = text(f"SELECT COUNT(*) FROM {table}")
+
+    def number() -> int:
+        with shop.Session() as session:
+            return int(session.scalar(count))
+
+    def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] == "POST":
+            work(shop, kept)
+            if own_read:
+                with use_slave():
+                    assert number() > 0
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"done" if environ["REQUEST_METHOD"] == "POST" else str(number()).encode()]
+
+    wrapped = ReplicationMiddleware(application, secret="of the tests")
+    pair.stop_slave()
+    with ExitStack() as kept:
+        (cookie,) = Request.blank("/", method="POST").get_response(wrapped).headers.getall("Set-Cookie")
+        asked = Request.blank("/", headers={"Cookie": cookie.partition(";")[0]})
+        assert int(asked.get_response(wrapped).text) > 0
+        assert Request.blank("/").get_response(wrapped).text == "0"
+    return int(cookie.partition("Max-Age=")[2].partition(";")[0])
+
+
+class TestOnServers:
+    @pytest.fixture(params=["pymysql", "mysqldb"])
+    def driver(self, request: pytest.FixtureRequest) -> str:
+        return str(request.param)
+
+    @pytest.fixture(autouse=True)
+    def _prepared(self, replicated_pair: ReplicatedPair, shop: Any) -> None:
+        assert isinstance(replicated_pair, ServerPair)
+        with replicated_pair.connect() as plain, plain.cursor() as cursor:
+            cursor.execute("DROP PROCEDURE IF EXISTS write_and_commit")
+            cursor.execute(
+                "CREATE PROCEDURE write_and_commit() BEGIN INSERT INTO message (body) VALUES ('hello'); COMMIT; END"
+            )
+            cursor.execute("DROP TABLE IF EXISTS message_log")
+            cursor.execute("CREATE TABLE message_log (body VARCHAR(100)) ENGINE = MyISAM")
+        replicated_pair.wait_caught_up()
+
+    @pytest.mark.parametrize("own_read", [False, True], ids=["", "own read"])
+    @pytest.mark.parametrize("work", ON_SERVERS)
+    def test_m1_a_commit_counts_when_it_happens(
+        self, shop: Any, replicated_pair: ReplicatedPair, driver: str, work: Work, own_read: bool
+    ) -> None:
+        table = "message_log" if work is without_transactions else "message"
+        holds = check(shop, replicated_pair, work, table, own_read=own_read)
+        # mysqlclient must ask in the thread of the connection.
+        assert holds == (10 if driver == "mysqldb" and work is in_another_thread else 3600)
+
+
+class TestOnFiles:
+    @pytest.fixture
+    def driver(self) -> str:
+        return "pysqlite"
+
+    @pytest.mark.parametrize("work", EVERYWHERE)
+    def test_m1_a_commit_counts_when_it_happens(self, shop: Any, replicated_pair: ReplicatedPair, work: Work) -> None:
+        assert check(shop, replicated_pair, work) == 3600
+
+
+def test_m1_a_session_that_only_reads_makes_no_marker(shop: Any) -> None:
+    def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        session = shop.Session()
+        session.scalar(select(func.count(shop.Message.id)))
+        session.commit()
+        session.scalar(select(func.count(shop.Message.id)))
+        kept.enter_context(session)
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"done"]
+
+    with ExitStack() as kept:
+        wrapped = ReplicationMiddleware(application, secret="of the tests")
+        assert "Set-Cookie" not in Request.blank("/", method="POST").get_response(wrapped).headers
+
+
+def test_m1_what_is_committed_unrecorded_makes_no_marker(shop: Any) -> None:
+    def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        with replswitch.unrecorded():
+            in_a_raw_connection(shop, kept)
+            in_a_connection(shop, kept)
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"done"]
+
+    with ExitStack() as kept:
+        wrapped = ReplicationMiddleware(application, secret="of the tests")
+        assert "Set-Cookie" not in Request.blank("/", method="POST").get_response(wrapped).headers
