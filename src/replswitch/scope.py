@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from math import inf
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
 from replswitch.place import application_place
-from replswitch.request.marker import Marker
+from replswitch.request.marker import Marker, joined
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
@@ -176,10 +177,8 @@ class Scope:
             self.within.has_unmarked |= self.has_unmarked
 
     def _absorb_writes(self, wrote: Marker) -> None:
-        self.wrote = wrote if self.wrote is None else self.wrote.merge(wrote)
-        if wrote.positions:
-            seen = self.must_see
-            self.must_see = Marker(positions=seen).merge(wrote).positions if seen else wrote.positions
+        self.wrote = wrote if self.wrote is None else self.wrote.merge(wrote, inf)
+        self.must_see = joined(wrote.positions, self.must_see)
 
     # Statements that may have written
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import reduce
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from itsdangerous import URLSafeSerializer
 from replswitch import PositionError
 from replswitch.positions import MariaDBPosition, MySQLPosition, Position, SQLitePosition
 from replswitch.request.marker import LONGEST, MAX_LENGTH, Marker, MarkerSigner, dump, load
+from replswitch.request.policy import PERIODS
 
 NOW = 1_800_000_000.0
 SIGNER = MarkerSigner("a secret")
@@ -35,7 +37,8 @@ positions = st.fixed_dictionaries(
         "log": numbers.map(SQLitePosition),
     },
 )
-by_position = st.builds(Marker, st.none() | milliseconds, positions.filter(bool), milliseconds)
+of_one_date = st.builds(Marker, st.none() | milliseconds, positions.filter(bool), milliseconds)
+by_position = st.lists(of_one_date, min_size=1, max_size=3).map(lambda some: reduce(Marker.merge, some))
 markers = by_position | st.builds(Marker, milliseconds)
 
 
@@ -110,6 +113,74 @@ def test_m2_the_time_and_each_position_expire_separately(marker: Marker, holds: 
     assert read(SIGNER.write(marker)) == holds
 
 
+# Each position is dated by itself (M2)
+
+
+def placed(text: str, age: float, name: str = "shop") -> Marker:
+    return Marker(positions={name: MariaDBPosition.parse(text)}, placed_at=NOW - age)
+
+
+def test_m2_merging_does_not_renew_the_date_of_a_position_that_was_not_written_again() -> None:
+    """No slave ever has it, because the master does not."""
+    never, written = placed("0-1-1000", 50), placed("0-1-7", 0)
+    merged = never.merge(written)
+    assert merged == written.merge(never)
+    assert merged.positions == never.positions
+    later = merged.holding(NOW + 11, max_age=10, position_max_age=60)
+    assert later == written
+
+
+def test_m2_a_later_position_takes_the_place_of_what_it_includes() -> None:
+    assert placed("0-1-7", 50).merge(placed("0-1-8", 0)) == placed("0-1-8", 0)
+
+
+def test_m2_sets_are_dated_by_themselves() -> None:
+    merged = placed("0-1-7", 50, "shop").merge(placed("0-1-8", 0, "log"))
+    assert set(merged.positions) == {"shop", "log"}
+    assert merged.holding(NOW + 11, max_age=10, position_max_age=60) == placed("0-1-8", 0, "log")
+
+
+def test_m2_what_is_dropped_early_and_what_is_merged_late_come_to_the_same() -> None:
+    one, two, three = placed("0-1-5", 5), placed("1-1-7", 5), placed("0-1-6", 0)
+    assert one.merge(three).merge(two) == one.merge(two).merge(three) == two.merge(three).merge(one)
+
+
+@patient
+@given(by_position, st.integers(0, 120))
+def test_m2_what_holds_is_what_was_written_since(marker: Marker, age: int) -> None:
+    holds = marker.holding(NOW + 10, max_age=0, position_max_age=age)
+    since = [positions for time, positions in marker.steps if NOW + 10 - time <= age]
+    assert (None if holds is None else holds.positions) == (since[-1] if since else None)
+
+
+def test_m2_a_visitor_who_writes_all_the_time_has_a_short_marker() -> None:
+    """On MySQL, the position of one write does not include that of the one before."""
+    period = 3600 / PERIODS
+    marker = Marker()
+    for number in range(1, 361):
+        wrote = Marker(positions={"shop": MySQLPosition.parse(f"{UUID}:{number}")}, placed_at=NOW + 10 * number)
+        now = NOW + 10 * number
+        marker = wrote.merge(marker.holding(now, max_age=10, position_max_age=3600) or Marker(), period)
+        assert len(SIGNER.write(marker)) < 800
+        assert len(marker.steps) <= PERIODS + 1
+    dates = [time for time, _ in marker.steps]
+    assert dates[0] == NOW + 3600
+    assert dates == sorted(dates, reverse=True)
+
+
+def test_m2_positions_of_one_period_are_dated_as_the_latest_of_them() -> None:
+    never, written = placed("0-1-1000", 50), placed("0-1-7", 1)
+    assert written.merge(never, 10).steps == ((NOW - 1, written.positions), (NOW - 50, never.positions))
+    assert written.merge(never, 1000).steps == ((NOW - 1, never.positions),)
+
+
+def test_m2_a_token_from_before_positions_were_dated_by_themselves_is_read() -> None:
+    payload = {"t": NOW, "at": NOW - 1, "p": {"shop": "mariadb:0-1-7", "log": "sqlite:1"}}
+    token = str(SIGNER._serializer.dumps(payload))
+    positions = {"shop": MariaDBPosition.parse("0-1-7"), "log": SQLitePosition(1)}
+    assert read(token) == Marker(NOW, positions, NOW - 1)
+
+
 # In a cookie
 
 
@@ -152,7 +223,9 @@ def test_a_short_marker_is_written_unchanged() -> None:
     [
         None, [], 7, "t", {"at": NOW}, {"at": NOW, "p": None}, {"at": NOW, "p": []}, {"at": NOW, "p": {"shop": 7}},
         {"at": NOW, "p": {"shop": "0-1-42"}}, {"at": NOW, "p": {"shop": "mariadb:x"}}, {"at": NOW, "p": {"shop": None}},
-        {"at": True, "p": {}}, {"at": "now", "p": {}}, {"t": 10**400}, {"t": []}, {"at": {}, "p": {}},
+        {"at": True, "p": {}}, {"at": "now", "p": {}}, {"at": NOW, "p": {}, "o": 7}, {"at": NOW, "p": {}, "o": [[1]]},
+        {"at": NOW, "p": {}, "o": [[None, {}]]}, {"at": NOW, "p": {}, "o": [[1, 2]]},
+        {"t": 10**400}, {"t": []}, {"at": {}, "p": {}},
     ],
 )  # fmt: skip
 def test_m5_a_signed_payload_that_is_no_marker_is_refused(payload: object) -> None:

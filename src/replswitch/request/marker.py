@@ -7,7 +7,7 @@ import itertools
 import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from itsdangerous import BadData, URLSafeSerializer
 from itsdangerous.encoding import base64_decode, base64_encode
@@ -38,33 +38,58 @@ MAX_LENGTH: Final = 4096
 MAX_TOKENS: Final = 32
 
 
+Positions = Mapping[str, "Position"]
+"""A position of each replicated set, by the set's name."""
+
+Step = tuple[float, Positions]
+"""A time, and what the writes from then on ask for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """What a visitor must see: everything that was written, up to a position of each database or up to a time.
+    """What a visitor must see: everything that was written, up to a position of each replicated set or up to a time.
 
     Times are in seconds since the epoch by the application's clock.
 
     Attributes:
         written_at: when the latest write whose position is unknown was committed; None without one.
-        positions: of each database that was written to, by its name: how far its slaves must have come.
+        positions: of each set that was written to: how far its slaves must have come.
         placed_at: when the latest of those writes was committed; None without one.
+        older: where earlier writes ask for more than the latest, so that it ends with their age (M2): the same for the
+            writes from several times on, the latest first. The last one asks for all `positions`.
     """
 
     written_at: float | None = None
-    positions: Mapping[str, Position] = field(default_factory=dict)
+    positions: Positions = field(default_factory=dict)
     placed_at: float | None = None
+    older: tuple[Step, ...] = ()
 
-    def merge(self, other: Marker) -> Marker:
-        """Return the marker that asks for everything that either of the two asks for (M4)."""
-        earlier, later = sorted((self, other), key=lambda marker: marker.placed_at or 0)
-        positions, written_at = {**earlier.positions, **later.positions}, _latest(self.written_at, other.written_at)
-        placed_at = _latest(self.placed_at, other.placed_at)
-        for database, position in earlier.positions.items():
-            if type(position) is type(positions[database]):
-                positions[database] = position.merge(positions[database])
-            else:  # the database has moved to another engine meanwhile: nothing compares them
-                written_at = _latest(written_at, placed_at)
-        return Marker(written_at, positions, placed_at)
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """What the writes from each time on ask for, the latest first."""
+        return self.older or (() if self.placed_at is None else ((self.placed_at, self.positions),))
+
+    def merge(self, other: Marker, within: float = 0) -> Marker:
+        """Return the marker that asks for everything that either of the two asks for (M4).
+
+        Args:
+            other: the other one.
+            within: writes of the same period of so many seconds may all be dated as the latest of them.
+        """
+        written_at = _latest(self.written_at, other.written_at)
+        steps: list[Step] = []
+        asked: Positions = {}
+        for time, positions in sorted(self.steps + other.steps, key=lambda step: step[0], reverse=True):
+            if any(type(asked.get(name, each)) is not type(each) for name, each in positions.items()):
+                written_at = _latest(written_at, steps[0][0])  # it has moved to another engine: nothing compares them
+            more = joined(asked, positions)
+            if more == asked:
+                continue
+            asked = more
+            if steps and (steps[-1][0] == time or (within and steps[-1][0] // within == time // within)):
+                time = steps.pop()[0]  # noqa: PLW2901 - the later one
+            steps.append((time, asked))
+        return _marker(written_at, tuple(steps))
 
     def holding(self, now: float, *, max_age: float, position_max_age: float) -> Marker | None:
         """Return what of it is not too old; None when nothing is.
@@ -75,9 +100,27 @@ class Marker:
             position_max_age: how long positions hold.
         """
         written_at = self.written_at if _is_recent(self.written_at, now, max_age) else None
-        if _is_recent(self.placed_at, now, position_max_age):
-            return self if written_at == self.written_at else Marker(written_at, self.positions, self.placed_at)
-        return None if written_at is None else Marker(written_at)
+        if not self.older and written_at == self.written_at and _is_recent(self.placed_at, now, position_max_age):
+            return self  # mostly
+        steps = tuple(step for step in self.steps if _is_recent(step[0], now, position_max_age))
+        if written_at is None and not steps:
+            return None
+        return self if (written_at, steps) == (self.written_at, self.steps) else _marker(written_at, steps)
+
+
+def _marker(written_at: float | None, steps: tuple[Step, ...]) -> Marker:
+    if not steps:
+        return Marker(written_at)
+    return Marker(written_at, steps[-1][1], steps[0][0], steps if len(steps) > 1 else ())
+
+
+def joined(later: Positions, earlier: Positions) -> Positions:
+    """Return the later position of each set; of two that nothing compares, the first."""
+    both = {**earlier, **later}
+    for name, position in earlier.items():
+        if name in later and type(position) is type(later[name]):
+            both[name] = later[name].merge(position)
+    return both
 
 
 def _latest(first: float | None, second: float | None) -> float | None:
@@ -88,14 +131,19 @@ def _is_recent(time: float | None, now: float, max_age: float) -> bool:
     return time is not None and -FUTURE <= now - time <= max_age
 
 
-def dump(marker: Marker) -> dict[str, object]:
+def dump(marker: Marker) -> dict[str, Any]:
     """Return a marker as values that JSON knows. `load` is its inverse, up to the milliseconds of the times."""
-    payload: dict[str, object] = {}
+    payload: dict[str, Any] = {}
     if marker.written_at is not None:
         payload["t"] = round(marker.written_at, 3)
-    if marker.placed_at is not None:
-        payload["at"] = round(marker.placed_at, 3)
-        payload["p"] = {database: write(position) for database, position in marker.positions.items()}
+    asked: Positions = {}
+    for time, positions in marker.steps:
+        more = {name: write(position) for name, position in positions.items() if asked.get(name) != position}
+        asked = positions
+        if "at" not in payload:
+            payload["at"], payload["p"] = round(time, 3), more
+        else:
+            payload["o"] = [*payload.get("o", ()), [round(time, 3), more]]
     return payload
 
 
@@ -108,17 +156,24 @@ def load(payload: object) -> Marker:
     try:
         if not isinstance(payload, dict):
             raise TypeError
-        written_at, placed_at = _time(payload.get("t")), _time(payload.get("at"))
-        positions = {} if placed_at is None else {database: read(text) for database, text in payload["p"].items()}
-    except (LookupError, TypeError, AttributeError, OverflowError) as error:
+        steps: list[Step] = []
+        if "at" in payload:
+            steps.append((_time(payload["at"]), _positions(payload["p"])))
+        for at, more in payload.get("o", ()):
+            steps.append((_time(at), {**steps[-1][1], **_positions(more)}))
+        return _marker(None if payload.get("t") is None else _time(payload["t"]), tuple(steps))
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise PositionError(f"{str(payload)[:100]!r} is no marker.") from error
-    return Marker(written_at, positions, placed_at)
 
 
-def _time(value: object) -> float | None:
-    if value is not None and not is_number(value):
+def _positions(texts: Any) -> dict[str, Position]:
+    return {name: read(text) for name, text in texts.items()}
+
+
+def _time(value: object) -> float:
+    if not is_number(value):
         raise TypeError
-    return value if value is None else float(value)
+    return float(value)
 
 
 class MarkerSigner:

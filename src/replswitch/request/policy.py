@@ -36,6 +36,9 @@ _REPEATABLE: Final = frozenset({"GET", "HEAD"})
 #: The header of requests and responses that carries the marker for clients without cookies (the option ``header``).
 MARKER_HEADER = "Replswitch-Marker"
 
+#: Writes in the same part of `position_max_age` share the date of the latest, so that a marker does not grow with each.
+PERIODS: Final = 4
+
 #: The response header that tells what was decided (the option ``debug_header``).
 DEBUG_HEADER = "Replswitch"
 
@@ -201,12 +204,11 @@ class RequestPolicy:
             wrote = unseen if wrote is None else wrote.merge(unseen)
         if wrote is None or not options.enabled:
             return None
-        marker = wrote if scope.marker is None else wrote.merge(scope.marker)
+        marker = wrote if scope.marker is None else wrote.merge(scope.marker, options.position_max_age / PERIODS)
         token, written = self._signer.write_short(marker)
         if written is not marker:
             logger.warning(
-                "The positions that a visitor must see have outgrown a cookie, and their marker holds by time: %s",
-                ", ".join(sorted(marker.positions)),
+                "The positions that a visitor must see have outgrown a cookie, so their marker holds by time."
             )
         max_age = options.cookie_max_age if written.placed_at is None else options.position_max_age
         secure = https() if options.cookie_secure is None else options.cookie_secure

@@ -150,10 +150,6 @@ class MasterOpener(Opener):
     events = (*Opener.events, "commit", "rollback", "checkin", "before_cursor_execute")
     database: Database
 
-    def _connect(self, raw: Raw, entry: ConnectionPoolEntry) -> None:
-        super()._connect(raw, entry)
-        self.database.master_loss.opened(entry.info[LINK])
-
     def listen(self, engine: Engine) -> None:
         """Listen, and look for what is written after each commit where the driver does not tell of it."""
         super().listen(engine)
@@ -177,6 +173,7 @@ class MasterOpener(Opener):
 
     def _connect(self, raw: Raw, entry: ConnectionPoolEntry) -> None:
         super()._connect(raw, entry)
+        self.database.master_loss.opened(entry.info[LINK])
         if self._driver.opens_connections:
             raw.on_write = self._look  # the driver tells of every commit, also of those that no event tells of
 

@@ -1,0 +1,43 @@
+"""M2: each position in a marker is dated by itself."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Final
+
+from replswitch import carry
+from replswitch.decorators import use_master
+from replswitch.positions import read
+from replswitch.request.marker import Marker, MarkerSigner
+
+if TYPE_CHECKING:
+    from tests.test_wsgi.conftest import Board, Browser
+
+NEVER: Final = {
+    "mariadb": "mariadb:0-1-999999999",
+    "mysql": "mysql:3e11fa47-71ca-11e1-9e33-c80aa9429562:1",
+    "sqlite": "sqlite:9999999999999999999",
+    "toy": "toy:999999999",
+}
+"""Positions that no server of a pair reaches."""
+
+
+def test_m2_a_position_that_never_comes_ends_with_its_own_age_however_often_its_visitor_writes(
+    board: Board, browser_of: type[Browser], secret: str
+) -> None:
+    with use_master():
+        board.write(0)
+        ((name, written),) = json.loads(carry())["p"].items()
+    board.pair.wait_caught_up()
+    never = Marker(positions={name: read(NEVER[written.partition(":")[0]])}, placed_at=time.time() - 8)
+    browser = browser_of(board.behind(board.serve, position_max_age=10))
+    browser.jar["just_updated"] = MarkerSigner(secret).write(never), float("inf")
+    assert browser.send().side == "master"
+    assert browser.post("n=2").body == b"0 1 2"
+    time.sleep(2.1)
+    assert browser.post("n=3").body == b"0 1 2 3"
+    board.pair.wait_caught_up()
+    page = browser.send()
+    assert page.body == b"0 1 2 3"
+    assert page.side == "slave"
