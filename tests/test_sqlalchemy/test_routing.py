@@ -376,7 +376,7 @@ class TestOwnWrites:
             add(shop, session)
             wrote = scope().all_written()
             assert wrote is not None
-            assert list(wrote.positions) == [shop.db.database.name]
+            assert list(wrote.positions) == [shop.db.database.set_name]
             assert sum("last_gtid" in str(sql) for sql in asked) == (driver == "mysqldb")
             assert sum("INSERT" in str(sql) for sql in asked) == 1
 

@@ -120,7 +120,7 @@ def test_m1_a_write_is_recorded(django_pair: MariaDBPair, db: Any, name: str) ->
         assert wrote is not None
         assert wrote.placed_at is not None
         assert before <= wrote.placed_at <= time.time()
-        assert (list(wrote.positions), wrote.written_at) == (["default"], None)
+        assert (list(wrote.positions), wrote.written_at) == ([db.route.database.set_name], None)
         with db.use_slave():
             seen()
         assert sides(db)[-1] != SLAVE
