@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from tests.test_wsgi.conftest import Board, Browser, Exchange
 
+ON_ONE_SERVER = pytest.mark.parametrize("served", ["sqlite"], indirect=True)
+"""What no server changes."""
+
 OK = ("200 OK", [("Content-Type", "text/plain")])
 
 
@@ -67,6 +70,7 @@ def test_r5_a_view_counter_counts_once_and_its_page_shows_it(board: Board, get: 
     assert stack() is None
 
 
+@ON_ONE_SERVER
 def test_r5_a_head_request_runs_again(board: Board, get: Callable[..., Exchange]) -> None:
     assert get(board.behind(counter(board)), "HEAD").told.endswith("reason=replay")
 
@@ -118,6 +122,7 @@ def test_r5_an_error_that_the_application_catches(board: Board, get: Callable[..
     assert get(board.behind(application)).body == b"1 2"
 
 
+@ON_ONE_SERVER
 def test_r5_a_write_in_a_foreign_pool_of_threads(board: Board, get: Callable[..., Exchange]) -> None:
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         context = contextvars.copy_context()
@@ -133,6 +138,7 @@ def test_r5_a_write_in_a_foreign_pool_of_threads(board: Board, get: Callable[...
     assert get(board.behind(application)).body == b"1 2"
 
 
+@ON_ONE_SERVER
 def test_r5_the_request_is_as_new_in_the_second_try(board: Board, get: Callable[..., Exchange]) -> None:
     tries: list[dict[str, Any]] = []
 
@@ -149,17 +155,20 @@ def test_r5_the_request_is_as_new_in_the_second_try(board: Board, get: Callable[
     assert tries[0] == tries[1]
 
 
+@ON_ONE_SERVER
 def test_r5_two_middlewares_around_one_application(board: Board, get: Callable[..., Exchange]) -> None:
     application = board.behind(board.behind(counter(board), cookie_name="inner", debug_header=False))
     assert get(application).body == b"1 2"
     assert board.on("master") == [1, 2]
 
 
+@ON_ONE_SERVER
 def test_r5_a_debugger_does_not_show_the_first_try(board: Board, get: Callable[..., Exchange]) -> None:
     page = get(board.behind(DebuggedApplication(counter(board))))
     assert (page.code, page.body) == (200, b"1 2")
 
 
+@ON_ONE_SERVER
 def test_r5_an_endpoint_is_forgotten_that_has_stopped_writing(board: Board, get: Callable[..., Exchange]) -> None:
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         page = count(board) if environ["QUERY_STRING"] else b"read"
@@ -210,6 +219,7 @@ class TestDeclined:
         self.refuse(board, get, application)
         assert board.on("master") == [1, 7]
 
+    @ON_ONE_SERVER
     @pytest.mark.parametrize("how", ["a piece of the body", "write()"])
     def test_r5_something_of_the_response_is_out(self, board: Board, get: Callable[..., Exchange], how: str) -> None:
         def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -230,14 +240,17 @@ class TestDeclined:
         board.db.rollback()
         assert get(behind).body == b"out 1 2"
 
+    @ON_ONE_SERVER
     def test_r5_an_option_forbids_it(self, board: Board, get: Callable[..., Exchange]) -> None:
         self.refuse(board, get, counter(board), replay=False)
 
+    @ON_ONE_SERVER
     def test_r5_the_request_has_a_body(self, board: Board, get: Callable[..., Exchange]) -> None:
         with pytest.raises(SlaveWriteError):
             get(board.behind(counter(board)), CONTENT_LENGTH="3")
         board.db.rollback()
 
+    @ON_ONE_SERVER
     @pytest.mark.parametrize("method", ["OPTIONS", "POST"])
     def test_r5_other_methods(self, board: Board, get: Callable[..., Exchange], method: str) -> None:
         def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -249,6 +262,7 @@ class TestDeclined:
         board.db.rollback()
 
 
+@ON_ONE_SERVER
 def test_r5_a_replay_of_another_request_is_the_error_that_it_stands_for(
     board: Board, get: Callable[..., Exchange]
 ) -> None:
