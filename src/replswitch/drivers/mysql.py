@@ -196,6 +196,13 @@ def text(value: object) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
+def innermost(raw: Any) -> Any:
+    """Return the driver's connection in what a tool has put around it: ``__wrapped__``, as wrapt and functools say."""
+    while hasattr(raw, "__wrapped__"):
+        raw = raw.__wrapped__
+    return raw
+
+
 class MySQLFamilyDriver(Driver):
     """The part of `replswitch.drivers.Driver` that does not depend on the module."""
 

@@ -17,7 +17,14 @@ import MySQLdb.connections
 import MySQLdb.cursors
 
 from replswitch.drivers.driver import Fault, WriteTracker, Written
-from replswitch.drivers.mysql import MySQLFamilyDriver, has_positions, is_mariadb, last_written, with_timeouts
+from replswitch.drivers.mysql import (
+    MySQLFamilyDriver,
+    has_positions,
+    innermost,
+    is_mariadb,
+    last_written,
+    with_timeouts,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,6 +55,9 @@ _CONTROL: Final = re.compile(
 _CHANGE: Final = re.compile(rb"\s*(?:SET|USE|PREPARE|LOCK|HANDLER|CREATE\s+TEMPORARY)\b", re.IGNORECASE)
 
 
+_STOCK: Final[Any] = MySQLdb.connections.Connection
+
+
 class _Connection(MySQLdb.connections.Connection, WriteTracker):
     """A connection that can tell whether it is alive, and is not closed by a forked child. To a slave: read-only (S7).
 
@@ -70,9 +80,14 @@ class _Connection(MySQLdb.connections.Connection, WriteTracker):
     latest: bytes | str = b""
 
     def __init__(self, **settings: Any) -> None:
-        self.limit: float = settings.get("read_timeout") or inf
         self.process = os.getpid()
         super().__init__(**settings)
+        self.prepare(**settings)
+
+    def prepare(self, **settings: Any) -> None:
+        """Prepare a connection that was just opened with these settings."""
+        self.limit: float = settings.get("read_timeout") or inf
+        self.process = os.getpid()
         poll = select.poll()
         self.poll = poll.poll
         poll.register(self.fileno(), select.POLLIN)  # type: ignore[no-untyped-call]  # types-mysqlclient leaves it out
@@ -211,7 +226,16 @@ class MySQLClientDriver(MySQLFamilyDriver):
     def open(self, settings: Mapping[str, Any], *, read_only: bool) -> _Connection:
         """Connect."""
         kind = _Connection if read_only else _MasterConnection
-        return kind(**with_timeouts(settings, read_only=read_only), autocommit=True)
+        arguments = {**with_timeouts(settings, read_only=read_only), "autocommit": True}
+        if MySQLdb.connect is not MySQLdb.Connect:  # a tool has wrapped it, and wants to see the connections (F6)
+            raw: Any = MySQLdb.connect(**arguments)
+            inner: Any = innermost(raw)
+            if type(inner) is _STOCK:
+                inner.__class__ = kind
+                inner.prepare(**arguments)
+                return raw  # type: ignore[no-any-return]  # the tool's proxy, which does what ours does
+            raw.close()
+        return kind(**arguments)
 
     def reusable(self, raw: _Connection) -> bool:
         """Roll back what is open. Unread results or a changed session are not worth repairing (S11)."""

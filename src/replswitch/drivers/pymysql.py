@@ -12,7 +12,7 @@ from pymysql.constants import CLIENT, SERVER_STATUS
 
 from replswitch.checking import refuse_unknown
 from replswitch.drivers.driver import Fault, Written
-from replswitch.drivers.mysql import MySQLFamilyDriver, with_timeouts
+from replswitch.drivers.mysql import MySQLFamilyDriver, innermost, with_timeouts
 from replswitch.drivers.tracking_connection import TrackingConnection
 
 if TYPE_CHECKING:
@@ -37,6 +37,11 @@ class PyMySQLDriver(MySQLFamilyDriver):
         arguments = with_timeouts(settings, read_only=read_only)
         arguments["client_flag"] = settings.get("client_flag", 0) | CLIENT.SESSION_TRACK
         try:
+            if pymysql.connect is not Connection:  # a tool has wrapped it, and wants to see the connections (F6)
+                raw: Any = pymysql.connect(**arguments, autocommit=True, defer_connect=True)
+                if type(innermost(raw)) is Connection:
+                    TrackingConnection.adopt(innermost(raw), read_only=read_only)
+                    return raw  # type: ignore[no-any-return]  # the tool's proxy, which does what ours does
             return TrackingConnection(read_only=read_only, **arguments, autocommit=True)
         except Exception as error:
             # PyMySQL keeps it in a variable of a frame that its traceback holds, and keeps the socket's error. In these

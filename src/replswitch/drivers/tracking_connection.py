@@ -131,12 +131,22 @@ class TrackingConnection(Connection, WriteTracker):
         _force_close: Callable[[], None]
 
     def __init__(self, *, read_only: bool, **settings: Any) -> None:
+        self._begin(read_only)
+        super().__init__(**settings)
+
+    def _begin(self, read_only: bool) -> None:
         self._read_only = read_only
         self.process = os.getpid()
         self.descriptions: dict[tuple[object, ...], tuple[Any, Any, Any]] = {}
         self._poll = select.poll()
         self.poll = self._poll.poll
-        super().__init__(**settings)
+
+    @classmethod
+    def adopt(cls, raw: Any, *, read_only: bool) -> None:
+        """Make one of these of a connection of PyMySQL's that is not connected yet, and connect it."""
+        raw.__class__ = cls
+        raw._begin(read_only)
+        raw.connect()
 
     def _create_ssl_ctx(self, sslp: Any) -> Any:
         # PyMySQL tries TLS with every server, and to read the system's certificates for it takes 30 ms each time.
