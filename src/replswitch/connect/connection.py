@@ -127,6 +127,9 @@ class Connection(Switch):
     def begin(self) -> None:
         """Begin a transaction: a link joins it with its first statement, and all of them end together (S5).
 
+        It is this thread's or task's alone. A framework that runs a dependency and its endpoint in different threads,
+        as FastAPI does with sync ones, must call `begin`, the statements and `commit` in one of them.
+
         Raises:
             ProgrammingError: a transaction is open already.
         """
