@@ -22,6 +22,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from replswitch import MASTER, SLAVE, SlaveWriteError
 from replswitch.decorators import use_master, use_slave
 from replswitch.positions import clock
+from replswitch.positions.sqlite import SQLitePosition
+from replswitch.request.marker import Marker
 from replswitch.sqlalchemy import EngineSwitch, RoutingSession, replicate
 from replswitch.state import stack
 from replswitch.testing import MariaDBPair, ReplicatedPair, SQLitePair
@@ -113,6 +115,20 @@ def test_async_sessions_follow_the_state(pair: ReplicatedPair) -> None:
             return shop.took()
 
     assert asyncio.run(main()) == [MASTER, SLAVE]
+
+
+def test_f1_to_ask_an_async_session_for_its_engine_takes_no_connection(pair: ReplicatedPair) -> None:
+    async def main() -> list[str]:
+        async with shop_on(pair) as shop:
+            with shop.db.use_slave() as frame:
+                # What a scope must see of another database is not asked of this one's slaves.
+                frame.scope.adopt_marker(Marker(positions={"other": SQLitePosition(7)}), 10)
+                async with shop.session() as session:
+                    assert session.get_bind() is shop.db.slaves[0]
+                    await bodies(session)
+            return shop.took()
+
+    assert asyncio.run(main()) == [SLAVE]
 
 
 def test_s3_async_tasks_have_their_own_states(pair: ReplicatedPair) -> None:

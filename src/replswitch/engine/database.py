@@ -115,7 +115,7 @@ class Database:
 
     def asks_slaves(self, frame: Frame | None) -> bool:
         """Say whether slaves are asked or tried, over a connection, before one is chosen."""
-        return frame is None or bool(self.rotation.resting or frame.scope.must_see)
+        return frame is None or bool(self.rotation.resting) or self.set_name in frame.scope.must_see
 
     def reads_only(self, scope: Scope, why: str, driver: Driver) -> bool:
         """Say whether a read-only link to the master will do for a statement that the master is to serve.
