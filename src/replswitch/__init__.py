@@ -3,7 +3,7 @@
 from replswitch.connect.connection import Connection, connect
 from replswitch.decision import MASTER, SLAVE, State
 from replswitch.engine.events import stats
-from replswitch.engine.writes import unrecorded
+from replswitch.engine.recording import unrecorded
 from replswitch.errors import (
     ConfigurationError,
     NoServerError,

@@ -11,8 +11,8 @@ from replswitch.engine import outcome, refusal
 from replswitch.engine.attempt import Attempt, Block
 from replswitch.engine.choose import Choice
 from replswitch.engine.failure import REFUSED, Action, Effect, OnMaster, Progress, Role, Situation, Spare, decide
+from replswitch.engine.recording import is_recording
 from replswitch.engine.selection import NO_SCOPE, Selection
-from replswitch.engine.writes import is_recording
 from replswitch.state import stack
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from replswitch.drivers import Fault
 from replswitch.engine import outcome
 from replswitch.engine.choose import Choice, Failed, choose, choose_master_read_only, run
 from replswitch.engine.failure import OnMaster
+from replswitch.engine.recording import is_recording
 from replswitch.engine.rotation import last_resort
-from replswitch.engine.writes import is_recording
 from replswitch.errors import NoServerError
 from replswitch.scope import Scope
 from replswitch.state import stack

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import logging
-from contextlib import contextmanager
-from contextvars import ContextVar
 from threading import get_ident
 from typing import TYPE_CHECKING
 from weakref import ref
 
 from replswitch.drivers import Written
+from replswitch.engine.recording import is_recording, is_repeatable
 from replswitch.errors import PositionError
 from replswitch.positions.clock import fall_back_to_clock
 from replswitch.scope import waiting
 from replswitch.state import stack
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator
+    from collections.abc import Hashable
 
     from replswitch.drivers import WriteTracker
     from replswitch.engine.master import MasterLoss
@@ -24,30 +23,6 @@ if TYPE_CHECKING:
     from replswitch.scope import Scope
 
 logger = logging.getLogger("replswitch.servers")
-
-# None: they do not, and may be done twice.
-_recording: ContextVar[bool | None] = ContextVar("replswitch.recording", default=True)
-
-
-def is_recording() -> bool:
-    """Say whether the running code's writes make a marker."""
-    return _recording.get() is True
-
-
-@contextmanager
-def unrecorded(*, repeatable: bool = False) -> Iterator[None]:
-    """Let the writes of a block, or of a decorated function, make no marker.
-
-    For bookkeeping that its visitor need not see at once: a view counter, a time of last visit.
-
-    Args:
-        repeatable: to write twice does no harm, so that the request may still run again on the master (R5).
-    """
-    token = _recording.set(None if repeatable else False)
-    try:
-        yield
-    finally:
-        _recording.reset(token)
 
 
 class PendingWrite:
@@ -140,7 +115,7 @@ class Writes:
             self._master_loss.wrote(certain=not isinstance(status, Written))
         if not (scope or others) or not (is_recording() if recorded is None else recorded):
             tracker.discard_write_status(with_rows=scope is None)
-            if scope is not None and _recording.get() is not None:
+            if scope is not None and not is_repeatable():
                 scope.has_unmarked = True
         elif status is not Written.ASK:
             self.record_in(scope, status)

@@ -14,9 +14,9 @@ from sqlalchemy.exc import DisconnectionError, InvalidatePoolError
 
 from replswitch.decision import MASTER, SLAVE
 from replswitch.engine.attempt import Attempt
+from replswitch.engine.recording import is_recording
 from replswitch.engine.route import Route
 from replswitch.engine.servers import Link
-from replswitch.engine.writes import is_recording
 from replswitch.errors import ConfigurationError
 from replswitch.sqlalchemy.pooled import LINK, OUR_OWN, PoolPort, is_autocommit, streams, usable
 from replswitch.sqlalchemy.route import route_of

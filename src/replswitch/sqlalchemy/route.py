@@ -10,9 +10,9 @@ from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from replswitch.decision import MASTER
 from replswitch.drivers import Driver
 from replswitch.engine.attempt import Attempt, Block
+from replswitch.engine.recording import is_recording
 from replswitch.engine.selection import NO_SCOPE
 from replswitch.engine.servers import Link
-from replswitch.engine.writes import is_recording
 from replswitch.sqlalchemy.pooled import LINK, ROUTE, LateRoute, PoolPort, is_autocommit, remove_from, streams, usable
 from replswitch.state import stack
 
