@@ -67,7 +67,6 @@ class _Connection(MySQLdb.connections.Connection, WriteTracker):
 
     plain_cursor = MySQLdb.cursors.Cursor
     unread = True  # it does not tell whether a result follows; behind one SELECT none does
-    owes_results = False  # likewise
 
     #: On the master: a statement may have written since this was last popped.
     in_doubt = False
@@ -161,6 +160,14 @@ class _MasterConnection(_Connection):
         self.in_doubt = False  # what was sent were its settings
         # On MySQL it counts whether all answers were rows; a MariaDB is asked in any case.
         self.learns_after_rows = not is_mariadb(self)
+
+    def use_result(self) -> Any:
+        self.owes_results = True  # the rows are read one by one
+        return super().use_result()  # type: ignore[no-untyped-call]  # likewise
+
+    def next_result(self) -> Any:
+        self.owes_results = False  # a cursor asks for it when its rows are read
+        return super().next_result()  # type: ignore[no-untyped-call]  # likewise
 
     def store_result(self) -> Any:
         # A result that is not stored is read row by row, and meanwhile nothing can be asked.

@@ -228,7 +228,7 @@ class TrackingConnection(Connection, WriteTracker):
         return last_written(self, since)
 
     @property
-    def owes_results(self) -> bool:
+    def owes_results(self) -> bool:  # type: ignore[override]  # it is only read
         """Whether a result is not read to its end, or another one follows."""
         result = self._result
         return result is not None and bool(result.has_next or result.unbuffered_active)
@@ -268,7 +268,7 @@ class TrackingConnection(Connection, WriteTracker):
             raise
         self._result = result
         if result.has_next or result.unbuffered_active:
-            self.unread = True
+            self.unread = self.news = True
         if result.server_status is not None:  # an OK packet; behind rows it was heard already
             self.heard(result.server_status, result.message)  # type: ignore[arg-type]  # it is bytes, or b""
             if self._read_only and result.affected_rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING
 from weakref import ref
@@ -106,6 +107,9 @@ class Writes:
         scope = scope if frame is None else frame.scope
         others = waiting(scope)
         must_ask_now = bool(others) or (scope is not None and (at_once or scope.answered))  # nothing else will in time
+        if scope is not None and tracker.unread and tracker.owes_results and is_recording():
+            # A procedure's further statements, or an INSERT whose rows are read one by one.
+            scope.add_pending(("unread", key), partial(self._look_behind_results, tracker))
         if (busy and must_ask_now) or (at_once and self._is_settled(key, tracker)):
             return None
         status = tracker.pop_write_status()
@@ -124,6 +128,11 @@ class Writes:
         else:
             return self._add_pending(scope, key, tracker)
         return None
+
+    def _look_behind_results(self, tracker: WriteTracker, scope: Scope) -> None:
+        """Record that statements may have written whose results are not read yet. What is read was looked at."""
+        if tracker.owes_results:
+            self.record_in(scope, Written.YES)
 
     def _add_pending(self, scope: Scope, key: Hashable, tracker: WriteTracker) -> PendingWrite:
         pending = scope.pending.get(key)
@@ -151,7 +160,8 @@ class Writes:
         """Ask the master whether something was written since, and record it if so."""
         status: Position | Written = Written.YES
         try:
-            status = tracker.ask(since)
+            if not tracker.owes_results:
+                status = tracker.ask(since)
         except PositionError as error:
             fall_back_to_clock(f"The position of a commit cannot be read ({error})")
         except Exception as error:  # noqa: BLE001 - the driver's own, whichever it is: the write counts

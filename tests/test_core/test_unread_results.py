@@ -1,0 +1,135 @@
+"""What is written behind results that are not read yet: it is found out before it matters (M1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from MySQLdb.cursors import SSCursor as MySQLdbSSCursor
+from pymysql.constants import CLIENT
+from pymysql.cursors import SSCursor
+from webob import Request
+
+from replswitch import Connection
+from replswitch.decorators import use_slave
+from replswitch.testing.sessions import SessionPair
+from replswitch.wsgi import ReplicationMiddleware
+
+if TYPE_CHECKING:
+    from tests.conftest import Served
+
+Make = Callable[..., Connection]
+Work = Callable[[Connection, ExitStack], None]
+
+both = pytest.mark.parametrize(
+    "served", ["mariadb", "mariadb-mysqlclient", "mysql", "mysql-mysqlclient"], indirect=True
+)
+mariadb = pytest.mark.parametrize("served", ["mariadb", "mariadb-mysqlclient"], indirect=True)
+
+
+def by_a_procedure(db: Connection, kept: ExitStack) -> None:
+    cursor = kept.enter_context(db.cursor())
+    cursor.callproc("show_write_show")
+    cursor.fetchall()
+
+
+def by_a_call(db: Connection, kept: ExitStack) -> None:
+    cursor = kept.enter_context(db.cursor())
+    cursor.execute("CALL show_write_show()")
+    cursor.fetchall()
+
+
+def by_several_statements(db: Connection, kept: ExitStack) -> None:
+    cursor = kept.enter_context(db.cursor())
+    cursor.execute("SELECT 1; INSERT INTO message (id, body) VALUES (1, 'hello'); SELECT 2")
+    cursor.fetchall()
+
+
+def row_by_row(db: Connection, kept: ExitStack) -> None:
+    kind = SSCursor if db.OperationalError.__module__.startswith("pymysql") else MySQLdbSSCursor
+    cursor = kept.enter_context(db.cursor(kind))
+    cursor.execute("INSERT INTO message (id, body) VALUES (1, 'hello'), (2, 'hello') RETURNING id")
+    cursor.fetchone()
+
+
+def check(served: Served, make: Make, work: Work, *, own_read: bool) -> None:
+    """Let a POST do some work, and then its visitor read."""
+    settings: dict[str, Any] = {"client_flag": CLIENT.MULTI_STATEMENTS} if work is by_several_statements else {}
+    db = make(master={**served.pair.master, **settings})
+
+    def number() -> int:
+        with db.cursor() as cursor:
+            cursor.execute("SELECT COUNT(*) FROM message")
+            return int(cursor.fetchone()[0])
+
+    def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] == "POST":
+            work(db, kept)
+            if own_read:
+                with use_slave():
+                    assert number() > 0
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"done" if environ["REQUEST_METHOD"] == "POST" else str(number()).encode()]
+
+    wrapped = ReplicationMiddleware(application, secret="of the tests")
+    served.pair.stop_slave()
+    with ExitStack() as kept:
+        (cookie,) = Request.blank("/", method="POST").get_response(wrapped).headers.getall("Set-Cookie")
+    asked = Request.blank("/", headers={"Cookie": cookie.partition(";")[0]})
+    assert int(asked.get_response(wrapped).text) > 0
+    assert Request.blank("/").get_response(wrapped).text == "0"
+
+
+@pytest.fixture(autouse=True)
+def _procedure(served: Served, make: Make) -> None:
+    assert isinstance(served.pair, SessionPair)
+    make()  # which makes the table
+    with served.pair.connect() as plain, plain.cursor() as cursor:
+        cursor.execute("DROP PROCEDURE IF EXISTS show_write_show")
+        cursor.execute(
+            "CREATE PROCEDURE show_write_show()"
+            " BEGIN SELECT 1; INSERT INTO message (id, body) VALUES (1, 'hello'); SELECT 2; END"
+        )
+    served.pair.wait_caught_up()
+
+
+@both
+@pytest.mark.parametrize("own_read", [False, True], ids=["", "own read"])
+@pytest.mark.parametrize("work", [by_a_procedure, by_a_call, by_several_statements])
+def test_m1_further_results_are_not_read(served: Served, make: Make, work: Work, own_read: bool) -> None:
+    check(served, make, work, own_read=own_read)
+
+
+@mariadb
+def test_m1_rows_of_an_insert_are_not_read(served: Served, make: Make) -> None:
+    check(served, make, row_by_row, own_read=False)
+
+
+@pytest.mark.parametrize("served", ["mariadb"], indirect=True)
+def test_m1_a_read_amid_the_rows_of_an_insert_is_the_masters(served: Served, make: Make) -> None:
+    """On the one link to it, so PyMySQL warns of the rows that are left."""
+    with pytest.warns(UserWarning, match="left incomplete"):
+        check(served, make, row_by_row, own_read=True)
+
+
+# Not MySQL with mysqlclient, where what the server has written before counts as well.
+@pytest.mark.parametrize("served", ["mariadb", "mariadb-mysqlclient", "mysql"], indirect=True)
+@pytest.mark.parametrize("work", [by_a_procedure, by_a_call])
+def test_m1_results_that_were_read_and_have_written_nothing_make_no_marker(
+    served: Served, make: Make, work: Work
+) -> None:
+    with served.pair.connect() as plain, plain.cursor() as cursor:
+        cursor.execute("DROP PROCEDURE IF EXISTS show_write_show")
+        cursor.execute("CREATE PROCEDURE show_write_show() BEGIN SELECT 1; SELECT 2; END")
+    db = make()
+
+    def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        with ExitStack() as kept:
+            work(db, kept)
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"done"]
+
+    wrapped = ReplicationMiddleware(application, secret="of the tests")
+    assert "Set-Cookie" not in Request.blank("/", method="POST").get_response(wrapped).headers
