@@ -80,7 +80,7 @@ class SwitchingWrapper(ConnectingWrapper):
         """Return a cursor that chooses its link with each statement."""
         if self._is_direct:
             return super()._cursor(name)
-        if self.connection is None:
+        if vars(self)["connection"] is None:
             self.ensure_connection()
         return self._prepare_cursor(SwitchingCursor(self))
 
@@ -309,8 +309,7 @@ class SwitchingWrapper(ConnectingWrapper):
         if route is None:
             return  # nothing was opened
         is_begun = route.block is not None and self.autocommit
-        around = None if stack() is None else _settled()
-        if self.in_atomic_block or (is_begun and around is not None):
+        if stack() is not None and _settled() is not None and (is_begun or self.in_atomic_block):
             return  # a request in this one begins or ends
         if is_begun or self.autocommit != self.settings_dict["AUTOCOMMIT"]:
             self.close()  # what the application has left open must not reach another request
