@@ -10,16 +10,20 @@ import traceback
 from contextlib import closing, contextmanager, suppress
 from functools import cached_property, partial
 from os import getpid
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, Error, OperationalError
 from django.db.backends.base.base import NO_DB_ALIAS, BaseDatabaseWrapper
 
 from django_replswitch.servers import alias_state, merged, remember_name
-from replswitch import SLAVE, NoServerError, SlaveWriteError
+from replswitch import MASTER, SLAVE, NoServerError, SlaveWriteError
 from replswitch.connect.pool import close_raw
+from replswitch.drivers import Written
 from replswitch.engine.attempt import Block
 from replswitch.engine.servers import Link
+from replswitch.engine.writes import is_recording
+from replswitch.state import stack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +33,8 @@ if TYPE_CHECKING:
     from replswitch.engine.port import Port
     from replswitch.engine.route import Route
     from replswitch.engine.servers import Server
+    from replswitch.engine.writes import Writes
+    from replswitch.scope import Scope
 
 #: The attributes of Django's ``BaseDatabaseWrapper`` that describe one physical connection, with their values before
 #: there is one. All others describe the database: settings, transactions, savepoints, the log of queries.
@@ -155,6 +161,30 @@ class ConnectingWrapper(BaseDatabaseWrapper):
     def _is_open(self, link: Link | None) -> bool:
         return link is not None and self._links.get(link.server) is link
 
+    @property
+    def connection(self) -> Any:
+        """The driver's connection; None where none is open. The application gets that of the side that is wanted (S6).
+
+        What it runs there is not seen by us, so what it has written is looked for later (M1).
+        """
+        raw = vars(self)["connection"]
+        if raw is None or self._is_direct or self.one_link:
+            return raw
+        with self.wrap_database_errors:
+            link = self.route.for_statement()
+        self.select(link)
+        frame, block = stack(), self.route.block
+        if block is not None:  # whose end looks
+            block.has_run, block.is_recorded = True, block.is_recorded or is_recording()
+        elif link.server.state == MASTER and frame is not None and ("own", link) not in frame.scope.pending:
+            look = partial(_look, self._shared.database.writes, link, get_ident())
+            frame.scope.add_pending(("own", link), look)
+        return link.raw
+
+    @connection.setter
+    def connection(self, raw: Any) -> None:
+        vars(self)["connection"] = raw
+
     # replswitch.engine.port.Port
 
     def open(self, server: Server) -> WrapperLink:
@@ -168,7 +198,7 @@ class ConnectingWrapper(BaseDatabaseWrapper):
             if link is not self.selected:
                 self.select(link)
             # Django's health check, once a request; then a look at the socket.
-            is_healthy = not self.health_check_enabled or self.health_check_done or self.is_usable()
+            is_healthy = not self.health_check_enabled or self.health_check_done or self._is_usable()
             self.health_check_done = is_healthy
             if is_healthy and (not link.readable(0) or self.driver.alive(link.raw) or self._has_unread(link)):
                 return link
@@ -196,6 +226,13 @@ class ConnectingWrapper(BaseDatabaseWrapper):
         return self.route.block is not None and self.route.block.has_read
 
     # Opening
+
+    def _is_usable(self) -> bool:
+        is_direct, self._is_direct = self._is_direct, True
+        try:
+            return self.is_usable()
+        finally:
+            self._is_direct = is_direct
 
     def _has_unread(self, link: WrapperLink) -> bool:
         """Read what a link may still owe; False if it is dead."""
@@ -226,14 +263,14 @@ class ConnectingWrapper(BaseDatabaseWrapper):
             attributes.update(kept)
         if failed is not None:
             with suppress(self.Database.Error):
-                if self.connection is not None:  # what prepares it has failed
-                    self.connection.close()
+                if attributes["connection"] is not None:  # what prepares it has failed
+                    attributes["connection"].close()
             attributes.update(LINK_ATTRIBUTES)
             try:
                 raise failed
             finally:
                 del failed  # it would be in a circle with this frame
-        link = WrapperLink(server, self.connection, self.driver, self.cursor_options)
+        link = WrapperLink(server, attributes["connection"], self.driver, self.cursor_options)
         link.writes.session_changed = False  # by what prepares every connection
         self._links[server] = self.selected = link
         return link
@@ -278,3 +315,11 @@ class ConnectingWrapper(BaseDatabaseWrapper):
         if self.route.link is link:
             self.route.forget()
         close_raw(link.raw, link.process)
+
+
+def _look(writes: Writes, link: Link, thread: int, scope: Scope) -> None:
+    """Record what was written on a link by statements that were not seen. Another thread may be using it."""
+    if thread == get_ident():
+        writes.look(link, link.writes, scope, at_once=True)
+    else:
+        writes.record_in(scope, Written.YES)

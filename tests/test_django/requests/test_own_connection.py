@@ -1,0 +1,109 @@
+"""``connection.connection``, the driver's own: the link of the side that is wanted, and its writes are marked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.db import connections, transaction
+from django.http import HttpRequest, HttpResponse
+from django.test import Client
+from tests.test_django.project.models import Message
+from tests.test_django.requests.board import Site, answer, connection, page_of, shown, write
+
+from django_replswitch.decorators import use_slave
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+@pytest.fixture
+def persistent(site: Site) -> Iterator[Site]:
+    """Connections outlive their requests, as with CONN_MAX_AGE."""
+    for alias in connections:
+        connections[alias].settings_dict["CONN_MAX_AGE"] = None
+    yield site
+    for alias in connections:
+        connections[alias].settings_dict["CONN_MAX_AGE"] = 0
+
+
+def own(sql: str) -> Any:
+    """Run a statement with a cursor of the driver's own; Django's knows nothing of it."""
+    kind = connection.connection.cursorclass if hasattr(connection.connection, "cursorclass") else None
+    with connection.connection.cursor(kind) as cursor:
+        cursor.execute(sql)
+        return cursor.fetchall()
+
+
+def own_shown() -> str:
+    return " ".join(body for (body,) in own("SELECT body FROM project_message ORDER BY id"))
+
+
+def own_write() -> None:
+    own("INSERT INTO project_message (body) VALUES ('2')")
+
+
+def own_write_in_a_block() -> None:
+    with transaction.atomic():
+        own_write()
+
+
+def own_write_and_more() -> None:
+    own_write()
+    Message.objects.count()
+
+
+@pytest.mark.parametrize("work", [own_write, own_write_in_a_block, own_write_and_more])
+def test_m1_a_write_is_the_masters_and_marked(persistent: Site, work: Callable[[], None]) -> None:
+    def view(request: HttpRequest) -> HttpResponse:
+        work()
+        with use_slave():
+            assert shown() == "1 2"
+        return answer("written")
+
+    persistent.serve(view=view)
+    persistent.pair.lag = 3
+    assert persistent.visitor().get().sides == ["slave"]
+    visitor = persistent.visitor()
+    (marker,) = visitor.post("/view").markers
+    assert int(marker["max-age"]) > 60
+    assert visitor.get().text == "1 2"
+    assert persistent.visitor().get().text == "1"
+    persistent.assert_lagged()
+
+
+def test_s6_a_read_is_of_the_side_that_is_wanted(persistent: Site) -> None:
+    def view(request: HttpRequest) -> HttpResponse:
+        connection.ensure_connection()
+        return answer(own_shown())
+
+    persistent.serve(view=view)
+    persistent.pair.lag = 3
+    write(2)
+    assert persistent.visitor().get("/view").text == "1"
+    assert persistent.visitor().post("/view").text == "1 2"
+    assert persistent.visitor().get("/view").text == "1"
+    assert persistent.visitor().post("/view").markers == []
+    persistent.assert_lagged()
+
+
+def test_s6_a_read_in_a_block_of_the_other_side(persistent: Site) -> None:
+    persistent.pair.lag = 3
+    write(2)
+    with use_slave():
+        assert shown() == "1"
+        assert own_shown() == "1"
+        with connection.use_master():
+            assert own_shown() == "1 2"
+        assert own_shown() == "1"
+    assert own_shown() == "1 2"
+
+
+def test_s6_before_the_first_statement_there_is_none(site: Site) -> None:
+    def view(request: HttpRequest) -> HttpResponse:
+        return answer(connection.connection is None)
+
+    site.serve(view=view)
+    connection.close()
+    response: Any = Client().get("/view")
+    assert page_of(response, response).text == "True"
