@@ -62,6 +62,7 @@ class Scope:
         recently_marked: the marker is so young that it would hold even without positions.
         must_see: how far the slaves of each replicated set must have come to serve this scope, by the set's name: what
             the marker asks for, and what was written since. Replaced, never changed.
+        must_see_since: when the latest of that was written; 0 where there is nothing.
         written: the replicated sets that a commit was recorded of, by name. Replaced, never changed.
         has_unmarked: something was committed on the master that makes no marker and must not be done twice.
         is_safe: the request's method promises to write nothing; False outside requests.
@@ -94,6 +95,7 @@ class Scope:
     marker: Marker | None = None
     recently_marked = False
     must_see: Mapping[str, Position] = MappingProxyType({})
+    must_see_since: float = 0
     has_waited = False
     decision: Decision | None = None
     answered = False
@@ -126,7 +128,7 @@ class Scope:
             max_age: seconds that a marker without positions holds.
         """
         self.marker = marker
-        self.must_see = marker.positions
+        self.must_see, self.must_see_since = marker.positions, marker.placed_at or 0
         self.master_only = marker.written_at is not None
         self.recently_marked = marker.placed_at is not None and time.time() - marker.placed_at <= max_age
 
@@ -178,6 +180,7 @@ class Scope:
 
     def _absorb_writes(self, wrote: Marker) -> None:
         self.wrote = wrote if self.wrote is None else self.wrote.merge(wrote, inf)
+        self.must_see_since = max(self.must_see_since, wrote.placed_at or 0)
         self.must_see = joined(wrote.positions, self.must_see)
 
     # Statements that may have written

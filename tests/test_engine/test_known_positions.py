@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from replswitch.engine.lag import PositionClock
 from replswitch.engine.rotation import KnownPositions
 from replswitch.positions import MariaDBPosition
 
@@ -52,38 +53,68 @@ def position(sequence: int) -> MariaDBPosition:
 def test_p2_an_answer_holds_for_all_links_to_the_same_server(known: Any) -> None:
     link, same, other = Connected(), Connected("slave1"), Connected("slave2")
     known.learn(link, "slave1", position(5))
-    assert known.has_reached(link, position(5))
-    assert known.has_reached(same, position(4))
-    assert not known.has_reached(same, position(6))
-    assert not known.has_reached(other, position(5))
+    assert known.has_reached(link, position(5), 0)
+    assert known.has_reached(same, position(4), 0)
+    assert not known.has_reached(same, position(6), 0)
+    assert not known.has_reached(other, position(5), 0)
 
 
 def test_p2_a_link_that_was_not_asked_has_reached_nothing(known: Any) -> None:
     known.learn(Connected(), "slave1", position(5))
-    assert not known.has_reached(Connected(), position(1))
+    assert not known.has_reached(Connected(), position(1), 0)
 
 
 def test_p2_a_lower_answer_replaces_a_higher_one(known: Any) -> None:
     link = Connected()
     known.learn(link, "slave1", position(5))
     known.learn(link, "slave1", position(3))
-    assert not known.has_reached(link, position(5))
-    assert known.has_reached(link, position(3))
+    assert not known.has_reached(link, position(5), 0)
+    assert known.has_reached(link, position(3), 0)
 
 
 def test_p2_an_answer_without_a_position_is_no_position(known: Any) -> None:
     link = Connected()
     known.learn(link, "slave1", position(5))
     known.learn(link, "slave1", None)
-    assert not known.has_reached(link, position(1))
+    assert not known.has_reached(link, position(1), 0)
 
 
 def test_p4_an_answer_holds_for_known_for(known: Any, clock: Clock) -> None:
     link = Connected()
     known.learn(link, "slave1", position(5))
     clock.seconds = 30
-    assert known.has_reached(link, position(5))
+    assert known.has_reached(link, position(5), 0)
     clock.seconds = 30.1
-    assert not known.has_reached(link, position(5))
+    assert not known.has_reached(link, position(5), 0)
     known.learn(link, "slave1", position(5))
-    assert known.has_reached(link, position(5))
+    assert known.has_reached(link, position(5), 0)
+
+
+def test_p4_an_answer_says_nothing_of_later_writes(known: Any, clock: Clock) -> None:
+    """Where it includes one, replication was begun anew in between."""
+    link = Connected()
+    clock.seconds = 10
+    known.learn(link, "slave1", position(5))
+    assert known.has_reached(link, position(5), 10)
+    assert not known.has_reached(link, position(5), 10.1)
+    clock.seconds = 11
+    known.learn(link, "slave1", position(5))
+    assert known.has_reached(link, position(5), 10.1)
+
+
+def test_p4_an_answer_from_a_clock_that_was_set_back_is_none(known: Any, clock: Clock) -> None:
+    link = Connected()
+    clock.seconds = 10
+    known.learn(link, "slave1", position(5))
+    clock.seconds = 9
+    assert not known.has_reached(link, position(5), 0)
+
+
+def test_p4_a_slave_is_not_behind_what_the_master_had_before_positions_began_anew(clock: Clock) -> None:
+    behind = PositionClock(clock)
+    assert behind.seconds_behind(position(1000), position(1000)) == 0
+    clock.seconds = 60
+    assert behind.seconds_behind(position(1), position(0)) == 0  # the master has come to 1 just now
+    clock.seconds = 63
+    assert behind.seconds_behind(position(1), position(0)) == 3
+    assert behind.seconds_behind(position(2), position(1)) == 0

@@ -108,7 +108,7 @@ def choose(
             continue
         if rotation.resting:
             rotation.has_answered(server)
-        if must_see is not None and not rotation.known.has_reached(link, must_see):
+        if must_see is not None and not rotation.known.has_reached(link, must_see, scope.must_see_since):
             reached = yield from _ask_position(link, must_see, rotation)
             if isinstance(reached, Failed):
                 lose(scope, key, server, reached.error, rotation)
@@ -124,15 +124,19 @@ def choose(
     if must_see is None or behind is None or not wait or scope.has_waited:
         return None
     scope.has_waited = True
-    if (yield Wait(behind, must_see, wait)) is True and (yield from has_reached(behind, must_see, rotation)) is True:
+    reached = yield Wait(behind, must_see, wait)
+    if reached is True and (yield from has_reached(behind, must_see, scope, rotation)) is True:
         scope.slaves.setdefault(key, behind.server)
         return behind
     return None
 
 
-def has_reached(link: Link, position: Position, rotation: Rotation) -> Generator[Open | Ask | Wait, Any, bool | Failed]:
+def has_reached(
+    link: Link, position: Position, scope: Scope, rotation: Rotation
+) -> Generator[Open | Ask | Wait, Any, bool | Failed]:
     """Say whether the server of a link has reached a position. It is asked where that is not known (P2)."""
-    return rotation.known.has_reached(link, position) or (yield from _ask_position(link, position, rotation))
+    is_known = rotation.known.has_reached(link, position, scope.must_see_since)
+    return is_known or (yield from _ask_position(link, position, rotation))
 
 
 def _ask_position(
@@ -147,7 +151,7 @@ def _ask_position(
 
 
 def choose_master_read_only(
-    server: Server, must_see: Position | None, rotation: Rotation
+    server: Server, must_see: Position | None, scope: Scope, rotation: Rotation
 ) -> Generator[Open | Ask | Wait, Any, Link | Failed | None]:
     """Choose a link to the master that refuses writes, for a read that no slave can serve.
 
@@ -164,11 +168,13 @@ def choose_master_read_only(
             return None
         if answer is not None:
             rotation.known.learn(link, *answer)
-    lacks = yield from master_lacks(link, must_see, rotation)
+    lacks = yield from master_lacks(link, must_see, scope, rotation)
     return None if lacks else link
 
 
-def master_lacks(link: Link, must_see: Position | None, rotation: Rotation) -> Generator[Open | Ask | Wait, Any, bool]:
+def master_lacks(
+    link: Link, must_see: Position | None, scope: Scope, rotation: Rotation
+) -> Generator[Open | Ask | Wait, Any, bool]:
     """Say whether a link to the master leads to a former master, which lacks what must be seen.
 
     A server has what it has written itself. So it is asked only after a failover, for what another one has written;
@@ -177,7 +183,7 @@ def master_lacks(link: Link, must_see: Position | None, rotation: Rotation) -> G
     identity = link.identity or link.writes.identity
     if must_see is None or identity is None or must_see.is_written_by(identity):
         return False
-    return (yield from has_reached(link, must_see, rotation)) is not True
+    return (yield from has_reached(link, must_see, scope, rotation)) is not True
 
 
 def lose(scope: Scope, key: object, server: Server, error: BaseException, rotation: Rotation) -> None:

@@ -140,7 +140,7 @@ class Database:
 
     def leads_to_former_master(self, scope: Scope, link: Link, port: Port) -> bool:
         """Say whether a link to the master leads to a former one, which lacks what a scope must see."""
-        return run(master_lacks(link, scope.must_see.get(self.set_name), self.rotation), port)
+        return run(master_lacks(link, scope.must_see.get(self.set_name), scope, self.rotation), port)
 
     def raise_if_master_is_gone(self, driver: Driver, error: Exception) -> None:
         """Raise NoServerError, and count (F5), if an error says of a new connection that the master is gone."""

@@ -6,7 +6,6 @@ import logging
 import random
 import threading
 import time
-from collections import deque
 from math import inf
 from typing import TYPE_CHECKING, Final
 
@@ -89,14 +88,16 @@ class PositionClock:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._seen: deque[tuple[float, Position]] = deque(maxlen=POSITIONS_KEPT)
+        self._seen: list[tuple[float, Position]] = []
 
     def seconds_behind(self, master: Position, slave: Position) -> float:
         """Return the seconds since the master was seen to have something that the slave still lacks; 0 if nothing."""
         now = self._clock()
         with self._lock:
-            if not self._seen or self._seen[-1][1] != master:
-                self._seen.append((now, master))
-            seen = list(self._seen)
+            # What the master itself lacks is from before replication was begun anew (P4).
+            seen = [each for each in self._seen if master.includes(each[1])]
+            if not seen or seen[-1][1] != master:
+                seen.append((now, master))
+            self._seen = seen[-POSITIONS_KEPT:]
         lacking = [moment for moment, position in seen if not slave.includes(position)]
         return now - lacking[0] if lacking else 0.0

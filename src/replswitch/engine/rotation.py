@@ -31,21 +31,32 @@ class KnownPositions:
 
     A lower answer replaces what was known: the server was set back, from a backup perhaps.
 
+    An answer counts only for writes that are older. Where it includes a later write, replication was begun anew in
+    between, and positions that were used before stand for other writes now (P4).
+
     Args:
         known_for: seconds for which an answer holds (P4).
-        clock: seconds that only grow.
+        clock: seconds since the epoch, as the dates of writes are.
     """
 
-    def __init__(self, known_for: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, known_for: float, clock: Callable[[], float] = time.time) -> None:
         self._known_for = known_for
         self._clock = clock
         self._reached: dict[Hashable, tuple[Position, float]] = {}
         self._lock = threading.Lock()
 
-    def has_reached(self, link: Link, position: Position) -> bool:
-        """Say whether the server that a link leads to is known to have reached a position."""
+    def has_reached(self, link: Link, position: Position, since: float) -> bool:
+        """Say whether the server that a link leads to is known to have reached a position.
+
+        Args:
+            link: the link.
+            position: the position.
+            since: when the latest write in it was committed.
+        """
         known = None if link.identity is None else self._reached.get(link.identity)
-        return known is not None and known[0].includes(position) and self._clock() - known[1] <= self._known_for
+        if known is None or known[1] < since or not known[0].includes(position):
+            return False
+        return 0 <= self._clock() - known[1] <= self._known_for
 
     def learn(self, link: Link, identity: Hashable, position: Position | None) -> None:
         """Keep what a server has answered through a link."""

@@ -269,7 +269,7 @@ class Selection:
         database, port = self.database, self._port
         server = database.servers.master_read_only
         must_see = scope.must_see.get(database.set_name)
-        found = run(choose_master_read_only(server, must_see, database.rotation), port)
+        found = run(choose_master_read_only(server, must_see, scope, database.rotation), port)
         if isinstance(found, Failed):
             if found.fault is Fault.FULL:
                 return None

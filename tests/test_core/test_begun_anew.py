@@ -1,0 +1,83 @@
+"""P4: replication is begun anew while the application runs, so that positions stand for other writes than before."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING, Final
+
+import pytest
+from tests.test_core.test_positions_on_servers import count, insert, last
+
+from replswitch import MASTER, SLAVE, carry, resume
+from replswitch.decorators import use_master, use_slave
+from replswitch.testing import MariaDBPair, MySQLPair
+
+if TYPE_CHECKING:
+    from tests.test_core.conftest import Make
+
+    from replswitch.testing import ReplicatedPair
+
+SERVERS = ["mariadb", "mariadb-mysqlclient", "mysql", "mysql-mysqlclient"]
+pytestmark = pytest.mark.parametrize("served", SERVERS, indirect=True)
+
+BEGIN_ANEW: Final[dict[type[ReplicatedPair], dict[str, list[str]]]] = {
+    MariaDBPair: {
+        "slave": ["STOP SLAVE", "RESET MASTER", "SET GLOBAL gtid_slave_pos = ''"],
+        "master": ["RESET MASTER"],
+    },
+    MySQLPair: {
+        "slave": ["STOP REPLICA", "RESET REPLICA", "RESET BINARY LOGS AND GTIDS"],
+        "master": ["RESET BINARY LOGS AND GTIDS"],
+    },
+}
+
+
+def begin_anew(pair: ReplicatedPair) -> None:
+    """Number the transactions of a pair from 1 on, and stop its slave. The data of both stay."""
+    pair.stop_slave()
+    for server, statements in BEGIN_ANEW[type(pair)].items():
+        with closing(pair.admin(server)) as admin, admin.cursor() as cursor:  # type: ignore[attr-defined]
+            for statement in statements:
+                cursor.execute(statement)
+
+
+@pytest.mark.parametrize("is_other", [False, True], ids=["one connection", "another one, as of another process"])
+def test_p4_no_write_is_missed_after_positions_have_begun_anew(
+    make: Make, replicated_pair: ReplicatedPair, is_other: bool
+) -> None:
+    writer = make()
+    reader = make() if is_other else writer
+    written = 0
+    for number in range(1, 4):
+        with use_master():
+            for _ in range(number):  # or else no driver could see that a session has written again
+                written += 1
+                insert(writer, written)
+            token = carry()
+        with resume(token), use_slave():
+            assert count(reader) == written
+        if number > 1:
+            assert last(reader) == (MASTER, "marker")
+            replicated_pair.start_slave()
+        replicated_pair.wait_caught_up()
+        with resume(token), use_slave():
+            assert count(reader) == written
+        assert last(reader)[0] == SLAVE  # whose position is known now
+        begin_anew(replicated_pair)
+    replicated_pair.start_slave()
+
+
+def test_p4_no_write_of_the_same_request_is_missed(make: Make, replicated_pair: ReplicatedPair) -> None:
+    db = make()
+    with use_master():
+        insert(db, 1)
+        replicated_pair.wait_caught_up()
+        with use_slave():
+            assert count(db) == 1
+        assert last(db)[0] == SLAVE
+    begin_anew(replicated_pair)
+    with use_master():
+        insert(db, 2)
+        with use_slave():
+            assert count(db) == 2
+    replicated_pair.start_slave()
