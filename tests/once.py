@@ -49,8 +49,8 @@ class Once:
 FIRST_WRITE = {"includes": 0, "merge": 0, "dump": 1, "settle": 1}
 """A POST that writes, of a visitor without a marker."""
 
-NEXT_WRITE = {"includes": 0, "merge": 2, "dump": 1, "settle": 1}
-"""The same with one. What must be seen is merged at once, for reads that follow; what is handed on, at the end."""
+NEXT_WRITE = {"includes": 0, "merge": 1, "dump": 1, "settle": 1}
+"""The same with one. The markers are merged at the end."""
 
 KNOWN_SLAVE = {"includes": 1, "merge": 0, "dump": 0}
 """A GET that reads from a slave of which it is known that it has what the marker asks for."""

@@ -15,7 +15,7 @@ import pytest
 from replswitch import MASTER, SLAVE, Connection, PositionError, Switch, carry, resume
 from replswitch.decorators import use_master, use_slave
 from replswitch.positions import SQLitePosition
-from replswitch.request.marker import Marker, dump
+from replswitch.request.marker import Marker, dump, load
 from replswitch.scope import Scope
 from replswitch.state import stack
 from replswitch.testing import ReplicatedPair
@@ -103,7 +103,7 @@ class TestJobs:
             insert(two, 2)
             token = carry()
         replicated_pair.stop_slave()
-        assert set(json.loads(token)["p"]) == {"one", "two"}
+        assert set(load(json.loads(token)).positions) == {"one", "two"}
         assert replicated_pair.driver in ("pymysql", "sqlite3")
 
     def test_a_carried_write_does_not_affect_a_database_of_another_name(

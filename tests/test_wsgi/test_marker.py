@@ -15,6 +15,7 @@ from itsdangerous import URLSafeSerializer, URLSafeTimedSerializer
 from itsdangerous.encoding import base64_decode
 
 from replswitch import ConfigurationError, Switch
+from replswitch.positions import SQLitePosition
 from replswitch.request.marker import FUTURE, MAX_LENGTH, MAX_TOKENS, NAMES, Marker, MarkerNames, MarkerSigner
 from replswitch.wsgi import ReplicationMiddleware
 
@@ -246,15 +247,55 @@ def test_m5_a_marker_that_is_too_long_is_not_decoded() -> None:
     assert read(token + "=" * (MAX_LENGTH + 1 - len(token))) is None
 
 
-def test_m4_a_limited_number_of_markers_is_read() -> None:
-    token = SIGNER.write(Marker(NOW))
-    assert read(*["x.y"] * (MAX_TOKENS - 1), token) == Marker(NOW)
+def forged(number: int) -> str:
+    """A token that looks like ours, and is signed with another secret."""
+    return MarkerSigner("another secret").write(Marker(NOW + number))
 
-    def endless() -> Iterable[str]:
-        while True:
-            yield "x.y"
 
-    assert SIGNER.read(endless(), now=NOW, max_age=10, position_max_age=10) is None
+FORGED: dict[str, list[str]] = {
+    "short": [f"x.{number}" for number in range(1000)],
+    "like ours": [forged(number) for number in range(400)],
+    "the same": [forged(1)] * 5000,
+    "too long": ["x" * 5000 + forged(1)] * 40,
+}
+
+
+@pytest.mark.parametrize("some", FORGED.values(), ids=FORGED)
+@pytest.mark.parametrize("place", [0, 0.5, 1])
+def test_m4_forged_cookies_do_not_crowd_out_a_real_one(some: list[str], place: float) -> None:
+    before = int(len(some) * place)
+    tokens = [*some[:before], MarkerSigner(SECRET).write(Marker(time.time())), *some[before:]]
+    assert state_of("; ".join(f"just_updated={token}" for token in tokens)) == "master"
+
+
+def test_m4_only_so_many_tokens_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of more than any server lets through, those at both ends: the real one may be before or behind the forged."""
+    many, token, looked_at = [forged(number) for number in range(2 * MAX_TOKENS)], SIGNER.write(Marker(NOW)), []
+    read_one = MarkerSigner._read_one
+
+    def count(signer: MarkerSigner, token: str) -> Marker | None:
+        looked_at.append(token)
+        return read_one(signer, token)
+
+    monkeypatch.setattr(MarkerSigner, "_read_one", count)
+    assert read(*many, token) == read(token, *many) == Marker(NOW)
+    assert len(looked_at) == 2 * MAX_TOKENS
+
+
+def test_m5_a_marker_too_far_in_the_future_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    signer = MarkerSigner(SECRET)
+    for ahead in (FUTURE, FUTURE + 1, FUTURE + 1):
+        signer.read([signer.write(Marker(NOW + ahead))], now=NOW, max_age=10, position_max_age=10)
+    signer.read([MarkerSigner("another").write(Marker(NOW + 1000))], now=NOW, max_age=10, position_max_age=10)
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("A marker is dated 61 s in the future")
+
+
+def test_m5_a_position_too_far_in_the_future_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    signer = MarkerSigner(SECRET)
+    token = signer.write(Marker(positions={"shop": SQLitePosition(1)}, placed_at=NOW + FUTURE + 1))
+    assert signer.read([token], now=NOW, max_age=10, position_max_age=10) is None
+    assert "61 s in the future" in caplog.text
 
 
 @pytest.mark.timeout(10)  # WebOb's pattern for cookies took 20 s for the first of these, and 47 s for 60,000 letters

@@ -37,22 +37,19 @@ class MariaDBPosition(Position):
     @classmethod
     def parse(cls, text: str) -> Self:
         """Return the position of a list such as ``0-1-42,7-2-9``; the empty one is where nothing was written yet."""
-        position = cls(())
+        gtids = []
         for gtid in text.split(",") if text else ():
             match = _GTID.fullmatch(gtid.strip())
             numbers = () if match is None else tuple(map(int, match.groups()))
             if not numbers or any(number >= limit for number, limit in zip(numbers, _LIMITS, strict=True)):
                 raise PositionError(f"{gtid.strip()[:60]!r} is no GTID of MariaDB: one looks like 0-1-42.")
             domain, server, sequence = numbers
-            position = position.merge(cls(((domain, sequence, server),)))
-        return position
+            gtids.append((domain, sequence, server))
+        return cls(_latest(gtids))
 
     def merge(self, other: Self) -> Self:
         """Return the later GTID of each domain."""
-        latest: dict[int, tuple[int, int, int]] = {}
-        for gtid in sorted(self.gtids + other.gtids):
-            latest[gtid[0]] = gtid
-        return type(self)(tuple(latest.values()))
+        return type(self)(_latest([*self.gtids, *other.gtids]))
 
     def earlier(self, other: Self) -> Self:
         """Return the earlier GTID of each domain that is in both."""
@@ -72,3 +69,8 @@ class MariaDBPosition(Position):
 
     def __str__(self) -> str:
         return ",".join(f"{domain}-{server}-{sequence}" for domain, sequence, server in self.gtids)
+
+
+def _latest(gtids: list[tuple[int, int, int]]) -> tuple[tuple[int, int, int], ...]:
+    """Return the latest GTID of each domain, in the order of the domains."""
+    return tuple({gtid[0]: gtid for gtid in sorted(gtids)}.values())

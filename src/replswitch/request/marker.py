@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import itertools
+import logging
 import random
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from itsdangerous import BadData, URLSafeSerializer
-from itsdangerous.encoding import base64_decode, base64_encode
+from itsdangerous.encoding import base64_encode
 
 from replswitch.checking import is_number
 from replswitch.errors import ConfigurationError, PositionError
@@ -19,6 +22,8 @@ from replswitch.positions import read, write
 if TYPE_CHECKING:
     from replswitch.positions import Position
     from replswitch.request.options import Secret
+
+logger = logging.getLogger(__name__)
 
 #: How far a marker's date may lie in the future, in seconds; servers' clocks differ (M2).
 FUTURE: Final = 60
@@ -33,9 +38,12 @@ LONGEST: Final = 2800
 #: No cookie of ours is longer, in characters: what RFC 6265, section 6.1, asks browsers to keep at least.
 MAX_LENGTH: Final = 4096
 
-#: How many tokens of one request are read: each name may come for several paths and domains, and others may set
-#: cookies under our names.
-MAX_TOKENS: Final = 32
+#: How many tokens of one request are read: more than fit into the headers that most servers accept. Others may set
+#: cookies under our names, for several paths and domains; so many that are forged take milliseconds (M4).
+MAX_TOKENS: Final = 512
+
+# What may be one of ours: a payload, behind a dot if it is compressed, and a signature.
+_SHAPE: Final = re.compile(r"\.?[\w-]{8,}\.[\w-]{43}", re.ASCII)
 
 
 Positions = Mapping[str, "Position"]
@@ -187,12 +195,16 @@ class MarkerSigner:
     """
 
     def __init__(self, secret: Secret) -> None:
+        secrets = _secrets(secret)
         # itsdangerous wants the newest last.
         self._serializer: URLSafeSerializer = URLSafeSerializer(
-            _secrets(secret)[::-1],
+            secrets[::-1],
             salt="replswitch.marker",
             signer_kwargs={"key_derivation": "hmac", "digest_method": hashlib.sha256},
         )
+        signer = self._serializer.make_signer(self._serializer.salt)
+        self._keys = [signer.derive_key(each) for each in secrets]  # itsdangerous would derive them for each token
+        self._has_warned = False
 
     def write(self, marker: Marker) -> str:
         """Return the token: only letters, digits and ``-_.``, so it needs no quoting in a cookie or a header."""
@@ -210,7 +222,7 @@ class MarkerSigner:
         """Merge the tokens that are ours and not too old; the others are ignored (M5).
 
         Args:
-            tokens: what a client sent; anything at all.
+            tokens: what a client sent; anything at all. Of more than `MAX_TOKENS`, those at both ends are read.
             now: seconds since the epoch.
             max_age: seconds that a write without a position holds.
             position_max_age: seconds that positions hold.
@@ -219,25 +231,40 @@ class MarkerSigner:
             one marker that asks for what any of them asks for; None when none of them holds.
         """
         merged: Marker | None = None
-        readable = (token for token in tokens if len(token) <= MAX_LENGTH)
-        for token in itertools.islice(readable, MAX_TOKENS):
+        shaped = list(dict.fromkeys(each for each in tokens if len(each) <= MAX_LENGTH and _SHAPE.fullmatch(each)))
+        if len(shaped) > MAX_TOKENS:
+            del shaped[MAX_TOKENS // 2 : -MAX_TOKENS // 2]
+        for token in shaped:
             marker = self._read_one(token)
             if marker is not None:
+                self._look_at_clock(marker, now)
                 marker = marker.holding(now, max_age=max_age, position_max_age=position_max_age)
             if marker is not None:
                 merged = marker if merged is None else merged.merge(marker)
         return merged
 
     def _read_one(self, token: str) -> Marker | None:
-        try:
-            payload = self._serializer.loads(token)
-            # The last character of a signature has bits to spare; only as it was written is it ours.
-            signature = token.rpartition(".")[2]
-            if base64_encode(base64_decode(signature)).decode() != signature:
-                return None
-            return load(payload)
-        except (BadData, UnicodeError, PositionError):
+        payload, _, signature = token.encode().rpartition(b".")
+        digests = (hmac.digest(key, payload, "sha256") for key in self._keys)
+        # As text: the last character of a signature has bits to spare, and only as it was written is it ours.
+        if not any(hmac.compare_digest(base64_encode(digest), signature) for digest in digests):
             return None
+        try:
+            return load(self._serializer.load_payload(payload))
+        except (BadData, PositionError):
+            return None
+
+    def _look_at_clock(self, marker: Marker, now: float) -> None:
+        """Log, once, that a marker is dated too far in the future to count."""
+        ahead = (_latest(marker.written_at, marker.placed_at) or now) - now
+        if ahead > FUTURE and not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "A marker is dated %.0f s in the future, and more than %d s do not count, so its visitor may miss what "
+                "they wrote. Set the clocks of all servers of the application by NTP. This is logged once.",
+                ahead,
+                FUTURE,
+            )
 
 
 class MarkerNames:

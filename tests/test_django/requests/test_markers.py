@@ -106,6 +106,11 @@ def test_m4_markers_under_all_names_are_merged(site: Site, new_visitor: Visitors
     assert new_visitor().get(Cookie=f"just_updated={token(11)}; just_updated_1={token()}").side == "master"
 
 
+def test_m4_forged_cookies_do_not_crowd_out_a_real_one(site: Site, new_visitor: Visitors) -> None:
+    forged = "; ".join(f"just_updated={token(number, 'another secret')}" for number in range(40))
+    assert new_visitor().get(Cookie=f"{forged}; just_updated={token()}").side == "master"
+
+
 @pytest.mark.parametrize("order", ["{good}; {bad}", "{bad}; {good}"])
 def test_m4_a_second_cookie_of_the_same_name_hides_no_marker(site: Site, order: str) -> None:
     """Browsers send one for each path and domain: RFC 6265, section 5.4."""

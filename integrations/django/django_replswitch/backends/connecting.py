@@ -22,7 +22,7 @@ from replswitch.connect.pool import close_raw
 from replswitch.drivers import Written
 from replswitch.engine.attempt import Block
 from replswitch.engine.servers import Link
-from replswitch.engine.writes import is_recording
+from replswitch.engine.recording import is_recording
 from replswitch.state import stack
 
 if TYPE_CHECKING:
