@@ -21,8 +21,8 @@ from replswitch import MASTER, SLAVE, NoServerError, SlaveWriteError
 from replswitch.connect.pool import close_raw
 from replswitch.drivers import Written
 from replswitch.engine.attempt import Block
-from replswitch.engine.servers import Link
 from replswitch.engine.recording import is_recording
+from replswitch.engine.servers import Link
 from replswitch.state import stack
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""M2: each position in a marker is dated by itself."""
+"""What is in a marker: each position is dated by itself (M2), and there is nothing else in it (M6)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import json
 import time
 from typing import TYPE_CHECKING, Final
 
+from itsdangerous import URLSafeSerializer
+
 from replswitch import carry
 from replswitch.decorators import use_master
-from replswitch.positions import read
+from replswitch.positions import read, write
 from replswitch.request.marker import Marker, MarkerSigner
 
 if TYPE_CHECKING:
@@ -41,3 +43,17 @@ def test_m2_a_position_that_never_comes_ends_with_its_own_age_however_often_its_
     page = browser.send()
     assert page.body == b"0 1 2 3"
     assert page.side == "slave"
+
+
+def test_m6_the_cookie_has_dates_positions_and_the_digest_of_an_address_and_nothing_else(
+    board: Board, browser_of: type[Browser]
+) -> None:
+    (cookie,) = browser_of(board.application).send("POST", "n=2").cookies
+    token = cookie.partition("=")[2].partition(";")[0]
+    payload = URLSafeSerializer("any").load_payload(token.rpartition(".")[0].encode())  # as a visitor can
+    assert set(payload) == {"at", "p"}
+    ((name, written),) = payload["p"].items()
+    assert name == board.db.database.set_name
+    assert written == str(write(read(written)))
+    for setting, value in board.pair.master.items():
+        assert setting == "port" or str(value) not in str(payload)
