@@ -255,6 +255,28 @@ class TestTransactions:
                 assert count(shop, session) == 3
             assert [*read, *rows] == ["a", "b", "c"]
 
+    @pytest.mark.parametrize("sessions", [1, 2])
+    def test_s6_rows_that_are_read_one_by_one_all_come_if_the_loop_writes_and_reads(
+        self, shop: Any, replicated_pair: ReplicatedPair, sessions: int
+    ) -> None:
+        with shop.Session() as session:
+            session.execute(insert(shop.Message), [{"body": "x" * 100} for _ in range(5)])
+            session.commit()
+        replicated_pair.wait_caught_up()
+        came = 0
+        with use_slave(), shop.Session() as session:
+            stream = session.scalars(select(shop.Message), execution_options={"stream_results": True, "yield_per": 1})
+            with nullcontext(session) if sessions == 1 else shop.Session() as other:
+                for _ in stream:
+                    came += 1
+                    with use_master():
+                        other.execute(insert(shop.Message).values(body="more"))
+                        if sessions == 2:
+                            other.commit()
+                    with use_slave():
+                        assert count(shop, other) == 5 + came
+        assert came == 5
+
     def test_an_error_in_autocommit_mode_ends_no_transaction(self, make: Make) -> None:
         shop = make(engine={"isolation_level": "AUTOCOMMIT"})
         for state in (use_master, use_slave):

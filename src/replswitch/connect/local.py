@@ -58,9 +58,12 @@ class RouteState(Port):
         """Return the link that is held if it is alive, or take one from the server's pool."""
         block, link = self.route.block, self._links.get(server)
         if link is not None:
-            if (block is not None and link in block) or (link.is_own and self.driver.alive(link.raw)):
+            if block is not None and link in block:
                 return link
-            link.discard()
+            if not (link.is_own and self.driver.alive(link.raw)):
+                link.discard()
+            elif not link.writes.streams:
+                return link  # else a cursor goes on to read from it, and another link serves (S6)
         elif server.state == MASTER:
             self._release_slaves()
         taken: LeasedLink = server.source.take(server)

@@ -82,6 +82,7 @@ class WriteTracker:
             begun or ended. Costs nothing to read, so it is looked at after every statement.
         unread: a result may be unread, which `replswitch.drivers.Driver.drain_results` reads.
         owes_results: a result is unread, and a statement behind it may still write, as far as that is known.
+        streams: a result is being read row by row, so the server can be asked nothing else on the connection (S6).
         session_changed: True on a slave's connection if a statement changed its session (variables, the current
             database), so that a write must not move away from it (S8).
         identity: which server the connection leads to, as the server itself says; None before that is known.
@@ -97,6 +98,7 @@ class WriteTracker:
     news = True
     unread = False
     owes_results = False
+    streams: Any = False
     session_changed = False
     identity: Hashable | None = None
     last_known_position: Position | None = None

@@ -10,6 +10,7 @@ import os
 import re
 import select
 import time
+import weakref
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,7 +28,7 @@ from replswitch.drivers.mysql import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from replswitch.positions import Position
 
@@ -58,6 +59,21 @@ _CHANGE: Final = re.compile(rb"\s*(?:SET|USE|PREPARE|LOCK|HANDLER|CREATE\s+TEMPO
 _STOCK: Final[Any] = MySQLdb.connections.Connection
 
 
+class _Stream(MySQLdb._mysql.result):
+    """A result that its cursor reads row by row, and that knows when it is read."""
+
+    ended = False
+
+    def fetch_row(self, maxrows: int = 1, how: int = 1) -> Any:
+        rows = super().fetch_row(maxrows, how)  # type: ignore[no-untyped-call]  # types-mysqlclient leaves it out
+        self.ended = self.ended or not maxrows or len(rows) < maxrows
+        return rows
+
+    def discard(self) -> None:
+        self.ended = True
+        super().discard()
+
+
 class _Connection(MySQLdb.connections.Connection, WriteTracker):
     """A connection that can tell whether it is alive, and is not closed by a forked child. To a slave: read-only (S7).
 
@@ -68,6 +84,8 @@ class _Connection(MySQLdb.connections.Connection, WriteTracker):
     plain_cursor = MySQLdb.cursors.Cursor
     unread = True  # it does not tell whether a result follows; behind one SELECT none does
 
+    #: A reference to the latest result that is read row by row.
+    stream: Callable[[], _Stream | None] = staticmethod(lambda: None)
     #: On the master: a statement may have written since this was last popped.
     in_doubt = False
     #: A transaction is open, as far as the statements tell.
@@ -100,6 +118,21 @@ class _Connection(MySQLdb.connections.Connection, WriteTracker):
         self.in_doubt, self.asked_at, self.latest = True, time.monotonic(), query
         self.unread = not isinstance(query, bytes) or not query.startswith(b"SELECT") or b";" in query
         _send(self, bytes(query) if isinstance(query, bytearray) else query)
+
+    def use_result(self) -> Any:
+        if not self.field_count():  # type: ignore[no-untyped-call]  # likewise
+            return None
+        stream = _Stream(self, 1, self.converter)
+        self.stream = weakref.ref(stream)
+        return stream
+
+    @property
+    def streams(self) -> bool:
+        """Whether a result is not read to its end, because its cursor reads row by row."""
+        stream = self.stream()
+        return stream is not None and not stream.ended
+
+    owes_results = streams
 
     def close(self) -> None:
         self._leave_to_parent()
@@ -214,7 +247,7 @@ class _MasterConnection(_Connection):
 
     def refresh_baseline(self) -> None:
         """Ask for the position of the latest write, if there may have been one that counted for no scope."""
-        if self.is_moved:
+        if self.is_moved and not self.streams:
             self.is_moved = False
             try:
                 self.ask(None)

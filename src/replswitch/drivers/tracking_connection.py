@@ -233,6 +233,11 @@ class TrackingConnection(Connection, WriteTracker):
         result = self._result
         return result is not None and bool(result.has_next or result.unbuffered_active)
 
+    @property
+    def streams(self) -> bool:
+        """Whether a result is not read to its end, because its cursor reads row by row."""
+        return self._result is not None and bool(self._result.unbuffered_active)
+
     # What PyMySQL does, and what is different
 
     def ping(self, reconnect: bool = False) -> None:  # type: ignore[override]  # it takes True, and does not heed it

@@ -222,6 +222,8 @@ def run(steps: Generator[Open | Ask | Wait, Any, R], port: Port) -> R:
 def _ask(request: Ask | Wait, port: Port) -> Any:
     """Return a server's answer; `Failed` if it is gone, None if the answer says nothing."""
     driver, link = port.driver, request.link
+    if link.writes.streams:
+        return None  # nothing can be asked before its rows are read (S6)
     try:
         if isinstance(request, Ask):
             return driver.fetch_position(link.raw)

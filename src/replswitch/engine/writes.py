@@ -160,7 +160,7 @@ class Writes:
         """Ask the master whether something was written since, and record it if so."""
         status: Position | Written = Written.YES
         try:
-            if not tracker.owes_results:
+            if not (tracker.owes_results or tracker.streams):  # else the write counts (S6)
                 status = tracker.ask(since)
         except PositionError as error:
             fall_back_to_clock(f"The position of a commit cannot be read ({error})")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
@@ -481,3 +482,34 @@ def test_a_slave_may_repeat_the_settings_of_its_alias(django_pair: MariaDBPair) 
     repeated = {"ENGINE": "django.db.backends.mysql", "CONN_MAX_AGE": 0, "DISABLE_SERVER_SIDE_CURSORS": False}
     with default_with({**repeated, **{names[key]: value for key, value in slave.items()}}) as db, use_slave():
         assert ask(db, "SELECT @@port") == slave["port"]
+
+
+class TestRowsThatAreReadOneByOne:
+    """With the option ``cursorclass``, as for tables that do not fit into memory."""
+
+    @pytest.mark.parametrize("side", ["slave", "master"])
+    @pytest.mark.parametrize("rows", ["iterator", "cursor"])
+    def test_s6_all_come_if_the_loop_writes_and_reads(
+        self, django_pair: MariaDBPair, make: Callable[..., Any], rows: str, side: str
+    ) -> None:
+        kind = import_module(f"{make().Database.__name__}.cursors").SSCursor
+        db = make(OPTIONS={"cursorclass": kind})
+        messages = Message.objects.using(db.alias)
+        messages.bulk_create([Message(id=number, body="x" * 100) for number in range(1, 6)])
+        django_pair.wait_caught_up()
+        came = []
+        with db.use_slave() if side == "slave" else db.use_master(), db.cursor() as cursor:
+            with db.use_master():
+                assert messages.count() == 5
+            found: Any = cursor
+            if rows == "iterator":
+                found = messages.order_by("id").values_list("id", "body").iterator(chunk_size=1)
+            else:
+                cursor.execute("SELECT id, REPEAT(body, 10000) FROM project_message ORDER BY id")
+            for number, _ in found:
+                came.append(number)
+                with db.use_master():
+                    messages.create(body="more")
+                with db.use_slave():
+                    assert messages.count() == 5 + len(came)
+        assert came == [1, 2, 3, 4, 5]

@@ -194,6 +194,9 @@ class ConnectingWrapper(BaseDatabaseWrapper):
             return self._connect(server)
         if block is not None and link in block:
             return link
+        if link.process == getpid() and link.writes.streams:  # a cursor goes on to read from it (S6)
+            del self._links[server]
+            return self._connect(server)
         if link.process == getpid():
             if link is not self.selected:
                 self.select(link)
