@@ -123,6 +123,14 @@ class TestCoreStatements:
         # SQLite has no locks on rows, and SQLAlchemy leaves FOR UPDATE out.
         assert shop.took() == ([SLAVE] if driver == "pysqlite" else [SLAVE, MASTER])
 
+    def test_s7_a_statement_that_lets_its_connection_write_moves(self, shop: Any, driver: str) -> None:
+        if driver != "pysqlite":  # which has none of these
+            with use_slave(), shop.Session() as session:
+                session.execute(text("SET SESSION TRANSACTION READ WRITE"))
+                session.execute(insert(shop.Message).values(body="new"))
+                session.commit()
+            assert shop.took() == [SLAVE, MASTER, MASTER]
+
     def test_s8_ddl_moves_to_the_master(self, shop: Any) -> None:
         with use_slave(), shop.Session() as session:
             session.execute(text("CREATE TABLE other (id INTEGER)"))

@@ -36,6 +36,11 @@ _READ_ONLY_MODE: Final = 1836
 _OPTION_PREVENTS: Final = 1290
 _READ_ONLY_OPTION: Final = re.compile(r"--(super[-_])?read[-_]only")
 
+# What ends the read-only mode of a session or of a transaction.
+_LETS_WRITE: Final = re.compile(
+    r"\bREAD\s+WRITE\b|\b(?:tx|transaction)_read_only\s*:?=\s*(?:0|OFF|FALSE)", re.IGNORECASE
+)
+
 # ER_UNKNOWN_COM_ERROR, of a Galera node that has left its cluster; said of other commands too.
 _UNKNOWN_COMMAND: Final = 1047
 
@@ -179,6 +184,16 @@ def rows(raw: Raw, sql: str, *values: object) -> list[tuple[Any, ...]]:
             return [tuple(row) for row in cursor.fetchall()]
     finally:
         raw.on_write = on_write
+
+
+def keep_read_only(raw: Raw, sql: str | bytes) -> None:
+    """Refuse a statement that would let a slave's connection write (S7), with the server's error for writes there.
+
+    Raises:
+        Exception: the driver's own.
+    """
+    if _LETS_WRITE.search(sql.decode(errors="replace") if isinstance(sql, bytes | bytearray) else sql):
+        raise raw.OperationalError(_READ_ONLY_TRANSACTION, "A connection for slave state stays read-only.")
 
 
 def records(raw: Raw, sql: str) -> list[dict[str, Any]]:

@@ -23,6 +23,7 @@ from replswitch.drivers.mysql import (
     has_positions,
     innermost,
     is_mariadb,
+    keep_read_only,
     last_written,
     with_timeouts,
 )
@@ -84,6 +85,8 @@ class _Connection(MySQLdb.connections.Connection, WriteTracker):
     plain_cursor = MySQLdb.cursors.Cursor
     unread = True  # it does not tell whether a result follows; behind one SELECT none does
 
+    stays_read_only = True
+
     #: A reference to the latest result that is read row by row.
     stream: Callable[[], _Stream | None] = staticmethod(lambda: None)
     #: On the master: a statement may have written since this was last popped.
@@ -117,6 +120,8 @@ class _Connection(MySQLdb.connections.Connection, WriteTracker):
     def query(self, query: Any) -> None:
         self.in_doubt, self.asked_at, self.latest = True, time.monotonic(), query
         self.unread = not isinstance(query, bytes) or not query.startswith(b"SELECT") or b";" in query
+        if self.unread and self.stays_read_only:
+            keep_read_only(self, query)
         _send(self, bytes(query) if isinstance(query, bytearray) else query)
 
     def use_result(self) -> Any:
@@ -180,6 +185,7 @@ class _Connection(MySQLdb.connections.Connection, WriteTracker):
 class _MasterConnection(_Connection):
     """A connection that knows whether a statement may have written."""
 
+    stays_read_only = False
     #: Whether each write gets a position; None before the server was asked.
     tells: bool | None = None
     #: There may have been later writes than `last_known_position`, which counted for no scope.
@@ -193,14 +199,6 @@ class _MasterConnection(_Connection):
         self.in_doubt = False  # what was sent were its settings
         # On MySQL it counts whether all answers were rows; a MariaDB is asked in any case.
         self.learns_after_rows = not is_mariadb(self)
-
-    def use_result(self) -> Any:
-        self.owes_results = True  # the rows are read one by one
-        return super().use_result()  # type: ignore[no-untyped-call]  # likewise
-
-    def next_result(self) -> Any:
-        self.owes_results = False  # a cursor asks for it when its rows are read
-        return super().next_result()  # type: ignore[no-untyped-call]  # likewise
 
     def store_result(self) -> Any:
         # A result that is not stored is read row by row, and meanwhile nothing can be asked.

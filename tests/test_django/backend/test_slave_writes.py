@@ -301,6 +301,19 @@ def test_s8_a_write_in_an_asynchronous_view_is_placed_there(db: Any, warnings: W
     assert " in view." in warnings()[0]
 
 
+def test_s7_a_statement_that_lets_its_link_write_is_the_masters(django_pair: MariaDBPair) -> None:
+    with default_with() as db, use_slave():
+        for statement in ("SET SESSION TRANSACTION READ WRITE", "START TRANSACTION READ WRITE"):
+            with db.cursor() as cursor:
+                cursor.execute(statement)
+            assert sides(db)[-1] == MASTER
+        Message.objects.create(body="new")
+        assert sides(db)[-1] == MASTER
+        with db.cursor() as cursor:
+            cursor.execute("COMMIT")
+    assert bodies(django_pair) == ["new"]
+
+
 class TestAfterARead:
     """A block that has read from the slave cannot go on with a write."""
 
