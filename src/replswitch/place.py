@@ -27,8 +27,6 @@ _LIBRARIES: Final = (
     )
 )
 
-_SCRIPTS: Final = sysconfig.get_path("scripts")
-
 
 def application_place() -> str:
     """Return the running place of the application as ``file:line in function``.
@@ -50,7 +48,7 @@ def _package(frame: FrameType) -> str:
     """Return the name of the top-level package of a frame; empty for the script of a library's command."""
     name = frame.f_globals.get("__name__")
     if name == "__main__":
-        if frame.f_code.co_filename.startswith(_SCRIPTS):
+        if frame.f_code.co_filename.startswith(sysconfig.get_path("scripts")):
             return "site"
         name = frame.f_globals.get("__package__") or name  # python -m
     return str(name).partition(".")[0]

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from math import inf
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
+from replswitch.lock import ProcessLock
 from replswitch.place import application_place
 from replswitch.request.marker import Marker, joined
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
-    from contextlib import AbstractContextManager
 
     from replswitch.decision import Decision
     from replswitch.positions import Position
@@ -27,7 +26,7 @@ logger = logging.getLogger(__name__)
 DECISIONS_KEPT: Final = 20
 
 # What changes seldom needs no lock of its own: threads may share a scope.
-_changing: Final = threading.Lock()
+_changing: Final = ProcessLock()
 
 # The unsafe requests that run, by the ids of their scopes.
 _unsafe: Final[WeakValueDictionary[int, Scope]] = WeakValueDictionary()
@@ -108,7 +107,7 @@ class Scope:
     _late = False
     _decisions: tuple[Decision, ...] = ()
     _at_end: tuple[Callable[[Scope], None], ...] = ()
-    _settling: AbstractContextManager[bool] | None = None
+    _settling: ProcessLock | None = None
 
     def __init__(self) -> None:
         self.version = 0  # read for every statement, which is quicker on the object than on its class
@@ -189,7 +188,7 @@ class Scope:
         """Note that statements on a link may have written. ``resolve`` finds out, and records it in its argument."""
         with _changing:
             if self._settling is None:
-                self._settling = threading.RLock()  # the garbage collector may give a connection back anywhere
+                self._settling = ProcessLock()
             self.pending = {**self.pending, link: resolve}
             self.version += 1
 

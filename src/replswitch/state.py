@@ -7,12 +7,12 @@ stack, child tasks with a copy of their parent's, and as frames never change, no
 from __future__ import annotations
 
 import copy
-import threading
 from contextvars import ContextVar
 from typing import ClassVar, Final, Self
 
 from replswitch.decision import MASTER, SLAVE, State
 from replswitch.errors import RevertError
+from replswitch.lock import ProcessLock
 from replswitch.scope import Scope
 
 _stack: ContextVar[Frame | None] = ContextVar("replswitch.stack", default=None)
@@ -26,7 +26,7 @@ set_stack: Final = _set
 # The switches that ignore instructions just now. Replaced, never changed: frames keep the set they were made under.
 _disabled: frozenset[Switch] = frozenset()
 
-_making_scope: Final = threading.Lock()
+_making_scope: Final = ProcessLock()
 
 
 class Frame:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cached_property
@@ -17,6 +16,7 @@ from replswitch import MASTER, SLAVE, Switch
 from replswitch.engine.database import Database
 from replswitch.engine.route import Route
 from replswitch.engine.servers import Server, Servers
+from replswitch.lock import ProcessLock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,7 +112,7 @@ def _weight(settings: Mapping[str, Any], where: str) -> float:
 
 # What all threads share
 
-_making: Final = threading.Lock()
+_making: Final = ProcessLock()
 
 # The settings of an alias that decide which servers there are.
 _SERVERS: Final = ("HOST", "PORT", "NAME", "USER", "OPTIONS", "SLAVES", WEIGHT, REPLICATED_SET)

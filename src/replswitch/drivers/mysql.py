@@ -37,9 +37,7 @@ _OPTION_PREVENTS: Final = 1290
 _READ_ONLY_OPTION: Final = re.compile(r"--(super[-_])?read[-_]only")
 
 # What ends the read-only mode of a session or of a transaction.
-_LETS_WRITE: Final = re.compile(
-    r"\bREAD\s+WRITE\b|\b(?:tx|transaction)_read_only\s*:?=\s*(?:0|OFF|FALSE)", re.IGNORECASE
-)
+_LETS_WRITE: Final = re.compile(r"\bREAD\s+WRITE\b|\b(tx|transaction)_read_only\s*:?=\s*(0|OFF|FALSE)", re.IGNORECASE)
 
 # ER_UNKNOWN_COM_ERROR, of a Galera node that has left its cluster; said of other commands too.
 _UNKNOWN_COMMAND: Final = 1047

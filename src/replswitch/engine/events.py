@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections import Counter
 from time import monotonic
 from typing import Final, Literal
+
+from replswitch.lock import ProcessLock
 
 logger = logging.getLogger("replswitch.servers")
 
@@ -27,7 +28,7 @@ EVENTS: Final[dict[Event, str]] = {
 }
 
 _counts: Final[Counter[tuple[Event, str, str]]] = Counter()
-_lock: Final = threading.Lock()
+_lock: Final = ProcessLock()
 
 
 def count(event: Event, database: str, server: str) -> None:

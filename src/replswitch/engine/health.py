@@ -6,12 +6,13 @@ others go on elsewhere, and the outcome decides for all.
 
 from __future__ import annotations
 
-import threading
 import time
 from bisect import bisect
 from itertools import accumulate, cycle
 from random import random
 from typing import TYPE_CHECKING, Final
+
+from replswitch.lock import ProcessLock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -37,7 +38,7 @@ class Health:
     def __init__(self, downtime: float = 10, clock: Callable[[], float] = time.monotonic) -> None:
         self.downtime = downtime
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = ProcessLock()
         self.resting: dict[Server, float] = {}
         # The servers whose weights were added up last, the sums, and for each server orders that begin with it.
         self._weights: tuple[Sequence[Server], list[float], list[Iterator[list[Server]]]] = ((), [], [])

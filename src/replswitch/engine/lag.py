@@ -9,6 +9,8 @@ import time
 from math import inf
 from typing import TYPE_CHECKING, Final
 
+from replswitch.lock import ProcessLock
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -38,7 +40,7 @@ class Lag:
     def __init__(self, max_lag: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.max_lag = max_lag
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = ProcessLock()
         self._measured: dict[Server, tuple[float, float]] = {}  # when the next is due, and the seconds
 
     def admits(self, slave: Server, measure: Callable[[], float]) -> bool:
@@ -87,7 +89,7 @@ class PositionClock:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = ProcessLock()
         self._seen: list[tuple[float, Position]] = []
 
     def seconds_behind(self, master: Position, slave: Position) -> float:

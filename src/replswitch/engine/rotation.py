@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from replswitch.engine.events import tell
 from replswitch.engine.health import Health
 from replswitch.engine.lag import Lag, PositionClock
+from replswitch.lock import ProcessLock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
@@ -43,7 +43,7 @@ class KnownPositions:
         self._known_for = known_for
         self._clock = clock
         self._reached: dict[Hashable, tuple[Position, float]] = {}
-        self._lock = threading.Lock()
+        self._lock = ProcessLock()
 
     def has_reached(self, link: Link, position: Position, since: float) -> bool:
         """Say whether the server that a link leads to is known to have reached a position.

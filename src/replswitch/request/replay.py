@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 import time
 import weakref
 from collections import OrderedDict
 from threading import get_ident
 from typing import TYPE_CHECKING, Final, NamedTuple
+
+from replswitch.lock import ProcessLock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable
@@ -139,7 +140,7 @@ class Endpoints:
 
     def __init__(self) -> None:
         self.known: OrderedDict[Hashable, _Endpoint] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = ProcessLock()
         _all.add(self)
 
     def databases(self, endpoint: Hashable) -> Iterable[Hashable]:
