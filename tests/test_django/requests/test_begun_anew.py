@@ -1,0 +1,27 @@
+"""P4: replication is begun anew while the project runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.test_core.test_begun_anew import begin_anew
+
+if TYPE_CHECKING:
+    from tests.test_django.requests.board import Site
+    from tests.test_django.requests.conftest import Visitors
+
+
+def test_p4_no_write_is_missed_after_positions_have_begun_anew(site: Site, new_visitor: Visitors) -> None:
+    visitor = new_visitor()
+    visitor.post("/?n=2")
+    visitor.post("/?n=3")
+    site.pair.wait_caught_up()
+    assert visitor.get().side == "slave"  # whose position is known now
+    begin_anew(site.pair)
+    visitor = new_visitor()
+    visitor.post("/?n=4")
+    page = visitor.get()
+    assert (page.text, page.side) == ("1 2 3 4", "master")
+    site.pair.start_slave()
+    site.pair.wait_caught_up()
+    assert visitor.get().side == "slave"

@@ -1,0 +1,39 @@
+"""P4: replication is begun anew while the application runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.test_core.test_begun_anew import begin_anew
+from tests.test_sqlalchemy.test_replicated_sets import add, number
+
+from replswitch import MASTER, SLAVE, carry, resume
+from replswitch.decorators import use_master, use_slave
+
+if TYPE_CHECKING:
+    from tests.test_sqlalchemy.conftest import Shop
+
+    from replswitch.testing import ReplicatedPair
+
+
+@pytest.mark.parametrize("driver", ["mariadb", "mysqlclient"], indirect=True)
+def test_p4_no_write_is_missed_after_positions_have_begun_anew(shop: Shop, replicated_pair: ReplicatedPair) -> None:
+    with use_master():
+        add(shop)
+        add(shop)
+        token = carry()
+    replicated_pair.wait_caught_up()
+    shop.took()
+    with resume(token), use_slave():
+        assert number(shop) == 2
+    assert shop.took() == [SLAVE]  # whose position is known now
+    begin_anew(replicated_pair)
+    with use_master():
+        add(shop)
+        token = carry()
+    shop.took()
+    with resume(token), use_slave():
+        assert number(shop) == 3
+    assert shop.took() == [MASTER]
+    replicated_pair.start_slave()
