@@ -111,7 +111,7 @@ class TestViews:
             return any_board.numbers()
 
         any_board.app.add_url_rule("/read", "read", use_slave(any_board.numbers))
-        any_board.pair.lag = 2
+        any_board.pair.stop_slave()
         visitor = any_board.visitor()
         page = visitor.post("/write/2")
         assert (page.text, page.sides, len(page.markers)) == ("1 2", ["slave", "master"], 1)
@@ -135,7 +135,7 @@ class TestViews:
             abort(404)
 
         any_board.app.add_url_rule("/read", "read", use_slave(any_board.numbers))
-        any_board.pair.lag = 2
+        any_board.pair.stop_slave()
         for path, status in (("/fail", 500), ("/missing", 404)):
             visitor = any_board.visitor()
             page = visitor.post(path)
@@ -164,7 +164,7 @@ class TestViews:
             "/stream", "stream", use_slave(lambda: Response(stream_with_context(body()))), methods=["POST"]
         )
         any_board.app.add_url_rule("/generator", "generator", use_slave(body), methods=["POST"])
-        any_board.pair.lag = 2
+        any_board.pair.stop_slave()
         any_board.write(2)
         assert any_board.visitor().post("/stream").text == "slave 1"
         assert any_board.visitor().post("/generator").text == "slave 1"
@@ -182,7 +182,7 @@ class TestViews:
 
         any_board.app.add_url_rule("/write", "write", write, methods=["POST"])
         any_board.app.add_url_rule("/page", view_func=Page.as_view("page"))
-        any_board.pair.lag = 2
+        any_board.pair.stop_slave()
         visitor = any_board.visitor()
         assert visitor.post("/page").text == "slave 1"
         assert visitor.post("/write").text == "slave"
@@ -260,7 +260,7 @@ class TestWithoutTheMiddleware:
             use_master(bare_board.write)(2)
             return use_slave(bare_board.numbers)()
 
-        bare_board.pair.lag = 2
+        bare_board.pair.stop_slave()
         page = bare_board.visitor().post("/both")
         assert (page.text, set(page.sides), len(page.markers)) == ("1 2", {"master"}, 1)
 

@@ -136,7 +136,7 @@ def test_a_database_instead_of_a_list_is_refused(board: Board) -> None:
 
 def test_m2_markers_of_secret_key_fallbacks_are_accepted(board: Board, new_app: NewApp) -> None:
     visitor = board.visitor()
-    board.pair.lag = 2
+    board.pair.stop_slave()
     visitor.post(data={"n": 2})
     later = new_app(SECRET_KEY="the new one", SECRET_KEY_FALLBACKS=["a third one", board.app.secret_key])
     stranger = new_app(SECRET_KEY="the new one")
@@ -153,7 +153,7 @@ def test_a_blueprint_is_switched_and_marked(board: Board) -> None:
     numbers = Blueprint("numbers", "numbers", url_prefix="/numbers")
     numbers.add_url_rule("/", "board", board.serve, methods=["GET", "POST"])
     board.app.register_blueprint(numbers)
-    board.pair.lag = 2
+    board.pair.stop_slave()
     visitor = board.visitor()
     assert visitor.get("/numbers/").sides == ["slave"]
     assert visitor.post("/numbers/", data={"n": 2}).status == 302

@@ -92,7 +92,7 @@ def test_flask_sqlalchemy_works_with_an_application_factory(
         app.add_url_rule("/slave", "slave", use_slave(count), methods=["POST"])
         return app
 
-    pair.lag = 2
+    pair.stop_slave()
     app = create_app()
     visit(app)
     with app.app_context():

@@ -50,7 +50,7 @@ def test_s8_a_get_that_writes_moves_and_is_marked(board: Board, caplog: pytest.L
         board.write(2)
         return board.numbers()
 
-    board.pair.lag = 2
+    board.pair.stop_slave()
     visitor = board.visitor()
     page = visitor.get("/visit")
     assert (page.text, page.sides, len(page.markers)) == ("1 2", ["slave", "master"], 1)
@@ -134,7 +134,7 @@ class TestExceptions:
             board.write(2)
             raise RuntimeError("behind the write")
 
-        board.pair.lag = 2
+        board.pair.stop_slave()
         visitor = board.visitor()
         page = visitor.post("/fail")
         assert (page.status, len(page.markers)) == (500, 1)
@@ -206,7 +206,7 @@ def test_m1_a_write_in_teardown_is_marked(board: Board) -> None:
         if "1 2" not in board.numbers():
             board.write(2)
 
-    board.pair.lag = 2
+    board.pair.stop_slave()
     visitor = board.visitor()
     assert len(visitor.get("/quick").markers) == 1
     assert visitor.get().text == "1 2"
@@ -223,7 +223,7 @@ def test_a_flashed_message_travels_with_the_marker(board: Board) -> None:
     def flashed() -> str:
         return f"{get_flashed_messages()} {board.numbers()}"
 
-    board.pair.lag = 2
+    board.pair.stop_slave()
     assert board.visitor().post("/flash", follow_redirects=True).text == "['written'] 1 2"
 
 
@@ -236,7 +236,7 @@ class TestSeveralApplications:
 
     def test_two_applications_under_a_dispatcher_keep_their_own_markers(self, board: Board, new_app: NewApp) -> None:
         other = self.other(new_app, board, SECRET_KEY="another", REPLSWITCH_COOKIE_NAME="other_updated")
-        board.pair.lag = 2
+        board.pair.stop_slave()
         both = Client(DispatcherMiddleware(board.app, {"/other": other}))
         assert both.get("/other/").text == "1"
         assert both.post("/other/", data={"n": 2}).status_code == 302
@@ -251,7 +251,7 @@ class TestSeveralApplications:
             inner = other.test_client().post("/", data={"n": 2})
             return f"{inner.status_code} {board.db.state} {board.numbers()}"
 
-        board.pair.lag = 2
+        board.pair.stop_slave()
         visitor = board.visitor()
         assert visitor.get("/forward").text == "302 slave 1 2", "what was written within this request is not seen"
         assert visitor.get().text == "1 2"
@@ -266,14 +266,14 @@ class TestSeveralApplications:
                 inner = other.test_client().get("/")
             return f"{inner.text};{board.db.state}"
 
-        board.pair.lag = 2
+        board.pair.stop_slave()
         assert board.visitor().post("/forward").text == "1 2;master"
 
     def test_m1_a_write_of_a_mounted_application_is_marked_by_both(self, board: Board, new_app: NewApp) -> None:
         other = self.other(new_app, board, SECRET_KEY="another", REPLSWITCH_COOKIE_NAME="other_updated")
         middleware: Any = board.app.wsgi_app
         middleware.application = DispatcherMiddleware(middleware.application, {"/other": other})
-        board.pair.lag = 2
+        board.pair.stop_slave()
         visitor = board.visitor()
         page = visitor.post("/other/", data={"n": 2})
         assert {name.partition("=")[0].rstrip("_123") for name in page.response.headers.getlist("Set-Cookie")} == {

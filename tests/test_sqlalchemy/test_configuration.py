@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import Engine, String, create_engine, event, select, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
-from sqlalchemy.pool import StaticPool
+from sqlalchemy.pool import AsyncAdaptedQueuePool, StaticPool
 
 from replswitch import MASTER, SLAVE, ConfigurationError, SlaveWriteError
 from replswitch.decorators import use_master, use_slave
@@ -156,7 +156,8 @@ class TestRefused:
         self, caplog: pytest.LogCaptureFixture, tmp_path: Path
     ) -> None:
         async def main() -> None:
-            master = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/master.db")
+            # Before 2.0.38, SQLAlchemy has no pool for aiosqlite by default.
+            master = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/master.db", poolclass=AsyncAdaptedQueuePool)
             async with master.connect() as connection:
                 await connection.execute(text("SELECT 1"))
             with pytest.raises(ConfigurationError, match=r"await engine\.dispose\(\)"):

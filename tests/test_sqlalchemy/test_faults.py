@@ -405,14 +405,14 @@ class TestMaster:
             session.commit()
             gone = shop.db.driver.module.OperationalError(2006, "MySQL server has gone away")
 
-            @event.listens_for(shop.engines[0], "before_cursor_execute", once=True)
+            @event.listens_for(shop.engines[0], "do_execute", once=True)
             def fail(*_: Any) -> None:
                 raise gone
 
             session.execute(insert(shop.Message).values(body="hello"))
             session.commit()
             assert read(shop, session) == 1
-            event.listen(shop.engines[0], "before_cursor_execute", lambda *_: (_ for _ in ()).throw(gone), once=True)
+            event.listen(shop.engines[0], "do_execute", lambda *_: (_ for _ in ()).throw(gone), once=True)
             with pytest.raises(OperationalError):
                 read(shop, session)  # the transaction is in the midst of its statements
             session.rollback()

@@ -84,7 +84,7 @@ try:
 except KeyboardInterrupt:
     for pair in (mariadb, sqlite):
         pair.connect("slave").close()
-        pair.wait_caught_up()
+        pair.wait_caught_up(timeout=60)
         pair.close()
     print("all there")
 """

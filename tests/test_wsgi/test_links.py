@@ -314,7 +314,7 @@ def test_m1_without_autocommit_a_request_that_commits_is_marked(
         manual.commit()
         return [page]
 
-    board.pair.lag = 2
+    board.pair.stop_slave()
     browser = browser_of(board.behind(application))
     assert len(browser.send("POST").cookies) == 1
     assert browser.send().body == b"[1, 2]"
@@ -350,7 +350,7 @@ def test_interleaved_responses_in_one_thread_read_on_their_own_sides(board: Boar
         for _ in range(3):
             yield repr(board.numbers()).encode()
 
-    board.pair.lag = 2
+    board.pair.stop_slave()
     board.write(2)
     served = board.behind(application)
     reader, writer = exchange(served, "GET"), exchange(served, "POST")
@@ -424,7 +424,7 @@ def test_a_request_inside_a_request_does_not_end_its_transaction(board: Board, s
 
 
 def test_nested_middleware_sets_one_marker_that_both_read(board: Board, browser_of: type[Browser]) -> None:
-    board.pair.lag = 2
+    board.pair.stop_slave()
     browser = browser_of(board.behind(board.application))
     assert browser.post("n=2").body == b"1 2"
     assert browser.send().body == b"1 2"
@@ -441,7 +441,7 @@ def test_s9_a_body_iterated_in_another_thread_reads_in_its_state_and_is_marked(
         with use_slave():
             yield repr(board.numbers()).encode()
 
-    board.pair.lag = 2
+    board.pair.stop_slave()
     answer = exchange(board.behind(application), "POST")
     thread = threading.Thread(target=answer.finish)
     thread.start()
@@ -462,7 +462,7 @@ def test_m1_a_write_in_a_thread_with_the_context_of_the_request_is_marked(
         start_response("200 OK", TEXT)
         return [repr(board.numbers()).encode()]
 
-    board.pair.lag = 2
+    board.pair.stop_slave()
     browser = browser_of(board.behind(application))
     assert browser.send("POST").body == b"[1, 2]"
     assert browser.send().body == b"[1, 2]"

@@ -37,7 +37,7 @@ OK = ("200 OK", [("Content-Type", "text/plain")])
 
 
 def test_m3_two_gets_after_a_post_see_the_write_while_the_slave_lags(board: Board, browser_of: type[Browser]) -> None:
-    board.pair.lag = 2
+    board.pair.stop_slave()
     browser = browser_of(board.application)
     pages = [browser.post("n=2"), *(browser.send() for _ in range(10))]
     assert board.on("slave") == [1], "the slave did not lag, so nothing was tested"
@@ -47,7 +47,7 @@ def test_m3_two_gets_after_a_post_see_the_write_while_the_slave_lags(board: Boar
 
 
 def test_other_visitors_read_from_the_slave_during_the_lag(board: Board, browser_of: type[Browser]) -> None:
-    board.pair.lag = 2
+    board.pair.stop_slave()
     browser_of(board.application).post("n=2")
     pages = [browser_of(board.application).send() for _ in range(5)]
     assert board.on("slave") == [1], "the slave did not lag, so nothing was tested"
@@ -88,7 +88,7 @@ def test_m2_with_replication_stopped_an_old_write_is_still_seen(board: Board, br
 def test_m1_a_get_after_a_post_without_a_redirect_sees_the_write(
     board: Board, browser_of: type[Browser], status: str
 ) -> None:
-    board.pair.lag = 2
+    board.pair.stop_slave()
     browser = browser_of(board.application)
     assert browser.send("POST", f"n=2&status={status}").status == status
     pages = [browser.send() for _ in range(3)]
@@ -99,7 +99,7 @@ def test_m1_a_get_after_a_post_without_a_redirect_sees_the_write(
 def test_m3_a_page_and_its_parallel_xhrs_after_a_redirect_see_the_write(
     board: Board, browser_of: type[Browser]
 ) -> None:
-    board.pair.lag = 2
+    board.pair.stop_slave()
     browser = browser_of(board.application)
     browser.send("POST", "n=2")
     together = threading.Barrier(6)
@@ -121,7 +121,7 @@ def test_m3_a_page_and_its_parallel_xhrs_after_a_redirect_see_the_write(
 
 
 def test_m4_parallel_posts_of_one_visitor_are_all_seen(board: Board, browser_of: type[Browser]) -> None:
-    board.pair.lag = 2
+    board.pair.stop_slave()
     together = threading.Barrier(3)
     browser = browser_of(board.application)
 
@@ -193,7 +193,7 @@ def test_r2_a_header_with_a_state_does_not_choose_it(board: Board, send: SendReq
 def test_s8_a_get_that_writes_moves_to_the_master_and_is_marked(
     board: Board, browser_of: type[Browser], caplog: pytest.LogCaptureFixture
 ) -> None:
-    board.pair.lag = 2
+    board.pair.stop_slave()
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if environ["QUERY_STRING"]:
@@ -284,7 +284,7 @@ def test_r3_after_a_decorated_function_a_get_is_in_slave_state_again(board: Boar
         start_response(*OK)
         return [repr((board.numbers(), latest(), board.numbers())).encode()]
 
-    board.pair.lag = 2
+    board.pair.stop_slave()
     send(board.application, "POST", "n=2")
     page = send(board.behind(application))
     assert page.body == b"([1], [1, 2], [1])"
@@ -298,7 +298,7 @@ def test_use_slave_in_a_request_with_a_marker_reads_the_own_write(board: Board, 
             start_response(*OK)
             return [repr(board.numbers()).encode()]
 
-    board.pair.lag = 2
+    board.pair.stop_slave()
     browser = browser_of(board.application)
     browser.send("POST", "n=2")
     page = browser_of(board.behind(application), browser.jar).send()
@@ -314,7 +314,7 @@ def test_s8_a_read_after_a_moved_write_in_the_same_request_sees_it(board: Board,
         start_response(*OK)
         return [repr(found).encode()]
 
-    board.pair.lag = 2
+    board.pair.stop_slave()
     answer = send(board.behind(application), "POST")
     assert answer.body == b"[1, 2]"
     assert board.on("slave") == [1], "the slave did not lag, so nothing was tested"
@@ -329,7 +329,7 @@ def test_s9_the_queries_of_a_streaming_response_run_in_the_state_of_its_request(
         for _ in range(3):
             yield repr(board.numbers()).encode()
 
-    board.pair.lag = 2
+    board.pair.stop_slave()
     send(board.application, "POST", "n=2")
     board.db.debug = True
     page = send(board.behind(application), method)

@@ -32,7 +32,7 @@ def test_m1_a_write_of_a_mounted_application_is_marked_by_both(
     def outer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         return (inner if "inner" in environ["QUERY_STRING"] else board.serve)(environ, start_response)
 
-    board.pair.lag = 2
+    board.pair.stop_slave()
     browser = browser_of(board.behind(outer))
     answer = browser.send("POST", "inner=1&n=2")
     assert names(answer.cookies) == {"inner_updated", "just_updated"}
@@ -56,7 +56,7 @@ def test_m1_a_write_of_a_request_inside_a_request_is_marked_outside(
         start_response("200 OK", [("Content-Type", "text/plain")])
         return [b"done"]
 
-    board.pair.lag = 2
+    board.pair.stop_slave()
     browser = browser_of(board.behind(outer))
     assert names(browser.send("POST").cookies) == {"just_updated"}
     assert told == [b"1", b"1 2", b"slave 1 2 3"]
@@ -79,7 +79,7 @@ def test_m6_a_redirect_of_an_inner_application_without_a_write_sets_no_cookie(
 
 
 def test_a_request_in_a_switched_block_has_its_own_scope(board: Board, browser_of: Any) -> None:
-    board.pair.lag = 2
+    board.pair.stop_slave()
     with board.db.use_master():
         board.write(2)
         answer = browser_of(board.application).send()
@@ -90,7 +90,7 @@ def test_m1_a_write_of_an_inner_application_with_enabled_false_is_marked_outside
     board: Board, wrap: Wrap, browser_of: Any
 ) -> None:
     inner = wrap(board.serve, "another secret", cookie_name="inner_updated", enabled=False)
-    board.pair.lag = 2
+    board.pair.stop_slave()
     browser = browser_of(board.behind(inner))
     answer = browser.send("POST", "n=2")
     assert names(answer.cookies) == {"just_updated"}

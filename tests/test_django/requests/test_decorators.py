@@ -174,7 +174,7 @@ def some_site(site: Site, request: pytest.FixtureRequest) -> Site:
 @pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume")
 def test_r3_a_decorated_view_reads_everything_in_its_state(site: Site, kind: str) -> None:
     site.serve(master=VIEWS[kind](use_master), slave=VIEWS[kind](use_slave))
-    site.pair.lag = 2
+    site.pair.stop_slave()
     write(2)
     for middleware, door in itertools.product(([MIDDLEWARE], []), DOORS):
         site.change(MIDDLEWARE=middleware)
@@ -227,7 +227,7 @@ def test_r3_around_a_decorated_view_the_state_is_that_of_the_request(site: Site,
         return response
 
     site.serve(outer=outer)
-    site.pair.lag = 2
+    site.pair.stop_slave()
     write(2)
     page: Page = door("POST", "/outer", {})
     assert page.text == "1 2"
@@ -237,7 +237,7 @@ def test_r3_around_a_decorated_view_the_state_is_that_of_the_request(site: Site,
 
 def test_r3_of_two_decorators_on_a_view_the_inner_one_holds(site: Site) -> None:
     site.serve(a=use_master(use_slave(function)), b=use_slave(use_master(function)))
-    site.pair.lag = 2
+    site.pair.stop_slave()
     write(2)
     assert [site.visitor().get(path).text for path in ("/a", "/b")] == ["1", "1 2"]
     site.assert_lagged()
@@ -251,7 +251,7 @@ def test_a_decorated_view_that_writes_marks_once(site: Site) -> None:
 
 def test_r4_a_marker_overrides_use_slave(some_site: Site) -> None:
     some_site.serve(search=use_slave(function), post=use_master(board))
-    some_site.pair.lag = 2
+    some_site.pair.stop_slave()
     visitor = some_site.visitor()
     visitor.post("/post?n=2")
     assert visitor.get("/search").text == "1 2"
@@ -269,7 +269,7 @@ def test_r3_a_template_response_is_rendered_in_the_state_of_its_view(site: Site,
         return response
 
     site.serve(view=view)
-    site.pair.lag = 2
+    site.pair.stop_slave()
     write(2)
     assert door("GET", "/view", {}).text == "1 2"
     assert states == ["slave", "master"]
@@ -307,7 +307,7 @@ def test_r3_without_the_middleware_decorated_views_mark_and_read_their_own_write
 
     post = use_master(async_board if kind.startswith(("coroutine", "async")) else board)
     bare_site.serve(post=post, get=VIEWS[kind](use_slave), plain=function)
-    bare_site.pair.lag = 2
+    bare_site.pair.stop_slave()
     visitor = bare_site.visitor()
     visitor.door = through_asgi if kind.startswith(("coroutine", "async")) else through_wsgi
     assert visitor.get("/get").text == "1"
@@ -326,7 +326,7 @@ def test_a_slave_view_that_writes_marks_without_the_middleware(bare_site: Site) 
         return answer(shown())
 
     bare_site.serve(view=use_slave(view), get=use_slave(function))
-    bare_site.pair.lag = 2
+    bare_site.pair.stop_slave()
     visitor = bare_site.visitor()
     page = visitor.get("/view")
     assert (page.text, len(page.markers)) == ("1 2", 1)
@@ -454,7 +454,7 @@ def test_a_decorated_helper_method_of_a_class_based_view_works(some_site: Site) 
             return super().get_context_data(state=connection.state, **kwargs)
 
     some_site.serve(view=Recent.as_view())
-    some_site.pair.lag = 2
+    some_site.pair.stop_slave()
     write(2)
     assert some_site.visitor().get("/view").text == "1 2"
     some_site.assert_lagged()
@@ -483,7 +483,7 @@ def test_a_decorated_async_view_keeps_its_state_across_tasks(site: Site) -> None
         return answer([before, *(task.result() for task in tasks)])
 
     site.serve(view=view)
-    site.pair.lag = 2
+    site.pair.stop_slave()
     write(2)
 
     async def main() -> bytes:

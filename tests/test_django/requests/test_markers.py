@@ -162,7 +162,7 @@ def test_r1_the_override_setting_chooses_the_state(site: Site, new_visitor: Visi
         return request.GET.get("wanted")
 
     site.options(OVERRIDE=override)
-    site.pair.lag = 2
+    site.pair.stop_slave()
     write(2)
     assert new_visitor().get("/?wanted=master").text == "1 2"
     assert new_visitor().get("/?wanted=slave").text == "1"
@@ -359,7 +359,7 @@ def touches_its_session(request: HttpRequest) -> HttpResponse:
 def test_a_session_makes_no_marker_and_moves_no_read(site: Site, new_visitor: Visitors, engine: str) -> None:
     site.sessions(engine)
     site.serve(view=touches_its_session)
-    site.pair.lag = 2
+    site.pair.stop_slave()
     write(2)
     visitor = new_visitor()
     pages = [visitor.get("/view") for _ in range(3)]
@@ -392,7 +392,7 @@ def test_a_write_beside_a_session_makes_a_marker(site: Site, new_visitor: Visito
 
     site.sessions()
     site.serve(view=view)
-    site.pair.lag = 2
+    site.pair.stop_slave()
     visitor = new_visitor()
     assert len(visitor.post("/view").markers) == 1
     assert visitor.get().text == "1 2"

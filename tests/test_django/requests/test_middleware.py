@@ -82,7 +82,7 @@ VIEWS = [sync_view, async_view, view_with_tasks, view_with_threads, AsyncClass.a
 
 def test_sync_and_async_views_have_their_state_under_wsgi_and_asgi(site: Site, new_visitor: Visitors) -> None:
     site.serve(**{f"view{number}": view for number, view in enumerate(VIEWS)})
-    site.pair.lag = 2
+    site.pair.stop_slave()
     write(2)
     for number in range(len(VIEWS)):
         get, post = new_visitor().get(f"/view{number}"), new_visitor().post(f"/view{number}")
@@ -122,7 +122,7 @@ def other_middleware(get_response: Callable[[HttpRequest], HttpResponse]) -> Cal
 def test_inner_middleware_has_the_state_of_the_request(site: Site, new_visitor: Visitors) -> None:
     site.change(MIDDLEWARE=[MIDDLEWARE, f"{__name__}.other_middleware"])
     site.serve(sync=sync_view, **{"async": async_view})
-    site.pair.lag = 2
+    site.pair.stop_slave()
     write(2)
     for path in ("/sync", "/async"):
         get, post = new_visitor().get(path), new_visitor().post(path)
@@ -170,7 +170,7 @@ def test_s3_an_error_of_a_view_leaves_no_state(site: Site, door: Any, error: Exc
 
 
 def test_a_write_before_an_error_makes_a_marker(site: Site) -> None:
-    site.pair.lag = 2
+    site.pair.stop_slave()
     for error, status in ERRORS.items():
 
         def failing(request: HttpRequest, error: Exception = error, status: int = status) -> HttpResponse:
@@ -239,7 +239,7 @@ def test_s3_interleaved_async_requests_keep_their_own_states(site: Site) -> None
         return answer(f"{connection.state} {await sync_to_async(shown)()}")
 
     site.serve(view=wait_for_all)
-    site.pair.lag = 2
+    site.pair.stop_slave()
     write(2)
     application = get_asgi_application()
 
@@ -279,7 +279,7 @@ def in_transaction(request: HttpRequest) -> HttpResponse:
 
 def test_a_get_under_atomic_requests_opens_nothing_on_the_master(atomic_site: Site, new_visitor: Visitors) -> None:
     atomic_site.serve(view=in_transaction)
-    atomic_site.pair.lag = 2
+    atomic_site.pair.stop_slave()
     write(2)
     connection.close()
     with atomic_site.pair.statements("master") as master:
@@ -291,7 +291,7 @@ def test_a_get_under_atomic_requests_opens_nothing_on_the_master(atomic_site: Si
 
 
 def test_a_get_after_a_post_under_atomic_requests_sees_the_write(atomic_site: Site, new_visitor: Visitors) -> None:
-    atomic_site.pair.lag = 2
+    atomic_site.pair.stop_slave()
     visitor = new_visitor()
     page = visitor.post("/?n=2")
     assert (page.side, len(page.markers)) == ("master", 1)
@@ -323,7 +323,7 @@ def test_s8_a_get_under_atomic_requests_that_writes_first_moves_to_the_master(
         return answer(shown())
 
     atomic_site.serve(view=view)
-    atomic_site.pair.lag = 2
+    atomic_site.pair.stop_slave()
     visitor = new_visitor()
     page = visitor.get("/view")
     assert (page.text, len(page.markers)) == ("1 2", 1)

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 def test_m3_two_gets_after_a_post_see_the_write_while_the_slave_lags(site: Site, new_visitor: Visitors) -> None:
-    site.pair.lag = 2
+    site.pair.stop_slave()
     visitor = new_visitor()
     pages = [visitor.submit("/?n=2"), *(visitor.get() for _ in range(20))]
     site.assert_lagged()
@@ -65,7 +65,7 @@ def test_m3_after_post_redirect_get_reads_return_to_the_slave_once_it_has_the_wr
 
 
 def test_other_visitors_read_from_the_slave_during_the_lag(site: Site, new_visitor: Visitors) -> None:
-    site.pair.lag = 2
+    site.pair.stop_slave()
     new_visitor().post("/?n=2")
     pages = [new_visitor().get() for _ in range(3)]
     site.assert_lagged()
@@ -80,7 +80,7 @@ def test_m1_a_get_after_a_post_without_a_redirect_sees_the_write(site: Site, new
         return HttpResponse(json.dumps(shown().split()), "application/json")
 
     site.serve(api=api)
-    site.pair.lag = 2
+    site.pair.stop_slave()
     for number, status in enumerate((200, 201, 204, 422, 500), 2):
         visitor = new_visitor()
         assert visitor.post(f"/api?n={status}").status == status
@@ -90,7 +90,7 @@ def test_m1_a_get_after_a_post_without_a_redirect_sees_the_write(site: Site, new
 
 
 def test_m3_a_page_and_its_parallel_xhrs_after_a_redirect_see_the_write(site: Site, new_visitor: Visitors) -> None:
-    site.pair.lag = 2
+    site.pair.stop_slave()
     visitor = new_visitor()
     visitor.post("/?n=2")
     together = threading.Barrier(4)
@@ -207,7 +207,7 @@ def test_a_get_that_writes_its_session_with_django_s_engine_moves(
 
     site.sessions("django.contrib.sessions.backends.db")
     site.serve(count=count)
-    site.pair.lag = 2
+    site.pair.stop_slave()
     visitor = new_visitor()
     with caplog.at_level(logging.WARNING, "replswitch"):
         assert [visitor.get("/count").text for _ in range(3)] == ["1", "2", "3"]
@@ -223,7 +223,7 @@ def test_a_get_that_writes_its_session_stays_on_the_slave_without_warning(
 
     site.sessions()
     site.serve(count=count)
-    site.pair.lag = 2
+    site.pair.stop_slave()
     visitor = new_visitor()
     with caplog.at_level(logging.WARNING, "replswitch"):
         assert [visitor.get("/count").text for _ in range(3)] == ["1", "2", "3"]
@@ -298,7 +298,7 @@ def test_s9_a_streaming_response_reads_in_the_state_of_its_request(
         return StreamingHttpResponse(pieces())
 
     site.serve(stream=stream, stream_async=stream_async)
-    site.pair.lag = 2
+    site.pair.stop_slave()
     write(2)
     visitor = new_visitor()
     is_async = "through_asgi" in repr(visitor.door)
@@ -395,7 +395,7 @@ def test_raw_cursors_and_related_managers_follow_the_request(site: Site, new_vis
         return answer([replies, *(manager.count() for manager in related)])
 
     site.serve(view=view)
-    site.pair.lag = 2
+    site.pair.stop_slave()
     visitor = new_visitor()
     assert visitor.post("/view").text == "[1, 1, 1, 1, 1]"
     assert visitor.get("/view").text == "[1, 1, 1, 1, 1]"
@@ -447,7 +447,7 @@ print("failed", failed)
 
 
 def test_a_django_test_run_needs_one_alias_only(site: Site, run_python: RunPython) -> None:
-    site.pair.lag = 2
+    site.pair.stop_slave()
     assert "failed 0" in run_python(TEST_RUN)
 
 

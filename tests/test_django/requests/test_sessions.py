@@ -47,13 +47,13 @@ def engine(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
-@pytest.mark.timeout(300)  # Django's tests are downloaded first
+@pytest.mark.timeout(600)  # Django's tests are downloaded first, and a machine may be busy
 def test_the_session_engine_passes_django_s_own_tests(site: Site) -> None:
     try:
         folder = suite_source.tests_of_django(suite_source.default_cache())
     except suite_source.MissingError as error:
         pytest.skip(str(error))
-    site.pair.lag = 2
+    site.pair.stop_slave()
     done = subprocess.run(
         [sys.executable, session_contract.__file__, str(folder)],
         env={
@@ -64,7 +64,7 @@ def test_the_session_engine_passes_django_s_own_tests(site: Site) -> None:
         },
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=500,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -107,7 +107,7 @@ def test_cookies_of_django_s_engine_stay_valid_both_ways(site: Site, engine: str
 def test_a_new_session_can_be_read_at_once_in_slave_state(site: Site, new_visitor: Visitors, engine: str) -> None:
     site.sessions(engine)
     site.serve(view=visits)
-    site.pair.lag = 2
+    site.pair.stop_slave()
     visitor = new_visitor()
     assert [visitor.get("/view").text for _ in range(4)] == ["1", "2", "3", "4"]
 
@@ -203,7 +203,7 @@ def test_a_login_that_changes_the_key_keeps_the_visitor(site: Site, new_visitor:
 
     site.sessions(engine)
     site.serve(view=visits, login=login, logout=logout)
-    site.pair.lag = 2
+    site.pair.stop_slave()
     visitor = new_visitor()
     visitor.get("/view")
     before = visitor.jar["sessionid"]
@@ -225,7 +225,7 @@ def test_a_session_in_a_transaction_of_the_view_is_on_the_master(site: Site, eng
 
     site.sessions(engine)
     site.serve(view=view)
-    site.pair.lag = 2
+    site.pair.stop_slave()
     write(2)
     page = site.visitor().get("/view")
     assert (page.text, page.markers) == ("1;1", [])

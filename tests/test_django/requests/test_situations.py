@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def test_r1_a_get_is_served_by_the_slave(site: Site, new_visitor: Visitors) -> None:
-    site.pair.lag = 2
+    site.pair.stop_slave()
     write(2)  # by another application
     page = new_visitor().get()
     site.assert_lagged()
@@ -31,7 +31,7 @@ def test_r1_a_get_is_served_by_the_slave(site: Site, new_visitor: Visitors) -> N
 
 def test_r1_every_http_method_has_its_state(site: Site) -> None:
     site.serve(root=lambda request: answer(shown()))
-    site.pair.lag = 2
+    site.pair.stop_slave()
     write(2)
     for method in ("HEAD", "OPTIONS", "TRACE", "QUERY"):
         assert site.visitor().send(method).side == "slave"
@@ -42,7 +42,7 @@ def test_r1_every_http_method_has_its_state(site: Site) -> None:
 
 
 def test_r1_a_post_is_served_by_the_master(site: Site, new_visitor: Visitors) -> None:
-    site.pair.lag = 2
+    site.pair.stop_slave()
     page = new_visitor().post("/?n=2")
     site.assert_lagged()
     assert (page.status, page.side) == (302, "master")
@@ -50,7 +50,7 @@ def test_r1_a_post_is_served_by_the_master(site: Site, new_visitor: Visitors) ->
 
 
 def test_m1_a_get_after_a_post_sees_the_write(site: Site, new_visitor: Visitors) -> None:
-    site.pair.lag = 2
+    site.pair.stop_slave()
     visitor = new_visitor()
     page = visitor.submit("/?n=2")
     site.assert_lagged()
@@ -70,7 +70,7 @@ def test_r3_a_decorator_overrides_the_middleware(site: Site, new_visitor: Visito
         return answer(shown())
 
     site.serve(latest=latest, search=search)
-    site.pair.lag = 2
+    site.pair.stop_slave()
     write(2)
     assert new_visitor().get("/latest").text == "1 2"
     assert new_visitor().post("/search").text == "1"
@@ -96,7 +96,7 @@ def test_s2_use_and_revert_in_a_view_take_effect_at_once(site: Site, new_visitor
         return answer(states)
 
     site.serve(search=search)
-    site.pair.lag = 2
+    site.pair.stop_slave()
     write(2)
     get, post = new_visitor().get("/search"), new_visitor().post("/search")
     site.assert_lagged()
@@ -128,7 +128,7 @@ def run_case(case: type[TestCase]) -> None:
 
 @pytest.mark.parametrize("disabled", [False, True])
 def test_a_testcase_sees_its_own_data_in_slave_state(site: Site, *, disabled: bool) -> None:
-    site.pair.lag = 2
+    site.pair.stop_slave()
 
     class BoardTest(TestCase):
         databases = {"default"}  # noqa: RUF012 - as Django has it
@@ -170,7 +170,7 @@ def test_a_testcase_sees_its_own_data_in_slave_state(site: Site, *, disabled: bo
 
 
 def test_disabled_switching_keeps_every_request_on_the_master(site: Site) -> None:
-    site.pair.lag = 2
+    site.pair.stop_slave()
     connection.state_change_disabled = True
     try:
         write(2)

@@ -73,7 +73,7 @@ def found(side: str) -> str:
 def test_s9_each_chunk_and_close_have_the_state_of_the_request(site: Site, method: str, side: str) -> None:
     view = Streamed()
     site.serve(view=view)
-    site.pair.lag = 2
+    site.pair.stop_slave()
     write(2)
     response: Any = Client().generic(method, "/view")
     pieces = iter(response.streaming_content)
@@ -91,7 +91,7 @@ def test_s9_each_chunk_and_close_have_the_state_of_the_request(site: Site, metho
 def test_s9_a_response_closed_early_is_closed_in_its_state(site: Site, method: str, side: str) -> None:
     view = Streamed()
     site.serve(view=view)
-    site.pair.lag = 2
+    site.pair.stop_slave()
     write(2)
     response: Any = Client().generic(method, "/view")
     assert next(iter(response.streaming_content)) == side.encode()
@@ -205,7 +205,7 @@ def serve_one(method: str, **left: Any) -> Page:
 def test_s9_async_chunks_are_produced_in_the_state_of_the_request(site: Site, method: str, side: str) -> None:
     view = StreamedAsync()
     site.serve(view=view.view)
-    site.pair.lag = 2
+    site.pair.stop_slave()
     write(2)
     assert serve_one(method).text == side * 3
     assert view.ends == [found(side)]
@@ -216,7 +216,7 @@ def test_s9_async_chunks_are_produced_in_the_state_of_the_request(site: Site, me
 def test_s9_a_disconnect_closes_async_chunks_in_their_state(site: Site, method: str, side: str) -> None:
     view = StreamedAsync()
     site.serve(view=view.view)
-    site.pair.lag = 2
+    site.pair.stop_slave()
     write(2)
     assert serve_one(method, leave_after=1).text == side
     assert view.ends == [found(side)]
@@ -253,7 +253,7 @@ def test_s9_interleaved_async_responses_keep_their_own_states(site: Site) -> Non
 def test_s9_sync_chunks_under_asgi_are_produced_in_the_state_of_the_request(site: Site, method: str, side: str) -> None:
     view = Streamed()
     site.serve(view=view)
-    site.pair.lag = 2
+    site.pair.stop_slave()
     write(2)
     assert serve_one(method).text == side * 3
     assert view.ends == [found(side)]
@@ -310,7 +310,7 @@ def test_m7_a_write_before_the_first_chunk_is_marked(site: Site, method: str) ->
         return StreamingHttpResponse(iter([shown()]))
 
     site.serve(view=view)
-    site.pair.lag = 2
+    site.pair.stop_slave()
     visitor = site.visitor()
     page = visitor.send(method, "/view")
     assert (page.text, len(page.markers)) == ("1 2", 1)
@@ -365,7 +365,7 @@ def test_a_chunk_sees_the_writes_of_earlier_chunks(site: Site, caplog: pytest.Lo
         return StreamingHttpResponse(pieces())
 
     site.serve(view=view)
-    site.pair.lag = 2
+    site.pair.stop_slave()
     with caplog.at_level(logging.WARNING, "replswitch"):
         assert site.visitor().get("/view").text == "1;1 2;2"
     site.assert_lagged()
