@@ -1,4 +1,4 @@
-"""Checks of what users give: options with a value of the wrong kind, and unknown names."""
+"""Checks of options: values of a wrong type, and unknown names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def require(fine: object, name: str, value: object, wanted: str) -> None:
         fine: whether the value is accepted.
         name: the option's name.
         value: its value.
-        wanted: what it must be, as the end of a sentence.
+        wanted: the allowed values, as the end of a sentence.
 
     Raises:
         ConfigurationError: it is not.
@@ -28,7 +28,7 @@ def require(fine: object, name: str, value: object, wanted: str) -> None:
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Say whether a value is a number; True and False are none."""
+    """Return whether a value is a number. True and False are not."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

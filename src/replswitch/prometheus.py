@@ -1,4 +1,4 @@
-"""What has happened to the servers, for Prometheus: `replswitch.stats()` as a counter of prometheus-client.
+"""The events of the servers for Prometheus: `replswitch.stats()` as a counter of prometheus-client.
 
 The only module that imports prometheus-client.
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 NAME: Final = "replswitch_events"
-"""The counter's name; Prometheus shows it with ``_total`` behind."""
+"""The name of the counter; Prometheus appends ``_total``."""
 
 LABELS: Final = ("event", "database", "server")
 
@@ -51,4 +51,4 @@ class EventCollector(Collector):
 
     @staticmethod
     def _counter() -> CounterMetricFamily:
-        return CounterMetricFamily(NAME, "What has happened to the servers behind replswitch.", labels=LABELS)
+        return CounterMetricFamily(NAME, "Events of the servers that replswitch uses.", labels=LABELS)

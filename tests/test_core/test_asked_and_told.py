@@ -383,7 +383,7 @@ class TestWithoutPositions:
         kept.close()
         (line,) = [record for record in caplog.records if record.name == "replswitch.positions"]
         assert line.levelno == logging.WARNING
-        assert "The master tells no positions, because its binary log is off." in line.getMessage()
+        assert "The master reports no positions, because its binary log is off." in line.getMessage()
         assert "`cookie_max_age`" in line.getMessage()
 
     def test_a_slave_whose_answer_is_no_position_does_not_serve(

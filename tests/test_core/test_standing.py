@@ -148,7 +148,7 @@ def test_a_server_of_an_unknown_driver_is_listed_with_a_note() -> None:
     (master,) = standings([Asked("master", "other.db", lambda timeout: Unknown(), OSError)])
     assert (master.reachable, master.problem) == (True, None)
     assert master.note is not None
-    assert "does not know what to ask" in master.note
+    assert "does not know what to query" in master.note
 
 
 @pytest.mark.parametrize("error", [ValueError("what?"), OSError(2, "No such host"), KeyError()])

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.test_flask.conftest import NewApp
 
 View = Callable[..., Any]
-WRONG = r"@use_(master|slave) stands above the line .*test_order\.py:\d+\. .* Put it below @….route\(…\)"
+WRONG = r"@use_(master|slave) is above the line .*test_order\.py:\d+\. .* Put it below @….route\(…\)"
 
 
 def page() -> str:

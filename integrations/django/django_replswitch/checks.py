@@ -1,7 +1,7 @@
-"""System checks: what is set up so that it would go wrong quietly.
+"""System checks: settings that would fail without an error message.
 
 They are registered when this module is imported: with the backend, and by ``"django_replswitch"`` in
-``INSTALLED_APPS``. Every id, and what to do about it, is in ``docs/django.md``.
+``INSTALLED_APPS``. ``docs/django.md`` lists every id with its cure.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
     from replswitch.report import Standing
 
-#: What a slave may have different from the master.
+#: The settings in which a slave can differ from the master.
 SLAVE_KEYS: Final = ("HOST", "PORT", "NAME", "USER", "PASSWORD", "OPTIONS", "WEIGHT")
 
-# What functions that make settings from an address add; in a slave it means nothing.
+# Keys that functions add when they make settings from an address. In a slave they have no effect.
 _ADDED: Final = {"CONN_HEALTH_CHECKS": False, "CONN_MAX_AGE": 0, "DISABLE_SERVER_SIDE_CURSORS": False}
 
-# What people write for SLAVES: other libraries' words, and slips of the pen.
+# Keys that probably mean SLAVES: names in other libraries, and spelling mistakes.
 _MEANT_SLAVES: Final = re.compile(r"(SLAVE|REPLICA|READ_?REPLICA|READER)S?", re.IGNORECASE)
 
 # By name, and imported when the checks run: this module is imported with the backend, before anything else.
@@ -66,7 +66,7 @@ def _say(identity: str, text: str, hint: str) -> Messages:
     return [kind(text, hint=hint, id=identity)]
 
 
-# What the settings say
+# Checks of the settings
 
 
 @register("replswitch")
@@ -105,7 +105,7 @@ def _check_alias(where: str, alias: str, database: Mapping[str, Any]) -> Message
                 found += _say("replswitch.E004", text, _meant(key, where, database))
         if address(database, servers.slaves[number]) == masters:
             text = f"{its_place} has the address of the master: its reads do not leave the master."
-            hint = 'Give it a HOST or a PORT of its own. To say that there are no slaves, write "SLAVES": [].'
+            hint = 'Give it a HOST or a PORT of its own. If there are no slaves, write "SLAVES": [].'
             found += _say("replswitch.W001", text, hint)
     return found
 
@@ -118,7 +118,7 @@ def _without_slaves(where: str, database: Mapping[str, Any]) -> Messages:
     return _say(
         "replswitch.I001",
         f"{where} has no SLAVES: reads in slave state go to the master, through a read-only connection.",
-        'Name the slaves: "SLAVES": [{"HOST": …}]. To say that there are none, write "SLAVES": [].',
+        'Name the slaves: "SLAVES": [{"HOST": …}]. If there are none, write "SLAVES": [].',
     )
 
 
@@ -135,7 +135,7 @@ def _meant(key: object, where: str, database: Mapping[str, Any]) -> str:
     near = difflib.get_close_matches(str(key).upper(), SLAVE_KEYS, n=1)
     if near:
         return f'Did you mean "{near[0]}"?'
-    return f"A slave may have {', '.join(SLAVE_KEYS)}; what is left out is the master's."
+    return f"A slave can have {', '.join(SLAVE_KEYS)}; others come from the master."
 
 
 @register("replswitch")
@@ -150,7 +150,7 @@ def check_options(*_: object, **__: object) -> Messages:
 
 @register("replswitch")
 def check_middleware(*_: object, **__: object) -> Messages:
-    """Check that the middleware is there, and outside of what needs it."""
+    """Check that the middleware is there, and comes before the middleware that needs it."""
     if not switching_aliases() or not getattr(settings, "ROOT_URLCONF", None):
         return []  # nothing to switch, or no requests
     outside: Messages = []
@@ -159,7 +159,7 @@ def check_middleware(*_: object, **__: object) -> Messages:
             return outside
         for kind, why in _OUTSIDE.items():
             if _is_a(path, kind):
-                text = f'"{path}" stands before "{_OURS}" in MIDDLEWARE: {why}.'
+                text = f'"{path}" comes before "{_OURS}" in MIDDLEWARE: {why}.'
                 outside += _say("replswitch.W003", text, f'Put "{_OURS}" first.')
     return _say(
         "replswitch.W002",
@@ -225,12 +225,12 @@ def check_predecessors(*_: object, **__: object) -> Messages:
             package = _PREDECESSORS.get(path.partition(".")[0])
             if package is not None and switching_aliases():
                 text = f'{setting} still has "{path}" of {package}: {why}.'
-                found += _say(identity, text, "Take it out. docs/moving-to-django-backend.md tells the rest.")
+                found += _say(identity, text, "Remove it. docs/moving-to-django-backend.md has the other steps.")
     return found
 
 
 def _is_a(path: str, kind: str) -> bool:
-    """Say whether a path of the settings leads to a class of a kind; what cannot be imported is Django's to tell."""
+    """Return whether a path in the settings is a class of that kind. Django reports a path that cannot be imported."""
     try:
         found = import_string(path)
     except ImportError:
@@ -238,12 +238,12 @@ def _is_a(path: str, kind: str) -> bool:
     return isinstance(found, type) and issubclass(found, import_string(kind))
 
 
-# What the slaves say; with ``manage.py check --database default`` and with ``migrate``
+# Checks of the slaves, in ``manage.py check --database default`` and in ``migrate``
 
 
 @register(Tags.database, "replswitch")
 def check_servers(*_: object, databases: Sequence[str] | None = None, **__: object) -> Messages:
-    """Ask the slaves whether they are there, are slaves at all, and hold their user back from writing."""
+    """Check that the slaves can be reached, are slaves, and refuse writes of their user."""
     found: Messages = []
     for alias in switching_aliases():
         database = connections.settings[alias]
@@ -252,7 +252,7 @@ def check_servers(*_: object, databases: Sequence[str] | None = None, **__: obje
             continue
         servers = servers_of(database, alias)
         for server, slave in zip(servers.slaves, standings(alias)[1:], strict=True):
-            # What has the master's address is reported by another check.
+            # Another check reports a slave with the address of the master.
             if address(database, server) != address(database, servers.master):
                 found += _check_slave(f'The slave {slave.server} of DATABASES["{alias}"]', slave)
     return found
@@ -260,7 +260,7 @@ def check_servers(*_: object, databases: Sequence[str] | None = None, **__: obje
 
 def _check_slave(who: str, slave: Standing) -> Messages:
     if not slave.reachable:
-        text = f"{who} cannot be asked how it is set up: {slave.problem}."
+        text = f"{who} cannot be checked: {slave.problem}."
         return _say("replswitch.W007", text, "Its reads go to the other slaves or to the master.")
     if slave.is_master:
         text = f"{who} is the master itself, under another address: its reads do not leave the master."
@@ -270,14 +270,13 @@ def _check_slave(who: str, slave: Standing) -> Messages:
     if not slave.read_only:
         return _say(
             "replswitch.W009",
-            f"{who} is not read_only: what any program writes there by mistake is lost to the master, and may "
-            "stop replication.",
+            f"{who} is not read_only: a write by mistake does not reach the master, and may stop replication.",
             "SET GLOBAL read_only = ON there, and read_only = ON in its configuration file.",
         )
     privilege = _passes_read_only(slave)
     if privilege is None:
         return []
-    text = f"{who} is read_only, which does not hold for its user, who has {privilege}."
+    text = f"{who} is read_only, but its user has {privilege} and can write all the same."
     hint = "Give the application a user with privileges on its own database only."
     return _say("replswitch.W010", text, hint)
 

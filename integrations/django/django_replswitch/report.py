@@ -51,7 +51,7 @@ def asked_servers(alias: str) -> list[Asked]:
 
 
 def address(settings: Mapping[str, Any], server: Server) -> tuple[str, ...]:
-    """Return what decides where the connections to a server lead, and as whom (a proxy may route by that)."""
+    """Return the settings that decide where connections lead: host, port and user (a proxy may route by user)."""
     found = merged(server, settings)
     options = found.get("OPTIONS") or {}
     names = ("host", "port", "unix_socket", "read_default_file", "read_default_group", "user", "database")

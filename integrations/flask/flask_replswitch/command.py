@@ -1,4 +1,4 @@
-"""``flask replswitch``: the servers of each database that switches, and how they stand."""
+"""``flask replswitch``: the servers of each database that switches, and their state."""
 
 from __future__ import annotations
 

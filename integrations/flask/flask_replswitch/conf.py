@@ -28,12 +28,12 @@ NAME: Final = "NAME"
 
 
 class Configured(NamedTuple):
-    """What an application's configuration says, checked.
+    """The checked configuration of an application.
 
     Attributes:
         requests: the options of its requests, by their names in the core.
         database: the options of Flask-SQLAlchemy's database that were given.
-        slaves: what stands for its slaves; None where nothing was given.
+        slaves: REPLSWITCH_SLAVES; None if it is not set.
     """
 
     requests: Mapping[str, Any]
@@ -63,7 +63,7 @@ def configured(app: Flask) -> Configured:
 
 
 def secrets_of(app: Flask) -> list[str | bytes]:
-    """Return what signs the markers of an application: its secret key, and those before it.
+    """Return the secrets that sign the markers of an application: its secret key, and the fallbacks.
 
     Raises:
         ConfigurationError: it has none yet.

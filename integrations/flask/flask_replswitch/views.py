@@ -28,20 +28,20 @@ if TYPE_CHECKING:
 
 _OWN: Final = {"replswitch", "flask_replswitch"}
 
-# What was decorated with an ``@``, with the decorator's name; and the views of applications that have ReplSwitch. What
-# cannot be hashed is not noticed.
+# The functions decorated with an ``@``, with the name of the decorator; and the views of applications that have
+# ReplSwitch. An unhashable function is not noticed.
 _decorated: Final[weakref.WeakKeyDictionary[View, str]] = weakref.WeakKeyDictionary()
 _given: Final[weakref.WeakSet[View]] = weakref.WeakSet()
 
 
 class WatchedViews(dict[str, "View"]):
-    """The views of an application by their endpoints. Refuses one that was decorated behind Flask's back.
+    """The views of an application by their endpoints. Refuses one that was decorated after Flask got it.
 
     Args:
         views: those that it has so far.
 
     Raises:
-        ConfigurationError: one of them was decorated so; later, one that the application gets.
+        ConfigurationError: one of them was decorated so. Later, the same for each new view.
     """
 
     def __init__(self, views: Mapping[str, View]) -> None:
@@ -58,13 +58,13 @@ class WatchedViews(dict[str, "View"]):
 
 
 def remember(function: View, decorator: str) -> None:
-    """Remember that a function is being decorated, and with it what other decorators have put something around.
+    """Remember that a function is being decorated, and the functions that it wraps.
 
-    Only where that is done with an ``@`` in front: the name of the function then stands for what comes of it, and
-    nobody can mean the function itself. ``use_slave(view)`` may well be a second view beside the first.
+    Only if it is decorated with an ``@``: the name then means the decorated function, and the undecorated one cannot
+    be meant. ``use_slave(view)`` can be a second view beside the first.
 
     Raises:
-        ConfigurationError: an application has it for a view.
+        ConfigurationError: it is a view of an application already.
     """
     layers = list(_layers(function))
     if any(map(_is_below_running_line, layers)):
@@ -76,7 +76,7 @@ def remember(function: View, decorator: str) -> None:
 
 
 def _is_below_running_line(function: View) -> bool:
-    """Say whether the application's running line is a decorator of the function, and not a call further on.
+    """Return whether the running line of the application is a decorator of the function, and not a later call.
 
     A function's code begins with its first decorator, and while one runs, its line is the one that runs.
     """
@@ -92,7 +92,7 @@ def _is_below_running_line(function: View) -> bool:
 
 
 def _layers(view: View) -> Iterator[View]:
-    """Yield a function, and what decorators have put it around, as functools.wraps tells."""
+    """Yield a function, and the functions that it wraps, by functools.wraps."""
     layer: View | None = view
     while layer is not None:
         yield layer
@@ -103,7 +103,7 @@ def _wrong_order(view: View, decorator: str) -> ConfigurationError:
     code = getattr([*_layers(view)][-1], "__code__", None)
     place = "" if code is None else f", at {code.co_filename}:{code.co_firstlineno}"
     return ConfigurationError(
-        f"@{decorator} stands above the line by which Flask gets the view {getattr(view, '__qualname__', view)}"
-        f"{place}. Flask has the undecorated function then, and @{decorator} would do nothing. Put it below "
+        f"@{decorator} is above the line by which Flask gets the view {getattr(view, '__qualname__', view)}"
+        f"{place}. So Flask has the undecorated function, and @{decorator} would do nothing. Put it below "
         "@….route(…), next to the function."
     )

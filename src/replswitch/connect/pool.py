@@ -1,4 +1,4 @@
-"""The links to one server, pooled. The pool neither pings nor reconnects: it hands out what is open, newest first.
+"""The connection pool of one server. It neither pings nor reconnects: it hands out open links, newest first.
 
 An own pool, because a request takes a link and gives it back, and nothing that a general pool does besides is wanted.
 """

@@ -24,7 +24,7 @@ def servers_of(driver: Driver, master: object, slaves: object, pool_size: int) -
     Args:
         driver: opens the links.
         master: the master's settings, as the driver's ``connect`` takes them.
-        slaves: the slaves' settings; what one leaves out is the master's.
+        slaves: the settings of the slaves; each setting that is left out is that of the master.
         pool_size: idle links kept for each server.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What differs from one DB-API driver to the next, one module a driver.
+"""The DB-API drivers: one module for each.
 
 For a database that replswitch does not know, subclass `Driver` and pass an instance to `replswitch.connect`.
 """
@@ -25,7 +25,7 @@ def load_driver(driver: str | Driver) -> Driver:
     """Return the driver of a name. A driver of the application's own is returned as it is.
 
     Raises:
-        ConfigurationError: the driver is not known, or what it needs is not installed.
+        ConfigurationError: the driver is not known, or its module is not installed.
     """
     if isinstance(driver, Driver):
         return driver

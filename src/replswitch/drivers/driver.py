@@ -1,4 +1,4 @@
-"""What drivers have in common: the base classes, the meanings of errors, and what is known of a write."""
+"""The base classes of drivers, the meanings of errors, and the states of a write."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ _POLL_EVERY = 0.005
 class Fault(Enum):
     """The meaning of an error, as `replswitch.drivers.Driver.classify` returns it.
 
-    What the engine makes of each is the table in `replswitch.engine.failure`.
+    The table in `replswitch.engine.failure` decides what follows from each.
     """
 
     REFUSED = "the session is read-only, so the database refused a write"
     READ_ONLY = "the server is read-only, so it refused a write"
-    UNSENT = "the connection was gone before the statement was sent, so it certainly did not run"
+    UNSENT = "the connection was lost before the statement was sent, so it certainly did not run"
     LOST = "the connection was lost while the statement ran"
     TIMED_OUT = "no answer came in time: the server may be gone, or the statement slow"
     SLOW = "no answer came in time, and the server accepts new connections"
-    DOWN = "the server itself says that it does not serve: it shuts down, or has left its cluster"
+    DOWN = "the server reports that it does not serve: it shuts down, or has left its cluster"
     FULL = "the server accepts no further connections"
-    CONFLICT = "replication and the read got in each other's way"
+    CONFLICT = "replication conflicts with the read"
     DEADLOCK = "the server ended a deadlock, and rolled the transaction back"
     ROLLED_BACK = "the server rolled the transaction back"
     UNDEFINED = "a table or column does not exist: on a slave, a migration may not have arrived"
-    OTHER = "the statement itself is wrong, or something else is that no other server would mend"
+    OTHER = "the statement is wrong, or the error would be the same on every other server"
 
 
 #: The server could not be reached, or does not serve.
@@ -51,15 +51,15 @@ GONE = frozenset({Fault.UNSENT, Fault.LOST, Fault.TIMED_OUT, Fault.DOWN, Fault.F
 
 
 class Written(Enum):
-    """What is known of a write on the master whose position is not."""
+    """The state of a write on the master whose position is not known."""
 
     NO = "nothing was written"
-    YES = "something was or may have been written, and its position cannot be had"
+    YES = "something was or may have been written, and its position cannot be determined"
     ASK = "something may have been written, and the server can be asked (`WriteTracker.ask`)"
 
 
 def later(first: Position | Written, second: Position | Written) -> Position | Written:
-    """Return what is known of two writes of one session: the position of both, if that is known."""
+    """Return the state of two writes of one session: the position that includes both, if both are known."""
     if first is Written.NO:
         return second
     if second is Written.NO:
@@ -72,27 +72,27 @@ def later(first: Position | Written, second: Position | Written) -> Position | W
 
 
 class WriteTracker:
-    """Tells what was committed through one connection (M1, P1). One object per connection.
+    """Records what was committed through one connection (M1, P1). One object per connection.
 
-    Three kinds exist. Some drivers tell with the server's answer (PyMySQL, sqlite3), with others the server must be
-    asked (mysqlclient), and with the rest nothing is known, which is what this base class says.
+    There are three kinds. PyMySQL and sqlite3 show it with each result. With mysqlclient, the server must be queried.
+    With all others nothing is known; this base class is for them.
 
     Attributes:
-        news: False where nothing can have changed since `pop_write_status` was last called, and no transaction has
-            begun or ended. Costs nothing to read, so it is looked at after every statement.
+        news: False if nothing can have changed since the last `pop_write_status`, and no transaction has begun or
+            ended. It is a plain attribute, because it is read after every statement.
         unread: a result may be unread, which `replswitch.drivers.Driver.drain_results` reads.
         owes_results: a result is unread, and a statement behind it may still write, as far as that is known.
         streams: a result is being read row by row, so the server can be asked nothing else on the connection (S6).
         session_changed: True on a slave's connection if a statement changed its session (variables, the current
             database), so that a write must not move away from it (S8).
-        identity: which server the connection leads to, as the server itself says; None before that is known.
+        identity: the identity of the server, as the server reports it; None before it is known.
         last_known_position: the position of the latest write, as far as it is known.
-        learns_after_rows: whether the end of a result may tell more about writes that are pending already.
-        has_rows: what was popped last has returned rows, as what writes seldom does; False where that is not known.
-        tells_of_others: `ask` may return writes of other sessions, because the server does not record them by session.
+        learns_after_rows: whether the end of a result can add something about a write that is pending.
+        has_rows: the statement of the last `pop_write_status` has returned rows, as writes seldom do; False if unknown.
+        tells_of_others: `ask` may return the position of writes of other sessions, because the server has no other.
         on_write: called with the tracker when something may have been committed, and with True while a statement runs,
-            so that the server cannot be asked. For a binding that does not see every statement.
-        pending_in: the scope that is to ask what was written; None before the first one.
+            so that the server cannot be queried. For a binding that does not see every statement.
+        pending_in: the scope that must query the position of a write; None before the first one.
     """
 
     news = True
@@ -109,7 +109,7 @@ class WriteTracker:
     pending_in: ReferenceType[Scope] | None = None
 
     def follow(self) -> None:
-        """Follow what the latest statement did to the session. Called after each one that succeeded."""
+        """Update the state of the session after a statement. Called after each one that succeeded."""
 
     def pop_write_status(self) -> Position | Written:
         """Return what was committed since the last call, without a round trip."""
@@ -119,8 +119,8 @@ class WriteTracker:
         """Ask the server what was written. One round trip, after `pop_write_status` returned `Written.ASK`.
 
         Args:
-            since: `last_known_position` before the statements in question. What is later was written by them, or by
-                others beside them where scopes share a connection.
+            since: `last_known_position` before the statements in question. A later position comes from them, or
+                from statements of other scopes that share the connection.
 
         Raises:
             Exception: the driver's own error.
@@ -129,7 +129,7 @@ class WriteTracker:
         return Written.YES
 
     def discard_write_status(self, *, with_rows: bool) -> None:
-        """Make what `pop_write_status` has just returned count for no scope.
+        """Drop the status that `pop_write_status` has just returned, so that it counts for no scope.
 
         Args:
             with_rows: statements that returned rows may have written as well.
@@ -146,8 +146,8 @@ UNKNOWN = WriteTracker()
 class Driver:
     """One DB-API driver. Subclass it, and pass an instance to `replswitch.connect` as ``driver``.
 
-    A driver opens physical connections and answers questions about them. It sends no statement that it was not told
-    to send, runs none twice, and never reconnects.
+    A driver opens physical connections and reports their state. It sends no statement on its own, runs none twice,
+    and never reconnects.
 
     The defaults are those of a plain DB-API module in autocommit mode, without positions. A subclass must at least
     set `module`, and override `open`, `address`, `schema` and `classify`.
@@ -156,13 +156,13 @@ class Driver:
         module: the DB-API module, for its exceptions.
         engine: the kind of server, for the commands that list servers: ``"mysql"`` (MariaDB too), ``"sqlite"``; empty
             for others.
-        must_ask: True where `WriteTracker.pop_write_status` only ever says that the server must be asked. Reads on the
-            master then run better over read-only connections, about which there is nothing to ask.
-        opens_connections: False where SQLAlchemy opens them, so that nothing tells of writes or of positions.
-        read_only_statement: what makes a connection read-only that was opened elsewhere.
-        in_memory: the database is in memory, so that both states must share one connection.
-        begins_with_writes: a transaction would begin with the first write, so `begin_adopted` is called before.
-        commit_waits_for_readers: a commit waits for the transactions that read, as with one file for all.
+        must_ask: True if `WriteTracker.pop_write_status` never returns a position, so that the server must be queried
+            for it. Reads on the master then run over read-only connections, which need no such query.
+        opens_connections: False if SQLAlchemy opens them, so that writes and positions are unknown.
+        read_only_statement: the statement that makes a connection read-only that was opened elsewhere.
+        in_memory: the database is in memory, so both states must share one connection.
+        begins_with_writes: the module begins a transaction at the first write only, so `begin_adopted` is called first.
+        commit_waits_for_readers: a commit waits for transactions that read, as on a single SQLite file.
     """
 
     module: ModuleType
@@ -181,10 +181,10 @@ class Driver:
 
         Args:
             settings: of one server, as the module's ``connect`` takes them.
-            server: what the message calls it.
+            server: its name in the message.
 
         Raises:
-            ConfigurationError: a setting is missing, unknown, or replswitch's own to make.
+            ConfigurationError: a setting is missing, unknown, or set by replswitch itself.
         """
 
     def address(self, settings: Mapping[str, Any]) -> str:
@@ -210,38 +210,38 @@ class Driver:
         raise NotImplementedError
 
     def open_for_report(self, settings: Mapping[str, Any], seconds: float) -> Raw:
-        """Open a read-only connection that gives up after so many seconds, for the commands that list servers."""
+        """Open a read-only connection with a time-out in seconds, for the commands that list servers."""
         return self.open(settings, read_only=True)
 
     def adopt(self, raw: Raw, *, read_only: bool, begin: str) -> None:
         """Prepare a connection for SQLAlchemy, which begins transactions by itself.
 
         Args:
-            raw: what `open` returned.
+            raw: the connection, from `open`.
             read_only: it leads to a slave.
-            begin: the isolation level that the engine asks for, where transactions begin with it; else empty.
+            begin: the isolation level of the engine, if transactions begin with it; else empty.
         """
 
     def begin_adopted(self, raw: Raw) -> None:
         """Begin a transaction on a connection that `adopt` has prepared, where the module does not by itself."""
 
     def writes_of(self, raw: Raw) -> WriteTracker:
-        """Return what tells of the connection's writes; the same object each time."""
+        """Return the tracker of the connection's writes; the same object each time."""
         return UNKNOWN
 
     def readable(self, raw: Raw) -> Callable[[int], object]:
         """Return a function that, called with 0, is true if the connection has something to read.
 
-        Between statements a server sends nothing, so that means that it has hung up, or that a result is unread.
+        Between statements a server sends nothing. So it has closed the connection, or a result is unread.
         """
         return bool  # bool(0): nothing
 
     def alive(self, raw: Raw) -> bool:
-        """Say whether the connection is still open, without a round trip."""
+        """Return whether the connection is still open, without a round trip."""
         return True
 
     def ping(self, raw: Raw) -> None:
-        """Ask the server for an answer, or raise the driver's own error."""
+        """Send a query to check the server. Raise the driver's own error if it fails."""
         raw.cursor().execute("SELECT 1")
 
     def reusable(self, raw: Raw) -> bool:
@@ -249,7 +249,7 @@ class Driver:
         return True
 
     def drain_results(self, raw: Raw) -> None:
-        """Read the results that an earlier statement still owes, such as a procedure's further result sets."""
+        """Read the results of an earlier statement that are unread, such as a procedure's further result sets."""
 
     # Transactions
 
@@ -268,25 +268,25 @@ class Driver:
         raw.rollback()
 
     def in_transaction(self, raw: Raw) -> bool:
-        """Say whether a transaction is open, as far as that is known without a round trip."""
+        """Return whether a transaction is open, as far as that is known without a round trip."""
         return False
 
     # Positions
 
     def fetch_position(self, raw: Raw) -> tuple[Hashable, Position | None]:
-        """Ask which server the connection leads to, and how far it has come (P2). One round trip.
+        """Query the identity and the position of the server (P2). One round trip.
 
         Returns:
-            what identifies the server, the same for all connections to it; and its position, None if it has none.
+            the identity, the same for all connections to the server; and its position, None if it has none.
 
         Raises:
             Exception: the driver's own error.
             PositionError: the answer is no position.
         """
-        raise PositionError(f"{type(self).__name__} does not tell positions.")
+        raise PositionError(f"{type(self).__name__} has no positions.")
 
     def wait_for(self, raw: Raw, position: Position, seconds: float) -> bool:
-        """Wait until the server has reached a position; False if it has not after so many seconds."""
+        """Wait until the server has reached a position. Return False if the time is over before."""
         until = time.monotonic() + seconds
         while True:
             reached = self.fetch_position(raw)[1]
@@ -297,17 +297,17 @@ class Driver:
             time.sleep(_POLL_EVERY)
 
     def seconds_behind(self, raw: Raw) -> float | None:
-        """Ask how far a slave is behind: `math.inf` if replication has stopped, None if the server does not tell."""
+        """Query the lag of a slave: `math.inf` if replication has stopped, None if it is not known."""
         return None
 
     def has_common_positions(self, raw: Raw) -> bool:
-        """Say whether the position of a slave may be compared with that of the master."""
+        """Return whether the position of a slave can be compared with that of the master."""
         return True
 
     # Errors
 
     def classify(self, error: BaseException, raw: Raw | None = None) -> Fault:
-        """Return what an error means.
+        """Return the meaning of an error.
 
         Args:
             error: the module's own.
@@ -316,5 +316,5 @@ class Driver:
         return Fault.OTHER
 
     def is_gone(self, error: BaseException, raw: Raw | None = None) -> bool:
-        """Say whether an error means that the server cannot be reached, or does not serve. Arguments as above."""
+        """Return whether an error means that the server cannot be reached, or does not serve. Arguments as above."""
         return self.classify(error, raw) in GONE

@@ -1,4 +1,4 @@
-"""What the drivers of MariaDB and MySQL have in common: settings, positions, and what the servers' errors mean.
+"""What the drivers of MariaDB and MySQL have in common: settings, positions, and the meanings of errors.
 
 `plain_cursor` on a connection is the driver's own class of cursors, because the application may have set another one as
 the default; `last_known_position` the position of what its session wrote last, as far as it is known.
@@ -93,12 +93,12 @@ def with_timeouts(settings: Mapping[str, Any], *, read_only: bool) -> dict[str, 
 
 
 def time_limits(timeout: float) -> dict[str, int]:
-    """Return the settings with which the drivers give up after so many seconds; they take whole ones."""
+    """Return the time-outs in seconds as settings of the drivers, which take whole numbers."""
     seconds = math.ceil(timeout)
     return {"connect_timeout": seconds, "read_timeout": seconds}
 
 
-# The counter is the session's own: of what it has committed with the binary log. It leaves out tables without
+# The counter counts what this session has committed with the binary log. It leaves out tables without
 # transactions, and XA COMMIT: https://dev.mysql.com/doc/refman/9.1/en/server-status-variables.html#statvar_Handler_prepare.
 _WRITTEN_ON_MYSQL: Final = (
     "SELECT @@GLOBAL.gtid_executed, @@server_uuid, (SELECT VARIABLE_VALUE FROM performance_schema.session_status"
@@ -110,14 +110,14 @@ _IDENTITY: Final = ("server_id", "hostname", "server_uuid")
 
 
 def has_positions(raw: Raw, *, identify: bool = True) -> bool:
-    """Ask whether everything that is written through a connection gets a GTID; and who the server is (``identity``).
+    """Query whether each write of a connection gets a GTID, and the identity of the server (``identity``).
 
-    Not with binary logging off, with Galera (a node's own commits have none that another node counts), or on a MySQL
-    without GTIDs; one log line says so.
+    Writes get none if binary logging is off, with Galera (the GTIDs of a node mean nothing on another node), and on
+    MySQL without GTIDs. One log line gives the reason.
 
     Args:
         raw: the connection.
-        identify: ask also a MySQL who it is. Each line of the answer moves the counters of its session.
+        identify: query the identity of a MySQL server, too. Each row of the result moves the counters of its session.
     """
     raw.tells_of_others = not is_mariadb(raw)
     identify = identify or is_mariadb(raw)
@@ -125,7 +125,7 @@ def has_positions(raw: Raw, *, identify: bool = True) -> bool:
     told = {text(name): text(value) for name, value in rows(raw, f"SHOW VARIABLES WHERE Variable_name IN {wanted}")}
     if identify:
         raw.identity = (told.get("server_id"), told.get("hostname")) if is_mariadb(raw) else told.get("server_uuid")
-    raw.group = told.get("group_replication_group_name", "")  # its UUID stands in the GTIDs of a group's transactions
+    raw.group = told.get("group_replication_group_name", "")  # its UUID is in the GTIDs of a group's transactions
     variables = {name: value.upper() for name, value in told.items()}
     reason = ""
     if variables.get("log_bin") != "ON" or variables.get("sql_log_bin") != "ON":
@@ -135,28 +135,29 @@ def has_positions(raw: Raw, *, identify: bool = True) -> bool:
     elif not is_mariadb(raw) and variables.get("gtid_mode") != "ON":
         reason = "its gtid_mode is not ON"
     if reason:
-        fall_back_to_clock(f"The master tells no positions, because {reason}")
+        fall_back_to_clock(f"The master reports no positions, because {reason}")
     return not reason
 
 
 def is_mariadb(raw: Raw) -> bool:
-    """Say whether the server is MariaDB, by the version that it greets with."""
+    """Return whether the server is MariaDB, by the version in its greeting."""
     return "mariadb" in str(raw.get_server_info()).lower()
 
 
 def last_written(raw: Raw, since: Position | None, *, only_rows: bool = False) -> Position | Written:
-    """Ask for the position of what a session wrote last, keep it, and compare it with ``since``.
+    """Query the position of the latest write of a session, keep it, and compare it with ``since``.
 
-    MySQL keeps none for a session: there it is all that the server itself has written. What the session's statements
-    may have been that returned rows (calls of functions), the session's own counter tells (``raw.changes``).
+    MySQL has no such position for a session. There it is the position of all writes of the server itself. A statement
+    that returned rows may have written, too (a call of a function); the counter of the session (``raw.changes``) shows
+    whether it did.
 
     Args:
         raw: the connection.
-        since: what was known before the statements in question.
-        only_rows: they have all returned rows.
+        since: the position that was known before the statements in question.
+        only_rows: all these statements have returned rows.
 
     Raises:
-        PositionError: the answer is none.
+        PositionError: the answer is no position.
     """
     latest: Position
     only_read = False
@@ -269,7 +270,7 @@ class MySQLFamilyDriver(Driver):
 
     def alive(self, raw: Raw) -> bool:
         """Look at the socket. One that a fork left in two processes is the parent's."""
-        # Between statements the server sends nothing. What can be read is the rest of an answer, or its farewell.
+        # Between statements the server sends nothing. Data to read is an unread result, or the end of the connection.
         return bool(raw.open and raw.process == os.getpid() and (raw.owes_results or not raw.poll(0)))
 
     def ping(self, raw: Raw) -> None:
@@ -277,7 +278,7 @@ class MySQLFamilyDriver(Driver):
         raw.ping()
 
     def fetch_position(self, raw: Raw) -> tuple[Hashable, Position | None]:
-        """Ask for what identifies the server, and its position."""
+        """Query the identity and the position of the server."""
         if is_mariadb(raw):
             ((gtids, logged, *identity),) = rows(raw, _POSITION_OF_MARIADB)
             reached = MariaDBPosition.parse(text(gtids))

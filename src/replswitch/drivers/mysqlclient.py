@@ -1,7 +1,7 @@
 """mysqlclient, on MariaDB and MySQL.
 
-It shows nothing of what an answer says of the session. So what was written is asked for, once: before the scope's next
-read from a slave, or before its response.
+It does not show the session state that the server sends with each result. So the position of a write is queried, once:
+before the next read of the scope from a slave, or before its response.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
 
     from replswitch.positions import Position
 
-# CR_COMMANDS_OUT_OF_SYNC: rows are left to read.
+# CR_COMMANDS_OUT_OF_SYNC: a result is unread.
 _OUT_OF_SYNC: Final = 2014
 
-# What `Connection.query` comes to: one call less on the way of every statement. Its query must not change meanwhile.
+# The function that `Connection.query` calls in the end: one call less for each statement.
 _send: Final[Any] = MySQLdb._mysql.connection.query
 
-# The part of the time for an answer after which a lost connection means that it was over.
+# The part of the read time-out after which a lost connection counts as timed out.
 _NEARLY: Final = 0.95
 
-# The statements that begin and end transactions, or may. mysqlclient does not show the server's status flag, so only
-# here the text of a statement is looked at, and only of one that returned no rows.
+# The statements that begin or end a transaction, or may do so. mysqlclient does not show the server's status flag. So
+# this is the only place that looks at the text of a statement, and only if the statement returned no rows.
 _CONTROL: Final = re.compile(
     rb"(?:\s|/\*(?:[^*]|\*(?!/))*\*/|(?:--(?=\s)|#)[^\n]*(?:\n|\Z))*+"
     rb"(?:(?P<call>CALL|EXECUTE|BEGIN\s+NOT)"
@@ -53,7 +53,7 @@ _CONTROL: Final = re.compile(
     re.IGNORECASE,
 )
 
-# And those that change the session of a master's connection. On a slave's any other statement does that has no result.
+# Statements that change the session on the master. On a slave, every other statement without a result does so.
 _CHANGE: Final = re.compile(rb"\s*(?:SET|USE|PREPARE|LOCK|HANDLER|CREATE\s+TEMPORARY)\b", re.IGNORECASE)
 
 
@@ -76,24 +76,24 @@ class _Stream(MySQLdb._mysql.result):
 
 
 class _Connection(MySQLdb.connections.Connection, WriteTracker):
-    """A connection that can tell whether it is alive, and is not closed by a forked child. To a slave: read-only (S7).
+    """A connection that knows whether it is alive, and that a forked child does not close. To a slave: read-only (S7).
 
     Args:
         settings: mysqlclient's own.
     """
 
     plain_cursor = MySQLdb.cursors.Cursor
-    unread = True  # it does not tell whether a result follows; behind one SELECT none does
+    unread = True  # mysqlclient does not show whether another result follows; after a single SELECT none does
 
     stays_read_only = True
 
     #: A reference to the latest result that is read row by row.
     stream: Callable[[], _Stream | None] = staticmethod(lambda: None)
-    #: On the master: a statement may have written since this was last popped.
+    #: On the master: a statement may have written since the last `pop_write_status`.
     in_doubt = False
-    #: A transaction is open, as far as the statements tell.
+    #: A transaction is open, as far as the text of the statements shows.
     in_transaction = False
-    #: Statements have begun or ended transactions, or may have, which their text does not always tell.
+    #: A statement may have begun or ended a transaction; the text does not always show it.
     may_be_open = False
     #: When the latest statement was sent, by `time.monotonic`, and its text.
     asked_at = 0.0
@@ -156,7 +156,7 @@ class _Connection(MySQLdb.connections.Connection, WriteTracker):
             close(nowhere)
 
     def follow(self) -> None:
-        """Follow the transactions that the latest statement began or ended, and what it changed in the session."""
+        """Note whether the latest statement began or ended a transaction, or changed the session."""
         control = None
         if not self.field_count():  # type: ignore[no-untyped-call]  # likewise
             text = self.latest.encode(errors="replace") if isinstance(self.latest, str) else self.latest
@@ -172,7 +172,7 @@ class _Connection(MySQLdb.connections.Connection, WriteTracker):
             self.in_transaction = control["begin"] is not None
 
     def changes_session(self, text: bytes) -> bool:
-        """Say whether a statement without rows has changed the session. A read-only one accepts no other."""
+        """Return whether a statement without rows has changed the session. On a read-only link it always has."""
         return True
 
     # WriteTracker
@@ -188,16 +188,16 @@ class _MasterConnection(_Connection):
     stays_read_only = False
     #: Whether each write gets a position; None before the server was asked.
     tells: bool | None = None
-    #: There may have been later writes than `last_known_position`, which counted for no scope.
+    #: There may be writes later than `last_known_position` that counted for no scope.
     is_moved = False
-    #: All statements have returned rows since the position was asked for.
+    #: All statements since the last query of the position have returned rows.
     only_rows = True
-    #: How many changes a MySQL had counted for the session then.
+    #: The counter of changes of a MySQL session at that time.
     changes = 0
 
     def _begin(self) -> None:
-        self.in_doubt = False  # what was sent were its settings
-        # On MySQL it counts whether all answers were rows; a MariaDB is asked in any case.
+        self.in_doubt = False  # only its settings were sent
+        # On MySQL it matters whether all results were rows; MariaDB is queried in any case.
         self.learns_after_rows = not is_mariadb(self)
 
     def store_result(self) -> Any:
@@ -218,10 +218,10 @@ class _MasterConnection(_Connection):
         return _CHANGE.match(text) is not None
 
     def pop_write_status(self) -> Position | Written:
-        """Say that the server can be asked, where a statement may have written.
+        """Return ASK if a statement may have written.
 
-        So may what has returned rows: MariaDB's INSERT … RETURNING, a call of a function. It stays in doubt, because a
-        procedure may end behind them with a write.
+        A statement that returned rows may have written, too: MariaDB's INSERT … RETURNING, a call of a function. It
+        stays in doubt, because a procedure may write after its rows.
         """
         if not self.in_doubt or self.in_transaction:
             return Written.NO
@@ -232,7 +232,7 @@ class _MasterConnection(_Connection):
 
     def ask(self, since: Position | None) -> Position | Written:
         """Ask for the position of the latest write."""
-        in_doubt, latest = self.in_doubt, self.latest  # by statements since; ours are none of the application's
+        in_doubt, latest = self.in_doubt, self.latest  # kept: the statements below are ours, not the application's
         if self.tells is None:
             self.tells = has_positions(self, identify=False)
         written = last_written(self, since, only_rows=self.only_rows) if self.tells else Written.YES
@@ -240,7 +240,7 @@ class _MasterConnection(_Connection):
         return written
 
     def discard_write_status(self, *, with_rows: bool) -> None:
-        """Have the position asked for before the next statement that counts."""
+        """Note that the position must be queried before the next statement that counts."""
         self.is_moved = self.is_moved or with_rows or not self.has_rows
 
     def refresh_baseline(self) -> None:
@@ -252,11 +252,11 @@ class _MasterConnection(_Connection):
             except MySQLdb.Error as error:
                 if not DRIVER.is_gone(error):
                     raise
-                # The statement that follows finds that out, and it is known what to do with one that was not sent.
+                # The next statement fails in the same way, and is then handled as one that was not sent.
 
 
 class MySQLClientDriver(MySQLFamilyDriver):
-    """See `replswitch.drivers.Driver`. Nothing tells of a write: after every statement the server is asked, in time."""
+    """See `replswitch.drivers.Driver`. mysqlclient does not show commits, so the server is queried for them."""
 
     module = MySQLdb
     must_ask = True
@@ -276,7 +276,7 @@ class MySQLClientDriver(MySQLFamilyDriver):
         return kind(**arguments)
 
     def reusable(self, raw: _Connection) -> bool:
-        """Roll back what is open. Unread results or a changed session are not worth repairing (S11)."""
+        """Roll back an open transaction. A link with unread results or a changed session is closed instead (S11)."""
         if raw.session_changed or not self.alive(raw):
             return False
         try:
@@ -300,12 +300,12 @@ class MySQLClientDriver(MySQLFamilyDriver):
         raw.in_transaction = False
 
     def rollback(self, raw: _Connection) -> None:
-        """Roll back. What a statement of the application has committed meanwhile, such as DDL, remains."""
+        """Roll back. A commit by a statement of the application, such as DDL, stays recorded."""
         raw.rollback()  # type: ignore[no-untyped-call]  # likewise
         raw.in_transaction = raw.may_be_open = False
 
     def in_transaction(self, raw: _Connection) -> bool:
-        """Say whether one is open: `begin` or a statement has begun it."""
+        """Return whether `begin` or a statement has begun a transaction that is open."""
         return raw.in_transaction
 
     def drain_results(self, raw: _Connection) -> None:

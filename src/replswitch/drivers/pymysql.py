@@ -54,15 +54,15 @@ class PyMySQLDriver(MySQLFamilyDriver):
                     return raw  # type: ignore[no-any-return]  # the tool's proxy, which does what ours does
             return kind(read_only=read_only, **arguments, autocommit=True)
         except Exception as error:
-            # PyMySQL keeps it in a variable of a frame that its traceback holds, and keeps the socket's error. In these
-            # circles, until they are collected, are the frames of all callers and what they hold: their links.
+            # PyMySQL keeps the error in a variable of a frame that its traceback holds, and keeps the socket's error.
+            # Until they are collected, these reference cycles keep the frames of all callers, and so their links.
             traceback.clear_frames(error.__traceback__)
             if isinstance(original := getattr(error, "original_exception", None), Exception):
                 original.with_traceback(None)
             raise
 
     def reusable(self, raw: TrackingConnection) -> bool:
-        """Roll back what is open. A half-read result or a changed session is not worth repairing (S11)."""
+        """Roll back an open transaction. A link with an unread result or a changed session is closed instead (S11)."""
         if raw.session_changed or (raw.unread and raw.owes_results) or raw._sock is None or raw.poll(0):
             return False
         if raw.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS:

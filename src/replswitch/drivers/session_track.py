@@ -1,4 +1,4 @@
-"""What an OK packet of MariaDB or MySQL says of the session (session tracking)."""
+"""Read the session state in an OK packet of MariaDB or MySQL (session tracking)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from replswitch.errors import PositionError
 
-# What an OK packet says of the session: the GTID of the commit that it answers, and changes. The layout:
+# The session state in an OK packet: the GTID of the commit that it acknowledges, and changes. The layout:
 # https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_basic_ok_packet.html and
 # https://mariadb.com/kb/en/ok_packet/. An entry of a type that is not known is skipped, as both ask.
 #
@@ -21,15 +21,15 @@ _STATE_CHANGE: Final = 2
 # The lengths of longer integers by their first byte.
 _SIZES: Final = {0xFC: 2, 0xFD: 3, 0xFE: 8}
 
-# What comes of packets that are cut off, and of lengths and texts that are none.
+# The errors for packets that are cut off, and for wrong lengths and texts.
 _MALFORMED: Final = (AssertionError, LookupError, ValueError, struct.error)
 
 
 def status_of(packet: Any) -> tuple[int, int, bytes]:
-    """Return the status flags of an OK packet, its number of warnings, and what follows them.
+    """Return the status flags of an OK packet, its number of warnings, and the bytes after them.
 
     Args:
-        packet: PyMySQL's, with its header, which is 0x00, or 0xFE behind the rows of a result.
+        packet: PyMySQL's, with its header, which is 0x00, or 0xFE after the rows of a result.
 
     Raises:
         PositionError: the packet is cut off.
@@ -45,10 +45,10 @@ def status_of(packet: Any) -> tuple[int, int, bytes]:
 
 
 def session_track(rest: bytes) -> tuple[str, bool]:
-    """Return what an OK packet says of the session.
+    """Return the session state in an OK packet.
 
     Args:
-        rest: what follows the number of warnings, in a packet with the status flag SERVER_SESSION_STATE_CHANGED.
+        rest: the bytes after the number of warnings, in a packet with the flag SERVER_SESSION_STATE_CHANGED.
 
     Returns:
         the GTID of the commit that it answers, empty without one; and whether the session itself has changed: a
@@ -71,16 +71,16 @@ def session_track(rest: bytes) -> tuple[str, bool]:
                     value, at = _string(entry, at)
                     gtid = value.decode() if name == b"last_gtid" else gtid
             elif kind == _GTIDS:
-                gtid = _string(entry, 1)[0].decode()  # behind a byte for the encoding, of which there is one
+                gtid = _string(entry, 1)[0].decode()  # after a byte for the encoding; there is only one
             elif kind == _STATE_CHANGE:
                 changed = True
     except _MALFORMED as error:
-        raise PositionError("The server's answer is malformed: what it tells of the session cannot be read.") from error
+        raise PositionError("The server's answer is malformed: its session state cannot be read.") from error
     return gtid, changed
 
 
 def _string(data: bytes, at: int) -> tuple[bytes, int]:
-    """Return the string that begins there, behind its length, and where it ends."""
+    """Return the string that begins there, after its length, and where it ends."""
     length, at = data[at], at + 1
     if length > 0xFA:
         size = _SIZES[length]

@@ -88,12 +88,12 @@ class _Connection(sqlite3.Connection, WriteTracker):
             self.on_write(self, False)
 
     def rollback(self) -> None:
-        if self.in_transaction:  # pools roll back to be sure, behind a commit that was not asked about yet
+        if self.in_transaction:  # a pool may roll back after a commit whose status was not popped yet
             super().rollback()
             self.changes_seen = self.total_changes  # which a rollback does not lower
 
     def pop_write_status(self) -> Position | Written:
-        """Compare the number of rows changed with what it was; inside a transaction nothing is committed yet."""
+        """Compare the number of changed rows with the previous one. Inside a transaction nothing is committed yet."""
         if self.in_transaction:
             return Written.NO
         seen, self.changes_seen = self.changes_seen, self.total_changes
@@ -103,7 +103,7 @@ class _Connection(sqlite3.Connection, WriteTracker):
 
 
 class SQLiteDriver(Driver):
-    """See `replswitch.drivers.Driver`. What tells of a write is ``total_changes``: DDL goes unnoticed."""
+    """See `replswitch.drivers.Driver`. ``total_changes`` shows a write. DDL does not change it and is not noticed."""
 
     module = sqlite3
     engine = "sqlite"
@@ -157,7 +157,7 @@ class SQLiteDriver(Driver):
             raw.execute("PRAGMA query_only = ON").close()
             raw.is_reader = True
         else:
-            file = _file(raw)  # of a database in memory there is none
+            file = _file(raw)  # a database in memory has none
             raw.tells = bool(file) and note_beside(file).exists()
             raw.changes_seen = raw.total_changes
 
@@ -179,7 +179,7 @@ class SQLiteDriver(Driver):
         return raw
 
     def reusable(self, raw: _Connection) -> bool:
-        """Roll back what is open."""
+        """Roll back an open transaction."""
         raw.rollback()
         return True
 
@@ -188,7 +188,7 @@ class SQLiteDriver(Driver):
         return raw.in_transaction
 
     def fetch_position(self, raw: _Connection) -> tuple[Hashable, Position | None]:
-        """Return the file and what is noted beside it."""
+        """Return the file, and the position in the note beside it."""
         file = _file(raw)
         note = note_beside(file)
         text = note.read_text() if note.exists() else ""

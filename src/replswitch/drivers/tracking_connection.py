@@ -1,4 +1,4 @@
-"""A connection of PyMySQL's that keeps what each answer of the server says of its session."""
+"""A connection of PyMySQL that keeps the session state in each answer of the server."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 
     from replswitch.positions import Position
 
-# SERVER_SESSION_STATE_CHANGED: the answer tells of a change that the session tracks.
+# SERVER_SESSION_STATE_CHANGED: the answer has a change that the session tracks.
 # https://dev.mysql.com/doc/dev/mysql-server/latest/mysql__com_8h.html
 _SESSION_CHANGED: Final = 0x4000
 
 # How many results a connection keeps the descriptions of, so that it need not parse them again.
 _DESCRIPTIONS_KEPT: Final = 100
 
-# What PyMySQL waits for behind the descriptions of a result's columns, which a server that knows better leaves out.
+# The packet that PyMySQL expects after the descriptions of a result's columns. Newer servers do not send it.
 _END_OF_COLUMNS: Final = MysqlPacket(b"\xfe\0\0\2\0", "ascii")
 
-# An OK packet behind rows that says no more than it must: header, two lengths of one byte, status, warnings.
+# The shortest OK packet after rows: header, two lengths of one byte, status, warnings.
 _PLAIN_END: Final = struct.Struct("<3xHH")
 
 # A longer packet that begins with 0xFE is a row, with a first column of 16 MB or more.
@@ -43,7 +43,7 @@ _LONGEST_END: Final = 0xFFFFFF
 
 
 class _Result(MySQLResult):
-    """A result that keeps what the packet behind the last row says of the session.
+    """A result that keeps the session state in the packet after the last row.
 
     Where the server can (CLIENT_DEPRECATE_EOF) that packet is an OK packet, with the position of what a statement
     that returns rows has written. PyMySQL knows only its predecessor.
@@ -102,7 +102,7 @@ class _Result(MySQLResult):
 
 
 class TrackingConnection(Connection, WriteTracker):
-    """A connection that knows what each answer of the server said of its session.
+    """A connection that keeps the session state in each answer of the server.
 
     Args:
         read_only: let the database refuse writes (S7).
@@ -112,18 +112,18 @@ class TrackingConnection(Connection, WriteTracker):
     plain_cursor = pymysql.cursors.Cursor
     learns_after_rows = True
 
-    #: What was committed and not yet popped.
+    #: The commits since the last `pop_write_status`.
     written: Position | Written = Written.NO
-    #: How many changes a MySQL had counted for the session when it was last asked.
+    #: The counter of changes of a MySQL session when it was last queried.
     changes = 0
-    #: Whether the server tells of commits at all.
+    #: Whether the server reports commits at all.
     tells = False
     #: Whether the rows of a result end in an OK packet.
     ends_in_ok = False
 
     _default_tls: ClassVar[Any] = None
 
-    if TYPE_CHECKING:  # what types-PyMySQL leaves out
+    if TYPE_CHECKING:  # missing in types-PyMySQL
         _sock: Any
         server_capabilities: int
         server_status: int
@@ -157,7 +157,7 @@ class TrackingConnection(Connection, WriteTracker):
         return TrackingConnection._default_tls
 
     def _request_authentication(self) -> None:
-        # The server has told what it can; this says which of it is wanted.
+        # The server has sent its capabilities; this chooses the ones to use.
         self.ends_in_ok = bool(self.server_capabilities & CLIENT.DEPRECATE_EOF)
         if self.ends_in_ok:
             self.client_flag |= CLIENT.DEPRECATE_EOF
@@ -179,11 +179,11 @@ class TrackingConnection(Connection, WriteTracker):
         self.written, self.session_changed = Written.NO, False
 
     def heard(self, status: int, rest: bytes = b"") -> None:
-        """Keep what an answer said of the session.
+        """Keep the session state in an answer.
 
         Args:
             status: its flags.
-            rest: what followed them; empty in a packet that has no room for more.
+            rest: the bytes after them; empty in a packet that has no room for more.
         """
         if (status ^ self.server_status) & SERVER_STATUS.SERVER_STATUS_IN_TRANS:
             self.news = True
@@ -212,7 +212,7 @@ class TrackingConnection(Connection, WriteTracker):
     # WriteTracker
 
     def pop_write_status(self) -> Position | Written:
-        """Return what the server told. Where it does not tell, every statement outside a transaction counts."""
+        """Return the reported commits. If the server reports none, each statement outside a transaction counts."""
         if not self.tells:
             self.news = not self._read_only
             in_transaction = self.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS
@@ -238,20 +238,20 @@ class TrackingConnection(Connection, WriteTracker):
         """Whether a result is not read to its end, because its cursor reads row by row."""
         return self._result is not None and bool(self._result.unbuffered_active)
 
-    # What PyMySQL does, and what is different
+    # Methods of PyMySQL, changed
 
     def ping(self, reconnect: bool = False) -> None:  # type: ignore[override]  # it takes True, and does not heed it
-        """Ping, and never reconnect: what PyMySQL would open is another session (S7)."""
+        """Ping, and never reconnect: PyMySQL would open another session (S7)."""
         super().ping(reconnect=False)
 
     def commit(self) -> None:
-        """Commit. Where the server does not tell of commits, each of them counts."""
+        """Commit. If the server does not report commits, each of them counts."""
         super().commit()
         if self.on_write is not None and not self.tells:
             self.on_write(self, False)
 
     def close(self) -> None:
-        """Close the connection, in a forked child without a word to the server."""
+        """Close the connection. In a forked child, send nothing to the server."""
         if self.process == os.getpid():
             super().close()
         else:  # without the QUIT that would end the parent's session
@@ -266,7 +266,7 @@ class TrackingConnection(Connection, WriteTracker):
             else:
                 result.read()
         except pymysql.Error:
-            # An error tells nothing of the session, and before it a procedure or executemany() may have written.
+            # An error has no session state, and before it a procedure or executemany() may have written.
             if self.tells and not self.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS:
                 self.last_known_position = self.last_known_position if self.written is Written.NO else None
                 self.written, self.news = later(self.written, Written.ASK), True
@@ -274,10 +274,10 @@ class TrackingConnection(Connection, WriteTracker):
         self._result = result
         if result.has_next or result.unbuffered_active:
             self.unread = self.news = True
-        if result.server_status is not None:  # an OK packet; behind rows it was heard already
+        if result.server_status is not None:  # an OK packet; after rows it was kept already
             self.heard(result.server_status, result.message)  # type: ignore[arg-type]  # it is bytes, or b""
             if self._read_only and result.affected_rows:
-                self.session_changed = True  # by SELECT … INTO @variable, of which the server tells nothing
+                self.session_changed = True  # by SELECT … INTO @variable, which the server does not report
         self.notify()
         return result.affected_rows
 
@@ -293,7 +293,7 @@ _TRACK: Final = "session_track_schema = OFF, session_track_state_change = ON, se
 
 
 def _refuse_writes(raw: TrackingConnection) -> None:
-    """Let the database refuse writes, and say when a statement changes the session. One round trip."""
+    """Have the database refuse writes, and report when a statement changes the session. One round trip."""
     variable = "tx_read_only" if is_mariadb(raw) else "transaction_read_only"
     tracks = raw.server_capabilities & CLIENT.SESSION_TRACK
     variables = f"session_track_system_variables = '', {_TRACK}" if tracks else ""
@@ -301,11 +301,11 @@ def _refuse_writes(raw: TrackingConnection) -> None:
 
 
 def _track_commits(raw: TrackingConnection) -> bool:
-    """Have the server tell of commits that wrote, in the very answer to the commit; say whether it will."""
+    """Have the server report the position of each commit in its answer. Return whether it will."""
     if not has_positions(raw):
         return False
     if not raw.server_capabilities & CLIENT.SESSION_TRACK:
-        fall_back_to_clock("The master tells no positions, because it cannot track sessions")
+        fall_back_to_clock("The master reports no positions, because it cannot track sessions")
         return False
     track = "session_track_gtids = OWN_GTID, session_track_system_variables = ''"
     if is_mariadb(raw):

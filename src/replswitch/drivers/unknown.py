@@ -1,6 +1,6 @@
 """Drivers that replswitch does not open itself: asyncio ones, and those of other databases. SQLAlchemy opens them.
 
-Their connections are made read-only by a statement where that is possible. Nothing tells of their writes, so markers
+Their connections are made read-only by a statement, if the database has one. Their writes are not noticed, so markers
 hold by time.
 """
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # Our drivers, by the names that SQLAlchemy has for them.
 _OURS: Final = {"pymysql": "pymysql", "mysqldb": "mysqlclient", "pysqlite": "sqlite3"}
 
-# The kind of server, and what makes a session read-only, by the name of the dialect.
+# The kind of server, and the statement that makes a session read-only, by the name of the dialect.
 _DIALECTS: Final = {
     "mysql": ("mysql", "SET SESSION TRANSACTION READ ONLY"),
     "mariadb": ("mysql", "SET SESSION TRANSACTION READ ONLY"),
@@ -43,7 +43,7 @@ def driver_of(dialect: Any, settings: Mapping[str, Any]) -> Driver:
 
     Args:
         dialect: the dialect.
-        settings: what its connections are opened with.
+        settings: those of its connections.
 
     Raises:
         ConfigurationError: no statement is known that makes sessions read-only.
@@ -55,7 +55,7 @@ def driver_of(dialect: Any, settings: Mapping[str, Any]) -> Driver:
 
 
 class UnknownDriver(Driver, WriteTracker):
-    """See `replswitch.drivers.Driver`. SQLAlchemy opens the connections. Of writes all of them know the same: nothing.
+    """See `replswitch.drivers.Driver`. SQLAlchemy opens the connections, and their writes are not noticed.
 
     Args:
         dialect: of the engine.
@@ -95,16 +95,16 @@ class UnknownDriver(Driver, WriteTracker):
         return "main" if self.engine == "sqlite" else str(next(filter(None, names), "")) or _MYSQL.schema(settings)
 
     def writes_of(self, raw: Raw) -> WriteTracker:
-        """Return what makes every commit count."""
+        """Return this object, for which every commit counts as a write."""
         return self
 
     def pop_write_status(self) -> Position | Written:
-        """Say that something may have been written, and that its position is unknown."""
-        fall_back_to_clock(f"Nothing tells of positions through the driver {self._dialect.driver}")
+        """Return YES: something may have been written, and its position is unknown."""
+        fall_back_to_clock(f"The driver {self._dialect.driver} reports no positions")
         return Written.YES
 
     def classify(self, error: BaseException, raw: Raw | None = None) -> Fault:
-        """Go by the error's code, or by what SQLAlchemy knows of the driver."""
+        """Classify by the code of the error, or by what SQLAlchemy knows about the driver."""
         if self.engine == "mysql":
             return _MYSQL.classify(error)
         if _READ_ONLY_TRANSACTION in {getattr(error, name, None) for name in ("sqlstate", "pgcode")}:

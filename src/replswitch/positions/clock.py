@@ -1,4 +1,4 @@
-"""Where positions cannot be had, the clock: a marker holds for `cookie_max_age` (P3)."""
+"""The fallback without positions is time: a marker holds for `cookie_max_age` (P3)."""
 
 from __future__ import annotations
 

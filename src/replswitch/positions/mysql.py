@@ -18,7 +18,7 @@ from replswitch.positions.position import Position
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-# What stands between two commas: a UUID, and behind it ranges, each of which may follow tags.
+# The text between two commas: a UUID, and then ranges, each of which may follow tags.
 _PART: Final = re.compile(
     r"\s*[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}\s*"
     r"(?::\s*(?:[a-z_][a-z0-9_]{0,31}\s*:\s*)*\d{1,19}(?:-\d{1,19})?\s*)+",

@@ -1,4 +1,4 @@
-"""What positions of all engines have in common."""
+"""The base class of positions."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Position(ABC):
         """Say whether one server has written all of it itself, and so has it.
 
         Args:
-            identity: what the server calls itself, as the driver's ``fetch_position`` tells.
+            identity: the identity of the server, from the driver's ``fetch_position``.
         """
 
     @abstractmethod

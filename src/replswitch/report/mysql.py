@@ -1,4 +1,4 @@
-"""What a server of MariaDB and MySQL says of itself, of its user, and of its replication."""
+"""Query a server of MariaDB or MySQL about itself, its user and its replication."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def ask_mysql(raw: Raw, server: Asked, standing: Standing) -> None:
     Args:
         raw: a connection to it.
         server: the server.
-        standing: takes what it says.
+        standing: gets the answers.
 
     Raises:
         Exception: the driver's own error.

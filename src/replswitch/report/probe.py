@@ -1,4 +1,4 @@
-"""All servers of a database, asked at a time."""
+"""Query all servers of a database in parallel."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from replswitch.connect.connection import Connection
     from replswitch.engine.servers import Server
 
-# Seconds that the driver gets to say by itself that the time is over.
+# Seconds after the time-out in which the driver can report it by itself.
 _GRACE: Final = 0.5
 
 
@@ -34,11 +34,11 @@ def _asked(server: Server) -> Asked:
 
 
 def standings(servers: Sequence[Asked], timeout: float | None = None) -> list[Standing]:
-    """Ask all servers of a database at a time how they stand.
+    """Query the state of all servers of a database in parallel.
 
     Args:
         servers: the master first.
-        timeout: seconds for a server to let us in, and to answer; each one's own by default.
+        timeout: seconds for a server to accept the connection, and to answer; each one's own by default.
     """
     found = [Standing(server.state, server.name) for server in servers]
     seconds = [timeout or server.timeout for server in servers]
@@ -62,7 +62,7 @@ def _ask(server: Asked, standing: Standing, timeout: float) -> None:
             _QUESTIONS.get(server.engine, _ask_nothing)(raw, server, standing)
     except ReplSwitchError as error:
         standing.problem = str(error)
-    except Exception as error:  # noqa: BLE001 - whatever keeps a server from answering is told of
+    except Exception as error:  # noqa: BLE001 - every error of a server is reported
         standing.problem = f"{'it failed' if standing.reachable else 'no connection'}: {_words(error)}"
 
 
@@ -72,11 +72,11 @@ def _words(error: Exception) -> str:
 
 def _ask_nothing(raw: Any, server: Asked, standing: Standing) -> None:
     standing.reachable = True
-    standing.note = "replswitch does not know what to ask it"
+    standing.note = "replswitch does not know what to query on it"
 
 
 def _ask_sqlite(raw: Any, server: Asked, standing: Standing) -> None:
-    """Look at the file. Nothing replicates it that could be asked."""
+    """Look at the file. It has no replication that could be queried."""
     raw.execute("PRAGMA schema_version").close()  # nothing before it reads the file
     standing.reachable = True
     files = {name: file for _, name, file in raw.execute("PRAGMA database_list")}
@@ -85,12 +85,12 @@ def _ask_sqlite(raw: Any, server: Asked, standing: Standing) -> None:
     standing.version = raw.execute("SELECT sqlite_version()").fetchone()[0]
 
 
-#: What is asked of each kind of server.
+#: The function that queries each kind of server.
 _QUESTIONS: Final[dict[str, Callable[[Any, Asked, Standing], None]]] = {"mysql": ask_mysql, "sqlite": _ask_sqlite}
 
 
 def _compare(servers: Sequence[Asked], found: Sequence[Standing]) -> None:
-    """Say what can be seen only from all servers of a database."""
+    """Add what only a comparison of all servers shows."""
     master, *slaves = found
     if master.reachable and master.read_only:
         master.problem = "it is read_only, so it refuses writes"

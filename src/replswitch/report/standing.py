@@ -1,4 +1,4 @@
-"""A server that is asked, `Asked`, what was found out about it, `Standing`, and how that is told to people."""
+"""A server to query (`Asked`), its state (`Standing`), and the table of a report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 #: Seconds to connect to a server, and for its answer.
 TIMEOUT: Final = 5
 
-#: What is told of each server, in the order of a table's columns.
+#: The columns of the table, in their order.
 COLUMNS: Final = ("state", "server", "reachable", "version", "read_only", "replication", "behind")
 
 _IDENTITY: Final = ("hostname", "port", "server_id", "server_uuid", "file")
@@ -22,17 +22,17 @@ _IDENTITY: Final = ("hostname", "port", "server_id", "server_uuid", "file")
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A server that is asked.
+    """A server to query.
 
     Attributes:
         state: the state it serves.
-        name: what people know it by.
-        open: returns a new connection, within so many seconds. What it raises is reported; a
-            `replswitch.ReplSwitchError` in its own words alone.
+        name: its name in the report.
+        open: opens a connection, with a time-out in seconds. Its errors are reported; a `replswitch.ReplSwitchError`
+            with its own text only.
         error: the root of the driver's errors.
-        address: what decides where its connections lead: a slave that has the master's is the master itself, whatever
-            the server says. None where that is unknown.
-        timeout: seconds to connect, and to answer, where no others are asked for.
+        address: the settings that decide where its connections lead. A slave with the address of the master is the
+            master itself, whatever identity the server reports. None if it is not known.
+        timeout: seconds to connect, and to answer, by default.
         engine: the kind of server, `replswitch.drivers.Driver.engine`.
     """
 
@@ -47,23 +47,23 @@ class Asked:
 
 @dataclass
 class Standing:
-    """How one server stands.
+    """The state of one server.
 
     Attributes:
         state: the state it serves.
         server: its name.
-        reachable: it let us in.
-        version: what it says of itself.
-        read_only: whether it refuses ordinary users' writes; None where the database has no such option.
+        reachable: it accepted the connection.
+        version: as it reports it.
+        read_only: whether it refuses writes of ordinary users; None if the database has no such option.
         replication: of a slave ``"running"``, ``"connecting"``, ``"stopped"``, ``"broken"`` (it ended with an error)
             or ``"none"`` (it replicates from no server); ``"cluster"`` for Galera, Aurora and group replication,
-            ``"unknown"`` where we may not ask; None where there is nothing to replicate.
-        behind: seconds; None where it is not known.
-        problem: what somebody should see to; None when all is well.
-        note: what else there is to say.
-        is_master: it serves slave state, and is the master itself, by whatever address.
-        grants: what its user may do there, as SHOW GRANTS has it.
-        variables: what it is, in the server's own words.
+            ``"unknown"`` if the user has no right to ask; None if there is nothing to replicate.
+        behind: the lag in seconds; None if it is not known.
+        problem: a problem to solve; None if there is none.
+        note: other information.
+        is_master: it serves slave state, and is the master itself, maybe under another address.
+        grants: the privileges of its user, from SHOW GRANTS.
+        variables: variables of the server that identify it or make it read-only.
     """
 
     state: State
@@ -81,7 +81,7 @@ class Standing:
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """What no two servers have in common; empty where the database does not say."""
+        """The variables that are different on each server; empty if the database has none."""
         return tuple(self.variables[name] for name in _IDENTITY if name in self.variables)
 
     @property
@@ -90,11 +90,11 @@ class Standing:
         return "mariadb" in (self.version or "").lower()
 
     def as_json(self) -> dict[str, Any]:
-        """Return what a program may want to know."""
+        """Return the report for programs."""
         return {name: getattr(self, name) for name in (*COLUMNS, "problem", "note")}
 
     def as_row(self) -> tuple[str, ...]:
-        """Return what people want to know, as words for the columns."""
+        """Return the texts for the columns of the table."""
         words: dict[object, str] = {None: "-", True: "yes", False: "no"}
         behind = None if self.behind is None else f"{self.behind} s"
         values = (self.state, self.server, self.reachable, self.version, self.read_only, self.replication, behind)
@@ -102,7 +102,7 @@ class Standing:
 
 
 def table(title: str, found: Iterable[Standing]) -> str:
-    """Return what was found as a table with a title."""
+    """Return the report as a table with a title."""
     found = list(found)
     rows = [COLUMNS, *(each.as_row() for each in found)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -115,5 +115,5 @@ def table(title: str, found: Iterable[Standing]) -> str:
 
 
 def problems(title: str, found: Iterable[Standing]) -> list[str]:
-    """Return what somebody should see to, in a line each."""
+    """Return the problems, one line each."""
     return [f"{title}: the {each.state} {each.server}: {each.problem}" for each in found if each.problem]

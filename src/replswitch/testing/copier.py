@@ -1,12 +1,12 @@
 """The copier: reproduces the commits of one SQLite file in others, after a lag.
 
-SQLite does not replicate. What a slave does is imitated:
+SQLite does not replicate. The copier imitates a slave:
 
-* ``PRAGMA data_version`` says that another connection, in whatever process, has committed to the master. It
-  is asked every few milliseconds.
+* ``PRAGMA data_version`` changes when another connection, in any process, has committed to the master. The
+  copier reads it every few milliseconds.
 * The backup API then takes a snapshot of the master into memory, and later writes it into the slave in one
   transaction. So a reader of the slave sees the master as it was at some moment, never half of one.
-* A note beside the slave's file says how far it has come, for `replswitch.connect()`.
+* A note beside the slave's file has its position, for `replswitch.connect()`.
 * Both files are in WAL mode, in which readers and one writer do not wait for each other.
 
 Commits that follow each other faster than the copier looks arrive on the slave together.
@@ -33,7 +33,7 @@ LOOK_EVERY = 0.005
 """Seconds between two looks at the master."""
 
 TOLD_FOR = 1.0
-"""Seconds for which the notes go on after a copy: a commit has ended a little before its writer looks at the clock."""
+"""Seconds for which notes are written after a copy: a commit ends a little before its writer reads the clock."""
 
 WAITING = 200
 """About how many snapshots may wait for a long lag to pass: the longer the lag, the rarer they are taken."""
@@ -139,7 +139,9 @@ class Copier:
                     )
                 self._changed.wait(left)
             if self._applied[name] == self._number and name not in self._idle:
-                _replace(self._notes[name], str(self._as_of))  # at once: who has waited asks next how far it is
+                _replace(
+                    self._notes[name], str(self._as_of)
+                )  # at once: a reader that has waited queries the position next
 
     def _check(self) -> None:
         if self._error is not None:
@@ -181,7 +183,7 @@ class Copier:
         return True
 
     def _apply(self) -> None:
-        """Give each slave the newest snapshot that is due, and drop those that nobody needs."""
+        """Give each slave the newest snapshot that is due, and drop those that are not needed."""
         now = time.monotonic()
         due = [one for one in self._snapshots if one.taken + self._lag <= now]
         if not due:
@@ -190,7 +192,7 @@ class Copier:
         for name, slave in self._slaves.items():
             behind = self._applied[name] < newest.number
             if behind and name not in self._idle and _copy(newest.content, slave):
-                # A backup does not trigger the automatic checkpoint, so the WAL would grow for ever.
+                # A backup does not trigger the automatic checkpoint, so the WAL would grow without limit.
                 slave.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
                 _replace(self._notes[name], str(newest.position))
                 self._applied[name] = newest.number
@@ -202,7 +204,7 @@ class Copier:
         self._snapshots = [one for one in self._snapshots if one.number >= needed]
 
     def _tell(self) -> None:
-        """Note that nothing has changed since the newest copy, for those who look at the clock behind a commit."""
+        """Note that nothing has changed since the newest copy, for writers that read the clock after a commit."""
         if self._newest is not None and time.monotonic() < self._newest + self._lag + TOLD_FOR:
             for name, note in self._notes.items():
                 if self._applied[name] == self._number and name not in self._idle:
@@ -220,7 +222,7 @@ def _copy(source: sqlite3.Connection, target: sqlite3.Connection) -> bool:
     """Copy a whole database in one transaction; False if it is locked at the moment."""
 
     def progress(status: int, _remaining: int, _total: int) -> None:
-        # Without this, backup() goes on trying for as long as the lock is held.
+        # Without this, backup() retries for as long as the lock is held.
         if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise _Busy
 
@@ -231,7 +233,7 @@ def _copy(source: sqlite3.Connection, target: sqlite3.Connection) -> bool:
 
 
 def _replace(file: Path, text: str) -> None:
-    """Write a file so that who reads it finds the old text or the new one."""
+    """Write a file so that a reader finds either the old text or the new one."""
     new = file.with_name(f"{file.name}.new")
     new.write_text(text)
     new.replace(file)

@@ -3,7 +3,7 @@
 ::
 
     ReplSwitchError
-    └── PairError                  the pair cannot do what it was asked to
+    └── PairError                  the pair cannot do it
         ├── ServerNotFoundError    the database server is not installed on this machine
         ├── ServerStartError       a server did not come up; the message ends with its log
         └── NotCaughtUpError       a slave did not get everything in time (a TimeoutError, too)
@@ -17,7 +17,7 @@ from replswitch.errors import ReplSwitchError
 
 
 class PairError(ReplSwitchError):
-    """The pair cannot do what it was asked to. The message says which server and why."""
+    """The pair cannot do what the test asked for. The message has the server and the reason."""
 
 
 class ServerNotFoundError(PairError):
@@ -29,7 +29,7 @@ class ServerStartError(PairError):
 
     Attributes:
         server: the name of the server in the pair, as in ``pair.kill(name)``.
-        log: the last lines of what the server wrote.
+        log: the last lines of the log of the server.
     """
 
     def __init__(self, message: str, *, server: str, log: str) -> None:
@@ -39,7 +39,7 @@ class ServerStartError(PairError):
 
 
 class NotCaughtUpError(PairError, TimeoutError):
-    """A slave had not applied everything when the time was over, or cannot go on replicating at all.
+    """A slave had not applied everything when the time was over, or its replication has failed.
 
     Attributes:
         server: the name of the slave in the pair.

@@ -1,4 +1,4 @@
-"""What a pair of another database has to bring: the methods that ReplicatedPair calls and does not have."""
+"""The methods that a pair of another database must implement: ReplicatedPair calls them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 class PairHooks(ABC):
     """The part of a pair that its database decides.
 
-    Names of servers have been checked before one of these is called, and no two of them run at the same time,
-    but for ``_wait_for``.
+    The names of servers are checked before the call. No two of these methods run at the same time, except
+    ``_wait_for``.
     """
 
     @abstractmethod
@@ -19,15 +19,15 @@ class PairHooks(ABC):
 
     @abstractmethod
     def _create(self) -> None:
-        """Make what the servers need; none of them runs yet."""
+        """Create the files that the servers need. No server runs yet."""
 
     @abstractmethod
     def _remove(self) -> None:
-        """End the servers and remove what they left, however much of it there is."""
+        """End the servers and remove their files. Some of them may be missing."""
 
     @abstractmethod
     def _is_up(self, name: str) -> bool:
-        """Tell whether the server runs."""
+        """Return whether the server runs."""
 
     @abstractmethod
     def _start_server(self, name: str) -> None:

@@ -1,13 +1,13 @@
-"""The keeper: a small process that owns a folder and the servers in it, and outlives whoever asked for them.
+"""The keeper: a small process that owns a folder and the servers in it, and outlives the test run.
 
 A test run can end in ways in which none of its own clean-up code runs (``kill -9``, a crash, a CI job that
 is cancelled). So the servers are not children of the test run but of this process, which is started as a
 script by :class:`replswitch.testing.kept.Kept` and shares a pipe with it. When the pipe closes, or the
 process that started the keeper is gone, the keeper kills its servers, removes its folder and ends.
 
-It is their parent, so a process id that it signals cannot have passed on to a stranger: an id stays taken
-until the parent has asked for the exit code. It runs on the standard library alone and imports nothing of
-replswitch, so that it is up in a moment.
+It is their parent, so a process id that it signals cannot belong to another process by now: an id stays in
+use until the parent has read the exit code. It uses the standard library only and imports nothing of
+replswitch, so it starts quickly.
 
 One request is one line of JSON on standard input, its answer one line on standard output::
 
@@ -45,7 +45,7 @@ PR_SET_PDEATHSIG = 1
 """From <linux/prctl.h>; see prctl(2)."""
 
 REMOVE_WITHIN = 10.0
-"""Seconds for which the removal of the folder is repeated: what was just killed may still be writing."""
+"""Seconds for which the removal of the folder is repeated: a server that was just killed may still write."""
 
 
 class Keeper:
@@ -60,7 +60,7 @@ class Keeper:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Do what one request asks for and return its answer."""
+        """Carry out one request and return its answer."""
         if request["do"] == "start":
             return {"pid": self.start(request["name"], request["argv"], request["log"])}
         if request["do"] == "kill":
@@ -68,7 +68,7 @@ class Keeper:
         return {"code": self.processes[request["name"]].poll()}
 
     def start(self, name: str, argv: list[str], log: str) -> int:
-        """Start a process in a session of its own; what it writes is appended to the file ``log``."""
+        """Start a process in a session of its own. Its output is appended to the file ``log``."""
         with Path(log).open("ab") as output:
             process = subprocess.Popen(  # noqa: S603 - the command comes from the process that started us
                 argv,
@@ -83,7 +83,7 @@ class Keeper:
         return process.pid
 
     def kill(self, name: str) -> int:
-        """Kill a process and what it started itself, wait until it is gone, and return its exit code."""
+        """Kill a process and its children, wait until it is gone, and return its exit code."""
         process = self.processes[name]
         if process.poll() is None:
             # Its session is new, so its process group has its id; the id is taken until wait() returns.
@@ -103,15 +103,15 @@ class Keeper:
 
 
 def die_with_keeper() -> None:
-    """In a new child: ask Linux to kill it when the keeper ends, were it by ``kill -9``."""
+    """In a new child: have Linux kill it when the keeper ends, even by ``kill -9``."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def requests(parent: int) -> Iterator[dict[str, Any]]:
     """Yield the requests that come in, until the pipe closes or ``parent`` is no longer our parent.
 
-    The parent's end of the pipe may have been inherited by a process that it forked and that still lives;
-    so the pipe alone does not tell whether the parent is gone.
+    A process that the parent forked may have inherited its end of the pipe and still live. So the pipe alone
+    does not show whether the parent is gone.
     """
     unread = b""
     while os.getppid() == parent:
@@ -132,7 +132,7 @@ def write(answer: dict[str, Any]) -> None:
 
 
 def main(base: str) -> None:
-    """Serve requests until the other side goes away, then leave nothing behind."""
+    """Serve requests until the other side goes away, then remove everything."""
     parent = os.getppid()
     for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(ignored, signal.SIG_IGN)

@@ -63,7 +63,7 @@ class Kept:
         """Start a process.
 
         Args:
-            name: what it is called here; a name can be used again when its process has ended.
+            name: its name here; a name can be used again when its process has ended.
             argv: the command and its arguments.
             log: the file to which its standard output and error are appended.
 
@@ -97,7 +97,7 @@ class Kept:
         with self._lock:
             if self._process.stdin is None or self._process.stdin.closed:
                 raise PairError("the servers of this pair belong to another process, or the pair is closed")
-            with contextlib.suppress(BrokenPipeError):  # told by the missing answer
+            with contextlib.suppress(BrokenPipeError):  # the missing answer shows it
                 self._process.stdin.write(json.dumps(request).encode() + b"\n")
             return self._read()
 
@@ -115,16 +115,16 @@ class Kept:
         return answer
 
     def _hang_up(self) -> None:
-        """Close the pipes; for the keeper that is the word to clean up and end."""
+        """Close the pipes. The keeper then cleans up and ends."""
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()
 
     def _forget(self) -> None:
-        """In a forked child: let go of what is the parent's, so that the pipe closes when the parent ends."""
+        """In a forked child: close the pipe of the parent, so that it closes when the parent ends."""
         self._hang_up()
         self._lock = threading.Lock()  # another thread may have held it when the process was forked
-        self._process.returncode = 0  # not our child: nothing to wait for, nothing to warn of
+        self._process.returncode = 0  # not our child: nothing to wait for, and no warning
 
 
 def _forget_all() -> None:

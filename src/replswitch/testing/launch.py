@@ -51,7 +51,7 @@ def find_program(name: str, package: str) -> str:
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that nobody listens on now; another process may still be faster."""
+    """Return a port of 127.0.0.1 that is free now. Another process may still take it first."""
     while True:
         port = random.choice(PORTS)  # noqa: S311 - nothing secret
         with socket.socket() as probe:
@@ -66,11 +66,11 @@ def run(kept: Kept, name: str, argv: list[str], log: Path, *, ready: Callable[[]
     """Start a program and wait until it is ready.
 
     Args:
-        kept: who keeps it.
-        name: what it is called there.
+        kept: the keeper that starts it.
+        name: its name there.
         argv: the command.
-        log: what it writes; the file begins anew.
-        ready: tells whether it is up; None is a program that is ready when it has ended without an error.
+        log: the file for its output; it is emptied first.
+        ready: returns whether it is up; None for a program that is ready when it has ended without an error.
 
     Raises:
         ServerStartError: it failed, or was not ready in time. It does not run any more.

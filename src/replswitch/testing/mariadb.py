@@ -102,7 +102,7 @@ class MariaDBPair(ServerPair):
 
     def _introduce(self, name: str) -> None:
         if name in self._follows:
-            # What it has written itself, as a master, counts as applied.
+            # Its own writes, as a master, count as applied.
             self._run(name, "SET GLOBAL gtid_slave_pos = @@GLOBAL.gtid_current_pos")
         self._run(
             name,

@@ -154,6 +154,6 @@ def find_mysqld() -> str:
 
 
 def _is_mysql(program: str) -> bool:
-    """Tell MySQL from MariaDB, which answers to the same name."""
+    """Distinguish MySQL from MariaDB, whose program can have the same name."""
     told = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)  # noqa: S603 - a server
     return told.returncode == 0 and "MariaDB" not in told.stdout

@@ -37,7 +37,7 @@ class ReplicatedPair(PairHooks):
 
     Attributes:
         driver: the name of the driver, as ``replswitch.connect(driver=…)`` takes it.
-        names: what the servers are called; a server keeps its name, whatever its role.
+        names: the names of the servers; a server keeps its name when its role changes.
         master_name: the server that is the master now.
     """
 
@@ -124,7 +124,7 @@ class ReplicatedPair(PairHooks):
                 self._kill_server(name)
 
     def stop_slave(self, name: str = "slave") -> None:
-        """Stop replication on a slave; the server goes on to serve what it has."""
+        """Stop replication on a slave. The server still serves what it has."""
         with self._exclusively():
             self._stopped.add(self._known_slave(name))
             if self._is_up(name):
@@ -139,7 +139,7 @@ class ReplicatedPair(PairHooks):
 
     @property
     def lag(self) -> float:
-        """How many seconds the slaves stay behind the master; may be set at any time.
+        """The lag of the slaves in seconds; can be set at any time.
 
         A transaction is not seen on any slave sooner than this after its commit. Changed while transactions
         wait, the new lag holds for them too: 0 lets them through at once.
@@ -170,8 +170,8 @@ class ReplicatedPair(PairHooks):
             timeout: seconds that this may take longer than the lag does.
 
         Raises:
-            NotCaughtUpError: a slave was not there in time, or cannot go on. It is a TimeoutError.
-            PairError: the master is down, so what it has is not known.
+            NotCaughtUpError: a slave was late, or its replication has failed. It is a TimeoutError.
+            PairError: the master is down, so its position is not known.
         """
         if not self._is_up(self._known(self.master_name)):
             raise PairError(f'the master is down: nobody can say what it has. Call start("{self.master_name}") first')
@@ -183,7 +183,7 @@ class ReplicatedPair(PairHooks):
                 self._wait_for(name, position, deadline)
 
     def reset(self) -> None:
-        """Undo what was done to the servers: all are up and replicate, without a lag, and have caught up.
+        """Undo what a test did to the servers: all are up and replicate, without a lag, and have caught up.
 
         Raises:
             PairError: that could not be done; close the pair and start it again.
@@ -196,7 +196,7 @@ class ReplicatedPair(PairHooks):
         self.wait_caught_up()
 
     def _start_all(self) -> None:
-        """Start the pair, or leave nothing behind."""
+        """Start the pair. If that fails, remove everything."""
         if self._started:
             return
         try:

@@ -101,11 +101,11 @@ def replicated_pair(request: pytest.FixtureRequest) -> ReplicatedPair:
 
 
 def _refresh(pair: ReplicatedPair) -> None:
-    """Undo what the last test did to the servers; what cannot be undone costs a new pair, not every test."""
+    """Undo what the last test did to the servers. If that fails, start a new pair instead of failing every test."""
     try:
         pair.reset()
     except PairError as error:
-        logger.warning("the pair cannot be reset and is made anew, empty: %s", error)
+        logger.warning("the pair cannot be reset, so an empty one is started: %s", error)
         with suppress(PairError):
             pair.close()
         pair.start()

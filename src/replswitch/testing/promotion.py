@@ -1,4 +1,4 @@
-"""A slave takes the master's place, as an operator would do it who has the time to do it well.
+"""Promotion of a slave to master, as a careful operator does it.
 
 Where a rule comes from MariaDB's manual, the page is named as in https://mariadb.com/kb/en/NAME/.
 """
@@ -31,7 +31,7 @@ class PromotablePair(SessionPair):
 
     def __init__(self, slaves: int = 1) -> None:
         super().__init__(slaves)
-        self._follows: dict[str, str | None] = {}  # which master a server was last told of; None: to be one
+        self._follows: dict[str, str | None] = {}  # the master that each server last got; None if it is one itself
 
     def promote(self, name: str = "slave", timeout: float = 10) -> None:
         """Make a slave the master, and the master and the other slaves its slaves. Nothing is lost.
@@ -40,8 +40,8 @@ class PromotablePair(SessionPair):
         every commit of one), then the slave catches up, at once, whatever the lag; then it may be written to.
         Afterwards ``pair.master``, ``pair.slaves``, ``pair.master_name`` and ``pair.slave_names`` tell the new
         roles. Each server keeps its name and its address: it is the test's own to lead clients to the new master.
-        A slave that is down learns who the master is when it starts. ``reset()`` gives the first master its place
-        back in the same way.
+        A slave that is down follows the new master when it starts. ``reset()`` makes the first master the master
+        again, in the same way.
 
         Args:
             name: the slave.
@@ -50,7 +50,7 @@ class PromotablePair(SessionPair):
         Raises:
             ConfigurationError: no slave of this pair has that name.
             PairError: the slave or the master is down.
-            NotCaughtUpError: the slave was not there in time. The old master is the master still.
+            NotCaughtUpError: the slave did not catch up in time. The old master is still the master.
         """
         with self._exclusively():
             began, old = time.monotonic(), self.master_name
@@ -68,7 +68,7 @@ class PromotablePair(SessionPair):
             logger.debug("%s is the master after %.2f s", name, time.monotonic() - began)
 
     def reset(self) -> None:
-        """Undo what was done to the servers, as every pair does; also who is the master."""
+        """Undo what a test did to the servers, as every pair does; also a promotion."""
         super().reset()
         if self.master_name != MASTER:
             self.promote(MASTER)
@@ -95,7 +95,7 @@ class PromotablePair(SessionPair):
         self._follows[new] = None
 
     def _follow(self, name: str) -> None:
-        """Tell a server who its master is, unless it knows."""
+        """Set the master of a server, unless it is set already."""
         if name == self.master_name:
             self._follows[name] = None
         elif self._follows.get(name) != self.master_name:
@@ -104,4 +104,4 @@ class PromotablePair(SessionPair):
 
     @abstractmethod
     def _introduce(self, name: str) -> None:
-        """Tell a server that replicates nothing now who its master is."""
+        """Set the master of a server that replicates nothing now."""

@@ -1,4 +1,4 @@
-"""A TCP proxy that can be told to misbehave: the network between an application and a server, in a test's hands."""
+"""A TCP proxy that simulates faults of the network between an application and a server."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ CHUNK = 65536
 """Bytes that are read at once."""
 
 WITHIN = 10.0
-"""Seconds in which the proxy's own thread does what it is told; it never waits for a peer."""
+"""Seconds in which the proxy's own thread carries out a call; it never waits for a peer."""
 
 
 class Proxy:
-    """A port of 127.0.0.1 that leads to a server, until it is told otherwise.
+    """A port of 127.0.0.1 that leads to a server, and can break the connections to it.
 
-    What it is told last holds, for open connections too. Any number of connections at a time; one thread serves
-    them. To be closed, or used as a context manager.
+    The latest call holds, also for open connections. Any number of connections at a time; one thread serves
+    them. Close it, or use it as a context manager.
 
     Args:
         target: the port of 127.0.0.1 that it leads to, or ``(host, port)``.
 
     Raises:
-        ConfigurationError: ``target`` is none.
+        ConfigurationError: ``target`` is no port.
 
     Attributes:
         port: the port to connect to.
@@ -56,7 +56,7 @@ class Proxy:
         while not self.port:
             try:
                 self._do(self._open(free_port()))
-            except OSError:  # somebody else was faster
+            except OSError:  # another process was faster
                 continue
 
     def __enter__(self) -> Self:
@@ -80,7 +80,7 @@ class Proxy:
         return len(self._connections)
 
     def restore(self) -> None:
-        """Pass everything on at once again. What was held back by `drop` arrives now, as on a network."""
+        """Pass everything on at once again. Data held back by `drop` arrives now, as on a network."""
         self._do(self._set())
 
     def drop(self) -> None:
@@ -192,7 +192,7 @@ class _Connection:
     """One connection through the proxy.
 
     Attributes:
-        change: set when the proxy was told something; the next one has another.
+        change: set by the next call of a method of the proxy; each call has its own.
     """
 
     def __init__(self, proxy: Proxy, client: socket.socket, cut_after: int | None) -> None:
@@ -203,7 +203,7 @@ class _Connection:
         self._left = cut_after
 
     def changed(self, cut_after: int | None) -> None:
-        """Hear that the proxy was told something."""
+        """Note that a method of the proxy was called."""
         self._left = cut_after
         change, self.change = self.change, asyncio.Event()
         change.set()
@@ -218,7 +218,7 @@ class _Connection:
         await self._proxy.passed(self, 0, is_answer=False)
         self._server.setblocking(False)
         questions: asyncio.Task[None] | None = None
-        with contextlib.suppress(OSError):  # nobody is there, or somebody hangs up without a word
+        with contextlib.suppress(OSError):  # no server listens, or a peer resets the connection
             await asyncio.get_running_loop().sock_connect(self._server, self._proxy.target)
             for one in (self._client, self._server):
                 one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -230,7 +230,7 @@ class _Connection:
                 await asyncio.gather(questions, return_exceptions=True)
 
     async def _pass_on(self, source: socket.socket, to: socket.socket, *, is_answer: bool) -> None:
-        """Pass on what comes, in its order, each piece when its time has come."""
+        """Pass the data on in its order, each piece when its delay is over."""
         loop = asyncio.get_running_loop()
         arrived: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
         reading = asyncio.create_task(self._read(source, arrived))

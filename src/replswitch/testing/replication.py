@@ -1,4 +1,4 @@
-"""The statements of replication, which MariaDB and MySQL word differently, and what a slave says of itself."""
+"""The statements of replication, which differ between MariaDB and MySQL, and the status of a slave."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Dialect(NamedTuple):
         forget: lets a slave, whose threads are stopped, know no master any more.
         delay: sets the delay; takes the seconds.
         status: asks a slave how it is.
-        role: what the names of its answers begin with.
+        role: the beginning of the names of its columns.
         position: asks the master how far it is, as ``position``.
         reached: asks a slave the same.
         wait: lets a slave wait; takes a position and seconds. ``failed`` is 0 when it has got there.
@@ -63,7 +63,7 @@ MYSQL = Dialect(
 
 
 def has_failed(dialect: Dialect, status: dict[str, Any]) -> bool:
-    """Tell whether a thread of a slave ended with an error; one that only looks for its master has not."""
+    """Return whether a thread of a slave ended with an error. A thread that tries to connect has not."""
     return any(
         status[f"{dialect.role}_{kind}_Running"] == "No" and status[f"Last_{kind}_Errno"] for kind in ("IO", "SQL")
     )
@@ -72,14 +72,14 @@ def has_failed(dialect: Dialect, status: dict[str, Any]) -> bool:
 def not_caught_up(
     dialect: Dialect, name: str, positions: tuple[str, str], status: dict[str, Any], errors: list[str]
 ) -> NotCaughtUpError:
-    """Return the error that says what a slave lacks, and why.
+    """Return the error that names what a slave lacks, and the reason.
 
     Args:
-        dialect: what the server is.
+        dialect: that of the server.
         name: the slave.
         positions: the master's, and the slave's.
         status: the slave's answer to ``dialect.status``.
-        errors: what went wrong there.
+        errors: those of its replication.
     """
     threads = [f"{dialect.role}_{kind}_Running" for kind in ("IO", "SQL")]
     state = ", ".join(f"{thread}: {status[thread]}" for thread in threads)

@@ -1,4 +1,4 @@
-"""Pairs of real servers that speak MySQL's protocol: what MariaDB and MySQL have in common.
+"""Pairs of real servers that speak MySQL's protocol: the base class for MariaDB and MySQL.
 
 The server processes and their data live in a :class:`replswitch.testing.kept.Kept`.
 """
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PORT_TAKEN = "Bind on TCP/IP port"
-"""What a server writes to its log before it ends because another process has its port."""
+"""The text in the log of a server that ends because another process has its port."""
 
 
 class ServerPair(PromotablePair):
@@ -62,7 +62,7 @@ class ServerPair(PromotablePair):
 
     @property
     def _keeper(self) -> Kept:
-        """What keeps the processes and the folder."""
+        """The keeper of the processes and the folder."""
         if self._kept is None:
             raise PairError("the pair is closed")
         return self._kept
@@ -117,7 +117,7 @@ class ServerPair(PromotablePair):
         logger.debug("%s up on port %d in %.2f s", name, self._ports[name], time.monotonic() - began)
 
     def _start_on_free_port(self, name: str) -> None:
-        """Start a server on a free port; on another one when somebody else was faster."""
+        """Start a server on a free port, or on another one if a process took it first."""
         while name not in self._ports:
             port = free_port()
             try:
@@ -130,7 +130,7 @@ class ServerPair(PromotablePair):
                 self._ports[name] = port
 
     def _start_on(self, name: str, port: int, deadline: float) -> None:
-        """Start a server on this port; until the deadline, wait for whoever has the port in the meantime."""
+        """Start a server on this port. If another process has the port, wait for it until the deadline."""
         log = self._keeper.folder / f"{name}.log"
         while True:
             try:
@@ -143,8 +143,8 @@ class ServerPair(PromotablePair):
                 return
 
     def _answers(self, name: str) -> bool:
-        """Tell whether the server lets root in. Its own socket cannot be mistaken for another server's."""
-        # First without PyMySQL, which leaves a socket unclosed when nobody listens (seen with 1.2.4).
+        """Return whether root can log in. The socket in its folder cannot belong to another server."""
+        # First without PyMySQL, which leaves a socket unclosed if no server listens (seen with 1.2.4).
         with socket.socket(socket.AF_UNIX) as probe:
             if probe.connect_ex(str(self._socket(name))):
                 return False
@@ -185,7 +185,7 @@ class ServerPair(PromotablePair):
                 raise not_caught_up(self.dialect, name, (position, reached), status, self._errors(name, status))
 
     def _errors(self, name: str, status: dict[str, Any]) -> list[str]:
-        """Return what went wrong in a slave's replication, for people to read."""
+        """Return the errors of a slave's replication as text."""
         return [status[kind] for kind in ("Last_IO_Error", "Last_SQL_Error") if status[kind]]
 
     def _options(self, name: str, port: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""Sessions on the servers of a pair: the application's, root's, and what root tells of a server.
+"""Sessions on the servers of a pair: the application's, root's, and what root can read about a server.
 
 A server is looked after through its Unix socket, as root without a password; only the owner of the folder can
 reach that. The application's account comes through TCP on 127.0.0.1.

@@ -22,12 +22,11 @@ class SQLitePair(ReplicatedPair):
     """A SQLite file and its slaves, in WAL mode; :class:`~replswitch.testing.copier.Copier` is the replication.
 
     Needs nothing but Python and starts at once. The lag may have a fraction. Made for small databases: each
-    commit copies the whole file. What differs from servers, because there are none:
+    commit copies the whole file. Without servers, some things differ:
 
-    * After ``kill(name)`` nobody can open the file ("unable to open database file"), but a connection that
-      has been used before goes on to work, and what it writes to a killed master is replicated after its
-      start.
-    * Nothing refuses a write to a slave's file, except on connections with ``PRAGMA query_only`` (those of
+    * After ``kill(name)`` the file cannot be opened ("unable to open database file"). A connection that was
+      used before still works, and its writes to a killed master are replicated after ``start(name)``.
+    * A write to the file of a slave is refused only on connections with ``PRAGMA query_only`` (those of
       :meth:`connect` and of ``replswitch.connect()``). The next copy undoes it.
 
     Args:
@@ -88,7 +87,7 @@ class SQLitePair(ReplicatedPair):
         return name not in self._down
 
     def _kill_server(self, name: str) -> None:
-        """Put a link that leads nowhere in the file's place; each step is atomic for those who open it."""
+        """Replace the file by a link that leads nowhere. Each step is atomic for processes that open it."""
         file = self._file(name)
         self._replication.set_idle(name, True)
         file.with_suffix(".killed").hardlink_to(file)

@@ -89,7 +89,7 @@ def test_a_user_who_can_write_despite_read_only_is_reported(
     use_databases(checked={**database, "SLAVES": [{**slave, **make_user(privileges)}]})
     (message,) = found()
     assert message.id == "replswitch.W010"
-    assert f"who has {named}." in message.msg
+    assert f"its user has {named} and" in message.msg
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ class TestSlaves:
             ("host", 'Did you mean "HOST"?'),
             (
                 "COLOUR",
-                "A slave may have HOST, PORT, NAME, USER, PASSWORD, OPTIONS, WEIGHT; what is left out is the master's.",
+                "A slave can have HOST, PORT, NAME, USER, PASSWORD, OPTIONS, WEIGHT; others come from the master.",
             ),
         ],
     )
@@ -230,7 +230,7 @@ class TestMiddleware:
     def test_middleware_that_must_not_come_first_is_w003(self, outside: str) -> None:
         with override_settings(MIDDLEWARE=[outside, MIDDLEWARE]):
             assert ids() == ["W003"]
-            assert f'"{outside}" stands before' in found()[0].msg
+            assert f'"{outside}" comes before' in found()[0].msg
 
 
 class TestSessions:

@@ -1,4 +1,4 @@
-"""``manage.py replswitch``: the servers of each database that switches, and how they stand."""
+"""``manage.py replswitch``: the servers of each database that switches, and their state."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Command(BaseCommand):
         "replicating, how far behind. Exits with 1 when a server cannot be reached, a slave does not replicate, or "
         "the master refuses to be written to."
     )
-    requires_system_checks: list[str] = []  # noqa: RUF012 - it is for looking what is wrong
+    requires_system_checks: list[str] = []  # noqa: RUF012 - the command is for finding what is wrong
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Add the options."""
