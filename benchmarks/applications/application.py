@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 STOCK: Final = "stock"
 OURS: Final = "replswitch"
 
-#: Seconds for which a slave may be behind its lag.
+#: Seconds by which a slave may exceed its lag.
 BEHIND: Final = 2
 
-#: Seconds that a slave may take for what an application is filled with.
+#: Seconds for a slave to replicate the initial data of an application.
 FILLED: Final = 120
 
 
@@ -39,11 +39,11 @@ class Application:
     """An application that visitors can be sent to.
 
     Attributes:
-        title: what is printed.
-        environment: what is installed for it.
-        fill: the module that makes its tables and what is in them; it is run once, on the master.
+        title: its name in the output.
+        environment: the packages for it.
+        fill: the module that creates its tables and data; it runs once, on the master.
         serve: the module that serves it.
-        visitors: what they do; all at the same time.
+        visitors: their visits, which run in parallel.
     """
 
     title: str
@@ -125,5 +125,5 @@ def _side(application: Application, plan: Plan, python: Path, side: str) -> Run:
 
 
 def tell(what: str) -> None:
-    """Tell of the progress."""
+    """Print the progress."""
     print(what, file=sys.stderr, flush=True)

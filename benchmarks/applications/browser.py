@@ -12,13 +12,13 @@ from urllib.parse import urlencode, urljoin, urlsplit
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: The header in which `serving` tells what an application has raised.
+#: The header with the error of an application, from `serving`.
 ERROR: Final = "Error-Seen"
 
-#: The header in which replswitch tells what it has decided.
+#: The debug header of replswitch.
 DECIDED: Final = "Replswitch"
 
-#: What the cookies are called that say where a visitor must read.
+#: The names of the marker cookies.
 MARKER: Final = "just_updated"
 
 REDIRECTS: Final = {
@@ -43,10 +43,10 @@ class Answer:
     Attributes:
         method: of the request.
         path: of the request.
-        status: 0 where there was none.
+        status: 0 if there was none.
         text: the body.
         location: where it redirects to.
-        error: what the application raised, or why there is no answer.
+        error: the error of the application, or the reason for a missing response.
         decided: replswitch's own word on where the request went.
     """
 

@@ -1,4 +1,4 @@
-"""Real applications on a replicated pair: what is worse with replswitch than without, while the slave lags.
+"""Real applications on a replicated pair: what fails with replswitch and works without it, while the slave lags.
 
 A django-oscar shop with ATOMIC_REQUESTS, and the Flask-SQLAlchemy applications ihatemoney and FlaskBB, are visited
 twice by the same visitors: on the stock engine, which knows the master alone, and on ours, with the settings of
@@ -29,16 +29,16 @@ from replswitch.testing.errors import PairError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: The drivers, and what is installed for them.
+#: The drivers, and their packages.
 DRIVERS: Final = {"mysqlclient": "mysqlclient>=2.2.1", "pymysql": "PyMySQL>=1.1.1,<2"}
 
-#: How many of what is wrong are shown, of each kind.
+#: The number of faults of each kind that are printed.
 SHOWN: Final = 15
 
 #: Lines of a traceback that are shown.
 LINES: Final = 25
 
-#: The exit code where something cannot be had.
+#: The exit code if something is not available.
 MISSING: Final = 3
 
 
@@ -91,7 +91,7 @@ def visit(made: Application, plan: Plan) -> int:
 
 
 def tests(plan: Plan) -> int:
-    """Run the tests of the package, print what became of them, and return how many fail with ours alone."""
+    """Run the tests of the package, print the outcomes, and return how many fail with our engine only."""
     stock, ours = package.run(plan, DRIVERS[plan.driver])
     worse = package.worse(stock, ours)
     print(f"tests of {package.NAME} {package.VERSION}, {plan.driver}, {plan.lag} s of lag")
@@ -109,7 +109,7 @@ def row(what: str, figure: object) -> None:
 
 
 def some(kind: str, told: list[str]) -> None:
-    """Print some of what was wrong."""
+    """Print some of the faults."""
     for each in told[:SHOWN]:
         print(f"  {kind}: {each}")
     if len(told) > SHOWN:
@@ -137,7 +137,7 @@ def arguments() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
         epilog="Exit code: 0, or 1 with --check when something was wrong; 2 if a run did not come to its end,"
-        f" {MISSING} if something cannot be had on this machine.",
+        f" {MISSING} if something is not available on this machine.",
     )
     parser.add_argument("--check", action="store_true", help="exit with 1 when a figure is wrong")
     parser.add_argument("--only", choices=PARTS, action="append", help="one of the four; may be given again")
@@ -154,7 +154,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Run what the command line asks for, and return the status to exit with."""
+    """Run what the command line selects. Return the exit code."""
     asked = arguments()
     wrong = 0
     try:

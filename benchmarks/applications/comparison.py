@@ -17,11 +17,11 @@ class ScenarioError(Exception):
 
 @dataclass(slots=True)
 class Comparison:
-    """What is to be told.
+    """The result of a comparison.
 
     Attributes:
         requests: that were answered with our engine.
-        worse: those that were answered worse than with the stock engine, with what was answered.
+        worse: the steps that were answered worse than with the stock engine, with the answers.
         left_out: steps that could not be done, because a page before them was missing.
         missed: own writes that were not seen.
     """
@@ -65,7 +65,7 @@ def compare(stock: Sequence[Visit], ours: Sequence[Visit]) -> Comparison:
 
 
 def _worse(before: Step, now: Step) -> str:
-    """Return what was answered worse; one thing at most, as the rest of a step follows from it."""
+    """Return the first request that was answered worse. The rest of a step follows from it."""
     for answer, stock in zip(now.answers, before.answers, strict=False):
         if answer.status != stock.status:
             return f"{answer} (stock: {stock.status})"

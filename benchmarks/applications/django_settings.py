@@ -1,10 +1,10 @@
-"""What a Django process needs to run on a pair: the settings of docs/django.md, and the driver."""
+"""The settings of a Django process on a pair, as in docs/django.md, and the driver."""
 
 from __future__ import annotations
 
 from typing import Any
 
-#: mysqlclient's version that PyMySQL stands in for.
+#: The version of mysqlclient that PyMySQL reports as its own.
 STANDS_IN_FOR = (2, 2, 1, "final", 0)
 
 

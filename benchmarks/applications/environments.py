@@ -17,10 +17,10 @@ from applications.interpreters import MissingError, interpreter
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: What replswitch itself needs. It is imported from where the script imports it, and not installed.
+#: The requirements of replswitch itself, which is imported from the checkout and not installed.
 OURS: Final = ("itsdangerous>=2.2", "WebOb>=1.8.8")
 
-#: What serves the applications.
+#: The server of the applications.
 SERVER: Final = ("waitress>=3",)
 
 #: The file that says that an environment is complete.
@@ -29,11 +29,11 @@ READY: Final = "ready"
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """What is installed for one application.
+    """The environment of one application.
 
     Attributes:
         name: of the application.
-        requirements: as pip takes them; what replswitch needs is added.
+        requirements: as pip takes them; those of replswitch are added.
         minor: the lowest minor version of Python 3 that it runs on.
     """
 
@@ -45,7 +45,7 @@ class Environment:
         """Return the interpreter of the virtual environment, which is made if the cache has none.
 
         Raises:
-            MissingError: there is no such Python, or pip could not install what is needed.
+            MissingError: there is no such Python, or pip could not install the requirements.
         """
         base = interpreter(self.minor)
         requirements = sorted({*self.requirements, *OURS, *SERVER})

@@ -1,4 +1,4 @@
-"""What a Flask application needs to run on a pair: the settings of docs/flask.md."""
+"""The settings of a Flask application on a pair, as in docs/flask.md."""
 
 from __future__ import annotations
 

@@ -11,16 +11,16 @@ if TYPE_CHECKING:
 
     Values = Mapping[str, str | Sequence[str]]
 
-#: Inputs that are sent only when somebody has ticked them.
+#: Inputs that are sent only if they are ticked.
 TICKED: Final = {"checkbox", "radio"}
 
-#: Inputs that are sent only when somebody has used them.
+#: Inputs that are sent only if they are used.
 USED: Final = {"submit", "button", "image", "reset", "file"}
 
 
 @dataclass(slots=True)
 class Form:
-    """A form as it stands in the page.
+    """A form in a page.
 
     Attributes:
         name: its id.
@@ -33,7 +33,7 @@ class Form:
     fields: list[tuple[str, str]] = field(default_factory=list)
 
     def filled(self, values: Values) -> list[tuple[str, str]]:
-        """Return what is sent when some fields are filled in. Of a sequence, each value is sent."""
+        """Return the data to send when some fields are filled in. Each value of a sequence is sent."""
         kept = [(name, value) for name, value in self.fields if name not in values]
         for name, value in values.items():
             kept += [(name, one) for one in ([value] if isinstance(value, str) else value)]

@@ -1,4 +1,4 @@
-"""A process that installs the forum, as its own command does, and lets somebody begin to talk."""
+"""A process that installs the forum, as its own command does, and adds the first topics."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def fill() -> None:
     models: Any = import_module("flaskbb.forum.models")
     database: Any = import_module("flaskbb.extensions").db
     populate.create_latest_db()
-    # Its column is shorter than what it puts there, which MariaDB refuses.
+    # The column is too short for its values, so MariaDB refuses them.
     database.session.execute(text("ALTER TABLE users MODIFY password VARCHAR(255) NOT NULL"))
     populate.create_default_groups()
     populate.create_default_settings()

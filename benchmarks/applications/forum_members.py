@@ -1,4 +1,4 @@
-"""Who is in the forum, and how much there is: what the process that fills it and the visitors both know."""
+"""The members and topics of the forum, for the process that fills it and for the visitors."""
 
 from __future__ import annotations
 

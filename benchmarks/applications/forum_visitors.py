@@ -1,4 +1,4 @@
-"""What the forum's visitors do: members talk, others read. Each topic that is opened counts its views."""
+"""The visitors of the forum: members write, others read. Each topic that is opened counts its views."""
 
 from __future__ import annotations
 

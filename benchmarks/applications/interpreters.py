@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: The minor versions that are looked for, the newest last: what an application needs at least runs most likely.
+#: The minor versions to look for. The lowest that an application accepts comes first, as it works most likely.
 MINORS: Final = range(11, 15)
 
 
 class MissingError(Exception):
-    """Something cannot be had on this machine; the message says what."""
+    """Something is not available on this machine. The message names it."""
 
 
 class InterpreterError(MissingError):

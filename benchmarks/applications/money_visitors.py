@@ -1,4 +1,4 @@
-"""What ihatemoney's visitors do: some keep accounts of a journey, one tries the demonstration."""
+"""The visitors of ihatemoney: some keep the accounts of a journey, one tries the demonstration."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def home(visit: Visit) -> str:
 
 
 def spender(visit: Visit) -> None:
-    """Keep the accounts of a journey, come back, and go on."""
+    """Keep the accounts of a journey, come back, and continue."""
     page = started(visit)
     page = spent(visit, page)
     settled(visit, page)
@@ -27,7 +27,7 @@ def spender(visit: Visit) -> None:
 
 
 def started(visit: Visit) -> Step:
-    """Make a project, and say who takes part."""
+    """Create a project, and add its members."""
     door = visit.open("home", "/")
     values = {"name": f"Trip {visit.number}", "password": CODE, "contact_email": "visitor@example.com"}
     page = visit.send("make a project", door, "creation-form", values, shows=(f"Trip {visit.number}",))

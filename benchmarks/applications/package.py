@@ -1,4 +1,4 @@
-"""Runs the tests of a Django package on the stock engine and on ours, and says which tell them apart."""
+"""Runs the tests of a Django package on the stock engine and on ours, and reports the differences."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ VERSION: Final = "3.13.0"
 
 @dataclass(slots=True)
 class Tests:
-    """What became of the tests of one run.
+    """The outcomes of the tests of one run.
 
     Attributes:
         tests: all that were run.
@@ -46,10 +46,10 @@ def worse(stock: Tests, ours: Tests) -> dict[str, str]:
 
 
 def run(plan: Plan, driver: str) -> tuple[Tests, Tests]:
-    """Run the tests with both engines; return what became of them, with stock and with ours.
+    """Run the tests with both engines. Return the outcomes with the stock engine and with ours.
 
     Raises:
-        MissingError: the package cannot be had.
+        MissingError: the package is not available.
         ProcessError: a run did not come to its end.
     """
     python = Environment("package", (f"{NAME}=={VERSION}", driver)).python(plan.cache)

@@ -1,6 +1,6 @@
 """A process that runs the tests of django-simple-history, in the folder of its sdist, on one engine.
 
-It writes what became of each test to a file, when all have run.
+After all tests it writes the outcome of each one to a file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from applications.serving import given
 if TYPE_CHECKING:
     import unittest
 
-#: What the package's own script runs.
+#: The tests that the package's own script runs.
 LABELS: Final = ["simple_history.tests", "simple_history.registry_tests"]
 
 

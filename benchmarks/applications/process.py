@@ -16,7 +16,7 @@ import replswitch
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: What the processes import: the packages that this script imports, and this folder.
+#: The import path of the processes: that of this script, and this folder.
 ROOTS: Final = [
     *(
         Path(package.__file__ or "").resolve().parents[1]

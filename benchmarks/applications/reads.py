@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from replswitch.testing import MariaDBPair
 
-#: A read of a table: what asks for variables and positions has no FROM, and a locking read is the master's.
+#: A read of a table. A query of variables or positions has no FROM, and a locking read belongs on the master.
 COUNT: Final = """
 SELECT COUNT(*) FROM mysql.general_log
 WHERE user_host LIKE %s AND command_type IN ('Query', 'Execute')

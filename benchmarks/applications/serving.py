@@ -1,6 +1,6 @@
-"""What the processes of the applications share: what they are given, and how they serve.
+"""The common part of the processes of the applications: their input, and how they serve.
 
-Such a process reads one line of JSON from its standard input, serves, tells its port, and ends with its standard input.
+Such a process reads one line of JSON from its standard input, prints its port, and serves until that input ends.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-#: What the applications sign with.
+#: The secret key of the applications.
 SECRET: Final = "a secret for the benchmark alone"
 
 #: Requests that are worked on at the same time.
 THREADS: Final = 8
 
-#: Characters of an error that are told.
+#: The number of characters of an error in the header.
 TOLD: Final = 120
 
 
 class _Raised(threading.local):
-    """What the request of this thread has raised."""
+    """The error of the request of this thread."""
 
     error = ""
 
@@ -47,7 +47,7 @@ def note(*_: Any, **__: Any) -> None:
 
 
 def given() -> dict[str, Any]:
-    """Read what the process is to do."""
+    """Read the input of the process."""
     wanted: dict[str, Any] = json.loads(sys.stdin.readline())
     return wanted
 

@@ -29,7 +29,7 @@ def picture(number: int) -> ContentFile[bytes]:
 
 
 def fill() -> None:
-    """Make what a shop needs before somebody buys in it."""
+    """Create the data that a shop needs before the first purchase."""
     model: Any = import_module("oscar.core.loading").get_model
     breadcrumbs: Any = import_module("oscar.apps.catalogue.categories").create_from_breadcrumbs
     users: Any = import_module("django.contrib.auth").get_user_model().objects

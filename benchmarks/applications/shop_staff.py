@@ -1,4 +1,4 @@
-"""Who works in the shop: what the process that fills it and the visitors both know."""
+"""The staff of the shop, for the process that fills it and for the visitors."""
 
 from __future__ import annotations
 

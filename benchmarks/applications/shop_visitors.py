@@ -1,4 +1,4 @@
-"""What the shop's visitors do: some look, some buy, and one works there."""
+"""The visitors of the shop: some look, some buy, and one works there."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def product(number: int) -> str:
 
 
 def line(place: int, quantity: int) -> str:
-    """Return what the basket's form has for a line of it."""
+    """Return the fields of the basket's form for one line."""
     return f'name="form-{place}-quantity" value="{quantity}"'
 
 
@@ -80,7 +80,7 @@ def registered(visit: Visit) -> None:
 
 
 def account(visit: Visit) -> None:
-    """Tell name and address, wish for something, and review it."""
+    """Enter name and address, add an article to a wish list, and review it."""
     page = visit.open("the profile's form", "/accounts/profile/edit/")
     name = {"first_name": f"Ada{visit.number}", "last_name": "Lovelace"}
     visit.send("change the profile", page, "first_name", name, shows=(f"Ada{visit.number}",))
@@ -163,7 +163,7 @@ def mail(visit: Visit) -> str:
 
 
 def address(visit: Visit) -> dict[str, str]:
-    """Return what a buyer puts into the form of an address."""
+    """Return the input of a buyer in the form of an address."""
     return {
         "first_name": f"Ada{visit.number}",
         "last_name": "Lovelace",

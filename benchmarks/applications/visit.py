@@ -1,4 +1,4 @@
-"""What a visitor does, step by step, and what he must see."""
+"""The steps of a visitor, and what the visitor must see."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Step:
     """One click, or one form.
 
     Attributes:
-        label: what the visitor does.
+        label: a description of the step.
         answers: to the request, and to those that redirects led to; none where a page before it was missing, so that
             there was no form to send or no link to follow.
-        missed: what he had done himself, and did not see.
+        missed: the visitor's own writes that the pages did not show.
     """
 
     label: str
@@ -34,12 +34,12 @@ class Step:
 
     @property
     def page(self) -> str:
-        """What the visitor sees in the end; nothing where that is an error."""
+        """The last page of the step; empty if it is an error."""
         return self.answers[-1].text if self.answers and self.answers[-1].good else ""
 
     @property
     def path(self) -> str:
-        """Where he is in the end."""
+        """The address of the last page."""
         return self.answers[-1].path if self.answers else ""
 
     @property
@@ -72,11 +72,11 @@ class Visit:
         """Open a page.
 
         Args:
-            label: what the visitor does.
+            label: a description of the step.
             path: of the page; empty where it was to be found on a page that is missing.
-            of: the step that wrote what is looked for.
-            shows: what the page must have.
-            lacks: what it must not have.
+            of: the step with the write to look for.
+            shows: a text that the page must have.
+            lacks: a text that it must not have.
         """
         step = Step(label)
         if path:
@@ -95,12 +95,12 @@ class Visit:
         """Fill in a form and send it.
 
         Args:
-            label: what the visitor does.
+            label: a description of the step.
             at: the step that led to the page with the form.
             form: its id, the name of one of its fields, or the end of its action.
-            values: what is filled in.
-            shows: what the page that follows must have.
-            lacks: what it must not have.
+            values: the input of the form.
+            shows: a text that the next page must have.
+            lacks: a text that it must not have.
         """
         step = Step(label)
         found = find(at.page, form)

@@ -1,4 +1,4 @@
-"""A visitor of the application under chaos, who knows what he wrote and misses none of it."""
+"""A visitor of the application under chaos, who checks that no own write is missing."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ class Client(threading.Thread):
     Args:
         number: which one it is.
         port: the application's.
-        ledger: where it writes down what it was told.
-        seed: of what it does next.
-        doubtful_for: seconds for which the master serves somebody whose write may have been done.
+        ledger: records the responses.
+        seed: of the random order of its requests.
+        doubtful_for: seconds for which the master serves a visitor whose write may have been carried out.
         slave_has: asks the slaves themselves.
     """
 
@@ -96,7 +96,7 @@ class Client(threading.Thread):
                     self._write(self._random.choice(list(WRITES)))
                 else:
                     self._read(self._random.choice(READS))
-        except BaseException as error:  # noqa: BLE001 - a client that ended is told of by the ledger
+        except BaseException as error:  # noqa: BLE001 - the ledger reports a client that ended
             self._ledger.wrong("client", f"{self.name} ended: {error!r}")
         finally:
             self._hang_up()
@@ -130,14 +130,14 @@ class Client(threading.Thread):
             self._in_doubt()
 
     def _without_master(self, path: str, since: float, response: Response) -> None:
-        """A read that must see what no server has may fail without a master; and only that."""
+        """Only a read that must see a write which no living server has may fail without a master."""
         self._ledger.count("reads of what no living server has")
         if time.monotonic() < self._doubtful_until:
             return
         if not self._told:
             self._ledger.wrong("a read failed", f"{path}, and there was nothing to see: {response}")
         elif "during query" in str(response.told.get("text")):
-            self._in_doubt()  # what was lost may have been a write, as far as anybody but the page knows
+            self._in_doubt()  # the lost statement may have been a write; only the page knows
         elif self._holds_by_time():
             self._ledger.count("of these: the position is not known")
         elif self._slave_has(self._number, self._told[-1]):
@@ -146,7 +146,7 @@ class Client(threading.Thread):
                 self._ledger.wrong("a read failed that a slave could serve", f"{path} {again}")
 
     def _holds_by_time(self) -> bool:
-        """Say whether the master died before it told the position of a write, so that only a master may serve (M1)."""
+        """Return whether the master died before it reported the position of a write, so it alone may serve (M1)."""
         for token in self._cookies.values():
             _, marker = URLSafeSerializer("").loads_unsafe(token)
             if isinstance(marker, dict) and time.time() - marker.get("t", 0) < self._doubtful_for:
@@ -154,7 +154,7 @@ class Client(threading.Thread):
         return False
 
     def _look(self, path: str, response: Response) -> None:
-        """Look for all that was told to be done."""
+        """Look for all writes that were acknowledged."""
         for name in ("numbers", "again"):
             shown = response.told.get(name)
             if shown is None:

@@ -1,9 +1,9 @@
 """Chaos: servers die, come back, lag and change places, and no visitor notices.
 
 A MariaDB master and two slaves behind proxies, an application in a threaded WSGI server, 8 clients that read and write
-without a pause, and one fault after the other. In the end the figures, and what must not have been: a failed read
-(but one that must see a write which no living server has), a visitor who missed his own write, a write that was lost
-or done twice, a request that took too long, a server that is not in use again, memory or connections that grew.
+without a pause, and one fault after another. At the end the script prints figures, and what must not happen: a failed
+read (except one that must see a write which no living server has), a missed own write, a write that was lost or carried
+out twice, a request that took too long, a server that is not used again, memory or connections that grew.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ DRIVERS = ("pymysql", "mysqlclient")
 PARTS = {f"{part}/{parts}": FAULTS[part - 1 :: parts] for parts in (1, 2, 3) for part in range(1, parts + 1)}
 
 SHOWN = 20
-"""How much of what was wrong is printed."""
+"""The number of faults that are printed."""
 
 SHORT = 1.0
 """Seconds that a fault lasts in a short run."""
@@ -31,17 +31,17 @@ SHORT = 1.0
 def main() -> int:
     """Read the command line, run, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=10, help="how long there are faults (10); each comes once")
+    parser.add_argument("--minutes", type=float, default=10, help="the time with faults (10); each comes at least once")
     parser.add_argument("--hold", type=float, default=4, help="seconds that a fault lasts (4)")
     parser.add_argument("--seed", type=int, default=None, help="which faults come when; a run prints its own")
-    parser.add_argument("--side", choices=SIDES, default="connect", help="what the application is made with")
-    parser.add_argument("--driver", choices=DRIVERS, default="pymysql", help="with which driver (pymysql)")
+    parser.add_argument("--side", choices=SIDES, default="connect", help="the kind of application")
+    parser.add_argument("--driver", choices=DRIVERS, default="pymysql", help="the driver (pymysql)")
     parser.add_argument("--short", action="store_true", help="every fault once, as briefly as it can be noticed")
     parser.add_argument(
         "--part", choices=PARTS, default="1/1", help="all kinds of faults (1/1), or every second or third"
     )
-    parser.add_argument("--log", type=Path, help="where the application logs to; thrown away by default")
-    parser.add_argument("--check", action="store_true", help="exit with status 1 when something was wrong")
+    parser.add_argument("--log", type=Path, help="the log file of the application; none by default")
+    parser.add_argument("--check", action="store_true", help="exit with status 1 if something was wrong")
     given = parser.parse_args()
     seed = int(time.time()) if given.seed is None else given.seed
     seconds, hold = (0, SHORT) if given.short else (given.minutes * 60, given.hold)
@@ -59,5 +59,5 @@ def main() -> int:
 
 
 def tell(text: str) -> None:
-    """Tell how it goes."""
+    """Print the progress."""
     print(text, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""What is done to the servers during a chaos run, and to the network before them."""
+"""The faults of a chaos run: of the servers, and of the network to them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ROUND_TRIPS: Final = 6
 
 
 class Field:
-    """A MariaDB master and two slaves, each behind a proxy whose address the application knows.
+    """A MariaDB master and two slaves, each behind a proxy with the address for the application.
 
     An address is a name: ``master``, ``slave A``, ``slave B``; after a promotion it leads to another server.
 
@@ -73,7 +73,7 @@ class Field:
             proxy.target = self._port(address)
 
     def parameters(self, address: str, **more: Any) -> dict[str, Any]:
-        """Return what an application connects with."""
+        """Return the connection parameters for an application."""
         return {**self.pair.master, "port": self.proxies[address].port, **more}
 
     def connections(self) -> int:
@@ -105,7 +105,7 @@ class Fault:
     """One kind of fault.
 
     Attributes:
-        name: what is done.
+        name: a description.
         act: does it, and undoes it.
         on_master: whether writes may fail meanwhile.
         lasts: how much longer than others it lasts.

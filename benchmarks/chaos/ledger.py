@@ -1,4 +1,4 @@
-"""What was told to whom during a chaos run, and what is wrong with it."""
+"""The responses of a chaos run, and the faults in them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Write:
-    """A POST, and what its client was told.
+    """A POST, and its response.
 
     Attributes:
-        client: who wrote.
+        client: the client that wrote.
         number: its own count of the client's writes.
-        token: nobody else has it.
+        token: unique.
         rows: how many rows it writes.
         outcome: "done", "refused" (NoServerError: certainly not done), or "unknown".
     """
@@ -36,7 +36,7 @@ class Window:
     """A fault, from its beginning until it was undone.
 
     Attributes:
-        name: what was done.
+        name: of the fault.
         on_master: whether writes may fail meanwhile.
         begun: by time.monotonic.
         ended: likewise; None while it lasts.
@@ -101,7 +101,7 @@ class Ledger:
         return any(window.on_master and window.touches(since, until) for window in self.windows)
 
     def compare(self, found: Mapping[str, int]) -> Iterator[str]:
-        """Hold what is in the table against what was told, and tell what is wrong.
+        """Compare the table with the responses, and record the faults.
 
         Args:
             found: for each token, how many rows have it.

@@ -24,7 +24,7 @@ db = SQLAlchemy()
 
 
 class Cursor:
-    """What the pages need of a cursor, on the session: each statement is a transaction, unless one is begun."""
+    """A cursor for the pages, on the session: each statement is a transaction, unless one is begun."""
 
     def __init__(self, base: FlaskBase) -> None:
         self._base = base
@@ -38,7 +38,7 @@ class Cursor:
             result = db.session.execute(statement, named)
             self._rows = list(result) if isinstance(result, CursorResult) and result.returns_rows else []
             if not self._base.in_transaction:
-                if self._rows:  # as the end of a request does: what was read is good
+                if self._rows:  # as the end of a request does: the rows are read
                     db.session.rollback()
                 else:
                     db.session.commit()

@@ -1,4 +1,4 @@
-"""The pages of the application under chaos, the same on every side: what they query, and what they tell of errors."""
+"""The pages of the application under chaos, the same on every side: their queries, and their error responses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TABLE = (
     "CREATE TABLE note (id BIGINT AUTO_INCREMENT PRIMARY KEY, client INT NOT NULL, number INT NOT NULL,"
     " token CHAR(32) NOT NULL, part INT NOT NULL, padding VARCHAR(500) NOT NULL, KEY (client, number))"
 )
-"""No key makes a token unique: what is written twice must be there twice."""
+"""No key makes a token unique, so that a write that ran twice is there twice."""
 
 KEPT = 20
 """How many of a client's latest notes a page shows."""
@@ -27,7 +27,7 @@ PADDING = "x" * 500
 IN_TRANSACTION = "transaction"
 NO_SERVER = "no-server"
 DATABASE = "database"
-"""What kind of error an answer tells of: in a transaction on a slave, NoServerError, any other of the driver's."""
+"""The kinds of error in a response: in a transaction on a slave, NoServerError, any other of the driver."""
 
 
 class Base(Switchable, Protocol):

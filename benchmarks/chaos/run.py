@@ -47,11 +47,11 @@ MORE_MEMORY: Final = 1.1
 
 @dataclass
 class Figures:
-    """What a run has shown.
+    """The result of a run.
 
     Attributes:
         rows: for the table: a name, and a figure.
-        faults: what must not be; empty when all is well.
+        faults: what must not happen; empty if there is nothing.
     """
 
     rows: list[tuple[str, str]] = field(default_factory=list)
@@ -60,7 +60,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Usage:
-    """What the application's process takes."""
+    """The resources of the application's process."""
 
     memory: int
     files: int
@@ -115,7 +115,7 @@ class Run:
         seed: which faults come when.
         hold: seconds that a fault lasts.
         faults: which there are.
-        tell: hears how it goes.
+        tell: gets lines about the progress.
     """
 
     def __init__(
@@ -175,7 +175,7 @@ class Run:
         began = time.monotonic()
         self._break(field, ledger, began)
         if time.monotonic() - began < self._seconds:
-            # A process takes more memory until each kind of fault has come once. What comes after that would be a leak.
+            # The memory of a process grows until each kind of fault has come once. Growth after that is a leak.
             _rest(clients)
             before = usage(process, field)
             _go_on(clients)
@@ -208,7 +208,7 @@ class Run:
                 return
 
     def _shares(self, field: Field, clients: list[Client]) -> dict[str, float]:
-        """Let all read what any server may serve, and return the share of each."""
+        """Let all clients read without a marker, and return the share of each server."""
         self._tell("reading from all slaves")
         for client in clients:
             client.reads_only.set()

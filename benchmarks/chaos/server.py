@@ -29,7 +29,7 @@ REASONS = {200: "OK", 201: "Created", 303: "See Other", 500: "Internal Server Er
 
 
 def values_of(environ: WSGIEnvironment) -> dict[str, str]:
-    """Return what a request brings: in its query string, as a form or as JSON."""
+    """Return the values of a request: from its query string, a form or JSON."""
     if environ["REQUEST_METHOD"] == "GET":
         return dict(parse_qsl(environ.get("QUERY_STRING", "")))
     body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)).decode()

@@ -1,4 +1,4 @@
-"""What the applications of `consistency.command` answer, whatever they are built with."""
+"""The responses of the applications of `consistency.command`, the same for all."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-#: What the applications sign with.
+#: The secret key of the applications.
 SECRET: Final = "a secret for the benchmark alone"
 
 

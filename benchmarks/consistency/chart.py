@@ -22,7 +22,7 @@ CLOSE: Final = 7
 #: stand on the other side.
 NEAR_BOTTOM, NEAR_TOP, TO_THE_RIGHT = 15, 90, 70
 
-#: Colours that the colour-blind can tell apart, too (Okabe and Ito, https://jfly.uni-koeln.de/color/).
+#: Colours that colour-blind readers can distinguish (Okabe and Ito, https://jfly.uni-koeln.de/color/).
 OURS: Final = "#0072B2"
 OTHERS: Final = ("#56B4E9", "#D55E00", "#CC79A7", "#000000")
 MARKS: Final = ("D", "s", "^", "v")

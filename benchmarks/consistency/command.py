@@ -1,15 +1,15 @@
-"""Who misses his own write, and how many reads the slave serves: replswitch, other packages, and none.
+"""Count missed own writes, and reads on the slave: with replswitch, with other packages, and with none.
 
 The same visitors (a form with a redirect, POSTs answered with JSON, a page with XHRs, two POSTs at once; then a GET
 every 100 ms) go to applications with replswitch, with other packages, and with plain Django that reads on the slave.
 All run on one real pair of MariaDB servers (or of MySQL's), at several lags and with replication stopped.
 
 A read is stale when it lacks a write of its visitor that was answered before the read was sent. It was possible on the
-slave when the slave already had all those writes by then; that is the ideal. Whether it had them says a watcher, which
-looks at the slave's table every few milliseconds over a connection of its own. Which server served a read says the
-database, in the answer to the query itself. So neither is taken from what is measured.
+slave if the slave had all those writes by then; that is the ideal. A watcher finds out whether it had them: it looks at
+the slave's table every few milliseconds over a connection of its own. The database reports which server served a read,
+in the result of the query itself. So both are independent of the packages that are measured.
 
-Needs mariadbd (or mysqld), and what the extra "bench" installs.
+Needs mariadbd (or mysqld), and the extra "bench".
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ LAGS = ("0", "1", "2", "10", STOPPED)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be run.
+    """The plan of a run.
 
     Attributes:
-        sides: what is compared.
+        sides: the sides to compare.
         lags: seconds; None is replication that has stopped.
         kinds: the visitors.
         visitors: how many of each kind, for each side.
@@ -78,7 +78,7 @@ class Plan:
 
 
 def run(plan: Plan) -> Results:
-    """Run everything, and return what was seen of each side at each lag by each kind of visitors."""
+    """Run everything. Return the results for each side, lag and kind of visitors."""
     with PAIRS[plan.product]() as pair, ExitStack() as stack:
         make_table(pair, plan)
         servers = {server_id(pair, name): side for name, side in (("master", MASTER), ("slave", SLAVE))}
@@ -140,7 +140,7 @@ def run_at(
 
 
 def make_table(pair: ServerPair, plan: Plan) -> None:
-    """Make the table, with a first row of each visitor: a read always has a row to tell its server with."""
+    """Create the table, with a first row for each visitor: each row of a read names its server."""
     rows = [(number, 0) for number in range(plan.all_visitors)]
     with closing(pair.connect()) as connection, connection.cursor() as cursor:
         cursor.execute(
@@ -152,7 +152,7 @@ def make_table(pair: ServerPair, plan: Plan) -> None:
 
 
 def server_id(pair: ServerPair, name: str) -> int:
-    """Return what a server calls itself."""
+    """Return the id of a server."""
     with closing(pair.connect(name)) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT @@server_id")
         ((number,),) = cursor.fetchall()
@@ -160,7 +160,7 @@ def server_id(pair: ServerPair, name: str) -> int:
 
 
 def version(pair: ServerPair, product: str) -> str:
-    """Return what the servers are."""
+    """Return the version of the servers."""
     with closing(pair.connect()) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT VERSION()")
         ((found,),) = cursor.fetchall()
@@ -168,7 +168,7 @@ def version(pair: ServerPair, product: str) -> str:
 
 
 def tell(what: str) -> None:
-    """Tell of the progress."""
+    """Print the progress."""
     print(what, file=sys.stderr, flush=True)
 
 
@@ -226,7 +226,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> int:
-    """Run what the command line asks for, and return the status to exit with."""
+    """Run what the command line selects. Return the exit code."""
     asked = arguments()
     page = None if asked.out is None else asked.out / "consistency.md"
     try:

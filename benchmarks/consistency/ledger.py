@@ -35,7 +35,7 @@ class Read:
 
 @dataclass(slots=True)
 class Tally:
-    """How many reads there were, and of what kind. Two are added with ``+``.
+    """The numbers of reads by kind. Two tallies are added with ``+``.
 
     Attributes:
         reads: all that were answered.
@@ -88,7 +88,7 @@ class Ledger:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def wrote(self, visitor: int, number: int, answered: float) -> None:
-        """A visitor has got the answer to a POST; from now on he wants to see what it wrote."""
+        """Note that a visitor has the response to a POST, so the next reads must show its write."""
         with self._lock:
             self._answered[visitor][number] = answered
 
@@ -109,7 +109,7 @@ class Ledger:
 
     @property
     def failures(self) -> list[str]:
-        """What went wrong, for people."""
+        """The faults as text."""
         return [f"visitor {visitor}: {what}" for visitor, what in self._failures]
 
     @property
@@ -119,7 +119,7 @@ class Ledger:
         return [self._appeared[key] - at for key, at in answered.items() if key in self._appeared]
 
     def is_stale(self, read: Read) -> bool:
-        """Whether a read lacks something that its visitor had written when he sent it."""
+        """Whether a read lacks a write of its visitor that was answered before the read was sent."""
         return not self._written_before(read) <= read.shown
 
     def was_possible(self, read: Read) -> bool:
@@ -129,7 +129,7 @@ class Ledger:
         )
 
     def tally(self, visitors: frozenset[int] | set[int] | range) -> Tally:
-        """Count what some visitors have seen."""
+        """Count the reads of some visitors."""
         tally = Tally(failed=sum(visitor in visitors for visitor, _ in self._failures))
         for read in self._reads:
             if read.visitor in visitors:

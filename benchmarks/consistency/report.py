@@ -1,4 +1,4 @@
-"""What `consistency.command` says of its results: tables in Markdown, and what replswitch has missed."""
+"""The report of `consistency.command`: tables in Markdown, and the limits that replswitch misses."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ Lag = int | None
 #: How much of the ideal replswitch must reach.
 LIMIT: Final = 0.95
 
-#: What the tables stand between, in a file that has other text as well.
+#: The marks before and after the tables in a file with other text.
 BEGIN, END = "<!-- results of benchmarks/consistency -->", "<!-- end of the results -->"
 
-#: What the results depend on.
+#: The packages on which the results depend.
 PACKAGES: Final = ("Django", "django-replicated", "django-multidb-router", "Flask-SQLAlchemy", "mysqlclient", "PyMySQL")
 
 
@@ -36,7 +36,7 @@ class SaveError(Exception):
 
 
 class Results:
-    """What was seen of each side, at each lag, by each kind of visitors.
+    """The results for each side, lag and kind of visitors.
 
     Attributes:
         server: the version of the database servers.
@@ -51,11 +51,11 @@ class Results:
         self._tallies: defaultdict[tuple[Side, Lag, Kind], Tally] = defaultdict(Tally)
 
     def add(self, side: Side, lag: Lag, kind: Kind, tally: Tally) -> None:
-        """Add what some visitors have seen."""
+        """Add the reads of some visitors."""
         self._tallies[side, lag, kind] += tally
 
     def at(self, side: Side | None, lag: Lag, kind: Kind | None = None) -> Tally:
-        """Return what was seen at a lag, of one side or of all (None), by one kind of visitors or by all."""
+        """Return the tally at a lag, of one side or of all (None), of one kind of visitors or of all."""
         seen = [
             tally
             for (its_side, its_lag, its_kind), tally in self._tallies.items()
@@ -85,7 +85,7 @@ def name_of(lag: Lag) -> str:
 
 
 def problems(results: Results) -> list[str]:
-    """Return what replswitch has missed, and what makes the results worthless."""
+    """Return the limits that replswitch misses, and the reasons why results are worthless."""
     return [problem for lag in results.lags for problem in _problems_at(results, lag)]
 
 
@@ -134,7 +134,7 @@ def _seconds(delays: list[float]) -> str:
 
 
 def _percent(share: float) -> str:
-    # What is not nothing must not look like nothing.
+    # A small share must not look like 0.
     return f"{share * 100:.1f} %" if 0 < share < 0.01 else f"{share * 100:.0f} %"
 
 
@@ -171,7 +171,7 @@ def _markdown(rows: list[list[str]]) -> str:
 
 
 def machine(results: Results) -> str:
-    """Say when and on what the results were measured."""
+    """Return the date and the machine of the results."""
     packages = ", ".join(f"{name} {found}" for name in PACKAGES if (found := _version(name)))
     return (
         f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores, {platform.system()}, {results.server}, "
@@ -188,7 +188,7 @@ def _version(name: str) -> str | None:
 
 
 def around(file: Path) -> tuple[str, str]:
-    """Return what stands before and behind the results in a Markdown file; nothing where there is no such file.
+    """Return the text before and after the results in a Markdown file; empty if there is no such file.
 
     Raises:
         SaveError: the file has other text, but no place for the results.

@@ -1,4 +1,4 @@
-"""The sides of `consistency.command`: what is compared, and the process that each runs in."""
+"""The sides of `consistency.command`, and the process of each."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Side:
 
     Attributes:
         name: of its entry in `consistency.worker.APPLICATIONS`.
-        label: what tables call it.
-        short: what the chart calls it.
+        label: its name in tables.
+        short: its name in the chart.
         is_ours: it is replswitch with positions, and must keep the limits.
     """
 
@@ -57,7 +57,7 @@ class Side:
             process.stdin.flush()
             answer = process.stdout.readline()
             if not answer:
-                raise SideError(f"The side {self.name!r} has not started. What is above says why.")
+                raise SideError(f"The side {self.name!r} has not started. The lines above have the reason.")
             told = json.loads(answer)
             if "missing" in told:
                 raise SideError(

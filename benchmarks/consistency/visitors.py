@@ -37,7 +37,7 @@ TIMEOUT: Final = 20
 
 
 class Kind(Enum):
-    """What a visitor does before he goes on reading."""
+    """The write of a visitor, before the reads."""
 
     FORM = "a form, answered with a redirect"
     JSON = "a POST answered with JSON (200 and 201)"
@@ -55,7 +55,7 @@ class Site:
 
     Attributes:
         port: of 127.0.0.1.
-        servers: what the database servers call themselves (``@@server_id``), and which of the two they are.
+        servers: the ids of the database servers (``@@server_id``), and their roles.
     """
 
     port: int
@@ -67,9 +67,9 @@ class Visitor:
 
     Args:
         site: where it goes.
-        ledger: where it writes down what it sees.
+        ledger: records its reads.
         number: whose rows it reads and writes.
-        kind: what it does.
+        kind: of its write.
     """
 
     def __init__(self, site: Site, ledger: Ledger, number: int, kind: Kind) -> None:
@@ -92,7 +92,7 @@ class Visitor:
                 time.sleep(max(0.0, due - time.monotonic()))
                 self._attempt(self.read)
                 due = max(due + EVERY, time.monotonic())
-        except Exception as error:  # noqa: BLE001 - a visitor's thread has nobody else to tell
+        except Exception as error:  # noqa: BLE001 - the ledger reports it
             self._ledger.failed(self.number, f"{type(error).__name__}: {error}")
         finally:
             for connection in self._connections:
@@ -119,7 +119,7 @@ class Visitor:
             self.read(response.headers["Location"])
 
     def read(self, path: str | None = None) -> None:
-        """Send a GET, and write down what it shows."""
+        """Send a GET, and record its rows."""
         sent = time.monotonic()
         _, body = self._send("GET", path or f"/?visitor={self.number}", http.client.OK)
         answer = json.loads(body)

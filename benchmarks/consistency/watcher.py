@@ -1,4 +1,4 @@
-"""When each write appeared on the slave, seen by nobody who takes part in `consistency.command`."""
+"""Records when each write appeared on the slave, over a connection of its own."""
 
 from __future__ import annotations
 

@@ -41,8 +41,8 @@ WRITE: Final = "INSERT INTO entry (visitor, number) VALUES (%s, %s)"
 
 
 def connect(servers: Servers) -> WSGIApplication:
-    """Make plain WSGI on replswitch.connect(), behind the middleware."""
-    import replswitch  # noqa: PLC0415 - each side imports what is its own
+    """Return a plain WSGI application on replswitch.connect(), inside the middleware."""
+    import replswitch  # noqa: PLC0415 - each side imports its own packages
     from replswitch.wsgi import ReplicationMiddleware  # noqa: PLC0415 - likewise
 
     db = replswitch.connect(servers["master"], [servers["slave"]])
@@ -67,7 +67,7 @@ def connect(servers: Servers) -> WSGIApplication:
 
 def flask(servers: Servers) -> WSGIApplication:
     """Make a Flask application with Flask-SQLAlchemy and ReplSwitch."""
-    from flask import Flask, Response, request  # noqa: PLC0415 - each side imports what is its own
+    from flask import Flask, Response, request  # noqa: PLC0415 - each side imports its own packages
     from flask_sqlalchemy import SQLAlchemy  # noqa: PLC0415 - likewise
     from sqlalchemy import URL, text  # noqa: PLC0415 - likewise
 
@@ -125,7 +125,7 @@ def django(built_with: str, driver: str = DRIVER) -> Callable[[Servers], WSGIApp
     def make(servers: Servers) -> WSGIApplication:
         import_module(driver)  # Django would say less clearly that it is missing
         set_up(Project(built_with, driver, servers["master"], servers["slave"]), ROOT_URLCONF="consistency.views")
-        from django.core.handlers.wsgi import WSGIHandler  # noqa: PLC0415 - behind the settings
+        from django.core.handlers.wsgi import WSGIHandler  # noqa: PLC0415 - after the settings
 
         return WSGIHandler()
 
@@ -142,7 +142,7 @@ APPLICATIONS: Final[dict[str, Callable[[Servers], WSGIApplication]]] = {
     "multidb-router": django(MULTIDB),
     "plain": django(PLAIN),
 }
-"""What makes the application of each side, by its name."""
+"""The function that returns the application of each side, by its name."""
 
 
 def _end_with_stdin() -> None:

@@ -1,7 +1,7 @@
 """How many calls of Python functions in our own files a read costs; `counting` says what a call is.
 
-A read is execute() and fetchone() of a cursor that was just made; cursor() and close() are not in it and stand in lines
-of their own. connect() is counted with PyMySQL behind the WSGI middleware, in a request that comes with a marker; in
+A read is execute() and fetchone() of a new cursor. cursor() and close() are not part of it and have lines of their own.
+connect() is counted with PyMySQL inside the WSGI middleware, in a request with a marker; in
 Django the whole GET is, from the handler's call to the close() of its response, with one get() of the ORM.
 
 It is a steady state: the same visitor has sent such requests before, so links are open, caches are warm, and the slave
@@ -47,7 +47,7 @@ class Application:
     """A WSGI application that reads twice in a GET, and writes in a POST.
 
     Args:
-        db: what `replswitch.connect` has returned.
+        db: from `replswitch.connect`.
         port: of the slave, where each read must run.
 
     Attributes:
@@ -102,7 +102,7 @@ class Application:
 
 
 def typical(several: list[Calls]) -> Calls:
-    """Return the one with the median number of calls, of those behind the first `WARM`."""
+    """Return the request with the median number of calls, of those after the first `WARM`."""
     return sorted(several[WARM:], key=lambda calls: calls.ours.total())[(len(several) - WARM) // 2]
 
 
@@ -116,7 +116,7 @@ def row(name: str, several: list[Calls], limit: float | None = None) -> Row:
 
 
 def through_connect() -> Iterator[Row]:
-    """Yield what connect() calls."""
+    """Yield the calls of connect()."""
     with MariaDBPair() as pair, replswitch.connect(pair.master, pair.slaves) as db:
         with db.cursor() as cursor:
             cursor.execute("CREATE TABLE message (id INT AUTO_INCREMENT PRIMARY KEY, body TEXT)")
@@ -144,7 +144,7 @@ def _whole_request(wrapped: WSGIApplication, environ: WSGIEnvironment) -> Calls:
 
 
 def through_django() -> Iterator[Row]:
-    """Yield what Django calls, with each driver."""
+    """Yield the calls in Django, with each driver."""
     with django_pair() as pair:
         for driver in DRIVERS:
             with Worker(project_of(pair, OURS, driver)) as worker:

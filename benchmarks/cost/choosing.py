@@ -1,4 +1,4 @@
-"""What it costs a scope to choose its slave, among ten with weights, while nothing is wrong.
+"""The time in which a scope chooses its slave, among ten with weights, without faults.
 
 The choice is `replswitch.engine.choose.choose`, with the candidates in their order, driven by `run` over a port whose
 links are open already: nothing is asked and nothing waits. A new scope, which each choice needs, is taken off. What a

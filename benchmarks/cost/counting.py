@@ -34,7 +34,7 @@ _DRIVERS: Final = "replswitch/drivers/"
 
 @dataclass(frozen=True, slots=True)
 class Calls:
-    """What was called while something ran.
+    """The calls while something ran.
 
     Attributes:
         ours: how often each of our functions was called, by ``file:function``.
@@ -46,11 +46,11 @@ class Calls:
 
     @classmethod
     def of(cls, ours: dict[str, int], drivers: dict[str, int]) -> Calls:
-        """Make one of what `as_pair` has returned, in another process."""
+        """Create an object from the result of `as_pair`, in another process."""
         return cls(Counter(ours), Counter(drivers))
 
     def as_pair(self) -> tuple[dict[str, int], dict[str, int]]:
-        """Return what `of` makes one of."""
+        """Return the arguments of `of`."""
         return dict(self.ours), dict(self.drivers)
 
     @property
@@ -59,7 +59,7 @@ class Calls:
         return {name.partition(":")[0] for name in self.ours}
 
     def breakdown(self) -> tuple[str, ...]:
-        """Return a line for each function: those called most first, and the driver's behind ours."""
+        """Return a line for each function: ours first, then the driver's; each group by the number of calls."""
         return tuple(
             f"{number:>6}  {name}{note}"
             for counter, note in ((self.ours, ""), (self.drivers, "  (called by the driver)"))
@@ -100,7 +100,7 @@ def _is_called_by_us(called: FrameType) -> bool:
 
 @cache
 def _name(code: CodeType) -> str | None:
-    """Return ``file:function`` for what is ours, else None."""
+    """Return ``file:function`` for our code, else None."""
     for folder in _folders():
         if code.co_filename.startswith(folder):
             path = Path(code.co_filename).relative_to(Path(folder).parent)

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from typing import Any, Final
 
-#: What a worker's project is built with.
+#: The package that a worker's project uses.
 STOCK, OURS, REPLICATED, MULTIDB = "stock", "replswitch", "django-replicated", "multidb-router"
 
 #: Stock Django with a router of four lines, as its manual shows one: reads on the slave, writes on the master.
@@ -65,7 +65,7 @@ class Project:
     options: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what a project can be made of again."""
+        """Return the arguments for the same project in another process."""
         return asdict(self)
 
     def settings(self) -> dict[str, Any]:
@@ -114,6 +114,6 @@ class Project:
             "PASSWORD": server["password"],
             "NAME": server["database"],
             "OPTIONS": self.options.copy(),
-            "CONN_MAX_AGE": None,  # what a query costs is measured, not what connecting costs
+            "CONN_MAX_AGE": None,  # queries are measured, not connecting
             "CONN_HEALTH_CHECKS": self.health_checks,
         }

@@ -26,7 +26,7 @@ GROUPS = 8
 ROUNDS = 20
 
 ADDS = 1
-"""The most that our middleware may add, of what django-replicated's adds."""
+"""The limit: the time that our middleware adds, as a part of that of django-replicated."""
 
 REQUEST = 1.05
 """The most that a request with one query may take, of stock Django's."""
@@ -38,7 +38,7 @@ ANOTHER = "another"
 
 
 def middleware(pair: MariaDBPair) -> Iterator[Row]:
-    """Yield what the middleware adds to a request without a query."""
+    """Yield the time that the middleware adds to a request without a query."""
     with Worker(project_of(pair, REPLICATED)) as worker:  # with its router, which its middleware asks for
         sides = {name: (worker, f"serve /empty {name}") for name in PROJECTS}
         _, worked = alternate(sides, ROUNDS_ALONE)

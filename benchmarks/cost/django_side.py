@@ -1,4 +1,4 @@
-"""Django processes that take turns: what the benchmarks of the Django binding share.
+"""Django processes that take turns, for the benchmarks of the Django binding.
 
 Settings are a process's own, so projects that differ in them run in processes of their own. The batches of all sides
 still take turns, and each process measures its batches by itself.
@@ -54,12 +54,12 @@ class Worker:
             pass  # it ends with its stdin
 
     def do(self, name: str, **arguments: Any) -> Any:
-        """Let the process do something, and return what it answers."""
+        """Call a method in the process, and return its result."""
         self._write([name, arguments])
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError("A worker has ended. What is above says why.")
+            raise RuntimeError("A worker has ended. The lines above have the reason.")
         return json.loads(line)
 
     def _write(self, value: object) -> None:
@@ -125,7 +125,7 @@ def extend(times: Times, more: Times) -> None:
 
 
 def _number(worker: Worker, side: str) -> int:
-    worker.do("batch", side=side, number=1)  # what is made on first use is not what is measured
+    worker.do("batch", side=side, number=1)  # the first use is not measured
     number = 20
     quickest: float = min(worker.do("batch", side=side, number=number)[0] for _ in range(5))
     return max(1, round(BATCH / quickest * number))

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 REQUESTS = 50
 
-#: What one visitor sends.
+#: The requests of one visitor.
 REQUESTS_OF = {"GET": ["GET"], "POST": ["POST"], "GET after POST": ["POST", "GET"]}
 
 
 class Counter:
-    """Counts what both servers of a pair are asked, without what the counting itself asks."""
+    """Counts the statements on both servers of a pair, without those of the counting itself."""
 
     def __init__(self, pair: MariaDBPair) -> None:
         self._connections = [pair.admin("master"), pair.admin("slave")]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Message(models.Model):
-    """What the views read and write."""
+    """The model of the views."""
 
     body: models.TextField[str, str] = models.TextField()
 

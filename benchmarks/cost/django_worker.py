@@ -32,15 +32,15 @@ def set_up(project: Project, **more: Any) -> None:
         stand_in.version_info = (2, 2, 1, "final", 0)  # of mysqlclient, for stock Django as well
         stand_in.install_as_MySQLdb()
 
-    import django  # noqa: PLC0415 - behind the driver
-    from django.conf import settings  # noqa: PLC0415 - behind the driver and the settings
+    import django  # noqa: PLC0415 - after the driver
+    from django.conf import settings  # noqa: PLC0415 - after the driver and the settings
 
     settings.configure(**project.settings() | more)
     django.setup()
 
 
 class Doer:
-    """What a worker can do.
+    """The methods of a worker.
 
     A side is named by words: ``orm ALIAS STATE`` and ``cursor ALIAS STATE`` are queries, ``serve PATH MIDDLEWARE``
     a request; an empty MIDDLEWARE is none.
@@ -48,9 +48,9 @@ class Doer:
 
     def create(self) -> None:
         """Make the table and its first row, on the master."""
-        from django.db import connections  # noqa: PLC0415 - behind the driver and the settings
+        from django.db import connections  # noqa: PLC0415 - after the driver and the settings
 
-        from cost.django_views import Message  # noqa: PLC0415 - behind the driver and the settings
+        from cost.django_views import Message  # noqa: PLC0415 - after the driver and the settings
 
         with connections["stock"].schema_editor() as editor:
             editor.create_model(Message)
@@ -58,12 +58,12 @@ class Doer:
 
     def close_connections(self) -> None:
         """Close all connections; the next use makes new ones."""
-        from django.db import connections  # noqa: PLC0415 - behind the driver and the settings
+        from django.db import connections  # noqa: PLC0415 - after the driver and the settings
 
         connections.close_all()
 
     def batch(self, side: str, number: int) -> tuple[float, float]:
-        """Do something so many times, and return how many seconds went by, and how many of them this thread worked."""
+        """Run a batch. Return its elapsed time and its processor time in seconds."""
         batch = _batch(side)
         worked, started = time.thread_time(), time.perf_counter()
         batch(number)
@@ -80,7 +80,7 @@ class Doer:
         return _sent("POST", "")
 
     def calls(self, cookie: str, number: int) -> list[tuple[dict[str, int], dict[str, int]]]:
-        """Send so many GETs with one query, and return the calls in our files for each; see `cost.counting.Calls`."""
+        """Send GETs with one query, and return the calls in our files for each; see `cost.counting.Calls`."""
         all_calls = []
         for _ in range(number):
             with counted() as calls:
@@ -89,7 +89,7 @@ class Doer:
         return all_calls
 
     def rate(self, threads: int, warm: float, seconds: float) -> float:
-        """Send GETs with one query from so many threads, and return how many were answered a second.
+        """Send GETs with one query from several threads, and return how many were answered per second.
 
         Args:
             threads: each sends one after the other.
@@ -117,8 +117,8 @@ def _sent(method: str, cookie: str) -> str:
 
 @cache
 def _application(middleware: str | None = None) -> WSGIApplication:
-    from django.core.handlers.wsgi import WSGIHandler  # noqa: PLC0415 - behind the driver and the settings
-    from django.test import override_settings  # noqa: PLC0415 - behind the driver and the settings
+    from django.core.handlers.wsgi import WSGIHandler  # noqa: PLC0415 - after the driver and the settings
+    from django.test import override_settings  # noqa: PLC0415 - after the driver and the settings
 
     if middleware is None:  # the project's own
         return WSGIHandler()
@@ -138,7 +138,7 @@ def _batch(side: str) -> Batch:
 
 
 def _in_state(alias: str, state: str, batch: Batch) -> Batch:
-    from django.db import connections  # noqa: PLC0415 - behind the driver and the settings
+    from django.db import connections  # noqa: PLC0415 - after the driver and the settings
 
     connection: Any = connections[alias]
     block = {"master": connection.use_master, "slave": connection.use_slave} if state != "stock" else {}
@@ -151,7 +151,7 @@ def _in_state(alias: str, state: str, batch: Batch) -> Batch:
 
 
 def _orm_query(alias: str) -> Any:
-    from cost.django_views import Message  # noqa: PLC0415 - behind the driver and the settings
+    from cost.django_views import Message  # noqa: PLC0415 - after the driver and the settings
 
     def query() -> None:
         Message.objects.using(alias).get(pk=1)
@@ -160,7 +160,7 @@ def _orm_query(alias: str) -> Any:
 
 
 def _cursor_query(alias: str) -> Any:
-    from django.db import connections  # noqa: PLC0415 - behind the driver and the settings
+    from django.db import connections  # noqa: PLC0415 - after the driver and the settings
 
     def query() -> None:
         with connections[alias].cursor() as cursor:

@@ -42,7 +42,7 @@ def switched() -> Flask:
 
 
 def webob(wrapped: WSGIApplication, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Let WebOb call the application, and hand on what it answered."""
+    """Let WebOb call the application, and return its response."""
     response = Request(environ).get_response(wrapped)
     body: Iterable[bytes] = response(environ, start_response)
     return body
@@ -61,7 +61,7 @@ def streamed_answer(environ: WSGIEnvironment, start_response: StartResponse) -> 
 
 
 def around(inner: WSGIApplication) -> WSGIApplication:
-    """Put what ReplSwitch puts around an application around something else."""
+    """Wrap a WSGI callable in the layers that ReplSwitch puts around an application."""
     app = Flask(__name__, static_folder=None)
     app.config["SECRET_KEY"] = "a secret for the benchmark alone"
     app.wsgi_app = inner  # type: ignore[method-assign, assignment]  # the way that Flask's manual names

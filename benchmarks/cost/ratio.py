@@ -1,4 +1,4 @@
-"""What the benchmarks share: alternating batches, ratios with their limits, and the table.
+"""Alternating batches, ratios with their limits, and the table, for all benchmarks of cost.
 
 A machine's speed changes from minute to minute, so a number of seconds says little. Whatever is compared here runs
 in one process, in short batches that take turns, and each round of batches gives a ratio of its own; the median of
@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from itertools import repeat
 from typing import Final
 
-#: Does one thing so many times.
+#: Repeats a call a given number of times.
 Batch = Callable[[int], object]
 
-#: For each side, what one time took, in seconds, batch by batch.
+#: For each side, the time of one call in seconds, batch by batch.
 Times = dict[str, list[float]]
 
 #: How long a batch should take, in seconds: short, so that a round is over before the machine changes its pace.
@@ -46,7 +46,7 @@ def measure(sides: Mapping[str, Batch], rounds: int) -> Times:
     long again to set, and more where their hashes collide.
 
     Args:
-        sides: what is compared, by its name.
+        sides: the sides to compare, by name.
         rounds: how many batches of each.
     """
     runs = {name: _apart(batch) for name, batch in sides.items()}
@@ -68,7 +68,7 @@ def _apart(batch: Batch) -> Batch:
 def _number(batch: Batch) -> int:
     # By the quickest of several tries: one that was interrupted would make the batches too short.
     number = 1
-    batch(number)  # what is made on first use is not what is measured
+    batch(number)  # the first use is not measured
     while (seconds := min(_seconds(batch, number) for _ in range(5))) < BATCH / 4:
         number *= 2
     return max(1, round(number * BATCH / seconds))
@@ -84,13 +84,13 @@ def rate(call: Callable[[], object], threads: int, warm: float, seconds: float) 
     """Let threads do one thing again and again, and return how often a second it was done by all of them together.
 
     Args:
-        call: what they do.
+        call: the call that they repeat.
         threads: how many.
         warm: seconds before those that count.
         seconds: those that count.
 
     Raises:
-        Exception: what ``call`` has raised in one of them.
+        Exception: the error of ``call`` in one of them.
     """
     until = time.perf_counter() + warm + seconds
 
@@ -112,7 +112,7 @@ class Row:
     """One line of the table.
 
     Attributes:
-        name: what is compared.
+        name: of the comparison.
         figure: the ratio, or a count.
         limit: the most it may be; None where it may be anything.
         detail: where the figure comes from.
@@ -129,7 +129,7 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """What the figure, as printed, is: ``OVER``, ``UNDER``, ``ok``; empty for a line that only informs."""
+        """``OVER``, ``UNDER`` or ``ok``, for the figure as printed; empty for a line without a limit."""
         figure = round(self.figure, 2)
         if self.limit is not None and figure > self.limit:
             return "OVER"
@@ -155,11 +155,11 @@ def ratio(
     """Make a row of how much longer one side takes than another: the median of the rounds' ratios.
 
     Args:
-        name: what is compared.
-        times: what `measure` returned.
+        name: of the comparison.
+        times: the result of `measure`.
         ours: the side that should be short.
         against: the side it is held against.
-        floor: a side that both contain; only what each adds to it is compared.
+        floor: a side that both contain; it is subtracted from both.
         limit: the most that the ratio may be.
     """
     floors = times[floor] if floor is not None else [0.0] * len(times[ours])
@@ -172,7 +172,7 @@ def ratio(
 
 
 def _quick(side: str, times: Times, floor: str | None) -> float:
-    # What nobody disturbed: where a neighbour takes the processor every other moment, medians say little.
+    # The undisturbed batches: if other processes use the processor often, medians mean little.
     return _tenth(times[side]) - (0.0 if floor is None else _tenth(times[floor]))
 
 

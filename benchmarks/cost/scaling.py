@@ -38,7 +38,7 @@ WARM, SECONDS = 2.0, 4.0
 LEAST = 0.9
 """The least share of n times the reads that one slave serves."""
 
-# What the proxies look into cannot be encrypted.
+# The proxies read the packets, so these must not be encrypted.
 SETTINGS = {"ssl_disabled": True}
 
 

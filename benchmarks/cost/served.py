@@ -1,4 +1,4 @@
-"""A WSGI server without a network: what the benchmarks send their requests with."""
+"""A WSGI server without a network, to which the benchmarks send their requests."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ENVIRON: WSGIEnvironment = {
 
 
 def write(data: bytes) -> None:
-    """Take what an application writes."""
+    """Accept the output of an application."""
 
 
 def start_response(status: str, headers: list[tuple[str, str]], exc_info: object = None) -> Callable[[bytes], object]:

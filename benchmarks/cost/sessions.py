@@ -67,7 +67,7 @@ def queries(session: Session) -> Batch:
 
 
 def in_state(state: Callable[[], Any], side: Callable[[Session], Batch], session: Session) -> Batch:
-    """Make a batch whose block is one state. Where the session's transaction has begun, it goes on."""
+    """Return a batch whose block is one state. A transaction of the session that has begun continues."""
     batch = side(session)
 
     def block(number: int) -> None:

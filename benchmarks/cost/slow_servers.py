@@ -1,8 +1,8 @@
 """Proxies that make a server slow in a known way: each lets one query after another take a fixed time.
 
-Behind such a proxy a server answers so many queries a second and no more, whatever the machine can do. What is sent
-at once waits in a queue, whichever connection it comes over. A query is a COM_QUERY that begins with SELECT; all else
-passes at once, so to open a connection costs nothing. The protocol must not be encrypted.
+Behind such a proxy a server answers a fixed number of queries per second, independent of the machine. Queries that are
+sent at the same time wait in a queue, also over different connections. A query is a COM_QUERY that begins with SELECT.
+All other packets pass at once, so opening a connection costs nothing. The protocol must not be encrypted.
 
 The proxies run in a process of their own, which `slow_servers` starts: in the process of their clients they would wait
 for the same interpreter.
@@ -34,19 +34,19 @@ _CHUNK: Final = 65536
 
 @contextmanager
 def slow_servers(target: int, count: int, seconds: float) -> Iterator[list[int]]:
-    """Start so many proxies for one server, and return their ports.
+    """Start proxies for one server, and return their ports.
 
     Args:
         target: the server's port of 127.0.0.1.
         count: how many proxies.
-        seconds: what each query takes at each of them.
+        seconds: the time of each query at each of them.
     """
     proxies = command("cost.slow_servers", str(target), str(count), str(seconds))
     with subprocess.Popen(proxies, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
         if not line:
-            raise RuntimeError("The proxies have not started. What is above says why.")
+            raise RuntimeError("The proxies have not started. The lines above have the reason.")
         yield json.loads(line)
         # The process ends with its stdin, which the end of the block closes.
 
@@ -56,7 +56,7 @@ class SlowServer:
 
     Args:
         target: the server's port.
-        seconds: what each query takes.
+        seconds: the time of each query.
     """
 
     def __init__(self, target: int, seconds: float) -> None:

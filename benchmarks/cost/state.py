@@ -72,7 +72,7 @@ def state(number: int) -> None:
     """Ask for the state."""
     with switch.use_slave():
         for _ in repeat(None, number):
-            switch.state  # noqa: B018 - reading it is what is measured
+            switch.state  # noqa: B018 - the read is measured
 
 
 def in_an_application() -> Times:

@@ -49,7 +49,7 @@ def application(write_to: Any, read_from: Any) -> WSGIApplication:
 
 
 class Counter:
-    """Counts what both servers of a pair are asked, without what the counting itself asks."""
+    """Counts the statements on both servers of a pair, without those of the counting itself."""
 
     def __init__(self, pair: ServerPair) -> None:
         self._dialect = pair.dialect
@@ -65,7 +65,7 @@ class Counter:
         return total
 
     def wait_caught_up(self) -> None:
-        """Wait until the slave has what the master has."""
+        """Wait until the slave has caught up with the master."""
         with self._master.cursor() as master, self._slave.cursor() as slave:
             master.execute(self._dialect.position)
             slave.execute(self._dialect.wait, (master.fetchall()[0][0], 10))
@@ -83,7 +83,7 @@ class Counter:
 
 
 def a_request(counter: Counter, application: WSGIApplication, *methods: str, waits: bool) -> float:
-    """Return the statements that the last of ``methods`` takes, sent by a visitor who has sent the others before.
+    """Return the statements of the last of ``methods``, sent by a visitor who has sent the others before.
 
     With ``waits`` the slave catches up in between.
     """
@@ -100,7 +100,7 @@ def a_request(counter: Counter, application: WSGIApplication, *methods: str, wai
 
 BEHIND = "GET after POST, the slave stopped"
 
-#: What a visitor has sent before, and the request that is counted.
+#: The earlier requests of a visitor, and the request that is counted.
 VISITS = {
     "GET": ["GET"],
     "POST": ["POST"],
@@ -135,7 +135,7 @@ def of(pair: ServerPair, counter: Counter, driver: str, title: str) -> Iterator[
 
 
 def questions(name: str, driver: str) -> list[str]:
-    """Return what the servers may be asked in a request."""
+    """Return the number of statements of our own that a request may cause."""
     asked = []
     if name.startswith("GET after POST"):
         asked.append("how far the slave is")
@@ -152,6 +152,6 @@ def rows() -> Iterator[Row]:
                 cursor.execute("CREATE TABLE message (id INT AUTO_INCREMENT PRIMARY KEY, body TEXT)")
             pair.wait_caught_up()
             with closing(Counter(pair)) as counter:
-                yield Row(f"statements, {engine}, while nobody asks", counter.during(int), 0, "the counting itself")
+                yield Row(f"statements, {engine}, without a request", counter.during(int), 0, "the counting itself")
                 for driver in DRIVERS:
                     yield from of(pair, counter, driver, f"{engine}, {driver}")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 ROUNDS = 300
 
 LIMIT = 0.65
-"""The most that the middleware may add, of what WebOb adds."""
+"""The limit: the time that the middleware adds, as a part of that of WebOb."""
 
 HEADERS = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", "12")]
 COOKIES = ENVIRON | {"HTTP_COOKIE": "session=kq3v0d8n2c5x7z1b; theme=dark; _ga=GA1.1.1234567890.1700000000"}

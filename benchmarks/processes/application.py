@@ -1,4 +1,4 @@
-"""What the application servers import: it opens its connections at once, before any fork that comes later.
+"""The module that the application servers import. It opens its connections at once, before any later fork.
 
 Where the database is, and which side this is, says the environment variable ``PROCESSES``, in JSON.
 """
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 settings: dict[str, Any] = json.loads(os.environ["PROCESSES"])
 
-# Last, because what the server brings itself must fit together.
+# Last, so that the packages of the server itself come first.
 sys.path.extend(settings["path"])
 
 side: Any = import_module(f"processes.on_{settings['side']}")

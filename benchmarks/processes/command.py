@@ -8,15 +8,15 @@ follow the redirect and read, a dozen at a time. What is counted, and must be 0 
   requests  all that were sent, those that warm the application up included
   foreign   answers of another visitor: each request sends a text that the database must send back, and each visitor's
             rows have a token of its own
-  stale     reads that missed what their visitor had written
+  stale     reads that missed a write of their visitor
   failed    requests without an answer, or with an error
-  shared    connections that queries of two processes came through, as CONNECTION_ID() tells
+  shared    connections with queries of two processes, by CONNECTION_ID()
   ended     connections opened before the fork that the parent has lost, also when one of its processes has ended
   links     connections at the servers (SHOW PROCESSLIST) after warming up, and in the end, which must not be more
             (with greenlets: or not more than the pools may keep)
   reads     the share of them that the slave served; both servers must have had some
 
-Needs mariadbd, and what the extra "bench" installs. The application servers are installed into a virtual environment
+Needs mariadbd, and the extra "bench". The application servers are installed into a virtual environment
 of their own, once; uWSGI is compiled.
 """
 
@@ -48,9 +48,9 @@ WIDTHS: Final = (25, 20)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run what the command line asks for, and return the status to exit with."""
+    """Run what the command line selects. Return the exit code."""
     given = _arguments(argv)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # or the servers would go on without this process
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # or the servers would outlive this process
     installed = Installed(given.venv)
     combinations = [
         Combination(variant, side, driver)
@@ -117,7 +117,7 @@ def _line(server: str, side: str, figures: Sequence[str]) -> str:
 
 
 def tell(text: str) -> None:
-    """Tell how it goes."""
+    """Print the progress."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -133,7 +133,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     names = [variant.name for variant in VARIANTS]
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
-    parser.add_argument("--side", nargs="+", choices=SIDES, default=SIDES, help="what the application is made with")
+    parser.add_argument("--side", nargs="+", choices=SIDES, default=SIDES, help="the kind of application")
     parser.add_argument("--driver", nargs="+", choices=DRIVERS, default=DRIVERS, help="with which driver; both")
     parser.add_argument(
         "--requests",

@@ -1,4 +1,4 @@
-"""A configuration of gunicorn's: patch first. With ``--preload`` the worker would do it behind the application."""
+"""A configuration of gunicorn's: patch first. With ``--preload`` the worker would do it after the import."""
 
 from importlib import import_module
 from typing import Any

@@ -63,7 +63,7 @@ class Installed:
 
 
 def _run(*command: str) -> str:
-    """Run a command; return nothing, or the end of what it said when it failed."""
+    """Run a command. Return the end of its output if it failed, else an empty string."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     ended = subprocess.run(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False

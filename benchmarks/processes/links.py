@@ -16,11 +16,11 @@ QUIET: Final = 1.0
 """Seconds in which no connection comes or goes, until the application counts as idle."""
 
 PATIENCE: Final = 15.0
-"""Seconds after which one counts all the same."""
+"""Seconds after which a connection counts in any case."""
 
 
 def server_ids(pair: ServerPair) -> dict[str, int]:
-    """Return what each server of the pair calls itself."""
+    """Return the id of each server of the pair."""
     return {name: rows(pair, name, "SELECT @@server_id")[0] for name in pair.names}
 
 

@@ -23,8 +23,8 @@ TABLE: Final = (
 )
 
 ECHO: Final = "SELECT %(echo)s, @@server_id, CONNECTION_ID(), SLEEP(%(pause)s)"
-"""What the request sent, and which connection to which server it came through. It takes a while, so that other queries
-are under way at the same time."""
+"""The value that the request sent, and the server and the connection of the query. It takes a while, so that other
+queries run at the same time."""
 
 ADD: Final = "INSERT INTO note (token, number) VALUES (%(token)s, %(number)s)"
 
@@ -63,7 +63,7 @@ class Pages:
     def open_links(self) -> None:
         """Query both servers, before the application serves anybody."""
         uses: tuple[Callable[[], AbstractContextManager[Any]], ...]
-        uses = (self._base.use_slave, self._base.use_master, nullcontext)  # what is used in no block may be held
+        uses = (self._base.use_slave, self._base.use_master, nullcontext)  # a link outside a block may be held
         for use in uses:
             with use():
                 self._imported["links"].append(self._echo({"echo": "import", "pause": "0"})["link"])
@@ -82,11 +82,11 @@ class Pages:
             if (method, path) == ("POST", "/add"):
                 return self._add(values)
             return Answer(404) if page is None else Answer(200, page(values))
-        except Exception as error:  # noqa: BLE001 - the visitor counts it, and tells what it was
+        except Exception as error:  # noqa: BLE001 - the visitor counts and reports it
             return Answer(500, {"error": f"{type(error).__name__}: {error}"})
 
     def _up(self, _: Mapping[str, str]) -> dict[str, Any]:
-        """Tell of the import, without a query."""
+        """Return the state at import, without a query."""
         return {"process": os.getpid(), "imported": self._imported}
 
     def _echo(self, values: Mapping[str, str]) -> dict[str, Any]:

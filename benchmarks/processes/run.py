@@ -1,4 +1,4 @@
-"""One combination of a server and a side: start, warm up, visit, and look at what is left."""
+"""One combination of a server and a side: start, warm up, visit, and check what is left."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VISITORS: Final = 12
 """At the same time."""
 
 PAUSE: Final = 0.001
-"""Seconds that a visitor's query takes, and its page again behind it."""
+"""Seconds that a visitor's query takes, and again its page after it."""
 
 WARM_UP_VISITORS: Final = 3 * VISITORS
 """When it warms up: so many that every worker and every thread has something to do, and pools are filled."""
@@ -48,7 +48,7 @@ LOG_LINES: Final = 15
 
 @dataclass(frozen=True, slots=True)
 class Combination:
-    """What is run.
+    """A combination to run.
 
     Attributes:
         variant: the server.
@@ -63,7 +63,7 @@ class Combination:
 
 @dataclass
 class Figures:
-    """What came of it.
+    """The result.
 
     Attributes:
         combination: of what.
@@ -74,7 +74,7 @@ class Figures:
         ended: connections opened before the fork that the parent has lost.
         on_slave: the share of the reads that the slave served.
         problem: why nothing could be measured.
-        log: the end of what the server said.
+        log: the end of the output of the server.
     """
 
     combination: Combination
@@ -97,7 +97,7 @@ class Figures:
 
     @property
     def faults(self) -> list[str]:
-        """What must not be."""
+        """The faults."""
         return [self.problem] if self.problem else list(self._faults())
 
     def _faults(self) -> Iterator[str]:
@@ -128,7 +128,7 @@ def run(combination: Combination, pair: ServerPair, installed: Installed, *, req
         pair: the servers, with the table of the pages.
         installed: where the application servers are.
         requests: how many are sent after warming up.
-        log: what the application server writes.
+        log: the output of the application server.
     """
     figures = Figures(combination)
     figures.problem = installed.problem(combination.variant.program)
@@ -149,7 +149,7 @@ def run(combination: Combination, pair: ServerPair, installed: Installed, *, req
 def _visit(figures: Figures, pair: ServerPair, server: Running, requests: int) -> None:
     variant = figures.combination.variant
     if (server.process != server.imported["process"]) != variant.forks:
-        figures.problem = f"the application was imported {'behind' if variant.forks else 'before'} the fork"
+        figures.problem = f"the application was imported {'after' if variant.forks else 'before'} the fork"
         return
     ids = server_ids(pair)
     seen = figures.seen

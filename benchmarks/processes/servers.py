@@ -85,7 +85,7 @@ VARIANTS: Final = (
     Variant("gunicorn-gthread-preload", "gunicorn", (*THREADED, "--preload"), forks=True),
     Variant("gunicorn-gevent", "gunicorn", GEVENT, greenlets=True),
     Variant("gunicorn-gevent-preload", "gunicorn", (*GEVENT, "--preload", PATCHED_FIRST), forks=True, greenlets=True),
-    Variant("uwsgi", "uwsgi", forks=True),  # a fork that Python is not told of
+    Variant("uwsgi", "uwsgi", forks=True),  # a fork without Python's hooks
     Variant("uwsgi-osafterfork", "uwsgi", ("--py-call-osafterfork",), forks=True),
     Variant("uwsgi-lazy-apps", "uwsgi", ("--lazy-apps",)),
     Variant("waitress", "waitress", processes=1),
@@ -99,8 +99,8 @@ class Running:
 
     Attributes:
         port: of 127.0.0.1.
-        imported: what the application told of its import: the ``process``, and its ``links``.
-        process: that has told it, and serves.
+        imported: the state at import: the ``process``, and its ``links``.
+        process: the process that answered, and serves.
     """
 
     port: int
@@ -116,7 +116,7 @@ def running(variant: Variant, installed: Installed, settings: dict[str, Any], lo
         variant: which.
         installed: where the servers are.
         settings: for the application.
-        log: what the server writes.
+        log: the output of the server.
 
     Raises:
         StartError: it was not up in time; the log says why.
@@ -140,7 +140,7 @@ def running(variant: Variant, installed: Installed, settings: dict[str, Any], lo
 
 
 def _when_up(process: subprocess.Popen[bytes], port: int) -> Running:
-    """Wait until somebody answers."""
+    """Wait for the first response."""
     until = time.monotonic() + PATIENCE
     while process.poll() is None and time.monotonic() < until:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)

@@ -22,22 +22,22 @@ TIMEOUT: Final = 30.0
 """Seconds after which a request without an answer has failed."""
 
 SHOWN: Final = 3
-"""How much of what was wrong is kept."""
+"""The number of faults that are kept."""
 
 
 @dataclass
 class Seen:
-    """What all visitors together have seen.
+    """The results of all visitors together.
 
     Attributes:
         requests: how many were sent.
         reads: how many of them were GETs that were answered.
         foreign: answers that were another visitor's, in whole or in part.
-        stale: reads that missed what the visitor itself had written.
+        stale: reads that missed a write of the visitor.
         failed: requests without an answer, or with an error.
         users: of each connection to a server, the processes that queries came from.
         on_server: of each server, the reads that it served.
-        examples: of what was wrong.
+        examples: of faults.
     """
 
     requests: int = 0
@@ -72,9 +72,9 @@ class Visitor:
 
     Args:
         port: of the application.
-        seen: where it writes down what it sees.
+        seen: gets the results.
         pause: seconds that a query takes.
-        writes_once: it posts in its first round alone. What it reads comes from the slave, once that has its note.
+        writes_once: it posts in its first round only. Its reads then come from the slave, once that has its note.
     """
 
     def __init__(self, port: int, seen: Seen, *, pause: float, writes_once: bool) -> None:
@@ -130,7 +130,7 @@ class Visitor:
             self._seen.on_server[told["link"][0]] += 1
 
     def _look(self, path: str, told: dict[str, Any]) -> None:
-        """Look whose answer it is, and what it lacks."""
+        """Check that the response belongs to this visitor and lacks nothing."""
         with self._seen.lock:
             self._seen.users[told["link"][0], told["link"][1]].add(told["process"])
         notes = told.get("notes", [])
@@ -171,11 +171,11 @@ def _values(path: str) -> dict[str, str]:
 
 
 def visit(port: int, seen: Seen, *, visitors: int, requests: int, pause: float) -> None:
-    """Let visitors send so many requests, at the same time.
+    """Let visitors send requests, in parallel.
 
     Args:
         port: of the application.
-        seen: where they write down what they see.
+        seen: gets the results.
         visitors: how many.
         requests: of all together; a few more are sent, so that each visitor ends a round.
         pause: seconds that a query takes.
@@ -198,5 +198,5 @@ def visit(port: int, seen: Seen, *, visitors: int, requests: int, pause: float) 
     for thread in threads:
         thread.start()
     for thread in threads:
-        while thread.is_alive():  # in slices, so that Ctrl-C is heard
+        while thread.is_alive():  # in slices, so that Ctrl-C works
             thread.join(0.5)

@@ -1,1 +1,1 @@
-"""What several of the benchmarks use."""
+"""Modules that several of the benchmarks use."""

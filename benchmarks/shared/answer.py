@@ -1,4 +1,4 @@
-"""What the applications of `chaos` and `processes` answer, and how they switch."""
+"""The responses of the applications of `chaos` and `processes`, and their switch."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The message board. Start reading at `board.py`; `README.md` says what the other files are."""
+"""The message board. Start reading at `board.py`; `README.md` lists the other files."""

@@ -1,4 +1,4 @@
-"""Runs the message board: ``python examples/board``; ``--help`` tells the options."""
+"""Runs the message board: ``python examples/board``. ``--help`` lists the options."""
 
 import contextlib
 import importlib

@@ -1,4 +1,4 @@
-"""What the demonstration adds to the board's page: a look behind the scenes, and two things to play with.
+"""The additions of the demonstration to the board: a log of its requests, and two controls.
 
 `Backstage` wraps the whole board, the middleware included, as a debug toolbar would. The board knows nothing of it.
 """
@@ -29,18 +29,18 @@ VISITS_KEPT = 12
 LONGEST_LAG = 10
 
 SWITCH = "get_after_post"
-"""The cookie of a visitor who has turned GET-after-POST off says ``off``."""
+"""The value of this cookie is ``off`` if a visitor has turned GET-after-POST off."""
 
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """A request to the board, and what it asked the database.
+    """A request to the board, and its queries.
 
     Attributes:
         method: the HTTP method.
         path: the path with the query string.
         status: the status code of the answer.
-        queries: what replswitch ran for it, where and why.
+        queries: each with its server and reason.
         withheld: it was a GET after a POST, and its marker was kept from replswitch.
     """
 
@@ -52,12 +52,12 @@ class Visit:
 
 
 class Backstage:
-    """The board with a look behind the scenes; a WSGI application.
+    """The board with the log and the controls; a WSGI application.
 
     Args:
         board: the board, whose queries are shown.
         pair: the servers that it is connected to, whose lag is shown and set.
-        engine: what these servers are, for people.
+        engine: the description of these servers.
     """
 
     def __init__(self, board: Board, pair: ReplicatedPair, engine: str) -> None:
@@ -74,12 +74,12 @@ class Backstage:
         }
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Serve one request: what is not ours is the board's."""
+        """Serve one request. The board serves those that are not for the controls."""
         action = self.actions.get((environ["REQUEST_METHOD"], environ["PATH_INFO"]), self.visit)
         return action(Request(environ))(environ, start_response)
 
     def visit(self, request: Request) -> Response:
-        """Let the board answer, write down what it asked the database, and show that on its page."""
+        """Let the board answer, log its queries, and show them on its page."""
         off = request.cookies.get(SWITCH) == "off"
         withheld = off and withhold_markers(request) and request.method == "GET"
         self.db.reset_queries()
@@ -102,7 +102,7 @@ class Backstage:
         return response
 
     def show_standing(self, request: Request) -> Response:
-        """Return the piece of the page that tells how far the slave is behind."""
+        """Return the part of the page with the lag of the slave."""
         return Response(panels.standing_html(standing(self.pair, self.db)), cache_control="no-store")
 
     def set_lag(self, request: Request) -> Response:
@@ -123,7 +123,7 @@ class Backstage:
 
 
 def back(form: dict[str, str]) -> Response:
-    """Send the visitor back to the page that he came from."""
+    """Redirect visitors to the page that they came from."""
     posted = number(form.get("posted", ""))
     return HTTPSeeOther(location="/" if posted is None else f"/?posted={posted}")
 

@@ -6,8 +6,8 @@ master nor a slave:
 
 * A GET reads the messages, and reads them from a slave.
 * A POST writes a message to the master, and sends its visitor on to the page that shows it.
-* That GET after the POST reads from the master, because the visitor must see what he has just written. It
-  holds for `SEEN_BY_ALL` seconds, and for this visitor only; all others go on to read from the slaves.
+* That GET after the POST reads from the master, because visitors must see their own message. It
+  holds for `SEEN_BY_ALL` seconds, and for this visitor only; all others read from the slaves.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Message(NamedTuple):
 
 
 class Draft(NamedTuple):
-    """What a visitor typed into the form."""
+    """The input of the form."""
 
     name: str = ""
     text: str = ""
@@ -85,7 +85,7 @@ class Board:
         driver: ``"pymysql"`` or ``"sqlite3"``.
         master: the settings of the master.
         slaves: the settings of each slave.
-        secret: signs the cookie that tells who has just written.
+        secret: signs the cookie of a visitor who has just written.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Board:
         """Serve one request, whose method the middleware has seen already."""
         return self.respond(Request(environ))(environ, start_response)
 
-    # What a request gets
+    # The responses
 
     def respond(self, request: Request) -> Response:
         """Return the answer to a request."""
@@ -131,7 +131,7 @@ class Board:
         return Response(page, status=422 if problem else 200, cache_control="no-store")
 
     def post(self, draft: Draft) -> Response:
-        """Write a message and send the visitor on; or show him what is wrong with it."""
+        """Write a message and redirect the visitor; or show what is wrong with the message."""
         if problem := draft.problem():
             return self.show(draft, problem)
         return HTTPSeeOther(location=f"/?posted={self.add(draft)}")

@@ -31,11 +31,11 @@ PORTS_TRIED = 100
 LAG = 3
 WELCOME = "Welcome! Post a message, and watch which server your requests go to."
 MARIADB = "Two MariaDB servers. They count the lag in whole seconds: a message may come up to one second later."
-SQLITE = "Two SQLite files, of which one follows the other. Where mariadbd is installed, these are real servers."
+SQLITE = "Two SQLite files; one is a copy of the other. If mariadbd is installed, these are real servers."
 
 
 class CommandError(Exception):
-    """The command cannot do what it was asked to. The message is for the user."""
+    """The command cannot be carried out. The message is for the user."""
 
 
 def main() -> int:
@@ -73,7 +73,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--database",
         choices=("auto", "mariadb", "sqlite"),
         default="auto",
-        help="what the servers are; auto is MariaDB where mariadbd is installed, and SQLite otherwise (default: auto)",
+        help="the servers; auto is MariaDB if mariadbd is installed, and SQLite otherwise (default: auto)",
     )
     return parser.parse_args(arguments)
 
@@ -89,7 +89,7 @@ def listen(host: str, port: int | None) -> socket.socket:
     """Take the port that was asked for, or else the first that is free.
 
     Raises:
-        CommandError: the port or the address cannot be had.
+        CommandError: the port or the address is not available.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for each in range(FIRST_PORT, FIRST_PORT + PORTS_TRIED) if port is None else [port]:
@@ -104,7 +104,7 @@ def listen(host: str, port: int | None) -> socket.socket:
 
 
 def start_servers(database: str) -> tuple[ReplicatedPair, str]:
-    """Start a master and a slave. Return them, and what they are."""
+    """Start a master and a slave. Return them, and their description."""
     if database != "sqlite":
         say("Starting a MariaDB master and a slave ...")
         mariadb = MariaDBPair()

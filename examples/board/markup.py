@@ -21,7 +21,7 @@ def fill(template: str, **values: object) -> Html:
 
 
 def join(parts: list[Html]) -> Html:
-    """Put pieces of HTML one behind the other."""
+    """Join pieces of HTML."""
     return Html("\n".join(parts))
 
 

@@ -1,4 +1,4 @@
-"""The HTML of the look behind the scenes."""
+"""The HTML of the log and the controls."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def add_to(
 
 
 def notice_html(visit: Visit, posted: int | None, standing: Standing | None, *, shown: bool) -> tuple[Html, Html]:
-    """Say above the list where the page was read; stand in the list for the visitor's own message if it is missing."""
+    """Return the line with the server of the page, and a placeholder for an own message that is missing."""
     read = visit.queries[-1]
     above = fill(
         '<p class="source">Read from the $server$because.</p>',
@@ -81,7 +81,7 @@ def notice_html(visit: Visit, posted: int | None, standing: Standing | None, *, 
 
 
 def switch_html(*, off: bool) -> Html:
-    """Return the switch of GET-after-POST, and what to expect of it."""
+    """Return the switch of GET-after-POST, and its effect."""
     if off:
         return fill(load("switch.html"), checked="false", turn="on", word="Off", explanation=Html(OFF))
     return fill(load("switch.html"), checked="true", turn="off", word="On", explanation=Html(ON))
@@ -98,7 +98,7 @@ OFF = (
 
 
 def standing_html(standing: Standing | None) -> Html:
-    """Tell how far the slave is behind."""
+    """Return the lag of the slave."""
     if standing is None:
         return Html('<p class="behind">One of the two servers does not answer.</p>')
     lacking = len(standing.lacking)

@@ -1,4 +1,4 @@
-"""How far the slave is behind: both servers are asked directly, so that the log shows the board's queries only."""
+"""The lag of the slave. Both servers are queried directly, so that the log has the queries of the board only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What the two servers have.
+    """The messages of the two servers.
 
     Attributes:
         master: how many messages the master has.

@@ -1,4 +1,4 @@
-"""What is for sale."""
+"""The articles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The settings of the shop; what replswitch needs of them is marked."""
+"""The settings of the shop. Those for replswitch are marked."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DATABASES = {
     "default": {
         "ENGINE": os.environ["SHOP_ENGINE"],  # replswitch: the backend
         **json.loads(os.environ["SHOP_MASTER"]),
-        "SLAVES": json.loads(os.environ["SHOP_SLAVES"]),  # replswitch: what is left out is the master's
+        "SLAVES": json.loads(os.environ["SHOP_SLAVES"]),  # replswitch: settings left out are those of the master
     }
 }
 
@@ -27,8 +27,8 @@ MIDDLEWARE = [
 SESSION_ENGINE = "django_replswitch.sessions"  # replswitch: sessions are read on the master
 
 REPLSWITCH = {  # replswitch: its options
-    "COOKIE_MAX_AGE": 15,  # seconds: more than any lag to be expected
-    "DEBUG_HEADER": True,  # show in each response where it was read
+    "COOKIE_MAX_AGE": 15,  # seconds: longer than any expected lag
+    "DEBUG_HEADER": True,  # each response shows its state and the reason
 }
 
 INSTALLED_APPS = [
@@ -38,7 +38,7 @@ INSTALLED_APPS = [
 ]
 
 DEBUG = True  # Django keeps the queries, and the page shows them
-SECRET_KEY = secrets.token_urlsafe(50)  # signs the markers, too; this shop forgets everything when it ends
+SECRET_KEY = secrets.token_urlsafe(50)  # also signs the markers; a new one for each run of this shop
 ROOT_URLCONF = "shop_django.urls"
 TEMPLATES = [
     {

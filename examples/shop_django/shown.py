@@ -1,4 +1,4 @@
-"""Shows at the end of the page which server each query went to. The shop knows nothing of it."""
+"""Shows the server of each query at the end of the page. The views do not know of it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class QueriesMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         """Serve one request."""
         response = self.get_response(request)
-        # Behind the view, for with DEBUG Django forgets them when the next request begins.
+        # After the view: with DEBUG, Django drops the queries when the next request begins.
         self.latest.appendleft(Request(request.method, request.get_full_path(), connection.queries))
         if response.headers.get("Content-Type", "").startswith("text/html"):
             shown = render_to_string("shop_django/shown.html", {"requests": list(self.latest)})

@@ -1,4 +1,4 @@
-"""The views. None of them says on which server a query runs; two say which side they want, and why."""
+"""The views. No view names a server; two of them choose the master or a slave, with the reason."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 @require_GET
 def shop(request: HttpRequest) -> HttpResponse:
-    """Show all articles. A GET: it reads from a slave, and from the master when its visitor has just bought."""
+    """Show all articles. A GET: it reads from a slave, or from the master if the visitor has just bought something."""
     return page(request, Article.objects.all())
 
 
 @require_POST
 def buy(request: HttpRequest, pk: int) -> HttpResponse:
-    """Take an article from the shelf. A POST: everything is on the master, and the visitor gets a marker."""
+    """Buy an article. A POST: everything runs on the master, and the visitor gets a marker."""
     with transaction.atomic():
         article = get_object_or_404(Article.objects.select_for_update(), pk=pk)
         if article.stock:
@@ -39,7 +39,7 @@ def buy(request: HttpRequest, pk: int) -> HttpResponse:
 @use_slave
 @require_POST
 def search(request: HttpRequest) -> HttpResponse:
-    """Show the articles that match. It is sent by POST, but only reads: a slave can do that."""
+    """Show the matching articles. The form is sent by POST, but the view only reads, so a slave can serve it."""
     wanted = request.POST.get("wanted", "")
     return page(request, Article.objects.filter(name__icontains=wanted), wanted)
 
@@ -47,7 +47,7 @@ def search(request: HttpRequest) -> HttpResponse:
 @use_master
 @require_GET
 def stock(request: HttpRequest, pk: int) -> HttpResponse:
-    """Tell how many there are right now. It is a GET, but a stale number would be wrong: only the master will do."""
+    """Show the number in stock. It is a GET, but an old number would be wrong, so the master serves it."""
     article = get_object_or_404(Article, pk=pk)
     return HttpResponse(f"{article.stock} of {article}\n", content_type="text/plain")
 

@@ -1,4 +1,4 @@
-"""The factory of the shop; what replswitch needs of it is marked."""
+"""The factory of the shop. The lines for replswitch are marked."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ def create_app(master: str, slaves: Sequence[str]) -> Flask:
     """
     app = Flask(__name__)
     app.config.update(
-        SECRET_KEY=secrets.token_urlsafe(50),  # signs the markers, too; this shop forgets everything when it ends
+        SECRET_KEY=secrets.token_urlsafe(50),  # also signs the markers; a new one for each run of this shop
         SQLALCHEMY_DATABASE_URI=master,
         SQLALCHEMY_BINDS={f"slave{number}": slave for number, slave in enumerate(slaves, start=1)},
         REPLSWITCH_SLAVES=[
             f"slave{number}" for number, _ in enumerate(slaves, start=1)
         ],  # replswitch: keys of the binds
-        REPLSWITCH_DEBUG_HEADER=True,  # replswitch: show in each response where it was read
+        REPLSWITCH_DEBUG_HEADER=True,  # replswitch: each response shows its state and the reason
     )
     if master.startswith("sqlite:"):
         # A transaction that first reads and then writes fails at once beside another writer: "database is locked".
         app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {"connect_args": {"isolation_level": "IMMEDIATE"}}
     db.init_app(app)
-    replswitch.init_app(app)  # replswitch: behind db.init_app
+    replswitch.init_app(app)  # replswitch: after db.init_app
     app.register_blueprint(views.shop)
     shown.init_app(app)
     return app

@@ -1,4 +1,4 @@
-"""What is for sale. Nothing here knows of slaves."""
+"""The articles. This module has nothing about slaves."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
 class Base(DeclarativeBase):
-    """What the models have in common."""
+    """The base class of the models."""
 
 
 db = SQLAlchemy()

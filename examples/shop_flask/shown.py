@@ -1,4 +1,4 @@
-"""Shows at the end of the page which server each query went to. The shop knows nothing of it."""
+"""Shows the server of each query at the end of the page. The views do not know of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The views. None of them says on which server a query runs; two say which side they want, and why."""
+"""The views. No view names a server; two of them choose the master or a slave, with the reason."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ shop = Blueprint("shop", __name__, template_folder="../shop/templates")  # those
 
 @shop.get("/")
 def articles() -> str:
-    """Show all articles. A GET: it reads from a slave, if one has what its visitor has just bought."""
+    """Show all articles. A GET: it reads from a slave that has the latest purchase of the visitor."""
     return page(select(Article))
 
 
 @shop.post("/buy/<int:number>")
 def buy(number: int) -> Response:
-    """Take an article from the shelf. A POST: everything is on the master, and the visitor gets a marker."""
+    """Buy an article. A POST: everything runs on the master, and the visitor gets a marker."""
     article = db.session.get(Article, number, with_for_update=True) or abort(404)
     if article.stock:
         article.stock -= 1
@@ -38,7 +38,7 @@ def buy(number: int) -> Response:
 @shop.post("/search")
 @use_slave
 def search() -> str:
-    """Show the articles that match. It is sent by POST, but only reads: a slave can do that."""
+    """Show the matching articles. The form is sent by POST, but the view only reads, so a slave can serve it."""
     wanted = request.form.get("wanted", "")
     return page(select(Article).where(Article.name.icontains(wanted, autoescape=True)), wanted)
 
@@ -46,7 +46,7 @@ def search() -> str:
 @shop.get("/stock/<int:number>")
 @use_master
 def stock(number: int) -> tuple[str, dict[str, str]]:
-    """Tell how many there are right now. It is a GET, but a stale number would be wrong: only the master will do."""
+    """Show the number in stock. It is a GET, but an old number would be wrong, so the master serves it."""
     article = db.session.get(Article, number) or abort(404)
     return f"{article.stock} of {article.name}\n", {"Content-Type": "text/plain; charset=utf-8"}
 
