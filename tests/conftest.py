@@ -26,7 +26,7 @@ SERVED: Final[dict[str, tuple[str, str | Driver]]] = {
 
 
 class Questions(NamedTuple):
-    """What replswitch asks a kind of server.
+    """The position queries of replswitch for a kind of server.
 
     Attributes:
         standing: how far it is, and which server.
@@ -73,7 +73,7 @@ def served(request: pytest.FixtureRequest) -> Served:
 
 @pytest.fixture
 def questions(served: Served) -> Questions:
-    """What the servers of the pair are asked; a pair of SQLite is asked nothing."""
+    """The position queries for the servers of the pair. A pair of SQLite gets none."""
     return QUESTIONS[type(served.pair)]
 
 

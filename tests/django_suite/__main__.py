@@ -1,4 +1,4 @@
-"""Runs Django's own tests with Django's mysql backend and with ours, and says which tests tell them apart.
+"""Runs Django's own tests with Django's mysql backend and with ours, and prints the tests that differ.
 
 Both run on one pair of real MariaDB servers that is started for it, with the same driver. The tests are those
 of the installed Django's sdist, which is downloaded once.

@@ -1,4 +1,4 @@
-"""What became of each test of a run, and how two runs differ."""
+"""The outcome of each test of a run, and the differences of two runs."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Outcomes:
 
 
 def worse(one: str, other: str) -> bool:
-    """Tell whether one outcome is worse than another."""
+    """Return whether one outcome is worse than another."""
     return OUTCOMES.index(one) > OUTCOMES.index(other)
 
 

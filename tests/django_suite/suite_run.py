@@ -1,4 +1,4 @@
-"""Runs labels of Django's tests with one engine, and tells how far it is."""
+"""Runs labels of Django's tests with one engine, and prints the progress."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The test runner in Django's process: it writes down what becomes of each test while the run goes on.
+"""The test runner in Django's process: it records the outcome of each test during the run.
 
 Text is not parsed: a test's docstring, its output and its subtests all change what a run prints.
 """

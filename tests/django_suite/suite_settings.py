@@ -30,7 +30,7 @@ def _database(name: str) -> dict[str, Any]:
 
 DATABASES = {"default": _database(_run["name"]), "other": _database(_run["name"] + "_other")}
 SECRET_KEY = "not-a-secret"  # Django's tests write it into settings between single quotes
-# What Django's test_sqlite.py says: the suite expects these.
+# As in Django's test_sqlite.py: the suite expects these.
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 DEFAULT_AUTO_FIELD = "django.db.models.AutoField"
 USE_TZ = False

@@ -31,7 +31,7 @@ def tests_of_django(cache: Path) -> Path:
     It is downloaded if the cache does not have it, checked, and only then put into the cache.
 
     Raises:
-        MissingError: there is no Django, or its sdist cannot be had.
+        MissingError: there is no Django, or its sdist is not available.
     """
     django = installed()
     folder = cache / f"django-{django.version}"

@@ -1,4 +1,4 @@
-"""What counts as a call of ours."""
+"""The calls that count as ours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the visitors of `benchmarks/processes` notice, and what they do not count."""
+"""The faults that the visitors of `benchmarks/processes` notice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The proxies behind which a query takes a fixed time."""
+"""The proxies that give each query a fixed time."""
 
 from __future__ import annotations
 

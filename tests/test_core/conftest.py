@@ -31,7 +31,7 @@ def replicated_pair(served: Served) -> ReplicatedPair:
 
 @pytest.fixture
 def make(replicated_pair: ReplicatedPair, driver: Any) -> Iterator[Make]:
-    """Make connections to the pair; they are closed behind the test."""
+    """Make connections to the pair; they are closed after the test."""
     plain = replicated_pair.connect("master")
     cursor = plain.cursor()
     cursor.execute("DROP TABLE IF EXISTS message")

@@ -1,4 +1,4 @@
-"""What the servers are asked, and what they tell: counted in the general log, on real servers."""
+"""The position queries, and the positions that servers report: counted in the general log of real servers."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ Make = Callable[..., Connection]
 servers = pytest.mark.parametrize(
     "served", ["mariadb", "mariadb-mysqlclient", "mysql", "mysql-mysqlclient"], indirect=True
 )
-# With mysqlclient nothing is told: test_mysqlclient.py has what is asked instead.
+# With mysqlclient the server reports nothing: test_mysqlclient.py has the queries instead.
 told = pytest.mark.parametrize("served", ["mariadb", "mysql"], indirect=True)
-# MySQL has no statement that returns rows of what it writes; of a function that does both, test_mysql.py tells.
+# MySQL has no statement that writes and returns rows. A function can do both: see test_mysql.py.
 returning = pytest.mark.parametrize("served", ["mariadb"], indirect=True)
 
 COUNT = "SELECT COUNT(*) FROM message"
@@ -73,7 +73,7 @@ def position_of(pair: SessionPair) -> Position:
 
 @contextmanager
 def recorded_whole(pair: SessionPair) -> Iterator[None]:
-    """What is written while the block runs is what the running scope has recorded at its end."""
+    """The writes of the block are those that its scope has recorded at the end."""
     before = position_of(pair)
     yield
     position, after = recorded(), position_of(pair)
@@ -96,7 +96,7 @@ def recorded() -> Position | None:
 
 @contextmanager
 def statements(pair: SessionPair) -> Iterator[tuple[list[str], list[str]]]:
-    """What the master and the slave receive while the block runs."""
+    """The statements that the master and the slave receive while the block runs."""
     with pair.statements("master") as master, pair.statements("slave") as slave:
         yield master, slave
 
@@ -111,7 +111,7 @@ class TestAsking:
         pair.stop_slave()
         with use_master():
             insert(db)
-            replswitch.carry()  # the master was asked what it tells, once for each link
+            replswitch.carry()  # the master was asked for its variables, once for each link
             with db.use_slave():
                 run(db, COUNT)  # with mysqlclient by a link that refuses writes, which is open from here on
         with statements(pair) as (master, slave), use_master():
@@ -267,7 +267,7 @@ class TestTelling:
     def test_p1_a_row_that_begins_like_an_end_packet_is_not_taken_for_one(
         self, make: Make, pair: SessionPair, kind: Any, use_unicode: bool
     ) -> None:
-        """A length of eight bytes begins with 0xFE, as the packet behind the last row does."""
+        """A length of eight bytes begins with 0xFE, as the packet after the last row does."""
         master = {**pair.master, "use_unicode": use_unicode, "max_allowed_packet": 2**26}
         with pair.admin() as admin, admin.cursor() as cursor:
             cursor.execute("SELECT @@GLOBAL.max_allowed_packet")
@@ -320,7 +320,7 @@ class TestTelling:
     def test_m1_a_procedure_that_writes_and_then_fails_is_recorded(
         self, db: Connection, pair: SessionPair, kind: Any
     ) -> None:
-        """An error tells nothing of the session; so the server is asked, and only then."""
+        """An error has no session state, so the server is queried, and only then."""
         procedure(db, "fails", "INSERT INTO message (body) VALUES ('p'); SIGNAL SQLSTATE '45000';")
         pair.wait_caught_up()
         pair.stop_slave()

@@ -513,7 +513,7 @@ class TestDBAPI:
 
 
 class request_scope:  # noqa: N801 - reads as the context manager that it is
-    """What the middleware does around a request."""
+    """Push a scope, as the middleware does around a request."""
 
     def __init__(self) -> None:
         self.scope = Scope()

@@ -52,7 +52,7 @@ class TestFunctions:
         assert stack() is None
 
     def test_an_exception_in_a_decorated_function_restores_the_state_outside(self) -> None:
-        # django-replicated: after an exception in a decorated view a POST goes on in slave state.
+        # django-replicated: after an exception in a decorated view a POST continues in slave state.
         @use_slave
         def fail() -> None:
             raise ZeroDivisionError

@@ -109,7 +109,7 @@ class TestDomains:
     def test_a_slave_that_ignores_a_domain_does_not_serve_reads_of_its_writes(
         self, make: Make, pair: SessionPair, other_domain: Any, wait: float
     ) -> None:
-        """Its position goes on in that domain all the same, past what it leaves out."""
+        """Its position in that domain advances in spite of it, past the ignored writes."""
         usual, other = make(wait=wait), other_domain(8, wait=wait)
         with use_master():
             write(other, 1)

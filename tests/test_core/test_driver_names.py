@@ -1,4 +1,4 @@
-"""What the driver's own connection and cursor have besides PEP 249: there, or an error with the cure."""
+"""Attributes of the driver's connection and cursor beyond PEP 249: present, or an error with the cure."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def one(db: Connection, sql: str) -> Any:
 
 
 @on_mysql
-def test_s6_what_depends_on_no_link_is_as_the_driver_has_it(db: Any) -> None:
+def test_s6_attributes_independent_of_a_link_are_those_of_the_driver(db: Any) -> None:
     for state in (db.use_master, db.use_slave):
         with state():
             assert db.literal("it's") in {"'it\\'s'", b"'it\\'s'"}
@@ -113,7 +113,7 @@ def test_s5_a_ping_in_a_transaction_raises_where_its_link_is_gone(db: Any, repli
         ("create_function", "several links"),
     ],
 )
-def test_what_belongs_to_one_link_is_left_out_with_the_cure(db: Any, name: str, cure: str) -> None:
+def test_an_attribute_of_a_single_link_is_an_error_with_the_cure(db: Any, name: str, cure: str) -> None:
     assert not hasattr(db, name)
     with pytest.raises(AttributeError) as caught:
         getattr(db, name)

@@ -147,7 +147,7 @@ class TestRests:
     def test_f1_a_read_without_an_answer_runs_on_another_server(self, make: Make, pair: MariaDBPair) -> None:
         db = make(slaves=[{**pair.slaves[0], "read_timeout": 1, "connect_timeout": 1}])
         assert read(db) == 0
-        # A server that is stopped takes packets and connections, as one does behind a firewall that drops.
+        # A stopped process still accepts packets and connections, as with a firewall that drops packets.
         with stopped(pair, "slave"):
             assert read(db) == 0
         assert [query["db"] for query in db.queries] == [SLAVE, SLAVE, MASTER]
@@ -411,7 +411,7 @@ class TestMaster:
                     seen.append(cursor.fetchone()[0])
 
             with db.use_slave():
-                write(db)  # on a new link; nobody has told that the master is another one
+                write(db)  # on a new link; nothing has shown yet that the master is another one
                 over.set()
                 thread.join()
                 thread = threading.Thread(target=look, args=(replswitch.carry(),))  # with the link of the thread before
@@ -423,7 +423,9 @@ class TestMaster:
         timeouts = {"connect_timeout": 1, "read_timeout": 1}
         with Proxy(pair.master["port"]) as name:
             db = make(driver="mysqlclient", master={**pair.master, "port": name.port, **timeouts}, slaves=pair.slaves)
-            with db.cursor() as cursor:  # in no scope: it counts for nobody, and the next scope asks how far it went
+            with (
+                db.cursor() as cursor
+            ):  # outside any scope: it counts for none, and the next scope queries its position
                 cursor.execute("INSERT INTO message (body) VALUES ('x')")
             name.drop()
             with pytest.raises(NoServerError, match=r"The master .* cannot be reached"):

@@ -1,4 +1,4 @@
-"""What a statement leaves behind reaches nobody else; and of several arguments each is used once."""
+"""The traces of a statement do not reach another scope; and each of several arguments is used once."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ADD = "UPDATE counter SET n = n + 1 WHERE id = %s"
 
 @pytest.fixture
 def pair(replicated_pair: MariaDBPair) -> MariaDBPair:
-    """With three counters at 0, and a procedure that writes behind its rows."""
+    """With three counters at 0, and a procedure that writes after its rows."""
     with replicated_pair.admin() as admin, admin.cursor() as cursor:
         cursor.execute("CREATE OR REPLACE TABLE shop.counter (id INT PRIMARY KEY, n INT)")
         cursor.execute("INSERT INTO shop.counter VALUES (1, 0), (2, 0), (3, 0)")

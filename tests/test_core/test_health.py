@@ -104,7 +104,7 @@ def test_each_server_is_chosen_in_proportion_to_its_weight() -> None:
 
 
 class TestLag:
-    """How far behind a slave is, over a simulated clock."""
+    """The lag of a slave, over a simulated clock."""
 
     @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit])
     def test_f1_an_interrupted_lag_measurement_is_made_again(self, error: type[BaseException]) -> None:

@@ -1,4 +1,4 @@
-"""What lasts is logged when it begins and when it ends, and counted meanwhile (F5)."""
+"""A lasting incident is logged at its begin and its end, and counted in between (F5)."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ class TestMaster:
 
 
 class TestFullMaster:
-    def test_f5_it_is_not_said_to_be_unreachable_and_serves_again_after_downtime(
+    def test_f5_a_full_master_is_not_logged_as_unreachable_and_serves_again_after_downtime(
         self, db: Connection, events: Events, replicated_pair: ReplicatedPair
     ) -> None:
         post(db, 0)
@@ -152,7 +152,7 @@ def full(pair: ReplicatedPair) -> Iterator[None]:
 
 class TestRefusedWrites:
     @pytest.mark.parametrize("has_slaves", [True, False])
-    def test_s8_the_server_that_has_refused_one_is_not_called_a_slave(
+    def test_s8_the_server_that_refused_a_write_is_not_called_a_slave(
         self, make: Make, replicated_pair: ReplicatedPair, caplog: pytest.LogCaptureFixture, has_slaves: bool
     ) -> None:
         db = make(slaves=replicated_pair.slaves if has_slaves else [])

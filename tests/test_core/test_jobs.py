@@ -198,7 +198,7 @@ class TestTokens:
 
 
 class TestDoubts:
-    """Where a driver does not tell of a write, the server is asked in time, and once."""
+    """If a driver does not show a write, the server is queried in time, and once."""
 
     def test_carry_settles_a_pending_write(self) -> None:
         with use_master():

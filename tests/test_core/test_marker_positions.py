@@ -47,7 +47,7 @@ def read(*tokens: str, max_age: float = 10, position_max_age: float = 60) -> Mar
 
 
 def asks_for(one: Marker, other: Marker) -> bool:
-    """Whether whoever has what one marker asks for has what the other asks for."""
+    """Whether a server that satisfies one marker satisfies the other."""
     return (one.written_at or 0) >= (other.written_at or 0) and all(
         database in one.positions and one.positions[database].includes(position)
         for database, position in other.positions.items()
@@ -215,7 +215,7 @@ def test_a_short_marker_is_written_unchanged() -> None:
     assert SIGNER.write_short(marker)[1] is marker
 
 
-# What may be in a token of ours, and in a job's
+# The possible contents of a marker, and of a job's token
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What only a MySQL server does: it tells of a transaction that changed nothing, and not of a function that wrote."""
+"""MySQL only: the server reports a transaction that changed nothing, and does not report a function that wrote."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""connect(driver="mysqlclient"): nothing tells of a write, so the server is asked; once, and in time.
+"""connect(driver="mysqlclient"): it does not show commits, so the server is queried for them, once and in time.
 
-What all drivers have in common, test_connection.py tests with each.
+test_connection.py tests with each driver what they have in common.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def kill_link(pair: SessionPair, server: str, number: int) -> None:
 
 @pytest.fixture
 def warm(db: Connection) -> Connection:
-    """With a link to each server, and the questions of the first time behind it."""
+    """With a link to each server, and after the queries of the first time."""
     with use_master():
         run(db, INSERT.format(1000))
         carry()
@@ -218,7 +218,7 @@ class TestWhatWrote:
 
 class TestLinks:
     def test_a_link_with_a_pending_write_returns_to_the_pool_with_its_scope(self, db: Connection) -> None:
-        """And not when Python's collector comes by."""
+        """And does not wait for Python's garbage collector."""
         gc.disable()
         try:
             used = set()

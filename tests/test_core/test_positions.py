@@ -95,7 +95,7 @@ def test_a_position_of_another_engine_is_never_included() -> None:
 
 class TestMariaDB:
     def test_positions_compare_by_sequence_and_not_by_server(self) -> None:
-        # After a promotion another server goes on with the domain's sequence.
+        # After a promotion another server continues the sequence of the domain.
         assert MariaDBPosition.parse("0-2-43").includes(MariaDBPosition.parse("0-1-42"))
         assert not MariaDBPosition.parse("0-1-42").includes(MariaDBPosition.parse("0-2-43"))
 
@@ -167,7 +167,7 @@ def test_a_text_without_a_known_engine_and_its_position_is_refused(text: str) ->
         read(text)
 
 
-# What a server or a client may send
+# The texts that a server or a client may send
 
 
 def changed(data: bytes, chance: random.Random) -> bytes:
@@ -196,7 +196,7 @@ def test_mutated_positions_raise_nothing_but_our_own_error() -> None:
 
 
 def string(text: bytes) -> bytes:
-    """A string behind its length, as the protocol has it: in one byte, or in two behind 0xFC."""
+    """A string after its length, as in the protocol: in one byte, or in two after 0xFC."""
     return (bytes([len(text)]) if len(text) < 0xFB else b"\xfc" + len(text).to_bytes(2, "little")) + text
 
 

@@ -1,4 +1,4 @@
-"""connect() on real pairs that lag: a slave serves whoever it has caught up for, and is asked no more than it must."""
+"""connect() on real pairs that lag: a slave serves the scopes for which it has caught up, with few queries."""
 
 from __future__ import annotations
 

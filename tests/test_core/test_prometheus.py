@@ -1,4 +1,4 @@
-"""What Prometheus is shown."""
+"""The counters for Prometheus."""
 
 from __future__ import annotations
 

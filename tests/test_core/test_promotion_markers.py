@@ -23,7 +23,7 @@ pytestmark = pytest.mark.parametrize(
 
 
 class Names:
-    """A pair behind names, which lead to the master and to the slave wherever they are."""
+    """A pair with two names that always lead to the present master and slave."""
 
     def __init__(self, pair: ServerPair, master: Proxy, slave: Proxy) -> None:
         self.pair, self._master, self._slave = pair, master, slave
@@ -63,7 +63,7 @@ def db(names: Names, served: Served) -> Iterator[Connection]:
 
 
 def write(db: Connection, number: int) -> str:
-    """Write a number, and return what whoever must see it hands on."""
+    """Write a number, and return the token of its scope."""
     with use_master(), db.cursor() as cursor:
         cursor.execute(f"INSERT INTO message VALUES ({number})")
         return carry()
@@ -96,7 +96,7 @@ def test_a_marker_from_after_a_promotion_is_not_served_by_the_old_master_that_la
 ) -> None:
     old = write(db, 1)
     read(db, old)
-    names.promote(cut=True)  # an open link to the old master would go on to serve reads there
+    names.promote(cut=True)  # an open link to the old master would still serve reads there
     names.pair.stop_slave(names.pair.slave_names[0])
     new = write(db, 2)
     assert read(db, new) == (MASTER, [1, 2])

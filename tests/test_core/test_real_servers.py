@@ -1,4 +1,4 @@
-"""What only a real server does: killed links, result sets that wrote, procedures, deadlocks, forks."""
+"""On real servers only: killed links, result sets that wrote, procedures, deadlocks, forks."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ Make = Callable[..., Connection]
 drivers = pytest.mark.parametrize(
     "served", ["mariadb", "mariadb-mysqlclient", "mysql", "mysql-mysqlclient"], indirect=True
 )
-# What differs with mysqlclient: test_mysqlclient.py.
+# The differences with mysqlclient are in test_mysqlclient.py.
 servers = pytest.mark.parametrize("served", ["mariadb", "mysql"], indirect=True)
-# What tells of a write on MySQL: test_mysql.py. And a pair of its own for one test would take seconds there.
+# Writes on MySQL are in test_mysql.py. A pair of its own for one test would take seconds there.
 mariadb = pytest.mark.parametrize("served", ["mariadb"], indirect=True)
 
 
@@ -208,7 +208,7 @@ class TestRefusedWrites:
                 cursor.nextset()
             cursor.callproc("post")
             with pytest.raises(SlaveWriteError, match="already returned rows"):
-                run(db, "SELECT 1")  # what the procedure still owes comes first
+                run(db, "SELECT 1")  # the unread results of the procedure come first
         assert run(db, "SELECT COUNT(*) FROM message") == ((0,),)
 
     def test_s8_a_read_only_transaction_on_the_master_raises_the_server_s_error(self, db: Connection) -> None:

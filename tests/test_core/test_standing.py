@@ -85,7 +85,7 @@ def test_the_report_shows_no_password(mariadb_pair: ReplicatedPair) -> None:
 
 
 class Unknown:
-    """A connection of a driver that nobody knows."""
+    """A connection of an unknown driver."""
 
     def close(self) -> None:
         pass

@@ -38,7 +38,7 @@ def test_s2_use_takes_effect_at_once_and_revert_undoes_it() -> None:
 
 
 def test_s2_nested_blocks_restore_the_state_outside() -> None:
-    # django-multidb-router: nested `with use_primary_db` leaves the thread on the master for ever.
+    # django-multidb-router: nested `with use_primary_db` leaves the thread on the master permanently.
     switch = Switch()
     with switch.use_slave():
         with switch.use_master(), switch.use_master():

@@ -23,7 +23,7 @@ EVERY = {"master": use_master, "slave": use_slave}
 
 
 class RaisedError(Exception):
-    """What a program raises on purpose."""
+    """The error that a program raises on purpose."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Servers that tell no positions (P3): the clock, and one log line that says why."""
+"""Servers that report no positions (P3): markers by time, and one log line with the reason."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[ServerPair]:
 
 @pytest.fixture(params=["pymysql", "mysqlclient"])
 def db(request: pytest.FixtureRequest, server: ServerPair, monkeypatch: pytest.MonkeyPatch) -> Iterator[Connection]:
-    """A connection whose slave is the master itself: it has everything, but nobody can know."""
+    """A connection whose slave is the master itself: it has every write, but there is no position to show it."""
     monkeypatch.setattr(clock, "_logged", set())
     with server.connect() as plain, plain.cursor() as cursor:
         cursor.execute("DROP TABLE IF EXISTS message")
@@ -154,7 +154,9 @@ def test_p3_a_marker_without_a_position_holds_for_cookie_max_age(db: Connection)
 
     cookie = send(application, "POST")
     assert "Max-Age=10;" in cookie
-    assert send(application, "GET", cookie) != ""  # nothing tells reads from writes: he stays while he goes on reading
+    assert (
+        send(application, "GET", cookie) != ""
+    )  # reads and writes look the same, so a visitor who reads on the master stays there
     assert db.queries[-1]["db"] == MASTER
     time.sleep(1.1)
     send(application, "GET", cookie, cookie_max_age=1)
@@ -164,7 +166,7 @@ def test_p3_a_marker_without_a_position_holds_for_cookie_max_age(db: Connection)
 def test_p3_a_transaction_after_a_write_runs_on_the_master_as_a_whole(
     db: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What follows in it may write."""
+    """A later statement in it may write."""
     with use_master():
         insert(db)
         token = carry()

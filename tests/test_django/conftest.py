@@ -63,7 +63,7 @@ def django_pair_of_session(mariadb_pair_of_session: MariaDBPair) -> Iterator[Mar
 
 @pytest.fixture
 def django_pair(mariadb_pair: MariaDBPair, django_pair_of_session: MariaDBPair) -> Iterator[MariaDBPair]:
-    """The pair with empty tables, caught up; Django's connections are new, and nobody has switched."""
+    """The pair with empty tables, caught up. Django's connections are new, and nothing is switched."""
     assert stack() is None
     forget_connections()
     end_links_of_others(mariadb_pair)
@@ -74,7 +74,7 @@ def django_pair(mariadb_pair: MariaDBPair, django_pair_of_session: MariaDBPair) 
     forget_connections()
     left = stack()
     if left is not None:
-        push(None)  # type: ignore[arg-type]  # or every test behind it fails, too
+        push(None)  # type: ignore[arg-type]  # or every later test fails, too
     assert left is None, "the test left a state behind"
 
 

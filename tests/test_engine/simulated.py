@@ -1,4 +1,4 @@
-"""What the two simulations of servers have in common."""
+"""The driver and the error that two simulations of servers share."""
 
 from __future__ import annotations
 

@@ -235,7 +235,7 @@ def test_s6_a_cursor_may_be_closed_after_its_connection(make: Make) -> None:
 
 
 class Faults:
-    """What fails under a read or a transaction, and leaves errors behind."""
+    """A link that fails in a read or a transaction, and leaves errors."""
 
     def __init__(self, db: Connection, *proxies: Proxy) -> None:
         self.db, self.proxies = db, proxies

@@ -1,4 +1,4 @@
-"""What a process knows of the positions of its servers, and for how long. No server is needed."""
+"""The known positions of servers, and how long they hold. No server is needed."""
 
 from __future__ import annotations
 

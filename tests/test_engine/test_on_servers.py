@@ -1,4 +1,4 @@
-"""What the engine does on real servers, through connect(): differences that the three old ways had, settled once."""
+"""The engine on real servers, through connect()."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must hold whatever happens, by properties: two threads, one to three slaves, faults, failovers, simulated clock.
+"""Properties that always hold: two threads, one to three slaves, faults, failovers, simulated clock.
 
 No server is used while it rests, no write runs twice, no read ends at a server that lacks what must be seen, and every
 sequence of faults ends (F1, F2, F3, S5, S6, S8). The servers are simulated, with what they would do at worst: a
@@ -181,7 +181,7 @@ class Rests(Health):
 
 @dataclass
 class Request:
-    """What is true of a request, whatever its scope believes.
+    """The true state of a request, independent of its scope.
 
     Attributes:
         scope: its scope.
@@ -203,7 +203,7 @@ class Request:
 
 
 class KnownRoute(Route):
-    """Tells that any server will do, because the master is gone."""
+    """Shows that any server may serve, because the master is gone."""
 
     is_without_master = False
 
@@ -268,7 +268,7 @@ class Worker(Port):
     def has_read(self, attempt: Attempt | None) -> bool:
         return self.route.block is not None and self.route.block.has_read
 
-    # What the thread does
+    # The steps of the thread
 
     def run(self, statement: str, numbers: Sequence[int]) -> None:
         """Run a statement as a binding does, and check where it has run."""

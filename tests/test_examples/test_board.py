@@ -1,4 +1,4 @@
-"""The message board in examples/board, run as its visitors and its operator do."""
+"""The message board in examples/board, used by visitors and by an operator."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ class TestForm:
         page = visitor.ask("POST", "/", form)
         assert page.status == 422
         assert problem in page.text
-        # A newline directly behind the tag is not part of the text.
+        # A newline directly after the tag is not part of the text.
         assert f">\n{form['text']}</textarea>" in page.text
         assert f'name="name" value="{form["name"]}"' in page.text
         assert page.log[0] == Logged("POST /", [Asked("master", "method")])

@@ -16,7 +16,7 @@ from tests.test_examples.running import Answer, Browser, database_word, end, exa
 
 
 class Shop(NamedTuple):
-    """What differs between the two.
+    """The differences of the two.
 
     Attributes:
         slash: what each path ends with.

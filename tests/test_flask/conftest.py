@@ -44,12 +44,12 @@ def _no_state_is_left() -> Iterator[None]:
     yield
     left = stack()
     if left is not None:
-        push(None)  # type: ignore[arg-type]  # or every test behind it fails, too
+        push(None)  # type: ignore[arg-type]  # or every later test fails, too
     assert left is None, "the test left a state behind"
 
 
 class Visitor:
-    """A visitor with cookies of his own.
+    """A visitor with cookies of their own.
 
     Attributes:
         client: Flask's test client.
@@ -66,7 +66,7 @@ class Visitor:
 
     @property
     def cookies(self) -> set[str]:
-        """The names of the cookies that he would send."""
+        """The names of the cookies that the visitor would send."""
         return {cookie.key for cookie in self._jar.values()}
 
     def take_cookies_of(self, other: Visitor) -> None:
@@ -80,7 +80,7 @@ class Visitor:
 
 
 class Page:
-    """What a visitor got.
+    """A response to a visitor.
 
     Attributes:
         response: Flask's.
@@ -94,7 +94,7 @@ class Page:
 
     @property
     def told(self) -> str:
-        """What the debug header says."""
+        """The text of the debug header."""
         return self.response.headers.get("Replswitch", "")
 
     @property
@@ -141,7 +141,7 @@ class Board:
             cursor.execute(f"INSERT INTO flask_message VALUES ({number})")
 
     def on(self, server: str) -> str:
-        """What one server has, asked over a connection of its own."""
+        """The rows on one server, over a separate connection."""
         with closing(self.pair.connect(server)) as connection, closing(connection.cursor()) as cursor:
             cursor.execute("SELECT n FROM flask_message ORDER BY n")
             return " ".join(str(row[0]) for row in cursor.fetchall())

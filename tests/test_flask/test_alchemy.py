@@ -39,7 +39,7 @@ db = SQLAlchemy(model_class=Base)
 
 
 class Message(db.Model):  # type: ignore[name-defined,misc]  # a class that Flask-SQLAlchemy makes at run time
-    """What the board shows; nothing in it knows of slaves."""
+    """The rows of the board. Nothing in it names a slave."""
 
     __tablename__ = "alchemy_message"
     n: Mapped[int] = mapped_column(primary_key=True)

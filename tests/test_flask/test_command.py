@@ -52,7 +52,7 @@ def run(run_on: Run, mariadb_pair: MariaDBPair) -> Run:
 
 
 def slave_of(result: Result) -> dict[str, Any]:
-    """What is told of the only slave."""
+    """The report about the only slave."""
     told = json.JSONDecoder().raw_decode(result.output)[0]
     slave: dict[str, Any] = told["shop"][1]
     return slave

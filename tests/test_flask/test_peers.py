@@ -1,4 +1,4 @@
-"""What flask-replicated 2.1 gets wrong, with the right outcome: peers that fail on Flask-SQLAlchemy 3 or a factory."""
+"""Cases in which flask-replicated 2.1 fails: Flask-SQLAlchemy 3, and a factory."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def engine(server: dict[str, Any], exits: ExitStack) -> sa.Engine:
 
 
 def visit(app: Flask) -> None:
-    """A stranger reads from the slave, and whoever writes sees it; the decorators choose the other side."""
+    """A stranger reads from the slave, and a writer sees the write; the decorators choose the other side."""
     visitor, stranger = app.test_client(), app.test_client()
     assert [stranger.get("/").text, visitor.post("/").text, visitor.get("/").text] == ["1", "2", "2"]
     assert stranger.get("/").text == "1"

@@ -91,14 +91,14 @@ def test_r5_a_view_counter_counts_once_and_its_page_shows_it(app: Flask, new_vis
         assert views() == 2
 
 
-def test_r5_a_write_before_the_request(app: Flask, new_visitor: Callable[[], Visitor]) -> None:
+def test_r5_a_write_in_before_request_causes_the_replay(app: Flask, new_visitor: Callable[[], Visitor]) -> None:
     app.before_request(lambda: view_page() and None)
     app.add_url_rule("/", "index", lambda: str(db.session.get_one(Page, 1).views))
     assert new_visitor().get("/").text == "1"
     assert new_visitor().get("/").text == "2"
 
 
-def test_r5_a_write_in_an_error_handler(app: Flask, new_visitor: Callable[[], Visitor]) -> None:
+def test_r5_a_write_in_an_error_handler_causes_the_replay(app: Flask, new_visitor: Callable[[], Visitor]) -> None:
     app.register_error_handler(404, lambda error: (view_page(), 404))
     app.add_url_rule("/", "index", lambda: abort(404))
     assert (new_visitor().get("/").text, new_visitor().get("/").text) == ("1", "2")
@@ -106,7 +106,7 @@ def test_r5_a_write_in_an_error_handler(app: Flask, new_visitor: Callable[[], Vi
 
 
 @pytest.mark.parametrize("caught", [Exception, BaseException])
-def test_r5_an_error_that_the_application_catches(
+def test_r5_an_error_that_the_application_catches_still_causes_the_replay(
     app: Flask, new_visitor: Callable[[], Visitor], caught: type[BaseException]
 ) -> None:
     @app.get("/")
@@ -149,7 +149,9 @@ def test_r5_a_stream_that_writes_is_not_run_again_and_begins_on_the_master_the_n
     assert new_visitor().get("/").text == "views: 1"
 
 
-def test_r5_a_stream_that_writes_before_its_first_piece(app: Flask, new_visitor: Callable[[], Visitor]) -> None:
+def test_r5_a_stream_that_writes_before_its_first_chunk_runs_again(
+    app: Flask, new_visitor: Callable[[], Visitor]
+) -> None:
     @app.get("/")
     def index() -> Any:
         def pieces() -> Iterator[str]:
@@ -160,7 +162,7 @@ def test_r5_a_stream_that_writes_before_its_first_piece(app: Flask, new_visitor:
     assert new_visitor().get("/").text == "1"
 
 
-def test_r5_an_option_forbids_it(new_app: NewApp, board: Board) -> None:
+def test_r5_no_replay_with_replay_off(new_app: NewApp, board: Board) -> None:
     app = new_app(REPLSWITCH_REPLAY=False)
     ReplSwitch(app)
 
@@ -178,7 +180,7 @@ def test_r5_an_option_forbids_it(new_app: NewApp, board: Board) -> None:
     assert board.on("master") == "1"
 
 
-def test_r5_an_application_within_the_application_runs_again_alone(board: Board, new_app: NewApp) -> None:
+def test_r5_an_application_inside_the_application_runs_again_alone(board: Board, new_app: NewApp) -> None:
     inner = new_app("inner", REPLSWITCH_COOKIE_NAME="inner")
     ReplSwitch(inner)
     calls: list[str] = []

@@ -14,7 +14,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Path:
-    """A folder of commands that stands in for everything in the PATH."""
+    """A folder of commands that replaces the whole PATH."""
     folder = tmp_path / "bin"
     folder.mkdir()
     for name in ("dirname", "env", "grep", "mktemp", "rm", "sh", "true"):

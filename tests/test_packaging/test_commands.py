@@ -84,7 +84,7 @@ def test_apt_install_updates_outdated_package_lists_once(machine: Path, run: Run
 def environment_of(machine: Path) -> Callable[..., str]:
     """Make the Python of an environment, and say how its pip does.
 
-    It has mysqlclient where ``installed`` exists. Its pip makes that, unless it was told to use no index.
+    It has mysqlclient if ``installed`` exists. Its pip creates that file, unless it is called without an index.
     """
 
     def make(*, headers: str = "/opt/python/include", pip_works: bool = True) -> str:

@@ -1,4 +1,4 @@
-"""No run of ten lines stands twice in the tests and the examples."""
+"""No run of ten lines is in the tests and the examples twice."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def put(file: Path, body: str) -> Path:
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
-    """Where the tool keeps what it has fetched."""
+    """The folder of the tool for its downloads."""
     return tmp_path / "cache" / "replswitch"
 
 

@@ -30,7 +30,7 @@ IMPORTERS = {
 
 
 def is_in(module: str, package: str) -> bool:
-    """Tell whether a module is a package, or one of the modules in it."""
+    """Return whether a module is a package, or one of the modules in it."""
     return module == package or module.startswith(f"{package}.")
 
 

@@ -40,7 +40,7 @@ DECIDING_MODULES = {
 ALLOWED_DECISIONS = {
     # How a rollback ends on a connection that is lost already; in the other bindings, `Port.leave`.
     ("replswitch/sqlalchemy/opening.py", ".is_gone"),
-    # Stands for no scope, and decides nothing.
+    # The placeholder for no scope. It decides nothing.
     ("replswitch/sqlalchemy/route.py", "replswitch.engine.selection"),
     # SQLAlchemy's own word for whether its pool closes a connection. What it says was decided before.
     ("replswitch/sqlalchemy/opening.py", ".is_disconnect"),
@@ -55,7 +55,7 @@ ALLOWED_DECISIONS = {
     # What Django's own cursor makes of an error that is raised in any case.
     ("django_replswitch/backends/mysql/base.py", "args[0] compared"),
 }
-"""What is used outside the engine all the same, and why."""
+"""The names that may be used outside the engine, with the reason."""
 
 PRODUCTS = {"sqlite3", "pymysql", "MySQLdb", "psycopg", "psycopg2", "asyncpg", "aiomysql", "aiosqlite"}
 PRODUCT_WORDS = {*PRODUCTS, "mysql", "mariadb", "mysqlclient", "mysqldb", "sqlite", "pysqlite", "postgresql"}

@@ -1,4 +1,4 @@
-"""What users may rely on is written down here once more, so that it changes only on purpose."""
+"""The public names are listed here once more, so that they change only on purpose."""
 
 import inspect
 import json

@@ -236,7 +236,7 @@ def test_s8_async_writes_in_slave_state_move_to_the_master(
                     await bodies(session)
                     with pytest.raises(SlaveWriteError) as caught:
                         await session.execute(text("DELETE FROM note"))
-                    assert caught.value.place.startswith(f"{__file__}:")  # found behind a greenlet
+                    assert caught.value.place.startswith(f"{__file__}:")  # found outside the greenlet
                     assert caught.value.place.endswith(" in main")
                     await session.rollback()
             return shop.took()

@@ -1,4 +1,4 @@
-"""What replicate() and RoutingSession refuse, with errors that name the cure; and databases without slaves."""
+"""Arguments that replicate() and RoutingSession refuse, with the cure; and databases without slaves."""
 
 from __future__ import annotations
 
@@ -306,7 +306,7 @@ class TestWithoutSlaves:
             assert [decision.state for decision in frame.scope.decisions] == [SLAVE]
 
     def test_s10_a_sqlite_session_that_reads_and_writes_does_not_lock_itself_out(self, engine: Make) -> None:
-        # Without a log of its own (WAL), SQLite lets nobody commit while somebody reads.
+        # Without WAL mode, SQLite accepts no commit while another connection reads.
         master = engine("journal", connect_args={"timeout": 0.1})
         Base.metadata.create_all(master)
         replicate(master, on_slave_write="force")

@@ -37,7 +37,7 @@ def read(shop: Any, session: Session) -> int:
     return len(session.scalars(select(shop.Message)).all())
 
 
-# A file is no server: a connection to one goes on to work.
+# A file is no server: an open connection still works.
 on_servers = pytest.mark.parametrize("driver", ["mariadb", "mysqlclient"], indirect=True)
 
 
@@ -60,7 +60,7 @@ def cut(pair: MariaDBPair, name: str) -> None:
 
 @pytest.fixture
 def dying() -> Callable[..., None]:
-    """Make the next statement on a connection, or one of those behind it, find it dead, though it looked alive."""
+    """Make the next statement on a connection, or a later one, find it dead, though it looked alive."""
     meant: list[Any] = []
 
     def die(engine: Any, *, after: int = 0) -> None:
@@ -101,7 +101,7 @@ class TestSlaves:
         with use_slave(), shop.Session() as session:
             read(shop, session)
         if isinstance(replicated_pair, SQLitePair):
-            shop.engines[1].dispose()  # an open file goes on to work
+            shop.engines[1].dispose()  # an open file still works
         replicated_pair.kill("slave")
         with use_slave(), shop.Session() as session:
             assert read(shop, session) == 0
@@ -441,7 +441,7 @@ def write(shop: Any, body: str = "hello") -> None:
 
 
 def wrote_at() -> float | None:
-    """When the scope has written, where nobody can say what."""
+    """The scope has written, and the position is unknown."""
     wrote = scope().all_written()
     return None if wrote is None else wrote.written_at
 
@@ -491,7 +491,7 @@ class TestReadsOnTheMaster:
             assert (decision.state, decision.reason, decision.server) == (SLAVE, "no-master", behind.db.master_name)
             assert read(behind, session) == 1
             assert wrote_at() is None
-            session.add(behind.Message(body="more"))  # the session's transaction goes on
+            session.add(behind.Message(body="more"))  # the session's transaction continues
             session.commit()
             assert read(behind, session) == 2
         assert behind.took() == [MASTER, MASTER, MASTER]
@@ -714,7 +714,7 @@ class TestPromotion:
                 session.commit()
         with use_master():
             with ExitStack() as open_:
-                for _ in range(2):  # nobody has told that the master is another one
+                for _ in range(2):  # nothing has shown yet that the master is another one
                     open_.enter_context(shop.Session()).connection()
                 server_pair.promote("slave")
                 name.target = server_pair.master["port"]

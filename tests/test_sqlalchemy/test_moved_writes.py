@@ -318,7 +318,7 @@ class TestFlushes:
 
 @pytest.mark.parametrize("driver", ["mariadb", "mysqlclient"], indirect=True)
 class TestLateRefusals:
-    """A procedure that returns rows and writes afterwards: the refusal arrives behind the rows."""
+    """A procedure that returns rows and then writes: the refusal arrives after the rows."""
 
     @pytest.fixture(autouse=True)
     def _procedure(self, shop: Any, replicated_pair: ReplicatedPair) -> None:

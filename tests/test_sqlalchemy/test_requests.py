@@ -1,4 +1,4 @@
-"""Sessions under the middleware, while the slave lags: nobody misses what he wrote, and the slave serves the rest."""
+"""Sessions under the middleware, while the slave lags: own writes are seen, and the slave serves all other reads."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def test_a_text_that_writes_in_a_get_is_not_lost_on_the_slave(
 def test_parallel_visitors_see_their_own_writes_while_the_slave_lags(
     board: Board, replicated_pair: ReplicatedPair
 ) -> None:
-    """Each sees all that he wrote, whatever the slave lags."""
+    """Each visitor sees all own writes, for any lag."""
     replicated_pair.lag = 1
     missed: list[str] = []
     sides: list[str] = []

@@ -1,4 +1,4 @@
-"""Databases that replswitch has no driver for: slaves are read-only all the same, or they are refused."""
+"""Databases without a driver in replswitch: their slaves are made read-only, or refused."""
 
 from __future__ import annotations
 

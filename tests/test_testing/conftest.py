@@ -1,4 +1,4 @@
-"""What the tests of the throw-away pairs share: scripts in a process of their own, and a look for leftovers."""
+"""Fixtures for the throw-away pairs: scripts in a process of their own, and a search for leftovers."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def processes_of(folder: Path) -> list[str]:
 
 @pytest.fixture
 def gone() -> Callable[[Path], bool]:
-    """Tells whether a folder is gone, and the processes that work in it; waits a while for it."""
+    """Return whether a folder and the processes that use it are gone; wait a while for it."""
 
     def wait(folder: Path) -> bool:
         deadline = time.monotonic() + 15

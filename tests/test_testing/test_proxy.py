@@ -1,4 +1,4 @@
-"""The proxy between an application and a server: passes on, and misbehaves as it is told."""
+"""The proxy between an application and a server: it passes data on, and simulates faults."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ class TestDrop:
                     proxy.drop()
                     accepted.sendall(b"hello")
                     assert says_nothing(client)
-                assert says_nothing(client)  # nor is it told that the server has hung up
+                assert says_nothing(client)  # and the disconnect of the server does not arrive
                 proxy.restore()
                 assert answer(client, 5) == b"hello"
                 assert hangs_up(client)

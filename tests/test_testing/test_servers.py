@@ -1,4 +1,4 @@
-"""What the pairs of real servers have beyond the contract, and how their start can fail."""
+"""Pairs of real servers beyond the contract, and errors at their start."""
 
 from __future__ import annotations
 

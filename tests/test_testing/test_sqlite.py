@@ -1,4 +1,4 @@
-"""What is particular to a SQLitePair: its copier."""
+"""The copier of a SQLitePair."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def test_an_error_of_the_copier_is_logged_and_raised(caplog: pytest.LogCaptureFi
 
 
 def test_a_slave_reaches_a_position_that_was_taken_late(pair: SQLitePair) -> None:
-    """A writer looks at the clock behind its commit; the copy may have been begun in between."""
+    """A writer reads the clock after its commit; the copy may have begun in between."""
     insert(pair)
     pair.wait_caught_up()
     late = SQLitePosition(time.time_ns())

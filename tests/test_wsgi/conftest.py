@@ -1,4 +1,4 @@
-"""What the tests of the middleware share: a strict server, a browser, and a message board on a real pair."""
+"""Fixtures for the middleware: a strict server, a browser, and a message board on a real pair."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ class Exchange:
     After each step it looks whether the middleware has left the state of the thread as it was.
 
     Attributes:
-        status: what the application says; None before the server has heard of it.
+        status: from the application; None before the server has got it.
         headers: likewise.
         pieces: what has reached the client, in the order in which it did.
-        answers: how many times the server was told of status and headers.
+        answers: how often the server got status and headers.
         sent: the headers have reached the client.
         replaced_by: the kind of error for which the headers were replaced.
     """
@@ -143,7 +143,7 @@ class Exchange:
 
     @property
     def told(self) -> str:
-        """What the debug header says."""
+        """The text of the debug header."""
         (value,) = self.values("Replswitch")
         return value
 
@@ -190,7 +190,7 @@ class Board:
         pair: the servers.
         driver: the one that the board uses.
         db: the board's connection to them.
-        application: the board behind the middleware, with the debug header.
+        application: the board inside the middleware, with the debug header.
     """
 
     def __init__(self, served: Served, db: Connection) -> None:
@@ -220,7 +220,7 @@ class Board:
             cursor.execute(f"INSERT INTO wsgi_message VALUES ({number})")
 
     def on(self, server: str) -> list[int]:
-        """What one server has, asked over a connection of its own."""
+        """The rows on one server, over a separate connection."""
         with closing(self.pair.connect(server)) as connection, closing(connection.cursor()) as cursor:
             cursor.execute("SELECT n FROM wsgi_message ORDER BY n")
             return [row[0] for row in cursor.fetchall()]
@@ -236,7 +236,7 @@ class Board:
         return reached is not None and all(map(reached.includes, marker.positions.values()))
 
     def behind(self, application: WSGIApplication, **options: Any) -> WSGIApplication:
-        """Another application behind the middleware."""
+        """Another application inside the middleware."""
         return ReplicationMiddleware(application, SECRET, **({"debug_header": True} | options))
 
 
@@ -251,7 +251,7 @@ def empty_table(pair: ReplicatedPair) -> None:
 
 @pytest.fixture
 def board(served: Served) -> Iterator[Board]:
-    """An empty board (but for the number 1) on each kind of pair, with each of its drivers, without a lag."""
+    """A board with only the number 1 on each kind of pair, with each of its drivers, without a lag."""
     pair, driver = served
     empty_table(pair)
     with replswitch.connect(master=pair.master, slaves=pair.slaves, driver=driver) as db:

@@ -1,4 +1,4 @@
-"""What is wrong is refused when it is given, with what, where and the cure in the message."""
+"""Wrong arguments are refused at once. The message has the value, the place and the cure."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def options(name: str, value: object) -> dict[str, Any]:
 
 
 def accepted(name: str, value: object) -> WSGIApplication | None:
-    """The page behind the middleware with this option; None where the middleware refuses it as it should."""
+    """The page inside the middleware with this option; None if the middleware correctly refuses it."""
     try:
         return ReplicationMiddleware(page, "secret", **options(name, value))
     except ConfigurationError as error:

@@ -306,7 +306,7 @@ def test_m4_a_marker_is_found_among_other_cookies(send: SendRequest, wrap: Wrap,
         assert send(application, cookie=cookie).body == b"master"
 
 
-# What ends it, and what is ignored
+# The end of a marker, and cookies that are ignored
 
 
 def test_m3_a_marker_ends_by_age_even_if_the_client_still_sends_it(send: SendRequest, wrap: Wrap, token: Token) -> None:
@@ -382,7 +382,7 @@ def test_m5_forged_markers_are_ignored(send: SendRequest, wrap: Wrap, secret: st
 
 @pytest.fixture
 def signed(secret: str) -> Callable[[object], str]:
-    """Signs anything as a marker is signed: what another version, or somebody with the secret, may have made."""
+    """Signs any payload as a marker, like another version, or a person with the secret."""
     serializer = URLSafeSerializer(
         secret, salt="replswitch.marker", signer_kwargs={"key_derivation": "hmac", "digest_method": hashlib.sha256}
     )

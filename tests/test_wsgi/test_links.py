@@ -44,7 +44,7 @@ def insert(board: Board, number: int) -> Iterator[None]:
 
 @pytest.fixture
 def warnings_of(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
-    """What replswitch has logged as a warning so far."""
+    """The warnings that replswitch has logged so far."""
     caplog.set_level(logging.WARNING, "replswitch")
     return lambda: [record.getMessage() for record in caplog.records if record.name.startswith("replswitch")]
 
@@ -289,7 +289,7 @@ def test_a_transaction_left_open_by_a_request_that_changed_its_thread_is_logged(
     thread = threading.Thread(target=answer.finish)
     thread.start()
     thread.join()
-    board.numbers()  # this thread goes on with something else
+    board.numbers()  # this thread continues with something else
     assert board.on("master") == [1, 2] or any("which was rolled back" in warning for warning in warnings_of())
 
 
@@ -334,7 +334,7 @@ def test_without_autocommit_an_uncommitted_write_is_rolled_back_after_the_reques
         return []
 
     if outside:
-        board.numbers()  # as at the start of an application; the transaction that it opened is nobody's request's
+        board.numbers()  # as at the start of an application; its transaction belongs to no request
     assert send(board.behind(application), "POST", "n=2").cookies == []
     assert len(send(board.behind(application), "POST", "n=3").cookies) == 1
     manual.commit()

@@ -70,7 +70,7 @@ class Client(threading.Thread):
             with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)) as connection:
                 while time.monotonic() < self.until:
                     self.visit(connection)
-        except Exception as error:  # noqa: BLE001 - the test tells of it
+        except Exception as error:  # noqa: BLE001 - the test reports it
             self.error = error
 
     def visit(self, connection: http.client.HTTPConnection) -> None:

@@ -116,7 +116,7 @@ def test_m2_a_marker_can_be_a_minute_in_the_future() -> None:
     assert FUTURE == 60
 
 
-# What a client may send
+# The cookies that a client may send
 
 
 @patient

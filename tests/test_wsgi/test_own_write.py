@@ -1,4 +1,4 @@
-"""Nobody misses an own write: the situations in which other packages were seen to fail, on real pairs with real lag.
+"""Own writes are seen: the situations in which other packages fail, on real pairs with real lag.
 
 Each test is named after its situation.
 """

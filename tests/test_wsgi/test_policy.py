@@ -62,7 +62,7 @@ def test_an_override_that_returns_no_state_is_an_error(nonsense: object) -> None
 @pytest.mark.parametrize(
     ("recorded", "unrecorded", "needed"),
     [
-        (True, False, False),  # every database that was used would have told of a write
+        (True, False, False),  # every database in use records its writes
         (True, True, True),
         (False, True, True),
         (False, False, True),  # nothing was used that we know of; what we do not know of may have been written to

@@ -76,7 +76,9 @@ def test_r5_a_head_request_runs_again(board: Board, get: Callable[..., Exchange]
 
 
 @pytest.mark.parametrize("name", ["a generator", "a generator after an empty piece", "an iterator that closes"])
-def test_r5_a_body_that_writes_before_its_first_piece(board: Board, get: Callable[..., Exchange], name: str) -> None:
+def test_r5_a_body_that_writes_before_its_first_chunk_runs_again(
+    board: Board, get: Callable[..., Exchange], name: str
+) -> None:
     closed: list[str] = []
 
     class Body:
@@ -109,7 +111,9 @@ def test_r5_a_body_that_writes_before_its_first_piece(board: Board, get: Callabl
 
 
 @pytest.mark.parametrize("caught", [Exception, BaseException])
-def test_r5_an_error_that_the_application_catches(board: Board, get: Callable[..., Exchange], caught: Any) -> None:
+def test_r5_an_error_that_the_application_catches_still_causes_the_replay(
+    board: Board, get: Callable[..., Exchange], caught: Any
+) -> None:
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         try:
             page = count(board)
@@ -123,7 +127,7 @@ def test_r5_an_error_that_the_application_catches(board: Board, get: Callable[..
 
 
 @ON_ONE_SERVER
-def test_r5_a_write_in_a_foreign_pool_of_threads(board: Board, get: Callable[..., Exchange]) -> None:
+def test_r5_a_write_in_a_thread_pool_causes_the_replay(board: Board, get: Callable[..., Exchange]) -> None:
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         context = contextvars.copy_context()
         with ThreadPool(1) as pool:
@@ -139,7 +143,7 @@ def test_r5_a_write_in_a_foreign_pool_of_threads(board: Board, get: Callable[...
 
 
 @ON_ONE_SERVER
-def test_r5_the_request_is_as_new_in_the_second_try(board: Board, get: Callable[..., Exchange]) -> None:
+def test_r5_the_second_try_gets_a_fresh_request(board: Board, get: Callable[..., Exchange]) -> None:
     tries: list[dict[str, Any]] = []
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -156,7 +160,7 @@ def test_r5_the_request_is_as_new_in_the_second_try(board: Board, get: Callable[
 
 
 @ON_ONE_SERVER
-def test_r5_two_middlewares_around_one_application(board: Board, get: Callable[..., Exchange]) -> None:
+def test_r5_with_two_middlewares_a_view_counter_counts_once(board: Board, get: Callable[..., Exchange]) -> None:
     application = board.behind(board.behind(counter(board), cookie_name="inner", debug_header=False))
     assert get(application).body == b"1 2"
     assert board.on("master") == [1, 2]
@@ -169,7 +173,7 @@ def test_r5_a_debugger_does_not_show_the_first_try(board: Board, get: Callable[.
 
 
 @ON_ONE_SERVER
-def test_r5_an_endpoint_is_forgotten_that_has_stopped_writing(board: Board, get: Callable[..., Exchange]) -> None:
+def test_r5_an_endpoint_that_has_stopped_writing_is_forgotten(board: Board, get: Callable[..., Exchange]) -> None:
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         page = count(board) if environ["QUERY_STRING"] else b"read"
         board.numbers()
@@ -195,7 +199,7 @@ class TestDeclined:
             board.db.rollback()
 
     @pytest.mark.parametrize("when", ["before", "in a finally", "before, unrecorded"])
-    def test_r5_something_else_was_committed(self, board: Board, get: Callable[..., Exchange], when: str) -> None:
+    def test_r5_no_replay_after_another_commit(self, board: Board, get: Callable[..., Exchange], when: str) -> None:
         def commit() -> None:
             with use_master():
                 board.write(7)
@@ -221,7 +225,9 @@ class TestDeclined:
 
     @ON_ONE_SERVER
     @pytest.mark.parametrize("how", ["a piece of the body", "write()"])
-    def test_r5_something_of_the_response_is_out(self, board: Board, get: Callable[..., Exchange], how: str) -> None:
+    def test_r5_no_replay_after_a_part_of_the_response_was_sent(
+        self, board: Board, get: Callable[..., Exchange], how: str
+    ) -> None:
         def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
             write = start_response(*OK)
             if how == "write()":
@@ -241,18 +247,17 @@ class TestDeclined:
         assert get(behind).body == b"out 1 2"
 
     @ON_ONE_SERVER
-    def test_r5_an_option_forbids_it(self, board: Board, get: Callable[..., Exchange]) -> None:
+    def test_r5_no_replay_with_replay_off(self, board: Board, get: Callable[..., Exchange]) -> None:
         self.refuse(board, get, counter(board), replay=False)
 
-    @ON_ONE_SERVER
-    def test_r5_the_request_has_a_body(self, board: Board, get: Callable[..., Exchange]) -> None:
+    def test_r5_no_replay_of_a_request_with_a_body(self, board: Board, get: Callable[..., Exchange]) -> None:
         with pytest.raises(SlaveWriteError):
             get(board.behind(counter(board)), CONTENT_LENGTH="3")
         board.db.rollback()
 
     @ON_ONE_SERVER
     @pytest.mark.parametrize("method", ["OPTIONS", "POST"])
-    def test_r5_other_methods(self, board: Board, get: Callable[..., Exchange], method: str) -> None:
+    def test_r5_no_replay_of_other_methods(self, board: Board, get: Callable[..., Exchange], method: str) -> None:
         def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
             with board.db.use_slave():
                 return counter(board)(environ, start_response)
@@ -263,7 +268,7 @@ class TestDeclined:
 
 
 @ON_ONE_SERVER
-def test_r5_a_replay_of_another_request_is_the_error_that_it_stands_for(
+def test_r5_a_replay_raised_by_another_request_is_its_slave_write_error(
     board: Board, get: Callable[..., Exchange]
 ) -> None:
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -273,7 +278,7 @@ def test_r5_a_replay_of_another_request_is_the_error_that_it_stands_for(
         get(board.behind(application))
 
 
-def test_r5_so_many_endpoints_are_remembered_and_those_that_are_used_stay() -> None:
+def test_r5_a_limited_number_of_endpoints_is_remembered_and_used_ones_stay() -> None:
     endpoints = Endpoints()
     for number in range(ENDPOINTS_KEPT + 5):
         endpoints.learn(number, {"shop"})

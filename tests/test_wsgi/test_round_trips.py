@@ -72,7 +72,7 @@ def test_p1_requests_cause_no_unnecessary_position_query(
     board: Board, asked: Counter, browser_of: type[Browser]
 ) -> None:
     """The application's own statement is taken off."""
-    asks = int(board.driver == "mysqlclient")  # what was written; PyMySQL hears it in the answer
+    asks = int(board.driver == "mysqlclient")  # the position query; PyMySQL gets the position with the result
     for number in range(2, 2 + VISITS):
         browser = browser_of(board.application)
         assert asked(browser.send) - 1 == 0
@@ -93,7 +93,7 @@ def test_a_slave_that_lags_is_asked_its_position_once_a_request(
     browser.send("POST", "n=2")
     while asked(lambda: None):  # likewise what has stopped it
         pass
-    browser.send()  # opens a link to the master that refuses writes, so that nobody has to ask what the page wrote
+    browser.send()  # opens a read-only link to the master, so that no position query is needed
     while asked(lambda: None):
         pass
     assert [asked(browser.send) - 1 for _ in range(VISITS)] == [1] * VISITS

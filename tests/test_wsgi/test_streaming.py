@@ -564,7 +564,7 @@ def test_a_file_is_closed_when_the_server_refuses_the_headers(wrap: Wrap) -> Non
 
     with pytest.raises(ValueError, match="no good"):
         wrap(application)({"REQUEST_METHOD": "GET", "wsgi.file_wrapper": FileWrapper}, refuse)
-    # Nobody but the middleware has the body: PEP 3333 has close() called whatever happens.
+    # Only the middleware has the body: by PEP 3333, close() must be called in any case.
     assert file.closed
 
 

@@ -1,4 +1,4 @@
-"""The middleware keeps to PEP 3333 on both sides: `wsgiref.validate` stands before it and behind it."""
+"""The middleware follows PEP 3333 on both sides: `wsgiref.validate` is outside and inside it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ METHODS = ["GET", "POST"]
 def validated(request: pytest.FixtureRequest, send: SendRequest, wrap: Wrap) -> Send:
     """Sends a request through validator, middleware, validator; returns status, body, Set-Cookie headers.
 
-    And once more without the second validator, which makes an iterator of every body, so that a list is none.
+    And once more without the inner validator, which turns every body into an iterator, also a list.
     """
     both = request.param == "behind it and before it"
 

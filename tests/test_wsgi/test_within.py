@@ -1,4 +1,4 @@
-"""An application that is called by another one, in one process and behind a middleware of its own, on the pair."""
+"""An application that another one calls, in one process and with a middleware of its own, on the pair."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def inner(board: Board, wrap: Wrap) -> WSGIApplication:
-    """The board behind a middleware with another secret and another cookie."""
+    """The board inside a middleware with another secret and another cookie."""
     return wrap(board.serve, "another secret", cookie_name="inner_updated")
 
 

@@ -1,4 +1,4 @@
-"""What the tests ask the project's database, and the servers behind its back."""
+"""Queries of the tests through the project's database, and directly on the servers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def link_id(db: Any) -> int:
 
 
 def on(pair: MariaDBPair, server: str, sql: str) -> Any:
-    """What one server says to somebody else."""
+    """The rows on one server, over a separate connection."""
     with closing(pair.connect(server)) as plain, plain.cursor() as cursor:
         cursor.execute(sql)
         row = cursor.fetchone()
@@ -89,7 +89,7 @@ def default_with(*slaves: dict[str, Any]) -> Iterator[Any]:
 
 
 class FailedError(Exception):
-    """What the application raises in a block."""
+    """The error that the application raises in a block."""
 
 
 @contextmanager

@@ -34,7 +34,7 @@ def persistent(db: Any) -> Iterator[Any]:
 
 @pytest.fixture
 def make(db: Any) -> Iterator[Callable[..., Any]]:
-    """Make connections like ``default``, but for the settings given; under aliases of their own."""
+    """Make connections like ``default``, with some other settings, under aliases of their own."""
     made: list[Any] = []
 
     def make(**settings: Any) -> Any:
@@ -48,6 +48,6 @@ def make(db: Any) -> Iterator[Callable[..., Any]]:
 
 @pytest.fixture
 def warnings(caplog: pytest.LogCaptureFixture) -> Warnings:
-    """What replswitch has logged as a warning so far."""
+    """The warnings that replswitch has logged so far."""
     caplog.set_level(logging.WARNING, "replswitch")
     return lambda: [record.getMessage() for record in caplog.records if record.name.startswith("replswitch")]

@@ -34,7 +34,7 @@ def wait_for_the_slave() -> None:
 
 
 class SeesItsOwnData(TestCase):
-    """What the code under test reads in slave state, the test has written."""
+    """The code under test reads in slave state the rows that the test has written."""
 
     message: Message
 

@@ -66,7 +66,7 @@ CACHED = {
     "sql_mode",
 }
 
-# Set anew with the parameters of each connection, and read while it is opened.
+# Set again with the parameters of each connection, and read while it is opened.
 WHILE_OPENING = {"isolation_level"}
 
 SETTINGS: dict[str, Any] = {"NAME": ":memory:", "OPTIONS": {}, "TIME_ZONE": None}

@@ -26,7 +26,7 @@ STATE = "SELECT @@tx_read_only, @@autocommit, @@in_transaction"
 
 
 def next_request() -> None:
-    """What Django does between two requests."""
+    """Do what Django does between two requests."""
     request_finished.send(sender=None)
     request_started.send(sender=None)
 
@@ -221,7 +221,7 @@ class TestMaxAge:
 
 
 class TestHealthChecks:
-    """A link that died while nobody used it costs no request anything."""
+    """A link that died while it was idle fails no request."""
 
     @pytest.mark.parametrize("last", [MASTER, SLAVE])
     @pytest.mark.parametrize("dead", [[MASTER], [SLAVE], [MASTER, SLAVE]], ids="+".join)
@@ -439,7 +439,7 @@ class TestGoneAway:
 
 
 class TestLeftBehind:
-    """What a request has not tidied up does no harm to the next one."""
+    """The state that a request leaves does not harm the next one."""
 
     @pytest.mark.parametrize("joined", [[SLAVE], [MASTER], [SLAVE, MASTER]], ids="+".join)
     def test_s11_autocommit_left_off_is_on_in_the_next_request(

@@ -1,4 +1,4 @@
-"""The same tests where mysqlclient is not installed: PyMySQL stands in by itself, with no code of the user's."""
+"""The same tests without mysqlclient: PyMySQL replaces it, without code of the user."""
 
 from __future__ import annotations
 

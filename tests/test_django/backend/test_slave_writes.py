@@ -44,7 +44,7 @@ def message(django_pair: MariaDBPair, db: Any) -> Message:
     return message
 
 
-# What each write leaves of messages, replies, tags, links and restaurants; and whether it reads before.
+# The rows of messages, replies, tags, links and restaurants after each write; and whether it reads before.
 
 
 def save(message: Message) -> None:
@@ -315,7 +315,7 @@ def test_s7_a_statement_that_lets_its_link_write_is_the_masters(django_pair: Mar
 
 
 class TestAfterARead:
-    """A block that has read from the slave cannot go on with a write."""
+    """A block that has read from the slave cannot continue with a write."""
 
     def test_s8_a_many_to_many_set_after_a_read_raises_and_names_the_cure(
         self, django_pair: MariaDBPair, db: Any, message: Message, warnings: Warnings
@@ -456,7 +456,7 @@ def test_s8_on_slave_write_force_moves_a_write_after_a_read(
 
 
 class TestLate:
-    """A procedure that returns rows, and writes behind them."""
+    """A procedure that returns rows, and writes after them."""
 
     @pytest.fixture(autouse=True)
     def procedure(self, django_pair: MariaDBPair) -> None:

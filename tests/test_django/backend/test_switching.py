@@ -1,4 +1,4 @@
-"""One alias for both sides: the verbs, what they reach, and what the log of queries tells."""
+"""One alias for both sides: the switch, its effect, and the log of queries."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class TestVerbs:
 
 
 class TestWhatFollows:
-    """Nothing needs to be told where to go: one alias is all there is."""
+    """No code has to name a server: there is only one alias."""
 
     def test_raw_cursors_and_raw_queries_follow_the_state(self, stale: Any) -> None:
         with stale.use_slave():

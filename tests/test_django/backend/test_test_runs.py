@@ -1,4 +1,4 @@
-"""What Django's test runner and its TestCase make of a switching connection, in processes of their own."""
+"""Django's test runner and its TestCase with a switching connection, in processes of their own."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ def test_every_link_uses_the_test_database(django_pair: MariaDBPair, test_run: C
     test_run("UsesTheTestDatabase", databases=databases)
     with django_pair.admin() as admin, admin.cursor() as cursor:
         cursor.execute("SHOW DATABASES LIKE 'test\\_%shop'")
-        assert cursor.fetchall() == ()  # it is gone behind the run
+        assert cursor.fetchall() == ()  # it is gone after the run
     with django_pair.admin("slave") as admin, admin.cursor() as cursor:
         cursor.execute("SHOW DATABASES LIKE 'shop_on_the_slave'")
         assert cursor.fetchall() == ()
 
 
 def test_sqlite_in_memory_is_one_link(tmp_path: Path, test_run: Callable[..., None]) -> None:
-    """Where NAME is a file, Django has the tests run in memory; and the slave's NAME is theirs, too."""
+    """If NAME is a file, Django runs the tests in memory, and the NAME of the slave is also theirs."""
     file, other = (str(tmp_path / name) for name in ("file", "other file"))
     databases = {
         "default": {"ENGINE": "django_replswitch.backends.sqlite3", "NAME": file, "SLAVES": [{"NAME": other}]},

@@ -1,4 +1,4 @@
-"""What tells of a write (M1).
+"""Which statements are recorded as writes (M1).
 
 PyMySQL shows what the server says of each commit. mysqlclient does not: there the server is asked, once and in time.
 """
@@ -127,7 +127,7 @@ def test_m1_a_write_is_recorded(django_pair: MariaDBPair, db: Any, name: str) ->
 
 
 def warm(db: Any) -> None:
-    """Let mysqlclient's link know of what was written outside any scope, where nobody asks."""
+    """Let mysqlclient's link learn the position of writes outside any scope, where it is not queried."""
     with db.use_master() as frame:
         seen()
         frame.scope.settle()
@@ -169,7 +169,7 @@ def test_m1_a_write_that_failed_is_not_recorded(db: Any) -> None:
 
 
 def test_m1_a_write_without_a_response_is_recorded(django_pair: MariaDBPair, db: Any) -> None:
-    """Nobody knows what became of the write."""
+    """The outcome of the write is unknown."""
     with db.use_master() as frame:
         killer = threading.Timer(0.3, kill, (django_pair, "master", link_id(db)))
         killer.start()

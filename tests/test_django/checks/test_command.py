@@ -23,7 +23,7 @@ ALIAS = "checked"
 
 
 def run(*arguments: str) -> tuple[str, str]:
-    """What the command prints, and what it complains about."""
+    """The output of the command, and its error."""
     output = StringIO()
     complaint = ""
     try:

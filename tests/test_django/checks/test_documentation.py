@@ -1,7 +1,7 @@
 """docs/django.md: its examples run, in a process of their own and in their order; its tables are complete.
 
 They are not collected by the root conftest.py, because Django is set up there with other settings. What they need
-beyond themselves is `HARNESS`. The driver is PyMySQL, which can be told what master.db and slave.db are.
+beyond themselves is `HARNESS`. The driver is PyMySQL, because the addresses of master.db and slave.db can be set in it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ HARNESS = """
 import json, re, socket, sys, time, unittest
 from pathlib import Path
 
-sys.modules["MySQLdb"] = None  # PyMySQL stands in
+sys.modules["MySQLdb"] = None  # PyMySQL replaces it
 page, ports = Path(sys.argv[1]).read_text(), json.loads(sys.argv[2])
 connect = socket.create_connection
 socket.create_connection = lambda to, *rest, **more: connect(("127.0.0.1", ports[to[0]]), *rest, **more)

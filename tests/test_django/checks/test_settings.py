@@ -31,7 +31,7 @@ SessionStore = OwnStore
 
 
 def found() -> list[CheckMessage]:
-    """What all checks but those of the servers say."""
+    """The messages of all checks except those of the servers."""
     every = (
         checks.check_slaves,
         checks.check_options,
@@ -161,7 +161,7 @@ class TestSlaves:
         assert message.msg == f'DATABASES["default"]["SLAVES"][1] has the unknown key "{key}".'
         assert message.hint == hint
 
-    def test_a_slave_as_dj_database_url_makes_it(self, use_databases: Any) -> None:
+    def test_the_keys_that_dj_database_url_adds_to_a_slave_are_accepted(self, use_databases: Any) -> None:
         # What parse() returns for a URL without a query: with and without its argument conn_max_age.
         made = {
             "ENGINE": "django.db.backends.mysql",

@@ -13,7 +13,7 @@ from typing import Any
 from replswitch.testing import MariaDBPair
 
 if os.environ.get("PROJECT_WITHOUT_MYSQLCLIENT"):
-    sys.modules["MySQLdb"] = None  # type: ignore[assignment]  # as if it were not installed; PyMySQL stands in
+    sys.modules["MySQLdb"] = None  # type: ignore[assignment]  # as if it were not installed; PyMySQL replaces it
 
 SECRET_KEY = "a long random string of the tests"
 ALLOWED_HOSTS = ["*"]

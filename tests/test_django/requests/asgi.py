@@ -17,7 +17,7 @@ class Exchange:
     """One request to an ASGI application, and what has come back so far.
 
     Attributes:
-        leave_after: the client goes away behind this many pieces of the body; None to stay.
+        leave_after: the client disconnects after this many chunks of the body; None to stay.
     """
 
     method: str
@@ -47,7 +47,7 @@ class Exchange:
         await application(scope, self._receive, self._send)
         if self.leave_after is not None:
             gc.collect()
-            await asyncio.sleep(0.05)  # a server's loop goes on, and closes the generators that were left
+            await asyncio.sleep(0.05)  # a server's loop continues, and closes the abandoned generators
         cookies: dict[str, Morsel[str]] = {}
         for name, value in self.answered:
             if name == "set-cookie":

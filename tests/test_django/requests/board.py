@@ -71,7 +71,7 @@ class Page:
 
     @property
     def told(self) -> str:
-        """What the debug header says."""
+        """The text of the debug header."""
         return self.headers["replswitch"]
 
     @property
@@ -132,7 +132,7 @@ class Visitor:
 
 
 def page_of(response: Any, pieces: Iterable[bytes]) -> Page:
-    """What Django's test clients return, as a page."""
+    """A response of Django's test clients, as a page."""
     headers = {name.lower(): value for name, value in response.headers.items()}
     return Page(response.status_code, b"".join(pieces).decode(), headers, dict(response.cookies.items()))
 
@@ -247,7 +247,7 @@ class Site:
         self.change(ROOT_URLCONF=(path("", root), *(path(name, view, name=name) for name, view in views.items())))
 
     def on(self, server: str) -> str:
-        """What one server has, asked over a connection of its own."""
+        """The rows on one server, over a separate connection."""
         with closing(self.pair.connect(server)) as connection, connection.cursor() as cursor:
             cursor.execute("SELECT body FROM project_message ORDER BY id")
             return " ".join(body for (body,) in cursor.fetchall())

@@ -316,7 +316,7 @@ def test_r3_without_the_middleware_decorated_views_mark_and_read_their_own_write
     page = visitor.get("/get")
     assert (page.text, page.side) == ("1 2", "master")
     assert bare_site.visitor().get("/get").text == "1"
-    assert visitor.get("/plain").text == "1 2"  # nobody switched: master
+    assert visitor.get("/plain").text == "1 2"  # not switched: master
     bare_site.assert_lagged()
 
 
@@ -375,7 +375,7 @@ def test_r3_an_error_of_a_decorated_view_without_the_middleware_leaves_no_state(
     assert stack() is None
 
 
-# What is no view
+# Functions that are no views
 
 
 def test_functions_coroutines_and_generators_can_be_decorated(some_site: Site) -> None:

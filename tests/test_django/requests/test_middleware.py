@@ -1,4 +1,4 @@
-"""The middleware, sync and async, and what is behind it: views of both kinds, errors, other middleware."""
+"""The middleware, sync and async, with views of both kinds, errors, and other middleware inside it."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def test_m3_a_page_and_its_parallel_xhrs_after_a_redirect_see_the_write(site: Si
             for _ in range(3):
                 together.wait(10)
                 pages.append(same.get())
-        except Exception as error:  # noqa: BLE001 - the test tells of it
+        except Exception as error:  # noqa: BLE001 - the test reports it
             errors.append(error)
             together.abort()
         finally:

@@ -1,4 +1,4 @@
-"""With PyMySQL in the place of mysqlclient: the server tells which commits wrote, so some answers differ.
+"""With PyMySQL instead of mysqlclient: it shows which commits wrote, so some markers differ.
 
 Tests of this folder run once more in a process that has no mysqlclient, on a pair of its own.
 """

@@ -92,7 +92,9 @@ def test_r5_the_endpoint_begins_on_the_master_from_then_on(site: Site, new_visit
     site.pair.wait_caught_up()
 
 
-def test_r5_atomic_requests(site: Site, new_visitor: Visitors, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_r5_a_view_under_atomic_requests_runs_again(
+    site: Site, new_visitor: Visitors, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def view(request: HttpRequest) -> HttpResponse:
         return answer(count())
 
@@ -105,14 +107,14 @@ def test_r5_atomic_requests(site: Site, new_visitor: Visitors, monkeypatch: pyte
     assert (new_visitor().get("/counter").text, site.on("master")) == ("3", "3")
 
 
-def test_r5_an_asynchronous_view(site: Site, new_visitor: Visitors) -> None:
+def test_r5_an_async_view_runs_again(site: Site, new_visitor: Visitors) -> None:
     site.serve(counter=acounter)
     assert new_visitor().get("/counter").text == "2"
     assert site.on("master") == "2"
 
 
 @pytest.mark.parametrize("gathers", ["gather", "gather with return_exceptions", "task group"])
-def test_r5_a_write_in_one_of_several_tasks(site: Site, new_visitor: Visitors, gathers: str) -> None:
+def test_r5_a_write_in_one_of_several_tasks_causes_the_replay(site: Site, new_visitor: Visitors, gathers: str) -> None:
     async def view(request: HttpRequest) -> HttpResponse:
         page = acounter(request)
         if gathers == "task group":
@@ -126,7 +128,7 @@ def test_r5_a_write_in_one_of_several_tasks(site: Site, new_visitor: Visitors, g
     assert (new_visitor().get("/counter").text, site.on("master")) == ("2", "2")
 
 
-def test_r5_the_request_is_as_new_in_the_second_try(site: Site, new_visitor: Visitors) -> None:
+def test_r5_the_second_try_gets_a_fresh_request(site: Site, new_visitor: Visitors) -> None:
     tries: list[dict[str, Any]] = []
 
     def tagging(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
@@ -183,7 +185,7 @@ def test_r5_on_commit_runs_once(site: Site, new_visitor: Visitors) -> None:
     assert calls == ["committed"]
 
 
-def test_r5_a_template_that_is_rendered_after_the_view(site: Site, new_visitor: Visitors) -> None:
+def test_r5_a_template_rendered_after_the_view_causes_the_replay(site: Site, new_visitor: Visitors) -> None:
     template = engines["django"].from_string("{{ counted }}")
 
     class Page(TemplateResponse):
@@ -197,7 +199,9 @@ def test_r5_a_template_that_is_rendered_after_the_view(site: Site, new_visitor: 
 
 
 @pytest.mark.parametrize("caught", [Exception, BaseException, SlaveWriteError])
-def test_r5_an_error_that_the_application_catches(site: Site, new_visitor: Visitors, caught: Any) -> None:
+def test_r5_an_error_that_the_application_catches_still_causes_the_replay(
+    site: Site, new_visitor: Visitors, caught: Any
+) -> None:
     @transaction.atomic
     def view(request: HttpRequest) -> HttpResponse:
         shown()
@@ -230,7 +234,7 @@ class TestDeclined:
 
     @DOORS
     @pytest.mark.parametrize("when", ["before", "in a finally"])
-    def test_r5_something_else_was_committed(self, site: Site, door: Any, when: str) -> None:
+    def test_r5_no_replay_after_another_commit(self, site: Site, door: Any, when: str) -> None:
         def commit() -> None:
             with use_master():
                 write(7)
@@ -254,7 +258,7 @@ class TestDeclined:
         assert site.on("master") == "1 7"
 
     @DOORS
-    def test_r5_unrecorded_writes_are_not_done_twice_either(self, site: Site, door: Any) -> None:
+    def test_r5_no_replay_after_an_unrecorded_write(self, site: Site, door: Any) -> None:
         def view(request: HttpRequest) -> HttpResponse:
             with use_master(), unrecorded():
                 write(7)
@@ -269,7 +273,7 @@ class TestDeclined:
         assert site.on("master") == "1 7"
 
     @DOORS
-    def test_r5_the_session_has_got_another_key(self, site: Site, door: Any) -> None:
+    def test_r5_no_replay_after_the_session_got_another_key(self, site: Site, door: Any) -> None:
         def view(request: HttpRequest) -> HttpResponse:
             request.session.cycle_key()
             with transaction.atomic():
@@ -287,7 +291,7 @@ class TestDeclined:
         visitor.post("/enter")
         assert door("GET", "/login", {"Cookie": visitor.cookie}).text == "1 2"
 
-    def test_r5_the_first_try_took_too_long(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_r5_no_replay_after_a_long_first_try(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("replswitch.request.replay.LONGEST_TRY", 0)
         site.serve(counter=counter)
         with pytest.raises(SlaveWriteError):
@@ -295,7 +299,7 @@ class TestDeclined:
         assert through_wsgi("GET", "/counter", {}).text == "2"
 
     @pytest.mark.parametrize("options", [{"REPLAY": False}, {"ON_SLAVE_WRITE": "error"}], ids=str)
-    def test_r5_an_option_forbids_it(self, site: Site, options: dict[str, Any]) -> None:
+    def test_r5_no_replay_with_the_option_off(self, site: Site, options: dict[str, Any]) -> None:
         site.serve(counter=counter)
         site.options(**options)
         for _ in range(2):
@@ -303,7 +307,7 @@ class TestDeclined:
                 through_wsgi("GET", "/counter", {})
         assert site.on("master") == "1"
 
-    def test_r5_the_middleware_does_not_come_first(self, site: Site) -> None:
+    def test_r5_no_replay_if_the_middleware_does_not_come_first(self, site: Site) -> None:
         site.change(MIDDLEWARE=[SESSIONS, MIDDLEWARE])
         site.serve(counter=counter)
         with pytest.raises(SlaveWriteError):

@@ -120,7 +120,7 @@ def test_m8_a_socket_is_an_address(django_pair: Any) -> None:
     assert set_of(NAME="shop")[0] != theirs
 
 
-def test_m8_replicated_set_in_the_settings_names_it(django_pair: Any) -> None:
+def test_m8_the_replicated_set_setting_names_the_set(django_pair: Any) -> None:
     assert set_of(**SERVER, REPLICATED_SET="orders") == ("orders", "alias")
 
 

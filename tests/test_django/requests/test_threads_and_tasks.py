@@ -103,7 +103,7 @@ numbers = itertools.count(1000)
 
 
 def visit(paths: tuple[str, ...]) -> Iterator[tuple[str, str, str]]:
-    """What one visitor asks for: method, path with query, and the answer that is wanted, "" for any."""
+    """The requests of one visitor: method, path with query, and the expected response, "" for any."""
     number = next(numbers)
     for path in paths:
         yield "GET", f"{path}?n={number}&side=slave", "0"
@@ -115,7 +115,7 @@ def visit(paths: tuple[str, ...]) -> Iterator[tuple[str, str, str]]:
 
 
 def wrong(asked: tuple[str, str, str], page: Page) -> list[str]:
-    """What is wrong with an answer."""
+    """The fault in a response."""
     method, path, wanted = asked
     return [] if (page.status, page.text) == (200, wanted) else [f"{method} {path}: {page.status} {page.text[:200]}"]
 
@@ -160,10 +160,10 @@ class Client(threading.Thread):
                 visitor = Visitor(self.door)
                 for asked in visit(("/sync", "/async", "/stream")):
                     if "side=slave" in asked[1]:
-                        visitor.jar.clear()  # somebody else
+                        visitor.jar.clear()  # another visitor
                     self.wrong += wrong(asked, visitor.send(*asked[:2]))
                 self.visits += 1
-        except Exception as error:  # noqa: BLE001 - the test tells of it
+        except Exception as error:  # noqa: BLE001 - the test reports it
             self.wrong.append(repr(error))
 
 
@@ -186,7 +186,7 @@ def test_parallel_async_requests_run_every_query_on_its_side(site: Site) -> None
             jar: dict[str, str] = {}
             for asked in visit(("/async", "/sync", "/async_stream")):
                 if "side=slave" in asked[1]:
-                    jar.clear()  # somebody else
+                    jar.clear()  # another visitor
                 headers = {"Cookie": "; ".join(f"{name}={value}" for name, value in jar.items())} if jar else {}
                 page = await Exchange(*asked[:2], headers).run(application)
                 jar |= {name: morsel.value for name, morsel in page.cookies.items()}
