@@ -188,7 +188,7 @@ class Driver:
         """
 
     def address(self, settings: Mapping[str, Any]) -> str:
-        """Return the server that the settings lead to, for people: ``slave1.db``, ``127.0.0.1:3307``."""
+        """Return the name of the server for messages: ``slave1.db``, ``127.0.0.1:3307``."""
         raise NotImplementedError
 
     def schema(self, settings: Mapping[str, Any]) -> str:

@@ -45,8 +45,8 @@ _LONGEST_END: Final = 0xFFFFFF
 class _Result(MySQLResult):
     """A result that keeps the session state in the packet after the last row.
 
-    Where the server can (CLIENT_DEPRECATE_EOF) that packet is an OK packet, with the position of what a statement
-    that returns rows has written. PyMySQL knows only its predecessor.
+    If the server supports it (CLIENT_DEPRECATE_EOF), that packet is an OK packet, with the position of a statement
+    that writes and returns rows. PyMySQL itself supports the older EOF packet only.
     """
 
     connection: Any  # a TrackingConnection until the result is read

@@ -25,7 +25,7 @@ PORTS = range(20000, 30000)
 those occupies the port of a server that is down."""
 
 SBIN = ("/usr/sbin", "/usr/local/sbin", "/usr/libexec", "/usr/local/libexec", "/usr/local/mysql/bin")
-"""Where servers are installed, although these are not in the PATH of everybody."""
+"""Folders in which servers are often installed, and which are not in the PATH of every user."""
 
 LOG_LINES = 20
 """How much of a log goes into an error."""

@@ -32,8 +32,8 @@ SURVIVES_KILL_9 = (
     "--sync-relay-log=0",
     "--sync-relay-log-info=0",
 )
-"""Each commit is handed to the operating system, which nobody kills, but not waited for until it is on the
-disk. So kill() loses nothing."""
+"""Each commit is passed to the operating system, without waiting for the disk. Only the server is killed, so
+kill() loses nothing."""
 
 ACCOUNTS = """\
 DELETE FROM mysql.global_priv WHERE User = 'root' AND Host <> 'localhost';

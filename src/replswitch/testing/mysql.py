@@ -37,8 +37,8 @@ SURVIVES_KILL_9 = (
     "--sync-relay-log=0",
     "--relay-log-recovery=ON",
 )
-"""Each commit is handed to the operating system, which nobody kills, but not waited for until it is on the
-disk. So kill() loses nothing."""
+"""Each commit is passed to the operating system, without waiting for the disk. Only the server is killed, so
+kill() loses nothing."""
 
 ACCOUNTS = """\
 CREATE DATABASE {database};
@@ -107,8 +107,8 @@ class MySQLPair(ServerPair):
     def _answers(self, name: str) -> bool:
         if not super()._answers(name):
             return False
-        # Where there is no TLS, PyMySQL needs the package cryptography for an account's first login, and for no later
-        # one: the server remembers who proved the password over a socket (caching-sha2-pluggable-authentication).
+        # Without TLS, PyMySQL needs the package cryptography for the first login of an account. A login over a socket
+        # needs neither, and the server then accepts later ones (caching-sha2-pluggable-authentication).
         pymysql_connect(unix_socket=str(self._socket(name)), user=self.user, password=self.password).close()
         return True
 

@@ -1,7 +1,7 @@
-"""What every throw-away pair can do: the contract, and the bookkeeping that all of them share.
+"""The contract of every throw-away pair, and the code that all of them share.
 
-A pair is one master and its slaves, made for a test and gone after it. What differs from database to database
-is in :mod:`replswitch.testing.hooks`.
+A pair is one master and its slaves. It exists for the time of a test. The differences between the databases are
+in :mod:`replswitch.testing.hooks`.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ class ReplicatedPair(PairHooks):
     def start(self, name: str | None = None) -> None:
         """Start the pair, or start one of its servers again after :meth:`kill`.
 
-        A server comes back under the same address and with its data, and replication goes on by itself,
-        unless it was stopped with :meth:`stop_slave`. What runs already is left alone.
+        A server keeps its address and its data. Replication resumes, unless it was stopped with
+        :meth:`stop_slave`. A server that runs already is not changed.
 
         Args:
             name: the server; None is the whole pair.

@@ -13,8 +13,8 @@ all servers up, replicating, without a lag and caught up; the data is the tests'
 ``sqlite_pair_of_session``   likewise
 ===========================  =====================================================================
 
-Where a server is not installed, tests that need it are skipped; but they fail when the environment variable
-``CI`` is set (and is not ``false`` or ``0``), so that CI cannot lose them unnoticed.
+If a server is not installed, the tests that need it are skipped. They fail if the environment variable ``CI``
+is set (and is not ``false`` or ``0``), so that CI does not skip them unnoticed.
 
 pytest loads this module in every run, also in those that never ask for a pair, so PyMySQL is not
 imported before a pair is started.

@@ -37,9 +37,9 @@ class PromotablePair(SessionPair):
         """Make a slave the master, and the master and the other slaves its slaves. Nothing is lost.
 
         The old master is made read-only first (sessions that are open there get error 1290 for every write and
-        every commit of one), then the slave catches up, at once, whatever the lag; then it may be written to.
-        Afterwards ``pair.master``, ``pair.slaves``, ``pair.master_name`` and ``pair.slave_names`` tell the new
-        roles. Each server keeps its name and its address: it is the test's own to lead clients to the new master.
+        every commit of one), then the slave catches up at once, in spite of the lag; then it accepts writes.
+        Afterwards ``pair.master``, ``pair.slaves``, ``pair.master_name`` and ``pair.slave_names`` have the new
+        roles. Each server keeps its name and its address. The test must lead the clients to the new master.
         A slave that is down follows the new master when it starts. ``reset()`` makes the first master the master
         again, in the same way.
 

@@ -67,7 +67,7 @@ class Proxy:
 
     @property
     def target(self) -> tuple[str, int]:
-        """Where new connections lead; may be set at any time. Open ones stay with the server that they lead to."""
+        """The target of new connections; can be set at any time. Open ones keep their server."""
         return self._target
 
     @target.setter

@@ -175,7 +175,7 @@ class ServerPair(PromotablePair):
             deadline += 1  # for the whole seconds in which a delay is counted
         while position:
             # In slices: a slave that waits does not notice that replication has ended with an error. Never 0, which
-            # is for ever on MySQL.
+            # means no time-out on MySQL.
             wait = min(0.5, max(0.01, deadline - time.monotonic()))
             if not self._run(name, self.dialect.wait, position, wait)[0]["failed"]:
                 return

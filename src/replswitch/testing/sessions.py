@@ -41,8 +41,8 @@ class SessionPair(ReplicatedPair):
     def admin(self, name: str | None = None) -> Connection[Any]:
         """Return a PyMySQL connection to one server that may do everything, with autocommit on.
 
-        What it writes to a slave is not held back by ``read_only`` and sooner or later collides with what
-        comes from the master.
+        ``read_only`` does not refuse its writes. A write to a slave may conflict with later writes from the
+        master.
 
         Args:
             name: which server; None is the master.
