@@ -21,7 +21,7 @@ from replswitch import MASTER, SLAVE, Connection, NoServerError, SlaveWriteError
 from replswitch.decorators import use_master, use_slave
 from replswitch.drivers import load_driver
 from replswitch.state import stack
-from replswitch.testing import MariaDBPair, Proxy
+from replswitch.testing import MariaDBPair, Proxy, SQLitePair
 
 Make = Callable[..., Connection]
 
@@ -283,13 +283,33 @@ class TestSessionsThatWereChanged:
         assert on_master(pair, "SELECT COUNT(*) FROM message") == ((1,),)
 
     @DRIVERS
-    def test_s11_the_next_request_gets_a_clean_link(self, make: Make, driver: str) -> None:
+    @pytest.mark.parametrize("change", ["SET @who = 'ann'", "SELECT @who := 'ann'"])
+    def test_s11_the_next_request_gets_a_clean_link(self, make: Make, driver: str, change: str) -> None:
         db = make()
         for state in (use_slave, use_master):
             with state():
-                run(db, "SET @who = 'ann'")
+                run(db, change)
             with state():
                 assert run(db, "SELECT @who") == ((None,),)
+
+    @DRIVERS
+    def test_s11_a_lock_ends_with_its_request(self, make: Make, driver: str) -> None:
+        db = make()
+        for state in (use_slave, use_master):
+            with state():
+                assert run(db, "SELECT GET_LOCK('till', 0)") == ((1,),)
+            with state():
+                assert run(db, "SELECT GET_LOCK('till', 5)") == ((1,),), "waits for the link to close, if it must"
+                assert run(db, "SELECT IS_USED_LOCK('till') = CONNECTION_ID(), RELEASE_LOCK('till')") == ((1, 1),)
+                assert run(db, "SELECT RELEASE_LOCK('till')") != ((1,),), "it was taken once, and not twice by one link"
+
+    def test_s11_a_temporary_table_of_sqlite_ends_with_its_request(self, sqlite_pair: SQLitePair) -> None:
+        with replswitch.connect(sqlite_pair.master, sqlite_pair.slaves, driver="sqlite3") as db:
+            with use_master(), db.cursor() as cursor:
+                cursor.execute("CREATE TEMP TABLE basket (n INTEGER)")
+            with use_master(), db.cursor() as cursor:
+                cursor.execute("SELECT COUNT(*) FROM sqlite_temp_master")
+                assert cursor.fetchone() == (0,)
 
     def test_s8_force_moves_a_write_after_reads(self, make: Make, pair: MariaDBPair) -> None:
         db = make(on_slave_write="force")

@@ -39,6 +39,10 @@ _READ_ONLY_OPTION: Final = re.compile(r"--(super[-_])?read[-_]only")
 # What ends the read-only mode of a session or of a transaction.
 _LETS_WRITE: Final = re.compile(r"\bREAD\s+WRITE\b|\b(tx|transaction)_read_only\s*:?=\s*(0|OFF|FALSE)", re.IGNORECASE)
 
+# The signs of statements that return rows and may leave a variable or a lock in the session, which no server reports.
+# A wrong guess costs no more than a new connection.
+_TRACES: Final = (":=", "GET_LOCK", "get_lock")
+
 # ER_UNKNOWN_COM_ERROR, of a Galera node that has left its cluster; said of other commands too.
 _UNKNOWN_COMMAND: Final = 1047
 
@@ -183,6 +187,11 @@ def rows(raw: Raw, sql: str, *values: object) -> list[tuple[Any, ...]]:
             return [tuple(row) for row in cursor.fetchall()]
     finally:
         raw.on_write = on_write
+
+
+def leaves_trace(sql: str) -> bool:
+    """Say whether a statement may leave a variable or a lock in the session, besides its rows (S8, S11)."""
+    return any(sign in sql for sign in _TRACES)
 
 
 def keep_read_only(raw: Raw, sql: str | bytes) -> None:

@@ -25,6 +25,7 @@ from replswitch.drivers.mysql import (
     is_mariadb,
     keep_read_only,
     last_written,
+    leaves_trace,
     with_timeouts,
 )
 
@@ -122,6 +123,8 @@ class _Connection(MySQLdb.connections.Connection, WriteTracker):
         self.unread = not isinstance(query, bytes) or not query.startswith(b"SELECT") or b";" in query
         if self.unread and self.stays_read_only:
             keep_read_only(self, query)
+        if isinstance(query, bytes) and (b":=" in query or b"_LOCK" in query or b"_lock" in query):  # mostly not
+            self.session_changed = self.session_changed or leaves_trace(query.decode("latin-1"))
         _send(self, bytes(query) if isinstance(query, bytearray) else query)
 
     def use_result(self) -> Any:

@@ -12,22 +12,13 @@ from pymysql.constants import CLIENT, SERVER_STATUS
 
 from replswitch.checking import refuse_unknown
 from replswitch.drivers.driver import Fault, Written
-from replswitch.drivers.mysql import MySQLFamilyDriver, innermost, keep_read_only, with_timeouts
+from replswitch.drivers.mysql import MySQLFamilyDriver, innermost, with_timeouts
 from replswitch.drivers.tracking_connection import TrackingConnection
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _SETTINGS: Final = set(inspect.signature(Connection.__init__).parameters) - {"self"}
-
-
-class _ReadOnlyConnection(TrackingConnection):
-    """A connection to a slave."""
-
-    def query(self, sql: Any, unbuffered: bool = False) -> int:
-        if sql[:6] != "SELECT":
-            keep_read_only(self, sql)
-        return super().query(sql, unbuffered)
 
 
 class PyMySQLDriver(MySQLFamilyDriver):
@@ -45,14 +36,13 @@ class PyMySQLDriver(MySQLFamilyDriver):
         """Connect, with session tracking where the server has it."""
         arguments = with_timeouts(settings, read_only=read_only)
         arguments["client_flag"] = settings.get("client_flag", 0) | CLIENT.SESSION_TRACK
-        kind = _ReadOnlyConnection if read_only else TrackingConnection
         try:
             if pymysql.connect is not Connection:  # a tool has wrapped it, and wants to see the connections (F6)
                 raw: Any = pymysql.connect(**arguments, autocommit=True, defer_connect=True)
                 if type(innermost(raw)) is Connection:
-                    kind.adopt(innermost(raw), read_only=read_only)
+                    TrackingConnection.adopt(innermost(raw), read_only=read_only)
                     return raw  # type: ignore[no-any-return]  # the tool's proxy, which does what ours does
-            return kind(read_only=read_only, **arguments, autocommit=True)
+            return TrackingConnection(read_only=read_only, **arguments, autocommit=True)
         except Exception as error:
             # PyMySQL keeps the error in a variable of a frame that its traceback holds, and keeps the socket's error.
             # Until they are collected, these reference cycles keep the frames of all callers, and so their links.

@@ -179,9 +179,9 @@ class SQLiteDriver(Driver):
         return raw
 
     def reusable(self, raw: _Connection) -> bool:
-        """Roll back an open transaction."""
+        """Roll back an open transaction. Temporary tables are another visitor's (S11)."""
         raw.rollback()
-        return True
+        return raw.execute("SELECT 1 FROM sqlite_temp_master LIMIT 1").fetchone() is None
 
     def in_transaction(self, raw: _Connection) -> bool:
         """Return sqlite3's own answer."""

@@ -14,7 +14,7 @@ from pymysql.constants import CLIENT, SERVER_STATUS
 from pymysql.protocol import MysqlPacket
 
 from replswitch.drivers.driver import WriteTracker, Written, later
-from replswitch.drivers.mysql import has_positions, is_mariadb, last_written, rows
+from replswitch.drivers.mysql import has_positions, is_mariadb, keep_read_only, last_written, leaves_trace, rows
 from replswitch.drivers.session_track import session_track, status_of
 from replswitch.errors import PositionError
 from replswitch.positions import MariaDBPosition, MySQLPosition
@@ -243,6 +243,15 @@ class TrackingConnection(Connection, WriteTracker):
     def ping(self, reconnect: bool = False) -> None:  # type: ignore[override]  # it takes True, and does not heed it
         """Ping, and never reconnect: PyMySQL would open another session (S7)."""
         super().ping(reconnect=False)
+
+    def query(self, sql: Any, unbuffered: bool = False) -> int:
+        """Send a statement, unless it would let a slave's connection write (S7)."""
+        text = sql if isinstance(sql, str) else bytes(sql).decode("latin-1")
+        if ":=" in text or "_LOCK" in text or "_lock" in text:  # mostly not
+            self.session_changed = self.session_changed or leaves_trace(text)
+        if self._read_only and not text.startswith("SELECT"):
+            keep_read_only(self, text)
+        return super().query(sql, unbuffered)
 
     def commit(self) -> None:
         """Commit. If the server does not report commits, each of them counts."""
