@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
 
 from django_replswitch.conf import request_policy
 from django_replswitch.replay import endpoint_of, is_waited_for, let_go, may_run_again, restore
-from replswitch.request.replay import Replay, refuse_to_repeat
+from replswitch.request.replay import Replay, repeats
 from replswitch.state import Frame, Resumable, push, stack
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ class ReplicationMiddleware:
             try:
                 response = self.get_response(request)
             except (Replay, BaseExceptionGroup) as raised:
-                refuse_to_repeat(raised, may_run_again=may_run_again(request, scope))
+                if not repeats(raised, may_run_again=may_run_again(request, scope)):
+                    raise
             else:
                 if safe is None or safe.refusal is None or not may_run_again(request, scope, response):
                     return finish(request, response, frame)
@@ -74,7 +75,8 @@ class ReplicationMiddleware:
                 await asettle(scope)
             except (Replay, BaseExceptionGroup) as raised:
                 await asettle(scope)
-                refuse_to_repeat(raised, may_run_again=may_run_again(request, scope))
+                if not repeats(raised, may_run_again=may_run_again(request, scope)):
+                    raise
             else:
                 if safe is None or safe.refusal is None or not may_run_again(request, scope, response):
                     return finish(request, response, frame)

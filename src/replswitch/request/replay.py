@@ -37,6 +37,10 @@ class Replay(BaseException):
         self.error = error
 
 
+# What a `Replay` has in it when it is dealt with.
+_SPENT: Final = Exception()
+
+
 class Refusal(NamedTuple):
     """A write in slave state that could not move: the database's name in markers, the server, the place of the code."""
 
@@ -88,7 +92,7 @@ class SafeRequest:
     @property
     def may_run_again(self) -> bool:
         """Whether it is the first try, and has not taken too long."""
-        return self.is_repeatable and time.monotonic() - self.began_at < LONGEST_TRY
+        return self.is_repeatable and not self.runs_again and time.monotonic() - self.began_at < LONGEST_TRY
 
     @property
     def runs_here(self) -> bool:
@@ -99,15 +103,15 @@ class SafeRequest:
         return self.thread == get_ident() or (self.is_waited_for is not None and self.is_waited_for())
 
 
-def refuse_to_repeat(raised: BaseException, *, may_run_again: bool) -> None:
-    """Raise what has ended a first try, unless it is a `Replay` and the request may run again.
+def repeats(raised: BaseException, *, may_run_again: bool) -> bool:
+    """Say whether a request runs again after what has ended its first try; if not, that is to be raised.
 
     Args:
         raised: the exception; a `Replay` may be in a group of them.
         may_run_again: see `replswitch.scope.Scope.may_run_again`.
 
     Raises:
-        BaseException: the exception; or the SlaveWriteError that a `Replay` has in it.
+        Exception: the SlaveWriteError that a `Replay` has in it, if the request may not run again.
     """
     found: BaseException | None = raised
     if isinstance(raised, BaseExceptionGroup):
@@ -115,9 +119,17 @@ def refuse_to_repeat(raised: BaseException, *, may_run_again: bool) -> None:
         while isinstance(found, BaseExceptionGroup):
             found = found.exceptions[0]
     if not isinstance(found, Replay):
-        raise raised
-    if not may_run_again:
-        raise found.error from found.error.__cause__
+        return may_run_again
+    # Frameworks keep what has ended a request in one of the frames that lead to it. In that circle, links would wait
+    # for Python's garbage collector.
+    error, found.error = found.error.with_traceback(found.__traceback__), _SPENT
+    raised.__traceback__ = found.__traceback__ = found.__cause__ = found.__context__ = None
+    try:
+        if not may_run_again:
+            raise error
+    finally:
+        del error
+    return True
 
 
 class _Endpoint:

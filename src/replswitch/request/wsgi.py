@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from http.cookies import Morsel
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from webob import Request
 
-from replswitch.errors import ConfigurationError, ReplSwitchError
+from replswitch.errors import ConfigurationError, ReplSwitchError, SlaveWriteError
 from replswitch.request.options import RequestOptionNames, Secret, request_options
 from replswitch.request.policy import RequestPolicy
-from replswitch.request.replay import Replay, refuse_to_repeat
+from replswitch.request.replay import Replay, repeats
 from replswitch.state import set_stack, stack
 
 if TYPE_CHECKING:
@@ -155,8 +156,9 @@ class _Response:
         set_stack(self.top)
         try:
             self.body = self.middleware.application(self.environ, self.start_response)
-        except (Replay, BaseExceptionGroup) as raised:
-            refuse_to_repeat(raised, may_run_again=self.scope.may_run_again())
+        except (Replay, BaseExceptionGroup, Exception) as raised:
+            if not repeats(raised, may_run_again=self.scope.may_run_again()):
+                raise
             is_replay = True
         finally:
             self.top = stack()
@@ -168,14 +170,27 @@ class _Response:
         """Get ready for a second try, if a write could not move in the first one (R5); else say False.
 
         Args:
-            is_replay: a `Replay` has ended the first try. The application may have caught it, too.
+            is_replay: the first try has ended in an error. The application may have caught it, too.
+
+        Raises:
+            SlaveWriteError: what has closed the first response has committed something.
         """
         first = self.scope
         request = first.safe_request
         if request is None or request.refusal is None or not (is_replay or first.may_run_again()):
             return False
         request.runs_again = True
-        self._close_body()
+        with suppress(Exception):  # of an answer that is of no use
+            self._close_body()
+        first.settle()
+        if first.wrote is not None or first.has_unmarked:
+            raise SlaveWriteError(
+                f"A write in slave state, at {request.refusal.place}, was not moved to the master, and its request "
+                "does not run again: what has closed its response has committed something, which would be committed twice. "
+                "Call use_master() before the first statement that belongs to the write.",
+                server=request.refusal.server,
+                place=request.refusal.place,
+            )
         first.end()
         if self.as_it_came is not None:
             self.environ.clear()
@@ -234,8 +249,9 @@ class _Response:
             piece = next(self.pieces, _OVER)
             while not piece and not self.sent:
                 piece = next(self.pieces, _OVER)
-        except (Replay, BaseExceptionGroup) as raised:
-            refuse_to_repeat(raised, may_run_again=self.scope.may_run_again())
+        except (Replay, BaseExceptionGroup, Exception) as raised:
+            if not repeats(raised, may_run_again=self.scope.may_run_again()):
+                raise
             is_replay = True
         finally:
             self.top = stack()
@@ -254,6 +270,8 @@ class _Response:
         if self.closed:
             return
         self.closed = True
+        if self.scope.safe_request is not None:
+            self.scope.safe_request.is_repeatable = False  # the server takes no other answer any more
         try:
             self._close_body()
         finally:
