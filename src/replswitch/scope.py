@@ -154,7 +154,7 @@ class Scope:
         with _changing:
             if position is None:
                 self._absorb_writes(Marker(now))
-                self.forced_master = {name: "own-write", **self.forced_master}
+                self.forced_master = {**self.forced_master, name: "own-write"}
             else:
                 self._absorb_writes(Marker(positions={name: position}, placed_at=now))
             self.written |= {name}
@@ -221,9 +221,12 @@ class Scope:
     # Which server serves
 
     def force_master(self, database: Hashable, reason: str, *, again: bool = False) -> None:
-        """Let the master serve a database until the scope ends. The first reason given is kept, unless ``again``."""
+        """Let the master serve a database until the scope ends.
+
+        The first reason given is kept, unless ``again`` or it is the weakest, ``learned``.
+        """
         with _changing:
-            if again or database not in self.forced_master:
+            if again or self.forced_master.get(database, "learned") == "learned":
                 self.forced_master = {**self.forced_master, database: reason}
                 self.version += 1
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
-from flask import Flask, abort, got_request_exception, stream_with_context
+from flask import Flask, abort, g, got_request_exception, stream_with_context
+from flask.sessions import SecureCookieSessionInterface
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from tests.test_flask.test_alchemy import config_of
@@ -103,6 +104,34 @@ def test_r5_a_write_in_an_error_handler_causes_the_replay(app: Flask, new_visito
     app.add_url_rule("/", "index", lambda: abort(404))
     assert (new_visitor().get("/").text, new_visitor().get("/").text) == ("1", "2")
     assert new_visitor().get("/nowhere").text == "3"
+
+
+@pytest.mark.parametrize("where", ["in a preprocessor of URL values", "when the session is opened"])
+def test_r5_a_transaction_that_has_read_before_the_rule_is_known_loses_no_update(
+    app: Flask, new_visitor: Callable[[], Visitor], replicated_pair: ReplicatedPair, where: str
+) -> None:
+    def read(*_: object) -> None:
+        g.page = db.session.get_one(Page, 1)
+
+    class Sessions(SecureCookieSessionInterface):
+        def open_session(self, *arguments: Any) -> Any:
+            read()
+            return super().open_session(*arguments)
+
+    @app.get("/")
+    def index() -> str:
+        g.page.views += 1
+        db.session.commit()
+        return str(g.page.views)
+
+    if where == "when the session is opened":
+        app.session_interface = Sessions()
+    else:
+        app.url_value_preprocessor(read)
+    replicated_pair.lag = 2
+    assert [new_visitor().get("/").text for _ in range(3)] == ["1", "2", "3"]
+    with app.app_context():
+        assert views() == 3
 
 
 @pytest.mark.parametrize("caught", [Exception, BaseException])

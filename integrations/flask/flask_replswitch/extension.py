@@ -92,12 +92,12 @@ class ReplSwitch:
         app.view_functions = views
         app.wsgi_app = middleware  # type: ignore[method-assign]  # the way that Flask's manual names
         app.extensions[NAME] = Registered(middleware, database, _servers(filter(None, (database, *self._databases))))
-        # Before the application's own functions, which may write.
-        app.before_request_funcs.setdefault(None, []).insert(0, partial(_reach, middleware.policy))
+        # Before the application's own functions, which may read and write.
+        app.url_value_preprocessors.setdefault(None, []).insert(0, partial(_reach, middleware.policy))
         app.cli.commands.setdefault("replswitch", show)
 
 
-def _reach(policy: RequestPolicy) -> None:
+def _reach(policy: RequestPolicy, *_: Any) -> None:
     """Let the master serve a rule whose safe requests have written (R5)."""
     running, rule = stack(), request.url_rule
     safe = None if running is None else running.scope.safe_request

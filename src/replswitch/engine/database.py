@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from replswitch.decision import State
     from replswitch.drivers import Driver
+    from replswitch.engine.attempt import Block
     from replswitch.engine.options import DatabaseOptions
     from replswitch.engine.port import Port
     from replswitch.engine.servers import Link, Server, Servers
@@ -64,19 +65,19 @@ class Database:
         self.takeover = Incident("takeover", "takeover-end", name)
         self.writes = Writes(self.set_name, self.master_loss)
 
-    def side(self, frame: Frame | None, scope: Scope, *, in_master_transaction: bool) -> tuple[State, str]:
+    def side(self, frame: Frame | None, scope: Scope, block: Block | None) -> tuple[State, str]:
         """Return the state in which a statement runs, and the reason (S4, S5, S8).
 
         Args:
             frame: the top of the stack.
             scope: its scope.
-            in_master_transaction: a transaction is open that the master has joined.
+            block: the transaction that is open.
         """
-        if in_master_transaction:
+        if block is not None and block.on_master:
             return MASTER, "transaction"
         if frame is None:
             return MASTER, "default"
-        if scope.forced_master and (why := self.forced_master(scope)) is not None:
+        if scope.forced_master and (why := self.forced_master(scope, block)) is not None:
             return MASTER, why
         deciding = self.switch.deciding_frame()
         if deciding is None:
@@ -93,9 +94,15 @@ class Database:
             return deciding.state, deciding.reason or f"use_{deciding.state}"
         return deciding.state, decision.reason
 
-    def forced_master(self, scope: Scope) -> str | None:
-        """Return why the master must serve the database in a scope; None where it need not."""
-        return scope.forced_master.get(self.key) or scope.forced_master.get(self.set_name)
+    def forced_master(self, scope: Scope, block: Block | None) -> str | None:
+        """Return why the master must serve the database in a scope; None where it need not.
+
+        What is known of an endpoint does not move a transaction that has read from a slave: its write, which may
+        depend on that, is refused, and the request runs again (R5).
+        """
+        reasons = scope.forced_master.get(self.key), scope.forced_master.get(self.set_name)
+        has_read = block is not None and block.has_read
+        return next((why for why in reasons if why is not None and not (has_read and why == "learned")), None)
 
     def reason_for_master(self, scope: Scope) -> str:
         """Return why the master must serve the reads of a scope, where no slave can.

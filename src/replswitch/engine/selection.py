@@ -176,7 +176,7 @@ class Selection:
 
     def _pick(self, frame: Frame | None, scope: Scope, attempt: Attempt | None, *, flushing: bool) -> Choice:
         database, block = self.database, self.block
-        side, why = database.side(frame, scope, in_master_transaction=block is not None and block.on_master)
+        side, why = database.side(frame, scope, block)
         if flushing and side == SLAVE:
             self._move_flush(scope)
             side, why = MASTER, "moved-write"
@@ -197,7 +197,7 @@ class Selection:
         database, block, key = self.database, self.block, self.database.key
         scope.settle()  # what is pending is asked first
         must_see = scope.must_see.get(database.set_name) if database.servers.has_slaves else None
-        if scope.forced_master and (forced := database.forced_master(scope)) is not None:  # found out just now
+        if scope.forced_master and (forced := database.forced_master(scope, block)) is not None:  # found out just now
             return self._pick_master(scope, forced, attempt)
         joined = None if block is None else block.slave
         if joined is not None and block is not None:
