@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def endpoint_of(request: HttpRequest) -> Hashable:
     """Return the route and the view of a request; None before they are known."""
     match = request.resolver_match
-    return None if match is None else (match.route, match.func)
+    return None if match is None else (match.route, match.view_name)  # not the view, which need not be hashable
 
 
 def is_waited_for() -> bool:
