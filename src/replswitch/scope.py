@@ -32,6 +32,24 @@ _changing: Final = ProcessLock()
 _unsafe: Final[WeakValueDictionary[int, Scope]] = WeakValueDictionary()
 
 
+class Outside:
+    """What happens in this process outside any request.
+
+    Attributes:
+        commits: how many there were on a master. A request that has seen one more does not run again (R5): nothing
+            shows whether it was made for it, as in a thread of its own.
+    """
+
+    commits = 0
+
+    @classmethod
+    def count(cls, scope: Scope | None) -> None:
+        """Count a commit, unless it was made in a request's scope."""
+        if scope is None or not (scope.is_request or scope.within is not None):
+            with _changing:
+                cls.commits += 1
+
+
 def waiting(scope: Scope | None = None) -> list[Scope]:
     """Return the requests that may wait for what is written outside any request, as in a thread of their own (M1).
 
@@ -210,13 +228,14 @@ class Scope:
     def may_run_again(self) -> bool:
         """Say whether the request should and may run again (R5).
 
-        A write in it could not move, nothing was committed, and nothing of its response is out.
+        A write in it could not move, nothing was committed in it or outside any request, and nothing of its response is
+        out.
         """
         request = self.safe_request
         if request is None or request.refusal is None or self.answered or self.ended or not request.may_run_again:
             return False
         self.settle()
-        return self.wrote is None and not self.has_unmarked
+        return self.wrote is None and not self.has_unmarked and request.commits_outside == Outside.commits
 
     # Which server serves
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextvars
 import gc
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from multiprocessing.pool import ThreadPool
 from typing import TYPE_CHECKING, Any
@@ -141,105 +140,6 @@ def test_r5_a_write_in_a_thread_pool_causes_the_replay(board: Board, get: Callab
         return [page]
 
     assert get(board.behind(application)).body == b"1 2"
-
-
-@pytest.mark.parametrize("kind", ["of a foreign pool of threads", "that the application makes of it"])
-def test_r5_an_error_that_the_application_does_not_catch(board: Board, get: Callable[..., Exchange], kind: str) -> None:
-    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if kind == "of a foreign pool of threads":
-            context = contextvars.copy_context()
-            with ThreadPoolExecutor(1) as pool:
-                page = pool.submit(context.run, count, board).result()
-        else:
-            try:
-                page = count(board)
-            except BaseException as error:
-                board.db.rollback()
-                raise RuntimeError from error
-        start_response(*OK)
-        return [page]
-
-    assert get(board.behind(application)).body == b"1 2"
-    gc.collect()  # errors keep frames, and with them a transaction on the slave
-
-
-@pytest.mark.parametrize("is_declined", [False, True])
-def test_r5_links_do_not_wait_for_the_garbage_collector(
-    board: Board, get: Callable[..., Exchange], is_declined: bool
-) -> None:
-    numbers = iter(range(100, 200))
-
-    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        kept: list[BaseException] = []  # as frameworks do
-        try:
-            page = count(board)
-        except BaseException as error:
-            kept.append(error)
-            if is_declined:
-                board.db.rollback()
-                with use_master():
-                    board.write(next(numbers))
-            raise
-        start_response(*OK)
-        return [page]
-
-    gc.collect()
-    gc.disable()
-    try:
-        for _ in range(3):
-            with suppress(SlaveWriteError):
-                get(board.behind(application))
-        (slave,) = board.db.database.servers.slaves
-        assert len(slave.source._idle) == 1
-        assert not [each for each in gc.get_objects() if isinstance(each, Replay)]
-    finally:
-        gc.enable()
-
-
-class Closing:
-    """A body that does something when it is closed."""
-
-    def __init__(self, close: Callable[[], object]) -> None:
-        self.close = close
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter([b"sorry"])
-
-
-@pytest.mark.parametrize("closes", ["with a write that is refused, too", "with a commit"])
-def test_r5_what_closes_the_first_response(board: Board, get: Callable[..., Exchange], closes: str) -> None:
-    def close() -> None:
-        if closes == "with a commit":
-            with use_master():
-                board.write(board.numbers()[-1] + 1)
-        else:
-            count(board)
-
-    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        with suppress(BaseException):
-            count(board)
-        board.db.rollback()
-        start_response(*OK)
-        return Closing(close)
-
-    if closes == "with a commit":
-        with pytest.raises(SlaveWriteError, match="committed twice"):
-            get(board.behind(application))
-        assert board.on("master") == [1, 2]
-    else:
-        assert get(board.behind(application)).told.endswith("reason=replay")
-        assert board.on("master") == [1, 2, 3]
-
-
-def test_r5_a_client_that_goes_away_before_the_first_piece(board: Board, exchange: Callable[..., Exchange]) -> None:
-    def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        start_response(*OK)
-        return Closing(lambda: count(board))
-
-    started = exchange(board.behind(application))
-    with pytest.raises(SlaveWriteError):  # and no Replay, which would end the server's thread
-        started.close()
-    board.db.rollback()
 
 
 @ON_ONE_SERVER

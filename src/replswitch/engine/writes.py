@@ -12,7 +12,7 @@ from replswitch.drivers import Written
 from replswitch.engine.recording import is_recording, is_repeatable
 from replswitch.errors import PositionError
 from replswitch.positions.clock import fall_back_to_clock
-from replswitch.scope import waiting
+from replswitch.scope import Outside, waiting
 from replswitch.state import stack
 
 if TYPE_CHECKING:
@@ -115,6 +115,8 @@ class Writes:
         status = tracker.pop_write_status()
         if status is Written.NO:
             return None
+        if not tracker.has_rows:
+            Outside.count(scope)
         if self._master_loss.lasts and not tracker.has_rows:
             self._master_loss.wrote(certain=not isinstance(status, Written))
         if not (scope or others) or not (is_recording() if recorded is None else recorded):

@@ -15,7 +15,7 @@ from replswitch.engine.events import count, tell
 from replswitch.request.decide import REPLAY, SAFE_METHODS, decide, may_have_written
 from replswitch.request.marker import Marker, MarkerNames, MarkerSigner
 from replswitch.request.replay import Endpoints, SafeRequest
-from replswitch.scope import Scope
+from replswitch.scope import Outside, Scope
 from replswitch.state import Frame, instruction, stack
 
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ class RequestPolicy:
             request.endpoints, request.endpoint = self.endpoints, path
             request.is_repeatable = not has_body and method in _REPEATABLE
             request.began_at, request.thread = time.monotonic(), get_ident()
+            request.commits_outside = Outside.commits
             if self.endpoints.known:
                 self.reach(scope, path)
         return instruction(decision.state, scope)

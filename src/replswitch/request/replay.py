@@ -61,6 +61,7 @@ class SafeRequest:
         is_repeatable: the request may run again. The second try may not.
         began_at: when the try began, by `time.monotonic`.
         thread: the request's own.
+        commits_outside: how many commits outside any request there had been by then.
         is_waited_for: says in another thread than that whether the request waits for it.
         refusal: the first write of it that could not move; None without one.
         is_streamed: its body may write after the request has ended for us.
@@ -73,6 +74,7 @@ class SafeRequest:
     is_repeatable = False
     began_at: float
     thread: int
+    commits_outside: int
     is_waited_for: Callable[[], bool] | None = None
     refusal: Refusal | None = None
     is_streamed = False

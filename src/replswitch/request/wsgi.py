@@ -186,8 +186,8 @@ class _Response:
         if first.wrote is not None or first.has_unmarked:
             raise SlaveWriteError(
                 f"A write in slave state, at {request.refusal.place}, was not moved to the master, and its request "
-                "does not run again: what has closed its response has committed something, which would be committed twice. "
-                "Call use_master() before the first statement that belongs to the write.",
+                "does not run again: what has closed its response has committed something, which would be committed "
+                "twice. Call use_master() before the first statement that belongs to the write.",
                 server=request.refusal.server,
                 place=request.refusal.place,
             )
