@@ -12,6 +12,7 @@ from replswitch.engine.master import MasterLoss
 from replswitch.engine.outcome import no_master, no_slave
 from replswitch.engine.rotation import Rotation
 from replswitch.engine.writes import Writes
+from replswitch.errors import ReplSwitchError
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -72,7 +73,15 @@ class Database:
             frame: the top of the stack.
             scope: its scope.
             block: the transaction that is open.
+
+        Raises:
+            ReplSwitchError: a task has outlived the first try of a request that runs again (R5).
         """
+        if scope.ended and scope.safe_request is not None and scope.safe_request.runs_again:
+            raise ReplSwitchError(
+                "This statement was not run. It belongs to the first try of a request that runs again on the master, "
+                "and would be run twice. If the work may outlive the request, start it in a context of its own."
+            )
         if block is not None and block.on_master:
             return MASTER, "transaction"
         if frame is None:

@@ -146,6 +146,7 @@ class RequestPolicy:
         """
         request, scope = first.safe_request, self._scope(tokens, first.within)
         assert request is not None and request.refusal is not None  # noqa: S101, PT018 - for the type checker
+        first.version += 1  # tasks that are left of the first try choose anew, and are refused
         scope.decision, scope.is_safe, scope.master_only = REPLAY, True, True
         scope.safe_request = SafeRequest()
         scope.safe_request.endpoints, scope.safe_request.endpoint = self.endpoints, request.endpoint

@@ -92,38 +92,6 @@ def test_r5_the_endpoint_begins_on_the_master_from_then_on(site: Site, new_visit
     site.pair.wait_caught_up()
 
 
-def test_r5_a_view_that_is_not_hashable(site: Site, new_visitor: Visitors) -> None:
-    class View:
-        __hash__ = None  # type: ignore[assignment]  # as a dataclass has it
-
-        def __call__(self, request: HttpRequest) -> HttpResponse:
-            return counter(request)
-
-    site.serve(counter=View())
-    assert [new_visitor().get("/counter").text for _ in range(2)] == ["2", "3"]
-
-
-def test_r5_a_transaction_that_has_read_before_the_view_is_known(site: Site, new_visitor: Visitors) -> None:
-    def reading(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
-        @transaction.atomic
-        def middleware(request: HttpRequest) -> HttpResponse:
-            request.last = Message.objects.get()  # type: ignore[attr-defined]  # as middleware likes to
-            return get_response(request)
-
-        return middleware
-
-    def view(request: Any) -> HttpResponse:
-        request.last.body = str(int(request.last.body) + 1)
-        request.last.save()
-        return answer(shown())
-
-    site.change(MIDDLEWARE=[MIDDLEWARE, tagging_path(reading)])
-    site.serve(counter=view)
-    site.pair.lag = 2
-    assert [new_visitor().get("/counter").text for _ in range(3)] == ["2", "3", "4"]
-    site.pair.wait_caught_up()
-
-
 def test_r5_a_view_under_atomic_requests_runs_again(
     site: Site, new_visitor: Visitors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
