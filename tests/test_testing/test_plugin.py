@@ -116,3 +116,18 @@ def test_the_example_of_the_documentation_passes(run: Run) -> None:
     blocks = [block.partition("```")[0] for block in page.split("```python\n")[1:]]
     (example,) = [block for block in blocks if "def test_" in block]
     assert "3 passed" in run(example)
+
+
+def test_r5_no_test_depends_on_what_an_earlier_one_has_learned(run: Run) -> None:
+    output = run("""
+from replswitch.request.replay import Endpoints
+
+endpoints = Endpoints()
+
+def test_first():
+    endpoints.learn("/", {"shop"})
+
+def test_next():
+    assert not endpoints.known
+""")
+    assert "2 passed" in output

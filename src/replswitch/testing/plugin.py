@@ -16,6 +16,8 @@ all servers up, replicating, without a lag and caught up; the data is the tests'
 If a server is not installed, the tests that need it are skipped. They fail if the environment variable ``CI``
 is set (and is not ``false`` or ``0``), so that CI does not skip them unnoticed.
 
+After each test, applications forget which of their endpoints have written (R5), also where no pair is used.
+
 pytest loads this module in every run, also in those that never ask for a pair, so PyMySQL is not
 imported before a pair is started.
 """
@@ -29,12 +31,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from replswitch.request.replay import forget_endpoints
 from replswitch.testing import MariaDBPair, MySQLPair, PairError, ReplicatedPair, ServerNotFoundError, SQLitePair
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 logger = logging.getLogger(__name__)
+
+
+def pytest_runtest_teardown() -> None:
+    """Forget which endpoints have written: the next test is not to depend on it (R5)."""
+    forget_endpoints()
 
 
 def start_or_skip(pair: ReplicatedPair) -> None:
