@@ -94,6 +94,12 @@ class ReplicationMiddleware:
         if policy.endpoints.known and running is not None:
             policy.reach(running.scope, endpoint_of(request))
 
+    def process_exception(self, request: HttpRequest, exception: Exception) -> None:
+        """Let a request run again that fails with another error than `Replay`, before the error is reported (R5)."""
+        running = stack()
+        if running is not None and running.scope.may_run_again():
+            raise Replay(exception)
+
     async def _process_view(self, request: HttpRequest, *_: Any) -> None:
         ReplicationMiddleware.process_view(self, request)
 

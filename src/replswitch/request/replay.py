@@ -29,7 +29,7 @@ class Replay(BaseException):
     It is no `Exception`: error handlers and error reports leave it alone, and transactions roll back.
 
     Attributes:
-        error: the SlaveWriteError to raise if the request may not run again after all.
+        error: what to raise if the request may not run again after all, mostly the SlaveWriteError.
     """
 
     def __init__(self, error: Exception) -> None:
@@ -113,7 +113,7 @@ def repeats(raised: BaseException, *, may_run_again: bool) -> bool:
         may_run_again: see `replswitch.scope.Scope.may_run_again`.
 
     Raises:
-        Exception: the SlaveWriteError that a `Replay` has in it, if the request may not run again.
+        Exception: the error that a `Replay` has in it, if the request may not run again.
     """
     found: BaseException | None = raised
     if isinstance(raised, BaseExceptionGroup):
@@ -124,7 +124,8 @@ def repeats(raised: BaseException, *, may_run_again: bool) -> bool:
         return may_run_again
     # Frameworks keep what has ended a request in one of the frames that lead to it. In that circle, links would wait
     # for Python's garbage collector.
-    error, found.error = found.error.with_traceback(found.__traceback__), _SPENT
+    error, found.error = found.error, _SPENT
+    error.__traceback__ = error.__traceback__ or found.__traceback__
     raised.__traceback__ = found.__traceback__ = found.__cause__ = found.__context__ = None
     try:
         if not may_run_again:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import logging
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from asgiref.sync import sync_to_async
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from tests.test_django.project.models import Message
-from tests.test_django.requests.board import MIDDLEWARE, answer, shown, through_asgi, write
+from tests.test_django.requests.board import MIDDLEWARE, answer, connection, shown, through_asgi, write
 from tests.test_django.requests.test_replay import acounter, counter, tagging_path
 
 from replswitch import ReplSwitchError
@@ -77,3 +81,28 @@ def test_r5_a_task_that_the_first_try_leaves_behind_writes_nothing(site: Site) -
     assert through_asgi("GET", "/counter", {}).text == "2"
     assert site.on("master") == "2"
     assert isinstance(left[0].exception(), ReplSwitchError)
+
+
+@pytest.mark.parametrize("kind", ["of a foreign pool of threads", "that the view makes of it"])
+def test_r5_an_error_that_is_not_caught_is_not_reported(
+    site: Site, new_visitor: Visitors, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def close_after(call: Callable[[HttpRequest], HttpResponse], request: HttpRequest) -> HttpResponse:
+        try:
+            return call(request)
+        finally:
+            connection.close()
+
+    def view(request: HttpRequest) -> HttpResponse:
+        if kind == "of a foreign pool of threads":
+            context = contextvars.copy_context()
+            with ThreadPoolExecutor(1) as pool:
+                return pool.submit(context.run, close_after, counter, request).result()
+        try:
+            return counter(request)
+        except BaseException as error:
+            raise RuntimeError from error
+
+    site.serve(counter=view)
+    assert (new_visitor().get("/counter").text, site.on("master")) == ("2", "2")
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
