@@ -358,7 +358,7 @@ class TestMaster:
         db = make()
         write(db)
         with read_only(pair):
-            with pytest.raises(NoServerError, match=r"is read-only.*let the name lead to it"):
+            with pytest.raises(NoServerError, match=r"is read-only.*point the name to it"):
                 write(db)
             assert read(db) in (0, 1)
         write(db)
@@ -532,7 +532,7 @@ class TestReadsOnTheMaster:
                 pair.start_slave("slave")
                 pair.wait_caught_up()
                 proxy.cut_after(0)
-                with pytest.raises(NoServerError, match=r"lost in a write, at .*It is not known"):
+                with pytest.raises(NoServerError, match=r"lost during a write, at .*It is not known"):
                     cursor.execute("INSERT INTO message (body) VALUES ('once')")
                 proxy.restore()
             with db.cursor() as cursor:

@@ -1,4 +1,4 @@
-"""What is known of a running transaction, and of a statement that has failed."""
+"""What is known of the open transaction, and of a statement that has failed."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ class Block:
     """A transaction of one database. It belongs to the database, not to a link: links join it (S5).
 
     Args:
-        explicit: the application said where it begins; without autocommit any statement does.
+        explicit: the application has begun it explicitly. Without autocommit, any statement begins one.
 
     Attributes:
-        links: those that have joined, in that order.
+        links: the links that have joined, in that order.
         has_run: a statement has run in it.
-        has_read: rows were read from a slave, which may be stale for what is written next (S8).
-        without_master: the error with which the master was lost before anything ran. The transaction goes on without
-            it, over links that refuse writes (F3).
-        lost: the error with which the transaction ended before its time; only a rollback is left then.
-        is_recorded: what it commits makes a marker; False while only unrecorded statements ran on the master.
+        has_read: rows were read from a slave; a later write may depend on stale data (S8).
+        without_master: the error with which the master was lost before anything ran. The transaction continues
+            without the master, over read-only links (F3).
+        lost: the error that ended the transaction early; then only a rollback is possible.
+        is_recorded: its commit makes a marker; False while only unrecorded statements have run on the master.
     """
 
     def __init__(self, *, explicit: bool = True) -> None:
@@ -41,7 +41,7 @@ class Block:
 
     @property
     def on_master(self) -> bool:
-        """Whether the master has joined, and so serves the rest."""
+        """Whether the master has joined the transaction, and so serves the rest of it."""
         return any(link.server.state == MASTER for link in self.links)
 
     @property
@@ -54,16 +54,16 @@ class Block:
 
 
 class Attempt:
-    """What has become of one statement so far.
+    """The tries of one statement so far.
 
     Args:
-        single: it is one statement. Of several (``executemany``) some may have run before the failure.
-        repeatable: the binding can run it again. What the application runs on a connection of its own, it cannot.
+        single: it is a single statement. Of several (``executemany``), some may have run before the failure.
+        repeatable: the binding can run it again. It cannot repeat a statement on the application's own connection.
 
     Attributes:
-        on_master: what the master did with it.
-        error: with which the master was lost, so that the statement goes on without it; None while it may serve.
-        began_at: a number that grows from statement to statement, where the binding counts them.
+        on_master: the result of its try on the master.
+        error: the error with which the master was lost, so that the statement continues without the master; else None.
+        began_at: a number that grows with each statement, if the binding counts statements.
     """
 
     def __init__(self, *, single: bool = True, repeatable: bool = True, began_at: int = 0) -> None:
@@ -76,13 +76,13 @@ class Attempt:
         self.began_at = began_at
 
     def count(self, role: Role, server: Server, fault: Fault) -> None:
-        """Count a failure, by what the link was there for."""
+        """Count a failure, by the role of the link."""
         self._failures[role] += 1
         if role is Role.SLAVE:
             self._lost[server] += fault in LOST
 
     def lose_master(self, situation: Situation, error: BaseException) -> None:
-        """Go on without the master, which has failed the statement."""
+        """Continue without the master, on which the statement has failed."""
         if self.error is None:
             not_run = (
                 situation.role is Role.MASTER_READ_ONLY
@@ -90,26 +90,26 @@ class Attempt:
                 or (self._single and situation.fault in UNSENT)
             )
             self.on_master = OnMaster.NOT_RUN if not_run else OnMaster.MAY_HAVE_RUN
-            self.error = error.with_traceback(None)  # whose frames hold the attempt: links would wait in that circle
+            self.error = error.with_traceback(None)  # else a reference cycle would keep links open
 
     @property
     def is_first(self) -> bool:
-        """Whether the statement is one, and has failed on the master once at most."""
+        """Whether it is a single statement that has failed on the master for the first time."""
         return self._single and self._failures[Role.MASTER] == 1
 
     def lost_again(self, server: Server) -> bool:
-        """Say whether a server has lost the connection for a second time."""
+        """Say whether a server has lost the connection for the second time."""
         return self._lost[server] > 1
 
     def is_exhausted(self, role: Role, slaves: int) -> bool:
         """Say whether the statement is at fault, and not the servers.
 
         Args:
-            role: what the link was there for that has just failed it.
-            slaves: how many there are.
+            role: the role of the link on which the statement has just failed.
+            slaves: the number of slaves.
         """
         lost_twice = sum(times > 1 for times in self._lost.values())
         if role is Role.MASTER:
             return lost_twice > 0
-        # Each slave, and the server that has the master's name, may fail it twice.
+        # The statement may fail twice on each slave, and twice on the server that the master's name leads to.
         return not self.repeatable or lost_twice > 2 or self._failures[Role.SLAVE] > 2 * (slaves + 1)

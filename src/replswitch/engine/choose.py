@@ -1,6 +1,7 @@
-"""The choice of a server, without I/O: generators yield what they need, and `run` does it.
+"""Choose a server without I/O: generators yield the operation that they need, and `run` executes it.
 
-`choose` yields `Open`, `Ask` and `Wait`, and is sent a link, an answer, or `Failed`. So it is tested without servers.
+`choose` yields `Open`, `Ask` and `Wait`, and receives a link, an answer, or `Failed`. This makes it testable without
+servers.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ logger = logging.getLogger("replswitch.servers")
 
 
 class Ask(NamedTuple):
-    """A request: ask the server of a link who it is and how far it has come; send ``(identity, position)``."""
+    """A request: ask the server of a link for its identity and its position; send ``(identity, position)``."""
 
     link: Link
 
 
 class Wait(NamedTuple):
-    """A request: wait until a server has reached a position; send True, or False after so many seconds."""
+    """A request: wait until a server has reached a position; send True, or False after ``seconds``."""
 
     link: Link
     position: Position
@@ -43,8 +44,8 @@ class Wait(NamedTuple):
 class Failed(NamedTuple):
     """An answer: the driver's error, and what it means.
 
-    The error has no traceback, which leads to frames that hold it: in that circle links would wait for Python's garbage
-    collector.
+    The error's traceback is removed. It would refer to frames that hold the error, and this reference cycle would keep
+    links open until Python's garbage collector runs.
     """
 
     error: Exception
@@ -55,12 +56,12 @@ R = TypeVar("R")
 
 
 class Choice(NamedTuple):
-    """A link that was chosen.
+    """The chosen link.
 
     Attributes:
         link: the link.
-        side: the state in which it serves.
-        why: the reason.
+        side: the state that the link serves.
+        why: the reason for the choice.
         holds: the master serves the database from now on, for this reason.
     """
 
@@ -82,28 +83,28 @@ def choose(
 ) -> Generator[Open | Ask | Wait, Any, Link | None]:
     """Choose the slave that serves the reads of a scope from now on.
 
-    A slave that cannot be reached leaves rotation (F1, F4). One that lacks what must be seen makes room for the next,
-    and is waited for last.
+    An unreachable slave is taken out of rotation (F1, F4). If a slave has not reached ``must_see``, the next slave is
+    tried; waiting for a slave to catch up is the last step.
 
     Args:
-        scope: the running one.
-        key: what the database is called in scopes.
-        candidates: the slaves, in the order in which they are to be tried; the scope's own first (S6).
-        must_see: how far a slave must have come; None where any will do.
+        scope: the running scope.
+        key: the key of the database in scopes.
+        candidates: the slaves, in the order to try them; the slave that the scope already uses comes first (S6).
+        must_see: the position that a slave must have reached; None if any slave will do.
         rotation: what is known of the slaves.
-        wait: seconds that the scope may wait, once, for a slave that is behind.
-        is_last_resort: the master is gone as well, so the scope does not keep the choice.
+        wait: seconds that the scope may wait, once, for a slave that has not caught up.
+        is_last_resort: the master is lost as well, so the scope does not keep the choice.
 
     Returns:
         a link to the slave, or None if no slave can serve.
 
     Raises:
-        Exception: the driver's own error, where it does not mean that a server is gone.
+        Exception: the driver's own error, if it does not mean that a server is gone.
     """
     behind: Link | None = None
     for server in candidates:
         link = yield server.opening
-        if type(link) is Failed:  # quicker than isinstance(), and on the way of every scope
+        if type(link) is Failed:  # faster than isinstance(), and every scope runs this line
             lose(scope, key, server, link.error, rotation)
             continue
         if rotation.resting:
@@ -114,12 +115,12 @@ def choose(
                 lose(scope, key, server, reached.error, rotation)
                 continue
             if not reached:
-                scope.avoid_slave(key, server)  # what the scope must see only grows
+                scope.avoid_slave(key, server)  # the position that the scope must see never goes back
                 behind = behind or link
                 continue
         if is_last_resort or (chosen := scope.slaves.setdefault(key, server)) is server:
-            return link  # type: ignore[no-any-return]  # what was sent for Open
-        # Another thread of the scope was faster.
+            return link  # type: ignore[no-any-return]  # the answer to Open
+        # Another thread of the scope has chosen a slave first.
         return (yield from choose(scope, key, (chosen,), must_see, rotation))
     if must_see is None or behind is None or not wait or scope.has_waited:
         return None
@@ -134,7 +135,7 @@ def choose(
 def has_reached(
     link: Link, position: Position, scope: Scope, rotation: Rotation
 ) -> Generator[Open | Ask | Wait, Any, bool | Failed]:
-    """Say whether the server of a link has reached a position. It is asked where that is not known (P2)."""
+    """Say whether the server of a link has reached a position. If that is not known, ask the server (P2)."""
     is_known = rotation.known.has_reached(link, position, scope.must_see_since)
     return is_known or (yield from _ask_position(link, position, rotation))
 
@@ -153,17 +154,17 @@ def _ask_position(
 def choose_master_read_only(
     server: Server, must_see: Position | None, scope: Scope, rotation: Rotation
 ) -> Generator[Open | Ask | Wait, Any, Link | Failed | None]:
-    """Choose a link to the master that refuses writes, for a read that no slave can serve.
+    """Choose a read-only link to the master, for a read that no slave can serve.
 
     Returns:
-        the link; None where it leads to a server that lacks what must be seen, because another one is the master now.
+        the link; None if the link leads to a former master that lacks ``must_see``, because of a failover.
     """
     link = yield server.opening
     if isinstance(link, Failed):
         return link
     rotation.has_answered(server)
     if link.identity is None:
-        answer = yield Ask(link)  # who it is, once for each link
+        answer = yield Ask(link)  # for its identity, once for each link
         if isinstance(answer, Failed):
             return None
         if answer is not None:
@@ -177,8 +178,8 @@ def master_lacks(
 ) -> Generator[Open | Ask | Wait, Any, bool]:
     """Say whether a link to the master leads to a former master, which lacks what must be seen.
 
-    A server has what it has written itself. So it is asked only after a failover, for what another one has written;
-    and only if it is known which server it is. One that does not answer lacks everything.
+    A server has its own writes. It must be asked only for writes of another server, that is after a failover, and only
+    if its identity is known. A server that does not answer counts as lacking everything.
     """
     identity = link.identity or link.writes.identity
     if must_see is None or identity is None or must_see.is_written_by(identity):
@@ -187,31 +188,31 @@ def master_lacks(
 
 
 def lose(scope: Scope, key: object, server: Server, error: BaseException, rotation: Rotation) -> None:
-    """Take a server out of rotation that cannot be reached, and leave it alone in this scope until it ends."""
+    """Take an unreachable server out of rotation, and do not use it again in this scope."""
     rotation.rest(server, error)
     scope.avoid_slave(key, server)
 
 
 def run(steps: Generator[Open | Ask | Wait, Any, R], port: Port) -> R:
-    """Do what a choice asks for, and return what it returns.
+    """Execute what a choice requests, and return its result.
 
     Raises:
-        Exception: the driver's own error for a question, where it does not mean that the server is gone.
+        Exception: the driver's own error for a question, if it does not mean that the server is gone.
     """
     answer: Any = None
     try:
         while True:
             request = steps.send(answer)
-            if type(request) is not Open:  # quicker than isinstance(), likewise
-                answer = _ask(request, port)  # type: ignore[arg-type]  # which mypy does not see
+            if type(request) is not Open:  # faster than isinstance(), likewise
+                answer = _ask(request, port)  # type: ignore[arg-type]  # mypy does not narrow the type here
                 continue
             server = request.server
             try:
                 answer = port.open(server)
-                if answer.opened_at < server.lost_at:  # it leads to where the server was lost
+                if answer.opened_at < server.lost_at:  # the link is older than the loss of the server
                     port.drop(server, answer)
                     answer = port.open(server)
-            except (port.driver.module.Error, OSError) as error:  # whatever it is, the server does not serve now (F4)
+            except (port.driver.module.Error, OSError) as error:  # any error means: not available now (F4)
                 answer = Failed(error.with_traceback(None), port.driver.classify(error))
                 port.drop(server)
     except StopIteration as done:
@@ -220,10 +221,10 @@ def run(steps: Generator[Open | Ask | Wait, Any, R], port: Port) -> R:
 
 
 def _ask(request: Ask | Wait, port: Port) -> Any:
-    """Return a server's answer; `Failed` if it is gone, None if the answer says nothing."""
+    """Return a server's answer; `Failed` if the server is gone, None if the answer cannot be used."""
     driver, link = port.driver, request.link
     if link.writes.streams:
-        return None  # nothing can be asked before its rows are read (S6)
+        return None  # unread rows block the connection for other questions (S6)
     try:
         if isinstance(request, Ask):
             return driver.fetch_position(link.raw)
@@ -232,7 +233,7 @@ def _ask(request: Ask | Wait, port: Port) -> Any:
         fault = driver.classify(error, link.raw)
         if fault not in GONE and isinstance(request, Ask):
             raise
-        logger.info("The server %s did not tell its position: %s", link.server.name, error)
+        logger.info("The server %s did not report its position: %s", link.server.name, error)
         failed = Failed(error.with_traceback(None), fault)
     except PositionError as error:
         logger.warning("A server's position cannot be read, so it counts as behind: %s", error)

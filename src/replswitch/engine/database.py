@@ -1,4 +1,4 @@
-"""One replicated database: its switch, its servers, and the state that each scope asks of it. Shared by all threads."""
+"""One replicated database: its switch, its servers, and the state that each scope asks for. All threads share it."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from replswitch.scope import Scope
     from replswitch.state import Frame, Switch
 
-# The reasons for which the master serves reads only until a slave has what must be seen.
+# For these reasons the master serves reads only until a slave has caught up.
 _UNTIL_CAUGHT_UP: Final = frozenset({"marker", "own-write"})
 
-# Few are different, and one is noted in each request.
+# There are few different decisions, and each request records one.
 _decision = lru_cache(maxsize=256)(Decision)
 
 
@@ -38,18 +38,18 @@ class Database:
 
     Args:
         switch: the state that the running code wants.
-        name: what people call the database.
+        name: the display name of the database.
         servers: its servers.
-        options: how it is served.
-        set_name: what its replicated set is called in markers, and in scopes: one name for all databases of one master
-            (M8), in every process of the application. What people call the database by default.
+        options: its options.
+        set_name: the name of its replicated set in markers and in scopes: one name for all databases of one master
+            (M8), in every process of the application. By default, it is the display name.
 
     Attributes:
-        key: what the database is called in scopes.
+        key: the key of the database in scopes.
         rotation: which slaves are in rotation.
-        master_loss: whether the master serves.
-        takeover: the master serves reads, because no slave can.
-        writes: records what is written.
+        master_loss: whether the master is available.
+        takeover: the periods in which the master serves reads, because no slave can.
+        writes: records the writes.
     """
 
     def __init__(
@@ -71,8 +71,8 @@ class Database:
 
         Args:
             frame: the top of the stack.
-            scope: its scope.
-            block: the transaction that is open.
+            scope: the scope of the frame.
+            block: the open transaction.
 
         Raises:
             ReplSwitchError: a task has outlived the first try of a request that runs again (R5).
@@ -91,36 +91,36 @@ class Database:
         deciding = self.switch.deciding_frame()
         if deciding is None:
             return MASTER, "default"
-        # Whose instruction decides: the request's own, or a use_*() in it.
+        # Either the request's own instruction decides, or a use_*() in the request.
         decision = scope.decision
         if decision is not None and decision.final:
             return decision.state, decision.reason
         if deciding is not frame:
             decision = deciding.scope.decision
         if scope.master_only and deciding.state == SLAVE:
-            return MASTER, "marker"  # one was handed over that holds by time
+            return MASTER, "marker"  # the marker that was handed over holds by time
         if decision is None or deciding.switch is not None or not deciding.begins_scope:
             return deciding.state, deciding.reason or f"use_{deciding.state}"
         return deciding.state, decision.reason
 
     def forced_master(self, scope: Scope, block: Block | None) -> str | None:
-        """Return why the master must serve the database in a scope; None where it need not.
+        """Return why the master must serve the database in a scope; None if it need not.
 
-        What is known of an endpoint does not move a transaction that has read from a slave: its write, which may
-        depend on that, is refused, and the request runs again (R5).
+        That an endpoint is known to write does not move a transaction that has read from a slave: its write may depend
+        on that read, so the write is refused, and the request runs again (R5).
         """
         reasons = scope.forced_master.get(self.key), scope.forced_master.get(self.set_name)
         has_read = block is not None and block.has_read
         return next((why for why in reasons if why is not None and not (has_read and why == "learned")), None)
 
     def reason_for_master(self, scope: Scope) -> str:
-        """Return why the master must serve the reads of a scope, where no slave can.
+        """Return why the master must serve the reads of a scope, after no slave could.
 
         Returns:
-            ``own-write`` or ``marker`` where there is something that a slave may lack, else ``no-slave``.
+            ``own-write`` or ``marker`` if the scope must see something that a slave may lack, else ``no-slave``.
 
         Raises:
-            NoServerError: the master may not (the option ``fallback``).
+            NoServerError: the option ``fallback`` does not allow the master to serve the reads.
         """
         if self.servers.has_slaves and self.set_name in scope.must_see:
             return "own-write" if scope.has_written(self.set_name) else "marker"
@@ -130,20 +130,20 @@ class Database:
         return "no-slave"
 
     def asks_slaves(self, frame: Frame | None) -> bool:
-        """Say whether slaves are asked or tried, over a connection, before one is chosen."""
+        """Say whether choosing a slave may need a connection, to ask a slave or to try one."""
         return frame is None or bool(self.rotation.resting) or self.set_name in frame.scope.must_see
 
     def reads_only(self, scope: Scope, why: str, driver: Driver) -> bool:
-        """Say whether a read-only link to the master will do for a statement that the master is to serve.
+        """Say whether a statement for the master can use a read-only link.
 
-        It will where the code wants a slave that has not caught up yet. With a driver that does not tell of writes
-        that saves the question what was written. Never where markers hold by time: a write whose position is unknown
-        is seen most safely where it was made.
+        It can if the code wants a slave, and no slave has caught up yet. With a driver that does not report writes,
+        this saves the question afterwards whether the statement has written. It never can if markers hold by time: a
+        write whose position is unknown is seen most safely on the server where it was made.
 
         Args:
-            scope: the running one.
-            why: the reason for which the master serves.
-            driver: of the links.
+            scope: the running scope.
+            why: the reason why the master serves.
+            driver: the driver of the links.
         """
         return (
             driver.must_ask
@@ -155,20 +155,21 @@ class Database:
         )
 
     def leads_to_former_master(self, scope: Scope, link: Link, port: Port) -> bool:
-        """Say whether a link to the master leads to a former one, which lacks what a scope must see."""
+        """Say whether a link to the master leads to a former master, which lacks what a scope must see."""
         return run(master_lacks(link, scope.must_see.get(self.set_name), scope, self.rotation), port)
 
     def raise_if_master_is_gone(self, driver: Driver, error: Exception) -> None:
-        """Raise NoServerError, and count (F5), if an error says of a new connection that the master is gone."""
+        """Raise NoServerError, and count the loss (F5), if a new connection's error means that the master is gone."""
         if driver.is_gone(error):
             self.master_loss.report(error, driver)
             raise no_master(self.servers.master, error, driver) from error
 
     def servers_without_master(self, scope: Scope) -> tuple[Server, ...]:
-        """Return the servers that may run a statement in the place of a lost master, over links that refuse writes.
+        """Return the servers that may run a statement instead of a lost master, over read-only links.
 
-        Only where the code wants a slave, so that the statement is most likely a read. Any server that has what must
-        be seen will do; where that is unknown, only the one that the master's name leads to by now.
+        There are none unless the code wants a slave, so that the statement is most likely a read. Any server that has
+        what must be seen will do. If that position is unknown, only the server that the master's name leads to now
+        will do.
         """
         servers = self.servers
         wants_slave = self.switch.state == SLAVE or (scope.master_only and scope.is_safe)
@@ -181,7 +182,7 @@ class Database:
         return (*servers.slaves, servers.master_read_only)
 
     def note(self, scope: Scope, state: State, server: Server, why: str) -> None:
-        """Write down in a scope which server was chosen, and the reason."""
+        """Record in a scope which server was chosen, and the reason."""
         if self.takeover.lasts and state == SLAVE and why != "no-master":
             self.takeover.ends(server.name, "The slave %s serves the reads of %s again.", server.name, self.name)
         scope.recorded = True

@@ -1,4 +1,4 @@
-"""What happens to servers: a log line and a counter each, for monitoring."""
+"""Events of servers: each has a log line and a counter, for monitoring."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Event = Literal[
 ]
 
 EVENTS: Final[dict[Event, str]] = {
-    "rest": "a slave has failed, and is left alone for a time",
-    "back": "a slave that rested has answered",
-    "behind": "a slave is further behind than it may be",
+    "rest": "a slave has failed, and is out of rotation for a time",
+    "back": "a slave that was out of rotation has answered",
+    "behind": "a slave is further behind than max_lag allows",
     "takeover": "the master has served the reads of a scope, because no slave could",
-    "takeover-end": "a slave serves reads again, after such a time",
+    "takeover-end": "a slave serves reads again after a takeover",
     "moved-write": "a write that a slave refused was run on the master",
     "replay": "a request ran again on the master, because a write in slave state could not move there",
     "master-lost": "the master cannot be reached, or has become read-only",
-    "master-back": "the master serves again, after such a time",
+    "master-back": "the master serves again after it was lost",
 }
 
 _counts: Final[Counter[tuple[Event, str, str]]] = Counter()
@@ -42,10 +42,10 @@ def tell(event: Event, database: str, server: str, text: str, *values: object) -
 
     Args:
         event: what has happened.
-        database: what people call it.
+        database: its display name.
         server: the server's name.
-        text: the same for people, as `logging` takes it.
-        values: likewise.
+        text: the message, with placeholders as in `logging`.
+        values: the values for the placeholders.
     """
     count(event, database, server)
     facts = {"event": event, "database": database, "server": server}
@@ -55,16 +55,16 @@ def tell(event: Event, database: str, server: str, text: str, *values: object) -
 
 
 class Incident:
-    """Something that lasts: one log line when it begins and one when it ends. What happens meanwhile is only counted.
+    """A condition with a duration: one log line at its start and one at its end. In between, events are only counted.
 
     Args:
-        event: counted each time that it is found to be so.
-        end_event: counted when it has ended.
+        event: counted each time that the condition is observed.
+        end_event: counted when the condition ends.
         database: the database's name in markers.
 
     Attributes:
-        lasts: whether it has begun and not ended.
-        latest: when it was last found to be so, by `time.monotonic`.
+        lasts: whether the condition has begun and not ended.
+        latest: when it was last observed, by `time.monotonic`.
     """
 
     def __init__(self, event: Event, end_event: Event, database: str) -> None:
@@ -73,7 +73,7 @@ class Incident:
         self.latest = 0.0
 
     def happens(self, server: str, text: str, *values: object) -> None:
-        """Count it; log it if it begins. The arguments are those of `tell`."""
+        """Count the condition, and log it if it begins. The arguments are those of `tell`."""
         with _lock:
             begins, self.lasts, self.latest = not self.lasts, True, monotonic()
         if begins:
@@ -82,7 +82,7 @@ class Incident:
             count(self._event, self._database, server)
 
     def ends(self, server: str, text: str, *values: object) -> None:
-        """Count and log that it has ended, unless another thread has. The arguments are those of `tell`."""
+        """Count and log the end, unless another thread has done so. The arguments are those of `tell`."""
         with _lock:
             ended, self.lasts = self.lasts, False
         if ended:

@@ -1,4 +1,4 @@
-"""What happens after a statement has failed: one table, facts in, verdict out. No I/O, no clock, no state.
+"""Decide what happens after a statement has failed. One table maps facts to a verdict: no I/O, no clock, no state.
 
 `decide` returns the verdict of the first row of `TABLE` that matches the situation. The rules: S5, S7, S8, F1, F3.
 """
@@ -13,23 +13,23 @@ from replswitch.drivers import GONE, Fault
 
 
 class Role(Enum):
-    """What the failed link was there for."""
+    """The purpose of the link that failed."""
 
     MASTER = auto()
-    MASTER_READ_ONLY = auto()  # the master serves a read, over a link that refuses writes
-    SLAVE = auto()  # a slave, or whichever server reads on without the master
+    MASTER_READ_ONLY = auto()  # the master serves a read over a read-only link
+    SLAVE = auto()  # a slave, or any server that serves reads after the loss of the master
 
 
 class Progress(Enum):
-    """How far the running transaction has come; NONE outside one."""
+    """What has run in the open transaction; NONE outside a transaction."""
 
-    NONE = auto()  # nothing has run in it, so it can begin again anywhere
-    RUN = auto()  # statements have run, and no rows of a slave were read
-    HAS_READ = auto()  # rows of a slave were read, which may be stale for what is written next
+    NONE = auto()  # nothing has run in it, so it can begin again on any server
+    RUN = auto()  # statements have run, but no rows were read from a slave
+    HAS_READ = auto()  # rows were read from a slave; a later write may depend on stale data
 
 
 class OnMaster(Enum):
-    """What became of the same statement on the master before."""
+    """The result of an earlier try of the same statement on the master."""
 
     UNTRIED = auto()
     NOT_RUN = auto()
@@ -37,7 +37,7 @@ class OnMaster(Enum):
 
 
 class Spare(Enum):
-    """Whether a server may run a read in the place of a lost master."""
+    """Whether another server may run a read instead of a lost master."""
 
     NOT_ALLOWED = auto()
     POSSIBLE = auto()
@@ -45,10 +45,10 @@ class Spare(Enum):
 
 
 class Action(Enum):
-    """What to do about the statement."""
+    """What to do with the statement."""
 
-    CHOOSE = "choose a server anew, and run the statement again"
-    SPARE = "run it on any server that has what it must see, without the master"
+    CHOOSE = "choose a server again, and run the statement again"
+    SPARE = "run it without the master, on any server that has what the scope must see"
     MOVE = "run it on the master, which serves the database from now on"
     READ_ON_MASTER = "read once more on the master: the slave lacks a table or a column"
     RAISE = "raise the driver's error"
@@ -63,15 +63,15 @@ class Situation:
     """The facts.
 
     Attributes:
-        role: what the link was there for.
+        role: the purpose of the link.
         fault: what the error means.
-        transaction: how far the running transaction has come.
-        on_master: what the master did with the same statement before.
-        spare: whether a read may go on without the master.
-        first: it is one single statement, of which nothing has run, and the master has not failed it before.
-        again: the server has lost the connection for a second time.
-        exhausted: three slaves have lost it twice, or all of them have failed it.
-        may_move: ``on_slave_write`` lets writes move, and the session has nothing that would stay behind.
+        transaction: what has run in the open transaction.
+        on_master: the result of an earlier try of the same statement on the master.
+        spare: whether a read may continue without the master.
+        first: it is a single statement, nothing of it has run, and it has not failed on the master before.
+        again: the server has lost the connection for the second time.
+        exhausted: three slaves have lost the connection twice, or the statement has failed on all slaves.
+        may_move: ``on_slave_write`` lets writes move, and the slave's session has no changes that would be lost.
         force: ``on_slave_write`` is ``"force"``: a write moves even if its transaction has read from the slave.
     """
 
@@ -92,24 +92,24 @@ class Effect(Flag):
 
     NONE = 0
     DROP = auto()  # close the link, and the idle ones to the same server
-    REST = auto()  # take the server out of rotation; without it, a new connection decides whether it is there (F1)
-    AVOID = auto()  # this scope reads no more from the server
-    MASTER_LOST = auto()  # count and log that the master does not serve
+    REST = auto()  # take the server out of rotation; without this, a new connection shows whether it is up (F1)
+    AVOID = auto()  # this scope does not read from the server any more
+    MASTER_LOST = auto()  # count and log that the master is not available
     MAY_HAVE_WRITTEN = auto()  # record a write whose position is unknown
-    END = auto()  # the transaction is over; until its rollback each further statement is an error
+    END = auto()  # the transaction has ended; every statement before its rollback is an error
 
 
 class Verdict(NamedTuple):
-    """What to do about the statement, and what else."""
+    """What to do with the statement, and what else to do."""
 
     action: Action
     effect: Effect = Effect.NONE
 
 
 class Row(NamedTuple):
-    """One row of the table: for which role and faults, and under which other conditions, a verdict holds.
+    """One row of the table: a verdict, with the role, the faults and the other conditions that it applies to.
 
-    The conditions are the values that attributes of `Situation` must have; a set lists several.
+    The conditions are the values that attributes of `Situation` must have; a set lists alternatives.
     """
 
     role: Role
@@ -118,7 +118,7 @@ class Row(NamedTuple):
     conditions: dict[str, object]
 
     def matches(self, situation: Situation) -> bool:
-        """Say whether the row is about a situation."""
+        """Say whether the row applies to a situation."""
         if situation.role is not self.role or situation.fault not in self.faults:
             return False
         for name, wanted in self.conditions.items():
@@ -158,9 +158,9 @@ _LOSE: Final = Effect.DROP | Effect.MASTER_LOST
 _LEAVE: Final = Effect.DROP | Effect.REST | Effect.AVOID
 
 TABLE: Final = (
-    # The master loses what slaves have lost twice: the statement is at fault, and no server is blamed (F1).
+    # The connection broke twice on slaves, and now on the master: the statement is at fault, not the servers (F1).
     _row(_M, LOST, Action.RAISE, _DROP | _WROTE | _END, exhausted=True),
-    # The master. Behind its name there may be another server by now, so what did not run is tried once more.
+    # The master. After a failover its name may lead to another server, so a statement that did not run is retried once.
     _row(_M, UNSENT, Action.CHOOSE, _LOSE, transaction=Progress.NONE, first=True),
     _row(_M, _READ_ONLY, Action.CHOOSE, _LOSE, transaction=Progress.NONE, first=True),
     _row(_M, _READ_ONLY, Action.MASTER_IS_READ_ONLY, _LOSE | _END),
@@ -170,33 +170,33 @@ TABLE: Final = (
     _row(_M, GONE, Action.RAISE, _LOSE | _WROTE),
     _row(_M, _ROLLED_BACK, Action.RAISE, _END),
     _row(_M, _ANY, Action.RAISE),
-    # The master over a link that refuses writes: nothing can have been written.
+    # The master over a read-only link: nothing can have been written.
     _row(_MR, REFUSED, Action.REFUSE, may_move=False),
     _row(_MR, REFUSED, Action.MOVE),
     _row(_MR, GONE, Action.SPARE, _LOSE, spare=Spare.POSSIBLE),
     _row(_MR, GONE, Action.NO_MASTER, _LOSE),
     _row(_MR, _SLOW, Action.RAISE, _DROP),
     _row(_MR, _ANY, Action.RAISE),
-    # A slave refuses a write (S8). If the master has failed it before, nothing is left to move it to.
+    # A slave refuses a write (S8). If the write has failed on the master before, it cannot move there.
     _row(_S, REFUSED, Action.LOST_WRITE, _WROTE, on_master=_MAY_HAVE_RUN),
     _row(_S, REFUSED, Action.NO_MASTER, on_master=_NOT_RUN),
     _row(_S, REFUSED, Action.REFUSE, may_move=False),
     _row(_S, REFUSED, Action.REFUSE, transaction=_HAS_READ, force=False),
     _row(_S, REFUSED, Action.MOVE),
-    # A slave fails a read that belongs to what was read before: nothing else shows the same snapshot.
+    # A read fails after earlier reads of the same transaction: no other server has the same snapshot.
     _row(_S, LOST, Action.RAISE, _DROP | _END, transaction=_HAS_READ),
     _row(_S, _DOWN, Action.RAISE, _LEAVE | _END, transaction=_HAS_READ),
     _row(_S, _ROLLED_BACK, Action.RAISE, _END, transaction=_HAS_READ),
     _row(_S, _CONFLICT, Action.RAISE, transaction=_HAS_READ),
-    # It is there, and only slow: the connection is given up, because its answer may still come.
+    # The slave is up, but slow: close the connection, because the answer may still arrive on it.
     _row(_S, _SLOW, Action.RAISE, _DROP | _END, transaction=_RUNNING),
     _row(_S, _SLOW, Action.RAISE, _DROP),
-    # Lost twice by three slaves, or failed by all of them: the statement is at fault, and no server is blamed (F1).
+    # Three slaves have lost the connection twice, or all have failed: the statement is at fault, not the servers (F1).
     _row(_S, GONE, Action.NO_MASTER, _DROP, on_master=_NOT_RUN, exhausted=True),
     _row(_S, GONE, Action.NO_MASTER, _DROP | _WROTE, on_master=_MAY_HAVE_RUN, exhausted=True),
     _row(_S, GONE, Action.RAISE, _DROP | _END, exhausted=True),
     _row(_S, _ANY, Action.RAISE, exhausted=True),
-    # A slave fails a read that may run elsewhere (F1): without the master, if that has failed it before.
+    # A read fails that may run on another server (F1); without the master, if it has failed there before.
     _row(_S, LOST, Action.SPARE, _DROP, on_master=_TRIED, spare=Spare.POSSIBLE),
     _row(_S, _DOWN, Action.SPARE, _LEAVE, on_master=_TRIED, spare=Spare.POSSIBLE),
     _row(_S, _CONFLICT, Action.SPARE, Effect.AVOID, on_master=_TRIED, spare=Spare.POSSIBLE),
@@ -216,5 +216,5 @@ def decide(situation: Situation) -> Verdict:
     """Return what to do after a failure."""
     action, effect = next(row.verdict for row in TABLE if row.matches(situation))
     if action is Action.RAISE and situation.on_master is OnMaster.MAY_HAVE_RUN:
-        effect |= _WROTE  # on whatever server the statement has failed since
+        effect |= _WROTE  # even if the statement has failed on another server since
     return Verdict(action, effect)

@@ -1,7 +1,7 @@
-"""Which servers of one database may be tried, as far as one process knows (F1, F2).
+"""Decide which servers of one database may be tried, as far as one process knows (F1, F2).
 
-No server is pinged. One that has failed is out of rotation for `downtime`; then one single reader tries it, while the
-others go on elsewhere, and the outcome decides for all.
+No server is pinged. A server that has failed is out of rotation for `downtime` seconds. Then a single reader tries it,
+while the other readers use other servers, and the result decides for all readers.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     from replswitch.engine.servers import Server
 
 
-#: How many orders there are for each server that comes first.
+#: How many orders are prepared for each server that comes first.
 _ORDERS: Final = 50
 
 
 class Health:
-    """The servers that rest, and the choice among the others. Shared by the threads of a process.
+    """The servers that are out of rotation, and the choice among the others. The threads of a process share it.
 
     Args:
-        downtime: seconds for which a server that has failed is left alone.
-        clock: seconds that only grow.
+        downtime: seconds for which a server that has failed is out of rotation.
+        clock: a monotonic clock, in seconds.
 
     Attributes:
-        resting: until when each server rests that has failed and has not answered since. Mostly empty.
+        resting: each server that is out of rotation, with the time until which it is. Usually empty.
     """
 
     def __init__(self, downtime: float = 10, clock: Callable[[], float] = time.monotonic) -> None:
@@ -40,14 +40,14 @@ class Health:
         self._clock = clock
         self._lock = ProcessLock()
         self.resting: dict[Server, float] = {}
-        # The servers whose weights were added up last, the sums, and for each server orders that begin with it.
+        # The latest servers, the running sums of their weights, and for each server some orders that begin with it.
         self._weights: tuple[Sequence[Server], list[float], list[Iterator[list[Server]]]] = ((), [], [])
 
     def candidates(self, servers: Sequence[Server]) -> Iterable[Server]:
-        """Return the servers in the order in which a reader should try them; those that rest are left out.
+        """Return the servers in the order in which a reader should try them; leave out those that are out of rotation.
 
-        A server whose rest is over comes first, for one reader. If that reader reports neither `failed` nor `answered`,
-        another one gets it after a further `downtime`.
+        A server whose downtime is over comes first, for a single reader. If that reader reports neither `failed` nor
+        `answered`, another reader gets the server after one more `downtime`.
         """
         if self.resting:
             return self._while_some_rest(servers)
@@ -67,7 +67,7 @@ class Health:
         yield from _by_weight([server for server in servers if server not in self.resting])
 
     def _due(self, servers: Sequence[Server]) -> Server | None:
-        """Return a server whose rest is over, and let it rest on for everybody else."""
+        """Return a server whose downtime is over, and keep it out of rotation for the other readers."""
         now = self._clock()
         with self._lock:
             for server in servers:
@@ -77,14 +77,14 @@ class Health:
         return None
 
     def failed(self, server: Server) -> bool:
-        """Let a server rest. True if it did not rest before."""
+        """Take a server out of rotation. Return True if it was in rotation."""
         with self._lock:
             rested = server in self.resting
             self.resting[server] = self._clock() + self.downtime
         return not rested
 
     def answered(self, server: Server) -> bool:
-        """Take a server back that has answered. True if it rested before."""
+        """Put a server that has answered back into rotation. Return True if it was out of rotation."""
         if server not in self.resting:
             return False
         with self._lock:
@@ -92,13 +92,16 @@ class Health:
 
 
 def _orders(first: Server, servers: Sequence[Server]) -> list[list[Server]]:
-    """Return orders of all servers that begin with one of them. They are made once, because mostly the first serves."""
+    """Return some orders of all servers, each beginning with ``first``.
+
+    They are prepared once and reused, because usually the first server serves and the rest of the order is not used.
+    """
     others = [server for server in servers if server is not first]
     return [[first, *_by_weight(others)] for _ in range(_ORDERS)]
 
 
 def _by_weight(servers: list[Server]) -> list[Server]:
-    """Return servers in a random order, each in its turn as likely as its weight.
+    """Return servers in a random order. Each place is drawn from the remaining servers, in proportion to their weights.
 
     Efraimidis and Spirakis, "Weighted random sampling", 2006.
     """

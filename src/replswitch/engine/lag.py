@@ -1,4 +1,4 @@
-"""How far behind the slaves are, in seconds: measured beside the readers, once in a while (the option ``max_lag``)."""
+"""Measure the replication lag of the slaves in seconds, periodically and in the background (option ``max_lag``)."""
 
 from __future__ import annotations
 
@@ -19,37 +19,37 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("replswitch.servers")
 
-#: Seconds between two measurements of a slave, give or take a fifth, so that processes do not go in step.
+#: Seconds between two measurements of a slave, varied by up to a fifth, so that processes do not measure in step.
 EVERY: Final = 3
 
-#: A measurement that is older than this, in seconds, says nothing any more: the next reader waits for a new one.
+#: A measurement that is older than this, in seconds, is not used any more: the next reader waits for a new one.
 STALE: Final = 15
 
-#: How many of the master's positions are remembered, for slaves that may not be asked how far behind they are.
+#: How many positions of the master are kept, for slaves whose lag cannot be queried.
 POSITIONS_KEPT: Final = 200
 
 
 class Lag:
-    """The latest measurement of each slave of one database. Shared by the threads of a process.
+    """The latest measurement of each slave of one database. The threads of a process share it.
 
     Args:
         max_lag: seconds; a slave further behind gets no reads.
-        clock: seconds that only grow.
+        clock: a monotonic clock, in seconds.
     """
 
     def __init__(self, max_lag: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.max_lag = max_lag
         self._clock = clock
         self._lock = ProcessLock()
-        self._measured: dict[Server, tuple[float, float]] = {}  # when the next is due, and the seconds
+        self._measured: dict[Server, tuple[float, float]] = {}  # when the next one is due, and the lag
 
     def admits(self, slave: Server, measure: Callable[[], float]) -> bool:
-        """Say whether a slave is near enough; where that is not known any more, measure.
+        """Say whether the lag of a slave is within ``max_lag``; measure it if the latest measurement is too old.
 
         Args:
             slave: the slave.
-            measure: returns how many seconds it is behind, `math.inf` where its replication has stopped. It runs in a
-                thread of its own, but for the first time and after a long pause.
+            measure: returns the lag in seconds, `math.inf` if replication has stopped. It runs in a background thread,
+                except for the first time and after a long pause.
         """
         known = due, seconds = self._measured.get(slave, (-inf, 0))
         now = self._clock()
@@ -62,9 +62,9 @@ class Lag:
         return seconds <= self.max_lag
 
     def _is_mine(self, slave: Server, known: tuple[float, float], now: float) -> bool:
-        """Reserve the measurement of a slave for this thread; False if another one is measuring it, or has just done.
+        """Reserve the measurement of a slave for this thread; False if another thread measures, or has just done so.
 
-        Not for longer than `STALE`: the measurement may come to no end, as in a process that was forked meanwhile.
+        The reservation ends after `STALE` seconds: a measurement may never end, for example if a fork interrupts it.
         """
         with self._lock:
             is_mine = self._measured.get(slave, known) is known
@@ -75,16 +75,17 @@ class Lag:
     def _measure(self, slave: Server, measure: Callable[[], float]) -> None:
         try:
             seconds = measure()
-        except Exception as error:  # noqa: BLE001 - whatever a driver raises; the next reader finds out what it means
-            logger.info("How far the slave %s is behind cannot be measured: %s", slave.name, error)
+        except Exception as error:  # noqa: BLE001 - any error of a driver; the next reader handles it
+            logger.info("The lag of the slave %s cannot be measured: %s", slave.name, error)
             seconds = self._measured[slave][1]  # as before
         self._measured[slave] = (self._clock() + EVERY * random.uniform(0.8, 1.2), seconds)  # noqa: S311 - spreads load
 
 
 class PositionClock:
-    """Tells how far behind a slave is from what the master was seen to have, and when.
+    """Estimates the lag of a slave from the positions of the master and the times at which they were seen.
 
-    For accounts that may not ask for the state of replication. It is as exact as the measurements are frequent.
+    It is for database accounts without the right to query the replication status. Its precision is the interval
+    between measurements.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -96,7 +97,7 @@ class PositionClock:
         """Return the seconds since the master was seen to have something that the slave still lacks; 0 if nothing."""
         now = self._clock()
         with self._lock:
-            # What the master itself lacks is from before replication was begun anew (P4).
+            # Positions that the master itself lacks date from before a restart of replication (P4).
             seen = [each for each in self._seen if master.includes(each[1])]
             if not seen or seen[-1][1] != master:
                 seen.append((now, master))

@@ -1,4 +1,4 @@
-"""Whether the master of one database serves, as far as one process knows (F5). Shared by all threads."""
+"""Keeps track of whether the master of one database is available, as seen by one process (F5). Threads share it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
 
 class MasterLoss(Incident):
-    """The time in which the master cannot be reached or is read-only: one log line when it begins, one when it ends.
+    """A period in which the master cannot be reached or is read-only: one log line at its start, one at its end.
 
-    What ends it depends on the fault. A master that could not be reached serves again as soon as a new connection is
-    open. A read-only one accepts connections, so a write ends it. A full one accepts a connection now and then, and the
-    open ones serve on, so it serves again if it has not been found full for `downtime`.
+    What ends the loss depends on the fault. An unreachable master is back as soon as a new connection opens. A
+    read-only master accepts connections, so only a successful write ends the loss. A master at its connection limit
+    accepts a connection now and then, and its open connections keep working, so the loss ends when the master has not
+    refused a connection for `downtime` seconds.
 
     Args:
         database: the database's name in markers.
@@ -34,24 +35,24 @@ class MasterLoss(Incident):
         self._fault = Fault.LOST
 
     def report(self, error: BaseException, driver: Driver) -> None:
-        """Count, and log if it is new, that the master does not serve."""
+        """Count that the master is not available, and log it if that is new."""
         self._fault = driver.classify(error)
         self.happens(self._server.name, "The master %s does not serve: %s", self._server.name, error)
 
     def refused(self) -> None:
-        """Note that it lasts: the look for earlier writes that follows is no sign of the opposite."""
+        """Note that the loss continues: the check for earlier writes that follows does not mean that it is over."""
         self.latest = monotonic()
 
     def opened(self, link: Link) -> None:
-        """End it if an open link shows that. A session of SQLAlchemy has one without a connection at first."""
+        """End the loss if the open link shows that. In SQLAlchemy, a session's link has no connection at first."""
         if self.lasts and link.raw is not None:
             self._end_after({Fault.READ_ONLY: inf, Fault.FULL: self._downtime}.get(self._fault, 0), link.opened_at)
 
     def wrote(self, *, certain: bool) -> None:
-        """End it if a write shows that: call it if `lasts`.
+        """End the loss if a write shows that. Call this method only while `lasts` is true.
 
         Args:
-            certain: the server has said that it has written. Else a read may count as a write.
+            certain: the server has confirmed the write. Otherwise a read may have counted as a write.
         """
         self._end_after(0 if certain and self._fault is Fault.READ_ONLY else self._downtime, monotonic())
 

@@ -11,13 +11,13 @@ from replswitch.checking import is_number, refuse_unknown, require
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-#: A read waits for a slave no longer than this, in seconds: the visitor waits too.
+#: The longest time, in seconds, that a read may wait for a slave: the visitor waits as well.
 LONGEST_WAIT: Final = 60
 
-#: A slave is tried again after this time, in seconds, at the latest.
+#: The longest time, in seconds, before a failed slave is tried again.
 LONGEST_DOWNTIME: Final = 3600
 
-#: What is known of a server's position holds no longer than this, in seconds.
+#: The longest time, in seconds, for which the known position of a server may hold.
 LONGEST_KNOWN_FOR: Final = 3600
 
 OnSlaveWrite = Literal["master", "error", "force"]
@@ -39,17 +39,17 @@ class DatabaseOptions:
     """How a database is served.
 
     Attributes:
-        on_slave_write: what becomes of a write in slave state. ``"master"`` runs it there and logs a warning, unless
-            its transaction has read from the slave; ``"force"`` runs it there in that case too, at the risk of lost
-            updates; ``"error"`` raises SlaveWriteError (S8).
-        wait: seconds that a read may wait, once a scope, for a slave to reach what it must see, before the master
-            serves it.
+        on_slave_write: what happens to a write in slave state. ``"master"`` runs it on the master and logs a warning,
+            unless its transaction has read from the slave; ``"force"`` runs it on the master in that case too, at the
+            risk of lost updates; ``"error"`` raises SlaveWriteError (S8).
+        wait: seconds that a read may wait, once in a scope, for a slave to catch up with what the read must see, before
+            the master serves it.
         downtime: seconds for which a slave that has failed is out of rotation, before one reader tries it again.
-        max_lag: seconds; a slave further behind gets no reads. Measured every few seconds, beside the readers. None: no
-            slave is too far behind for visitors who have nothing of their own to see.
-        fallback: who serves reads when no slave is left: ``"master"``, or ``"error"`` raises NoServerError, so that
-            dead slaves do not overload the master. Reads that must see what no slave has yet go to the master all the
-            same.
+        max_lag: seconds; a slave further behind gets no reads. The lag is measured every few seconds in the background.
+            None: a slave serves visitors who have no writes of their own to see, however far it is behind.
+        fallback: what happens to reads when no slave is left: ``"master"`` serves them, ``"error"`` raises
+            NoServerError, so that dead slaves do not overload the master. Reads that must see a write which no slave
+            has yet go to the master in both cases.
         known_for: seconds for which a slave's answer about its position holds (P4).
 
     Raises:
@@ -76,11 +76,11 @@ class DatabaseOptions:
 
 
 def database_options(caller: Callable[..., Any], given: Mapping[str, Any]) -> DatabaseOptions:
-    """Make the options of what a user gave as keyword arguments.
+    """Make the options from the keyword arguments of a user.
 
     Args:
-        caller: the function that the user called; a name that is close to one of its own arguments is told so.
-        given: the arguments that it does not have itself.
+        caller: the function that the user called; the error for an unknown name suggests a similar argument of it.
+        given: the arguments that the function itself does not have.
 
     Raises:
         ConfigurationError: a name is unknown or a value is of the wrong kind.

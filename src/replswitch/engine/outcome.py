@@ -1,4 +1,4 @@
-"""The errors and log lines that a failure ends in."""
+"""The errors and log lines that result from a failure."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ if TYPE_CHECKING:
 
 
 def no_master(server: Server, error: BaseException, driver: Driver) -> NoServerError:
-    """Return the error for a master that cannot be reached, or is full (F3)."""
+    """Return the error for a master that cannot be reached, or has reached its connection limit (F3)."""
     why, cure = "cannot be reached", "Start it, or correct its settings."
     if driver.classify(error) is Fault.FULL:
-        why, cure = "accepts no further connections", "Let the application open fewer, or the server take more."
+        why, cure = "accepts no further connections", "Let the application open fewer, or raise the server's limit."
     return NoServerError(
         f"The master {server.name} {why}: {error}. {cure} Reads in slave state continue meanwhile.", server=server.name
     )
 
 
 def master_is_read_only(server: Server, error: BaseException) -> NoServerError:
-    """Return the error for a master that has become read-only, and not only while another one takes its place."""
+    """Return the error for a master that has become read-only, and has stayed so beyond the moment of a failover."""
     return NoServerError(
-        f"The master {server.name} is read-only: {error}. If another server is the master now, let the name lead to "
-        "it, or correct its settings. What was refused has changed nothing; what was committed before it remains.",
+        f"The master {server.name} is read-only: {error}. If another server is the master now, point the name to it; "
+        "else correct its settings. The refused write has changed nothing; earlier commits remain.",
         server=server.name,
     )
 
 
 def lost_write(server: Server) -> NoServerError:
-    """Return the error for a write that a lost master has failed, as another server has shown by refusing it."""
+    """Return the error for a statement that failed on a lost master, and that another server has refused as a write."""
     return NoServerError(
-        f"The connection to the master {server.name} was lost in a write, at {application_place()}. It is not known "
-        "whether it was done, so it is not tried again. Look, and write again if it was not.",
+        f"The connection to the master {server.name} was lost during a write, at {application_place()}. It is not "
+        "known whether the write was done, so it is not tried again. Check the data, and repeat the write if need be.",
         server=server.name,
     )
 
 
 def no_slave(database: str) -> NoServerError:
-    """Return the error for a read that no slave can serve, where the master may not."""
+    """Return the error for a read that no slave can serve, and that the master may not serve."""
     return NoServerError(
-        'No slave can serve the read, and the option "fallback" is "error", so the master does not. Slaves that have '
-        "failed are tried again automatically.",
+        'No slave can serve the read, and the option "fallback" is "error", so the master does not serve it. Slaves '
+        "that have failed are tried again automatically.",
         server=database,
     )
 
@@ -55,9 +55,9 @@ def report_moved_write(database: str, server: str, error: BaseException | None, 
     """Count and log that a write in slave state runs on the master.
 
     Args:
-        database: what people call it.
-        server: the slave; empty where none was asked.
-        error: what the slave said; None for a session's flush, which is moved before it is tried.
+        database: its display name.
+        server: the slave; empty if no slave was asked.
+        error: the slave's error; None for a session's flush, which is moved before a slave is tried.
         has_read: the scope has read from a slave before.
     """
     refused = "" if error is None else f" It was refused on a read-only connection to {server}: {error}."

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 class Port:
     """How one thread, task or session of a binding reaches the servers of one database.
 
-    A subclass implements `open`, `drop` and `borrowed`, and what its transactions need of the others.
+    A subclass implements `open`, `drop` and `borrowed`, and those of the other methods that its transactions need.
 
     Attributes:
-        driver: of all servers.
+        driver: the driver of all servers.
         one_link: whether both states must share one connection, as for a database in memory.
     """
 
@@ -26,7 +26,7 @@ class Port:
     one_link = False
 
     def open(self, server: Server) -> Link:
-        """Return a link: one that is held, an idle one, or a new one; alive, as far as that is known.
+        """Return a link that is alive as far as is known: one that is in use, an idle one, or a new one.
 
         Raises:
             Exception: the driver's own error.
@@ -34,11 +34,11 @@ class Port:
         raise NotImplementedError
 
     def drop(self, server: Server, link: Link | None = None) -> None:
-        """Close ``link``, and the other links to ``server`` that are not in use: each would cost a time-out."""
+        """Close ``link`` and all idle links to ``server``: each of them would cost a time-out."""
         raise NotImplementedError
 
     def borrowed(self, server: Server) -> AbstractContextManager[Raw]:
-        """Lend a connection for a question of ours, in any thread.
+        """Lend a connection for a question of the engine, in any thread.
 
         Raises:
             Exception: the driver's own error.
@@ -53,16 +53,16 @@ class Port:
         """
 
     def leave(self, link: Link) -> None:
-        """Roll back on a link that has joined. The transaction goes on without it."""
+        """Roll back on a link that has joined. The transaction continues without the link."""
 
     def part_with(self, link: Link) -> None:
-        """Forget a dead link that has joined. The transaction goes on without it."""
+        """Forget a dead link that has joined. The transaction continues without the link."""
 
     def lose_block(self, error: Exception) -> None:
-        """The transaction is over; until its rollback each further statement is an error."""
+        """End the transaction early; every statement before its rollback is an error."""
 
     def as_own(self, error: Exception) -> Exception:
-        """Return an error as the binding's applications expect it."""
+        """Return an error of the type that applications of the binding expect."""
         return error
 
     def has_read(self, attempt: Attempt | None) -> bool:

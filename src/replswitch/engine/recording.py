@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# None: they do not, and may be done twice.
+# None: the writes make no marker, and may run twice.
 _recording: ContextVar[bool | None] = ContextVar("replswitch.recording", default=True)
 
 
@@ -26,21 +26,21 @@ def is_recording() -> bool:
 
 
 def is_repeatable() -> bool:
-    """Say whether the running code's writes make no marker, and may be done twice (R5)."""
+    """Say whether the running code's writes make no marker, and may run twice (R5)."""
     return _recording.get() is None
 
 
 class unrecorded:  # noqa: N801 - used as a function
-    """Let the writes of a block, or of a decorated function, make no marker.
+    """Make no marker for the writes of a block, or of a decorated function.
 
-    For bookkeeping that its visitor need not see at once: a view counter, a time of last visit. As ``with
-    unrecorded():``, and as ``@unrecorded()`` on functions and coroutine functions.
+    Use it for bookkeeping that the visitor need not see at once: a view counter, a time of last visit. Use it as ``with
+    unrecorded():``, or as ``@unrecorded()`` on functions and coroutine functions.
 
     Args:
-        repeatable: to write twice does no harm, so that the request may still run again on the master (R5).
+        repeatable: writing twice does no harm, so the request may still run again on the master (R5).
 
     Raises:
-        ConfigurationError: what is decorated is a generator function, whose code runs between other code.
+        ConfigurationError: the decorated function is a generator function. Its code runs interleaved with other code.
     """
 
     def __init__(self, *, repeatable: bool = False) -> None:
@@ -57,8 +57,8 @@ class unrecorded:  # noqa: N801 - used as a function
         """Decorate a function."""
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise ConfigurationError(
-                f"unrecorded() does not decorate generators such as {function.__qualname__}(): write `with "
-                "unrecorded():` in it, around what writes."
+                f"unrecorded() cannot decorate generators such as {function.__qualname__}(): write `with "
+                "unrecorded():` in it, around the writes."
             )
         repeatable, wrapped = self._recording is None, function
         wrapper: Any

@@ -1,4 +1,4 @@
-"""What a write in slave state ends in that may not move to the master: an error, or a second try of its request."""
+"""The result of a write in slave state that may not move to the master: an error, or a second try of the request."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ OWN_CONNECTION = "the application runs it on a connection of its own choice"
 def refusal(
     port: Port, database: Database, scope: Scope, server: str, why: str, error: BaseException | None = None
 ) -> BaseException:
-    """Return what to raise: SlaveWriteError (S8), or `Replay` where the request runs again on the master (R5).
+    """Return the exception to raise: SlaveWriteError (S8), or `Replay` to run the request again on the master (R5).
 
     Args:
-        port: the binding's.
+        port: the binding's port.
         database: the database.
-        scope: the running one.
-        server: the slave; empty where none was asked.
+        scope: the running scope.
+        server: the slave; empty if no slave was asked.
         why: the reason, as the second half of a sentence.
-        error: what the slave said; None where it was not asked.
+        error: the slave's error; None if no slave was asked.
     """
     refused = _refused_write(server, why, error)
     raised = port.as_own(refused)

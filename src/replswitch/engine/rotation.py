@@ -1,4 +1,4 @@
-"""Which slaves of one database are in rotation, and what is known of their positions. Shared by all threads."""
+"""The slaves of one database: which are in rotation, and what is known of their positions. All threads share it."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ logger = logging.getLogger("replswitch.servers")
 
 
 class KnownPositions:
-    """What the links of one process were told. A server that is known to have reached a position is not asked again.
+    """The positions that servers have reported. A server that is known to have reached a position is not asked again.
 
-    A lower answer replaces what was known: the server was set back, from a backup perhaps.
+    A lower answer replaces a higher one: the server was reset, perhaps from a backup.
 
-    An answer counts only for writes that are older. Where it includes a later write, replication was begun anew in
-    between, and positions that were used before stand for other writes now (P4).
+    An answer counts only for writes that are older than the answer. If it includes a later write, replication was
+    restarted in between, and the same positions now mean other writes (P4).
 
     Args:
         known_for: seconds for which an answer holds (P4).
-        clock: seconds since the epoch, as the dates of writes are.
+        clock: seconds since the epoch, like the dates of writes.
     """
 
     def __init__(self, known_for: float, clock: Callable[[], float] = time.time) -> None:
@@ -59,7 +59,7 @@ class KnownPositions:
         return 0 <= self._clock() - known[1] <= self._known_for
 
     def learn(self, link: Link, identity: Hashable, position: Position | None) -> None:
-        """Keep what a server has answered through a link."""
+        """Store the answer of a server to a question on a link."""
         with self._lock:
             if position is None:
                 self._reached.pop(identity, None)
@@ -72,14 +72,14 @@ class Rotation:
     """The slaves of one database.
 
     Args:
-        name: what people call the database.
-        key: what it is called in scopes.
-        servers: all of its servers.
-        options: how it is served.
+        name: the display name of the database.
+        key: the key of the database in scopes.
+        servers: all servers of the database.
+        options: the options of the database.
 
     Attributes:
-        known: how far the servers are known to have come.
-        resting: the servers that are out of rotation; mostly none.
+        known: the positions that the servers are known to have reached.
+        resting: the servers that are out of rotation; usually none.
     """
 
     def __init__(self, name: str, key: object, servers: Servers, options: DatabaseOptions) -> None:
@@ -101,10 +101,10 @@ class Rotation:
     def candidates(self, scope: Scope, port: Port) -> Iterable[Server]:
         """Return the slaves in the order in which a scope without a slave should try them.
 
-        Those that rest are left out, and so are those that have failed in the scope (F1, F2) or are further behind
-        than `max_lag`.
+        Slaves that are out of rotation, that have failed in the scope (F1, F2), or whose lag exceeds `max_lag` are
+        left out.
         """
-        if self._lag is None and not scope.avoided:  # mostly
+        if self._lag is None and not scope.avoided:  # the common case
             return self._slaves if self._is_one and not self.resting else self._in_turn(self._slaves)
         return self._admitted(scope, port)
 
@@ -123,7 +123,7 @@ class Rotation:
             tell("rest", self._name, server.name, text, server.name, self._downtime, error)
 
     def has_answered(self, server: Server) -> None:
-        """Put a server back into rotation that was tried again."""
+        """Put a server back into rotation after it has answered again."""
         if self._health.answered(server):
             tell("back", self._name, server.name, "The server %s is back.", server.name)
 
@@ -131,7 +131,7 @@ class Rotation:
 
     def _is_near(self, slave: Server, port: Port) -> bool:
         lag = self._lag
-        assert lag is not None  # noqa: S101 - asked before; for the type checker
+        assert lag is not None  # noqa: S101 - the caller has checked it; for the type checker
         is_near = lag.admits(slave, partial(self._seconds_behind, slave, port.driver, port.borrowed))
         if is_near == (slave in self._too_far_behind):
             self._too_far_behind ^= {slave}
@@ -152,7 +152,7 @@ class Rotation:
             written = reached = None
             if driver.has_common_positions(raw):
                 with borrowed(self._master) as master:
-                    # Before the slave is asked: it may be ahead of this, and never behind it.
+                    # Ask the master first: a slave without lag is then at this position or later.
                     written = driver.fetch_position(master)[1]
                 reached = driver.fetch_position(raw)[1]
         if written is None or reached is None or not str(written):
@@ -165,5 +165,5 @@ class Rotation:
 
 
 def last_resort(chosen: Server | None, servers: Sequence[Server]) -> list[Server]:
-    """Return all servers, the scope's own first: without a master, those are tried too that are out of rotation."""
+    """Return all servers, the scope's own first. Without a master, servers out of rotation are tried as well."""
     return sorted(servers, key=lambda server: server is not chosen)

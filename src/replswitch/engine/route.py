@@ -1,4 +1,4 @@
-"""The way of a statement to its link, and on after a failure. One `Route` per thread, task or session and database."""
+"""Route statements to links, also after a failure. There is one `Route` per database and thread, task or session."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Route(Selection):
-    """Finds the link for each statement, and decides what becomes of one that has failed.
+    """Finds the link for each statement, and decides what happens when a statement fails.
 
     ::
 
@@ -43,12 +43,12 @@ class Route(Selection):
     # After a statement that succeeded
 
     def succeeded(self, link: Link, *, has_rows: bool, follow: bool = False) -> None:
-        """Note what a statement has done: it may have written, or have read what may be stale.
+        """Record the effects of a statement: it may have written, or may have read stale rows.
 
         Args:
-            link: where it has run.
+            link: the link that it ran on.
             has_rows: it has returned rows.
-            follow: a transaction that it has begun or ended is the route's too (S5).
+            follow: if the statement itself has begun or ended a transaction, the route does so too (S5).
         """
         block, has_news = self.block, link.writes.news
         link.writes.follow()
@@ -63,7 +63,7 @@ class Route(Selection):
         elif block is not None and self._port.driver.in_transaction(link.raw):
             block.is_recorded = block.is_recorded or is_recording()
         elif not (has_rows and self.pending is not None and not self.pending.resolved):
-            self.look_for_writes(link)  # else it will be asked about with those before it
+            self.look_for_writes(link)  # else one question will cover this statement and the earlier ones
         if follow and has_news:
             self._follow(link, has_rows=has_rows)
 
@@ -82,7 +82,7 @@ class Route(Selection):
                     self._port.leave(other)
 
     def rows_ended(self, link: Link) -> None:
-        """Note that the rows of a statement are read: some drivers learn only now what it has written."""
+        """Note that the rows of a statement have been read: some drivers only now know what it has written."""
         pending = self.pending
         if (
             link.server.state == MASTER
@@ -92,33 +92,33 @@ class Route(Selection):
             self.look_for_writes(link)
 
     def look_for_writes(self, link: Link, *, recorded: bool | None = None) -> None:
-        """Record in the running scope what was committed through a link to the master since the last look (M1).
+        """Record in the running scope what was committed through a link to the master since the last call (M1).
 
         Args:
-            link: to the master.
+            link: a link to the master.
             recorded: see `replswitch.engine.writes.Writes.look`.
         """
         scope = self._scope
         is_current = self.link is link and scope.version == self._version
         self.pending = self.database.writes.look(link, link.writes, recorded=recorded)
         if is_current:
-            self._version = scope.version  # it has changed only for reads from a slave
+            self._version = scope.version  # the change only matters for reads from a slave
 
-    # After one that failed
+    # After a statement that failed
 
     def failed(self, attempt: Attempt, link: Link, error: Exception, *, joining: bool = False) -> Link | None:
-        """Return the link on which a statement that has failed runs again; None where the error is to be raised.
+        """Return the link on which to run a failed statement again; None if the caller must raise the error.
 
-        The caller raises it. From here it would be in a circle with this frame, and links would wait for a collector.
+        Raised here, the error would form a reference cycle with this frame and keep links open until a collection.
 
         Args:
-            attempt: what became of the statement so far.
-            link: where it failed.
-            error: the driver's own.
+            attempt: what has happened to the statement so far.
+            link: the link on which it failed.
+            error: the driver's own error.
             joining: the transaction could not begin on the link, so nothing has run.
 
         Raises:
-            SlaveWriteError: it is a write that may not move.
+            SlaveWriteError: the statement is a write that may not move.
             NoServerError: the master is gone, or read-only.
         """
         situation = self._situation(attempt, link, error, joining=joining)
@@ -129,7 +129,7 @@ class Route(Selection):
             attempt.lose_master(situation, lost)
             if (spare := self.spare(self._running_scope(), lost)) is not None:
                 return self.choose(attempt, picked=Choice(spare, SLAVE, "no-master"))
-            # Decided once more; what was done already, such as counting the lost master, is not done again.
+            # Decide again, but do not repeat effects that were applied already, such as counting the lost master.
             action, effect = decide(replace(situation, spare=Spare.NONE_LEFT))
             self._apply(effect & Effect.MAY_HAVE_WRITTEN, link, error)
         if action is Action.RAISE:
@@ -146,7 +146,7 @@ class Route(Selection):
         return self.for_statement(attempt)
 
     def _situation(self, attempt: Attempt, link: Link, error: Exception, *, joining: bool) -> Situation:
-        """Find out what has happened."""
+        """Return the facts for the decision."""
         driver, role, transaction = self._port.driver, self._role_of(link), self._progress(attempt)
         fault, scope = driver.classify(error, link.raw), self._running_scope()
         wrote = scope.wrote
@@ -158,7 +158,7 @@ class Route(Selection):
             if fault is Fault.READ_ONLY:
                 self.database.master_loss.refused()
             if fault not in GONE and (self.block is None or not driver.in_transaction(link.raw)):
-                self.look_for_writes(link)  # executemany() or a procedure may have written before it failed
+                self.look_for_writes(link)  # executemany() or a procedure may have written before the error
                 if fault is Fault.READ_ONLY:  # the link is about to be closed
                     scope.settle()
         elif fault is Fault.TIMED_OUT and transaction is not Progress.HAS_READ:
@@ -181,10 +181,10 @@ class Route(Selection):
         )
 
     def failed_late(self, link: Link | None, error: Exception) -> bool:
-        """Judge an error that arrives after a statement's rows: with its last result, or when its cursor is closed.
+        """Handle an error that arrives after a statement's rows: with its last result, or on closing its cursor.
 
         Returns:
-            whether it only repeats that the connection is gone, so that it says nothing new.
+            whether the error only means that the connection is gone, which is known already.
 
         Raises:
             SlaveWriteError: a slave has refused a write whose procedure has already returned rows (S8).
@@ -197,7 +197,7 @@ class Route(Selection):
         return fault in GONE
 
     def read_on(self, link: Link | None, read: Callable[..., Any], *args: Any) -> Any:
-        """Call what reads more of a statement's results; an error that arrives with them is judged (S8)."""
+        """Call a function that reads more results of a statement, and handle errors that arrive with them (S8)."""
         try:
             return read(*args)
         except self._port.driver.module.Error as error:
@@ -205,11 +205,11 @@ class Route(Selection):
             raise
 
     def drain(self, link: Link) -> None:
-        """Read the results that an earlier statement on a link still owes (a procedure's further results)."""
+        """Read the results of an earlier statement on a link that are still unread (further results of a procedure)."""
         self.read_on(link, self._port.driver.drain_results, link.raw)
 
     def next_results(self, link: Link | None, raw: Any) -> Any:
-        """Let a driver's cursor go on to its next result set; returns a false value when there is none."""
+        """Move a driver's cursor to its next result set; return a false value if there is none."""
         try:
             return self.read_on(link, raw.nextset)
         finally:
@@ -219,12 +219,12 @@ class Route(Selection):
     # The end of a transaction
 
     def commit(self, block: Block) -> None:
-        """Commit a transaction that has ended, on every link in it; a link that fails is rolled back.
+        """Commit a transaction that has ended on each of its links; roll back a link on which the commit fails.
 
-        The slaves let their snapshots go first, for which SQLite's master may have to wait.
+        Slaves come first, to release their snapshots: SQLite's master may have to wait for that.
 
         Raises:
-            Exception: the driver's own error of the master; or that with which the transaction was lost.
+            Exception: the driver's own error from the master, or the error that ended the transaction early.
         """
         try:
             self.refuse_if_lost(block)
@@ -242,11 +242,11 @@ class Route(Selection):
         self._look_for_writes_of(block)
 
     def roll_back(self, block: Block) -> None:
-        """Roll a transaction back that has ended, on every link in it."""
-        block.lost = None  # it would be in a circle with the frames that know the transaction
+        """Roll back a transaction that has ended, on each of its links."""
+        block.lost = None  # it would form a reference cycle with the frames that hold the transaction
         for link in block.links:
             self._port.leave(link)
-        self._look_for_writes_of(block)  # what cannot be rolled back
+        self._look_for_writes_of(block)  # some writes cannot be rolled back
 
     def _look_for_writes_of(self, block: Block) -> None:
         for link in block.links:
@@ -283,7 +283,7 @@ class Route(Selection):
         return NO_SCOPE if frame is None else frame.scope
 
     def _probe(self, link: Link) -> Fault:
-        """Find out whether a server that did not answer in time is gone, or slow: a new connection decides (F1)."""
+        """Find out whether a server is gone or slow after a time-out: a new connection shows it (F1)."""
         self._drop(link)
         try:
             self._port.open(link.server)

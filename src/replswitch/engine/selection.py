@@ -1,4 +1,4 @@
-"""The link that a statement runs on: which state, which server, and in which transaction."""
+"""Select the link that a statement runs on: its state, its server and its transaction."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from replswitch.positions import Position
     from replswitch.state import Frame
 
-#: Stands for the scope outside any; nothing is written into it.
+#: The placeholder for "outside any scope"; it is never written to.
 NO_SCOPE: Final = Scope()
 
-#: No frame is this, so nothing that was chosen before holds.
+#: Equal to no frame, so a choice that was made before is not reused.
 _NEVER: Final[Any] = object()
 
 
@@ -43,19 +43,19 @@ class Selection:
         port: opens, joins and drops links.
 
     Attributes:
-        block: the running transaction; None outside one.
-        link: the latest link, which serves the next statement as well while nothing changes.
-        side: the state in which it serves.
-        reason: why.
-        pending: what will ask the master whether the scope has written; None where nothing will.
+        block: the open transaction; None outside a transaction.
+        link: the latest link. It serves the next statement as well, as long as nothing changes.
+        side: the state that the latest link serves.
+        reason: the reason for its choice.
+        pending: the pending question to the master whether the scope has written; None without one.
         has_read: the scope has read rows from a slave.
-        slave_has: how far the slave had come at least when it was chosen; None where it was not asked.
-        master_error: with which the master was lost in whose place the link serves; None where it is not lost.
+        slave_has: a position that the slave had reached when it was chosen; None if the slave was not asked.
+        master_error: the error with which the master was lost, if the link replaces the master; else None.
     """
 
     def __init__(self, database: Database, port: Port) -> None:
         self.database = database
-        # A port owns its route. In a circle, links would wait for Python's garbage collector.
+        # The port owns its route. A reference cycle would keep links open until Python's garbage collector runs.
         self._port: Port = weakref.proxy(port)
         self._frame: Frame | None = _NEVER
         self._scope = NO_SCOPE
@@ -71,16 +71,16 @@ class Selection:
         self.master_error: BaseException | None = None
 
     def for_statement(self, attempt: Attempt | None = None, *, flushing: bool = False) -> Link:
-        """Return the link for the next statement: mostly that of the statement before.
+        """Return the link for the next statement: usually the link of the previous one.
 
         Args:
-            attempt: what became of the statement so far; None at first.
-            flushing: a session writes what it has pending (S8).
+            attempt: what has happened to the statement so far; None at the first try.
+            flushing: a session is flushing its pending changes (S8).
 
         Raises:
             Exception: the driver's own error.
             NoServerError: no server can serve.
-            SlaveWriteError: a flush in slave state that may not move.
+            SlaveWriteError: a flush in slave state may not move to the master.
         """
         link = self.link
         if (
@@ -94,14 +94,14 @@ class Selection:
             return link
         return self.choose(attempt, flushing=flushing)
 
-    # What makes an earlier choice void
+    # What invalidates an earlier choice
 
     def forget(self) -> None:
-        """Choose anew for the next statement: a link was closed, or a transaction began or ended."""
+        """Choose again for the next statement: a link was closed, or a transaction has begun or ended."""
         self.link, self._frame = None, _NEVER
 
     def leave_scope(self) -> None:
-        """Keep nothing of the running scope: a frame keeps its scope, and the scope what is pending."""
+        """Drop all references to the running scope: a frame keeps its scope alive, and the scope its pending writes."""
         self.link, self._frame = None, _NEVER
         self._scope, self.pending, self._noted, self.has_read = NO_SCOPE, None, (None, None), False
         self.master_error = None
@@ -112,15 +112,15 @@ class Selection:
         self.forget()
 
     def end(self) -> Block | None:
-        """End the transaction, and return it. What its links need is the binding's to do."""
+        """End the transaction, and return it. The binding must commit or roll back on its links."""
         block, self.block = self.block, None
         self.forget()
         return block
 
     def refuse_if_lost(self, block: Block) -> None:
-        """Raise the error with which a transaction is lost, if it is.
+        """Raise the error that ended a transaction early, if there is one.
 
-        So is one that a fork has left in two processes: it is the parent's (S12).
+        After a fork, an open transaction belongs to the parent process and is lost in the child (S12).
         """
         if block.lost is None and not all(link.is_own for link in block.links):
             error = self._port.driver.module.InterfaceError
@@ -131,12 +131,12 @@ class Selection:
     # Choosing
 
     def choose(self, attempt: Attempt | None = None, *, flushing: bool = False, picked: Choice | None = None) -> Link:
-        """Choose the link for the next statement anew; see `for_statement`. ``picked`` was chosen already."""
+        """Choose the link for the next statement again; see `for_statement`. ``picked`` is a choice made already."""
         frame, block = stack(), self.block
         scope = NO_SCOPE if frame is None else frame.scope
         if scope is not self._scope:
             self._scope, self.has_read = scope, False
-        version = scope.version  # what changes from here on is looked at the next time
+        version = scope.version  # later changes are considered at the next statement
         self.link = self.pending = None
         if block is not None:
             self.refuse_if_lost(block)
@@ -162,15 +162,15 @@ class Selection:
         return link
 
     def _join(self, block: Block, link: Link, attempt: Attempt | None) -> Link | None:
-        """Let a link join the transaction; return another one where it could not."""
+        """Add a link to the transaction; return another link if that has failed."""
         raise NotImplementedError
 
     def _hold(self, scope: Scope, why: str) -> None:
-        """Let the master serve the database from now on."""
+        """Force the database to the master from now on."""
         scope.force_master(self.database.key, why)
 
     def pick(self) -> Choice:
-        """Choose without joining, and without a place in the scope's decisions: for questions of the binding's own."""
+        """Choose for a query of the binding itself: do not join the transaction, record no decision in the scope."""
         frame = stack()
         return self._pick(frame, NO_SCOPE if frame is None else frame.scope, None, flushing=False)
 
@@ -193,11 +193,11 @@ class Selection:
     # A slave
 
     def _pick_slave(self, scope: Scope, why: str, attempt: Attempt | None) -> Choice:
-        """Choose a slave that has what the scope must see; where none has, the master."""
+        """Choose a slave that has what the scope must see; if there is none, choose the master."""
         database, block, key = self.database, self.block, self.database.key
-        scope.settle()  # what is pending is asked first
+        scope.settle()  # pending writes are resolved first
         must_see = scope.must_see.get(database.set_name) if database.servers.has_slaves else None
-        if scope.forced_master and (forced := database.forced_master(scope, block)) is not None:  # found out just now
+        if scope.forced_master and (forced := database.forced_master(scope, block)) is not None:  # settle() has set it
             return self._pick_master(scope, forced, attempt)
         joined = None if block is None else block.slave
         if joined is not None and block is not None:
@@ -218,9 +218,9 @@ class Selection:
         return Choice(link, SLAVE, why)
 
     def _shows(self, must_see: Position | None) -> bool:
-        """Say whether the slave that has joined shows what must be seen.
+        """Say whether the slave in the transaction shows what must be seen.
 
-        It shows what it had when the transaction began: neither asking nor waiting would change that.
+        Its snapshot dates from the start of the transaction: neither asking nor waiting would change it.
         """
         return must_see is None or (self.slave_has is not None and self.slave_has.includes(must_see))
 
@@ -233,12 +233,12 @@ class Selection:
     # The master
 
     def _pick_master(self, scope: Scope, why: str, attempt: Attempt | None, *, holds: bool = False) -> Choice:
-        """Choose the master; where it cannot be reached, a server that may serve a read in its place (F3)."""
+        """Choose the master; if it cannot be reached, choose a server that may serve a read instead (F3)."""
         try:
             return Choice(self._master(scope, why), MASTER, why, holds)
         except NoServerError as error:
             cause = error.__cause__ or error
-            if attempt is None:  # else it was counted when it failed the statement (F5)
+            if attempt is None:  # else the loss was counted when the statement failed (F5)
                 self.database.master_loss.report(cause, self._port.driver)
             return self._without_master(scope, cause, attempt, is_there=self._port.driver.classify(cause) is Fault.FULL)
 
@@ -254,18 +254,18 @@ class Selection:
                     return link
             link = port.open(server)
             if database.leads_to_former_master(scope, link, port):
-                port.drop(server, link)  # what else is idle leads there as well
+                port.drop(server, link)  # the other idle links lead there as well
                 link = port.open(server)
         except port.driver.module.Error as error:
             if not port.driver.is_gone(error):
                 raise
-            # Its frames lead to callers that hold it: in that circle links would wait for Python's garbage collector.
+            # Its traceback refers to frames that hold the error: this reference cycle would keep links open longer.
             raise port.as_own(outcome.no_master(server, error, port.driver)) from error.with_traceback(None)
         database.master_loss.opened(link)
         return link
 
     def _master_read_only(self, scope: Scope) -> Link | None:
-        """Return a link to the master that refuses writes; None if a full master takes no more connections."""
+        """Return a read-only link to the master; None if the master has reached its connection limit."""
         database, port = self.database, self._port
         server = database.servers.master_read_only
         must_see = scope.must_see.get(database.set_name)
@@ -282,13 +282,13 @@ class Selection:
     # Without the master
 
     def _master_is_lost(self, attempt: Attempt | None) -> BaseException | None:
-        """Return the error with which the master was lost, if the statement or its transaction goes on without it."""
+        """Return the error that the master was lost with, if the statement or its transaction continues without it."""
         if attempt is not None and attempt.error is not None:
             return attempt.error
         return None if self.block is None else self.block.without_master
 
     def _servers_without_master(self, scope: Scope) -> tuple[Server, ...]:
-        """Return the servers that may run a statement in the master's place; none once a transaction has run on it."""
+        """Return the servers that may replace the master for a statement; none once a transaction has run on it."""
         block = self.block
         if scope is NO_SCOPE or self._port.one_link:
             return ()
@@ -299,7 +299,7 @@ class Selection:
     def _without_master(
         self, scope: Scope, cause: BaseException, attempt: Attempt | None, *, is_there: bool = True
     ) -> Choice:
-        """Choose a server in the master's place, or raise an error because there is none."""
+        """Choose a server to replace the master, or raise NoServerError if there is none."""
         link = self.spare(scope, cause, is_there=is_there)
         if link is None:
             if attempt is not None and attempt.on_master is OnMaster.MAY_HAVE_RUN:
@@ -309,15 +309,15 @@ class Selection:
         return Choice(link, SLAVE, "no-master")
 
     def spare(self, scope: Scope, cause: BaseException, *, is_there: bool = True) -> Link | None:
-        """Return a link for a read that the master should serve, and cannot; None if no server has what it must see.
+        """Return a link for a read that the lost master cannot serve; None if no server has what must be seen.
 
-        Any slave will do, also one that is out of rotation, and so will the server that the master's name leads to by
-        now. The link refuses writes.
+        Any slave will do, even a slave that is out of rotation, and so will the server that the master's name leads
+        to now. The link is read-only.
 
         Args:
-            scope: the running one.
+            scope: the running scope.
             cause: the error with which the master was lost.
-            is_there: False if the master's name leads nowhere just now: it would cost one more time-out.
+            is_there: False if the master's name leads nowhere at present: trying it would cost one more time-out.
         """
         database, block = self.database, self.block
         servers = self._servers_without_master(scope)
@@ -334,7 +334,7 @@ class Selection:
             block.without_master = self.master_error = cause
             return joined
         if database.servers.master_read_only not in database.servers.slaves:
-            # Its idle links lead to where the master was, and each would cost a time-out.
+            # Its idle links lead to the lost master, and each would cost a time-out.
             self._port.drop(database.servers.master_read_only)
         in_turn = last_resort(scope.slaves.get(database.key), servers)
         steps = choose(scope, database.key, in_turn, must_see, database.rotation, is_last_resort=True)
@@ -346,5 +346,5 @@ class Selection:
         return link
 
     def _move_flush(self, scope: Scope) -> None:
-        """Let a session's flush in slave state run on the master, if it may (S8)."""
+        """Move a session's flush in slave state to the master, if that is allowed (S8)."""
         raise NotImplementedError

@@ -14,16 +14,15 @@ if TYPE_CHECKING:
 
 
 class Server:
-    """One database server in one of its two roles. All threads of a process share it.
+    """One database server in one of the two roles. All threads of a process share it.
 
     Attributes:
-        name: what people know it by: ``slave1.db``, ``127.0.0.1:3307``.
-        state: the state that it serves. Links to a server of slave state refuse writes.
-        weight: its share of the reads, compared with those of the others; above 0.
-        source: what the binding opens links with: its pool, its engine, its settings.
-        lost_at: when it was last found unreachable, by `time.monotonic`; 0 before that. Links that are older lead
-            nowhere.
-        opening: the request for a link to it, made once.
+        name: its display name: ``slave1.db``, ``127.0.0.1:3307``.
+        state: the state that it serves. Links to a server in slave state are read-only.
+        weight: its share of the reads, relative to the other servers; above 0.
+        source: the object with which the binding opens links: its pool, its engine, its settings.
+        lost_at: when it was last found unreachable, by `time.monotonic`; 0 if never. Older links are dead.
+        opening: the `Open` request for a link to it, created once.
     """
 
     __slots__ = ("__weakref__", "lost_at", "name", "opening", "source", "state", "weight")
@@ -51,9 +50,9 @@ class Servers(NamedTuple):
 
     Attributes:
         master: the master.
-        slaves: the servers of reads, the same tuple each time. Without slaves it holds `master_read_only` alone (S10).
-        master_read_only: the master over links that refuse writes; for reads that no slave can serve.
-        has_slaves: whether there are any. Without, every position counts as reached.
+        slaves: the servers for reads, always the same tuple. Without slaves it holds only `master_read_only` (S10).
+        master_read_only: the master over read-only links, for reads that no slave can serve.
+        has_slaves: whether there are slaves. Without slaves, every position counts as reached.
     """
 
     master: Server
@@ -68,12 +67,12 @@ class Link:
     Attributes:
         server: the server.
         raw: the driver's connection.
-        writes: what tells of its writes.
+        writes: the connection's write tracker.
         readable: see `replswitch.drivers.Driver.readable`.
         opened_at: when it was opened, by `time.monotonic`.
-        process: the id of the process that opened it, and to which it belongs (S12).
-        identity: which server it leads to, as the server says; None before it was asked. A name is not enough: it may
-            be a load balancer's.
+        process: the id of the process that opened it; the link belongs to that process (S12).
+        identity: the identity that the server has reported; None before it was asked. A host name is not enough: it
+            may belong to a load balancer.
     """
 
     __slots__ = ("__weakref__", "identity", "opened_at", "process", "raw", "readable", "server", "writes")
@@ -89,5 +88,5 @@ class Link:
 
     @property
     def is_own(self) -> bool:
-        """Whether this process has opened it. One that a fork has left in two processes is the parent's (S12)."""
+        """Whether this process has opened the link. After a fork, a link belongs to the parent process (S12)."""
         return self.process == getpid()

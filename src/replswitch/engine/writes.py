@@ -1,4 +1,4 @@
-"""What is written in one database is recorded in the scope that wrote it, once it is known (M1)."""
+"""Record the writes of one database in the scope that made them, as soon as they are known (M1)."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ logger = logging.getLogger("replswitch.servers")
 
 
 class PendingWrite:
-    """Statements of a scope may have written, and the server has not been asked yet. Called with the scope, it asks.
+    """Statements of a scope that may have written; the server has not been asked yet. Call it with the scope to ask.
 
-    It does not keep the scope, which keeps it: in that circle the connection would wait for Python's garbage collector.
+    It does not refer to its scope, because the scope refers to it: the reference cycle would keep the connection open
+    until Python's garbage collector runs.
 
     Attributes:
-        resolved: the server was asked. What runs from now on is another pending write.
-        thread: the thread that used the connection last, and may ask.
+        resolved: the server has been asked. Later statements need another pending write.
+        thread: the thread that used the connection last. Only this thread may ask.
     """
 
     __slots__ = ("_since", "_tracker", "_writes", "resolved", "thread")
@@ -60,8 +61,8 @@ class Writes:
     """The writes of one database.
 
     Args:
-        name: of its replicated set.
-        master_loss: whether the master serves, which a write shows.
+        name: the name of its replicated set.
+        master_loss: the loss of the master, which a successful write ends.
     """
 
     def __init__(self, name: str, master_loss: MasterLoss) -> None:
@@ -72,7 +73,7 @@ class Writes:
         """Record that the running code has committed a write on the master, or may have.
 
         Args:
-            position: from which on a slave has it; None where that is unknown.
+            position: a slave that has reached it has the write; None if the position is unknown.
         """
         frame = stack()
         self.record_in(None if frame is None else frame.scope, position or Written.YES)
@@ -87,26 +88,26 @@ class Writes:
         at_once: bool = False,
         busy: bool = False,
     ) -> PendingWrite | None:
-        """Record what was committed through a connection since this was last called.
+        """Record what was committed through a connection since the last call.
 
-        Where the driver does not know, the server is asked before the scope reads from a slave or answers.
+        If the driver does not know, the server is asked before the scope reads from a slave or sends its response.
 
         Args:
-            key: stands for the connection in the scope.
-            tracker: the connection's.
-            scope: in which it was committed; the running one by default.
-            recorded: whether it counts; by default, unless the running code is in a block of `unrecorded`.
+            key: identifies the connection in the scope.
+            tracker: the connection's write tracker.
+            scope: the scope of the commit; the running scope by default.
+            recorded: whether the commit makes a marker; by default, it does outside blocks of `unrecorded`.
             at_once: ask now, because the connection is about to serve another scope.
-            busy: a statement runs, so the server cannot be asked now. This is called again when it can.
+            busy: a statement is running, so the server cannot be asked now. The caller calls again when it can.
 
         Returns:
-            what is pending for the statements that follow as well, as long as it is not resolved and the scope is the
-            same; None where nothing is.
+            the pending write. It covers the following statements as well, until it is resolved or the scope changes.
+            None if nothing is pending.
         """
         frame = stack() if scope is None else None
         scope = scope if frame is None else frame.scope
         others = waiting(scope)
-        must_ask_now = bool(others) or (scope is not None and (at_once or scope.answered))  # nothing else will in time
+        must_ask_now = bool(others) or (scope is not None and (at_once or scope.answered))  # the last chance to ask
         if scope is not None and tracker.unread and tracker.owes_results and is_recording():
             # A procedure's further statements, or an INSERT whose rows are read one by one.
             scope.add_pending(("unread", key), partial(self._look_behind_results, tracker))
@@ -132,7 +133,7 @@ class Writes:
         return None
 
     def _look_behind_results(self, tracker: WriteTracker, scope: Scope) -> None:
-        """Record that statements may have written whose results are not read yet. What is read was looked at."""
+        """Record a possible write if results of a statement are still unread. Results that were read are done."""
         if tracker.owes_results:
             self.record_in(scope, Written.YES)
 
@@ -148,33 +149,33 @@ class Writes:
 
     @staticmethod
     def _is_settled(key: Hashable, tracker: WriteTracker) -> bool:
-        """Ask about what is pending on a connection, before it serves another scope; False where nothing is."""
+        """Resolve the pending write of a connection before it serves another scope; return False if there is none."""
         scope = None if tracker.pending_in is None else tracker.pending_in()
         pending = None if scope is None else scope.pending.get(key)
         if scope is None or not isinstance(pending, PendingWrite) or pending.resolved:
             return False
         pending.thread = get_ident()
         scope.settle(key)
-        tracker.pop_write_status()  # which the answer includes
+        tracker.pop_write_status()  # the answer includes it
         return True
 
     def ask(self, scope: Scope | None, tracker: WriteTracker, since: Position | None) -> None:
-        """Ask the master whether something was written since, and record it if so."""
+        """Ask the master whether something was written since a position, and record it if so."""
         status: Position | Written = Written.YES
         try:
             if not (tracker.owes_results or tracker.streams):  # else the write counts (S6)
                 status = tracker.ask(since)
         except PositionError as error:
             fall_back_to_clock(f"The position of a commit cannot be read ({error})")
-        except Exception as error:  # noqa: BLE001 - the driver's own, whichever it is: the write counts
-            logger.info("The master did not say what was written: %s", error)
+        except Exception as error:  # noqa: BLE001 - any error of the driver: assume a write
+            logger.info("The master did not report what was written: %s", error)
         if self._master_loss.lasts and not isinstance(status, Written):
-            # Where it tells of other sessions, the first answer to a connection says nothing about this one.
+            # If the answer also covers other sessions, the first one on a connection says nothing about this session.
             self._master_loss.wrote(certain=since is not None or not tracker.tells_of_others)
         self.record_in(scope, status)
 
     def record_in(self, scope: Scope | None, status: Position | Written) -> None:
-        """Record in a scope what is known of its writes; outside any, in the requests that may wait for them."""
+        """Record in a scope what is known of its writes; outside any scope, in the requests that may wait for them."""
         if status is not Written.NO:
             for each in waiting() if scope is None else (scope,):
                 each.record(self._name, None if isinstance(status, Written) else status)

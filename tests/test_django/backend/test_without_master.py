@@ -75,7 +75,7 @@ def test_f1_a_write_whose_response_is_lost_does_not_run_again(django_pair: Maria
         master = link_id(reading)
     killer = threading.Timer(0.3, kill, (django_pair, "master", master))
     killer.start()
-    with pytest.raises(NoServerError, match=r"lost in a write, at .*not known"):
+    with pytest.raises(NoServerError, match=r"lost during a write, at .*not known"):
         ask(reading, "INSERT INTO project_message (body) SELECT CONCAT('slow', SLEEP(1))")
     killer.join()
     assert bodies(django_pair) == ["own"]
