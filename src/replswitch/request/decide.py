@@ -1,4 +1,4 @@
-"""Request facts in, decision out. Pure functions: nothing here knows a framework, a clock or a thread."""
+"""Decide from the facts of a request. The functions are pure: they know no framework, no clock and no thread."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 #: The methods that read (R1). RFC 9110, section 9.2.1, and QUERY of the HTTP working group's draft.
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "QUERY"})
 
-#: The answers that send a visitor on to the page that must show his write (M1). RFC 9110, section 15.4.
+#: Responses that redirect visitors to the page that must show their write (M1). RFC 9110, section 15.4.
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
 
-# Made once: these are on the way of every request.
+# Created once, because every request uses them.
 _DISABLED: Final = Decision(MASTER, "disabled", final=True)
 _MARKER: Final = Decision(MASTER, "marker", final=True)
 _READ: Final = Decision(SLAVE, "method")
 _WRITE: Final = Decision(MASTER, "method")
 
-#: Of a safe request that runs again on the master (R5).
+#: The decision for a safe request that runs again on the master (R5).
 REPLAY: Final = Decision(MASTER, "replay", final=True)
 
 
@@ -31,17 +31,17 @@ def decide(method: str, *, marker: Marker | None = None, override: object = None
     """Decide the state of a request.
 
     Args:
-        method: the HTTP method, in capitals as HTTP has it.
-        marker: what the visitor must see, already checked; None without a marker that holds.
+        method: the HTTP method, in capitals as in HTTP.
+        marker: what the visitor must see, already verified; None without a valid marker.
         override: what the option ``override`` returned: ``"master"``, ``"slave"`` or None.
         enabled: the option ``enabled``.
 
     Returns:
-        the decision; a marker that holds by time is final, because nothing can check it (R4). Positions can be
-        checked: each database chooses its server by them.
+        the decision. For a marker that holds by time it is final, because no server can be checked against a time (R4).
+        Positions can be checked: each database chooses its server by them.
 
     Raises:
-        ConfigurationError: ``override`` is something else.
+        ConfigurationError: ``override`` is any other value.
     """
     if override not in (None, MASTER, SLAVE):
         raise ConfigurationError(
@@ -58,12 +58,12 @@ def decide(method: str, *, marker: Marker | None = None, override: object = None
 
 
 def may_have_written(method: str, status: int, *, recorded: bool, unrecorded: bool) -> bool:
-    """Say whether a response must carry a marker because what its request wrote is not recorded (M1).
+    """Say whether a response must carry a marker because the writes of its request are not recorded (M1).
 
     Args:
         method: the request's HTTP method.
         status: the response's status code.
-        recorded: a database that records its commits was used in the request.
-        unrecorded: a database whose commits are not recorded was used in the request.
+        recorded: the request has used a database that records its commits.
+        unrecorded: the request has used a database whose commits are not recorded.
     """
     return (unrecorded or not recorded) and method not in SAFE_METHODS and status in REDIRECTS

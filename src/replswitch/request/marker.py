@@ -25,24 +25,25 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: How far a marker's date may lie in the future, in seconds; servers' clocks differ (M2).
+#: How far a marker's date may be in the future, in seconds; servers' clocks differ (M2).
 FUTURE: Final = 60
 
-#: How many names a marker's cookie has, so that parallel responses do not overwrite each other (M4).
+#: How many names a marker's cookie has: parallel responses must not overwrite each other's marker (M4).
 NAMES: Final = 4
 
-#: A marker whose token is longer than this, in characters, holds by time. It leaves room for the cookie's attributes
-#: and for other cookies.
+#: The longest token, in characters, of a marker with positions; instead of a longer one, a marker holds by time. The
+#: limit leaves room for the cookie's attributes and for other cookies.
 LONGEST: Final = 2800
 
-#: No cookie of ours is longer, in characters: what RFC 6265, section 6.1, asks browsers to keep at least.
+#: The longest cookie of replswitch, in characters: the minimum that browsers must support (RFC 6265, section 6.1).
 MAX_LENGTH: Final = 4096
 
-#: How many tokens of one request are read: more than fit into the headers that most servers accept. Others may set
-#: cookies under our names, for several paths and domains; so many that are forged take milliseconds (M4).
+#: How many tokens of one request are read: more than fit into the headers that most servers accept. Other sites and
+#: scripts may set cookies with the same names, for several paths and domains; this many forged ones cost only
+#: milliseconds (M4).
 MAX_TOKENS: Final = 512
 
-# What may be one of ours: a payload, behind a dot if it is compressed, and a signature.
+# The form of a token: a payload, with a leading dot if it is compressed, and a signature.
 _SHAPE: Final = re.compile(r"\.?[\w-]{8,}\.[\w-]{43}", re.ASCII)
 
 
@@ -50,21 +51,21 @@ Positions = Mapping[str, "Position"]
 """A position of each replicated set, by the set's name."""
 
 Step = tuple[float, Positions]
-"""A time, and what the writes from then on ask for."""
+"""A time, and the positions that the writes from that time on ask for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """What a visitor must see: everything that was written, up to a position of each replicated set or up to a time.
+    """What a visitor must see: all writes up to a position of each replicated set, or up to a time.
 
-    Times are in seconds since the epoch by the application's clock.
+    Times are in seconds since the epoch, by the application's clock.
 
     Attributes:
         written_at: when the latest write whose position is unknown was committed; None without one.
-        positions: of each set that was written to: how far its slaves must have come.
+        positions: the position that the slaves of each written set must have reached.
         placed_at: when the latest of those writes was committed; None without one.
-        older: where earlier writes ask for more than the latest, so that it ends with their age (M2): the same for the
-            writes from several times on, the latest first. The last one asks for all `positions`.
+        older: used if earlier writes ask for sets that the latest write does not, so that each part expires with its
+            own age (M2). It lists steps, the latest first; the last step asks for all `positions`.
     """
 
     written_at: float | None = None
@@ -74,7 +75,7 @@ class Marker:
 
     @property
     def steps(self) -> tuple[Step, ...]:
-        """What the writes from each time on ask for, the latest first."""
+        """The positions that the writes from each time on ask for, the latest first."""
         return self.older or (() if self.placed_at is None else ((self.placed_at, self.positions),))
 
     def merge(self, other: Marker, within: float = 0) -> Marker:
@@ -82,14 +83,14 @@ class Marker:
 
         Args:
             other: the other one.
-            within: writes of the same period of so many seconds may all be dated as the latest of them.
+            within: the length of a period in seconds; all writes of a period may get the date of its latest write.
         """
         written_at = _latest(self.written_at, other.written_at)
         steps: list[Step] = []
         asked: Positions = {}
         for time, positions in sorted(self.steps + other.steps, key=lambda step: step[0], reverse=True):
             if any(type(asked.get(name, each)) is not type(each) for name, each in positions.items()):
-                written_at = _latest(written_at, steps[0][0])  # it has moved to another engine: nothing compares them
+                written_at = _latest(written_at, steps[0][0])  # after a move to another engine, they cannot be compared
             more = joined(asked, positions)
             if more == asked:
                 continue
@@ -100,16 +101,16 @@ class Marker:
         return _marker(written_at, tuple(steps))
 
     def holding(self, now: float, *, max_age: float, position_max_age: float) -> Marker | None:
-        """Return what of it is not too old; None when nothing is.
+        """Return the parts of the marker that are not too old; None if all are.
 
         Args:
-            now: the time.
-            max_age: how long a write without a position holds.
-            position_max_age: how long positions hold.
+            now: the current time.
+            max_age: how long a write without a position holds, in seconds.
+            position_max_age: how long positions hold, in seconds.
         """
         written_at = self.written_at if _is_recent(self.written_at, now, max_age) else None
         if not self.older and written_at == self.written_at and _is_recent(self.placed_at, now, position_max_age):
-            return self  # mostly
+            return self  # the common case
         steps = tuple(step for step in self.steps if _is_recent(step[0], now, position_max_age))
         if written_at is None and not steps:
             return None
@@ -123,7 +124,7 @@ def _marker(written_at: float | None, steps: tuple[Step, ...]) -> Marker:
 
 
 def joined(later: Positions, earlier: Positions) -> Positions:
-    """Return the later position of each set; of two that nothing compares, the first."""
+    """Return the later position of each set; if two positions cannot be compared, the one in ``later``."""
     both = {**earlier, **later}
     for name, position in earlier.items():
         if name in later and type(position) is type(later[name]):
@@ -140,7 +141,7 @@ def _is_recent(time: float | None, now: float, max_age: float) -> bool:
 
 
 def dump(marker: Marker) -> dict[str, Any]:
-    """Return a marker as values that JSON knows. `load` is its inverse, up to the milliseconds of the times."""
+    """Return a marker as values for JSON. `load` is the inverse; times are rounded to milliseconds."""
     payload: dict[str, Any] = {}
     if marker.written_at is not None:
         payload["t"] = round(marker.written_at, 3)
@@ -156,10 +157,10 @@ def dump(marker: Marker) -> dict[str, Any]:
 
 
 def load(payload: object) -> Marker:
-    """Return the marker that `dump` turned into such values.
+    """Return the marker from the values that `dump` has returned.
 
     Raises:
-        PositionError: it did not.
+        PositionError: the values do not come from `dump`.
     """
     try:
         if not isinstance(payload, dict):
@@ -171,7 +172,7 @@ def load(payload: object) -> Marker:
             steps.append((_time(at), {**steps[-1][1], **_positions(more)}))
         return _marker(None if payload.get("t") is None else _time(payload["t"]), tuple(steps))
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise PositionError(f"{str(payload)[:100]!r} is no marker.") from error
+        raise PositionError(f"{str(payload)[:100]!r} is not a marker.") from error
 
 
 def _positions(texts: Any) -> dict[str, Position]:
@@ -185,10 +186,10 @@ def _time(value: object) -> float:
 
 
 class MarkerSigner:
-    """Writes markers as signed tokens, and reads tokens from anybody without ever raising.
+    """Writes markers as signed tokens. Reads tokens from untrusted sources, and never raises for them.
 
     Args:
-        secret: the key, or several with the newest first; the newest signs, all are accepted.
+        secret: the key, or several with the newest first; the newest key signs, all keys are accepted.
 
     Raises:
         ConfigurationError: there is no secret, or one of them is empty.
@@ -203,7 +204,7 @@ class MarkerSigner:
             signer_kwargs={"key_derivation": "hmac", "digest_method": hashlib.sha256},
         )
         signer = self._serializer.make_signer(self._serializer.salt)
-        self._keys = [signer.derive_key(each) for each in secrets]  # itsdangerous would derive them for each token
+        self._keys = [signer.derive_key(each) for each in secrets]  # itsdangerous would derive them at each token
         self._has_warned = False
 
     def write(self, marker: Marker) -> str:
@@ -211,7 +212,7 @@ class MarkerSigner:
         return str(self._serializer.dumps(dump(marker)))
 
     def write_short(self, marker: Marker) -> tuple[str, Marker]:
-        """Return the token, and the marker in it: without its positions where these would outgrow a cookie (P3)."""
+        """Return the token, and the marker in it: without positions if they would not fit into a cookie (P3)."""
         token = self.write(marker)
         if len(token) <= LONGEST:
             return token, marker
@@ -219,16 +220,16 @@ class MarkerSigner:
         return self.write(by_time), by_time
 
     def read(self, tokens: Iterable[str], *, now: float, max_age: float, position_max_age: float) -> Marker | None:
-        """Merge the tokens that are ours and not too old; the others are ignored (M5).
+        """Merge the tokens that are valid and not too old; ignore the others (M5).
 
         Args:
-            tokens: what a client sent; anything at all. Of more than `MAX_TOKENS`, those at both ends are read.
+            tokens: any strings that a client has sent. Of more than `MAX_TOKENS`, the first and the last are read.
             now: seconds since the epoch.
             max_age: seconds that a write without a position holds.
             position_max_age: seconds that positions hold.
 
         Returns:
-            one marker that asks for what any of them asks for; None when none of them holds.
+            one marker that asks for everything that any of them asks for; None if no token is valid.
         """
         merged: Marker | None = None
         shaped = list(dict.fromkeys(each for each in tokens if len(each) <= MAX_LENGTH and _SHAPE.fullmatch(each)))
@@ -246,7 +247,7 @@ class MarkerSigner:
     def _read_one(self, token: str) -> Marker | None:
         payload, _, signature = token.encode().rpartition(b".")
         digests = (hmac.digest(key, payload, "sha256") for key in self._keys)
-        # As text: the last character of a signature has bits to spare, and only as it was written is it ours.
+        # Compare as text: the last character of a signature has unused bits, and only the original text is accepted.
         if not any(hmac.compare_digest(base64_encode(digest), signature) for digest in digests):
             return None
         try:
@@ -260,8 +261,8 @@ class MarkerSigner:
         if ahead > FUTURE and not self._has_warned:
             self._has_warned = True
             logger.warning(
-                "A marker is dated %.0f s in the future, and more than %d s do not count, so its visitor may miss what "
-                "they wrote. Set the clocks of all servers of the application by NTP. This is logged once.",
+                "A marker is dated %.0f s in the future. More than %d s is not accepted, so its visitor may miss their "
+                "own writes. Synchronize the clocks of all servers of the application by NTP. This is logged once.",
                 ahead,
                 FUTURE,
             )
@@ -270,8 +271,8 @@ class MarkerSigner:
 class MarkerNames:
     """The names of a marker's cookie, used in turn: ``just_updated``, ``just_updated_1`` … (M4).
 
-    Responses that are written at the same time get different names; which one this process begins with is chance,
-    so that processes do not go in step.
+    Responses that are produced at the same time get different names. Each process begins with a random name, so that
+    processes do not use the names in step.
     """
 
     def __init__(self, cookie_name: str) -> None:

@@ -1,4 +1,4 @@
-"""The options of requests, by the one name that they have in every binding."""
+"""The options of requests. An option has the same name in every binding."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal, TypedDict
 
 from replswitch.checking import is_number, refuse_unknown, require
 
-# No cookie lives longer: RFC 6265bis, section 5.5.
+# The longest lifetime of a cookie: RFC 6265bis, section 5.5.
 _LONGEST = 400 * 24 * 60 * 60
 
 _ATTRIBUTES = {
@@ -45,17 +45,17 @@ class RequestOptions:
     Attributes:
         cookie_name: the name of the marker's cookie.
         enabled: False sends everything to the master; markers are neither read nor set.
-        cookie_max_age: seconds that a marker without a position holds; more than any lag to be expected.
-        position_max_age: seconds that a marker with positions holds at most.
-        cookie_domain: the cookie's Domain; None for the host that answers.
+        cookie_max_age: seconds that a marker without a position holds; it must exceed the largest expected lag.
+        position_max_age: the longest time in seconds that a marker with positions holds.
+        cookie_domain: the cookie's Domain; None for the host that responds.
         cookie_path: the cookie's Path.
         cookie_samesite: ``"Strict"``, ``"Lax"``, ``"None"``; None leaves the attribute out.
         cookie_secure: True or False; None sets Secure on https.
         override: called with the request before its method decides; returns ``"master"``, ``"slave"`` or None.
-        replay: let a GET or HEAD run again on the master where a write in it could not move there, and let its endpoint
-            begin on the master from then on (R5).
-        header: let the marker travel in the header ``Replswitch-Marker`` of requests and responses as well, for
-            clients that keep no cookies.
+        replay: run a GET or HEAD again on the master if a write in it could not move there, and begin later requests to
+            its endpoint on the master (R5).
+        header: send and accept the marker in the header ``Replswitch-Marker`` as well, for clients that keep no
+            cookies.
         debug_header: add ``Replswitch: slave; server=slave1.db:3306; reason=method`` to responses.
 
     Raises:
@@ -84,10 +84,10 @@ class RequestOptions:
         require(not is_refused, "cookie_secure", self.cookie_secure, wanted)
 
 
-# The characters that RFC 6265, section 4.1.1, allows in a cookie's name; RFC 2965 gave "$" in front a meaning.
+# The characters that RFC 6265, section 4.1.1, allows in a cookie's name; a leading "$" has a meaning in RFC 2965.
 _TOKEN = re.compile(r"(?!\$)[A-Za-z0-9!#$%&'*+\-.^_`|~]+")
 
-# Without those that would have to be quoted, which not every browser reads back.
+# The characters that need no quotes: not every browser reads quoted values back.
 _ATTRIBUTE = re.compile(r"[!#-+\--:<-\[\]-~]*")
 
 
@@ -130,7 +130,7 @@ def _is_fine(name: str, value: Any) -> object:
 
 
 def request_options(given: Mapping[str, Any]) -> RequestOptions:
-    """Make the options of what a user gave.
+    """Make the options from the values that a user has given.
 
     Raises:
         ConfigurationError: a name is unknown or a value is of the wrong kind.

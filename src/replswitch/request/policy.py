@@ -1,4 +1,4 @@
-"""What happens to one request, whatever the framework: decide at its beginning, mark at its end."""
+"""Decide at the start of a request and set its marker at the end, in the same way for every framework."""
 
 from __future__ import annotations
 
@@ -25,33 +25,33 @@ if TYPE_CHECKING:
     from replswitch.request.options import RequestOptions, Secret
 
 Cookie = tuple[str, str, dict[str, Any]]
-"""The name of a cookie, its value, of letters, digits and ``-_.``, and its attributes by the names that the method
-``set_cookie()`` of Django's and of Werkzeug's responses has for them."""
+"""A cookie: its name; its value, which consists of letters, digits and ``-_.``; and its attributes, named like the
+parameters of ``set_cookie()`` on the responses of Django and Werkzeug."""
 
 logger = logging.getLogger(__name__)
 
-# The methods that may run again. The others have no pages that write.
+# The methods that may run again. With the other safe methods, applications have no pages that write.
 _REPEATABLE: Final = frozenset({"GET", "HEAD"})
 
 #: The header of requests and responses that carries the marker for clients without cookies (the option ``header``).
 MARKER_HEADER = "Replswitch-Marker"
 
-#: Writes in the same part of `position_max_age` share the date of the latest, so that a marker does not grow with each.
+#: Writes in the same quarter of `position_max_age` share the latest date, so that a marker does not grow with each.
 PERIODS: Final = 4
 
-#: The response header that tells what was decided (the option ``debug_header``).
+#: The response header that contains the decisions (the option ``debug_header``).
 DEBUG_HEADER = "Replswitch"
 
 
 class RequestPolicy:
-    """Begins and ends requests. One for an application, shared by its threads.
+    """Begins and ends requests. An application has one policy; its threads share it.
 
     Args:
         options: how requests are switched and marked.
-        secret: signs the markers; a string, or several with the newest first.
+        secret: the key that signs the markers; a string, or several with the newest first.
 
     Attributes:
-        cookie_names: the names under which a marker may come.
+        cookie_names: the names that the cookie of a marker may have.
 
     Raises:
         ConfigurationError: there is no secret.
@@ -74,19 +74,19 @@ class RequestPolicy:
         path: str | None = None,
         has_body: bool = False,
     ) -> Frame:
-        """Decide for a request.
+        """Begin a request and decide its state.
 
-        If it is made in another one, by a call of an application in the same process, each sees what the other writes.
+        If the request is made inside another request in the same process, each sees what the other writes.
 
         Args:
             method: the HTTP method.
-            tokens: what `tokens` returned.
-            override: what the option ``override`` returned.
-            path: what the request is for, where the binding can run it again (R5); None where it cannot.
+            tokens: the result of `tokens`.
+            override: the result of the option ``override``.
+            path: the path of the request, if the binding can run it again (R5); else None.
             has_body: the request has a body, which can be read only once.
 
         Returns:
-            the instruction to put in force while the request is worked on; its scope is the request's.
+            the instruction to put in force while the request runs; its scope is the scope of the request.
 
         Raises:
             ConfigurationError: ``override`` is neither a state nor None.
@@ -109,7 +109,7 @@ class RequestPolicy:
         return instruction(decision.state, scope)
 
     def _scope(self, tokens: Sequence[str], within: Scope | None) -> Scope:
-        """Make a scope that must see what its markers say, and what the request around it has written."""
+        """Make a scope that must see what its markers ask for, and what the enclosing request has written."""
         scope, marker = Scope(), None
         scope.within = within
         if tokens and self.options.enabled:
@@ -124,11 +124,11 @@ class RequestPolicy:
     # A safe request that writes (R5)
 
     def reach(self, scope: Scope, endpoint: Hashable) -> None:
-        """Let the master serve a request to an endpoint whose requests have written.
+        """Force the master for a request, if earlier requests to the same endpoint have written.
 
         Args:
-            scope: the request's.
-            endpoint: as the framework knows it.
+            scope: the scope of the request.
+            endpoint: the endpoint that the framework has resolved.
         """
         databases = self.endpoints.databases(endpoint)
         if databases and scope.safe_request is not None and scope.decision is not REPLAY:
@@ -137,7 +137,7 @@ class RequestPolicy:
             scope.call_at_end(partial(self._count_use, endpoint))
 
     def begin_again(self, first: Scope, method: str, tokens: Sequence[str]) -> Frame:
-        """Begin the second try of a request, whose first try `may_run_again`. The master serves all of it.
+        """Begin the second try of a request whose first try `may_run_again`. The master serves all of it.
 
         Args:
             first: the scope of the first try.
@@ -159,7 +159,7 @@ class RequestPolicy:
                 server,
                 "A %s request ran again on the master, because a write in it, at %s, could not move there. From now "
                 "on such requests begin on the master, until they have stopped writing. If the write does not depend "
-                "on what was read before, call use_master() around it.",
+                "on earlier reads, call use_master() around it.",
                 method,
                 place,
             )
@@ -177,26 +177,26 @@ class RequestPolicy:
             scope.safe_request.learn(scope.written)
 
     def tokens(self, cookies: str, header: str = "") -> list[str]:
-        """Return what may be markers in a request, just as the client sent it.
+        """Return the possible markers in a request, just as the client sent them.
 
         Args:
             cookies: the header ``Cookie``.
-            header: the header `MARKER_HEADER`, which counts with the option ``header`` only; several markers stand
-                one behind the other, with commas between.
+            header: the header `MARKER_HEADER`, which is only used with the option ``header``; several markers are
+                separated by commas.
         """
-        # Most requests have none, and nothing to parse.
+        # Most requests have no marker, so there is nothing to parse.
         found = marker_tokens(cookies, self.cookie_names) if self.options.cookie_name in cookies else []
         if header and self.options.header:
             found += map(str.strip, header.split(","))
         return found
 
     def cookie(self, scope: Scope, method: str, status: int | str, *, https: Callable[[], bool]) -> Cookie | None:
-        """Return the cookie with the marker that the response must carry; None when there is nothing new (M6).
+        """Return the cookie with the marker that the response must carry; None if there is nothing new (M6).
 
         Args:
-            scope: the request's, settled.
-            method: its HTTP method.
-            status: the response's status code; something that is none counts as no redirect.
+            scope: the scope of the request, settled.
+            method: the HTTP method of the request.
+            status: the response's status code; a value that is not a number counts as no redirect.
             https: says whether the request came over https.
         """
         options, wrote = self.options, scope.wrote
@@ -210,7 +210,7 @@ class RequestPolicy:
         token, written = self._signer.write_short(marker)
         if written is not marker:
             logger.warning(
-                "The positions that a visitor must see have outgrown a cookie, so their marker holds by time."
+                "The positions that a visitor must see do not fit into a cookie, so their marker holds by time."
             )
         max_age = options.cookie_max_age if written.placed_at is None else options.position_max_age
         secure = https() if options.cookie_secure is None else options.cookie_secure
@@ -221,7 +221,7 @@ class RequestPolicy:
                 "max_age": math.ceil(max_age),
                 "path": options.cookie_path,
                 "domain": options.cookie_domain,
-                # Browsers take SameSite=None with Secure only: RFC 6265bis, section 5.6.
+                # Browsers accept SameSite=None only with Secure: RFC 6265bis, section 5.6.
                 "secure": secure or options.cookie_samesite == "None",
                 "httponly": True,
                 "samesite": options.cookie_samesite,
@@ -232,10 +232,10 @@ class RequestPolicy:
         """Add the marker and the debug header to a response.
 
         Args:
-            response: Django's, or Werkzeug's: they have ``set_cookie()``, ``headers`` and ``status_code`` alike.
-            scope: the request's. Nothing that is written from now on is in the marker.
+            response: a response of Django or Werkzeug: both have ``set_cookie()``, ``headers`` and ``status_code``.
+            scope: the scope of the request. The marker does not include later writes.
             method: the request's HTTP method.
-            https: says whether it came over https; most responses need not know.
+            https: says whether the request came over https; it is called only if needed, for few responses.
         """
         cookie, headers = self.additions(scope, method, response.status_code, https=https)
         if cookie is not None:
@@ -248,10 +248,10 @@ class RequestPolicy:
     def additions(
         self, scope: Scope, method: str, status: int | str, *, https: Callable[[], bool]
     ) -> tuple[Cookie | None, list[tuple[str, str]]]:
-        """Return what a response needs besides its own headers: a cookie or None, and headers. See `cookie`."""
+        """Return what to add to a response: a cookie or None, and headers. See `cookie`."""
         headers: list[tuple[str, str]] = []
         if scope.wrote is None and scope.is_safe and not scope.pending and not self.options.debug_header:
-            return None, headers  # most responses
+            return None, headers  # the common case
         scope.hand_back()
         cookie = self.cookie(scope, method, status, https=https)
         if cookie is not None and self.options.header:
@@ -261,15 +261,16 @@ class RequestPolicy:
         return cookie, headers
 
     def debug_header(self, scope: Scope) -> str:
-        """Return what was decided: ``slave; server=slave1.db; reason=method``, one behind the other."""
+        """Return the decisions, separated by commas, each as ``slave; server=slave1.db; reason=method``."""
         told = scope.decisions or (() if scope.decision is None else (scope.decision,))
         return ", ".join(map(_header_value, told))
 
 
 def marker_tokens(cookie_header: str, names: Collection[str]) -> list[str]:
-    """Return the values of all cookies with one of the names, also where several have the same.
+    """Return the values of all cookies with one of the names, even if several cookies have the same name.
 
-    A library would undo the quoting of all other cookies; a token has none, and this takes linear time.
+    No library is used: it would unquote all other cookies as well. A token needs no unquoting, and this function takes
+    linear time.
     """
     pairs = (pair.partition("=") for pair in cookie_header.split(";"))
     return [value.strip(' \t"') for name, _, value in pairs if name.strip() in names]

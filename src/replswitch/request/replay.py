@@ -1,4 +1,4 @@
-"""Running a safe request again on the master, when a write in it could not move there (R5)."""
+"""Run a safe request again on the master, if a write in it could not move there (R5)."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from replswitch.lock import ProcessLock
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable
 
-#: A first try that has taken longer than this, in seconds, is not repeated: its visitor has waited long enough.
+#: A request whose first try has taken longer than this, in seconds, does not run again: its visitor has waited enough.
 LONGEST_TRY: Final = 10
 
-#: How many endpoints are remembered. The one that was not used for the longest time is forgotten first.
+#: How many endpoints are remembered. The least recently used endpoint is forgotten first.
 ENDPOINTS_KEPT: Final = 1000
 
-#: After so many requests in a row that have written nothing, an endpoint is forgotten.
+#: An endpoint is forgotten after this many requests in a row that have written nothing.
 FORGOTTEN_AFTER: Final = 20
 
 
 class Replay(BaseException):
     """Ends the first try of a request that is about to run again.
 
-    It is no `Exception`: error handlers and error reports leave it alone, and transactions roll back.
+    It is not an `Exception`, so error handlers and error reports ignore it, and transactions roll back.
 
     Attributes:
-        error: what to raise if the request may not run again after all, mostly the SlaveWriteError.
+        error: the error to raise if the request may not run again after all; usually a SlaveWriteError.
     """
 
     def __init__(self, error: Exception) -> None:
@@ -37,12 +37,12 @@ class Replay(BaseException):
         self.error = error
 
 
-# What a `Replay` has in it when it is dealt with.
+# Replaces the error of a `Replay` that has been handled.
 _SPENT: Final = Exception()
 
 
 class Refusal(NamedTuple):
-    """A write in slave state that could not move: the database's name in markers, the server, the place of the code."""
+    """A write in slave state that could not move: the database's name in markers, the server, and the code's place."""
 
     database: str
     server: str
@@ -52,20 +52,20 @@ class Refusal(NamedTuple):
 class SafeRequest:
     """One try of a request whose method promises to write nothing.
 
-    It has no ``__init__``, because it is made in every such request: `replswitch.request.policy` sets what is needed.
+    It has no ``__init__``, because every such request makes one: `replswitch.request.policy` sets only what is needed.
 
     Attributes:
         endpoints: what is known of the application's endpoints.
-        endpoint: the request's: its path, until the framework has found out more.
-        find_endpoint: returns the endpoint as the framework knows it by now; None where the one above holds.
-        is_repeatable: the request may run again. The second try may not.
+        endpoint: the endpoint of the request: its path, until the framework has resolved it.
+        find_endpoint: returns the endpoint that the framework has resolved so far; None if ``endpoint`` is final.
+        is_repeatable: the request may run again. A second try may not.
         began_at: when the try began, by `time.monotonic`.
-        thread: the request's own.
-        commits_outside: how many commits outside any request there had been by then.
-        is_waited_for: says in another thread than that whether the request waits for it.
-        refusal: the first write of it that could not move; None without one.
-        is_streamed: its body may write after the request has ended for us.
-        runs_again: it is the first try, and a second one follows.
+        thread: the id of the thread that the request runs in.
+        commits_outside: the number of commits outside any request up to the start of the try.
+        is_waited_for: says, in another thread, whether the request waits for that thread.
+        refusal: the first write of the request that could not move; None without one.
+        is_streamed: the body may still write after replswitch has ended the request.
+        runs_again: this is the first try, and a second one follows.
     """
 
     endpoints: Endpoints
@@ -81,39 +81,39 @@ class SafeRequest:
     runs_again = False
 
     def refuse(self, database: Hashable, refusal: Refusal) -> None:
-        """Note that a write could not move, and remember it of the endpoint."""
+        """Record that a write could not move, and remember it for the endpoint."""
         self.refusal = self.refusal or refusal
         self.learn({database})
 
     def learn(self, databases: Iterable[Hashable]) -> None:
-        """Remember of the endpoint that it has written, or tried to."""
+        """Remember that the endpoint has written, or has tried to."""
         found = None if self.find_endpoint is None else self.find_endpoint()
         self.endpoint = self.endpoint if found is None else found
         self.endpoints.learn(self.endpoint, databases)
 
     @property
     def may_run_again(self) -> bool:
-        """Whether it is the first try, and has not taken too long."""
+        """Whether this is the first try, and it has not taken too long."""
         return self.is_repeatable and not self.runs_again and time.monotonic() - self.began_at < LONGEST_TRY
 
     @property
     def runs_here(self) -> bool:
         """Whether a `Replay` that is raised in this thread reaches the request.
 
-        A foreign pool of threads may lose it, and whoever waits for the result would wait for ever.
+        A thread pool of the application may lose it, and the code that waits for the result would wait for ever.
         """
         return self.thread == get_ident() or (self.is_waited_for is not None and self.is_waited_for())
 
 
 def repeats(raised: BaseException, *, may_run_again: bool) -> bool:
-    """Say whether a request runs again after what has ended its first try; if not, that is to be raised.
+    """Say whether a request runs again after an exception has ended its first try; if not, the caller must raise it.
 
     Args:
-        raised: the exception; a `Replay` may be in a group of them.
+        raised: the exception; a `Replay` may be part of an exception group.
         may_run_again: see `replswitch.scope.Scope.may_run_again`.
 
     Raises:
-        Exception: the error that a `Replay` has in it, if the request may not run again.
+        Exception: the error that a `Replay` contains, if the request may not run again.
     """
     found: BaseException | None = raised
     if isinstance(raised, BaseExceptionGroup):
@@ -122,8 +122,8 @@ def repeats(raised: BaseException, *, may_run_again: bool) -> bool:
             found = found.exceptions[0]
     if not isinstance(found, Replay):
         return may_run_again
-    # Frameworks keep what has ended a request in one of the frames that lead to it. In that circle, links would wait
-    # for Python's garbage collector.
+    # Frameworks keep the exception that ended a request in a frame of its own traceback. The reference cycle would
+    # keep links open until Python's garbage collector runs.
     error, found.error = found.error, _SPENT
     error.__traceback__ = error.__traceback__ or found.__traceback__
     raised.__traceback__ = found.__traceback__ = found.__cause__ = found.__context__ = None
@@ -140,17 +140,17 @@ class _Endpoint:
 
     def __init__(self) -> None:
         self.databases: frozenset[Hashable] = frozenset()
-        self.places: set[str] = set()  # of which a warning was logged
+        self.places: set[str] = set()  # a warning was logged for each
         self.idle = 0  # requests in a row that have written nothing
 
 
 class Endpoints:
     """The endpoints whose safe requests have written, with the databases that they wrote to.
 
-    Shared by the threads of a process.
+    The threads of a process share them.
 
     Attributes:
-        known: what is known of each; mostly of none.
+        known: what is known of each such endpoint; usually empty.
     """
 
     def __init__(self) -> None:
@@ -159,12 +159,12 @@ class Endpoints:
         _all.add(self)
 
     def databases(self, endpoint: Hashable) -> Iterable[Hashable]:
-        """Return the databases that the master serves from the start of a request."""
+        """Return the databases that the master serves from the start of a request to the endpoint."""
         known = self.known.get(endpoint)
         return () if known is None else known.databases
 
     def learn(self, endpoint: Hashable, databases: Iterable[Hashable]) -> None:
-        """Remember that a request of an endpoint has written, or tried to."""
+        """Remember that a request to an endpoint has written, or has tried to."""
         with self._lock:
             known = self.known.setdefault(endpoint, _Endpoint())
             known.databases |= frozenset(databases)
@@ -173,7 +173,7 @@ class Endpoints:
                 self.known.popitem(last=False)
 
     def is_new(self, endpoint: Hashable, place: str) -> bool:
-        """Say once of each endpoint and place that it is new."""
+        """Return True at the first call for each pair of endpoint and place."""
         with self._lock:
             known = self.known.setdefault(endpoint, _Endpoint())
             is_new = place not in known.places
@@ -181,7 +181,7 @@ class Endpoints:
         return is_new
 
     def used(self, endpoint: Hashable, *, wrote: bool) -> None:
-        """Note what became of a request that began on the master."""
+        """Record whether a request that began on the master has written."""
         with self._lock:
             known = self.known.get(endpoint)
             if known is None:
@@ -197,7 +197,7 @@ class Endpoints:
             self.known.clear()
 
 
-# Those of every application in this process.
+# The `Endpoints` of every application in this process.
 _all: Final[weakref.WeakSet[Endpoints]] = weakref.WeakSet()
 
 

@@ -1,4 +1,4 @@
-"""WSGI middleware: picks the side of a request, and marks the response of one that wrote. See PEP 3333."""
+"""WSGI middleware: choose the state of a request, and add a marker to its response if it wrote. See PEP 3333."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ if TYPE_CHECKING:
 
     ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 
-# What the header Content-Length says of a request without a body.
+# The values of the header Content-Length for a request without a body.
 _NO_BODY: Final = frozenset({"", "0"})
 
-# Behind the last piece of a body.
+# Marks the end of a body.
 _OVER: Final[Any] = object()
 
 
 class ReplicationMiddleware:
     """Switches the databases of a WSGI application by the method of each request, and reads and writes markers.
 
-    GET, HEAD, OPTIONS, TRACE and QUERY ask for a slave, every other method for the master (R1). A request that
-    comes with a marker sees what its visitor has written. Put it outermost, so that error pages made by other
+    GET, HEAD, OPTIONS, TRACE and QUERY ask for a slave, every other method for the master (R1). A request with a
+    marker sees what its visitor has written. Make it the outermost middleware, so that error pages made by other
     middleware carry the marker too.
 
     Args:
         application: the WSGI application.
-        secret: signs the markers; a string, or several with the newest first.
+        secret: the key that signs the markers; a string, or several with the newest first.
         options: see `replswitch.request.options.RequestOptions`.
 
     Raises:
@@ -63,7 +63,7 @@ class ReplicationMiddleware:
         """Serve one request.
 
         Raises:
-            ConfigurationError: the option ``override`` returned something else than a state or None.
+            ConfigurationError: the option ``override`` returned a value that is neither a state nor None.
         """
         policy = self.policy
         tokens = self.tokens(environ)
@@ -76,12 +76,12 @@ class ReplicationMiddleware:
         return _Response(self, environ, start_response, scope, method, https, as_it_came, frame).run()
 
     def tokens(self, environ: WSGIEnvironment) -> Sequence[str]:
-        """Return what may be markers in a request."""
+        """Return the possible markers in a request."""
         cookies, header = environ.get("HTTP_COOKIE"), environ.get("HTTP_REPLSWITCH_MARKER")
         return self.policy.tokens(cookies or "", header or "") if cookies or header else ()
 
     def extra_headers(self, method: str, status: str, scope: Scope, *, https: bool) -> list[tuple[str, str]]:
-        """Return what the response to a request needs besides its own headers: a marker, the debug header."""
+        """Return the headers to add to a response: a marker, the debug header."""
         cookie, headers = self.policy.additions(scope, method, status[:3], https=lambda: https)
         if cookie is not None:
             name, token, attributes = cookie
@@ -97,29 +97,29 @@ class ReplicationMiddleware:
             return None
         request = Request(environ)
         wanted = options.override(request)
-        if request.is_body_seekable:  # it has looked into the body, which WebOb then keeps for the application
+        if request.is_body_seekable:  # the function has read the body, and WebOb has kept it
             environ["wsgi.input"].seek(0)
         return wanted
 
 
 @dataclass(slots=True, eq=False, repr=False)
 class _Response:
-    """One request in the middleware's hands, and the iterable that the server gets for a body made piece by piece.
+    """One request in the middleware; also the iterable that the server gets for a streamed body.
 
-    The headers wait for the first piece of the body that is not empty, because an application may commit up to then
-    (M7); empty pieces before it are left out, as the server may be given none before the headers. The state holds
-    only while the application runs (S9).
+    The headers are sent with the first piece of the body that is not empty, because an application may commit until
+    then (M7). Empty pieces before it are left out, because the server must not get a piece before the headers. The
+    state holds only while the application runs (S9).
     """
 
     middleware: ReplicationMiddleware
     environ: WSGIEnvironment
     server: StartResponse
     scope: Scope
-    # As the server gave them: an application may change its environ.
+    # The values from the server: an application may change its environ.
     method: str
     https: bool
-    as_it_came: WSGIEnvironment | None  # a copy, for a second try
-    top: Frame | None  # the stack as the application left it; entered by hand, which costs least
+    as_it_came: WSGIEnvironment | None  # a copy of the environ, for a second try
+    top: Frame | None  # the stack as the application left it; set by hand, which is fastest
     status: str | None = None
     headers: Sequence[tuple[str, str]] = ()
     exc_info: ExcInfo | None = None
@@ -130,7 +130,7 @@ class _Response:
     closed: bool = False
 
     def run(self) -> Iterable[bytes]:
-        """Call the application, and return what the server gets to iterate over."""
+        """Call the application, and return the iterable for the server."""
         file_wrapper = self.environ.get("wsgi.file_wrapper")
         try:
             self._call_application()
@@ -139,8 +139,8 @@ class _Response:
                 isinstance(file_wrapper, type) and isinstance(body, file_wrapper)
             ):
                 return self
-            # Nothing of the application runs any more: the server may have the body as it is, so that it can see
-            # its length, or hand the file to the kernel.
+            # No code of the application runs any more. Return the body itself, so that the server can see its length,
+            # or pass the file to the kernel.
             if not self.sent:
                 self._send_headers()
         except BaseException:
@@ -167,26 +167,26 @@ class _Response:
             self._call_application()
 
     def _begins_again(self, *, is_replay: bool) -> bool:
-        """Get ready for a second try, if a write could not move in the first one (R5); else say False.
+        """Prepare a second try if a write could not move in the first one (R5); else return False.
 
         Args:
-            is_replay: the first try has ended in an error. The application may have caught it, too.
+            is_replay: the first try has ended with a `Replay`. If not, the application may have caught it.
 
         Raises:
-            SlaveWriteError: what has closed the first response has committed something.
+            SlaveWriteError: closing the first response has committed something.
         """
         first = self.scope
         request = first.safe_request
         if request is None or request.refusal is None or not (is_replay or first.may_run_again()):
             return False
         request.runs_again = True
-        with suppress(Exception):  # of an answer that is of no use
+        with suppress(Exception):  # this response is discarded
             self._close_body()
         first.settle()
         if first.wrote is not None or first.has_unmarked:
             raise SlaveWriteError(
                 f"A write in slave state, at {request.refusal.place}, was not moved to the master, and its request "
-                "does not run again: what has closed its response has committed something, which would be committed "
+                "does not run again: closing its response has committed something, which a second run would commit "
                 "twice. Call use_master() before the first statement that belongs to the write.",
                 server=request.refusal.server,
                 place=request.refusal.place,
@@ -206,9 +206,9 @@ class _Response:
     def start_response(
         self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None
     ) -> Callable[[bytes], object]:
-        """Keep the status and the headers; the server hears of them with the first piece of the body."""
+        """Store the status and the headers; they are sent with the first piece of the body."""
         if self.sent:
-            # Too late for new headers: with exc_info the server raises it, without it is an error of the application.
+            # Too late for new headers: the server raises the error in exc_info. Without exc_info, the call is an error.
             return self.server(status, headers, *((exc_info,) if exc_info else ()))
         if self.status is not None and exc_info is None:
             raise ReplSwitchError(
@@ -225,7 +225,7 @@ class _Response:
 
     def _send_headers(self) -> None:
         if self.status is None:
-            return  # the server knows best what to say to an application that never called start_response()
+            return  # the server reports that the application never called start_response()
         scope, middleware, headers = self.scope, self.middleware, [*self.headers]
         if scope.wrote is not None or not scope.is_safe or scope.pending or middleware.policy.options.debug_header:
             headers += middleware.extra_headers(self.method, self.status, scope, https=self.https)
@@ -266,12 +266,12 @@ class _Response:
         return piece
 
     def close(self) -> None:
-        """End the request, when the server has done, or the client has gone away."""
+        """End the request: the server has finished, or the client has disconnected."""
         if self.closed:
             return
         self.closed = True
         if self.scope.safe_request is not None:
-            self.scope.safe_request.is_repeatable = False  # the server takes no other answer any more
+            self.scope.safe_request.is_repeatable = False  # the server no longer accepts another response
         try:
             self._close_body()
         finally:
@@ -288,5 +288,5 @@ class _Response:
             set_stack(outer)
 
     def __del__(self) -> None:
-        # A server that forgot to close: a generator that Python closes by itself would wake up in the server's state.
+        # For servers that do not call close(): Python would close a generator in the state of the server's code.
         self.close()
