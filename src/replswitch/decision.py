@@ -13,15 +13,15 @@ SLAVE: Final = "slave"
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A state, the reason for it, and the server that was chosen, if one was.
+    """A state, the reason for it, and the chosen server, if there is one.
 
     Attributes:
         state: ``"master"`` or ``"slave"``.
         reason: a word, for logs and the ``Replswitch`` header: ``disabled``, ``marker``, ``override``,
             ``method``, ``use_master``, ``use_slave``, ``session``, ``cache``, ``default``, ``transaction``,
             ``own-write``, ``moved-write``, ``not-replicated``, ``no-slave``, ``no-master``, ``replay``, ``learned``.
-        server: the server's name, None while none is chosen.
-        final: the state holds for everything in the request, whatever its code asks for.
+        server: the server's name; None until a server is chosen.
+        final: the state holds for everything in the request, whichever state its code asks for.
     """
 
     state: State

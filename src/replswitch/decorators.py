@@ -31,20 +31,20 @@ R = TypeVar("R")
 class Use:
     """Use the master, or a slave, for every database: as a decorator or in a ``with`` block.
 
-    As ``@use_slave``, ``@use_slave()`` and ``with use_slave():``, on functions, coroutine functions and generators. A
-    generator is in the state whenever it runs, and its caller is not while it rests. One object may be entered again
-    while it is entered, and by several threads.
+    Use it as ``@use_slave``, ``@use_slave()`` or ``with use_slave():``. It decorates functions, coroutine functions and
+    generators. For a generator, the state holds while its code runs, and not in its caller while it is suspended. An
+    object is reentrant, and several threads may enter it.
 
     Raises:
-        ConfigurationError: what is decorated is no function.
+        ConfigurationError: the decorated object is not a function.
 
     Attributes:
-        state: that state.
+        state: the state.
     """
 
     def __init__(self, state: State, reason: str = "") -> None:
         self.state: Final = state
-        self._reason = reason  # of a block, where it is not the application's
+        self._reason = reason  # the reason for a block that is not the application's own
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Decorate a function, a coroutine function, a generator function or an asynchronous one."""
@@ -75,14 +75,14 @@ class Use:
                 return
             frame = frame.parent
 
-    # What a binding adds to a call
+    # Bindings override these methods
 
     def instruction(self) -> Frame:
-        """Make the instruction for a call, not yet in force."""
+        """Make the instruction for a call, but do not put it in force yet."""
         return instruction(self.state)
 
     def kept(self, answer: Any, frame: Frame) -> Any:
-        """Return what a call returns. Its instruction is still in force."""
+        """Return the result of a call, changed if need be. The instruction is still in force."""
         return answer
 
     def _function(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -132,7 +132,7 @@ class Use:
 
 
 def resumed(generator: Generator[Any, Any, Any], frame: Frame) -> Generator[Any, Any, Any]:
-    """Run a generator with an instruction that is in force whenever its code runs, and only then."""
+    """Run a generator with an instruction that is in force only while the generator's code runs."""
     step = functools.partial(next, generator)
     running = Resumable(frame)
     try:
@@ -155,7 +155,7 @@ def resumed(generator: Generator[Any, Any, Any], frame: Frame) -> Generator[Any,
 
 
 class Verb(Protocol):
-    """``use_master`` or ``use_slave``: as ``@use_slave``, as ``@use_slave()``, and as ``with use_slave():``."""
+    """The type of ``use_master`` and ``use_slave``: ``@use_slave``, ``@use_slave()`` and ``with use_slave():``."""
 
     @overload
     def __call__(self) -> Use: ...
@@ -164,7 +164,7 @@ class Verb(Protocol):
 
 
 def verb(state: State, kind: type[Use]) -> Verb:
-    """Return the function that switches to a state, made of a kind of `Use` and with the docstring of that."""
+    """Return the function that switches to a state. It makes objects of a subclass of `Use`, and has its docstring."""
 
     def use(function: Any = None) -> Any:
         return kind(state) if function is None else kind(state)(function)

@@ -5,11 +5,11 @@
     ReplSwitchError
     ├── ConfigurationError    a setting or an option is wrong; raised when it is given, not at the first query
     ├── RevertError           revert() found nothing of the application's to undo
-    ├── PositionError         a text that should be a position of replication is none
+    ├── PositionError         a text is not a valid replication position
     ├── SlaveWriteError       a write reached a slave and could not be moved to the master
-    └── NoServerError         no server is left that could serve the statement
+    └── NoServerError         no server is left that can serve the statement
 
-What the database itself says against a statement stays the driver's own error.
+If the database itself rejects a statement, the driver's own error is raised unchanged.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 
 class ReplSwitchError(Exception):
-    """The root of the tree: ``except ReplSwitchError`` catches every error that replswitch raises itself.
+    """The base class: ``except ReplSwitchError`` catches every error that replswitch raises itself.
 
     Errors survive pickling and copying, with their attributes.
     """
@@ -29,7 +29,7 @@ class ReplSwitchError(Exception):
 
 
 class ConfigurationError(ReplSwitchError):
-    """A setting or an option is missing, unknown or of the wrong kind. The message names it and the cure."""
+    """A setting or an option is missing, unknown or of the wrong kind. The message names it and says what to do."""
 
 
 class RevertError(ReplSwitchError):
@@ -37,17 +37,17 @@ class RevertError(ReplSwitchError):
 
 
 class PositionError(ReplSwitchError):
-    """A text, from wherever it came, is no position of replication. The message says what one looks like."""
+    """A text is not a valid replication position. The message describes the expected form."""
 
 
 class SlaveWriteError(ReplSwitchError):
-    """A write was refused by a slave, and to repeat it on the master would not be safe or is not wanted.
+    """A slave has refused a write, and repeating it on the master would not be safe, or is disabled.
 
     The database's own error is the ``__cause__``.
 
     Attributes:
-        server: the name of the slave that refused.
-        place: where the application asked for it, as ``file:line in function``.
+        server: the name of the slave that has refused the write.
+        place: the place in the application that made the write, as ``file:line in function``.
     """
 
     def __init__(self, message: str, *, server: str, place: str) -> None:

@@ -1,4 +1,4 @@
-"""What a request hands on to the jobs that it starts: they, too, must see what it wrote."""
+"""Pass the marker of a request on to the jobs that it starts: they must see its writes as well."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def carry() -> str:
-    """Return what the running request has seen and written, for a job: a short text; empty where there is nothing.
+    """Return a short text for a job: what the running request must see and has written; empty if there is nothing.
 
-    Call it after the commit. The text is not signed: a queue of jobs is the application's own.
+    Call it after the commit. The text is not signed, because only the application can write to its job queue.
     """
     frame = stack()
     marker = None if frame is None else frame.scope.all_written()
@@ -28,17 +28,17 @@ def carry() -> str:
 
 @contextmanager
 def resume(token: str, *, max_age: float = 10) -> Iterator[None]:
-    """Let a block see what `carry` spoke of: a slave serves its reads only if it has that.
+    """Make a block see what `carry` has recorded: a slave serves its reads only if it has all of that.
 
-    The block is a scope of its own. It asks for no side: outside any ``use_slave()`` the master serves.
+    The block is a scope of its own. It asks for no state: without a ``use_slave()`` the master serves.
 
     Args:
-        token: what `carry` returned.
-        max_age: seconds that a write without a position holds, as the option ``cookie_max_age``; until then the
-            master serves everything in the block. Positions hold however late the job is.
+        token: the result of `carry`.
+        max_age: seconds that a write without a position holds, like the option ``cookie_max_age``; until then the
+            master serves everything in the block. Positions hold however late the job runs.
 
     Raises:
-        PositionError: the token is none.
+        PositionError: the token does not come from `carry`.
     """
     scope = Scope()
     if token:
@@ -49,7 +49,7 @@ def resume(token: str, *, max_age: float = 10) -> Iterator[None]:
         if marker is not None:
             scope.adopt_marker(marker, max_age)
     around = stack()
-    if around is not None:  # the job runs within a request, whose visitor must see what it writes
+    if around is not None:  # the job runs within a request, and the visitor must see its writes
         scope.within = around.scope
     with push(beginning(scope)):
         yield

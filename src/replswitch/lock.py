@@ -1,4 +1,4 @@
-"""A lock that a fork leaves open in the child, whichever thread held it."""
+"""A lock that is free in a forked child process, even if a thread of the parent held it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 
 class ProcessLock:
-    """A lock of each process, for ``with``. Python's hooks do not see every fork, so the process id decides (S12).
+    """A context manager with a separate lock for each process id, because Python's hooks do not see every fork (S12).
 
-    It is reentrant: the garbage collector may give a connection back at any moment, also while a lock is held.
+    It is reentrant: the garbage collector may return a connection to its pool at any time, even while a lock is held.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Where in the application a statement comes from: the innermost frame that is neither ours nor a library's."""
+"""Find the application code that runs a statement: the innermost frame outside replswitch and known libraries."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _OWN: Final = frozenset({"replswitch", "django_replswitch", "flask_replswitch"})
 
-# An application may be an installed package, so what is a library is told by its name and not by its folder.
+# An application may be an installed package, so libraries are recognized by name and not by folder.
 _LIBRARIES: Final = (
     _OWN
     | sys.stdlib_module_names
@@ -29,10 +29,10 @@ _LIBRARIES: Final = (
 
 
 def application_place() -> str:
-    """Return the running place of the application as ``file:line in function``.
+    """Return the place in the application that is running, as ``file:line in function``.
 
-    What is behind a greenlet is searched as well, and so is the task that waits for a thread of asgiref's. Where
-    no line of the application is found, the nearest one of a library is named, with the thread.
+    The parents of a greenlet are searched as well, and so is the task that waits for a thread of asgiref. If no line of
+    the application is found, return the nearest line of a library, with the name of the thread.
     """
     nearest = None
     for frame in _frames(sys._getframe(1)):
@@ -45,7 +45,7 @@ def application_place() -> str:
 
 
 def _package(frame: FrameType) -> str:
-    """Return the name of the top-level package of a frame; empty for the script of a library's command."""
+    """Return the name of a frame's top-level package; ``site`` for the script of a library's command."""
     name = frame.f_globals.get("__name__")
     if name == "__main__":
         if frame.f_code.co_filename.startswith(sysconfig.get_path("scripts")):
@@ -55,7 +55,7 @@ def _package(frame: FrameType) -> str:
 
 
 def _frames(frame: FrameType | None) -> Iterator[FrameType]:
-    """Yield the frames that lead to one, from there outwards."""
+    """Yield a frame and its callers, the innermost first."""
     for each in _outwards(frame):
         yield each
         if each.f_code.co_name == "thread_handler" and _package(each) == "asgiref":
@@ -74,8 +74,8 @@ def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
 
 
 def _waiting_for(local: dict[str, Any]) -> Iterator[FrameType]:
-    """Yield the frames of the task that waits for a thread: it has the same list as the thread."""
-    stacks = [list(_outwards(frame)) for frame in sys._current_frames().values()]  # it may not wait yet
+    """Yield the frames of the task that waits for a thread: both have the same ``task_context``."""
+    stacks = [list(_outwards(frame)) for frame in sys._current_frames().values()]  # the task may not be waiting yet
     for task in asyncio.all_tasks(local["loop"]):
         awaited: Any = task.get_coro()
         frames: list[FrameType] = []

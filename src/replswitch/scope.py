@@ -1,4 +1,4 @@
-"""What one request, or one job, knows: the marker it came with, its own writes, the slave chosen for it."""
+"""What is known of one request or job: its incoming marker, its own writes, the slave chosen for it."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: How many decisions a scope remembers: the first ones. They go into a response header.
+#: The number of decisions that a scope keeps: the first ones. They are sent in a response header.
 DECISIONS_KEPT: Final = 20
 
-# What changes seldom needs no lock of its own: threads may share a scope.
+# Threads may share a scope. Changes are rare, so one lock for all scopes is enough.
 _changing: Final = ProcessLock()
 
-# The unsafe requests that run, by the ids of their scopes.
+# The unsafe requests that are running, by the ids of their scopes.
 _unsafe: Final[WeakValueDictionary[int, Scope]] = WeakValueDictionary()
 
 
 class Outside:
-    """What happens in this process outside any request.
+    """Counts what happens in this process outside any request.
 
     Attributes:
-        commits: how many there were on a master. A request that has seen one more does not run again (R5): nothing
-            shows whether it was made for it, as in a thread of its own.
+        commits: the number of commits on a master. If it grows during a request, the request does not run again (R5): a
+            thread that the request has started may have made the commit, and nothing shows whether it did.
     """
 
     commits = 0
@@ -51,12 +51,12 @@ class Outside:
 
 
 def waiting(scope: Scope | None = None) -> list[Scope]:
-    """Return the requests that may wait for what is written outside any request, as in a thread of their own (M1).
+    """Return the requests that may wait for a write outside any request, such as a write in a thread of theirs (M1).
 
-    These are all unsafe requests that run in the process and are not answered: nothing shows which of them waits.
+    These are all unsafe requests of the process without a response so far: nothing shows which of them waits.
 
     Args:
-        scope: where it is written, which may be a block's scope; None outside any.
+        scope: the scope of the write, which may be the scope of a block; None outside any scope.
     """
     if scope is not None and (scope.is_request or scope.within is not None):
         return []
@@ -65,40 +65,40 @@ def waiting(scope: Scope | None = None) -> list[Scope]:
 
 
 class Scope:
-    """What one request knows. Outside a request, the outermost ``use_*()`` has one until it is taken back.
+    """What is known of one request. Outside a request, the outermost ``use_*()`` has a scope until it is reverted.
 
-    Most defaults are on the class and are written on first use: every ``with db.use_slave():`` outside a request makes
-    a scope, and few of them have anything to write down.
+    Most defaults are class attributes, and instances get them on first write: every ``with db.use_slave():`` outside a
+    request makes a scope, and few of these scopes have anything to record.
 
     Attributes:
-        master_only: everything in this scope runs on the master, whatever the code asks for.
+        master_only: everything in this scope runs on the master, whichever state the code asks for.
         recorded: a database that records its commits was used.
-        unrecorded: a database whose commits are not recorded was asked for its state.
-        wrote: what was committed on the master in this scope; None without a commit.
-        marker: what the visitor must see, as their request told; None without a marker that holds.
+        unrecorded: the state of a database whose commits are not recorded was read.
+        wrote: the commits on the master in this scope, as a marker; None without a commit.
+        marker: what the visitor must see, from the marker of the request; None without a valid marker.
         recently_marked: the marker is so young that it would hold even without positions.
-        must_see: how far the slaves of each replicated set must have come to serve this scope, by the set's name: what
-            the marker asks for, and what was written since. Replaced, never changed.
-        must_see_since: when the latest of that was written; 0 where there is nothing.
-        written: the replicated sets that a commit was recorded of, by name. Replaced, never changed.
-        has_unmarked: something was committed on the master that makes no marker and must not be done twice.
+        must_see: the position that slaves must have reached to serve this scope, by the name of the replicated set:
+            what the marker asks for, and what was written since. Replaced, never changed.
+        must_see_since: the time of the latest write in ``must_see``; 0 without one.
+        written: the names of the replicated sets with a recorded commit. Replaced, never changed.
+        has_unmarked: a commit on the master makes no marker, but must not be repeated.
         is_safe: the request's method promises to write nothing; False outside requests.
-        safe_request: what is needed to run the request again (R5); None where that is not possible.
-        decision: what was decided for the request as a whole; None outside a request.
-        answered: the headers of the response are out, and no marker can be added any more.
-        forced_master: the databases that the master must serve, with the reason; and the replicated sets, by name, of
-            which a write's position is unknown. Replaced, never changed.
-        version: grows with every change that decides which server may serve a read. While it is the same, so is the
-            choice of a server.
-        pending: what finds out about statements that may have written, by the link that they ran on. Replaced, never
+        safe_request: the data for running the request again (R5); None if it cannot run again.
+        decision: the decision for the request as a whole; None outside a request.
+        answered: the headers of the response are sent, so no marker can be added any more.
+        forced_master: the databases that the master must serve, each with the reason; also the names of replicated sets
+            with a write whose position is unknown. Replaced, never changed.
+        version: grows with every change that affects which server may serve a read. While it is the same, the choice of
+            a server stays valid.
+        pending: for each link with statements that may have written, a function that finds out. Replaced, never
             changed.
-        slaves: the slave that serves the reads of each database, once it is chosen (S6). Several threads may choose
-            at once: use ``setdefault``, which keeps the first choice.
-        avoided: ``(database, server)`` for each server that has failed or is behind. Replaced, never changed.
-        has_waited: a read has waited for a slave already (the option ``wait``).
-        within: the scope around this one: that of the request that makes this request, or starts this job. What is
-            written here is written there, too.
-        ended: the request is over. A thread or task that outlives it still sees what the scope knew.
+        slaves: the chosen slave for the reads of each database (S6). Several threads may choose at the same time: use
+            ``setdefault``, which keeps the first choice.
+        avoided: ``(database, server)`` for each server that has failed or has not caught up. Replaced, never changed.
+        has_waited: a read has already waited for a slave (the option ``wait``).
+        within: the enclosing scope: that of the request that makes this request or starts this job. Writes are recorded
+            in both scopes.
+        ended: the request is over. A thread or task that outlives it still sees the data of the scope.
     """
 
     master_only = False
@@ -128,20 +128,20 @@ class Scope:
     _settling: ProcessLock | None = None
 
     def __init__(self) -> None:
-        self.version = 0  # read for every statement, which is quicker on the object than on its class
+        self.version = 0  # every statement reads it, and an instance attribute is faster than a class attribute
         self.slaves: dict[Hashable, Any] = {}
 
     # What must be seen
 
     def wait_for_writes(self) -> None:
-        """Count as written here what is committed outside any request until this one is answered (M1)."""
+        """Record commits outside any request in this scope as well, until the response is sent (M1)."""
         _unsafe[id(self)] = self
 
     def adopt_marker(self, marker: Marker, max_age: float) -> None:
-        """Begin with a marker.
+        """Set the marker that the scope begins with.
 
         Args:
-            marker: what must be seen.
+            marker: what the scope must see.
             max_age: seconds that a marker without positions holds.
         """
         self.marker = marker
@@ -150,23 +150,23 @@ class Scope:
         self.recently_marked = marker.placed_at is not None and time.time() - marker.placed_at <= max_age
 
     def all_written(self) -> Marker | None:
-        """Return what code that continues from here must see: the marker, and what was written since. None: nothing."""
+        """Return what code that continues from here must see, the marker and later writes; None if there is nothing."""
         self.settle()
         if self.marker is None or self.wrote is None:
             return self.wrote or self.marker
         return self.wrote.merge(self.marker)
 
     def has_written(self, name: str) -> bool:
-        """Say whether a write with a position was recorded of a replicated set."""
+        """Say whether a write with a position was recorded for a replicated set."""
         return self.wrote is not None and name in self.wrote.positions
 
     def record(self, name: str, position: Position | None) -> None:
-        """A write was committed on the master.
+        """Record that a write was committed on the master.
 
         Args:
-            name: of the replicated set.
-            position: from which on a slave has it. None where that is unknown: the master serves all databases of the
-                set from now on (M8).
+            name: the name of the replicated set.
+            position: a slave that has reached it has the write. None if the position is unknown: then the master serves
+                all databases of the set from now on (M8).
         """
         now = time.time()
         with _changing:
@@ -188,7 +188,7 @@ class Scope:
             )
 
     def hand_back(self) -> None:
-        """Find out what was written here, and let the scope around know what it says of this one."""
+        """Find out what was written in this scope, and pass the result on to the enclosing scope."""
         self.settle()
         if self.within is not None:
             self.within.recorded |= self.recorded
@@ -203,7 +203,7 @@ class Scope:
     # Statements that may have written
 
     def add_pending(self, link: Hashable, resolve: Callable[[Scope], None]) -> None:
-        """Note that statements on a link may have written. ``resolve`` finds out, and records it in its argument."""
+        """Record that statements on a link may have written. ``resolve`` finds out, and records it in its argument."""
         with _changing:
             if self._settling is None:
                 self._settling = ProcessLock()
@@ -211,10 +211,10 @@ class Scope:
             self.version += 1
 
     def settle(self, only: Hashable = None) -> None:
-        """Find out whether pending statements wrote. A thread that comes meanwhile waits for the answers.
+        """Find out whether pending statements have written. If another thread is doing so, wait for its results.
 
         Args:
-            only: those on this link; on all by default.
+            only: the link whose statements are checked; all links by default.
         """
         while (self.pending if only is None else only in self.pending) and self._settling is not None:
             with self._settling:
@@ -222,14 +222,14 @@ class Scope:
                     if only is not None and link is not only:
                         continue
                     resolve(self)
-                    with _changing:  # unless something else is pending there by now
+                    with _changing:  # keep a newer pending write on the link
                         self.pending = {k: v for k, v in self.pending.items() if (k, v) != (link, resolve)}
 
     def may_run_again(self) -> bool:
         """Say whether the request should and may run again (R5).
 
-        A write in it could not move, nothing was committed in it or outside any request, and nothing of its response is
-        out.
+        That is the case if a write in it could not move, nothing was committed in it or outside any request, and no
+        part of its response has been sent.
         """
         request = self.safe_request
         if request is None or request.refusal is None or self.answered or self.ended or not request.may_run_again:
@@ -240,9 +240,9 @@ class Scope:
     # Which server serves
 
     def force_master(self, database: Hashable, reason: str, *, again: bool = False) -> None:
-        """Let the master serve a database until the scope ends.
+        """Force a database to the master until the scope ends.
 
-        The first reason given is kept, unless ``again`` or it is the weakest, ``learned``.
+        The first reason is kept, unless ``again`` is true or that reason is the weakest one, ``learned``.
         """
         with _changing:
             if again or self.forced_master.get(database, "learned") == "learned":
@@ -250,28 +250,28 @@ class Scope:
                 self.version += 1
 
     def avoid_slave(self, database: Hashable, server: object) -> None:
-        """Let ``server``, which has failed or is behind, serve no more reads of ``database``."""
+        """Send no more reads of ``database`` to ``server``, which has failed or has not caught up."""
         with _changing:
             self.avoided = self.avoided | {(database, server)}
             if self.slaves.get(database) is server:
                 self.slaves.pop(database, None)
                 self.version += 1
 
-    # What was decided
+    # The decisions
 
     @property
     def decisions(self) -> tuple[Decision, ...]:
-        """Which server was chosen and why, in the order of the choices; equal neighbours are listed once."""
+        """The chosen servers and the reasons, in the order of the choices. Equal decisions in a row are listed once."""
         return self._decisions
 
     def note(self, decision: Decision) -> None:
-        """Write a decision down."""
+        """Record a decision."""
         if decision not in self._decisions[-1:] and len(self._decisions) < DECISIONS_KEPT:
             self._decisions = (*self._decisions, decision)
 
     @property
     def is_request(self) -> bool:
-        """Whether it is a request's, and not a block's outside any request."""
+        """Whether it is the scope of a request, and not of a block outside any request."""
         return self.decision is not None
 
     # The end
@@ -289,8 +289,8 @@ class Scope:
         if self.within is not None or (self.pending and waiting(self)):
             self.hand_back()
         if self.pending and self.is_request:
-            # The request failed before its response, so nothing has asked. Connections are not kept for that, however
-            # long the server keeps the request. Code that outlives it is on the safe side.
+            # The request failed before its response, so nothing was asked. Drop the pending writes: they would keep
+            # connections as long as the web server keeps the request. Code that outlives it uses the master.
             self.pending, self.master_only = {}, True
         if self._at_end:
             callbacks, self._at_end = self._at_end, ()

@@ -1,7 +1,7 @@
-"""Which side the running code wants: an immutable stack for each thread and each asyncio task.
+"""The state that the running code wants: an immutable stack for each thread and each asyncio task.
 
-One ContextVar holds the top frame of the stack; a frame knows the frame below it. Threads start with an empty
-stack, child tasks with a copy of their parent's, and as frames never change, nothing flows back.
+One ContextVar holds the top frame of the stack; a frame refers to the frame below it. Threads start with an empty
+stack, child tasks with a copy of their parent's stack. Frames never change, so nothing flows back.
 """
 
 from __future__ import annotations
@@ -19,37 +19,37 @@ _stack: ContextVar[Frame | None] = ContextVar("replswitch.stack", default=None)
 _get: Final = _stack.get
 _set: Final = _stack.set
 
-#: Return the stack of this thread or task: its top frame, None while nothing is switched; and replace it.
+#: Return, or replace, the stack of this thread or task: its top frame, or None while nothing is switched.
 stack: Final = _get
 set_stack: Final = _set
 
-# The switches that ignore instructions just now. Replaced, never changed: frames keep the set they were made under.
+# The switches that ignore instructions at present. Replaced, never changed: frames keep the set of their creation.
 _disabled: frozenset[Switch] = frozenset()
 
 _making_scope: Final = ProcessLock()
 
 
 class Frame:
-    """One instruction on the stack. As a context manager it leaves the stack as it was before the instruction.
+    """One instruction on the stack. As a context manager, it restores the stack from before the instruction.
 
-    A frame is its own context manager, it has no ``__init__``, and its scope is made when it is first asked for:
-    switching is on the way of every request, and few blocks have anything to write down.
+    A frame is its own context manager, it has no ``__init__``, and its scope is created on first access: every request
+    switches, and few blocks have anything to record.
     """
 
     __slots__ = ("_replaced", "_scope", "parent", "state", "switch")
 
     state: State
-    switch: Switch | None  # None: the instruction is for every database
+    switch: Switch | None  # None: the instruction applies to every database
     parent: Frame | None
-    _scope: Scope | None  # only where the scope begins with this frame
-    _replaced: bool  # only where revert() has taken the frame off a stack
+    _scope: Scope | None  # set if the scope begins with this frame
+    _replaced: bool  # set if revert() has removed the frame from a stack
 
     ignored_by: ClassVar[frozenset[Switch]] = frozenset()
     reason: ClassVar[str] = ""
 
     @property
     def scope(self) -> Scope:
-        """What the running request, or the outermost block outside a request, knows."""
+        """The scope of the running request, or of the outermost block outside a request."""
         frame = self
         while (scope := frame._scope) is None:
             if frame.parent is None:
@@ -77,8 +77,8 @@ class Frame:
     def _was_in_force(self) -> bool:
         """Say whether the frame is, or was, in the running stack.
 
-        It was not where Python closes a generator or a coroutine that was abandoned in a block. That may happen at any
-        moment, also in the thread of another request.
+        It was not if Python is closing a generator or a coroutine that was abandoned in a block. This may happen at any
+        time, even in the thread of another request.
         """
         frame = _get()
         while frame is not None and frame is not self:
@@ -104,13 +104,13 @@ class IgnoredFrame(Frame):
 
     __slots__ = ("ignored_by",)
 
-    ignored_by: frozenset[Switch]  # type: ignore[misc]  # where it is not empty it is the frame's own
+    ignored_by: frozenset[Switch]  # type: ignore[misc]  # each frame has its own set, if it is not empty
 
 
 class Block(IgnoredFrame):
-    """An instruction for every database, for the code that gave it. Leaves the stack as it was on entry.
+    """An instruction for every database that its giver can find again. On exit it restores the stack from its entry.
 
-    For objects that may be entered again while they are entered, and by several threads, and so keep no frame.
+    It is for reentrant objects that several threads may enter, and that therefore cannot keep a frame themselves.
     """
 
     __slots__ = ("by", "entry", "reason")
@@ -120,18 +120,18 @@ class Block(IgnoredFrame):
     reason: str  # type: ignore[misc]  # likewise
 
     def __exit__(self, *error: object) -> None:
-        self.parent = self.entry  # another one, if revert() took something from below
+        self.parent = self.entry  # they differ if revert() has removed a frame below
         super().__exit__(*error)
 
 
 def instruction(state: State, scope: Scope | None = None, switch: Switch | None = None) -> Frame:
-    """Make an instruction on top of the running stack, but not yet in force.
+    """Make an instruction on top of the running stack, but do not put it in force yet.
 
     Args:
-        state: the side that is wanted.
-        scope: begins this scope. Without one the instruction belongs to the scope that is open, and begins a scope
-            of its own where none is.
-        switch: of the database that is meant; every one by default.
+        state: the state to ask for.
+        scope: the scope that begins with the instruction. Without one, the instruction belongs to the open scope, or
+            begins a new scope if none is open.
+        switch: the switch of the database that it applies to; all databases by default.
     """
     frame = Frame()
     if _disabled:
@@ -142,12 +142,12 @@ def instruction(state: State, scope: Scope | None = None, switch: Switch | None 
 
 
 def beginning(scope: Scope) -> Frame:
-    """Make a frame that begins a scope and asks for no side, not yet in force."""
+    """Make a frame that begins a scope and asks for no state, but do not put it in force yet."""
     return instruction(MASTER, scope, _NO_SWITCH)
 
 
 def block(state: State, by: object, reason: str = "") -> Block:
-    """Make an instruction for every database that is found again by ``by``."""
+    """Make an instruction for every database that can be found again by the object ``by``."""
     frame = Block()
     frame.state, frame.switch, frame.parent, frame._scope = state, None, _get(), None
     frame.by, frame.entry, frame.ignored_by, frame.reason = by, frame.parent, _disabled, reason
@@ -155,18 +155,18 @@ def block(state: State, by: object, reason: str = "") -> Block:
 
 
 def push(frame: Frame) -> Frame:
-    """Put an instruction in force. Leave it (``with``) to take it back."""
+    """Put an instruction in force. Exit it as a context manager to take it back."""
     _set(frame)
     return frame
 
 
 class Resumable:
-    """A stack that is left and entered again, as a generator's is: in force only while its code runs.
+    """A stack that is left and entered again, such as that of a generator: it is in force only while its code runs.
 
-    What the code leaves on it is there again when it goes on. The thread may be another one each time.
+    When the code continues, it finds the stack as it left it. It may run in another thread each time.
 
     Args:
-        frame: the instruction that it begins with.
+        frame: the instruction that the stack begins with.
     """
 
     __slots__ = ("_base", "_outer", "_top")
@@ -185,22 +185,22 @@ class Resumable:
         _set(self._outer)
 
     def end(self) -> None:
-        """End the scope that it began, if it began one."""
+        """End the scope that began with this stack, if there is one."""
         self._base.end()
 
 
 class Switch:
     """The state of one database.
 
-    Alone it serves a database that replswitch does not open: ask `state` before a connection is chosen. As
-    replswitch cannot see what such a database does, a marker puts it in master state (R4), and a redirect after
-    an unsafe request sets one (M1). `replswitch.connect` returns a switch that opens its own links.
+    Use it alone for a database that replswitch does not open: read `state` before you choose a connection. replswitch
+    cannot see what such a database does, so a marker puts it in master state (R4), and a redirect after an unsafe
+    request sets a marker (M1). `replswitch.connect` returns a switch that opens its own links.
 
-    Without an instruction: master. Instructions stack up; the latest one that applies wins, be it of this switch, of a
-    decorator or of the middleware.
+    Without an instruction, the state is master. Instructions form a stack. The latest one that applies wins, whether it
+    comes from this switch, from a decorator or from the middleware.
     """
 
-    # True where a subclass records the commits of its database in the scope by itself.
+    # True if a subclass records the commits of its database in the scope itself.
     records_writes: ClassVar[bool] = False
 
     def use_master(self) -> Frame:
@@ -214,7 +214,7 @@ class Switch:
     def revert(self) -> None:
         """Undo the latest ``use_master()`` or ``use_slave()`` of this switch.
 
-        What the middleware or a decorator did stays, and so does what was done outside the running request.
+        Instructions of the middleware and of decorators stay in force, and so do those from before the running request.
 
         Raises:
             RevertError: there is nothing to undo.
@@ -240,15 +240,15 @@ class Switch:
 
     @property
     def state(self) -> State:
-        """The side that the running code wants: ``"master"`` or ``"slave"``."""
+        """The state that the running code wants: ``"master"`` or ``"slave"``."""
         frame = self.deciding_frame()
         if frame is None or frame.scope.master_only:
             return MASTER
-        # Of a recent marker nothing can be checked where the writes of the database are not recorded.
+        # If the writes of the database are not recorded, a recent marker cannot be checked against it.
         return frame.state if self.records_writes or not frame.scope.recently_marked else MASTER
 
     def deciding_frame(self) -> Frame | None:
-        """Return the instruction that decides the state: the latest that applies. None while none does."""
+        """Return the instruction that decides the state: the latest one that applies; None if there is none."""
         frame = _get()
         if frame is not None and not self.records_writes:
             frame.scope.unrecorded = True
@@ -260,9 +260,9 @@ class Switch:
 
     @property
     def state_change_disabled(self) -> bool:
-        """True: instructions given from now on are ignored by this switch, in every thread; reverts stay balanced.
+        """Set it to True to make this switch ignore later instructions, in every thread; reverts stay balanced.
 
-        The middleware's and the decorators' are ignored too. For tests that must see one state throughout.
+        Instructions of the middleware and the decorators are ignored too. It is for tests that need a constant state.
         """
         return self in _disabled
 
@@ -272,5 +272,5 @@ class Switch:
         _disabled = _disabled | {self} if disabled else _disabled - {self}
 
 
-# The switch of frames that are instructions for none.
+# The switch of frames that apply to no database.
 _NO_SWITCH: Final = Switch()
