@@ -29,7 +29,7 @@ MASTER = {"host": "master.db", "user": "shop"}
         ({"master": {"hots": "master.db"}}, r'Unknown setting of the master "hots"\. Did you mean "host"\?'),
         ({"master": MASTER, "slaves": [{"prot": 1}]}, r'Unknown setting of slave number 1 "prot".*"port"'),
         ({"master": MASTER, "slaves": [{"zzz": 1}]}, r'Unknown setting of slave number 1 "zzz"\. Known are: .*host'),
-        ({"master": {**MASTER, "autocommit": True}}, r'"autocommit" of the master is made by replswitch'),
+        ({"master": {**MASTER, "autocommit": True}}, r'"autocommit" of the master is set by replswitch'),
         ({"master": MASTER, "driver": "oracle"}, r"Unknown driver 'oracle'.*'pymysql', 'mysqlclient' and 'sqlite3'"),
         (
             {"master": MASTER, "on_slave_write": "ignore"},

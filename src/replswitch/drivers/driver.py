@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 #: Any driver's connection or cursor: PEP 249 names their methods, but no common class.
 Raw = Any
 
-#: Seconds between two looks at a server that is waited for.
+#: Seconds between two queries while waiting for a server to reach a position.
 _POLL_EVERY = 0.005
 
 
@@ -79,9 +79,9 @@ class WriteTracker:
 
     Attributes:
         news: False if nothing can have changed since the last `pop_write_status`, and no transaction has begun or
-            ended. It is a plain attribute, because it is read after every statement.
-        unread: a result may be unread, which `replswitch.drivers.Driver.drain_results` reads.
-        owes_results: a result is unread, and a statement behind it may still write, as far as that is known.
+            ended since then. It is a plain attribute, because it is read after every statement.
+        unread: a result may be unread; `replswitch.drivers.Driver.drain_results` reads it.
+        owes_results: a result is unread, and a statement after it may still write, as far as is known.
         streams: a result is being read row by row, so the server can be asked nothing else on the connection (S6).
         session_changed: True on a slave's connection if a statement changed its session (variables, the current
             database), so that a write must not move away from it (S8).
@@ -139,7 +139,7 @@ class WriteTracker:
         """Update `last_known_position` after writes that counted for no scope. At most one round trip."""
 
 
-#: For drivers of which nothing is known. It has no state, so all connections share it.
+#: For unknown drivers. It has no state, so all connections share it.
 UNKNOWN = WriteTracker()
 
 
@@ -180,8 +180,8 @@ class Driver:
         """Refuse settings that cannot work, before anything is opened.
 
         Args:
-            settings: of one server, as the module's ``connect`` takes them.
-            server: its name in the message.
+            settings: the settings of one server, as the module's ``connect`` takes them.
+            server: the server's name in the message.
 
         Raises:
             ConfigurationError: a setting is missing, unknown, or set by replswitch itself.
@@ -196,11 +196,11 @@ class Driver:
         raise NotImplementedError
 
     def location(self, settings: Mapping[str, Any]) -> str:
-        """Return what all settings have in common that lead to one server. By default the address."""
+        """Return a text that is equal for all settings that lead to the same server. By default, the address."""
         return self.address(settings)
 
     def set_name(self, settings: Mapping[str, Any]) -> str:
-        """Return the name of a master's replicated set (M8): a digest, as it goes to the client (M6)."""
+        """Return the name of a master's replicated set (M8): a digest, because clients see it (M6)."""
         return b32encode(sha256(self.location(settings).encode()).digest()[:5]).decode().lower()
 
     # Connections
@@ -223,7 +223,7 @@ class Driver:
         """
 
     def begin_adopted(self, raw: Raw) -> None:
-        """Begin a transaction on a connection that `adopt` has prepared, where the module does not by itself."""
+        """Begin a transaction on a connection that `adopt` has prepared, if the module does not do so itself."""
 
     def writes_of(self, raw: Raw) -> WriteTracker:
         """Return the tracker of the connection's writes; the same object each time."""
@@ -232,7 +232,7 @@ class Driver:
     def readable(self, raw: Raw) -> Callable[[int], object]:
         """Return a function that, called with 0, is true if the connection has something to read.
 
-        Between statements a server sends nothing. So it has closed the connection, or a result is unread.
+        Between statements a server sends nothing, so either it has closed the connection, or a result is unread.
         """
         return bool  # bool(0): nothing
 
@@ -286,7 +286,7 @@ class Driver:
         raise PositionError(f"{type(self).__name__} has no positions.")
 
     def wait_for(self, raw: Raw, position: Position, seconds: float) -> bool:
-        """Wait until the server has reached a position. Return False if the time is over before."""
+        """Wait until the server has reached a position. Return False after a time-out."""
         until = time.monotonic() + seconds
         while True:
             reached = self.fetch_position(raw)[1]
@@ -310,7 +310,7 @@ class Driver:
         """Return the meaning of an error.
 
         Args:
-            error: the module's own.
+            error: an error of the module.
             raw: the connection on which a statement failed; None while connecting.
         """
         return Fault.OTHER

@@ -1,13 +1,13 @@
-"""What the drivers of MariaDB and MySQL have in common: settings, positions, and the meanings of errors.
+"""The common part of the drivers of MariaDB and MySQL: settings, positions, and the meanings of errors.
 
-`plain_cursor` on a connection is the driver's own class of cursors, because the application may have set another one as
-the default; `last_known_position` the position of what its session wrote last, as far as it is known.
+`plain_cursor` on a connection is the driver's own cursor class, because the application may have set another default.
+`last_known_position` is the position of the latest write of its session, as far as it is known.
 
 https://mariadb.com/kb/en/gtid/ and https://dev.mysql.com/doc/refman/9.1/en/replication-gtids.html.
 
-All put an error's code and message into ``args``. The codes:
+All drivers put an error's code and message into ``args``. The codes:
 https://mariadb.com/kb/en/mariadb-error-code-reference/ and
-https://dev.mysql.com/doc/mysql-errors/en/server-error-reference.html; those from 2000 on are the clients' own.
+https://dev.mysql.com/doc/mysql-errors/en/server-error-reference.html; codes from 2000 on are the clients'.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ if TYPE_CHECKING:
     from replswitch.drivers.driver import Raw, WriteTracker
     from replswitch.positions import Position
 
-# ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION, ER_READ_ONLY_MODE; and ER_OPTION_PREVENTS_STATEMENT, which is said of
+# ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION, ER_READ_ONLY_MODE; and ER_OPTION_PREVENTS_STATEMENT, which is used for
 # other options too.
 _READ_ONLY_TRANSACTION: Final = 1792
 _READ_ONLY_MODE: Final = 1836
 _OPTION_PREVENTS: Final = 1290
 _READ_ONLY_OPTION: Final = re.compile(r"--(super[-_])?read[-_]only")
 
-# What ends the read-only mode of a session or of a transaction.
+# Statements that end the read-only mode of a session or of a transaction.
 _LETS_WRITE: Final = re.compile(r"\bREAD\s+WRITE\b|\b(tx|transaction)_read_only\s*:?=\s*(0|OFF|FALSE)", re.IGNORECASE)
 
 # The signs of statements that return rows and may leave a variable or a lock in the session, which no server reports.
 # A wrong guess costs no more than a new connection.
 _TRACES: Final = (":=", "GET_LOCK", "get_lock")
 
-# ER_UNKNOWN_COM_ERROR, of a Galera node that has left its cluster; said of other commands too.
+# ER_UNKNOWN_COM_ERROR: from a Galera node that has left its cluster, and for other commands too.
 _UNKNOWN_COMMAND: Final = 1047
 
-# The client's own codes are those from 2000 on: no socket, no host, gone away before sending, lost.
+# Codes of the client, 2000 to 2999: no socket, no host, gone away before sending, lost.
 _FAULTS: Final = {
     _READ_ONLY_TRANSACTION: Fault.REFUSED,
     _READ_ONLY_MODE: Fault.READ_ONLY,
@@ -60,7 +60,7 @@ _FAULTS: Final = {
     2006: Fault.UNSENT,
     2013: Fault.LOST,
     1213: Fault.DEADLOCK,  # ER_LOCK_DEADLOCK
-    1020: Fault.DEADLOCK,  # ER_CHECKREAD: a record has changed since it was read; rolls back likewise (MariaDB)
+    1020: Fault.DEADLOCK,  # ER_CHECKREAD: a record has changed since it was read; rolls back as well (MariaDB)
     1205: Fault.CONFLICT,  # ER_LOCK_WAIT_TIMEOUT
     1146: Fault.UNDEFINED,  # ER_NO_SUCH_TABLE
     1054: Fault.UNDEFINED,  # ER_BAD_FIELD_ERROR
@@ -69,20 +69,20 @@ _FAULTS: Final = {
 # ER_SPECIFIC_ACCESS_DENIED_ERROR
 _ACCESS_DENIED: Final = 1227
 
-# A slave moves its position also past transactions that it leaves out (IGNORE_DOMAIN_IDS). Its own binary log has those
-# that it has carried out, if it keeps one: https://mariadb.com/kb/en/change-master-to/#ignore_domain_ids.
+# A slave advances its position past transactions that it skips, too (IGNORE_DOMAIN_IDS). Its own binary log, if it has
+# one, contains only those that it has executed: https://mariadb.com/kb/en/change-master-to/#ignore_domain_ids.
 _POSITION_OF_MARIADB: Final = (
     "SELECT @@GLOBAL.gtid_current_pos, IF(@@GLOBAL.log_slave_updates, @@GLOBAL.gtid_binlog_pos, NULL),"
     " @@server_id, @@hostname"
 )
 
-# In the message of a lost connection (2013) whose time for reading was over; PyMySQL's words.
+# PyMySQL has this in the message of a connection (2013) that was lost by a read time-out.
 _TIMED_OUT: Final = "timed out"
 
 
-#: Seconds until a server that takes packets and never answers counts as gone, where the settings say nothing: for
-#: a new connection, and for the answer to a statement on a slave. The latter is shorter than the time-out of most
-#: application servers' workers (30 s), so that a slave that hangs does not get the worker killed (F5).
+#: The default time-outs in seconds, after which a server that accepts packets but never answers counts as gone: for a
+#: new connection, and for the answer to a statement on a slave. The second one is shorter than the usual worker
+#: time-out of application servers (30 s), so that a hanging slave does not get the worker killed (F5).
 CONNECT_TIMEOUT: Final = 3
 READ_TIMEOUT: Final = 20
 
@@ -91,7 +91,7 @@ def with_timeouts(settings: Mapping[str, Any], *, read_only: bool) -> dict[str, 
     """Return the settings with time-outs. The master has no read time-out: an ALTER TABLE may take its time."""
     defaults = {"connect_timeout": CONNECT_TIMEOUT}
     if read_only:
-        # One for both: where they differ, PyMySQL changes its socket's twice for each statement.
+        # The same value for both: if they differ, PyMySQL sets the socket's time-out twice for each statement.
         defaults["read_timeout"] = defaults["write_timeout"] = settings.get("read_timeout", READ_TIMEOUT)
     return {**defaults, **settings}
 
@@ -179,7 +179,7 @@ def last_written(raw: Raw, since: Position | None, *, only_rows: bool = False) -
 
 
 def rows(raw: Raw, sql: str, *values: object) -> list[tuple[Any, ...]]:
-    """Return the rows of a statement of ours, which has written nothing."""
+    """Run a query of replswitch itself, which writes nothing, and return its rows."""
     on_write, raw.on_write = raw.on_write, None
     try:
         with closing(raw.cursor(raw.plain_cursor)) as cursor:
@@ -195,18 +195,18 @@ def leaves_trace(sql: str) -> bool:
 
 
 def keep_read_only(raw: Raw, sql: str | bytes) -> None:
-    """Refuse a statement that would let a slave's connection write (S7), with the server's error for writes there.
+    """Refuse a statement that would end the read-only mode of a slave's connection (S7).
 
     Raises:
-        Exception: the driver's own.
+        Exception: the driver's own error, the same one as for writes on that connection.
     """
     if _LETS_WRITE.search(sql.decode(errors="replace") if isinstance(sql, bytes | bytearray) else sql):
         raise raw.OperationalError(_READ_ONLY_TRANSACTION, "A connection for slave state stays read-only.")
 
 
 def records(raw: Raw, sql: str) -> list[dict[str, Any]]:
-    """Return rows with the names of their columns in small letters, and as they were before MySQL 8.0.22."""
-    # The application may have set another class of cursors as the default; None is that, where it has not.
+    """Return rows as mappings. Column names are in lower case, and have the form from before MySQL 8.0.22."""
+    # The application may have set another default cursor class. Connections of other kinds use their default (None).
     with closing(raw.cursor(getattr(raw, "plain_cursor", None))) as cursor:
         cursor.execute(sql)
         names = [column[0].lower() for column in cursor.description]
@@ -220,7 +220,7 @@ def text(value: object) -> str:
 
 
 def innermost(raw: Any) -> Any:
-    """Return the driver's connection in what a tool has put around it: ``__wrapped__``, as wrapt and functools say."""
+    """Return the driver's connection inside the wrappers of tools: ``__wrapped__``, as in wrapt and functools."""
     while hasattr(raw, "__wrapped__"):
         raw = raw.__wrapped__
     return raw
@@ -231,32 +231,32 @@ class MySQLFamilyDriver(Driver):
 
     engine = "mysql"
 
-    #: Settings that replswitch makes itself.
+    #: Settings that replswitch sets itself.
     own_settings: ClassVar[set[str]] = {"autocommit"}
 
     def check(self, settings: Mapping[str, Any], server: str) -> None:
-        """Refuse settings that replswitch makes itself."""
+        """Refuse settings that replswitch sets itself."""
         for name in sorted(self.own_settings & set(settings)):
             raise ConfigurationError(
-                f'The setting "{name}" of {server} is made by replswitch itself. Leave it out'
+                f'The setting "{name}" of {server} is set by replswitch itself. Leave it out'
                 f"{'; it is an argument of connect() itself' if name == 'autocommit' else ''}."
             )
 
     def address(self, settings: Mapping[str, Any]) -> str:
-        """Return the socket, or the host with its port where that is not 3306."""
+        """Return the socket, or the host, with its port unless that is 3306."""
         if settings.get("unix_socket"):
             return str(settings["unix_socket"])
         port = str(settings.get("port") or 3306)
         return f"{settings.get('host') or 'localhost'}{'' if port == '3306' else f':{port}'}"
 
     def location(self, settings: Mapping[str, Any]) -> str:
-        """Return the address, and the file of settings that it may be in."""
+        """Return the address, and the option file that may set it."""
         host = str(settings.get("host") or "").lower().rstrip(".")
         files = (settings.get(name) for name in ("read_default_file", "read_default_group"))
         return "\n".join(map(str, filter(None, (self.address({**settings, "host": host}), *files))))
 
     def schema(self, settings: Mapping[str, Any]) -> str:
-        """Return the name of the database; empty where the settings name none."""
+        """Return the name of the database; empty if the settings name none."""
         return str(settings.get("database") or settings.get("db") or "")
 
     def open_for_report(self, settings: Mapping[str, Any], seconds: float) -> Raw:
@@ -278,7 +278,7 @@ class MySQLFamilyDriver(Driver):
         return poll
 
     def alive(self, raw: Raw) -> bool:
-        """Look at the socket. One that a fork left in two processes is the parent's."""
+        """Check the socket. After a fork, a connection belongs to the parent process."""
         # Between statements the server sends nothing. Data to read is an unread result, or the end of the connection.
         return bool(raw.open and raw.process == os.getpid() and (raw.owes_results or not raw.poll(0)))
 
@@ -298,16 +298,16 @@ class MySQLFamilyDriver(Driver):
         return text(uuid), MySQLPosition.parse(text(executed))
 
     def wait_for(self, raw: Raw, position: Position, seconds: float) -> bool:
-        """Let the server wait."""
+        """Wait on the server, with its own function."""
         function = "MASTER_GTID_WAIT" if is_mariadb(raw) else "WAIT_FOR_EXECUTED_GTID_SET"
         ((outcome,),) = rows(raw, f"SELECT {function}(%s, %s)", str(position), seconds)
         return int(outcome) == 0
 
     def seconds_behind(self, raw: Raw) -> float | None:
-        """Ask for the state of replication.
+        """Query the replication status.
 
-        None where the account may not ask (MariaDB wants SLAVE MONITOR, MySQL REPLICATION CLIENT), and where the server
-        replicates from no other, as a member of a cluster.
+        Return None if the account lacks the privilege (MariaDB: SLAVE MONITOR, MySQL: REPLICATION CLIENT), or if the
+        server does not replicate from another server, such as a member of a cluster.
         """
         try:
             sources = records(raw, "SHOW ALL SLAVES STATUS" if is_mariadb(raw) else "SHOW REPLICA STATUS")
@@ -319,11 +319,11 @@ class MySQLFamilyDriver(Driver):
         return max((math.inf if seconds is None else float(seconds) for seconds in told), default=None)
 
     def has_common_positions(self, raw: Raw) -> bool:
-        """Look whether it is a node of Galera: each counts its own."""
+        """Return False for a node of Galera: the positions of its nodes are independent."""
         return not rows(raw, "SHOW VARIABLES WHERE Variable_name = 'wsrep_on' AND Value = 'ON'")
 
     def classify(self, error: BaseException, raw: Raw | None = None) -> Fault:
-        """Go by the error's code, and by its message where the code means several things."""
+        """Classify by the error's code, and by its message if the code has several meanings."""
         code, message = (*error.args, 0, "")[:2]
         fault = _FAULTS.get(code, Fault.OTHER) if isinstance(code, int) else Fault.OTHER
         if code == _OPTION_PREVENTS and _READ_ONLY_OPTION.search(str(message)):

@@ -1,6 +1,6 @@
 """mysqlclient, on MariaDB and MySQL.
 
-It does not show the session state that the server sends with each result. So the position of a write is queried, once:
+It does not show the session state that the server sends with each result, so the position of a write is queried once:
 before the next read of the scope from a slave, or before its response.
 """
 
@@ -37,14 +37,14 @@ if TYPE_CHECKING:
 # CR_COMMANDS_OUT_OF_SYNC: a result is unread.
 _OUT_OF_SYNC: Final = 2014
 
-# The function that `Connection.query` calls in the end: one call less for each statement.
+# `Connection.query` would call this function; calling it directly saves one call per statement.
 _send: Final[Any] = MySQLdb._mysql.connection.query
 
 # The part of the read time-out after which a lost connection counts as timed out.
 _NEARLY: Final = 0.95
 
-# The statements that begin or end a transaction, or may do so. mysqlclient does not show the server's status flag. So
-# this is the only place that looks at the text of a statement, and only if the statement returned no rows.
+# The statements that begin or end a transaction, or may do so. mysqlclient does not show the server's status
+# flag, so the text of a statement is examined; only here, and only if the statement returned no rows.
 _CONTROL: Final = re.compile(
     rb"(?:\s|/\*(?:[^*]|\*(?!/))*\*/|(?:--(?=\s)|#)[^\n]*(?:\n|\Z))*+"
     rb"(?:(?P<call>CALL|EXECUTE|BEGIN\s+NOT)"
@@ -62,7 +62,7 @@ _STOCK: Final[Any] = MySQLdb.connections.Connection
 
 
 class _Stream(MySQLdb._mysql.result):
-    """A result that its cursor reads row by row, and that knows when it is read."""
+    """A result that its cursor reads row by row, and that knows when it has been read to its end."""
 
     ended = False
 
@@ -77,10 +77,10 @@ class _Stream(MySQLdb._mysql.result):
 
 
 class _Connection(MySQLdb.connections.Connection, WriteTracker):
-    """A connection that knows whether it is alive, and that a forked child does not close. To a slave: read-only (S7).
+    """A connection that knows whether it is alive, and that a forked child does not close. It is read-only (S7).
 
     Args:
-        settings: mysqlclient's own.
+        settings: the settings of mysqlclient.
     """
 
     plain_cursor = MySQLdb.cursors.Cursor
@@ -123,7 +123,7 @@ class _Connection(MySQLdb.connections.Connection, WriteTracker):
         self.unread = not isinstance(query, bytes) or not query.startswith(b"SELECT") or b";" in query
         if self.unread and self.stays_read_only:
             keep_read_only(self, query)
-        if isinstance(query, bytes) and (b":=" in query or b"_LOCK" in query or b"_lock" in query):  # mostly not
+        if isinstance(query, bytes) and (b":=" in query or b"_LOCK" in query or b"_lock" in query):  # rarely
             self.session_changed = self.session_changed or leaves_trace(query.decode("latin-1"))
         _send(self, bytes(query) if isinstance(query, bytearray) else query)
 
@@ -159,7 +159,7 @@ class _Connection(MySQLdb.connections.Connection, WriteTracker):
             close(nowhere)
 
     def follow(self) -> None:
-        """Note whether the latest statement began or ended a transaction, or changed the session."""
+        """Record whether the latest statement has begun or ended a transaction, or has changed the session."""
         control = None
         if not self.field_count():  # type: ignore[no-untyped-call]  # likewise
             text = self.latest.encode(errors="replace") if isinstance(self.latest, str) else self.latest
@@ -175,13 +175,13 @@ class _Connection(MySQLdb.connections.Connection, WriteTracker):
             self.in_transaction = control["begin"] is not None
 
     def changes_session(self, text: bytes) -> bool:
-        """Return whether a statement without rows has changed the session. On a read-only link it always has."""
+        """Return whether a statement without rows has changed the session. On a read-only link, it always has."""
         return True
 
     # WriteTracker
 
     def pop_write_status(self) -> Position | Written:
-        """Return NO: a slave's connection writes nothing."""
+        """Return NO: a connection to a slave cannot write."""
         return Written.NO
 
 
@@ -204,7 +204,7 @@ class _MasterConnection(_Connection):
         self.learns_after_rows = not is_mariadb(self)
 
     def store_result(self) -> Any:
-        # A result that is not stored is read row by row, and meanwhile nothing can be asked.
+        # Ask only after results that are stored: while a result is read row by row, nothing can be asked.
         result = super().store_result()  # type: ignore[no-untyped-call]  # likewise
         if self.on_write is not None:
             self.on_write(self, True)
@@ -217,7 +217,7 @@ class _MasterConnection(_Connection):
             self.on_write(self, False)
 
     def changes_session(self, text: bytes) -> bool:
-        """Look at the text: it may have been an UPDATE of no rows."""
+        """Return whether the text says so: the statement may also have been an UPDATE of no rows."""
         return _CHANGE.match(text) is not None
 
     def pop_write_status(self) -> Position | Written:
@@ -235,7 +235,7 @@ class _MasterConnection(_Connection):
 
     def ask(self, since: Position | None) -> Position | Written:
         """Ask for the position of the latest write."""
-        in_doubt, latest = self.in_doubt, self.latest  # kept: the statements below are ours, not the application's
+        in_doubt, latest = self.in_doubt, self.latest  # keep them: the queries below are not the application's
         if self.tells is None:
             self.tells = has_positions(self, identify=False)
         written = last_written(self, since, only_rows=self.only_rows) if self.tells else Written.YES
@@ -243,7 +243,7 @@ class _MasterConnection(_Connection):
         return written
 
     def discard_write_status(self, *, with_rows: bool) -> None:
-        """Note that the position must be queried before the next statement that counts."""
+        """Record that the position must be queried before the next statement that counts."""
         self.is_moved = self.is_moved or with_rows or not self.has_rows
 
     def refresh_baseline(self) -> None:
@@ -268,13 +268,13 @@ class MySQLClientDriver(MySQLFamilyDriver):
         """Connect."""
         kind = _Connection if read_only else _MasterConnection
         arguments = {**with_timeouts(settings, read_only=read_only), "autocommit": True}
-        if MySQLdb.connect is not MySQLdb.Connect:  # a tool has wrapped it, and wants to see the connections (F6)
+        if MySQLdb.connect is not MySQLdb.Connect:  # a tool has wrapped it, to see the connections (F6)
             raw: Any = MySQLdb.connect(**arguments)
             inner: Any = innermost(raw)
             if type(inner) is _STOCK:
                 inner.__class__ = kind
                 inner.prepare(**arguments)
-                return raw  # type: ignore[no-any-return]  # the tool's proxy, which does what ours does
+                return raw  # type: ignore[no-any-return]  # the tool's proxy has the same methods
             raw.close()
         return kind(**arguments)
 
@@ -321,7 +321,7 @@ class MySQLClientDriver(MySQLFamilyDriver):
                 raise
 
     def classify(self, error: BaseException, raw: _Connection | None = None) -> Fault:
-        """Go by the server's error code; and by the clock, as no words say that the time for an answer was over."""
+        """Classify by the server's error code, and by the clock: the error message does not mention a time-out."""
         fault = super().classify(error, raw)
         if fault is Fault.LOST and raw is not None and time.monotonic() >= raw.asked_at + _NEARLY * raw.limit:
             return Fault.TIMED_OUT

@@ -28,20 +28,20 @@ class PyMySQLDriver(MySQLFamilyDriver):
     own_settings = {"autocommit", "defer_connect"}  # noqa: RUF012 - the base class says ClassVar
 
     def check(self, settings: Mapping[str, Any], server: str) -> None:
-        """Refuse settings that PyMySQL does not know, and those that replswitch makes itself."""
+        """Refuse settings that PyMySQL does not know, and those that replswitch sets itself."""
         super().check(settings, server)
         refuse_unknown(f"setting of {server}", settings, _SETTINGS - self.own_settings)
 
     def open(self, settings: Mapping[str, Any], *, read_only: bool) -> TrackingConnection:
-        """Connect, with session tracking where the server has it."""
+        """Connect, with session tracking if the server supports it."""
         arguments = with_timeouts(settings, read_only=read_only)
         arguments["client_flag"] = settings.get("client_flag", 0) | CLIENT.SESSION_TRACK
         try:
-            if pymysql.connect is not Connection:  # a tool has wrapped it, and wants to see the connections (F6)
+            if pymysql.connect is not Connection:  # a tool has wrapped it, to see the connections (F6)
                 raw: Any = pymysql.connect(**arguments, autocommit=True, defer_connect=True)
                 if type(innermost(raw)) is Connection:
                     TrackingConnection.adopt(innermost(raw), read_only=read_only)
-                    return raw  # type: ignore[no-any-return]  # the tool's proxy, which does what ours does
+                    return raw  # type: ignore[no-any-return]  # the tool's proxy has the same methods
             return TrackingConnection(read_only=read_only, **arguments, autocommit=True)
         except Exception as error:
             # PyMySQL keeps the error in a variable of a frame that its traceback holds, and keeps the socket's error.
@@ -78,7 +78,7 @@ class PyMySQLDriver(MySQLFamilyDriver):
         return bool(raw.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS)
 
     def classify(self, error: BaseException, raw: TrackingConnection | None = None) -> Fault:
-        """Go by the server's error code, and by whether the connection is closed."""
+        """Classify by the server's error code, and by whether the connection is closed."""
         fault = super().classify(error, raw)
         if fault is Fault.OTHER and raw is not None and raw._sock is None:
             return Fault.UNSENT  # PyMySQL's InterfaceError for a connection that is closed

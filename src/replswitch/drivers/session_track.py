@@ -7,15 +7,15 @@ from typing import Any, Final
 
 from replswitch.errors import PositionError
 
-# The session state in an OK packet: the GTID of the commit that it acknowledges, and changes. The layout:
+# The session state in an OK packet: the GTID of the acknowledged commit, and changes of the session. The layout:
 # https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_basic_ok_packet.html and
-# https://mariadb.com/kb/en/ok_packet/. An entry of a type that is not known is skipped, as both ask.
+# https://mariadb.com/kb/en/ok_packet/. Entries of unknown types are skipped, as both pages require.
 #
 # The types of entries that carry a GTID: MariaDB tracks the variable last_gtid, MySQL has a type for it.
 _SYSTEM_VARIABLE: Final = 0
 _GTIDS: Final = 3
 
-# The session's variables, its database, or something else of it has changed.
+# A variable of the session, its database, or another part of its state has changed.
 _STATE_CHANGE: Final = 2
 
 # The lengths of longer integers by their first byte.
@@ -29,7 +29,7 @@ def status_of(packet: Any) -> tuple[int, int, bytes]:
     """Return the status flags of an OK packet, its number of warnings, and the bytes after them.
 
     Args:
-        packet: PyMySQL's, with its header, which is 0x00, or 0xFE after the rows of a result.
+        packet: a packet of PyMySQL with its header, which is 0x00, or 0xFE after the rows of a result.
 
     Raises:
         PositionError: the packet is cut off.
@@ -51,7 +51,7 @@ def session_track(rest: bytes) -> tuple[str, bool]:
         rest: the bytes after the number of warnings, in a packet with the flag SERVER_SESSION_STATE_CHANGED.
 
     Returns:
-        the GTID of the commit that it answers, empty without one; and whether the session itself has changed: a
+        the GTID of the acknowledged commit, empty without one; and whether the session itself has changed: a
         variable, the current database, a prepared statement.
 
     Raises:
@@ -59,7 +59,7 @@ def session_track(rest: bytes) -> tuple[str, bool]:
     """
     gtid, changed = "", False
     try:
-        _, end = _string(rest, 0)  # for people
+        _, end = _string(rest, 0)  # a message for people
         (changes, _), end = _string(rest, end), 0
         while end < len(changes):
             kind = changes[end]
@@ -80,7 +80,7 @@ def session_track(rest: bytes) -> tuple[str, bool]:
 
 
 def _string(data: bytes, at: int) -> tuple[bytes, int]:
-    """Return the string that begins there, after its length, and where it ends."""
+    """Return the length-encoded string at an offset, and the offset of its end."""
     length, at = data[at], at + 1
     if length > 0xFA:
         size = _SIZES[length]

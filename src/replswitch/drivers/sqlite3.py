@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from replswitch.positions import Position
 
-# Ours to decide: transactions are begun and ended by replswitch, and links move between threads.
+# Set by replswitch itself: it begins and ends transactions, and it moves links between threads.
 _OURS: Final = {"isolation_level", "autocommit", "check_same_thread", "factory"}
 _FAULTS: Final = {
     sqlite3.SQLITE_READONLY: Fault.READ_ONLY,  # on the master, the file's permissions have changed
@@ -31,7 +31,7 @@ _SETTINGS: Final = {"database", "timeout", "detect_types", "cached_statements", 
 
 
 class _Buffered(sqlite3.Cursor):
-    """Reads all rows at once: a result that is still read would lock the file for the master's writes (S10)."""
+    """Reads all rows at once: a result that is only partly read would lock the file for the master's writes (S10)."""
 
     _rows: Iterator[Any] = iter(())
 
@@ -67,10 +67,10 @@ def _buffered(kind: type[sqlite3.Cursor]) -> type[sqlite3.Cursor]:
 
 
 class _Connection(sqlite3.Connection, WriteTracker):
-    """A connection that remembers how many changes were already asked about.
+    """A connection that remembers the number of changes at the last check.
 
     Attributes:
-        is_reader: it refuses writes, and leaves no lock behind a statement outside a transaction.
+        is_reader: it refuses writes, and holds no lock after a statement outside a transaction.
         is_adopted: SQLAlchemy begins its transactions.
     """
 
@@ -90,7 +90,7 @@ class _Connection(sqlite3.Connection, WriteTracker):
     def rollback(self) -> None:
         if self.in_transaction:  # a pool may roll back after a commit whose status was not popped yet
             super().rollback()
-            self.changes_seen = self.total_changes  # which a rollback does not lower
+            self.changes_seen = self.total_changes  # a rollback does not lower the number
 
     def pop_write_status(self) -> Position | Written:
         """Compare the number of changed rows with the previous one. Inside a transaction nothing is committed yet."""
@@ -115,7 +115,7 @@ class SQLiteDriver(Driver):
         """Refuse unknown settings, a missing file name, and databases in memory."""
         for name in sorted(_OURS & set(settings)):
             raise ConfigurationError(
-                f'The setting "{name}" of {server} is made by replswitch itself with sqlite3. Leave it out.'
+                f'The setting "{name}" of {server} is set by replswitch itself with sqlite3. Leave it out.'
             )
         refuse_unknown(f"setting of {server}", settings, _SETTINGS)
         database = settings.get("database")
@@ -142,7 +142,7 @@ class SQLiteDriver(Driver):
         return "main"
 
     def open(self, settings: Mapping[str, Any], *, read_only: bool) -> _Connection:
-        """Open the file; a slave's is never created."""
+        """Open the file. The file of a slave is never created."""
         arguments = dict(settings)
         if read_only and not arguments.get("uri"):
             # Not mode=ro: in WAL mode a reader has to write to the files beside the database.
@@ -162,15 +162,15 @@ class SQLiteDriver(Driver):
             raw.changes_seen = raw.total_changes
 
     def adopt(self, raw: _Connection, *, read_only: bool, begin: str) -> None:
-        """Let sqlite3 begin transactions with the level that the engine asks for.
+        """Make sqlite3 begin transactions with the level that the engine asks for.
 
-        On a reader it begins none: a session that rests in one would lock the file for other sessions (S10).
+        On a reader it begins none: an idle session in a transaction would lock the file for other sessions (S10).
         """
         raw.isolation_level = None if read_only else begin  # type: ignore[assignment]  # the engine's own check
         raw.is_adopted = True
 
     def begin_adopted(self, raw: _Connection) -> None:
-        """Begin before the first statement: else neither reads nor savepoints would belong to the transaction."""
+        """Begin before the first statement; else neither reads nor savepoints would be part of the transaction."""
         if raw.isolation_level is not None and not raw.in_transaction:
             raw.execute(f"BEGIN {raw.isolation_level}").close()
 
@@ -179,7 +179,7 @@ class SQLiteDriver(Driver):
         return raw
 
     def reusable(self, raw: _Connection) -> bool:
-        """Roll back an open transaction. Temporary tables are another visitor's (S11)."""
+        """Roll back an open transaction. Return False if temporary tables exist: they belong to one visitor (S11)."""
         raw.rollback()
         return raw.execute("SELECT 1 FROM sqlite_temp_master LIMIT 1").fetchone() is None
 
@@ -195,9 +195,9 @@ class SQLiteDriver(Driver):
         return file, SQLitePosition.parse(text) if text else None
 
     def classify(self, error: BaseException, raw: _Connection | None = None) -> Fault:
-        """Go by SQLite's primary code, and by whether a transaction that was open still is.
+        """Classify by SQLite's primary code, and by whether an open transaction is still open.
 
-        SQLite itself rolls back when a disk is full and the like.
+        SQLite itself rolls back on errors such as a full disk.
         """
         # The low byte is the primary code: https://www.sqlite.org/rescode.html
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF

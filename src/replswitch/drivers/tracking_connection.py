@@ -52,8 +52,8 @@ class _Result(MySQLResult):
     connection: Any  # a TrackingConnection until the result is read
 
     def _get_descriptions(self) -> None:
-        # The columns are described in the same bytes each time that a statement runs, and to parse them takes a seventh
-        # of the time of a short query. So what was parsed is kept.
+        # The server describes the columns in the same bytes each time that a statement runs. Parsing them takes a
+        # seventh of the time of a short query, so the parsed descriptions are kept.
         connection = self.connection
         packets = [connection._read_packet()._data for _ in range(self.field_count)]
         if not connection.ends_in_ok:
@@ -78,13 +78,13 @@ class _Result(MySQLResult):
         self.connection = connection
 
     def _check_packet_is_eof(self, packet: MysqlPacket) -> bool:
-        # Asked for each row, so without the way through a method.
+        # Called for each row, so it reads the data directly instead of through a method.
         data: bytes = packet._data  # type: ignore[attr-defined]  # types-PyMySQL leaves it out
         if data[0] != 0xFE or len(data) >= _LONGEST_END:
             return False
         connection = self.connection
         if connection.ends_in_ok:
-            if len(data) == _PLAIN_END.size:  # nothing was written, as mostly
+            if len(data) == _PLAIN_END.size:  # the common case: nothing was written
                 status, self.warning_count = _PLAIN_END.unpack(data)
                 if status != connection.server_status:
                     connection.heard(status)
@@ -105,8 +105,8 @@ class TrackingConnection(Connection, WriteTracker):
     """A connection that keeps the session state in each answer of the server.
 
     Args:
-        read_only: let the database refuse writes (S7).
-        settings: PyMySQL's own.
+        read_only: have the database refuse writes (S7).
+        settings: the settings of PyMySQL.
     """
 
     plain_cursor = pymysql.cursors.Cursor
@@ -143,13 +143,13 @@ class TrackingConnection(Connection, WriteTracker):
 
     @classmethod
     def adopt(cls, raw: Any, *, read_only: bool) -> None:
-        """Make one of these of a connection of PyMySQL's that is not connected yet, and connect it."""
+        """Turn a PyMySQL connection that is not connected yet into a TrackingConnection, and connect it."""
         raw.__class__ = cls
         raw._begin(read_only)
         raw.connect()
 
     def _create_ssl_ctx(self, sslp: Any) -> Any:
-        # PyMySQL tries TLS with every server, and to read the system's certificates for it takes 30 ms each time.
+        # PyMySQL tries TLS with every server. Reading the system's certificates for it would take 30 ms each time.
         if sslp:
             return super()._create_ssl_ctx(sslp)  # type: ignore[misc]  # types-PyMySQL leaves it out
         if TrackingConnection._default_tls is None:
@@ -165,7 +165,7 @@ class TrackingConnection(Connection, WriteTracker):
 
     def connect(self, sock: Any = None) -> None:
         """Connect, and prepare the session."""
-        # PyMySQL's connect_timeout ends when the socket is connected; a server that says nothing then is gone as well.
+        # PyMySQL's connect_timeout ends when the socket is connected. A server that is silent then is gone as well.
         read_timeout, self._read_timeout = self._read_timeout, self.connect_timeout
         try:
             super().connect(sock)
@@ -229,7 +229,7 @@ class TrackingConnection(Connection, WriteTracker):
 
     @property
     def owes_results(self) -> bool:  # type: ignore[override]  # it is only read
-        """Whether a result is not read to its end, or another one follows."""
+        """Whether a result is not read to its end, or another result follows."""
         result = self._result
         return result is not None and bool(result.has_next or result.unbuffered_active)
 
@@ -247,14 +247,14 @@ class TrackingConnection(Connection, WriteTracker):
     def query(self, sql: Any, unbuffered: bool = False) -> int:
         """Send a statement, unless it would let a slave's connection write (S7)."""
         text = sql if isinstance(sql, str) else bytes(sql).decode("latin-1")
-        if ":=" in text or "_LOCK" in text or "_lock" in text:  # mostly not
+        if ":=" in text or "_LOCK" in text or "_lock" in text:  # rarely true
             self.session_changed = self.session_changed or leaves_trace(text)
         if self._read_only and not text.startswith("SELECT"):
             keep_read_only(self, text)
         return super().query(sql, unbuffered)
 
     def commit(self) -> None:
-        """Commit. If the server does not report commits, each of them counts."""
+        """Commit. If the server does not report commits, each commit counts as a write."""
         super().commit()
         if self.on_write is not None and not self.tells:
             self.on_write(self, False)
@@ -263,7 +263,7 @@ class TrackingConnection(Connection, WriteTracker):
         """Close the connection. In a forked child, send nothing to the server."""
         if self.process == os.getpid():
             super().close()
-        else:  # without the QUIT that would end the parent's session
+        else:  # send no QUIT, which would end the parent's session
             self._force_close()
 
     def _read_query_result(self, unbuffered: bool = False) -> Any:

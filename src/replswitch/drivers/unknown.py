@@ -1,4 +1,4 @@
-"""Drivers that replswitch does not open itself: asyncio ones, and those of other databases. SQLAlchemy opens them.
+"""Drivers whose connections SQLAlchemy opens, not replswitch: asyncio drivers, and those of other databases.
 
 Their connections are made read-only by a statement, if the database has one. Their writes are not noticed, so markers
 hold by time.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from replswitch.drivers import Raw
     from replswitch.positions import Position
 
-# Our drivers, by the names that SQLAlchemy has for them.
+# The drivers of replswitch, by their names in SQLAlchemy.
 _OURS: Final = {"pymysql": "pymysql", "mysqldb": "mysqlclient", "pysqlite": "sqlite3"}
 
 # The kind of server, and the statement that makes a session read-only, by the name of the dialect.
@@ -39,14 +39,14 @@ _READ_ONLY_TRANSACTION: Final = "25006"
 
 
 def driver_of(dialect: Any, settings: Mapping[str, Any]) -> Driver:
-    """Return the driver for the connections of a dialect of SQLAlchemy's.
+    """Return the driver for the connections of an SQLAlchemy dialect.
 
     Args:
         dialect: the dialect.
-        settings: those of its connections.
+        settings: the settings of its connections.
 
     Raises:
-        ConfigurationError: no statement is known that makes sessions read-only.
+        ConfigurationError: no statement is known that makes sessions of this database read-only.
     """
     file = str(settings.get("database") or "")
     in_memory = dialect.name == "sqlite" and (not file or ":memory:" in file or "mode=memory" in file)
@@ -58,8 +58,8 @@ class UnknownDriver(Driver, WriteTracker):
     """See `replswitch.drivers.Driver`. SQLAlchemy opens the connections, and their writes are not noticed.
 
     Args:
-        dialect: of the engine.
-        in_memory: its database is one in memory.
+        dialect: the dialect of the engine.
+        in_memory: its database is in memory.
     """
 
     opens_connections = False
@@ -83,19 +83,22 @@ class UnknownDriver(Driver, WriteTracker):
         return f"{host}:{port}" if host and port else str(host or settings.get("database") or self._dialect.name)
 
     def location(self, settings: Mapping[str, Any]) -> str:
-        """Return the same as our own drivers, which other engines may use for this server. A memory is its own."""
+        """Return the same as the drivers of replswitch: other engines may use them for this server.
+
+        A database in memory has a location of its own.
+        """
         if self.in_memory:
             return f"{os.getpid()} {id(self)}"
         known = {"mysql": _MYSQL, "sqlite": SQLITE3}.get(self.engine)
         return super().location(settings).lower() if known is None else known.location(settings)
 
     def schema(self, settings: Mapping[str, Any]) -> str:
-        """Return the name of the database; a file of SQLite has another one on each server."""
+        """Return the name of the database; "main" for SQLite, where each server has another file name."""
         names = map(settings.get, ("database", "dbname"))
         return "main" if self.engine == "sqlite" else str(next(filter(None, names), "")) or _MYSQL.schema(settings)
 
     def writes_of(self, raw: Raw) -> WriteTracker:
-        """Return this object, for which every commit counts as a write."""
+        """Return this object. It counts every commit as a write."""
         return self
 
     def pop_write_status(self) -> Position | Written:
