@@ -197,7 +197,7 @@ class Selection:
         database, block, key = self.database, self.block, self.database.key
         scope.settle()  # pending writes are resolved first
         must_see = scope.must_see.get(database.set_name) if database.servers.has_slaves else None
-        if scope.forced_master and (forced := database.forced_master(scope, block)) is not None:  # settle() has set it
+        if scope.forced_master and (forced := database.forced_master(scope, block)) is not None:  # by settle()
             return self._pick_master(scope, forced, attempt)
         joined = None if block is None else block.slave
         if joined is not None and block is not None:

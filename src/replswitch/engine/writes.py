@@ -133,7 +133,7 @@ class Writes:
         return None
 
     def _look_behind_results(self, tracker: WriteTracker, scope: Scope) -> None:
-        """Record a possible write if results of a statement are still unread. Results that were read are done."""
+        """Record a possible write if results of a statement are still unread. Read results were checked already."""
         if tracker.owes_results:
             self.record_in(scope, Written.YES)
 
