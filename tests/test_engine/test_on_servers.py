@@ -542,7 +542,7 @@ class TestSeveralStatementsInOneCall:
         try:
             with use_master():
                 cursor = db.cursor()
-                with pytest.raises(NoServerError, match="what was committed before it remains"):
+                with pytest.raises(NoServerError, match="earlier commits remain"):
                     cursor.executemany(self.UPDATE, ReadOnlyMidway(pair, (1, 1), (2, 2), (3, 3)))
                 assert written() == ([db.database.set_name], False)
         finally:
@@ -570,7 +570,7 @@ class TestSeveralStatementsInOneCall:
         turning.start()
         try:
             with use_master():
-                with pytest.raises(NoServerError, match="what was committed before it remains"):
+                with pytest.raises(NoServerError, match="earlier commits remain"):
                     run(db, "CALL two()")
                 assert written() == ([db.database.set_name], False)
         finally:

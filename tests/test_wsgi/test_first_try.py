@@ -109,7 +109,7 @@ def test_r5_what_closes_the_first_response(board: Board, send: Callable[..., Exc
         return Closing(close)
 
     if closes == "with a commit":
-        with pytest.raises(SlaveWriteError, match="committed twice"):
+        with pytest.raises(SlaveWriteError, match="commit twice"):
             send(board.behind(application))
         assert board.on("master") == [1, 2]
     else:
