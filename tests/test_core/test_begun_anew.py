@@ -1,4 +1,4 @@
-"""P4: replication is begun anew while the application runs, so that positions stand for other writes than before."""
+"""P4: replication is set up again while the application runs. The same positions then belong to other writes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ BEGIN_ANEW: Final[dict[type[ReplicatedPair], dict[str, list[str]]]] = {
 
 
 def begin_anew(pair: ReplicatedPair) -> None:
-    """Number the transactions of a pair from 1 on, and stop its slave. The data of both stay."""
+    """Make a pair number its transactions from 1 again, and stop its slave. The data of both stay."""
     pair.stop_slave()
     for server, statements in BEGIN_ANEW[type(pair)].items():
         with closing(pair.admin(server)) as admin, admin.cursor() as cursor:  # type: ignore[attr-defined]
@@ -41,8 +41,8 @@ def begin_anew(pair: ReplicatedPair) -> None:
                 cursor.execute(statement)
 
 
-@pytest.mark.parametrize("is_other", [False, True], ids=["one connection", "another one, as of another process"])
-def test_p4_no_write_is_missed_after_positions_have_begun_anew(
+@pytest.mark.parametrize("is_other", [False, True], ids=["one connection", "a second connection, like another process"])
+def test_p4_no_write_is_missed_after_a_reset_of_the_positions(
     make: Make, replicated_pair: ReplicatedPair, is_other: bool
 ) -> None:
     writer = make()
@@ -50,7 +50,7 @@ def test_p4_no_write_is_missed_after_positions_have_begun_anew(
     written = 0
     for number in range(1, 4):
         with use_master():
-            for _ in range(number):  # or else no driver could see that a session has written again
+            for _ in range(number):  # with the same number each time, no driver could see that the session wrote again
                 written += 1
                 insert(writer, written)
             token = carry()
@@ -62,12 +62,14 @@ def test_p4_no_write_is_missed_after_positions_have_begun_anew(
         replicated_pair.wait_caught_up()
         with resume(token), use_slave():
             assert count(reader) == written
-        assert last(reader)[0] == SLAVE  # whose position is known now
+        assert last(reader)[0] == SLAVE  # the slave's position is known now
         begin_anew(replicated_pair)
     replicated_pair.start_slave()
 
 
-def test_p4_no_write_of_the_same_request_is_missed(make: Make, replicated_pair: ReplicatedPair) -> None:
+def test_p4_no_write_of_the_request_itself_is_missed_after_a_reset_of_the_positions(
+    make: Make, replicated_pair: ReplicatedPair
+) -> None:
     db = make()
     with use_master():
         insert(db, 1)

@@ -359,7 +359,7 @@ class TestScopes:
         with request_scope():
             db.begin()
             insert(db, 1)
-        assert "ended in an open transaction" in caplog.text
+        assert "ended with an open transaction" in caplog.text
         assert count(db) == 0
         assert db.get_autocommit()
 

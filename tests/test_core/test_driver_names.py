@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 on_mysql = pytest.mark.parametrize(
     "served", ["mariadb", "mariadb-mysqlclient", "mysql", "mysql-mysqlclient"], indirect=True
 )
-pytestmark = pytest.mark.filterwarnings("ignore:literal:DeprecationWarning")  # by PyMySQL
+pytestmark = pytest.mark.filterwarnings("ignore:literal:DeprecationWarning")  # a warning of PyMySQL
 THREAD = "SELECT CONNECTION_ID()"
 
 
@@ -29,11 +29,11 @@ def one(db: Connection, sql: str) -> Any:
 
 
 @on_mysql
-def test_s6_attributes_independent_of_a_link_are_those_of_the_driver(db: Any) -> None:
+def test_s6_driver_attributes_that_are_the_same_on_all_links_are_available(db: Any) -> None:
     for state in (db.use_master, db.use_slave):
         with state():
             assert db.literal("it's") in {"'it\\'s'", b"'it\\'s'"}
-            if hasattr(db, "escape_string"):  # mysqlclient
+            if hasattr(db, "escape_string"):  # only mysqlclient has it
                 assert db.escape_string(b"it's") == b"it\\'s"
             assert db.get_server_info().endswith(one(db, "SELECT VERSION()"))
             assert "utf8" in db.character_set_name()
@@ -43,7 +43,7 @@ def test_s6_attributes_independent_of_a_link_are_those_of_the_driver(db: Any) ->
 
 
 @on_mysql
-def test_s6_the_id_of_the_thread_is_that_of_the_next_statement_s_link(db: Any) -> None:
+def test_s6_thread_id_returns_the_id_of_the_link_for_the_next_statement(db: Any) -> None:
     found = set()
     for state in (db.use_master, db.use_slave):
         with state():
@@ -53,7 +53,7 @@ def test_s6_the_id_of_the_thread_is_that_of_the_next_statement_s_link(db: Any) -
 
 
 @on_mysql
-def test_s5_asking_joins_no_transaction(db: Any) -> None:
+def test_s5_ping_and_literal_do_not_join_a_transaction(db: Any) -> None:
     db.begin()
     with db.use_slave():
         db.literal("x")
@@ -74,7 +74,7 @@ def test_a_closed_connection_is_not_open(make: Make) -> None:
         db.ping()
 
 
-def test_f1_a_ping_replaces_a_link_that_is_gone(db: Any, replicated_pair: ReplicatedPair) -> None:
+def test_f1_a_ping_replaces_a_lost_link(db: Any, replicated_pair: ReplicatedPair) -> None:
     with db.use_slave():
         db.ping()
         replicated_pair.kill("slave")
@@ -84,7 +84,7 @@ def test_f1_a_ping_replaces_a_link_that_is_gone(db: Any, replicated_pair: Replic
         assert db.queries[-1]["db"] == SLAVE
 
 
-def test_f1_a_ping_in_slave_state_finds_another_server(db: Any, replicated_pair: ReplicatedPair) -> None:
+def test_f1_a_ping_in_slave_state_succeeds_when_the_slave_is_dead(db: Any, replicated_pair: ReplicatedPair) -> None:
     with db.use_slave():
         db.ping()
         replicated_pair.kill("slave")
@@ -92,7 +92,7 @@ def test_f1_a_ping_in_slave_state_finds_another_server(db: Any, replicated_pair:
 
 
 @on_mysql
-def test_s5_a_ping_in_a_transaction_raises_where_its_link_is_gone(db: Any, replicated_pair: ReplicatedPair) -> None:
+def test_s5_a_ping_in_a_transaction_raises_after_its_link_was_lost(db: Any, replicated_pair: ReplicatedPair) -> None:
     db.begin()
     with db.use_slave():
         one(db, THREAD)
@@ -109,7 +109,7 @@ def test_s5_a_ping_in_a_transaction_raises_where_its_link_is_gone(db: Any, repli
         ("insert_id", "lastrowid"),
         ("affected_rows", "rowcount"),
         ("set_charset", '"charset"'),
-        ("query", "is sent by a cursor"),
+        ("query", "run a statement with a cursor"),
         ("create_function", "several links"),
     ],
 )
@@ -121,8 +121,8 @@ def test_an_attribute_of_a_single_link_is_an_error_with_the_cure(db: Any, name: 
     assert cure in str(caught.value)
 
 
-def test_a_cursor_that_has_not_executed_says_so(db: Any) -> None:
+def test_an_attribute_of_a_cursor_before_execute_is_an_error_with_the_cure(db: Any) -> None:
     cursor = db.cursor()
     assert not hasattr(cursor, "rownumber")
     with pytest.raises(AttributeError, match=r"not executed.*'rownumber'.*execute\(\)"):
-        cursor.rownumber  # noqa: B018 - looking is what fails
+        cursor.rownumber  # noqa: B018 - reading the attribute raises the error

@@ -1,4 +1,4 @@
-"""A fork does not leave a lock of ours locked in the child (S12)."""
+"""After a fork, no lock of replswitch is locked in the child (S12)."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ LOCKS: dict[str, tuple[Any, Callable[[], Any]]] = {
 
 
 @pytest.mark.parametrize("name", LOCKS)
-def test_s12_a_lock_that_another_thread_holds_at_a_fork_is_open_in_the_child(name: str) -> None:
+def test_s12_a_lock_that_another_thread_holds_at_a_fork_is_free_in_the_child(name: str) -> None:
     lock, use = LOCKS[name]
     held, forked = threading.Event(), threading.Event()
 
@@ -67,9 +67,9 @@ def test_s12_a_lock_that_another_thread_holds_at_a_fork_is_open_in_the_child(nam
     thread = threading.Thread(target=hold)
     thread.start()
     held.wait()
-    # Nothing of ours is registered with Python's hooks. A fork past them might hang on the interpreter's own lock.
+    # replswitch registers nothing with Python's fork hooks. A fork past the hooks might hang on the interpreter's lock.
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of Python 3.12: there are threads
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns: there are threads
         child = os.fork()
     if not child:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""A lasting incident is logged at its begin and its end, and counted in between (F5)."""
+"""A lasting incident is logged when it begins and when it ends, and counted in between (F5)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def set_global(pair: ReplicatedPair, variable: str, value: object) -> Iterator[N
 
 
 def post(db: Connection, number: int) -> None:
-    """Write, and read in the same scope what may need an answer about that."""
+    """Write, and then read in slave state in the same scope, which may ask for the position of the write."""
     with use_master(), db.cursor() as cursor:
         cursor.execute("SELECT COUNT(*) FROM message")
         cursor.fetchall()
@@ -118,12 +118,12 @@ class TestMaster:
             with set_global(replicated_pair, "read_only", "ON"), pytest.raises(NoServerError):
                 post(db, number)
             post(db, number)
-            post(db, number + 10)  # MySQL's first answer to mysqlclient on a connection shows no own write
+            post(db, number + 10)  # on MySQL, mysqlclient sees no own write in the first answer on a connection
         assert events.lines() == ["master-lost", "master-back"] * 2
 
 
 class TestFullMaster:
-    def test_f5_a_full_master_is_not_logged_as_unreachable_and_serves_again_after_downtime(
+    def test_f5_a_master_with_too_many_connections_is_not_called_unreachable_and_serves_again(
         self, db: Connection, events: Events, replicated_pair: ReplicatedPair
     ) -> None:
         post(db, 0)
@@ -133,7 +133,7 @@ class TestFullMaster:
             for _ in range(3):
                 with pytest.raises(NoServerError, match=r"accepts no further connections.*Too many.*open fewer"):
                     post(db, 1)
-        post(db, 1)  # it may be full again in a moment
+        post(db, 1)  # one success does not end the incident: the connections may run out again in a moment
         assert events.lines() == ["master-lost"]
         db.database.master_loss.latest -= db.database.options.downtime
         post(db, 2)
@@ -142,9 +142,9 @@ class TestFullMaster:
 
 @contextmanager
 def full(pair: ReplicatedPair) -> Iterator[None]:
-    """The master takes no further connections."""
+    """Use up the connections of the master."""
     with set_global(pair, "max_connections", 10), ExitStack() as opened:
-        with suppress(pymysql.OperationalError):  # too many
+        with suppress(pymysql.OperationalError):  # "Too many connections"
             while True:
                 opened.enter_context(closing(pair.connect("master")))
         yield

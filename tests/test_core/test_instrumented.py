@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Proxy:
-    """What such a tool puts around a connection or a cursor: all of it is the other's."""
+    """The wrapper that such a tool puts around a connection or a cursor. It passes every attribute on."""
 
     def __init__(self, wrapped: Any, spans: list[str]) -> None:
         vars(self).update(__wrapped__=wrapped, spans=spans)
@@ -51,7 +51,7 @@ def driver(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def spans(driver: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What a tool sees that has wrapped the driver's ``connect()``."""
+    """The statements that a tool sees after wrapping the driver's ``connect()``."""
     module: Any = load_driver(driver).module
     spans: list[str] = []
     connect: Callable[..., Any] = module.connect
@@ -59,7 +59,7 @@ def spans(driver: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return spans
 
 
-def test_f6_a_tool_sees_the_statements_and_nothing_else_changes(
+def test_f6_a_tool_that_wraps_the_driver_sees_the_statements_and_changes_nothing(
     mariadb_pair: MariaDBPair, driver: str, spans: list[str]
 ) -> None:
     with replswitch.connect(mariadb_pair.master, mariadb_pair.slaves, driver=driver) as db:
@@ -69,7 +69,7 @@ def test_f6_a_tool_sees_the_statements_and_nothing_else_changes(
         with use_slave(), db.cursor() as cursor:
             cursor.execute("SELECT COUNT(*) FROM seen")
             assert cursor.fetchone() == (0,)
-            cursor.execute("INSERT INTO seen VALUES (1)")  # refused by the slave, and moved
+            cursor.execute("INSERT INTO seen VALUES (1)")  # the slave refuses it, and it moves to the master
             frame = stack()
             assert frame is not None
             frame.scope.settle()

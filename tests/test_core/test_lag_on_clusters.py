@@ -1,4 +1,4 @@
-"""`max_lag` where servers have no replication status of their own, as in clusters."""
+"""`max_lag` with servers that have no replication status, as in clusters."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Galera(MariaDBPair):
-    """Servers that call themselves nodes of a Galera cluster, without the library of one."""
+    """Servers that report themselves as nodes of a Galera cluster, without Galera's library."""
 
     def _command(self, name: str, port: int) -> list[str]:
         return [*super()._command(name, port), "--wsrep-on=ON", "--wsrep-provider=none", "--binlog-format=ROW"]
@@ -31,7 +31,7 @@ PRIVILEGES = {"mariadb": "SLAVE MONITOR", "mysql": "REPLICATION CLIENT", "galera
 
 @pytest.fixture(scope="module")
 def pairs() -> Iterator[Callable[[str], ServerPair]]:
-    """Pairs whose second server replicates from no other, as a member of a cluster has no source."""
+    """Pairs whose second server has no replication source, like a member of a cluster."""
     with ExitStack() as running:
         made: dict[str, ServerPair] = {}
 
@@ -77,7 +77,7 @@ def run(db: Connection, sql: str) -> Any:
 
 
 def reasons(db: Connection) -> list[str]:
-    """Read for three seconds, or until no slave serves."""
+    """Read for three seconds, or until the master serves. Return the reasons."""
     db.reset_queries()
     until = time.monotonic() + 3
     while time.monotonic() < until:

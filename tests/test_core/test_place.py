@@ -20,7 +20,7 @@ HERE = f"{__file__}:"
 
 
 def library(name: str, function: Any, *, file: str = "") -> Any:
-    """A function of an installed module that calls another one."""
+    """Return a function of an installed module that calls another function."""
     file = file or f"{sysconfig.get_path('purelib')}/{name.replace('.', '/')}.py"
     module: dict[str, Any] = {"__name__": name, "function": function}
     exec(compile("def call():\n    return function()", file, "exec"), module)
@@ -47,8 +47,8 @@ def test_s8_the_place_may_be_in_an_application_that_is_an_installed_package(entr
     assert thread_places == [f"{sysconfig.get_path('purelib')}/shop/views.py:2 in call"]
 
 
-def test_m7_the_place_is_found_behind_a_greenlet() -> None:
-    """As in SQLAlchemy's asyncio, which runs its synchronous code in one."""
+def test_m7_the_place_is_found_from_inside_a_greenlet() -> None:
+    """SQLAlchemy's asyncio extension runs its synchronous code in a greenlet."""
     run = library("sqlalchemy.engine", application_place)
     greenlet: Any = import_module("greenlet")
     place = library("sqlalchemy.util.concurrency", lambda: greenlet.greenlet(run).switch())()
@@ -57,8 +57,8 @@ def test_m7_the_place_is_found_behind_a_greenlet() -> None:
 
 
 @pytest.mark.parametrize("thread_sensitive", [True, False])
-def test_m7_the_place_is_found_behind_a_thread_of_asgiref(thread_sensitive: bool) -> None:
-    """As in Django's asynchronous ORM: no line of the application runs in the thread."""
+def test_m7_the_place_is_found_from_inside_a_thread_of_asgiref(thread_sensitive: bool) -> None:
+    """Django's asynchronous ORM runs queries in such a thread, with no line of the application in it."""
     save = sync_to_async(library("django.db.models.base", application_place), thread_sensitive=thread_sensitive)
 
     async def other() -> None:
@@ -84,9 +84,9 @@ def test_s8_without_a_line_of_the_application_the_thread_is_named() -> None:
     assert place == f"{file}:2 in call, in the thread 'reports_0' without the application"
 
 
-def test_s8_a_script_is_an_application(tmp_path: Any) -> None:
+def test_s8_the_place_may_be_in_a_script(tmp_path: Any) -> None:
     line = inspect.currentframe().f_lineno + 1  # type: ignore[union-attr]
-    assert application_place() == f"{__file__}:{line} in test_s8_a_script_is_an_application"
+    assert application_place() == f"{__file__}:{line} in test_s8_the_place_may_be_in_a_script"
     script = library("__main__", application_place, file=str(tmp_path / "manage.py"))
     assert script() == f"{tmp_path / 'manage.py'}:2 in call"
     assert "greenlet" in sys.modules

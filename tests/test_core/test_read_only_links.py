@@ -32,7 +32,7 @@ def run(db: Connection, sql: str) -> Any:
 
 @pytest.mark.parametrize("statement", STATEMENTS)
 @pytest.mark.parametrize("has_slaves", [False, True])
-def test_s7_a_statement_that_lets_its_link_write_is_the_masters(
+def test_s7_a_statement_that_makes_its_link_writable_runs_on_the_master(
     make: Callable[..., Connection], replicated_pair: ReplicatedPair, statement: str, has_slaves: bool
 ) -> None:
     db = make(slaves=replicated_pair.slaves if has_slaves else [])

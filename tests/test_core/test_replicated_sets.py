@@ -1,4 +1,4 @@
-"""M8: positions belong to a replicated set, which all connections to one master share, whatever their databases."""
+"""M8: positions belong to a replicated set. All connections to one master share it, also for different databases."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_m8_a_write_of_unknown_position_keeps_other_connections_on_the_master(
 ) -> None:
     one, two, apart = make(), make(), make(name="apart")
     with use_master():
-        one.database.writes.record()  # as after a commit whose answer was lost
+        one.database.writes.record()  # as after a commit whose result was lost
         with use_slave():
             count(two)
             count(apart)
@@ -171,7 +171,7 @@ def test_m8_the_name_in_markers_is_short_and_shows_no_address() -> None:
     assert name.islower()
 
 
-def test_m8_messages_have_a_name_for_people() -> None:
+def test_m8_messages_name_the_database_or_else_the_host() -> None:
     assert connected(master=SERVER).database.name == "shop"
     assert connected(master={"host": "master.db"}).database.name == "master.db"
     named = connected(master=SERVER, name="orders").database

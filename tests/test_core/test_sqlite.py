@@ -1,4 +1,4 @@
-"""connect() on one file of SQLite, which reads must not lock for writes (S10)."""
+"""connect() on one SQLite file: reads must not block writes (S10)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROWS = 300
 
 @pytest.fixture(params=["no slaves", "same file"])
 def db(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[replswitch.Connection]:
-    """A file with rows, without slaves or as its own slave. A writer waits for a tenth of a second for readers."""
+    """A file with rows, without slaves or as its own slave. A write waits a tenth of a second for readers."""
     file = {"database": tmp_path / "shop.db", "timeout": 0.1}
     with closing(sqlite3.connect(tmp_path / "shop.db")) as plain:
         plain.execute("CREATE TABLE note (id INTEGER PRIMARY KEY, body TEXT)")

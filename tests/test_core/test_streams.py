@@ -1,4 +1,4 @@
-"""No question of ours runs on a link whose rows are still being read (S6)."""
+"""replswitch sends no statement of its own on a link whose rows are still being read (S6)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def streaming(driver: str) -> Any:
 
 @pytest.fixture
 def filled(db: Connection, replicated_pair: ReplicatedPair) -> Connection:
-    """A connection to a pair with five messages, too long for one packet of the network."""
+    """A connection to a pair with five messages that are too long for one network packet."""
     with use_master():
         for number in range(5):
             run(db, f"INSERT INTO message (id, body) VALUES ({number}, REPEAT('x', 100))")
@@ -52,7 +52,7 @@ def test_s6_rows_that_are_read_one_by_one_all_come_if_the_loop_writes_and_reads(
     seen = []
     with use_slave(), filled.cursor(streaming) as cursor:
         with filled.use_master():
-            run(filled, "SELECT 1")  # the link to the master is held
+            run(filled, "SELECT 1")  # the connection now holds a link to the master
         cursor.execute(f"SELECT {columns} FROM message ORDER BY id")
         assert filled.queries[-1]["db"] == SLAVE
         for row in cursor:

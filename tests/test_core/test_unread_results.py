@@ -1,4 +1,4 @@
-"""What is written behind results that are not read yet: it is found out before it matters (M1)."""
+"""Writes in results that are not read yet are found before a read or a response depends on them (M1)."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def row_by_row(db: Connection, kept: ExitStack) -> None:
 
 
 def check(served: Served, make: Make, work: Work, *, own_read: bool) -> None:
-    """Let a POST do some work, and then its visitor read."""
+    """Send a POST that does some work, and check that its visitor then sees the write, and other visitors do not."""
     settings: dict[str, Any] = {"client_flag": CLIENT.MULTI_STATEMENTS} if work is by_several_statements else {}
     db = make(master={**served.pair.master, **settings})
 
@@ -85,7 +85,7 @@ def check(served: Served, make: Make, work: Work, *, own_read: bool) -> None:
 @pytest.fixture(autouse=True)
 def _procedure(served: Served, make: Make) -> None:
     assert isinstance(served.pair, SessionPair)
-    make()  # which makes the table
+    make()  # creates the table
     with served.pair.connect() as plain, plain.cursor() as cursor:
         cursor.execute("DROP PROCEDURE IF EXISTS show_write_show")
         cursor.execute(
@@ -98,23 +98,23 @@ def _procedure(served: Served, make: Make) -> None:
 @both
 @pytest.mark.parametrize("own_read", [False, True], ids=["", "own read"])
 @pytest.mark.parametrize("work", [by_a_procedure, by_a_call, by_several_statements])
-def test_m1_further_results_are_not_read(served: Served, make: Make, work: Work, own_read: bool) -> None:
+def test_m1_a_write_behind_unread_results_is_marked(served: Served, make: Make, work: Work, own_read: bool) -> None:
     check(served, make, work, own_read=own_read)
 
 
 @mariadb
-def test_m1_rows_of_an_insert_are_not_read(served: Served, make: Make) -> None:
+def test_m1_an_insert_returning_with_unread_rows_is_marked(served: Served, make: Make) -> None:
     check(served, make, row_by_row, own_read=False)
 
 
 @pytest.mark.parametrize("served", ["mariadb"], indirect=True)
-def test_m1_a_read_amid_the_rows_of_an_insert_is_the_masters(served: Served, make: Make) -> None:
-    """On the one link to it, so PyMySQL warns of the rows that are left."""
+def test_m1_a_read_amid_the_rows_of_an_insert_returning_runs_on_the_master(served: Served, make: Make) -> None:
+    """It runs on the only link to the master, so PyMySQL warns about the unread rows."""
     with pytest.warns(UserWarning, match="left incomplete"):
         check(served, make, row_by_row, own_read=True)
 
 
-# Not MySQL with mysqlclient, where what the server has written before counts as well.
+# Without MySQL and mysqlclient: there, earlier writes on the server count as well.
 @pytest.mark.parametrize("served", ["mariadb", "mariadb-mysqlclient", "mysql"], indirect=True)
 @pytest.mark.parametrize("work", [by_a_procedure, by_a_call])
 def test_m1_results_that_were_read_and_have_written_nothing_make_no_marker(

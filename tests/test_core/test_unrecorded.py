@@ -1,4 +1,4 @@
-"""`unrecorded`: as a block, and as a decorator (M1)."""
+"""`unrecorded` as a block and as a decorator (M1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run an example as a process of its own, and visit it."""
+"""Run an example as a separate process, and visit it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SOURCES = [path for path in map(str, (ROOT / "src", *(ROOT / "integrations").ite
 
 @contextmanager
 def example(name: str, *arguments: str, folder: Path | None = None) -> Iterator[subprocess.Popen[str]]:
-    """The example as a process. Its temporary files go to ``folder``."""
+    """Start the example as a process, and stop it at the end. Its temporary files go to ``folder``."""
     environ = os.environ | {"PYTHONPATH": os.pathsep.join(SOURCES)}
     environ.pop("DJANGO_SETTINGS_MODULE", None)
     if folder is not None:
@@ -63,13 +63,13 @@ def wait_for_address(process: subprocess.Popen[str]) -> tuple[str, list[str]]:
 def end(process: subprocess.Popen[str], number: signal.Signals) -> tuple[int, str]:
     """Send a signal. Return the exit code, and the text on standard error."""
     process.send_signal(number)
-    _, errors = process.communicate(timeout=60)  # on a busy machine
+    _, errors = process.communicate(timeout=60)  # enough for a busy machine
     return process.returncode, errors
 
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """A folder for the example's temporary files, which must be empty at the end."""
+    """Make a folder for the example's temporary files, and check that it is empty at the end."""
     folder = Path(tempfile.mkdtemp(prefix="example-"))  # tmp_path is too long for the servers' sockets
     try:
         yield folder
@@ -79,7 +79,7 @@ def temporary_folder() -> Iterator[Path]:
 
 
 def database_word(database: str, lines: Sequence[str]) -> bool:
-    """Return whether a line names the database that the example was asked for."""
+    """Return whether a line names the database that the example was started with."""
     return any({"sqlite": "SQLite", "mariadb": "MariaDB"}[database] in line for line in lines)
 
 
@@ -87,8 +87,8 @@ class Answer(NamedTuple):
     """A response.
 
     Attributes:
-        location: where it redirects to, without the server.
-        decided: the debug header.
+        location: the path to which it redirects.
+        decided: the value of the debug header.
     """
 
     status: int
@@ -101,7 +101,7 @@ Page = TypeVar("Page", bound=Answer)
 
 
 class Browser(Generic[Page]):
-    """A visitor, with cookies of their own."""
+    """A visitor with cookies of their own."""
 
     def __init__(self, address: str, page: Callable[[int, str, str, str], Page]) -> None:
         self.server = urlsplit(address).netloc
@@ -132,5 +132,5 @@ class Browser(Generic[Page]):
         return self.ask("GET", path)
 
     def forget_markers(self) -> None:
-        """Drop them, as a browser does when they expire."""
+        """Delete the marker cookies, as a browser does when they expire."""
         self.cookies = {name: value for name, value in self.cookies.items() if not name.startswith("just_updated")}

@@ -16,12 +16,12 @@ from tests.test_examples.running import Answer, Browser, database_word, end, exa
 
 
 class Shop(NamedTuple):
-    """The differences of the two.
+    """The differences between the two shops.
 
     Attributes:
-        slash: what each path ends with.
-        report: the line that names each database, before its servers.
-        port_in_use: the error for a port that is in use.
+        slash: the end of each path.
+        report: the line in the report that names each database, before its servers.
+        port_in_use: the error message for a port that is in use.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Page(Answer):
 
     @property
     def sides(self) -> set[str]:
-        """Where the rows on the page come from. A question about a slave's position has no table."""
+        """The sides of the queries that read a table. Queries for a slave's position read no table."""
         return {side for side, sql in self.queries if "FROM" in sql}
 
 
@@ -77,7 +77,7 @@ class Visitor(Browser[Page]):
 
 @contextmanager
 def running(shop: Shop, database: str) -> Iterator[str]:
-    """The address of a shop. Ctrl-C ends it, and nothing is left."""
+    """Run a shop and yield its address. At the end, stop it with Ctrl-C and check that it leaves no files."""
     with temporary_folder() as folder:
         with example(shop.name, "--database", database, "--port", "0", folder=folder) as process:
             address, lines = wait_for_address(process)
@@ -94,10 +94,10 @@ def running(shop: Shop, database: str) -> Iterator[str]:
 
 @pytest.fixture(scope="module", params=[f"{shop}-{database}" for shop in SHOPS for database in ("sqlite", "mariadb")])
 def served(request: pytest.FixtureRequest) -> Iterator[tuple[Shop, str]]:
-    """A shop that runs for all tests, and its address."""
+    """A shop that is shared by all tests, and its address."""
     shop, _, database = request.param.partition("-")
     if database == "mariadb":
-        request.getfixturevalue("mariadb_pair_of_session")  # skips where there is no server, except in CI
+        request.getfixturevalue("mariadb_pair_of_session")  # skips the test if MariaDB is not installed, except in CI
     with running(SHOPS[shop], database) as address:
         yield SHOPS[shop], address
 

@@ -92,17 +92,17 @@ def test_options_can_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("config", "told"),
     [
-        ({"REPLSWITCH_COOKIE_NAM": "x"}, r'REPLSWITCH_ in front: .* "COOKIE_NAM"\. Did you mean "COOKIE_NAME"'),
+        ({"REPLSWITCH_COOKIE_NAM": "x"}, r'begin with REPLSWITCH_: .* "COOKIE_NAM"\. Did you mean "COOKIE_NAME"'),
         ({"REPLSWITCH_SLAVE": []}, r'"SLAVE"\. Did you mean "SLAVES"'),
         ({"REPLSWITCH_": 1}, 'Unknown option ""'),
         ({"REPLSWITCH_XYZ": 1}, "Known are: .*WAIT"),
-        ({"REPLSWITCH_COOKIE_MAX_AGE": "10"}, "REPLSWITCH_ in front: The option \"cookie_max_age\" is '10'"),
+        ({"REPLSWITCH_COOKIE_MAX_AGE": "10"}, "begin with REPLSWITCH_: The option \"cookie_max_age\" is '10'"),
         ({"REPLSWITCH_DEBUG_HEADER": 1}, '"debug_header" is 1. It must be True or False'),
         ({"REPLSWITCH_MAX_LAG": 0}, '"max_lag" is 0'),
         ({"REPLSWITCH_NAME": ""}, "\"name\" is ''"),
-        ({"REPLSWITCH_NAME": "shop"}, r"REPLSWITCH_NAME is set, and no Flask-SQLAlchemy"),
+        ({"REPLSWITCH_NAME": "shop"}, r"REPLSWITCH_NAME is set, but no Flask-SQLAlchemy"),
         ({"REPLSWITCH_ON_SLAVE_WRITE": "raise"}, "\"on_slave_write\" is 'raise'"),
-        ({"REPLSWITCH_WAIT": 1}, r"REPLSWITCH_WAIT is set, and no Flask-SQLAlchemy .* db.init_app\(app\) before"),
+        ({"REPLSWITCH_WAIT": 1}, r"REPLSWITCH_WAIT is set, but no Flask-SQLAlchemy .* db.init_app\(app\) before"),
         ({"REPLSWITCH_SLAVES": ["slave1"]}, r"REPLSWITCH_SLAVES is set, .* db.init_app\(app\) before ReplSwitch"),
         ({"SECRET_KEY_FALLBACKS": "old"}, '"SECRET_KEY_FALLBACKS"] is a string'),
         ({"SECRET_KEY_FALLBACKS": [""]}, "secret"),
@@ -124,7 +124,7 @@ def test_a_missing_secret_key_is_an_error_with_the_cure(new_app: NewApp, key: ob
 
 @pytest.mark.parametrize("given", [["shop"], [None]])
 def test_databases_of_a_wrong_type_are_refused(given: Any) -> None:
-    with pytest.raises(ConfigurationError, match=r"an object of type .* It must be a list of what"):
+    with pytest.raises(ConfigurationError, match=r"an object of type .* It must be a list of the return values"):
         ReplSwitch(databases=given)
 
 

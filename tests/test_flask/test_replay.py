@@ -1,4 +1,4 @@
-"""A GET that reads, then writes, in a transaction: run again on the master, once (R5)."""
+"""A GET that reads and then writes in a transaction runs once more, on the master (R5)."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 
 class Base(DeclarativeBase):
-    """As Flask-SQLAlchemy's manual has it."""
+    """The base class, as in Flask-SQLAlchemy's manual."""
 
 
 db = SQLAlchemy(model_class=Base)
 
 
-class Page(db.Model):  # type: ignore[name-defined,misc]  # a class that Flask-SQLAlchemy makes at run time
+class Page(db.Model):  # type: ignore[name-defined,misc]  # Flask-SQLAlchemy makes this class at run time
     """A page that counts its views."""
 
     __tablename__ = "replay_page"
@@ -39,7 +39,7 @@ class Page(db.Model):  # type: ignore[name-defined,misc]  # a class that Flask-S
 
 
 def view_page(page: int = 1) -> str:
-    """Count a view."""
+    """Count a view of a page: read, then write."""
     found = db.get_or_404(Page, page)
     found.views += 1
     db.session.commit()
@@ -48,7 +48,7 @@ def view_page(page: int = 1) -> str:
 
 @pytest.fixture
 def app(new_app: NewApp, replicated_pair: ReplicatedPair) -> Iterator[Flask]:
-    """An application with one page, which was viewed 0 times."""
+    """An application with one page, whose number of views is 0."""
     app = new_app(**config_of(replicated_pair))
     db.init_app(app)
     ReplSwitch(app)
@@ -67,14 +67,14 @@ def app(new_app: NewApp, replicated_pair: ReplicatedPair) -> Iterator[Flask]:
 
 @pytest.fixture
 def new_visitor(app: Flask) -> Callable[[], Visitor]:
-    """Makes visitors of the application."""
+    """Return a function that makes visitors of the application."""
     from tests.test_flask.conftest import Visitor as Made  # noqa: PLC0415 - pytest imports a conftest in its own way
 
     return lambda: Made(app)
 
 
 def views() -> int:
-    """How often the page was viewed, as the master has it."""
+    """Return the number of views of the page on the master."""
     with db.engine.connect() as connection:
         return connection.execute(sa.text("SELECT views FROM replay_page")).scalar_one()  # type: ignore[no-any-return]
 

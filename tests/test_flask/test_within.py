@@ -1,4 +1,4 @@
-"""Requests and threads in a request, with the middleware and with decorated views alone (M1)."""
+"""Requests and threads inside a request, with the middleware, and with decorated views only (M1)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def driver(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(params=["with the middleware", "without"])
 def within(request: pytest.FixtureRequest, driver: str, mariadb_pair: MariaDBPair) -> Iterator[Board]:
-    """A board whose views are decorated, and one that asks itself."""
+    """A board with decorated views, one of which sends requests to the board itself."""
     app = plain_app()
     if request.param == "with the middleware":
         ReplSwitch(app)
@@ -69,7 +69,7 @@ def test_m1_a_post_and_the_requests_in_it_see_what_the_other_has_written(within:
     assert within.visitor().get("/read").text == "1"
 
 
-def test_m1_a_thread_with_a_copy_of_the_context_of_the_request_writes(within: Board) -> None:
+def test_m1_a_commit_in_a_thread_with_a_copy_of_the_context_is_marked(within: Board) -> None:
     @within.app.route("/write", methods=["POST"])
     @use_master
     def write() -> str:

@@ -1,4 +1,4 @@
-"""No run of ten lines is in the tests and the examples twice."""
+"""No ten successive lines occur twice in the tests and examples."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ RUN = 10
 
 
 def test_no_ten_lines_of_tests_and_examples_are_repeated() -> None:
-    """Blank lines and white space aside."""
+    """Blank lines and white space do not count."""
     seen: dict[tuple[str, ...], str] = {}
     repeated = []
     for path in sorted(each for folder in ("tests", "examples") for each in (ROOT / folder).rglob("*")):

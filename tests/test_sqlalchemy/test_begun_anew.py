@@ -1,4 +1,4 @@
-"""P4: replication is begun anew while the application runs."""
+"""P4: replication is set up again while the application runs. The same positions then belong to other writes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("driver", ["mariadb", "mysqlclient"], indirect=True)
-def test_p4_no_write_is_missed_after_positions_have_begun_anew(shop: Shop, replicated_pair: ReplicatedPair) -> None:
+def test_p4_no_write_is_missed_after_a_reset_of_the_positions(shop: Shop, replicated_pair: ReplicatedPair) -> None:
     with use_master():
         add(shop)
         add(shop)
@@ -27,7 +27,7 @@ def test_p4_no_write_is_missed_after_positions_have_begun_anew(shop: Shop, repli
     shop.took()
     with resume(token), use_slave():
         assert number(shop) == 2
-    assert shop.took() == [SLAVE]  # whose position is known now
+    assert shop.took() == [SLAVE]  # the slave's position is known now
     begin_anew(replicated_pair)
     with use_master():
         add(shop)

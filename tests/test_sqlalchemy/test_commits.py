@@ -1,4 +1,4 @@
-"""Commits that no event of SQLAlchemy's tells of, on connections that outlive the response: they count at once (M1)."""
+"""Commits without an event of SQLAlchemy count at once, even if their connection stays open after the response (M1)."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ ON_SERVERS: list[Work] = [
 
 
 def check(shop: Any, pair: ReplicatedPair, work: Work, table: str = "message", *, own_read: bool = False) -> int:
-    """Let a POST do some work, and then its visitor read. Returns for how many seconds the marker holds."""
+    """Send a POST that does some work, and check what its visitor sees. Return the marker's lifetime in seconds."""
     count = text(f"SELECT COUNT(*) FROM {table}")
 
     def number() -> int:
@@ -167,7 +167,7 @@ class TestOnServers:
     ) -> None:
         table = "message_log" if work is without_transactions else "message"
         holds = check(shop, replicated_pair, work, table, own_read=own_read)
-        # mysqlclient must ask in the thread of the connection.
+        # mysqlclient can ask for the position only in the thread that uses the connection.
         assert holds == (10 if driver == "mysqldb" and work is in_another_thread else 3600)
 
 

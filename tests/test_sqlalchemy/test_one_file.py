@@ -1,4 +1,4 @@
-"""Sessions on one file of SQLite, which reads in slave state must not lock for writes (S10)."""
+"""Sessions on one SQLite file: reads in slave state must not block writes (S10)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROWS = 300
 
 @pytest.fixture(params=["no slaves", "same file"])
 def make_session(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
-    """Makes sessions on a file with rows. A writer waits for a tenth of a second for readers."""
+    """Return a factory of sessions on a file with rows. A write waits a tenth of a second for readers."""
     url, options = f"sqlite:///{tmp_path / 'shop.db'}", {"connect_args": {"timeout": 0.1}}
     master = create_engine(url, **options)
     slaves = [create_engine(url, **options)] if request.param == "same file" else []
@@ -63,7 +63,7 @@ def test_s10_a_session_writes_while_its_rows_of_a_slave_are_still_read(make_sess
         write(session)
 
 
-def test_s10_a_session_goes_on_after_a_statement_that_a_slave_has_failed(make_session: Any) -> None:
+def test_s10_a_session_can_be_used_after_a_statement_has_failed_on_a_slave(make_session: Any) -> None:
     with use_slave(), make_session() as session:
         session.scalars(select(Message)).all()
         with pytest.raises(OperationalError):

@@ -1,4 +1,4 @@
-"""M8: the engines of one master are one replicated set: sync and async ones, and what `connect` makes."""
+"""M8: all engines of one master, sync and async, and connections by `connect` to it, are one replicated set."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def add(shop: Shop) -> None:
 
 
 def add_asynchronously(pair: ReplicatedPair, driver: str) -> str:
-    """Write by an asynchronous engine of the pair; return what a job must see."""
+    """Write through an asynchronous engine of the pair. Return a token with the write, for a job."""
     urls = [
         address(settings, driver).replace(f"+{driver}", f"+{ASYNC[driver]}").replace("sqlite:", "sqlite+aiosqlite:")
         for settings in (pair.master, pair.slaves[0])
@@ -109,7 +109,7 @@ URLS = ["mysql+pymysql://u:p@h/shop", "mysql+pymysql://h:3306/?db=shop", "mysql+
 ASYNC_URLS = ["mysql+aiomysql://h/shop", "mysql+aiomysql://H:3306/?db=shop", "mariadb+aiomysql://h/?database=shop"]
 
 
-def test_m8_however_the_url_names_the_database_it_is_one_set_with_a_name_for_people() -> None:
+def test_m8_all_forms_of_a_url_give_one_set_and_messages_name_the_database() -> None:
     engines: list[Any] = [*map(create_engine, URLS), *map(create_async_engine, ASYNC_URLS)]
     found = [replicate(engine).database for engine in engines]
     assert {each.name for each in found} == {"shop"}

@@ -1,4 +1,4 @@
-"""Jobs that a queue in eager mode runs in the request that starts them, on the pair while it lags (M1)."""
+"""Jobs that a queue in eager mode runs inside the request that starts them, while the slave lags (M1)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @pytest.mark.parametrize(
     "begin",
     [nullcontext, lambda: replswitch.resume(replswitch.carry())],
-    ids=["as the recipe for Celery does", "with what carry() returned"],
+    ids=["as in the recipe for Celery", "with a token of carry()"],
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_m1_a_job_sees_its_requests_writes_and_hands_back_its_own(

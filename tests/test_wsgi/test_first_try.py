@@ -1,4 +1,4 @@
-"""How the first try of a request ends that runs again: without a trace, and without a second commit (R5)."""
+"""The first try of a request that runs again leaves no links and no errors behind, and commits nothing twice (R5)."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from tests.test_wsgi.conftest import Board, Exchange
 
 
-@pytest.mark.parametrize("kind", ["of a foreign pool of threads", "that the application makes of it"])
-def test_r5_an_error_that_the_application_does_not_catch(
+@pytest.mark.parametrize("kind", ["of a foreign pool of threads", "raised by the application instead"])
+def test_r5_an_error_that_the_application_does_not_catch_causes_the_replay(
     board: Board, send: Callable[..., Exchange], kind: str
 ) -> None:
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -42,17 +42,17 @@ def test_r5_an_error_that_the_application_does_not_catch(
         return [page]
 
     assert send(board.behind(application)).body == b"1 2"
-    gc.collect()  # errors keep frames, and with them a transaction on the slave
+    gc.collect()  # the errors refer to frames, which refer to a transaction on the slave
 
 
 @pytest.mark.parametrize("is_declined", [False, True])
-def test_r5_links_do_not_wait_for_the_garbage_collector(
+def test_r5_links_of_the_first_try_are_released_without_garbage_collection(
     board: Board, send: Callable[..., Exchange], is_declined: bool
 ) -> None:
     numbers = iter(range(100, 200))
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        kept: list[BaseException] = []  # as frameworks do
+        kept: list[BaseException] = []  # frameworks keep errors like this
         try:
             page = count(board)
         except BaseException as error:
@@ -83,7 +83,7 @@ def test_r5_links_do_not_wait_for_the_garbage_collector(
 
 
 class Closing:
-    """A body that does something when it is closed."""
+    """A body that calls a function when it is closed."""
 
     def __init__(self, close: Callable[[], object]) -> None:
         self.close = close
@@ -93,7 +93,9 @@ class Closing:
 
 
 @pytest.mark.parametrize("closes", ["with a write that is refused, too", "with a commit"])
-def test_r5_what_closes_the_first_response(board: Board, send: Callable[..., Exchange], closes: str) -> None:
+def test_r5_a_commit_in_close_of_the_first_response_prevents_the_replay(
+    board: Board, send: Callable[..., Exchange], closes: str
+) -> None:
     def close() -> None:
         if closes == "with a commit":
             with use_master():
@@ -117,18 +119,22 @@ def test_r5_what_closes_the_first_response(board: Board, send: Callable[..., Exc
         assert board.on("master") == [1, 2, 3]
 
 
-def test_r5_a_client_that_goes_away_before_the_first_piece(board: Board, exchange: Callable[..., Exchange]) -> None:
+def test_r5_a_client_that_disconnects_before_the_first_piece_causes_no_replay(
+    board: Board, exchange: Callable[..., Exchange]
+) -> None:
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         start_response(*OK)
         return Closing(lambda: count(board))
 
     started = exchange(board.behind(application))
-    with pytest.raises(SlaveWriteError):  # and no Replay, which would end the server's thread
+    with pytest.raises(SlaveWriteError):  # not a Replay, which would end the server's thread
         started.close()
     board.db.rollback()
 
 
-def test_r5_a_commit_in_a_thread_of_its_own_is_not_done_twice(board: Board, send: Callable[..., Exchange]) -> None:
+def test_r5_a_commit_in_a_thread_of_the_first_try_is_not_done_twice(
+    board: Board, send: Callable[..., Exchange]
+) -> None:
     def write() -> None:
         with use_master():
             board.write(board.numbers()[-1] + 1)

@@ -229,7 +229,7 @@ def test_a_transaction_left_open_is_rolled_back(
     else:
         assert send(served, "POST").cookies == []
     assert warnings_of() == [
-        "A request ended in an open transaction, which was rolled back. Commit it or roll it back."
+        "A request ended with an open transaction, which was rolled back. Commit or roll back in the request."
     ]
     assert board.on("master") == [1]
     assert send(board.application, "POST", "n=3").code == 302

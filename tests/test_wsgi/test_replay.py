@@ -1,4 +1,4 @@
-"""A GET that reads, then writes, in a transaction: run again on the master, once (R5)."""
+"""A GET that reads and then writes in a transaction runs once more, on the master (R5)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OK = ("200 OK", [("Content-Type", "text/plain")])
 
 
 def count(board: Board) -> bytes:
-    """Write one number more than was read, in one transaction."""
+    """Read the numbers and write the next one, in one transaction."""
     board.db.begin()
     numbers = board.numbers()
     board.write(numbers[-1] + 1)
@@ -39,7 +39,7 @@ def count(board: Board) -> bytes:
 
 
 def counter(board: Board) -> WSGIApplication:
-    """A page that counts its views."""
+    """Return an application with a page that counts its views."""
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         page = count(board)
@@ -51,7 +51,7 @@ def counter(board: Board) -> WSGIApplication:
 
 @pytest.fixture
 def get(board: Board, browser_of: type[Browser]) -> Callable[..., Exchange]:
-    """Asks an application for a page, as a new visitor."""
+    """Return a function that requests a page of an application as a new visitor."""
 
     def send(application: Any, method: str = "GET", query: str = "", **extra: Any) -> Exchange:
         return browser_of(application).send(method, query, **extra)
@@ -135,7 +135,7 @@ def test_r5_a_write_in_a_thread_pool_causes_the_replay(board: Board, get: Callab
                 page = pool.apply(context.run, (count, board))
             except SlaveWriteError:
                 page = b"sorry"
-        gc.collect()  # the pool keeps the error in a circle, and with it a transaction on the slave
+        gc.collect()  # the pool's error is part of a reference cycle that keeps a transaction on the slave
         start_response(*OK)
         return [page]
 
@@ -189,7 +189,7 @@ def test_r5_an_endpoint_that_has_stopped_writing_is_forgotten(board: Board, get:
 
 
 class TestDeclined:
-    """What was committed is never done twice: the error is raised, and the endpoint is remembered."""
+    """A commit is never done twice: the error is raised, and the endpoint starts on the master from then on."""
 
     def refuse(self, board: Board, get: Callable[..., Exchange], application: Any, **options: Any) -> None:
         behind = board.behind(application, **options)
@@ -268,7 +268,7 @@ class TestDeclined:
 
 
 @ON_ONE_SERVER
-def test_r5_a_replay_raised_by_another_request_is_its_slave_write_error(
+def test_r5_a_replay_of_another_request_is_raised_as_a_slave_write_error(
     board: Board, get: Callable[..., Exchange]
 ) -> None:
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

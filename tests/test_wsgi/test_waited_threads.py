@@ -1,4 +1,4 @@
-"""Threads that a request waits for: what they commit outside any request counts for the request (M1)."""
+"""Threads that a request waits for: their commits outside any request count for the request (M1)."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def in_a_copy_of_the_context(work: Callable[[], object]) -> None:
 
 @pytest.fixture(params=[in_a_thread, in_a_pool, in_an_executor_of_a_loop, in_a_copy_of_the_context])
 def run(request: pytest.FixtureRequest) -> Run:
-    """The ways to have another thread do something, and to wait for it."""
+    """The ways to run a function in another thread and to wait for it."""
     found: Run = request.param
     return found
 
 
 def behind(board: Board, work: Callable[[], object], run: Run) -> WSGIApplication:
-    """An application whose POST waits for a thread that does some work; its GET shows the board."""
+    """Return an application: a POST waits for a thread that does some work, and a GET shows the board."""
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if environ["REQUEST_METHOD"] == "POST":
@@ -64,7 +64,7 @@ def behind(board: Board, work: Callable[[], object], run: Run) -> WSGIApplicatio
     return board.behind(application)
 
 
-def test_m1_a_thread_writes(board: Board, run: Run, browser_of: Any) -> None:
+def test_m1_a_commit_in_a_thread_that_the_request_waits_for_is_marked(board: Board, run: Run, browser_of: Any) -> None:
     browser = browser_of(behind(board, lambda: board.write(2), run))
     board.pair.lag = 3
     assert len(browser.send("POST").cookies) == 1
@@ -72,7 +72,7 @@ def test_m1_a_thread_writes(board: Board, run: Run, browser_of: Any) -> None:
     assert browser_of(browser.application).send().body == b"1"
 
 
-def test_m1_a_thread_writes_in_a_transaction(board: Board, run: Run, browser_of: Any) -> None:
+def test_m1_a_transaction_committed_in_a_thread_is_marked(board: Board, run: Run, browser_of: Any) -> None:
     def work() -> None:
         board.db.begin()
         board.write(2)
@@ -85,7 +85,7 @@ def test_m1_a_thread_writes_in_a_transaction(board: Board, run: Run, browser_of:
 
 
 @pytest.mark.parametrize("block", [use_master, lambda: replswitch.resume("")], ids=["use_master", "resume"])
-def test_m1_a_thread_writes_in_a_block(board: Board, block: Any, browser_of: Any) -> None:
+def test_m1_a_commit_in_a_thread_inside_a_block_is_marked(board: Board, block: Any, browser_of: Any) -> None:
     def work() -> None:
         with block():
             board.write(2)
@@ -96,7 +96,7 @@ def test_m1_a_thread_writes_in_a_block(board: Board, block: Any, browser_of: Any
     assert browser.send().body == b"1 2"
 
 
-def test_m1_a_thread_writes_in_a_state_that_it_keeps(board: Board, browser_of: Any) -> None:
+def test_m1_a_commit_in_a_thread_after_use_master_is_marked(board: Board, browser_of: Any) -> None:
     def work() -> None:
         board.db.use_master()
         board.write(2)
@@ -117,10 +117,10 @@ def test_m1_a_thread_that_reads_makes_no_marker(board: Board, browser_of: Any) -
     assert browser.send("POST").cookies == []
 
 
-# mysqlclient does not tell which of its writes was when, so an earlier one may count.
+# Without mysqlclient, which does not show when a write happened, so an earlier write may count.
 @pytest.mark.parametrize("served", ["mariadb", "mysql", "sqlite"], indirect=True)
-def test_m1_what_a_thread_writes_before_and_after_a_request_is_not_the_requests(board: Board, browser_of: Any) -> None:
-    with ThreadPoolExecutor(1) as pool:  # of the application, so its links are used again
+def test_m1_a_commit_in_a_thread_before_or_after_the_request_makes_no_marker(board: Board, browser_of: Any) -> None:
+    with ThreadPoolExecutor(1) as pool:  # the application's pool: its thread and its links are used again
         browser = browser_of(behind(board, board.numbers, lambda work: pool.submit(work).result()))
         pool.submit(board.write, 2).result()
         assert browser.send("POST").cookies == []
@@ -129,8 +129,8 @@ def test_m1_what_a_thread_writes_before_and_after_a_request_is_not_the_requests(
         assert browser.send("POST").cookies == []
 
 
-def test_m1_a_get_takes_no_account_of_other_threads(board: Board, browser_of: Any) -> None:
-    """It promises to write nothing; what a background thread writes meanwhile must not mark all visitors."""
+def test_m1_commits_in_other_threads_make_no_marker_for_a_get(board: Board, browser_of: Any) -> None:
+    """A GET promises to write nothing. Writes of a background thread must not give every visitor a marker."""
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         in_a_pool(lambda: board.write(2))

@@ -1,1 +1,1 @@
-"""Binds replswitch to Django: backends, a middleware, decorators, session engines, system checks and a command."""
+"""replswitch for Django: backends, a middleware, decorators, session engines, system checks and a command."""

@@ -13,4 +13,4 @@ class ReplSwitchConfig(AppConfig):
 
     def ready(self) -> None:
         """Register the system checks."""
-        from django_replswitch import checks  # noqa: F401, PLC0415 - registers them; not before the project is set up
+        from django_replswitch import checks  # noqa: F401, PLC0415 - its import registers them, after Django's setup

@@ -10,7 +10,7 @@ from django.core.cache.backends import db
 from django_replswitch.on_master import on_master
 
 
-# All other methods, also those for asynchronous code, call these.
+# All other methods, including those for asynchronous code, call these.
 @on_master("cache", "get_many", "set", "add", "touch", "delete", "delete_many", "has_key", "clear")
 class DatabaseCache(db.DatabaseCache):
     """Django's database cache, on the master."""

@@ -35,7 +35,7 @@ _ADDED: Final = {"CONN_HEALTH_CHECKS": False, "CONN_MAX_AGE": 0, "DISABLE_SERVER
 # Keys that probably mean SLAVES: names in other libraries, and spelling mistakes.
 _MEANT_SLAVES: Final = re.compile(r"(SLAVE|REPLICA|READ_?REPLICA|READER)S?", re.IGNORECASE)
 
-# By name, and imported when the checks run: this module is imported with the backend, before anything else.
+# Named here, and imported when the checks run: this module is imported with the backend, before all other modules.
 _OURS: Final = "django_replswitch.middleware.ReplicationMiddleware"
 _SESSION_MIDDLEWARE: Final = "django.contrib.sessions.middleware.SessionMiddleware"
 _OUTSIDE: Final = {
@@ -52,7 +52,7 @@ _SESSIONS: Final = {
     "django.contrib.sessions.backends.cached_db": "django_replswitch.sessions.cached_db",
 }
 
-# The packages that replswitch takes the place of, by the first part of their modules' names.
+# The packages that replswitch replaces, by the first part of their modules' names.
 _PREDECESSORS: Final = {"django_replicated": "django-replicated", "multidb": "django-multidb-router"}
 
 _KINDS: Final[dict[str, Callable[..., CheckMessage]]] = {"E": Error, "W": Warning, "I": Info}
@@ -61,7 +61,7 @@ Messages = list[CheckMessage]
 
 
 def _say(identity: str, text: str, hint: str) -> Messages:
-    """Return the one message of a check; the first letter of its number says how bad it is."""
+    """Return a list with the one message of a check. The first letter of its number is its severity."""
     kind = _KINDS[identity.removeprefix("replswitch.")[0]]
     return [kind(text, hint=hint, id=identity)]
 
@@ -150,7 +150,7 @@ def check_options(*_: object, **__: object) -> Messages:
 
 @register("replswitch")
 def check_middleware(*_: object, **__: object) -> Messages:
-    """Check that the middleware is there, and comes before the middleware that needs it."""
+    """Check that MIDDLEWARE has our middleware, and has it before any middleware that needs it."""
     if not switching_aliases() or not getattr(settings, "ROOT_URLCONF", None):
         return []  # nothing to switch, or no requests
     outside: Messages = []
@@ -214,7 +214,7 @@ def check_caches(*_: object, **__: object) -> Messages:
 
 @register("replswitch")
 def check_predecessors(*_: object, **__: object) -> Messages:
-    """Check that nothing is left of the packages that replswitch takes the place of."""
+    """Check that the settings no longer use the packages that replswitch replaces."""
     found: Messages = []
     for setting, why, identity in (
         ("DATABASE_ROUTERS", "it sends queries to aliases of its own, past the backend", "replswitch.W005"),
@@ -276,21 +276,21 @@ def _check_slave(who: str, slave: Standing) -> Messages:
     privilege = _passes_read_only(slave)
     if privilege is None:
         return []
-    text = f"{who} is read_only, but its user has {privilege} and can write all the same."
+    text = f"{who} is read_only, but its user has {privilege} and can still write to it."
     hint = "Give the application a user with privileges on its own database only."
     return _say("replswitch.W010", text, hint)
 
 
 def _passes_read_only(slave: Standing) -> str | None:
-    """Return the privilege by which a user may write to a slave that is read_only; None without one."""
+    """Return the privilege with which the user may write to a read_only slave; None if they have no such privilege."""
     if slave.variables.get("super_read_only") == "ON" or slave.variables.get("read_only") == "NO_LOCK_NO_ADMIN":
         return None
     privileges = {"ALL PRIVILEGES", "READ_ONLY ADMIN", "SUPER", "CONNECTION_ADMIN"}
     if slave.is_mariadb:
-        privileges.remove("CONNECTION_ADMIN")  # there it says something else
+        privileges.remove("CONNECTION_ADMIN")  # in MariaDB, it does not bypass read_only
         version = re.match(r"(?:5\.5\.5-)?(\d+)\.(\d+)", slave.version or "")
         if version and (int(version[1]), int(version[2])) >= (10, 11):
-            privileges.remove("SUPER")  # it had READ_ONLY ADMIN in it until then
+            privileges.remove("SUPER")  # before MariaDB 10.11, it included READ_ONLY ADMIN
     for grant in slave.grants:
         granted = re.match(r"GRANT (.+?) ON \*\.\* TO ", grant)
         if granted and (held := privileges.intersection(re.split(", ?", granted[1]))):

@@ -1,4 +1,4 @@
-"""The setting ``REPLSWITCH``: the options of replswitch in capitals."""
+"""The setting ``REPLSWITCH``: a dictionary with the options of replswitch, in capitals."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from replswitch.request.policy import RequestPolicy
 _OF_REQUESTS: Final = {name.upper(): name for name in RequestOptionNames.__annotations__}
 _OF_DATABASES: Final = {field.name.upper(): field.name for field in fields(DatabaseOptions)}
 
-#: The names that ``REPLSWITCH`` may have.
+#: The names of the options that ``REPLSWITCH`` may have.
 NAMES: Final = {*_OF_REQUESTS, *_OF_DATABASES}
 
 
 def configured() -> tuple[RequestOptions, DatabaseOptions]:
-    """Return how the project's requests and its databases are served, by ``REPLSWITCH``.
+    """Return the options of the project's requests and of its databases, as ``REPLSWITCH`` sets them.
 
     Raises:
         ImproperlyConfigured: a name is unknown or a value is of the wrong kind.
@@ -43,7 +43,7 @@ def configured() -> tuple[RequestOptions, DatabaseOptions]:
 
 @lru_cache(maxsize=1)
 def request_policy() -> RequestPolicy:
-    """Return the policy of the project's requests; its markers are signed with SECRET_KEY and its fallbacks."""
+    """Return the policy of the project's requests. SECRET_KEY signs its markers; the fallbacks are accepted too."""
     return RequestPolicy(configured()[0], [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS])
 
 

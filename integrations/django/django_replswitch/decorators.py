@@ -1,4 +1,4 @@
-"""``use_master`` and ``use_slave`` for views, and for everything else."""
+"""``use_master`` and ``use_slave`` for views, for other functions and for ``with`` blocks."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 
 class _Use(Use):
-    """Use the master, or a slave, as a decorator of a view, of any function, or in a ``with`` block.
+    """Use the master, or a slave: a decorator for views and other functions, and a ``with`` block.
 
-    On class-based views: ``@method_decorator(use_slave, name="dispatch")``. Where the middleware has not run, a
-    decorated view gets what the middleware does: a marker is read, and one is set when the view writes.
+    On class-based views: ``@method_decorator(use_slave, name="dispatch")``. If the middleware has not run, the
+    decorator does its work for the view: it reads the marker, and sets one if the view writes.
     """
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         plain: Any = super().__call__(function)
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            return cast("Callable[P, R]", plain)  # no view
+            return cast("Callable[P, R]", plain)  # it is not a view
         view: Any = function
 
         async def awaited(request: HttpRequest, answer: Any, frame: Frame) -> Any:
@@ -42,7 +42,7 @@ class _Use(Use):
                 return _kept(request, response, frame)
 
         def synchronous(*args: Any, **kwargs: Any) -> Any:
-            # A view's first argument; its second where the method itself is decorated.
+            # The request is the first argument of a view, and the second one of a decorated method.
             request = next((argument for argument in args[:2] if isinstance(argument, HttpRequest)), None)
             if request is None:
                 return plain(*args, **kwargs)
@@ -65,21 +65,21 @@ class _Use(Use):
 
 
 def _kept(request: HttpRequest, response: Any, frame: Frame) -> Any:
-    """Let the state hold for what is produced behind the view: a template's queries, the pieces of a stream."""
+    """Keep the state for what is produced after the view has returned: a template's queries, the pieces of a stream."""
     if not isinstance(response, HttpResponseBase):
-        return response  # no view, though it takes a request
+        return response  # the function is not a view, although it takes a request
     if isinstance(response, SimpleTemplateResponse) and not response.is_rendered:
         running = Resumable(frame)
-        inner = vars(response).get("render")  # of a decorator below
+        inner = vars(response).get("render")  # set by another decorator of the view
 
         def render() -> Any:
-            del response.render  # and so nothing of this is left in a response that is cached
+            del response.render  # a cached response must not keep this function
             if inner is not None:
-                response.render = inner  # type: ignore[method-assign]  # this one response's
+                response.render = inner  # type: ignore[method-assign]  # for this response only
             with running:
                 return _kept(request, response.render(), frame)
 
-        response.render = render  # type: ignore[method-assign]  # this one response's
+        response.render = render  # type: ignore[method-assign]  # for this response only
         return response
     if frame.begins_scope:
         return finish(request, response, frame)

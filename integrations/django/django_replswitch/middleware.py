@@ -1,4 +1,4 @@
-"""The middleware for ``MIDDLEWARE``; put it first. The decorators of views do the same where it has not run."""
+"""The middleware for ``MIDDLEWARE``; put it first. If it has not run, the decorators of views do its work."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class ReplicationMiddleware:
-    """Switches all databases by the method of each request, and reads and writes markers. Sync and async."""
+    """Switches all databases by the HTTP method of each request, and reads and writes markers. Sync and async."""
 
     sync_capable = True
     async_capable = True
@@ -32,11 +32,11 @@ class ReplicationMiddleware:
         self._is_async = iscoroutinefunction(get_response)
         if self._is_async:
             markcoroutinefunction(self)
-            # Else Django would call it in another thread.
+            # Otherwise Django would call the synchronous method in another thread.
             self.process_view = self._process_view  # type: ignore[method-assign, assignment]
 
     def __call__(self, request: HttpRequest) -> Any:
-        """Serve one request; asynchronously where what is inside is asynchronous."""
+        """Serve one request; asynchronously if the next middleware or the view handler is asynchronous."""
         if self._is_async:
             return self._serve(request)
         frame = begin(request)
@@ -61,7 +61,7 @@ class ReplicationMiddleware:
             return finish(request, self.get_response(request), frame)
 
     async def _serve(self, request: HttpRequest) -> HttpResponseBase:
-        if (around := stack()) is not None:  # a request that makes this one
+        if (around := stack()) is not None:  # this request runs inside another one
             await asettle(around.scope)
         frame = begin(request)
         scope, before = frame.scope, (vars(request).copy(), request.META.copy())
@@ -89,7 +89,7 @@ class ReplicationMiddleware:
             return finish(request, response, frame)
 
     def process_view(self, request: HttpRequest, *_: Any) -> None:
-        """Let the master serve a view whose safe requests have written (R5)."""
+        """Use the master for a view whose earlier safe requests have written (R5)."""
         policy, running = request_policy(), stack()
         if policy.endpoints.known and running is not None:
             policy.reach(running.scope, endpoint_of(request))
@@ -105,12 +105,12 @@ class ReplicationMiddleware:
 
 
 def begin(request: HttpRequest, wanted: State | None = None) -> Frame:
-    """Decide for a request.
+    """Begin a request: decide its state, and return the frame of its scope.
 
     Args:
         request: the request.
-        wanted: what a view's decorator asks for, in the place of the option ``OVERRIDE``. What it decorates is not the
-            whole request, which so cannot run again (R5).
+        wanted: the state that a view's decorator asks for, instead of the option ``OVERRIDE``. A decorator runs only
+            a part of the request, so such a request cannot run again (R5).
     """
     policy, meta = request_policy(), request.META
     override: Any = wanted
@@ -120,7 +120,7 @@ def begin(request: HttpRequest, wanted: State | None = None) -> Frame:
     is_whole = wanted is None and "session" not in known and "user" not in known
     path = request.path if is_whole else None
     has_body = meta.get("CONTENT_LENGTH", "") not in {"", "0"} or "HTTP_TRANSFER_ENCODING" in meta
-    # Not request.COOKIES, which has one value of each name.
+    # Not request.COOKIES, which has only one value for each name.
     tokens = policy.tokens(meta.get("HTTP_COOKIE", ""), meta.get("HTTP_REPLSWITCH_MARKER", ""))
     return policy.begin(request.method or "", tokens, override, path=path, has_body=has_body)
 
@@ -130,7 +130,7 @@ def begin_again(request: HttpRequest, first: Scope) -> Frame:
 
     Args:
         request: the request, as it was before the first try.
-        first: the scope of that.
+        first: the scope of the first try.
     """
     policy, meta = request_policy(), request.META
     tokens = policy.tokens(meta.get("HTTP_COOKIE", ""), meta.get("HTTP_REPLSWITCH_MARKER", ""))
@@ -141,13 +141,13 @@ def begin_again(request: HttpRequest, first: Scope) -> Frame:
 
 
 async def asettle(scope: Scope) -> None:
-    """Find out, in the thread that serves synchronous code, whether statements have written that may have."""
+    """Find out whether pending statements have written. Ask in the thread that runs synchronous code."""
     if scope.pending:
         await sync_to_async(scope.settle)()
 
 
 def finish(request: HttpRequest, response: HttpResponseBase, frame: Frame) -> HttpResponseBase:
-    """Add the marker and the debug header to a response, and keep the state for the pieces of a streamed one."""
+    """Add the marker and the debug header to a response. Keep the state for the pieces of a streamed response."""
     request_policy().mark(response, frame.scope, request.method or "", https=request.is_secure)
     if response.streaming:
         if frame.scope.safe_request is not None:
@@ -157,13 +157,13 @@ def finish(request: HttpRequest, response: HttpResponseBase, frame: Frame) -> Ht
 
 
 def hold_state(response: HttpResponseBase, running: Resumable) -> None:
-    """Let the state hold while a streamed response is produced, and only then (S9)."""
+    """Enter the state for each piece of a streamed response, and leave it after the piece (S9)."""
     if not isinstance(response, StreamingHttpResponse) or getattr(response, "file_to_stream", None) is not None:
         return
     streamed: Any = response
-    # What closes the view's own iterator stands here already, and is the view's code too.
+    # These functions close the view's own iterator. They run code of the view, so they run in its state too.
     streamed._resource_closers = [partial(_within, running, closer) for closer in streamed._resource_closers]
-    # The iterator itself: what `streaming_content` returns would not be closed with it.
+    # Use the iterator itself. `streaming_content` returns a wrapper, and closing that does not close the iterator.
     pieces = streamed._iterator
     if streamed.is_async:
         streamed.streaming_content = _async_pieces(pieces, running)
@@ -176,11 +176,11 @@ def _within(running: Resumable, call: Callable[[], object]) -> object:
         return call()
 
 
-# Stands behind the last piece.
+# The value that marks the end of the pieces.
 _END: Final = object()
 
-# The asynchronous iterators that are being streamed: where a client goes away, they must not be collected before the
-# generator around them, which closes them in their state.
+# The asynchronous iterators that are being streamed. If a client disconnects, an iterator must not be garbage-collected
+# before the generator around it, which closes it in its state.
 _streamed: Final[set[Any]] = set()
 
 

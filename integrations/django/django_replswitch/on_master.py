@@ -1,4 +1,4 @@
-"""Runs what Django keeps in a database for itself, such as sessions, on the master, without a marker (M1)."""
+"""Run the queries for data of Django itself, such as sessions, on the master, without a marker (M1)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ C = TypeVar("C", bound=type)
 
 
 def on_master(reason: str, *names: str) -> Callable[[C], C]:
-    """Decorate a class: let these methods of the classes that follow it run on the master, unrecorded."""
+    """Decorate a mixin class: run these methods of the classes that it is mixed into on the master, unrecorded."""
     use = Use(MASTER, reason)
 
     def decorate(mixin: C) -> C:

@@ -1,4 +1,4 @@
-"""Running a request again on the master, when a write in it could not move there (R5): what Django needs for it."""
+"""Django's part of running a request again on the master, after a write in it could not move there (R5)."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ if TYPE_CHECKING:
 
 
 def endpoint_of(request: HttpRequest) -> Hashable:
-    """Return the route and the view of a request; None before they are known."""
+    """Return the route and the view's name of a request; None before they are known."""
     match = request.resolver_match
-    return None if match is None else (match.route, match.view_name)  # not the view, which need not be hashable
+    return None if match is None else (match.route, match.view_name)  # not the view itself, which may be unhashable
 
 
 def is_waited_for() -> bool:
-    """Say whether this thread runs synchronous code for an event loop, which gets its exceptions."""
+    """Return whether this thread runs synchronous code for an event loop, which receives the exceptions."""
     return getattr(SyncToAsync.threadlocal, "main_event_loop", None) is not None
 
 
 def may_run_again(request: HttpRequest, scope: Scope, response: HttpResponseBase | None = None) -> bool:
-    """Say whether a request whose write could not move runs again.
+    """Return whether a request whose write could not move runs again.
 
     Args:
         request: the request.
-        scope: of its first try.
-        response: what it has answered, because the application has caught the error; None after a `Replay`.
+        scope: the scope of its first try.
+        response: the response of the first try, if the application has caught the error; None after a `Replay`.
     """
     safe = scope.safe_request
     if safe is None or not scope.may_run_again():
@@ -45,30 +45,30 @@ def may_run_again(request: HttpRequest, scope: Scope, response: HttpResponseBase
 
 
 def _has_changed_session(request: HttpRequest, *, was_saved: bool) -> bool:
-    """Say whether the session in the visitor's cookie is not what it was: saved, ended, or under another key."""
+    """Return whether the session of the visitor's cookie has changed: it was saved, ended, or got another key."""
     session = vars(request).get("session")
     key = request.COOKIES.get(settings.SESSION_COOKIE_NAME)
     if session is None or key is None:
         return False
     if session.session_key is None:
-        return bool(session.modified)  # else there is none with that key
+        return bool(session.modified)  # if it is not modified, the store has no session with the cookie's key
     return session.session_key != key or (was_saved and bool(session.modified))
 
 
 def let_go(response: HttpResponseBase | None) -> None:
     """Close what the first try has left open: its response, if there is one, and its transactions."""
     if response is not None:
-        # Not by its close(), which says that the request is over.
+        # Do not call its close(), which signals the end of the request.
         for close in response._resource_closers:  # type: ignore[attr-defined]  # the type stubs leave it out
             with suppress(Exception):
                 close()
     for connection in connections.all(initialized_only=True):
-        if not connection.in_atomic_block:  # as one is that a test case has begun
+        if not connection.in_atomic_block:  # a test case runs its requests in an atomic block of its own
             connection.close_if_unusable_or_obsolete()
 
 
 def restore(request: HttpRequest, before: tuple[dict[str, Any], dict[str, Any]]) -> None:
-    """Let a request be as it was before its first try.
+    """Reset a request to its state before the first try.
 
     Args:
         request: the request.

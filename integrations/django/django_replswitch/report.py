@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def switching_aliases() -> list[str]:
-    """Return the aliases whose backend switches, be it ours or one that is made of it."""
+    """Return the aliases whose backend switches: our backend, or one derived from it."""
     return [alias for alias, settings in connections.settings.items() if _switches(settings["ENGINE"])]
 
 
@@ -29,7 +29,7 @@ def _switches(engine: str) -> bool:
     try:
         return hasattr(load_backend(engine).DatabaseWrapper, "use_slave")
     except ImproperlyConfigured:
-        return False  # Django says so where the alias is used
+        return False  # Django reports this error when the alias is used
 
 
 def standings(alias: str, timeout: float | None = None) -> list[Standing]:
@@ -37,8 +37,8 @@ def standings(alias: str, timeout: float | None = None) -> list[Standing]:
 
     Args:
         alias: the alias.
-        timeout: seconds for a server to let us in, and to answer; ``connect_timeout`` of its OPTIONS by default,
-            or else `replswitch.report.TIMEOUT`.
+        timeout: how many seconds to wait for a connection, and for each answer. By default ``connect_timeout`` of the
+            server's OPTIONS, or else `replswitch.report.TIMEOUT`.
     """
     return replswitch.report.standings(asked_servers(alias), timeout)
 

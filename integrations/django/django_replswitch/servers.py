@@ -1,4 +1,4 @@
-"""The servers that the settings of an alias name, and what all threads of a process share of its database."""
+"""The servers in the settings of an alias, and the state of its database that all threads of a process share."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
     from replswitch import State
     from replswitch.engine.port import Port
 
-#: The key in the settings of an alias, and in those of each slave, that is the share of the reads.
+#: The key for the share of the reads, in the settings of an alias and of each slave.
 WEIGHT: Final = "WEIGHT"
 
-#: The key in the settings of an alias that names its replicated set, in the place of its master's address (M8).
+#: The key for the name of the replicated set, in the settings of an alias. It replaces the master's address (M8).
 REPLICATED_SET: Final = "REPLICATED_SET"
 
-# The NAME of each alias as it was configured; a test run changes it in the settings themselves.
+# The configured NAME of each alias. A test run changes NAME in the settings themselves.
 _configured_names: Final[dict[str, object]] = {}
 
 
 def servers_of(settings: Mapping[str, Any], alias: str) -> Servers:
-    """Return the servers that the settings of an alias name. Their `source` is the settings that differ.
+    """Return the servers in the settings of an alias. The `source` of each server holds its own settings.
 
-    Without slaves, the master serves reads over a link that refuses writes (S10). A master with a weight takes a share
-    of the reads as well, over such a link.
+    Without slaves, the master serves reads over a read-only link (S10). A master with a weight serves a share of the
+    reads as well, over a read-only link.
 
     Raises:
-        ImproperlyConfigured: SLAVES is no list of mappings, or a WEIGHT is no number above 0.
+        ImproperlyConfigured: SLAVES is not a list of mappings, or a WEIGHT is not a number above 0.
     """
     slaves = settings.get("SLAVES", ())
     if not isinstance(slaves, list | tuple) or not all(isinstance(slave, Mapping) for slave in slaves):
@@ -60,13 +60,13 @@ def servers_of(settings: Mapping[str, Any], alias: str) -> Servers:
 
 
 def merged(server: Server, settings: Mapping[str, Any], alias: str | None = None) -> dict[str, Any]:
-    """Return the settings that lead to a server: those of its alias, overridden by its own.
+    """Return the settings of a server: the settings of its alias, overridden by its own.
 
     Args:
         server: the server.
-        settings: of the alias.
-        alias: its name. In a test run Django changes the alias's NAME to that of the test database; then it is every
-            server's. Without the alias each server has the NAME of its own settings.
+        settings: the settings of the alias.
+        alias: the name of the alias. In a test run, Django changes NAME in the alias's settings to the test database.
+            Every server then gets that NAME. If the alias is not given, each server has the NAME of its own settings.
     """
     found = {**settings, **server.source}
     if alias is not None and settings["NAME"] != _configured_names[alias]:
@@ -89,16 +89,16 @@ def _server(state: State, settings: Mapping[str, Any], own: Mapping[str, Any], w
 
 
 def named_set(settings: Mapping[str, Any], alias: str) -> str:
-    """Return the name that an alias gives to its replicated set; empty where it gives none.
+    """Return the name of the replicated set in the settings of an alias; empty if there is none.
 
     Raises:
-        ImproperlyConfigured: it is no string.
+        ImproperlyConfigured: the name is not a string.
     """
     name = settings.get(REPLICATED_SET) or ""
     if not isinstance(name, str):
         raise ImproperlyConfigured(
-            f'DATABASES["{alias}"]["{REPLICATED_SET}"] is {name!r}. It must be a word for the master and its slaves, '
-            'such as "shop".'
+            f'DATABASES["{alias}"]["{REPLICATED_SET}"] is {name!r}. It must be a string that names the master and its '
+            'slaves, such as "shop".'
         )
     return name
 
@@ -110,8 +110,7 @@ def _weight(settings: Mapping[str, Any], where: str) -> float:
     return weight
 
 
-# What all threads share
-
+# Shared by all threads
 _making: Final = ProcessLock()
 
 # The settings of an alias that decide which servers there are.
@@ -125,10 +124,10 @@ class AliasSwitch(Switch):
 
 
 class AliasState:
-    """The database of an alias: its switch, its servers, and what is known of them.
+    """The database of an alias: its switch, its servers, and what is known about them.
 
     Attributes:
-        switch: the same whatever becomes of the settings.
+        switch: the switch of the alias, which stays the same when the settings change.
         servers: the master and the slaves.
     """
 
@@ -147,7 +146,7 @@ class AliasState:
             ImproperlyConfigured: the options are wrong.
         """
         made = Database(self.switch, self._alias, self.servers, configured()[1], self._set_name)
-        with _making:  # one for all threads: the first that was made
+        with _making:  # all threads share the one that was made first
             return self.__dict__.setdefault("database", made)  # type: ignore[no-any-return]  # it holds just that
 
     def make_route(self, port: Port, parameters: Callable[[Server], Mapping[str, Any]]) -> Route:
@@ -155,7 +154,7 @@ class AliasState:
 
         Args:
             port: the connection object.
-            parameters: returns what the driver opens a connection to a server with.
+            parameters: returns the parameters with which the driver opens a connection to a server.
 
         Raises:
             ImproperlyConfigured: the options are wrong.
@@ -166,9 +165,9 @@ class AliasState:
         return route
 
     def renew(self) -> None:
-        """Begin anew with the options that the settings have now; nothing is known of any server."""
+        """Start again with the current options of the settings, and forget all that is known about the servers."""
         self.__dict__.pop("database", None)
-        with suppress(ImproperlyConfigured):  # the system checks report it
+        with suppress(ImproperlyConfigured):  # the system checks report wrong options
             for route in tuple(self._routes):
                 route.database = self.database
                 route.forget()
@@ -179,7 +178,7 @@ _states: Final[dict[str, tuple[dict[str, Any], AliasState]]] = {}
 
 
 def alias_state(alias: str, settings: Mapping[str, Any]) -> AliasState:
-    """Return what the threads share of an alias; made anew when its servers have changed, as tests do."""
+    """Return the shared state of an alias. Make it again if the settings of its servers have changed, as in tests."""
     servers = {name: settings.get(name) for name in _SERVERS}
     with _making:
         known = _states.get(alias)
@@ -189,7 +188,7 @@ def alias_state(alias: str, settings: Mapping[str, Any]) -> AliasState:
 
 
 def renew(*, setting: str = "REPLSWITCH", **_: object) -> None:
-    """Begin anew with every alias, as a test does that changes the settings: see `AliasState.renew`."""
+    """Start again with every alias after a test has changed the settings; see `AliasState.renew`."""
     if setting == "REPLSWITCH":
         for _servers, state in _states.values():
             state.renew()

@@ -1,4 +1,4 @@
-"""Binds replswitch to Flask, and to Flask-SQLAlchemy where an application has it."""
+"""replswitch for Flask, and for Flask-SQLAlchemy if the application uses it."""
 
 from flask_replswitch.decorators import use_master, use_slave
 from flask_replswitch.extension import ReplSwitch

@@ -37,8 +37,8 @@ def show(form: str, timeout: int) -> None:
     databases: Mapping[str, list[Asked]] = current_app.extensions["replswitch"].servers
     if not databases:
         raise click.ClickException(
-            "No database is known. Call db.init_app(app) of Flask-SQLAlchemy before ReplSwitch(app); or name what "
-            "replswitch.connect() returned: ReplSwitch(app, databases=[db])."
+            "No database is known. Call db.init_app(app) of Flask-SQLAlchemy before ReplSwitch(app), or give it the "
+            "connections of replswitch.connect(): ReplSwitch(app, databases=[db])."
         )
     found = {name: standings(servers, timeout) for name, servers in databases.items()}
     if form == "json":

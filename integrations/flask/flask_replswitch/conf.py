@@ -56,21 +56,21 @@ def configured(app: Flask) -> Configured:
         DatabaseOptions(**database)
         require_name(given.get(NAME))
     except ConfigurationError as error:
-        raise ConfigurationError(f"app.config, where options have {PREFIX} in front: {error}") from error
+        raise ConfigurationError(f"app.config, where options begin with {PREFIX}: {error}") from error
     if NAME in given:
         database["name"] = given[NAME]
     return Configured(requests, database, given.get(SLAVES.removeprefix(PREFIX)))
 
 
 def secrets_of(app: Flask) -> list[str | bytes]:
-    """Return the secrets that sign the markers of an application: its secret key, and the fallbacks.
+    """Return the secrets for the markers of an application: its secret key, which signs, and the fallbacks.
 
     Raises:
-        ConfigurationError: it has none yet.
+        ConfigurationError: the application has no secret key yet.
     """
     if not app.secret_key:
         raise ConfigurationError(
-            f'The application "{app.name}" has no secret key, with which its markers are signed. Set '
+            f'The application "{app.name}" has no secret key, which signs its markers. Set '
             'app.config["SECRET_KEY"] before ReplSwitch(app), or before init_app(app) in a factory: it reads the '
             "configuration once."
         )

@@ -1,4 +1,4 @@
-"""``use_master`` and ``use_slave`` for views, and for everything else."""
+"""``use_master`` and ``use_slave`` for views, for other functions and for ``with`` blocks."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ if TYPE_CHECKING:
 
 
 class _Use(Use):
-    """Use the master, or a slave, as a decorator of a view, of any function, or in a ``with`` block.
+    """Use the master, or a slave: a decorator for views and other functions, and a ``with`` block.
 
-    Put it below ``@app.route``. On class-based views: ``decorators = [use_slave]`` in the class, or on a method.
-    Where the middleware has not run, a decorated view gets what the middleware does: a marker is read, and one is set
-    when the view writes.
+    Put it below ``@app.route``. For class-based views, write ``decorators = [use_slave]`` into the class, or decorate
+    a method. If the middleware has not run, the decorator does its work for the view: it reads the marker, and sets one
+    if the view writes.
 
     Raises:
-        ConfigurationError: what is decorated is no function, or Flask has it for a view already.
+        ConfigurationError: the decorated object is a class, or a view that is already registered with Flask.
     """
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         if inspect.isclass(function):
             raise ConfigurationError(
-                f"use_{self.state} decorates functions, and {function!r} is a class, of which Flask makes its views "
-                f"by itself. Write `decorators = [use_{self.state}]` into the class, or decorate its methods."
+                f"use_{self.state} decorates functions, and {function!r} is a class. Flask would build its views from "
+                f"the class itself. Write `decorators = [use_{self.state}]` into the class, or decorate its methods."
             )
-        if not has_request_context():  # what is decorated in a request is called, and becomes no view
+        if not has_request_context():  # a function decorated during a request does not become a view
             remember(function, f"use_{self.state}")
         return super().__call__(function)
 
     def instruction(self) -> Frame:
-        """Make the instruction for a call; in a request that of a view."""
+        """Return the instruction for a call. In a request, return the instruction of a view."""
         return instruction_for(self.state) if has_request_context() else super().instruction()
 
     def kept(self, answer: Any, frame: Frame) -> Any:
-        """Let the state hold for what a view returned, and find out what it has written before its scope ends."""
+        """Keep the state for a view's streamed response. Find out what the view has written before its scope ends."""
         if not has_request_context():
             return answer
         if frame.begins_scope:
@@ -58,7 +58,7 @@ class _Use(Use):
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             if not has_request_context():
                 return plain(*args, **kwargs)
-            # A view's runs when it has returned: its request begins here.
+            # In a view, the generator runs after the view has returned, so take the instruction of its request now.
             return resumed(function(*args, **kwargs), instruction_for(self.state))
 
         return wrapper

@@ -27,22 +27,22 @@ if TYPE_CHECKING:
     from replswitch.request.policy import RequestPolicy
     from replswitch.sqlalchemy import EngineSwitch
 
-#: Where Flask keeps an application's extensions, ours and Flask-SQLAlchemy.
+#: The keys in `app.extensions`: ours, and Flask-SQLAlchemy's.
 NAME: Final = "replswitch"
 SQLALCHEMY: Final = "sqlalchemy"
 
-# What is set for Flask-SQLAlchemy, one or the other.
+# The settings of Flask-SQLAlchemy, of which an application has at least one.
 _ADDRESSES: Final = ("SQLALCHEMY_DATABASE_URI", "SQLALCHEMY_BINDS")
 
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """What an application got, in ``app.extensions["replswitch"]``.
+    """The parts of ReplSwitch in one application, in ``app.extensions["replswitch"]``.
 
     Attributes:
-        middleware: in ``app.wsgi_app``.
+        middleware: the middleware, which is in ``app.wsgi_app``.
         database: the switch of Flask-SQLAlchemy's database; None without Flask-SQLAlchemy.
-        servers: those of each database, for ``flask replswitch``.
+        servers: the servers of each database, for ``flask replswitch``.
     """
 
     middleware: ReplicationMiddleware
@@ -51,15 +51,16 @@ class Registered:
 
 
 class ReplSwitch:
-    """Switches the databases of Flask applications by the method of each request, and reads and writes markers.
+    """Switches the databases of Flask applications by the HTTP method of each request, and reads and writes markers.
 
-    Once for an application, when it is configured and Flask-SQLAlchemy, if it is used, knows it: ``ReplSwitch(app)``;
-    or in a factory, ``ReplSwitch()`` and ``init_app(app)``. Options are in ``app.config``, as ``REPLSWITCH_…``.
+    Call ``ReplSwitch(app)`` once for each application, after configuring it and after ``db.init_app(app)``, if it uses
+    Flask-SQLAlchemy. In a factory, use ``ReplSwitch()`` and ``init_app(app)``. The options are ``REPLSWITCH_…`` in
+    ``app.config``.
 
     Args:
-        app: the application; None to name it later.
-        databases: what `replswitch.connect` or `replswitch.sqlalchemy.replicate` returned, for ``flask replswitch``
-            to show. They switch all the same without.
+        app: the application; None to register it later with `init_app`.
+        databases: return values of `replswitch.connect` or `replswitch.sqlalchemy.replicate`, which
+            ``flask replswitch`` shows. Databases that are not listed here switch as well.
 
     Raises:
         ConfigurationError: see `init_app`.
@@ -71,14 +72,15 @@ class ReplSwitch:
             self.init_app(app)
 
     def init_app(self, app: Flask) -> None:
-        """Register an application. Nothing of it is kept here: any number of them may come.
+        """Register an application. This object keeps nothing of it, so it can register any number of applications.
 
         Args:
-            app: configured, with its secret key; ``db.init_app(app)`` has been called, if it uses Flask-SQLAlchemy.
+            app: the application, configured and with a secret key. If it uses Flask-SQLAlchemy, call
+                ``db.init_app(app)`` first.
 
         Raises:
-            ConfigurationError: it is registered already, has no secret key, an option is unknown or of the wrong kind,
-                a slave is none, or a view is decorated in the wrong order.
+            ConfigurationError: the application is registered already or has no secret key; an option is unknown or of
+                the wrong kind; a slave is not usable; or a view is decorated in the wrong order.
         """
         if NAME in app.extensions:
             raise ConfigurationError(
@@ -88,17 +90,17 @@ class ReplSwitch:
         options = configured(app)
         middleware = ReplicationMiddleware(app.wsgi_app, secrets_of(app), **options.requests)
         views = WatchedViews(app.view_functions)
-        database = _sqlalchemy(app, options)  # last, for what it changes stays changed
+        database = _sqlalchemy(app, options)  # last, because its changes cannot be undone
         app.view_functions = views
-        app.wsgi_app = middleware  # type: ignore[method-assign]  # the way that Flask's manual names
+        app.wsgi_app = middleware  # type: ignore[method-assign]  # as Flask's manual recommends
         app.extensions[NAME] = Registered(middleware, database, _servers(filter(None, (database, *self._databases))))
-        # Before the application's own functions, which may read and write.
+        # First in the list: the application's own functions may read and write.
         app.url_value_preprocessors.setdefault(None, []).insert(0, partial(_reach, middleware.policy))
         app.cli.commands.setdefault("replswitch", show)
 
 
 def _reach(policy: RequestPolicy, *_: Any) -> None:
-    """Let the master serve a rule whose safe requests have written (R5)."""
+    """Use the master for a URL rule whose earlier safe requests have written (R5)."""
     running, rule = stack(), request.url_rule
     safe = None if running is None else running.scope.safe_request
     if running is not None and safe is not None and safe.endpoints is policy.endpoints and rule is not None:
@@ -113,15 +115,15 @@ def _checked(databases: Any) -> tuple[Switch, ...]:
     for each in given:
         if not isinstance(each, Connection) and not hasattr(each, "master_name"):
             raise ConfigurationError(
-                f"`databases` has an object of type {type(each).__name__} in it. It must be a list of what "
-                "replswitch.connect() or replswitch.sqlalchemy.replicate() returned; Flask-SQLAlchemy is found by "
-                "itself."
+                f"`databases` contains an object of type {type(each).__name__}. It must be a list of the return values "
+                "of replswitch.connect() or replswitch.sqlalchemy.replicate(). Leave Flask-SQLAlchemy out: it is found "
+                "automatically."
             )
     return given
 
 
 def _servers(databases: Iterable[Any]) -> dict[str, list[Asked]]:
-    """Return the servers of each database, by a name for people."""
+    """Return the servers of each database, by its name in messages."""
     found: dict[str, list[Asked]] = {}
     for database in databases:
         name = database.database.name
@@ -140,14 +142,14 @@ def _servers_of_engines(switch: EngineSwitch) -> list[Asked]:
 
 
 def _open(engine: Engine, timeout: float) -> Any:
-    """Open a connection by the engine's settings, its own time-outs among them, but outside its pool."""
+    """Open a connection outside the engine's pool, with the engine's settings, including the engine's time-outs."""
     connection = engine.pool.recreate().connect()
     connection.detach()
     return connection.dbapi_connection
 
 
 def _sqlalchemy(app: Flask, options: Configured) -> EngineSwitch | None:
-    """Return the switch of the application's Flask-SQLAlchemy, None where it has none."""
+    """Return the switch of the application's Flask-SQLAlchemy; None if the application does not use it."""
     db = app.extensions.get(SQLALCHEMY)
     if db is not None:
         from flask_replswitch.alchemy import replicated  # noqa: PLC0415 - not every application has SQLAlchemy
@@ -159,8 +161,8 @@ def _sqlalchemy(app: Flask, options: Configured) -> EngineSwitch | None:
         given += [name for name in _ADDRESSES if app.config.get(name)]
     if given:
         raise ConfigurationError(
-            f'{given[0]} is set, and no Flask-SQLAlchemy is registered with the application "{app.name}". Call '
-            "db.init_app(app) before ReplSwitch(app) or init_app(app). What replswitch.connect() opens has its slaves "
-            "and options as arguments."
+            f'{given[0]} is set, but no Flask-SQLAlchemy is registered with the application "{app.name}". Call '
+            "db.init_app(app) before ReplSwitch(app) or init_app(app). For replswitch.connect(), give slaves and "
+            "options as its arguments."
         )
     return None

@@ -1,4 +1,4 @@
-"""What a decorated view does by itself: the middleware's work where none has run, and its state for a streamed body."""
+"""Serve decorated views: do the middleware's work if it has not run, and keep the state for a streamed body."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
     from replswitch import State
     from replswitch.scope import Scope
 
-# Where an application whose views are decorated, and that has no ReplSwitch, keeps its policy.
+# The key in `app.extensions` for the policy of an application with decorated views but without ReplSwitch.
 _POLICY: Final = "flask_replswitch.policy"
 
-# Where a request that no middleware has seen keeps its scope.
+# The key in the WSGI environment for the scope of a request without the middleware.
 _SCOPE: Final = "flask_replswitch.scope"
 
 
 def instruction_for(wanted: State) -> Frame:
-    """Make the instruction of a decorated function that is called in a request, not yet in force.
+    """Return the instruction of a decorated function that is called in a request. The caller puts it into force.
 
-    Where neither the middleware nor another decorated function works for the request yet, its scope begins here, and
-    its response is marked.
+    If neither the middleware nor another decorated function has begun the scope of the request, begin it here, and
+    have its response marked.
 
     Args:
-        wanted: what the decorator asks for; to a request that begins here, in the place of the option ``override``.
+        wanted: the state that the decorator asks for. If the scope begins here, it replaces the option ``override``.
 
     Raises:
         ConfigurationError: the application's configuration is wrong.
@@ -63,13 +63,13 @@ def _begin(wanted: State) -> Frame:
 
 
 def kept(answer: Any, frame: Frame) -> Any:
-    """Let the state hold while what a view returned is produced piece by piece, and only then (S9).
+    """Enter the state for each piece of a streamed response, and leave it after the piece (S9).
 
     Args:
-        answer: what the view returned: anything of which Flask makes a response.
+        answer: the return value of the view: anything from which Flask makes a response.
         frame: the view's instruction.
     """
-    if isinstance(answer, tuple) and answer:  # with a status, or headers, or both
+    if isinstance(answer, tuple) and answer:  # a body with a status, headers or both
         return (kept(answer[0], frame), *answer[1:])
     if isinstance(answer, Iterator):
         return Pieces(answer, frame)
@@ -79,7 +79,7 @@ def kept(answer: Any, frame: Frame) -> Any:
 
 
 class Pieces:
-    """The pieces of a body, each made in the view's state."""
+    """The pieces of a body. Each piece is produced in the view's state."""
 
     def __init__(self, pieces: Iterable[Any], frame: Frame) -> None:
         self._pieces = iter(pieces)
@@ -94,7 +94,7 @@ class Pieces:
             return next(self._pieces)
 
     def close(self) -> None:
-        """Close what makes them, when the server has done, or the client has gone away."""
+        """Close the view's iterator, after the last piece or when the client has disconnected."""
         close = getattr(self._body, "close", None)
         try:
             if close is not None:

@@ -1,14 +1,14 @@
-"""Notices a decorator above ``@app.route``: Flask has the undecorated function then, and would never call ours.
+"""Refuse a decorator above ``@app.route``. Flask would have the undecorated function, and never call ours.
 
-Flask keeps no list of applications, so this works for those that have ReplSwitch:
+Flask keeps no list of applications, so this works only for applications with ReplSwitch:
 
 =========================================  ============================================
-the view was given to an application       it is refused
+the application of the view                the view is refused
 =========================================  ============================================
-that had ReplSwitch before                 when it is decorated
-that gets it later                         when it does
-through a blueprint                        when the blueprint is registered, or as above
-that never gets it                         never
+already has ReplSwitch                     when the view is decorated
+gets ReplSwitch later                      when the application gets ReplSwitch
+gets the view through a blueprint          when the blueprint is registered, or as above
+never gets ReplSwitch                      never
 =========================================  ============================================
 """
 
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
 
 _OWN: Final = {"replswitch", "flask_replswitch"}
 
-# The functions decorated with an ``@``, with the name of the decorator; and the views of applications that have
-# ReplSwitch. An unhashable function is not noticed.
+# The functions decorated with an ``@``, with the name of the decorator; and the views of applications with
+# ReplSwitch. An unhashable function is in neither.
 _decorated: Final[weakref.WeakKeyDictionary[View, str]] = weakref.WeakKeyDictionary()
 _given: Final[weakref.WeakSet[View]] = weakref.WeakSet()
 
 
 class WatchedViews(dict[str, "View"]):
-    """The views of an application by their endpoints. Refuses one that was decorated after Flask got it.
+    """The views of an application by their endpoints. Refuses a view that was decorated after Flask got it.
 
     Args:
-        views: those that it has so far.
+        views: the views that the application already has.
 
     Raises:
-        ConfigurationError: one of them was decorated so. Later, the same for each new view.
+        ConfigurationError: a view was decorated after Flask got it. Adding a view later raises the same error.
     """
 
     def __init__(self, views: Mapping[str, View]) -> None:
@@ -60,11 +60,11 @@ class WatchedViews(dict[str, "View"]):
 def remember(function: View, decorator: str) -> None:
     """Remember that a function is being decorated, and the functions that it wraps.
 
-    Only if it is decorated with an ``@``: the name then means the decorated function, and the undecorated one cannot
-    be meant. ``use_slave(view)`` can be a second view beside the first.
+    Do so only if it is decorated with an ``@``. Its name then refers to the decorated function, so giving Flask the
+    undecorated one is a mistake. The result of a call ``use_slave(view)`` can be a second view beside the first.
 
     Raises:
-        ConfigurationError: it is a view of an application already.
+        ConfigurationError: the function is a view of an application already.
     """
     layers = list(_layers(function))
     if any(map(_is_below_running_line, layers)):
@@ -78,7 +78,7 @@ def remember(function: View, decorator: str) -> None:
 def _is_below_running_line(function: View) -> bool:
     """Return whether the running line of the application is a decorator of the function, and not a later call.
 
-    A function's code begins with its first decorator, and while one runs, its line is the one that runs.
+    A function's code begins with the line of its first decorator. While a decorator runs, its line is the running line.
     """
     code = getattr(function, "__code__", None)
     frame = sys._getframe(1)
@@ -103,7 +103,7 @@ def _wrong_order(view: View, decorator: str) -> ConfigurationError:
     code = getattr([*_layers(view)][-1], "__code__", None)
     place = "" if code is None else f", at {code.co_filename}:{code.co_firstlineno}"
     return ConfigurationError(
-        f"@{decorator} is above the line by which Flask gets the view {getattr(view, '__qualname__', view)}"
-        f"{place}. So Flask has the undecorated function, and @{decorator} would do nothing. Put it below "
+        f"@{decorator} is above the line that registers the view {getattr(view, '__qualname__', view)}"
+        f"{place}. Flask has the undecorated function, so @{decorator} would do nothing. Put it below "
         "@….route(…), next to the function."
     )

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from replswitch.engine.options import DatabaseOptionNames
     from replswitch.engine.servers import Servers
 
-# What the driver's connection has besides, and is the same on all links of a side.
+# Attributes of the driver's connection that PEP 249 does not have, with the same value on all links of a side.
 _OF_ANY_LINK: Final = frozenset(
     {
         *("character_set_name", "charset", "encoding", "get_character_set_info", "get_host_info", "get_proto_info"),
         *("escape", "escape_string", "get_server_info", "literal", "server_version", "string_literal", "thread_id"),
     }
 )
-# What it has of one link alone, by what takes its place.
+# Attributes of the driver's connection that concern one link only, with the advice what to use instead.
 _INSTEAD: Final = {
     "affected_rows": "Read rowcount of the cursor.",
     "insert_id": "Read lastrowid of the cursor.",
@@ -36,7 +36,7 @@ _INSTEAD: Final = {
     "set_character_set": 'Give "charset" to connect().',
     "set_charset": 'Give "charset" to connect().',
 }
-_ELSE: Final = "What applies to all links is a setting of connect(); what a statement does is sent by a cursor."
+_ELSE: Final = "Give connect() a setting that applies to all links, or run a statement with a cursor."
 
 
 def connect(
@@ -56,21 +56,21 @@ def connect(
 
     Args:
         master: the settings of the master, as the driver's own ``connect`` takes them.
-        slaves: the settings of each slave; what is left out is the master's. Without slaves, slave state is served
-            by the master through a read-only link (S10). ``"weight"`` among them is the slave's share of the reads,
-            compared with the others', 1 by default; a master with a weight takes a share, too.
+        slaves: the settings of each slave. A setting that is left out is the master's. Without slaves, the master
+            serves slave state through a read-only link (S10). The setting ``"weight"`` is the slave's share of the
+            reads, relative to the other slaves; the default is 1. A master with a weight serves a share too.
         driver: ``"pymysql"``, ``"mysqlclient"`` or ``"sqlite3"``; or an instance of `replswitch.drivers.Driver`, for a
             database that replswitch does not know.
-        autocommit: whether a statement outside ``begin()`` … ``commit()`` stands for itself.
-        name: the name of the replicated set, in markers and in messages. By default markers have a digest of the
-            master's address, which all databases of the master share; messages have the database's own name.
-        pool_size: idle links kept for each server; more are opened as threads need them.
-        debug: keep what ran in `Connection.queries`.
+        autocommit: whether a statement outside ``begin()`` … ``commit()`` is committed by itself.
+        name: the name of the replicated set in markers and messages. By default, markers use a digest of the
+            master's address, which all databases of the master share, and messages use the database's own name.
+        pool_size: how many idle links each server's pool keeps. More links are opened when threads need them.
+        debug: keep the statements that ran in `Connection.queries`.
         options: see `replswitch.engine.options.DatabaseOptions`.
 
     Raises:
         ConfigurationError: an option or a setting is missing, unknown or of the wrong kind, or the driver is not
-            there.
+            installed.
     """
     checked = database_options(connect, options)
     is_fine = isinstance(pool_size, int) and is_number(pool_size) and pool_size > 0
@@ -84,11 +84,11 @@ def connect(
 class Connection(Switch):
     """A DB-API connection to a master and its slaves, made by `connect`.
 
-    Its exceptions are the driver's, and stand here as attributes too (``db.IntegrityError``), as PEP 249 suggests.
+    It raises the driver's exceptions. They are also its attributes (``db.IntegrityError``), as PEP 249 suggests.
 
     Attributes:
         servers: the master and the slaves.
-        database: chooses the side, and records what is written.
+        database: chooses the side, and records the writes.
     """
 
     records_writes: ClassVar[bool] = True
@@ -114,7 +114,7 @@ class Connection(Switch):
     # PEP 249
 
     def cursor(self, *args: Any) -> Cursor:
-        """Return a cursor. What the driver's ``cursor()`` takes, such as PyMySQL's ``DictCursor``, is handed on.
+        """Return a cursor. The arguments are those of the driver's ``cursor()``, such as PyMySQL's ``DictCursor``.
 
         Raises:
             InterfaceError: the connection is closed.
@@ -125,10 +125,10 @@ class Connection(Switch):
         return Cursor(workers, self._driver, args)
 
     def begin(self) -> None:
-        """Begin a transaction: a link joins it with its first statement, and all of them end together (S5).
+        """Begin a transaction. A link joins it with its first statement, and all links end it together (S5).
 
-        It is this thread's or task's alone. A framework that runs a dependency and its endpoint in different threads,
-        as FastAPI does with sync ones, must call `begin`, the statements and `commit` in one of them.
+        The transaction belongs to the running thread or task. Some frameworks run a dependency and its endpoint in
+        different threads, as FastAPI does with sync ones. Call `begin`, the statements and `commit` in one of them.
 
         Raises:
             ProgrammingError: a transaction is open already.
@@ -142,15 +142,15 @@ class Connection(Switch):
         return state
 
     def commit(self) -> None:
-        """Commit the transaction; without one, do nothing."""
+        """Commit the transaction. Do nothing if there is none."""
         self._workers.state().commit()
 
     def rollback(self) -> None:
-        """Roll the transaction back; without one, do nothing."""
+        """Roll the transaction back. Do nothing if there is none."""
         self._workers.state().rollback()
 
     def autocommit(self, value: bool) -> None:
-        """Turn autocommit on or off for this thread or task, up to the end of the request.
+        """Turn autocommit on or off for this thread or task, until the end of the request.
 
         Raises:
             ProgrammingError: a transaction is open.
@@ -162,9 +162,9 @@ class Connection(Switch):
         return self._workers.state().autocommit
 
     def close(self) -> None:
-        """Close the links; those that other threads are using, when they have done.
+        """Close the links. A link that another thread is using is closed when that thread has finished with it.
 
-        Like any DB-API connection it is of no use afterwards: every statement raises InterfaceError.
+        As with any DB-API connection, every statement after that raises InterfaceError.
         """
         if not self._workers.closed:
             state = self._workers.state()
@@ -176,11 +176,11 @@ class Connection(Switch):
 
     @property
     def open(self) -> bool:
-        """Whether the connection can be used: it was not closed."""
+        """Whether the connection can be used, that is, was not closed."""
         return not self._workers.closed
 
     def ping(self, reconnect: bool = True) -> None:
-        """Ask the server of the next statement for an answer. A link that has ended is replaced, as it always is."""
+        """Ping the server that serves the next statement. As before every statement, a lost link is replaced."""
         self._driver.ping(self._workers.state().route.pick().link.raw)
 
     def __enter__(self) -> Self:
@@ -189,11 +189,10 @@ class Connection(Switch):
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    # What ran
-
+    # The log of statements
     @property
     def debug(self) -> bool:
-        """Whether what runs is kept in `queries`."""
+        """Whether the statements that run are kept in `queries`."""
         return self._workers.debug
 
     @debug.setter
@@ -202,7 +201,7 @@ class Connection(Switch):
 
     @property
     def queries(self) -> list[Query]:
-        """What this thread or task ran while `debug` was on; the latest 9,000."""
+        """The statements that this thread or task ran while `debug` was on; the latest 9,000."""
         return list(self._workers.worker().queries)
 
     def reset_queries(self) -> None:
@@ -217,6 +216,6 @@ class Connection(Switch):
         if hasattr(raw, name):
             return getattr(raw, name)
         raise AttributeError(
-            f"{type(self).__name__!r} object has no attribute {name!r}. It has several links, and leaves out what "
-            f"belongs to one of them. {_INSTEAD.get(name, _ELSE)}"
+            f"{type(self).__name__!r} object has no attribute {name!r}. It has several links, so it leaves out "
+            f"attributes that concern only one of them. {_INSTEAD.get(name, _ELSE)}"
         )

@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 
 def materialize(args: Any) -> Any:
-    """Return the arguments of ``executemany`` as a sequence: a statement that is moved needs all of them once more."""
+    """Return the arguments of ``executemany`` as a sequence. A statement that moves needs all of them a second time."""
     return list(args) if isinstance(args, Iterator) else args
 
 
 class Cursor:
-    """A cursor of PEP 249. What the driver's own cursor has besides is reached through it once it has executed.
+    """A cursor of PEP 249. After ``execute``, it also has the other attributes of the driver's own cursor.
 
     Args:
-        workers: what each thread and task holds of the connection that the cursor belongs to.
-        driver: of the connection.
-        arguments: what the driver's ``cursor()`` takes, such as PyMySQL's cursor class.
+        workers: the state of each thread and task, of the connection that the cursor belongs to.
+        driver: the driver of the connection.
+        arguments: the arguments of the driver's ``cursor()``, such as PyMySQL's cursor class.
     """
 
     _link: Link | None = None
@@ -42,11 +42,10 @@ class Cursor:
         self._driver = driver
         self._arguments = arguments
 
-    # What runs a statement
-
+    # Run a statement
     def execute(self, sql: str, args: Any = None) -> Any:
-        """Run a statement on the side that the state asks for. Returns what the driver's ``execute`` returns."""
-        # Written out, because it is on the way of every query: what `_run` does when all goes well.
+        """Run a statement on the side that the state asks for, and return what the driver's ``execute`` returns."""
+        # This repeats what `_run` does when the statement succeeds. Every query comes through here, and a call costs.
         workers = self._workers
         if workers.debug or workers.closed:
             return self._run("execute", sql, args)
@@ -91,12 +90,12 @@ class Cursor:
         return self._run("executescript", sql, None)
 
     def mogrify(self, sql: str, args: Any = None) -> Any:
-        """Return a statement with its arguments, as the driver would send it; where the driver can."""
+        """Return a statement with its arguments, as the driver would send it. Not every driver can do this."""
         raw = self._raw or self._bind(self._workers.state().route.pick().link)
         return raw.mogrify(sql, args)
 
     def _run(self, method: str, sql: str, args: Any, link: Link | None = None, attempt: Attempt | None = None) -> Any:
-        """Run a statement; one that has failed, where it may run instead."""
+        """Run a statement. If it fails, run it again on the link that the route returns, if there is one."""
         state = self._workers.state()
         if not state.autocommit:
             state.begin_implicitly()
@@ -129,16 +128,15 @@ class Cursor:
         return self if result is raw else result
 
     def _bind(self, link: Link) -> Raw:
-        """Make a cursor of the driver's on a link."""
+        """Make a cursor of the driver on a link."""
         raw = link.raw.cursor(*self._arguments)
         if self._arraysize != 1:
             raw.arraysize = self._arraysize
         return raw
 
-    # What fetches
-
+    # Fetch
     def fetchone(self) -> Any:
-        """Return the next row, None behind the last."""
+        """Return the next row; None after the last."""
         row = (self._raw or self._executed).fetchone()
         if row is None:
             self._finished(self._link)
@@ -159,7 +157,7 @@ class Cursor:
         return rows
 
     def nextset(self) -> Any:
-        """Go on to the next result set; returns a false value when there is none."""
+        """Move to the next result set. Return a false value if there is none."""
         raw, link = self._executed, self._link
         if not hasattr(raw, "nextset"):
             return None
@@ -172,15 +170,14 @@ class Cursor:
         self._finished(self._link)
 
     def _finished(self, link: Link | None) -> None:
-        # A driver that fetches row by row learns only after the last one what its statement has written.
+        # A driver that fetches row by row learns only after the last row what the statement has written.
         if link is not None and link.writes.news and link.server.state == MASTER:
             self._workers.state().route.rows_ended(link)
 
-    # What tells
-
+    # Attributes of the result
     @property
     def description(self) -> Any:
-        """The columns of the result; None without one."""
+        """The columns of the result; None if there is no result."""
         return self._closed[0] if self._raw is None else self._raw.description
 
     @property
@@ -190,7 +187,7 @@ class Cursor:
 
     @property
     def lastrowid(self) -> Any:
-        """The key of the row inserted last; None without one."""
+        """The key of the row inserted last; None if there is none."""
         return self._closed[2] if self._raw is None else self._raw.lastrowid
 
     @property
@@ -226,7 +223,7 @@ class Cursor:
     # The end
 
     def close(self) -> None:
-        """Let the result and the link go. `rowcount`, `lastrowid` and `description` stay."""
+        """Close the result and release the link. `rowcount`, `lastrowid` and `description` keep their values."""
         link, raw = self._link, self._raw
         self._link, self._raw = None, None
         if raw is None:

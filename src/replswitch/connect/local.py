@@ -1,4 +1,4 @@
-"""What one thread or task holds of one database while it works for one request: its links, its transaction."""
+"""The state of one thread or task in one database while it works for one request: its links, its transaction."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ logger = logging.getLogger(__name__)
 
 
 class RouteState(Port):
-    """What a thread or task holds while it works for one request, or for none. It is the route's port.
+    """The links and the transaction of a thread or task, for one request or outside requests. It is the route's port.
 
     Attributes:
-        driver: of all servers.
+        driver: the driver of all servers.
         route: finds the link for each statement.
-        scope: the scope that it works for; None outside any.
-        autocommit: whether a statement outside a transaction stands for itself.
+        scope: the scope that the thread or task works for; None outside any scope.
+        autocommit: whether a statement outside a transaction is committed by itself.
     """
 
     def __init__(self, database: Database, driver: Driver, autocommit: bool, scope: Scope | None) -> None:
@@ -43,19 +43,19 @@ class RouteState(Port):
         self.route = Route(database, self)
 
     def begin_implicitly(self) -> None:
-        """Begin a transaction with the next statement, where autocommit is off."""
+        """Begin a transaction with the next statement. Called where autocommit is off."""
         if self.route.block is None:
             self.route.begin(Block(explicit=False))
 
     @property
     def is_in_block(self) -> bool:
-        """Whether a transaction is open whose beginning the application has set."""
+        """Whether a transaction is open that the application began with ``begin()``."""
         return self.route.block is not None and self.route.block.explicit
 
     # replswitch.engine.port.Port
 
     def open(self, server: Server) -> Link:
-        """Return the link that is held if it is alive, or take one from the server's pool."""
+        """Return the link that this thread or task holds, if it is alive. Otherwise take one from the server's pool."""
         block, link = self.route.block, self._links.get(server)
         if link is not None:
             if block is not None and link in block:
@@ -63,7 +63,7 @@ class RouteState(Port):
             if not (link.is_own and self.driver.alive(link.raw)):
                 link.discard()
             elif not link.writes.streams:
-                return link  # else a cursor goes on to read from it, and another link serves (S6)
+                return link  # otherwise a cursor is still reading from it, and another link serves (S6)
         elif server.state == MASTER:
             self._release_slaves()
         taken: LeasedLink = server.source.take(server)
@@ -71,7 +71,7 @@ class RouteState(Port):
         return taken
 
     def drop(self, server: Server, link: Link | None = None) -> None:
-        """Close the link that is held, and those that are idle."""
+        """Close the link that this thread or task holds, and the idle links of the server."""
         held, block = self._links.get(server), self.route.block
         if held is not None and (held is link or (link is None and (block is None or held not in block))):
             del self._links[server]
@@ -83,7 +83,7 @@ class RouteState(Port):
         self.driver.begin(link.raw)
 
     def leave(self, link: Any) -> None:
-        """Roll back on one link. One that fails is closed, which rolls back too; so is another process's (S12)."""
+        """Roll back on one link. Close a link that fails, which rolls back too, and a link of another process (S12)."""
         with suppress(self.driver.module.Error):
             if link.is_own:
                 self.driver.rollback(link.raw)
@@ -104,7 +104,7 @@ class RouteState(Port):
     # Transactions
 
     def commit(self) -> None:
-        """Commit on every link in the transaction; where the master fails, roll all of them back."""
+        """Commit on every link in the transaction. If the commit on the master fails, roll all of them back."""
         block = self.route.block
         if block is not None:
             self.route.end()
@@ -119,16 +119,17 @@ class RouteState(Port):
     # Scopes
 
     def enter_scope(self, scope: Scope | None) -> None:
-        """Work for another scope from now on: every scope chooses its own slave."""
+        """Work for another scope from now on. Every scope chooses its own slave."""
         if self.scope is not None:
             self.leave_scope(self.scope)
         self.scope = scope
 
     def leave_scope(self, scope: Scope) -> None:
-        """Let go what was held for ``scope``. It may be another thread that ends the scope.
+        """Release what was held for ``scope``. Another thread may be the one that ends the scope.
 
-        Links are not given back but no longer referred to: one that is in use, in another thread or by a cursor, goes
-        back when it no longer is. A transaction outlives a block in which it was begun, but not a request.
+        Links are not given back here; the references to them are dropped. A link that another thread or a cursor still
+        uses then goes back to its pool when it is no longer used. A transaction that was begun inside a `use_*` block
+        continues after the block, but a transaction that was begun in a request ends with the request.
         """
         if self.scope is not scope:
             return
@@ -138,11 +139,13 @@ class RouteState(Port):
             self.route.end()
             block = None
         if block is not None and scope.is_request and block.lost is None:
-            logger.warning("A request ended in an open transaction, which was rolled back. Commit it or roll it back.")
-            block.lost = ReplSwitchError(
-                "The request in which this transaction was begun has ended, and it was rolled back."
+            logger.warning(
+                "A request ended with an open transaction, which was rolled back. Commit or roll back in the request."
             )
-            block.links.clear()  # the pool rolls back what comes back
+            block.lost = ReplSwitchError(
+                "The request that began this transaction has ended, so the transaction was rolled back."
+            )
+            block.links.clear()  # the pool rolls back each link that is given back
         if block is None:
             self._links.clear()
         else:

@@ -1,6 +1,6 @@
 """The connection pool of one server. It neither pings nor reconnects: it hands out open links, newest first.
 
-An own pool, because a request takes a link and gives it back, and nothing that a general pool does besides is wanted.
+replswitch has its own pool because a request only takes a link and gives it back. It needs nothing else of a pool.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from replswitch.drivers import Driver, Raw
     from replswitch.engine.servers import Server
 
-# In a forked child: the parent's links. Were they let go, Python would close them, and some drivers would end the
-# parent's sessions.
+# In a forked child: the parent's links. Without a reference to them, Python would close them, and with some drivers
+# that would end the parent's sessions.
 _of_parent: Final[list[Any]] = []
 
 
 class LeasedLink(Link):
-    """A link, lent to one thread or task. It goes back to its pool when nothing refers to it.
+    """A link that is lent to one thread or task. It goes back to its pool when nothing refers to it.
 
-    So a cursor that is still being read keeps its link, whatever ended meanwhile.
+    So a cursor that is still being read keeps its link, even if the request or the transaction has ended.
     """
 
     __slots__ = ("_pool",)
@@ -35,7 +35,7 @@ class LeasedLink(Link):
         self.raw, self.writes, self.readable, self.opened_at, self.process, self.identity = kept
 
     def discard(self) -> None:
-        """Close the connection rather than give it back."""
+        """Close the connection instead of giving it back."""
         self._pool = None
         close_raw(self.raw, self.process)
 
@@ -44,20 +44,20 @@ class LeasedLink(Link):
             self._pool.give_back(self)
 
 
-# A link that is not lent, as the attributes of `Link`: a list of these can be changed by all threads.
+# An idle link, as a tuple of the attributes of `Link`.
 Kept = tuple[Any, Any, Any, float, int, Any]
 
 
 class LinkPool:
-    """The links to one server. As many as are asked for at a time; at most ``size`` idle ones are kept.
+    """The links to one server. It lends as many links as are asked for, and keeps at most ``size`` idle ones.
 
     Taking from a list and adding to it are atomic, so there is no lock that a fork could leave locked.
 
     Args:
-        driver: opens them.
-        settings: of the server, as the driver takes them.
-        read_only: the database refuses writes through them.
-        size: idle links kept.
+        driver: opens the links.
+        settings: the settings of the server, as the driver takes them.
+        read_only: whether the database refuses writes through these links.
+        size: how many idle links are kept.
     """
 
     def __init__(self, driver: Driver, settings: dict[str, Any], *, read_only: bool, size: int) -> None:
@@ -70,7 +70,7 @@ class LinkPool:
         self._dropped_at = 0.0
 
     def take(self, server: Server) -> LeasedLink:
-        """Lend a link that is alive: an idle one, or a new one. Idle ones that the server closed are dropped.
+        """Lend a link that is alive: an idle one, or a new one. Drop idle links that the server has closed.
 
         Raises:
             Exception: the driver's own error, when a new link cannot be opened.
@@ -102,7 +102,7 @@ class LinkPool:
             self._idle.append((link.raw, link.writes, link.readable, link.opened_at, link.process, link.identity))
 
     def drop_idle(self) -> None:
-        """Close the idle links, and keep none of those that are lent."""
+        """Close the idle links now, and the lent links when they are given back."""
         self._dropped_at = monotonic()
         idle, self._idle = self._idle, []
         while idle:
@@ -111,15 +111,15 @@ class LinkPool:
                 close_raw(raw, process)
 
     def close(self) -> None:
-        """Close the idle links. Those that are lent are closed when nothing refers to them any more."""
+        """Close the idle links now, and each lent link when nothing refers to it any more."""
         self._closed = True
         self.drop_idle()
 
 
 def close_raw(raw: Raw, process: int) -> None:
-    """Close a connection, which may be lost already. In a forked child, keep the parent's open (S12)."""
+    """Close a connection, which may be lost already. In a forked child, keep the parent's connections open (S12)."""
     if process != getpid():
         _of_parent.append(raw)
         return
-    with suppress(Exception):  # whatever a driver raises about a connection that is broken
+    with suppress(Exception):  # drivers raise various errors when a broken connection is closed
         raw.close()

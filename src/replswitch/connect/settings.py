@@ -1,4 +1,4 @@
-"""The servers of `replswitch.connect`, from the settings that it was given."""
+"""Make the servers of `replswitch.connect` from its settings."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 def servers_of(driver: Driver, master: object, slaves: object, pool_size: int) -> Servers:
     """Return the servers, each with a `LinkPool` as its ``source``.
 
-    Without slaves, the master serves slave state over read-only links (S10). A master with a weight takes a share of
-    the reads over such links.
+    Without slaves, the master serves slave state over read-only links (S10). A master with a weight serves a share of
+    the reads, also over read-only links.
 
     Args:
         driver: opens the links.
         master: the master's settings, as the driver's ``connect`` takes them.
-        slaves: the settings of the slaves; each setting that is left out is that of the master.
-        pool_size: idle links kept for each server.
+        slaves: the settings of the slaves. A setting that is left out is the master's.
+        pool_size: how many idle links are kept for each server.
 
     Raises:
-        ConfigurationError: something is missing, unknown or of the wrong kind.
+        ConfigurationError: a setting is missing, unknown or of the wrong kind.
     """
     settings = _settings("master", master)
     if not settings:
@@ -71,7 +71,7 @@ W = TypeVar("W")
 
 
 def _weight(settings: dict[str, Any], server: str, default: W) -> float | W:
-    """Take the setting that is not the driver's."""
+    """Remove ``"weight"`` from the settings and return it. The driver does not know this setting."""
     weight = settings.pop("weight", default)
     if weight is not default and not (is_number(weight) and weight > 0):
         raise ConfigurationError(f'The setting "weight" of {server} is {weight!r}. It must be a number above 0.')
@@ -79,5 +79,5 @@ def _weight(settings: dict[str, Any], server: str, default: W) -> float | W:
 
 
 def _kind(value: object) -> str:
-    # Never the value itself: a string given here may be an address with a password in it.
+    # Never show the value itself: a string here may be an address with a password in it.
     return "None" if value is None else f"a value of type {type(value).__name__}"

@@ -1,4 +1,4 @@
-"""What each thread and each asyncio task holds of one database: for the running request, and for none."""
+"""The state of each thread and each asyncio task in one database, for the running request and outside requests."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from replswitch.scope import Scope
     from replswitch.state import Frame
 
-#: How many queries the log keeps for each thread or task; as many as Django's.
+#: How many queries the log keeps for each thread or task: as many as Django's log.
 QUERIES_KEPT: Final = 9000
 
-#: No frame is this: nothing was looked up yet.
+#: Different from every frame, so that the state is looked up anew.
 _NEVER: Final[Any] = object()
 
 
@@ -34,7 +34,7 @@ class Query(TypedDict):
     """One entry of ``connection.queries``.
 
     ``sql`` is the statement as the application gave it, ``time`` its duration in seconds, ``db`` the side it ran on,
-    ``server`` that server's name, ``reason`` why it was chosen.
+    ``server`` the name of the server, ``reason`` why this server was chosen.
     """
 
     sql: str
@@ -45,12 +45,12 @@ class Query(TypedDict):
 
 
 class WorkerState:
-    """All that one thread or task holds: for the request it works for, for others that wait, and for none.
+    """All states of one thread or task: of the running request, of requests that wait, and outside requests.
 
     Attributes:
-        current: what is held for the running scope.
-        frame: the top of the stack when it was looked up.
-        queries: what ran while `debug` was on.
+        current: the state of the running scope.
+        frame: the top of the stack when `current` was looked up.
+        queries: the statements that ran while `debug` was on.
     """
 
     def __init__(self, make: Callable[[Scope | None], RouteState]) -> None:
@@ -66,8 +66,8 @@ class WorkerState:
     def turn_to(self, frame: Frame | None) -> RouteState:
         """Work for the scope of ``frame`` from now on.
 
-        A request has links and a transaction of its own, so that two that take turns in one thread do not mix; but a
-        transaction that was begun outside, and in which the request is called, is its transaction too (S5).
+        Each request has links and a transaction of its own, so that two requests that take turns in one thread do not
+        mix. But if a request is called inside an outer transaction, it uses that transaction (S5).
         """
         scope = None if frame is None else frame.scope
         if scope is not self._scope or self._is_borrowed:
@@ -80,7 +80,7 @@ class WorkerState:
         return self.current
 
     def _in_block(self, frame: Frame | None) -> RouteState | None:
-        """Return what is held for the innermost scope in which a transaction was begun."""
+        """Return the state of the innermost scope that has begun a transaction."""
         while frame is not None:
             local = self._of_requests.get(frame.scope)
             if local is not None and local.is_in_block:
@@ -104,7 +104,7 @@ class WorkerState:
         return local
 
     def _forget_ended(self) -> None:
-        """Forget requests that had ended before this thread or task came to them: it outlived them."""
+        """Forget requests that had already ended when this thread or task first worked for them."""
         for scope, local in list(self._of_requests.items()):
             if scope.ended and not local.is_in_block:
                 del self._of_requests[scope]
@@ -113,7 +113,7 @@ class WorkerState:
         local = self._of_requests.pop(scope, self._outside)
         local.leave_scope(scope)
         if self._scope is scope:
-            self.frame = _NEVER  # a frame keeps its scope, and with that what is pending
+            self.frame = _NEVER  # a frame would keep its scope in memory, with all pending writes
 
 
 class _Thread(threading.local):
@@ -121,11 +121,11 @@ class _Thread(threading.local):
 
 
 class Workers:
-    """The `WorkerState` of each thread and each asyncio task; gone with it.
+    """The `WorkerState` of each thread and each asyncio task. It is freed with its thread or task.
 
     Attributes:
-        threads: has the running thread's, where no task runs in it; None before it was made.
-        debug: whether what runs is kept.
+        threads: its ``worker`` is the running thread's state, where no task runs; None before it was made.
+        debug: whether the statements that run are kept.
         closed: whether the connection is closed.
     """
 
@@ -138,7 +138,7 @@ class Workers:
         self._tasks: weakref.WeakKeyDictionary[asyncio.Task[Any], WorkerState] = weakref.WeakKeyDictionary()
 
     def state(self) -> RouteState:
-        """Return what the running thread or task holds for the running scope.
+        """Return the state of the running thread or task for the running scope.
 
         Raises:
             InterfaceError: the connection is closed.
@@ -146,26 +146,26 @@ class Workers:
         if self.closed:
             self.check_open()
         frame = stack()
-        # The documented asyncio.get_running_loop() raises where there is none, which costs each query of a thread.
+        # The documented asyncio.get_running_loop() raises an error if no loop runs, and would slow each query down.
         worker = (self.threads.worker if _get_running_loop() is None else None) or self.worker()
         return worker.current if frame is worker.frame else worker.turn_to(frame)
 
     def check_open(self) -> None:
-        """Refuse to work once the connection is closed."""
+        """Raise an error if the connection is closed."""
         if self.closed:
             raise self._driver.module.InterfaceError(
                 "The connection is closed. Make a new one with replswitch.connect()."
             )
 
     def log(self, state: RouteState, link: Link, sql: str, seconds: float) -> None:
-        """Keep what ran."""
+        """Keep a statement that ran in `Connection.queries`."""
         route = state.route
         self.worker().queries.append(
             {"sql": sql, "time": seconds, "db": route.side, "server": link.server.name, "reason": route.reason}
         )
 
     def worker(self) -> WorkerState:
-        """Return all that the running thread or task holds."""
+        """Return the `WorkerState` of the running thread or task."""
         if _get_running_loop() is not None and (task := asyncio.current_task()) is not None:
             return self._tasks.get(task) or self._tasks.setdefault(task, WorkerState(self._make))
         mine = self.threads.worker = self.threads.worker or WorkerState(self._make)

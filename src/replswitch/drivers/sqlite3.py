@@ -180,8 +180,11 @@ class SQLiteDriver(Driver):
 
     def reusable(self, raw: _Connection) -> bool:
         """Roll back an open transaction. Return False if temporary tables exist: they belong to one visitor (S11)."""
-        raw.rollback()
-        return raw.execute("SELECT 1 FROM sqlite_temp_master LIMIT 1").fetchone() is None
+        try:
+            raw.rollback()
+            return raw.execute("SELECT 1 FROM sqlite_temp_master LIMIT 1").fetchone() is None
+        except sqlite3.Error:  # the file is gone
+            return False
 
     def in_transaction(self, raw: _Connection) -> bool:
         """Return sqlite3's own answer."""

@@ -1,4 +1,4 @@
-"""SQLAlchemy: sessions that follow a switch. One master engine, any number of slave engines.
+"""SQLAlchemy sessions that follow a switch, with one master engine and any number of slave engines.
 
 ::
 
@@ -18,7 +18,7 @@ except ModuleNotFoundError as error:
     if error.name != "sqlalchemy":
         raise
     raise ConfigurationError(
-        "replswitch.sqlalchemy is for applications with SQLAlchemy, which is not installed: pip install "
+        "replswitch.sqlalchemy needs SQLAlchemy, which is not installed. Install it: pip install "
         "'replswitch[sqlalchemy]'."
     ) from error
 

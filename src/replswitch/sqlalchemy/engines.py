@@ -1,4 +1,4 @@
-"""`replicate`: which engine is the master's, and which are its slaves'; and the switch of their database."""
+"""`replicate` binds the master's engine and the slaves' engines together, and makes the switch of their database."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from replswitch.drivers import Driver
     from replswitch.engine.options import DatabaseOptionNames, DatabaseOptions
 
-# So the engine of a slave is known by its execution options.
+# The execution option that marks the engine of a slave.
 _SLAVE_OF = "replswitch.slave_of"
 
 
@@ -33,16 +33,16 @@ class EngineSwitch(Switch):
     """A replicated database: its switch, and the engines of its servers. `replicate` makes it.
 
     Args:
-        name: what people call the database.
-        set_name: what its replicated set is called in markers.
+        name: the name of the database in messages.
+        set_name: the name of its replicated set in markers.
         servers: its servers, each with its engine as ``source``. A database in memory has no slaves.
-        driver: of all servers.
-        options: how it is served.
+        driver: the driver of all servers.
+        options: the options of the database.
 
     Attributes:
-        servers: likewise.
-        driver: likewise.
-        database: chooses the side, and records what is written.
+        servers: see the argument.
+        driver: see the argument.
+        database: chooses the side, and records the writes.
     """
 
     records_writes: ClassVar[bool] = True
@@ -60,12 +60,12 @@ class EngineSwitch(Switch):
 
     @property
     def master_name(self) -> str:
-        """What people know the master by."""
+        """The master's name in messages."""
         return self.servers.master.name
 
     @property
     def slaves(self) -> tuple[Engine, ...]:
-        """The slaves' engines; without slaves, that of the master's read-only connections (S10)."""
+        """The slaves' engines; without slaves, the engine of the master's read-only connections (S10)."""
         return tuple(server.source for server in self.servers.slaves)
 
     def __repr__(self) -> str:
@@ -74,7 +74,7 @@ class EngineSwitch(Switch):
 
 
 def switch_of(engine: Engine) -> EngineSwitch | None:
-    """Return the switch of an engine that `replicate` knows as a master, or that was made from one."""
+    """Return the switch of a master's engine given to `replicate`, or of an engine made from it; None for others."""
     return engine.get_execution_options().get(SWITCH)
 
 
@@ -86,19 +86,19 @@ def replicate(
     weights: Sequence[float] | None = None,
     **options: Unpack[DatabaseOptionNames],
 ) -> EngineSwitch:
-    """Tell replswitch which engines are a master and its slaves. From now on every `RoutingSession` knows.
+    """Declare which engines are a master and its slaves. From now on, every `RoutingSession` on them is switched.
 
-    Call it where the engines are made, before they are used. Their pools and settings stay; their connections are
-    opened by replswitch, so that they tell of what is written, and those of slaves read-only.
+    Call it where the engines are made, before they are used. They keep their pools and settings. replswitch opens
+    their connections, so that it learns of each write, and so that connections to slaves are read-only.
 
     Args:
         master: the master's engine (or an ``AsyncEngine``).
-        slaves: the slaves' engines, of the same dialect and driver. Without slaves, the master serves slave state,
+        slaves: the slaves' engines, of the same dialect and driver. Without slaves, the master serves slave state
             through a second, read-only engine that is made from its address (S10).
-        name: the name of the replicated set, in markers and in messages. By default markers have a digest of the
-            address in the URL of the master's engine, which all databases of the master share; messages have the
-            database's own name. Needed where the address is not in the URL but in ``connect_args``.
-        weights: each slave's share of the reads, compared with the others'; 1 by default.
+        name: the name of the replicated set in markers and messages. By default, markers use a digest of the address
+            in the URL of the master's engine, which all databases of the master share, and messages use the database's
+            own name. Give a name if the address is not in the URL but in ``connect_args``.
+        weights: each slave's share of the reads, relative to the other slaves; the default is 1.
         options: see `replswitch.engine.options.DatabaseOptions`.
 
     Returns:
@@ -106,8 +106,8 @@ def replicate(
         engines as ``master`` and ``slaves``.
 
     Raises:
-        ConfigurationError: an engine is none, is given twice, is replicated already, is in use, or does not fit; or an
-            option is of the wrong kind.
+        ConfigurationError: a value is not an engine; an engine is given twice, replicated already, in use, or of
+            another dialect or driver than the master's; or an option is of the wrong kind.
     """
     checked = database_options(replicate, options)
     require_name(name)
@@ -123,20 +123,20 @@ def replicate(
     driver = driver_of(engine.dialect, settings[engine])
     require(not (others and driver.in_memory), "slaves", others, "left out for a database in memory")
     shares = _weights(weights, len(others))
-    without_lag = f"left out with {engine.dialect.driver}, through which replswitch asks no server how far behind it is"
+    without_lag = f"left out with {engine.dialect.driver}, with which replswitch does not measure how far a slave lags"
     require(checked.max_lag is None or driver.opens_connections, "max_lag", checked.max_lag, without_lag)
     for each, its_settings in settings.items():
         driver.check(its_settings, f"the engine of {each.url.host or each.url.database}")
     for each in engines:
         if isinstance(each.pool, QueuePool):
-            each.dispose()  # what was opened before, and not by us
+            each.dispose()  # close connections that were opened before, and not by replswitch
     server = Server(driver.address(settings[engine]), MASTER, engine)
     opener = MasterOpener(driver, server)
     pairs = zip(others, shares, strict=True)
     found = tuple(_slave(slave, driver, driver.address(settings[slave]), share) for slave, share in pairs)
-    master_read_only = Server(server.name, SLAVE)  # nothing is read through it from a database in memory
+    master_read_only = Server(server.name, SLAVE)  # a database in memory never uses it
     if not driver.in_memory:
-        # Beside slaves it is seldom used, and a connection that is kept may lead to a former master.
+        # If there are slaves, it is seldom used, and an idle connection might lead to a former master: keep none.
         stand_in = create_engine(
             engine.url,
             echo=engine.echo,
@@ -158,19 +158,19 @@ def replicate(
 def _why_not(engine: object, before: list[Engine]) -> str | None:
     """Return what is wrong with an engine, as the end of a sentence; None if nothing is."""
     if not isinstance(engine, Engine):
-        return f"is a value of type {type(engine).__name__}, and none. Make one with sqlalchemy.create_engine()."
+        return f"is a value of type {type(engine).__name__}. Make an engine with sqlalchemy.create_engine()."
     if engine in before:
-        return "was given before. Give an engine of its own to each server; without slaves leave them out."
+        return "was given twice. Give each server an engine of its own. If there are no slaves, leave `slaves` out."
     if switch_of(engine) is not None or _SLAVE_OF in engine.get_execution_options():
         return "is part of a replicated database already. Call replicate() once, where the engines are made."
     given, wanted = (f"{each.dialect.name}+{each.dialect.driver}" for each in (engine, (before or [engine])[0]))
     if given != wanted:
-        return f"is of {given}, and the master's of {wanted}. Make it with the same."
+        return f"uses {given}, and the master's engine uses {wanted}. Make both with the same dialect and driver."
     pool = engine.pool
     if isinstance(pool, QueuePool) and (pool.checkedout() or (engine.dialect.is_async and pool.checkedin())):
         return (
-            "has connections that only their event loop can close, or one that is in use. Call replicate() where the "
-            "engines are made, before anything uses them, or say `await engine.dispose()` first."
+            "has a connection in use, or connections that only their event loop can close. Call replicate() where the "
+            "engines are made, before anything uses them, or call `await engine.dispose()` first."
         )
     return None
 
@@ -183,7 +183,7 @@ def _weights(weights: Any, number: int) -> list[float]:
 
 
 def _slave(engine: Engine, driver: Driver, name: str, weight: float, master: Opener | None = None) -> Server:
-    """Return a server over the links of an engine, which refuse writes from now on."""
+    """Return a server whose links are the connections of an engine. From now on they refuse writes."""
     server = Server(name, SLAVE, weight=weight)
     Opener(driver, server, master).listen(engine)
     engine.update_execution_options(**{_SLAVE_OF: name})

@@ -1,7 +1,7 @@
-"""What happens on the connections of an engine: they are opened, statements run or fail there, and commits.
+"""Listen to the events of an engine's connections: opening, statements, failures, commits.
 
-They are opened by replswitch's own drivers, so that they tell of what is written. The pool stays the engine's, and so
-do its settings. What is committed on the master, by whichever session or connection, is recorded in the running scope
+replswitch's own drivers open the connections, so that replswitch learns of each write. The engine keeps its pool and
+its settings. Each commit on the master is recorded in the running scope, whichever session or connection made it
 (M1, P1).
 """
 
@@ -31,23 +31,23 @@ if TYPE_CHECKING:
     from replswitch.engine.database import Database
     from replswitch.engine.servers import Server
 
-# Not settings of our driver's: transactions are SQLAlchemy's, connections may change threads, and how sqlite3 begins is
-# set when it is open.
+# Settings that our driver does not take: SQLAlchemy manages transactions, connections may change threads, and the way
+# sqlite3 begins a transaction is set after opening.
 _DROPPED: Final = {"autocommit", "check_same_thread", "isolation_level"}
 
-# What the `info` of a connection keeps besides: what has opened it, until the pool lends it.
+# A further key in the `info` of a connection: the `Opener` that opened it. The pool's first loan removes it.
 _OPENED_BY: Final = "replswitch.opened_by"
 
 
 def settings_of(engine: Engine) -> dict[str, Any]:
-    """Return the settings of an engine's address, as the driver takes them."""
+    """Return the connection settings in an engine's URL, as the driver takes them."""
     return _settings(*engine.dialect.create_connect_args(engine.url))
 
 
 def _settings(positional: Any, named: Any) -> dict[str, Any]:
     if named.get("autocommit"):
         raise ConfigurationError(
-            'connect_args has "autocommit", of which SQLAlchemy, and so replswitch, does not know. Leave it out, and '
+            'connect_args has "autocommit", which SQLAlchemy and replswitch cannot see. Leave it out, and '
             'give create_engine() isolation_level="AUTOCOMMIT".'
         )
     settings = {name: value for name, value in named.items() if name not in _DROPPED}
@@ -57,15 +57,15 @@ def _settings(positional: Any, named: Any) -> dict[str, Any]:
 
 
 class Opener:
-    """Opens the connections of one engine, lends none that lead nowhere, and tells the sessions what happens on them.
+    """Opens the connections of one engine, keeps lost ones from being lent, and reports events to the sessions.
 
     Args:
-        driver: of the engine.
-        server: to which it leads. On the links to one of slave state, the database itself refuses writes (S7).
-        master: whose connections these are, where the settings are another engine's (S10).
+        driver: the driver of the engine.
+        server: the server of the engine. On links to a server of slave state, the database refuses writes (S7).
+        master: the opener of the master's engine, if its settings are to be used for these connections (S10).
 
     Attributes:
-        settings: with which the latest connection was opened; None before the first one.
+        settings: the settings that opened the latest connection; None before the first one.
     """
 
     def __init__(self, driver: Driver, server: Server, master: Opener | None = None) -> None:
@@ -78,7 +78,7 @@ class Opener:
     events: ClassVar[tuple[str, ...]] = ("connect", "begin", "checkout", "after_cursor_execute", "handle_error")
 
     def listen(self, engine: Engine) -> None:
-        """Do so for ``engine`` from now on. The methods have the names of the events."""
+        """Listen to the events of ``engine`` from now on. The methods have the names of the events."""
         if self._driver.opens_connections:
             event.listen(engine, "do_connect", self._open)
         for name in self.events:
@@ -90,7 +90,7 @@ class Opener:
         if self._master is not None:
             if self._master.settings is None:
                 with self._port.borrowed(self._master._server):
-                    pass  # which has opened one
+                    pass  # borrowing a connection has set its `settings`
             settings = self._master.settings or settings
         self._driver.check(settings, f"the engine of {self._driver.address(settings)}")
         read_only = self._server.state == SLAVE
@@ -103,31 +103,31 @@ class Opener:
         driver = self._driver
         if driver.opens_connections and entry.info.get(_OPENED_BY) is not self:
             raise ConfigurationError(
-                "An engine that replicate() got opens its connections by a function of its own (creator=…, pool=…, or "
-                'another listener for "do_connect"). Give create_engine() the address and connect_args instead, so '
-                "that replswitch can open them."
+                "An engine given to replicate() opens its connections with a function of its own (creator=…, pool=…, "
+                'or another listener for "do_connect"). Give create_engine() the address and connect_args instead, so '
+                "that replswitch can open the connections."
             )
         if self._server.state == SLAVE and driver.read_only_statement:
             cursor = raw.cursor()
             cursor.execute(driver.read_only_statement)
             cursor.close()
-            raw.commit()  # drivers of PostgreSQL have begun a transaction, and its rollback would take this back
+            raw.commit()  # PostgreSQL drivers have begun a transaction, and a rollback would undo the statement
         link = entry.info[LINK] = Link(self._server, raw, driver)
         if driver.opens_connections:
-            link.writes.pop_write_status()  # what SQLAlchemy sends to set a connection up is no write
+            link.writes.pop_write_status()  # the statements with which SQLAlchemy sets a connection up are no writes
 
     def _checkout(self, raw: Raw, entry: ConnectionPoolEntry, _: Any) -> None:
         link: Link | None = entry.info.get(LINK)
-        if link is None:  # in memory, and opened before replicate() was called
+        if link is None:  # a database in memory, opened before replicate() was called
             entry.info[LINK] = Link(self._server, raw, self._driver)
         elif link.opened_at < self._server.lost_at or not self._driver.alive(raw):
-            raise DisconnectionError("The server has closed the connection.")  # the pool opens another in its place
+            raise DisconnectionError("The server has closed the connection.")  # the pool then opens a new connection
 
     def _begin(self, connection: Connection) -> None:
         if self._driver.begins_with_writes:
             self._driver.begin_adopted(connection.connection.dbapi_connection)
 
-    # What happens on a connection is handed on to the session that has it.
+    # Report the events of a connection to the session that uses it.
 
     def _after_cursor_execute(self, connection: Connection, cursor: Any, *about: Any) -> None:
         route = route_of(connection)
@@ -141,7 +141,7 @@ class Opener:
 
 
 class MasterOpener(Opener):
-    """Does the same for the master's engine, whose faults count outside sessions, too; and records what is written.
+    """Opens the master's connections. It also handles failures outside sessions, and records the writes.
 
     Attributes:
         database: the database.
@@ -151,7 +151,7 @@ class MasterOpener(Opener):
     database: Database
 
     def listen(self, engine: Engine) -> None:
-        """Listen, and look for what is written after each commit where the driver does not tell of it."""
+        """Listen to the events. If the driver does not report writes, also look for them after each commit."""
         super().listen(engine)
         if not self._driver.opens_connections:
             dialect: Any = engine.dialect
@@ -167,15 +167,15 @@ class MasterOpener(Opener):
         super()._checkout(raw, entry, proxy)
         frame = stack()
         if entry.info.pop(_OPENED_BY, None) is not None or frame is None:
-            return  # one that was opened just now leads to the server that has the name
+            return  # a connection opened just now leads to the server that now has the master's name
         if self.database.leads_to_former_master(frame.scope, entry.info[LINK], self._port):
-            raise InvalidatePoolError("The connection leads to a former master.")  # and so do the others
+            raise InvalidatePoolError("The connection leads to a former master.")  # as do the others in the pool
 
     def _connect(self, raw: Raw, entry: ConnectionPoolEntry) -> None:
         super()._connect(raw, entry)
         self.database.master_loss.opened(entry.info[LINK])
         if self._driver.opens_connections:
-            raw.on_write = self._look  # the driver tells of every commit, also of those that no event tells of
+            raw.on_write = self._look  # the driver reports every commit, also those without an event of SQLAlchemy
 
     def _look(self, tracker: WriteTracker, busy: bool = False) -> None:
         self.database.writes.look(tracker, tracker, busy=busy)
@@ -187,7 +187,8 @@ class MasterOpener(Opener):
 
     def _before_cursor_execute(self, connection: Connection, *about: Any) -> None:
         if streams(about[3]) or not is_recording():
-            # Amid a result nothing can be asked, and what counts for no scope must not be in the answer.
+            # While a result is unread, no question can be sent, so ask before it. In `unrecorded()`, ask before too:
+            # the next answer must not include writes that count for no scope.
             self._look_last(connection.connection.dbapi_connection)
 
     def _look_last(self, raw: Raw) -> None:
@@ -199,19 +200,19 @@ class MasterOpener(Opener):
 
     def _after_cursor_execute(self, connection: Connection, cursor: Any, *about: Any) -> None:
         super()._after_cursor_execute(connection, cursor, *about)
-        # Amid a result that is still being read nothing can be asked; it is looked at when the connection goes back.
+        # While a result is unread, no question can be sent. `_checkin` looks when the connection goes back to the pool.
         if is_autocommit(connection) and not streams(about[2]):
             self._look(self._driver.writes_of(connection.connection.dbapi_connection))
 
     def _rollback(self, connection: Connection) -> None:
-        # The application may have used the driver's cursors, for which there is no event.
+        # The application may have used the driver's cursors, which cause no events.
         if not self._driver.opens_connections and is_autocommit(connection):
             self._look(self._driver.writes_of(connection.connection.dbapi_connection))
 
     def _checkin(self, raw: Any, entry: ConnectionPoolEntry) -> None:
         if entry.info.pop(OUR_OWN, False) or raw is None:
             return
-        self._look_last(raw)  # what no rollback undoes is told without a commit
+        self._look_last(raw)  # some writes, such as DDL, survive a rollback, so there was no commit to look after
 
     def _handle_error(self, context: ExceptionContext) -> None:
         connection, error = context.connection, context.original_exception
@@ -230,12 +231,12 @@ class MasterOpener(Opener):
 
 
 def roll_back_quietly(engine: Engine, driver: Driver, server: Server) -> None:
-    """Let a transaction be rolled back without an error where the connection is lost: the server does it.
+    """Raise no error if a rollback fails because the connection is lost: the server then rolls back by itself.
 
-    A session that has only read ends like this, and what it has read is good. A slave's transaction is committed so as
-    well, whatever the error: nothing of it can be lost, and the session must still commit on the master.
+    A session that has only read ends with a rollback, and the data it has read are valid. On a slave, errors of a
+    commit are ignored as well: nothing in it can be lost, and the session must still commit on the master.
     """
-    dialect: Any = engine.dialect  # whose methods are written over, for this engine alone
+    dialect: Any = engine.dialect  # its methods are replaced for this engine only
     roll_back = dialect.do_rollback
 
     def end(raw: Any) -> None:

@@ -1,4 +1,4 @@
-"""The connections of SQLAlchemy's pools: each is one link to a server, lent to a session until that connects."""
+"""The connections of SQLAlchemy's pools. Each is one link to a server, reserved for a session until it connects."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ if TYPE_CHECKING:
     from replswitch.engine.servers import Link, Server
     from replswitch.scope import Scope
 
-#: Under this name a master's engine has its switch among its execution options, which engines made from it inherit.
+#: The execution option of a master's engine that holds its switch. Engines made from the engine inherit it.
 SWITCH: Final = "replswitch"
 
-#: What we keep in the `info` of a connection of SQLAlchemy's pool: its link, …
+#: A key in the `info` of a connection of SQLAlchemy's pool: its link.
 LINK: Final = "replswitch.link"
-#: … a weak reference to the route of the session that has it or had it last, …
+#: Likewise: a weak reference to the route of the session that uses the connection, or used it last.
 ROUTE: Final = "replswitch.route"
-#: … and whether only questions of ours run on it.
+#: Likewise: true while only replswitch's own questions run on the connection.
 OUR_OWN: Final = "replswitch.our_own"
 
 
 class Lease:
-    """A connection to a slave, lent by its pool and meant for one session.
+    """A connection to a slave, lent by its pool and reserved for one session.
 
     Attributes:
         link: the connection's link.
-        engine: the engine by which the session gets it.
-        loan: the pool's loan; None before the session connects, and once the connection is taken or given back.
-        reference: to the lease, for `SlaveEngine.offered`.
+        engine: the engine through which the session gets the connection.
+        loan: the connection as the pool lent it. None if none was needed yet, and once it is taken or given back.
+        reference: a weak reference to the lease, for `SlaveEngine.offered`.
     """
 
     __slots__ = ("__weakref__", "engine", "link", "loan", "reference")
@@ -55,29 +55,29 @@ class Lease:
         self.reference = weakref.ref(self)
 
     def take(self) -> PoolProxiedConnection | None:
-        """Return the loan, which the caller gives back; None if it is gone."""
+        """Return the loan, which the caller must give back; None if there is no valid loan."""
         loan, self.loan = self.loan, None
         return loan if loan is not None and loan.is_valid else None
 
     def give_back(self) -> None:
-        """Give the connection back to its pool, unless it is taken."""
+        """Give the connection back to its pool, unless it was taken."""
         if (loan := self.take()) is not None:
             loan.close()
 
     def discard(self) -> None:
-        """Close the connection, unless it is taken."""
+        """Close the connection, unless it was taken."""
         if (loan := self.take()) is not None:
             loan.invalidate()
 
 
 class SlaveEngine(OptionEngine):
-    """A slave's engine as sessions get it. It shares the pool, the dialect and the events of the application's.
+    """A slave's engine as sessions get it. It shares the pool, the dialect and the events of the application's engine.
 
-    What was chosen for a session is one connection, which was asked whether it shows what the session must see. To
-    give the session this one and no other from the pool, it is offered here, and the next `connect` takes it.
+    replswitch chooses one connection for a session, after asking on it whether the slave has caught up far enough. The
+    session must get this connection and no other of the pool. So it is offered here, and the next `connect` takes it.
 
     Attributes:
-        offered: in each thread, as its ``lease``, a reference to the lease that the next connection is to take.
+        offered: for each thread, in its attribute ``lease``, a reference to the lease that the next `connect` takes.
     """
 
     def __init__(self, proxied: Engine, execution_options: Mapping[str, Any]) -> None:
@@ -85,11 +85,11 @@ class SlaveEngine(OptionEngine):
         super().__init__(proxied, execution_options)
 
     def lend(self, to: Engine, link: Link | None = None) -> Lease:
-        """Lend a connection to a session that is bound to ``to``: the master's engine, or one with other options.
+        """Lend a connection to a session.
 
         Args:
-            to: likewise.
-            link: stands for a connection that is not needed yet, so none is lent.
+            to: the engine that the session is bound to: the master's, or one made from it with other options.
+            link: a link without a connection, if none is needed yet. The pool then lends none.
         """
         is_masters = to.get_execution_options()[SWITCH].master is to
         engine = self if is_masters else SlaveEngine(self._proxied, options_of(to))
@@ -99,17 +99,17 @@ class SlaveEngine(OptionEngine):
         return Lease(loan.info[LINK], engine, loan)
 
     def raw_connection(self) -> PoolProxiedConnection:
-        """Return the connection that is offered, or one from the pool."""
+        """Return the offered connection, or one from the pool."""
         offered: Any = vars(self.offered).pop("lease", None)
         lease = None if offered is None else offered()
         return (None if lease is None else lease.take()) or super().raw_connection()
 
 
 class PoolPort(Port):
-    """How the engine reaches the servers through SQLAlchemy's pools, where no session is concerned.
+    """The engine's port to the servers through SQLAlchemy's pools, for work outside sessions.
 
     Args:
-        driver: of all servers.
+        driver: the driver of all servers.
 
     Attributes:
         dropped: the link that was dropped last.
@@ -121,7 +121,7 @@ class PoolPort(Port):
         self.dropped: Link | None = None
 
     def drop(self, server: Server, link: Link | None = None) -> None:
-        """Let the pool replace what is idle, before it lends it. SQLAlchemy closes what is in use."""
+        """Make the pool replace each idle connection before lending it. SQLAlchemy closes connections in use."""
         if not self.one_link:  # a database in memory ends with its connection
             server.lost_at = monotonic()
             self.dropped = link or self.dropped
@@ -138,12 +138,12 @@ class PoolPort(Port):
 
 
 class Calls:
-    """The calls of a session in which it runs statements. One that a statement has failed in runs again as a whole.
+    """The calls of a session's methods that run statements. A retry after a failed statement repeats the whole call.
 
     Attributes:
-        number: that of the latest one; 1 before the first.
-        running: the number of the innermost one that is running; 0 outside any.
-        attempts: what has become of it so far, by the session's route in each database.
+        number: the number of the latest call; 1 before the first.
+        running: the number of the innermost running call; 0 if none is running.
+        attempts: the failed attempts of the running call, by the session's route in each database.
     """
 
     def __init__(self) -> None:
@@ -155,7 +155,8 @@ class LateRoute(Route):
     """A route whose links join the transaction late: not when they are chosen, but when the session connects.
 
     Attributes:
-        held: the scope that the master will serve from then on, and the reason; None where only this statement.
+        held: the scope that the master will serve once the session connects, and the reason; None if the master
+            serves only this statement.
     """
 
     held: tuple[Scope, str] | None = None
@@ -172,16 +173,16 @@ class LateRoute(Route):
         self.held = scope, why
 
     def look_for_writes(self, link: Link, *, recorded: bool | None = None) -> None:
-        """Nothing: `replswitch.sqlalchemy.opening` looks, also where no session is concerned."""
+        """Do nothing: `replswitch.sqlalchemy.opening` looks for writes, inside and outside sessions."""
 
 
 def options_of(master: Engine) -> dict[str, Any]:
-    """Return the execution options of a master's engine that are the application's."""
+    """Return the application's execution options of a master's engine, without replswitch's own."""
     return {name: value for name, value in master.get_execution_options().items() if name != SWITCH}
 
 
 def remove_from(session: Session, connection: Connection) -> None:
-    """Let a session's transaction, and its savepoints, go on without a connection."""
+    """Remove a connection from a session's transaction and its savepoints, which continue without it."""
     transaction: Any = session._transaction
     while transaction is not None:
         for key in (connection, connection.engine):
@@ -190,16 +191,16 @@ def remove_from(session: Session, connection: Connection) -> None:
 
 
 def usable(connection: Connection | None) -> bool:
-    """Say whether a connection of SQLAlchemy's has one of the driver's."""
+    """Return whether a connection of SQLAlchemy still holds a connection of the driver."""
     return connection is not None and not connection.closed and not connection.invalidated
 
 
 def is_autocommit(bind: Connection | Engine) -> bool:
-    """Say whether each statement is committed by itself, as `create_engine` or an execution option has set it."""
+    """Return whether each statement is committed by itself: `create_engine` or an execution option can set this."""
     by_engine = getattr(bind.dialect, "_on_connect_isolation_level", None)  # create_engine(isolation_level=…)
     return bool(bind.get_execution_options().get("isolation_level", by_engine) == "AUTOCOMMIT")
 
 
 def streams(context: Any) -> bool:
-    """Say whether the result of a statement is read piece by piece."""
+    """Return whether the result of a statement is read piece by piece."""
     return context is not None and bool(context.execution_options.get("stream_results"))

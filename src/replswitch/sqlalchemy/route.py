@@ -1,4 +1,4 @@
-"""One session's way to the servers of one replicated database: the engine's port, and its route."""
+"""The route of one session to the servers of one replicated database, and the port that the route uses."""
 
 from __future__ import annotations
 
@@ -28,32 +28,32 @@ if TYPE_CHECKING:
     from replswitch.sqlalchemy.pooled import Calls, Lease
     from replswitch.state import Frame
 
-#: No frame: so nothing that was chosen before holds.
+#: Different from every frame, so that the engine is chosen anew.
 _NEVER: Final[Any] = object()
 
-#: Of a link without a connection.
+#: The driver of a link without a connection.
 _NOT_CONNECTED: Final = Driver()
 
 
 class SessionRoute(PoolPort):
-    """What one session has to do with one database. It is the engine's port.
+    """The links and the transaction of one session in one database. It is the port of the session's route.
 
     Args:
         session: the session.
         calls: its calls.
         database: the database.
-        driver: of all servers.
-        engine: the master's engine as the session is bound to it.
+        driver: the driver of all servers.
+        engine: the engine that the session is bound to: the master's, or one made from it with other options.
 
     Attributes:
         route: finds the link for each statement.
-        frame: the top of the stack when the latest engine was chosen, `scope` its scope, and `version` the scope's:
-            while they are the same, and so is the session's transaction, the choice is.
-        scope: see `frame`; outside any, one that never changes.
-        version: see `frame`.
+        frame: the top of the stack when the latest engine was chosen. While `frame`, `version` and the session's
+            transaction are unchanged, the chosen engine is used again.
+        scope: the scope of `frame`; outside any scope, one that never changes.
+        version: the version of `scope` when the latest engine was chosen.
         bind: the engine that was chosen.
-        pending: the connection to a slave that the session is about to get; None once it has it.
-        retryable: the latest error after which the call that it has failed runs again.
+        pending: the connection to a slave that the session is about to get; None once it has the connection.
+        retryable: the latest error after which the failed call runs again.
     """
 
     def __init__(self, session: Session, calls: Calls, database: Database, driver: Driver, engine: Engine) -> None:
@@ -65,10 +65,10 @@ class SessionRoute(PoolPort):
         self._let_master_go()
         self._leases: dict[Server, Lease] = {}
         self._joined: dict[Link, Connection] = {}
-        self._abandoned: list[tuple[Connection, bool]] = []  # what the transaction goes on without, and if it is dead
-        self._only_asks = False  # the application asks for the engine, and may run nothing
-        self._in_autocommit = False  # where the latest statement has failed
-        self._transaction_read = self._scope_read = 0  # the calls whose rows of a slave were the first
+        self._abandoned: list[tuple[Connection, bool]] = []  # connections that left the transaction, and if it is dead
+        self._only_asks = False  # the application only asks for the engine, and may run no statement
+        self._in_autocommit = False  # whether the latest failed statement ran in autocommit mode
+        self._transaction_read = self._scope_read = 0  # the number of the first call that read from a slave; 0: none
         self.route = LateRoute(database, self)
         self.frame: Frame | None = _NEVER
         self.scope: Scope = NO_SCOPE
@@ -84,18 +84,18 @@ class SessionRoute(PoolPort):
 
         Args:
             frame: the top of the stack.
-            flushing: the session writes what it has pending (S8).
+            flushing: whether the session is writing its pending changes (S8).
 
         Raises:
-            DBAPIError: a server has refused an answer.
+            DBAPIError: a server has answered a question of replswitch with an error.
             NoServerError: no server may serve the statement.
-            SlaveWriteError: a flush in slave state that may not move.
+            SlaveWriteError: it is a flush in slave state, and may not move to the master.
         """
         route = self.route
         if route.block is None:
             route.begin(Block())
         scope = NO_SCOPE if frame is None else frame.scope
-        version = scope.version  # what changes from here on is looked at the next time
+        version = scope.version  # read before choosing: a change from here on makes the next statement choose anew
         self._only_asks = not self._calls.running and not self._session._flushing
         link: Link | None = None
         try:
@@ -119,7 +119,7 @@ class SessionRoute(PoolPort):
         return self.bind
 
     def offer(self, lease: Lease) -> Engine:
-        """Return the engine that was chosen, of which the session gets the connection that is meant for it."""
+        """Return the chosen engine, and make it give the session the connection that is reserved for it."""
         if lease.loan is not None:
             lease.engine.offered.lease = lease.reference
         elif self._calls.running:  # now the session connects
@@ -137,7 +137,7 @@ class SessionRoute(PoolPort):
     # replswitch.engine.port.Port
 
     def open(self, server: Server) -> Link:
-        """Return a connection to a slave that is meant for the session, or the master, to which it connects later."""
+        """Return a connection to a slave, reserved for the session; or the master's link, which connects later."""
         if server.state == MASTER:
             return self._master
         lease = self._leases.pop(server, None)
@@ -145,18 +145,18 @@ class SessionRoute(PoolPort):
             lease.discard()
             lease = None
         if lease is None:
-            # A link without a connection will do where none is needed to choose the server.
+            # If choosing the server needs no connection, use a link without one.
             is_needed = not self._only_asks or self._database.asks_slaves(stack())
             link = None if is_needed else Link(server, None, _NOT_CONNECTED)
             try:
                 lease = server.source.lend(self._engine, link)
-            except DBAPIError as error:  # SQLAlchemy has asked the first connection for the server's version
+            except DBAPIError as error:  # on the first connection, SQLAlchemy has asked for the server's version
                 raise error.orig or error from error
         self._leases[server] = lease
         return lease.link
 
     def drop(self, server: Server, link: Link | None = None) -> None:
-        """Close the connection that is meant for the session, and let the pool replace those that are idle."""
+        """Close the connection that is reserved for the session, and make the pool replace the idle ones."""
         super().drop(server, link)
         lease = self._leases.get(server)
         if lease is not None and link in (None, lease.link):
@@ -164,7 +164,7 @@ class SessionRoute(PoolPort):
             lease.discard()
 
     def leave(self, link: Link, *, is_dead: bool = False) -> None:
-        """Let the session's transaction go on without a connection, once no statement runs on it."""
+        """Remove a connection from the session's transaction, once no statement runs on it."""
         connection = self._joined.pop(link, None)
         if connection is not None:
             self._abandoned.append((connection, is_dead))
@@ -172,13 +172,13 @@ class SessionRoute(PoolPort):
             self._let_master_go()
 
     def part_with(self, link: Link) -> None:
-        """Do the same with a dead connection."""
+        """Remove a dead connection from the session's transaction."""
         self.leave(link, is_dead=True)
 
     def lose_block(self, error: Exception) -> None:
-        """Raise SQLAlchemy's error until the session is rolled back."""
+        """Make every statement raise SQLAlchemy's error until the session is rolled back."""
         lost = PendingRollbackError(
-            f"The session's transaction was lost with an error of the server's ({error}). Call rollback() on the "
+            f"The session's transaction was lost because of an error of the server ({error}). Call rollback() on the "
             "session, and begin again.",
             code="8s2b",
         )
@@ -186,12 +186,12 @@ class SessionRoute(PoolPort):
             self.route.block.lost = None if self._in_autocommit else lost
 
     def has_read(self, attempt: Attempt | None) -> bool:
-        """Say whether the transaction had read from a slave before the running call began."""
+        """Return whether the transaction had read from a slave before the running call began."""
         began_at = 0 if attempt is None else attempt.began_at
         return self._transaction_read > 0 and (not began_at or self._transaction_read < began_at)
 
     def _let_master_go(self) -> None:
-        # The master as the session knows it: a link that has a connection only while the session's transaction has one.
+        # The session's link to the master. It has a connection only while the session's transaction has one.
         self._master = Link(self._database.servers.master, None, _NOT_CONNECTED)
 
     def _leave_abandoned(self) -> None:
@@ -205,16 +205,16 @@ class SessionRoute(PoolPort):
     # The session's transaction
 
     def begin_on(self, connection: Connection) -> None:
-        """Let a connection join: the session's transaction has begun on it (S5)."""
+        """Make a connection join, because the session's transaction has begun on it (S5)."""
         link = self._master
         physical: Any = connection.info.get(LINK)
         if connection.engine is not self._engine:
             lease = next((each for each in self._leases.values() if each.link is physical), None)
             if lease is None or lease.loan is not None:
-                return  # not meant for this session, or one that a savepoint begins on
+                return  # it is not reserved for this session, or a savepoint begins on it
             link, self.pending = lease.link, None
             del self._leases[link.server]
-            link.writes.session_changed = False  # SQLAlchemy prepares connections to the master likewise
+            link.writes.session_changed = False  # SQLAlchemy prepared it, as it prepares connections to the master
         elif link in self._joined:
             return
         else:
@@ -234,12 +234,12 @@ class SessionRoute(PoolPort):
             self.forget()
 
     def ran(self, connection: Connection, cursor: Any, context: Any) -> None:
-        """Note that a statement has run, and that it has read from a slave.
+        """Record that a statement has run, and whether it has read from a slave.
 
         Args:
-            connection: where it ran.
-            cursor: the driver's, with its result.
-            context: SQLAlchemy's, with the options of the statement.
+            connection: the connection that it ran on.
+            cursor: the driver's cursor with the result.
+            context: SQLAlchemy's context with the options of the statement.
         """
         link, block = self.link_on(connection), self.route.block
         if link is None or block is None:
@@ -257,7 +257,7 @@ class SessionRoute(PoolPort):
                 self.route.has_read, self._scope_read = True, self._calls.number
 
     def before_commit(self) -> None:
-        """Let the slaves' snapshots go where the master would wait for that: both may be one file (S10)."""
+        """End the slaves' snapshots if the master's commit would wait for them: both may be one file (S10)."""
         if self.driver.commit_waits_for_readers:
             for link, connection in self._joined.items():
                 if link is not self._master and usable(connection):
@@ -269,7 +269,7 @@ class SessionRoute(PoolPort):
             self.route.refuse_if_lost(self.route.block)
 
     def end(self) -> None:
-        """The session's transaction is over."""
+        """Release everything: the session's transaction has ended."""
         self._abandoned.clear()  # the session has closed them
         self._keep_only(None)
         self._joined.clear()
@@ -277,7 +277,7 @@ class SessionRoute(PoolPort):
         self.forget()
         block = self.route.end()
         if block is not None:
-            block.lost = None  # which would be in a circle with the frames that know the session
+            block.lost = None  # the error refers to frames that refer to the session: this breaks the circle
         self.route.held = self.pending = self.retryable = None
         self._transaction_read = 0
 
@@ -287,7 +287,7 @@ class SessionRoute(PoolPort):
         self.route.forget()
 
     def link_on(self, connection: Connection | None) -> Link | None:
-        """Return the link of a connection that has joined; None for others."""
+        """Return the link of a connection that has joined; None for other connections."""
         for link, joined in self._joined.items():
             if joined is connection:
                 return link
@@ -296,11 +296,11 @@ class SessionRoute(PoolPort):
     # Faults
 
     def failed(self, context: ExceptionContext) -> None:
-        """Decide what becomes of a statement that has failed on a connection of the session's.
+        """Handle a statement that has failed on a connection of the session: decide whether it runs again.
 
         Raises:
-            SlaveWriteError: it is a write that may not move.
-            NoServerError: the master is gone, or read-only.
+            SlaveWriteError: it is a write that may not move to the master.
+            NoServerError: the master is lost, or read-only.
         """
         connection, error, route = context.connection, context.original_exception, self.route
         link, block = self.link_on(connection), route.block
@@ -312,7 +312,7 @@ class SessionRoute(PoolPort):
         if repeatable:
             single = not getattr(context.execution_context, "executemany", False)
             attempt = self._calls.attempts.setdefault(self, Attempt(single=single, began_at=self._calls.running))
-        had_read, block.has_read = route.has_read, self.has_read(attempt)  # what the same call has read, it reads again
+        had_read, block.has_read = route.has_read, self.has_read(attempt)  # a retried call repeats its own reads
         route.has_read = had_read and (not attempt.began_at or self._scope_read < attempt.began_at)
         self.dropped, self.frame, following = None, _NEVER, None
         try:
@@ -323,11 +323,11 @@ class SessionRoute(PoolPort):
                 context.is_disconnect = context.is_disconnect or self.dropped is link
             else:
                 self._transaction_read = self._transaction_read if block.has_read else 0
-                context.is_disconnect = False  # or else the session could not go on before a rollback
+                context.is_disconnect = False  # otherwise the session would need a rollback before the retry
                 self.retryable = error
 
     def runs_again(self, error: BaseException | None) -> bool:
-        """Say whether the call that an error has failed runs again; if so, get ready for it."""
+        """Return whether the call that this error has ended runs again. If so, prepare for it."""
         if self.retryable is None or self.retryable is not error:
             return False
         self.retryable = None
@@ -335,7 +335,7 @@ class SessionRoute(PoolPort):
         return True
 
     def runs_without_master(self, error: NoServerError) -> bool:
-        """Say whether a call runs again without the master, to which the session could not connect (F3)."""
+        """Return whether a call runs again without the master, to which the session could not connect (F3)."""
         is_connecting = self.route.link is self._master and self._master not in self._joined
         if not is_connecting or error.server != self._database.servers.master.name:
             return False
@@ -344,7 +344,7 @@ class SessionRoute(PoolPort):
 
 
 def route_of(connection: Connection | None) -> SessionRoute | None:
-    """Return the route of the session that has a connection."""
+    """Return the route of the session that uses a connection; None if there is none."""
     reference = connection.info.get(ROUTE) if connection is not None and usable(connection) else None
     route: SessionRoute | None = None if reference is None else reference()
     return None if route is None or route.link_on(connection) is None else route

@@ -1,4 +1,4 @@
-"""`RoutingSession`: a session whose statements run where the switch says."""
+"""`RoutingSession`: a session that runs each statement on the side that the switch asks for."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 class RoutingSession(Session):
     """A session that runs its statements on the master or a slave, as the switch of each database says.
 
-    For ``sessionmaker(class_=RoutingSession)``, `scoped_session`, and as ``sync_session_class`` of an ``AsyncSession``.
-    It takes what `sqlalchemy.orm.Session` takes, or the class that follows it in a subclass of both. Which engine is
-    meant, that class decides; where it is one that `replicate` knows as a master, the switch decides whether it serves,
-    or a slave's engine. Others are left alone, and so is a ``bind`` that a statement names itself.
+    Use it in ``sessionmaker(class_=RoutingSession)``, in `scoped_session`, and as ``sync_session_class`` of an
+    ``AsyncSession``. It takes the arguments of `sqlalchemy.orm.Session`, or, in a subclass of RoutingSession and
+    another session class, those of the other class. SQLAlchemy's class chooses the engine as usual. If that engine is
+    a master's engine given to `replicate`, the switch decides whether the master's or a slave's engine serves the
+    statement. Other engines are used unchanged, and so is a ``bind`` that a statement names itself.
 
     Raises:
         ConfigurationError: ``twophase`` was asked for.
@@ -36,7 +37,7 @@ class RoutingSession(Session):
 
     _knows_db: ClassVar[bool] = False
 
-    # What `super().get_bind` is. To look that up each time costs a fifth of what we add.
+    # The same as `super().get_bind`. Looking that up for each statement would be a fifth of the time that we add.
     _next_get_bind = Session.get_bind
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -47,26 +48,26 @@ class RoutingSession(Session):
         cls._knows_db = any("db" in inspect.signature(begin).parameters for begin in begins)
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        # The route in each database, by the engine that the session is bound to; None where that is not replicated.
+        # The route in each database, by the engine that the session is bound to; None if the engine is not replicated.
         self._routes: dict[Engine, SessionRoute | None] = {}
         self._calls = Calls()
         self._in_flush = False
         if "db" in options and not self._knows_db:
-            del options["db"]  # Flask-SQLAlchemy gives it to whichever class it is told to use
+            del options["db"]  # Flask-SQLAlchemy passes it to every session class
         super().__init__(*args, **options)
         if self.twophase:
             raise ConfigurationError(
-                "RoutingSession does not prepare transactions: leave twophase=True out, or use SQLAlchemy's Session."
+                "RoutingSession has no two-phase commit. Leave twophase=True out, or use SQLAlchemy's Session."
             )
 
     def get_bind(self, mapper: Any = None, *, clause: Any = None, bind: Any = None, **options: Any) -> Any:
-        """Return the engine for a statement: SQLAlchemy's own choice, and of a replicated database the right one.
+        """Return the engine for a statement: SQLAlchemy's choice, or for a replicated database the engine of the side.
 
         Raises:
-            NoServerError: no server is left that may serve it.
+            NoServerError: no server is left that may serve the statement.
             SlaveWriteError: the session is flushed in slave state, and the write may not move to the master.
         """
-        # On the way of every statement: as little as can be while nothing has changed since the one before.
+        # Every statement comes through here: do as little as possible if nothing has changed since the one before.
         engine: Any
         if options:
             engine = super().get_bind(mapper, clause=clause, bind=bind, **options)
@@ -85,14 +86,14 @@ class RoutingSession(Session):
 
     def _route_of(self, engine: Any) -> SessionRoute | None:
         if not isinstance(engine, Engine):
-            return None  # a connection that the application has made
+            return None  # the session is bound to a connection, which the application has made
         switch = switch_of(engine)
         route = None if switch is None else SessionRoute(self, self._calls, switch.database, switch.driver, engine)
         self._routes[engine] = route
         return route
 
     def flush(self, objects: Any = None) -> None:
-        """Write what is pending; see `sqlalchemy.orm.Session.flush`."""
+        """Write the pending changes; see `sqlalchemy.orm.Session.flush`."""
         self._in_flush = True
         try:
             super().flush(objects)
@@ -100,7 +101,7 @@ class RoutingSession(Session):
             self._in_flush = False
 
     def _has_changes(self) -> bool:
-        # An object whose attributes were set to what they were is dirty too, and SQLAlchemy writes nothing for it.
+        # An object is dirty even if its attributes were set to the same values. SQLAlchemy writes nothing for it.
         return not self._in_flush or bool(self.new or self.deleted or any(map(self.is_modified, self.dirty)))
 
     @property
@@ -113,16 +114,16 @@ class RoutingSession(Session):
         self._let_go()
 
     def reset(self) -> None:
-        """Do the same, for a session that `close` would close for good; see `sqlalchemy.orm.Session.reset`."""
+        """End the transaction, and forget the objects; the session stays usable. See `sqlalchemy.orm.Session.reset`."""
         super().reset()
         self._let_go()
 
     def _let_go(self) -> None:
-        # A connection may be meant for a statement that never came. Without a transaction there is no event for that.
+        # A connection may be reserved for a statement that never ran. Without a transaction, no event releases it.
         for route in self._replicated:
             route.end()
 
-    # A statement that fails may run again elsewhere. Everything that a session runs goes through these.
+    # A statement that fails may run again elsewhere. Every statement of a session runs through one of these methods.
 
     def execute(self, statement: Any, params: Any = None, **options: Any) -> Any:
         """Run a statement; see `sqlalchemy.orm.Session.execute`."""
@@ -137,8 +138,8 @@ class RoutingSession(Session):
         return self._run(super().scalars, statement, params, **options)
 
     def connection(self, bind_arguments: Any = None, execution_options: Any = None) -> Connection:
-        """Return the connection for a statement. It leads to the server that was chosen, whatever happens to it."""
-        connect = super().connection  # which takes what it needs out of its argument
+        """Return the connection for a statement. It stays with its server, even if that server fails."""
+        connect = super().connection  # it removes items from its argument, so give it a copy
         made: Connection = self._run(lambda: connect(bind_arguments and dict(bind_arguments), execution_options))
         return made
 
@@ -152,12 +153,12 @@ class RoutingSession(Session):
                 try:
                     return method(*args, **options)
                 except DBAPIError as error:
-                    if not any([route.runs_again(error.orig) for route in self._replicated]):  # noqa: C419 - each is told
+                    if not any([route.runs_again(error.orig) for route in self._replicated]):  # noqa: C419 - call each
                         raise
                 except NoServerError as error:
-                    # A flush that has failed has rolled back: the session is active no more.
+                    # A failed flush has rolled back: the session is no longer active.
                     routes = self._replicated if self.is_active else ()
-                    if not any([route.runs_without_master(error) for route in routes]):  # noqa: C419 - each is told
+                    if not any([route.runs_without_master(error) for route in routes]):  # noqa: C419 - call each
                         raise
         finally:
             calls.running, calls.attempts = outer
@@ -166,7 +167,7 @@ class RoutingSession(Session):
 @event.listens_for(RoutingSession, "after_begin")
 def _begin(session: RoutingSession, _: SessionTransaction, connection: Connection) -> None:
     if connection.engine not in session._routes and not isinstance(connection.engine, SlaveEngine):
-        session._route_of(connection.engine)  # a statement has named its engine itself
+        session._route_of(connection.engine)  # a statement named this engine itself
     for route in session._replicated:
         route.begin_on(connection)
 

@@ -1,4 +1,4 @@
-"""Django's own tests of its database cache, on ours. A script; its argument is the folder of tests."""
+"""Run Django's own tests of its database cache on ours. A script; its argument is the folder of Django's tests."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ if __name__ == "__main__":
 
     class InSlaveState:
         def setUp(self) -> None:
-            super().setUp()  # type: ignore[misc]  # makes the table
-            connection.use_slave()  # type: ignore[attr-defined]  # of our backend
+            super().setUp()  # type: ignore[misc]  # creates the table
+            connection.use_slave()  # type: ignore[attr-defined]  # a method of our backend
             self.addCleanup(connection.revert)  # type: ignore[attr-defined]
 
     @override_settings(CACHES=ours)

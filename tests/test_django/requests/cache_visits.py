@@ -1,4 +1,4 @@
-"""GETs that use Django's database cache, on a slave that lags. A script; its arguments are the BACKEND and a step."""
+"""Send GETs that use Django's database cache while the slave lags. A script; its arguments: the BACKEND and a step."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ if __name__ == "__main__":
     from django.views.decorators.cache import cache_page
     from tests.test_django.project.models import Message
 
-    # With the methods of this project's backend, which django-stubs cannot know.
+    # Typed as Any, because django-stubs does not know the methods of this project's backend.
     cache: Any = django.core.cache.cache
     connection: Any = django.db.connection
 
     if sys.argv[2] == "create":
         call_command("migrate", run_syncdb=True, verbosity=0)
         call_command("createcachetable", verbosity=0)
-        Message.objects.all().delete()  # of other tests
+        Message.objects.all().delete()  # messages of other tests
         sys.exit()
 
-    # What two GETs do, and what they must find: what they would without a slave.
+    # The work of two GETs, and the results that each must get: the same as without a slave.
     pages: dict[str, tuple[Callable[[], Any], list[Any]]] = {
         "set": (lambda: (cache.get("set"), cache.set("set", 1)), [[None, None], [1, None]]),
         "add": (lambda: cache.add("add", 1), [True, False]),

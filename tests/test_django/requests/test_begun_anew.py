@@ -1,4 +1,4 @@
-"""P4: replication is begun anew while the project runs."""
+"""P4: replication is set up again while the project runs. The same positions then belong to other writes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from tests.test_django.requests.conftest import Visitors
 
 
-def test_p4_no_write_is_missed_after_positions_have_begun_anew(site: Site, new_visitor: Visitors) -> None:
+def test_p4_no_write_is_missed_after_a_reset_of_the_positions(site: Site, new_visitor: Visitors) -> None:
     visitor = new_visitor()
     visitor.post("/?n=2")
     visitor.post("/?n=3")
     site.pair.wait_caught_up()
-    assert visitor.get().side == "slave"  # whose position is known now
+    assert visitor.get().side == "slave"  # the slave's position is known now
     begin_anew(site.pair)
     visitor = new_visitor()
     visitor.post("/?n=4")

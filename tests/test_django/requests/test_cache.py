@@ -1,4 +1,4 @@
-"""``"BACKEND": "django_replswitch.cache.DatabaseCache"``: always on the master, with Django's rows."""
+"""``"BACKEND": "django_replswitch.cache.DatabaseCache"`` always uses the master, and Django's own table."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MODULES = {"pymysql": "pymysql", "mysqlclient": "MySQLdb", "sqlite3": "sqlite3.d
 
 
 def databases(served: Served) -> dict[str, Any]:
-    """A pair as the default in DATABASES."""
+    """Return a setting DATABASES with a pair as the default."""
     names = {"database": "NAME", "user": "USER", "password": "PASSWORD", "host": "HOST", "port": "PORT"}
     servers = (served.pair.master, served.pair.slaves[0])
     master, slave = ({names[key]: value for key, value in server.items()} for server in servers)
@@ -31,7 +31,7 @@ def databases(served: Served) -> dict[str, Any]:
 
 
 def run(served: Served, script: ModuleType, *arguments: str) -> str:
-    """Run a script on a pair, with a driver, and return what it prints."""
+    """Run a script on a pair with a driver. Return its output."""
     done = subprocess.run(
         [sys.executable, str(script.__file__), *arguments],
         env={
@@ -59,9 +59,9 @@ def test_m1_a_get_that_uses_the_database_cache_stores_on_the_master_unrecorded(s
     assert run(served, cache_visits, backend, "visit") == MODULES[served.driver]
 
 
-@pytest.mark.timeout(300)  # Django's tests are downloaded first
+@pytest.mark.timeout(300)  # it downloads Django's tests first
 @pytest.mark.parametrize("served", ["mariadb-mysqlclient"], indirect=True)
-def test_m1_django_s_own_tests_of_its_database_cache(served: Served) -> None:
+def test_m1_djangos_own_tests_of_its_database_cache_pass(served: Served) -> None:
     try:
         folder = suite_source.tests_of_django(suite_source.default_cache())
     except suite_source.MissingError as error:

@@ -1,4 +1,4 @@
-"""What the first try of a request leaves behind that runs again, and what was done before its view was known (R5)."""
+"""The first try of a request that runs again: its remains, and its work before the view is known (R5)."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from tests.test_django.requests.conftest import Visitors
 
 
-def test_r5_a_view_that_is_not_hashable(site: Site, new_visitor: Visitors) -> None:
+def test_r5_a_view_that_is_not_hashable_runs_again(site: Site, new_visitor: Visitors) -> None:
     class View:
-        __hash__ = None  # type: ignore[assignment]  # as a dataclass has it
+        __hash__ = None  # type: ignore[assignment]  # like a dataclass
 
         def __call__(self, request: HttpRequest) -> HttpResponse:
             return counter(request)
@@ -37,11 +37,13 @@ def test_r5_a_view_that_is_not_hashable(site: Site, new_visitor: Visitors) -> No
     assert [new_visitor().get("/counter").text for _ in range(2)] == ["2", "3"]
 
 
-def test_r5_a_transaction_that_has_read_before_the_view_is_known(site: Site, new_visitor: Visitors) -> None:
+def test_r5_a_transaction_that_has_read_before_the_view_is_known_loses_no_update(
+    site: Site, new_visitor: Visitors
+) -> None:
     def reading(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
         @transaction.atomic
         def middleware(request: HttpRequest) -> HttpResponse:
-            request.last = Message.objects.get()  # type: ignore[attr-defined]  # as middleware likes to
+            request.last = Message.objects.get()  # type: ignore[attr-defined]  # middleware often does this
             return get_response(request)
 
         return middleware

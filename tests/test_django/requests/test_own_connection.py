@@ -1,4 +1,4 @@
-"""``connection.connection``, the driver's own: the link of the side that is wanted, and its writes are marked."""
+"""``connection.connection``, the driver's connection, is on the side that the state asks for. Its writes are marked."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def persistent(site: Site) -> Iterator[Site]:
-    """Connections outlive their requests, as with CONN_MAX_AGE."""
+    """A site whose connections stay open after a request, as with CONN_MAX_AGE."""
     for alias in connections:
         connections[alias].settings_dict["CONN_MAX_AGE"] = None
     yield site
@@ -28,7 +28,7 @@ def persistent(site: Site) -> Iterator[Site]:
 
 
 def own(sql: str) -> Any:
-    """Run a statement with a cursor of the driver's own; Django's knows nothing of it."""
+    """Run a statement with a cursor of the driver, which Django does not see."""
     kind = connection.connection.cursorclass if hasattr(connection.connection, "cursorclass") else None
     with connection.connection.cursor(kind) as cursor:
         cursor.execute(sql)
@@ -54,7 +54,9 @@ def own_write_and_more() -> None:
 
 
 @pytest.mark.parametrize("work", [own_write, own_write_in_a_block, own_write_and_more])
-def test_m1_a_write_is_the_masters_and_marked(persistent: Site, work: Callable[[], None]) -> None:
+def test_m1_a_write_on_the_drivers_connection_runs_on_the_master_and_is_marked(
+    persistent: Site, work: Callable[[], None]
+) -> None:
     def view(request: HttpRequest) -> HttpResponse:
         work()
         with use_slave():
@@ -72,7 +74,7 @@ def test_m1_a_write_is_the_masters_and_marked(persistent: Site, work: Callable[[
     persistent.assert_lagged()
 
 
-def test_s6_a_read_is_of_the_side_that_is_wanted(persistent: Site) -> None:
+def test_s6_a_read_on_the_drivers_connection_runs_on_the_side_of_the_request(persistent: Site) -> None:
     def view(request: HttpRequest) -> HttpResponse:
         connection.ensure_connection()
         return answer(own_shown())
@@ -87,7 +89,7 @@ def test_s6_a_read_is_of_the_side_that_is_wanted(persistent: Site) -> None:
     persistent.assert_lagged()
 
 
-def test_s6_a_read_in_a_block_of_the_other_side(persistent: Site) -> None:
+def test_s6_a_read_on_the_drivers_connection_follows_use_master_and_use_slave(persistent: Site) -> None:
     persistent.pair.lag = 3
     write(2)
     with use_slave():
@@ -99,7 +101,7 @@ def test_s6_a_read_in_a_block_of_the_other_side(persistent: Site) -> None:
     assert own_shown() == "1 2"
 
 
-def test_s6_before_the_first_statement_there_is_none(site: Site) -> None:
+def test_s6_the_drivers_connection_is_none_before_the_first_statement(site: Site) -> None:
     def view(request: HttpRequest) -> HttpResponse:
         return answer(connection.connection is None)
 

@@ -18,8 +18,8 @@ AGAIN = {
     "test_markers.py": "(changes_nothing and wsgi) or commits_a_change or only_reads or (with_a_marker_sets and wsgi)",
     "test_streaming.py": "after_the_headers or only_read",
     "test_replay.py": "(counter and wsgi) or (Declined and wsgi) or catches",
-    "test_own_connection.py": "is_the or wanted",
-    "test_waited_threads.py": "test_m1_a_thread_writes and wsgi",
+    "test_own_connection.py": "is_marked or of_the_request",
+    "test_waited_threads.py": "test_m1_a_commit_in_a_thread and wsgi",
     "test_within.py": "wsgi and not through_client",
     "test_sessions.py": "transaction or atomic",
     "test_peers.py": "(two_gets and wsgi) or reads_return or (a_get_that_writes and wsgi) or extra_statement"

@@ -1,4 +1,4 @@
-"""A GET that reads, then writes, in a transaction: run again on the master, once (R5)."""
+"""A GET that reads and then writes in a transaction runs once more, on the master (R5)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ MESSAGES = "django.contrib.messages.middleware.MessageMiddleware"
 
 
 def count() -> str:
-    """Add one to what was read, and return what is there then."""
+    """Read the number, write it plus one, and return the numbers that are stored then."""
     last = Message.objects.order_by("-id").get()
     last.body = str(int(last.body) + 1)
     last.save()
@@ -49,17 +49,17 @@ def count() -> str:
 
 @transaction.atomic
 def counter(request: HttpRequest) -> HttpResponse:
-    """A view counter behind a read."""
+    """Count a view: read, then write."""
     return answer(count())
 
 
 async def acounter(request: HttpRequest) -> HttpResponse:
-    """The same, asynchronous."""
+    """Count a view in an asynchronous view."""
     return await sync_to_async(counter)(request)
 
 
 def replays() -> int:
-    """How many requests have run again in this process."""
+    """Return how many requests have run again in this process."""
     return sum(stats()["replay"].values())
 
 
@@ -80,7 +80,7 @@ def test_r5_a_view_counter_counts_once_and_its_page_shows_it(
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
-def test_r5_the_endpoint_begins_on_the_master_from_then_on(site: Site, new_visitor: Visitors) -> None:
+def test_r5_after_a_replay_the_endpoint_starts_on_the_master(site: Site, new_visitor: Visitors) -> None:
     site.serve(counter=counter)
     site.pair.lag = 2
     visitors = [new_visitor() for _ in range(3)]
@@ -135,7 +135,7 @@ def test_r5_the_second_try_gets_a_fresh_request(site: Site, new_visitor: Visitor
         def middleware(request: HttpRequest) -> HttpResponse:
             request.META["TAGS"] = request.META.get("TAGS", "") + "x"
             tries.append({"attributes": set(vars(request)), "tags": request.META["TAGS"]})
-            request.extra = True  # type: ignore[attr-defined]  # as middleware likes to
+            request.extra = True  # type: ignore[attr-defined]  # middleware often does this
             return get_response(request)
 
         return middleware
@@ -148,12 +148,12 @@ def test_r5_the_second_try_gets_a_fresh_request(site: Site, new_visitor: Visitor
 
 
 def tagging_path(factory: Any) -> str:
-    """Put a middleware where Django finds it by a name."""
+    """Make a middleware importable for Django, and return its dotted path."""
     globals()["tagging_middleware"] = factory
     return f"{__name__}.tagging_middleware"
 
 
-def test_r5_the_session_and_the_messages_are_those_of_one_request(site: Site, new_visitor: Visitors) -> None:
+def test_r5_the_session_and_the_messages_change_once(site: Site, new_visitor: Visitors) -> None:
     @transaction.atomic
     def view(request: HttpRequest) -> HttpResponse:
         request.session["views"] = request.session.get("views", 0) + 1
@@ -228,7 +228,7 @@ def test_r5_a_stream_that_writes_is_not_run_again_and_begins_on_the_master_the_n
 
 
 class TestDeclined:
-    """What was committed is never done twice: the error is raised, and the endpoint is remembered."""
+    """A commit is never done twice: the error is raised, and the endpoint starts on the master from then on."""
 
     DOORS = pytest.mark.parametrize("door", [through_wsgi, through_asgi], ids=["wsgi", "asgi"])
 

@@ -1,4 +1,4 @@
-"""M8: the aliases of one master are one replicated set, whatever their databases; and so is what `connect` opens."""
+"""M8: all aliases of one master, and connections by `connect` to it, are one replicated set."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def in_other() -> str:
 
 
 def two_aliases(request: HttpRequest) -> HttpResponse:
-    """Write by one alias, and read by the other."""
+    """Write through one alias, and read through the other."""
     if request.method == "POST":
         Message.objects.using("other").create(body="2")
     with use_slave():
@@ -79,14 +79,14 @@ def test_m8_a_write_by_an_alias_is_seen_by_connect_in_the_same_request(site: Sit
 
 def test_m8_a_write_of_unknown_position_keeps_other_aliases_on_the_master(site: Site) -> None:
     with use_master():
-        connections["other"].route.database.writes.record()  # as after a commit whose answer was lost
+        connections["other"].route.database.writes.record()  # as after a commit whose result was lost
         with use_slave():
             ask(connections["default"], "SELECT 1")
             assert connections["default"].route.reason == "own-write"
 
 
 def set_of(**settings: Any) -> tuple[str, str]:
-    """The name that the replicated set of an alias has in markers, and the alias's name for people."""
+    """Return the name of an alias's replicated set in markers, and the alias's name in messages."""
     wrapper = connect(**{"ENGINE": MYSQL, **settings})
     try:
         database = wrapper.route.database

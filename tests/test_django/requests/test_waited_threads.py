@@ -1,4 +1,4 @@
-"""Threads that a view waits for: what they commit in connections of their own counts for the request (M1)."""
+"""Threads that a view waits for: their commits, on connections of their own, count for the request (M1)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def in_a_state() -> None:
 
 
 @pytest.mark.parametrize("work", [plainly, in_a_block, in_a_state])
-def test_m1_a_thread_writes(site: Site, new_visitor: Visitors, work: Callable[[], None]) -> None:
+def test_m1_a_commit_in_a_thread_that_the_view_waits_for_is_marked(
+    site: Site, new_visitor: Visitors, work: Callable[[], None]
+) -> None:
     def run() -> None:
         try:
             work()
@@ -59,8 +61,10 @@ def test_m1_a_thread_writes(site: Site, new_visitor: Visitors, work: Callable[[]
     site.assert_lagged()
 
 
-def test_m1_threads_of_a_pool_keep_their_connections(site: Site, new_visitor: Visitors) -> None:
-    """Django closes them at the end of no request, and each request finds what it has to."""
+def test_m1_each_request_is_marked_for_its_commit_in_a_pool_with_open_connections(
+    site: Site, new_visitor: Visitors
+) -> None:
+    """Django never closes the connections of such threads. Each request still finds exactly its own commits."""
     site.pair.lag = 3
     with ThreadPoolExecutor(1) as pool:
 
@@ -79,7 +83,7 @@ def test_m1_threads_of_a_pool_keep_their_connections(site: Site, new_visitor: Vi
     site.assert_lagged(3)
 
 
-def test_m1_an_executor_of_an_async_view_writes(site: Site, new_visitor: Visitors) -> None:
+def test_m1_a_commit_in_an_executor_of_an_async_view_is_marked(site: Site, new_visitor: Visitors) -> None:
     async def view(request: HttpRequest) -> HttpResponse:
         with ThreadPoolExecutor(1) as pool:
             loop = asyncio.get_running_loop()
@@ -95,7 +99,9 @@ def test_m1_an_executor_of_an_async_view_writes(site: Site, new_visitor: Visitor
     site.assert_lagged()
 
 
-def test_m1_a_thread_writes_where_only_a_decorator_works(site: Site, new_visitor: Visitors) -> None:
+def test_m1_a_commit_in_a_thread_is_marked_by_a_decorator_without_the_middleware(
+    site: Site, new_visitor: Visitors
+) -> None:
     @use_master
     def view(request: HttpRequest) -> HttpResponse:
         with ThreadPoolExecutor(1) as pool:

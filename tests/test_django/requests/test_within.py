@@ -1,4 +1,4 @@
-"""A request that a view makes of its own project: both see what the other has written, and the visitor sees both."""
+"""A view sends a request to its own project. Both requests see each other's writes, and the visitor sees both."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 
 def through_get_response(method: str, url: str) -> str:
-    """As batch endpoints do: the handler makes a response of a request."""
+    """Make the request as batch endpoints do: with the handler's ``get_response``."""
     response: Any = WSGIHandler().get_response(RequestFactory().generic(method, url))
     return str(response.content.decode())
 
 
 def through_call(method: str, url: str) -> str:
-    """As a server does, with the signals that close old connections."""
+    """Make the request as a server does: its signals close old connections."""
     at, _, query = url.partition("?")
     environ: dict[str, Any] = {"REQUEST_METHOD": method, "PATH_INFO": at, "QUERY_STRING": query}
     setup_testing_defaults(environ)
@@ -42,14 +42,14 @@ def through_call(method: str, url: str) -> str:
 
 
 def through_client(method: str, url: str) -> str:
-    """As Django's test client does."""
+    """Make the request as Django's test client does."""
     response: Any = Client().generic(method, url)
     return b"".join(response).decode()
 
 
 @pytest.fixture(params=[through_get_response, through_call, through_client])
 def ask(request: pytest.FixtureRequest) -> Ask:
-    """The ways of a view to make a request of its own project."""
+    """The ways in which a view can send a request to its own project."""
     found: Ask = request.param
     return found
 
@@ -108,7 +108,7 @@ def test_m1_a_get_sees_what_a_post_in_it_has_written(site: Site, new_visitor: Vi
     site.assert_lagged()
 
 
-def test_m1_a_request_in_an_atomic_block_belongs_to_it(site: Site, new_visitor: Visitors, ask: Ask) -> None:
+def test_m1_a_request_in_an_atomic_block_belongs_to_the_block(site: Site, new_visitor: Visitors, ask: Ask) -> None:
     found: list[str] = []
 
     @transaction.atomic
@@ -127,9 +127,7 @@ def test_m1_a_request_in_an_atomic_block_belongs_to_it(site: Site, new_visitor: 
     site.assert_lagged(3)
 
 
-def test_m1_what_a_request_in_a_request_has_asked_for_only_is_not_marked(
-    site: Site, new_visitor: Visitors, ask: Ask
-) -> None:
+def test_m1_a_request_in_a_request_that_only_reads_makes_no_marker(site: Site, new_visitor: Visitors, ask: Ask) -> None:
     def page(request: HttpRequest) -> HttpResponse:
         return answer(ask("GET", "/"))
 
@@ -138,8 +136,10 @@ def test_m1_what_a_request_in_a_request_has_asked_for_only_is_not_marked(
     assert (seen.text, seen.markers) == ("1", [])
 
 
-def test_m1_a_request_in_a_request_may_close_the_connection_of_a_write(site: Site, new_visitor: Visitors) -> None:
-    """As Django's handler does where CONN_MAX_AGE is 0: the position of the write is known nevertheless."""
+def test_m1_the_position_of_a_write_is_known_after_a_request_in_it_closed_its_connection(
+    site: Site, new_visitor: Visitors
+) -> None:
+    """Django's handler closes it if CONN_MAX_AGE is 0."""
 
     def page(request: HttpRequest) -> HttpResponse:
         write(2)
@@ -155,7 +155,7 @@ def test_m1_a_request_in_a_request_may_close_the_connection_of_a_write(site: Sit
 
 
 @pytest.mark.parametrize("ask", [through_call, through_client])
-def test_m1_what_a_streamed_response_in_a_request_writes_is_the_requests(
+def test_m1_a_write_of_a_streamed_response_in_a_request_counts_for_the_request(
     site: Site, new_visitor: Visitors, ask: Ask, caplog: pytest.LogCaptureFixture
 ) -> None:
     def page(request: HttpRequest) -> HttpResponse:
@@ -170,8 +170,8 @@ def test_m1_what_a_streamed_response_in_a_request_writes_is_the_requests(
     assert "after the response's headers" not in caplog.text
 
 
-def test_m1_a_request_in_a_streamed_response_is_in_its_request(site: Site, ask: Ask) -> None:
-    """Its marker is out, so the log says it; but the rest of the response sees the write."""
+def test_m1_the_rest_of_a_streamed_response_sees_the_write_of_a_request_in_it(site: Site, ask: Ask) -> None:
+    """The response's headers are sent, so it gets no marker, and a log line says so."""
 
     def page(request: HttpRequest) -> StreamingHttpResponse:
         def pieces() -> Iterator[str]:
@@ -212,7 +212,9 @@ def test_m1_async_views_and_the_requests_in_them_see_what_the_other_has_written(
     site.assert_lagged(3)
 
 
-def test_m1_where_no_middleware_runs_the_decorators_do_the_same(site: Site, new_visitor: Visitors, ask: Ask) -> None:
+def test_m1_decorated_views_and_the_requests_in_them_see_what_the_other_has_written(
+    site: Site, new_visitor: Visitors, ask: Ask
+) -> None:
     found: list[str] = []
 
     @use_master
@@ -239,7 +241,7 @@ def test_m1_where_no_middleware_runs_the_decorators_do_the_same(site: Site, new_
 
 
 def test_m1_a_request_in_a_request_leaves_a_transaction_of_the_outer_one_open(site: Site, ask: Ask) -> None:
-    """The signals of Django's handler close connections that are old; those of the request around are in use."""
+    """The signals of Django's handler close old connections, but the outer request is still using its own."""
     found: list[str] = []
 
     def page(request: HttpRequest) -> HttpResponse:

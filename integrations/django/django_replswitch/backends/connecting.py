@@ -1,7 +1,7 @@
-"""Django's connection object on several physical connections, which take turns in it.
+"""Django's connection object with several physical connections, one of which is selected at a time.
 
-What belongs to one physical connection is exchanged when another one is selected (`LINK_ATTRIBUTES`), so at any
-moment the object looks like a stock one that is connected to the selected server.
+Selecting another physical connection exchanges the attributes that belong to one (`LINK_ATTRIBUTES`). So at any time
+the object looks like Django's own connection object, connected to the selected server.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from replswitch.engine.writes import Writes
     from replswitch.scope import Scope
 
-#: The attributes of Django's ``BaseDatabaseWrapper`` that describe one physical connection, with their values before
-#: there is one. All others describe the database: settings, transactions, savepoints, the log of queries.
+#: The attributes of Django's ``BaseDatabaseWrapper`` that describe one physical connection, with their values while
+#: there is none. All other attributes describe the database: settings, transactions, savepoints, the log of queries.
 LINK_ATTRIBUTES: Final[dict[str, Any]] = {
     "connection": None,
     "close_at": None,
@@ -46,7 +46,7 @@ LINK_ATTRIBUTES: Final[dict[str, Any]] = {
     "health_check_done": False,
 }
 
-# The attributes that stay when a link is opened: those that describe the transaction, which goes on.
+# The attributes that keep their values when a link is opened. They describe the transaction, which continues.
 _KEPT: Final = (
     "_is_direct",
     "autocommit",
@@ -60,7 +60,7 @@ _KEPT: Final = (
 
 
 class NoMasterError(NoServerError, OperationalError):
-    """No server can serve the statement: mostly, the master cannot be reached, or is read-only."""
+    """No server can serve the statement. Usually the master cannot be reached or is read-only."""
 
 
 class RefusedWriteError(SlaveWriteError, DatabaseError):
@@ -71,8 +71,8 @@ class WrapperLink(Link):
     """A link of one wrapper.
 
     Attributes:
-        cursor: returns a cursor of the backend's own on it.
-        savepoints: those of the running transaction when the link joined it.
+        cursor: returns a cursor of Django's backend on the link.
+        savepoints: the savepoints that the running transaction had when the link joined it.
         parked: the values of `LINK_ATTRIBUTES` while another link is selected.
     """
 
@@ -86,14 +86,14 @@ class WrapperLink(Link):
 
 
 class ConnectingWrapper(BaseDatabaseWrapper):
-    """Opens and closes the links, each by itself. The part of `replswitch.engine.port.Port` about links.
+    """Opens and closes each link on its own. This is the part of `replswitch.engine.port.Port` about links.
 
     Attributes:
-        driver: of all servers.
+        driver: the driver of all servers.
         stock: Django's own backend.
-        cursor_options: what the driver's ``cursor()`` is called with, so that it makes the backend's own cursors.
+        cursor_options: the arguments of the driver's ``cursor()`` with which it makes cursors of Django's backend.
         one_link: see `replswitch.engine.port.Port`.
-        selected: the link that the object is connected by now; None where that is closed.
+        selected: the link that the object uses now; None if it is closed.
     """
 
     driver: ClassVar[Driver]
@@ -101,7 +101,7 @@ class ConnectingWrapper(BaseDatabaseWrapper):
     cursor_options: ClassVar[dict[str, Any]] = {}
     one_link = False
 
-    # Django's own, which the type stubs leave out.
+    # Attributes of Django that the type stubs leave out.
     Database: Any
     health_check_enabled: bool
     health_check_done: bool
@@ -113,28 +113,27 @@ class ConnectingWrapper(BaseDatabaseWrapper):
     def __init__(self, settings_dict: dict[str, Any], alias: str = DEFAULT_DB_ALIAS) -> None:
         super().__init__(settings_dict, alias)
         remember_name(alias, settings_dict)
-        self._alias_settings = settings_dict  # `settings_dict` is that of one server at times
+        self._alias_settings = settings_dict  # `settings_dict` is replaced for a while by the settings of one server
         self._shared = alias_state(alias, settings_dict)
         if alias == NO_DB_ALIAS:
             self.one_link = True
         self.autocommit = settings_dict.get("AUTOCOMMIT", True)
         self._links: dict[Server, WrapperLink] = {}
         self.selected: WrapperLink | None = None
-        self._server = self._shared.servers.master  # the selected one, also while its link is opened
-        self._is_direct = False  # statements run on the selected link, whatever the state: Django's own, and ours
+        self._server = self._shared.servers.master  # the selected server, also while its link is being opened
+        self._is_direct = False  # run statements on the selected link in any state; for Django's own and for ours
 
     @cached_property
     def route(self) -> Route:
-        """Finds the link for each statement. Not made before it is needed, as the options may be wrong."""
+        """The route, which finds the link for each statement. It is made on first use, as the options may be wrong."""
         route = self._shared.make_route(cast("Port", self), self.parameters)
         if not self.autocommit:
             route.begin(Block())
         return route
 
-    # Taking turns
-
+    # Selecting a link
     def select(self, link: Link | None) -> None:
-        """Connect the object by a link that is open; by none with None."""
+        """Make the object use this open link; with None, no link."""
         selected, attributes = self.selected, vars(self)
         if link is selected:
             return
@@ -147,7 +146,7 @@ class ConnectingWrapper(BaseDatabaseWrapper):
 
     @contextmanager
     def _on(self, link: Link) -> Iterator[None]:
-        """Run statements on one link, whatever the state. They are not the application's: they change no session."""
+        """Run statements on one link, in any state. They do not count as changes of the session by the application."""
         before, is_direct, changed = self.selected, self._is_direct, link.writes.session_changed
         self.select(link)
         self._is_direct = True
@@ -163,9 +162,9 @@ class ConnectingWrapper(BaseDatabaseWrapper):
 
     @property
     def connection(self) -> Any:
-        """The driver's connection; None where none is open. The application gets that of the side that is wanted (S6).
+        """The driver's connection, on the side that the state asks for (S6); None if none is open.
 
-        What it runs there is not seen by us, so what it has written is looked for later (M1).
+        replswitch does not see the statements that the application runs on it, so it looks for writes later (M1).
         """
         raw = vars(self)["connection"]
         if raw is None or self._is_direct or self.one_link:
@@ -174,7 +173,7 @@ class ConnectingWrapper(BaseDatabaseWrapper):
             link = self.route.for_statement()
         self.select(link)
         frame, block = stack(), self.route.block
-        if block is not None:  # whose end looks
+        if block is not None:  # replswitch looks for writes when the block ends
             block.has_run, block.is_recorded = True, block.is_recorded or is_recording()
         elif link.server.state == MASTER and frame is not None and ("own", link) not in frame.scope.pending:
             look = partial(_look, self._shared.database.writes, link, get_ident())
@@ -188,19 +187,19 @@ class ConnectingWrapper(BaseDatabaseWrapper):
     # replswitch.engine.port.Port
 
     def open(self, server: Server) -> WrapperLink:
-        """Return the link that is held if it is alive, or a new one."""
+        """Return the open link to a server if it is alive. Otherwise open a new one."""
         link, block = self._links.get(server), self.route.block
         if link is None:
             return self._connect(server)
         if block is not None and link in block:
             return link
-        if link.process == getpid() and link.writes.streams:  # a cursor goes on to read from it (S6)
+        if link.process == getpid() and link.writes.streams:  # a cursor is still reading from it (S6)
             del self._links[server]
             return self._connect(server)
         if link.process == getpid():
             if link is not self.selected:
                 self.select(link)
-            # Django's health check, once a request; then a look at the socket.
+            # Run Django's health check once in a request; after that, only look at the socket.
             is_healthy = not self.health_check_enabled or self.health_check_done or self._is_usable()
             self.health_check_done = is_healthy
             if is_healthy and (not link.readable(0) or self.driver.alive(link.raw) or self._has_unread(link)):
@@ -209,23 +208,23 @@ class ConnectingWrapper(BaseDatabaseWrapper):
         return self._connect(server)
 
     def drop(self, server: Server, link: Link | None = None) -> None:
-        """Close the link that is held; there are no idle ones."""
+        """Close the open link to a server. Django has no connection pool here, so there are no idle links."""
         held, block = self._links.get(server), self.route.block
         if held is not None and (held is link or (link is None and (block is None or held not in block))):
             self.close_link(held)
 
     def borrowed(self, server: Server) -> closing[Raw]:
-        """Open a connection for a while."""
+        """Return a new connection as a context manager that closes it."""
         return closing(self.driver.open(self.parameters(server), read_only=server.state == SLAVE))
 
     def as_own(self, error: Exception) -> Exception:
-        """Return an error that is Django's as well."""
+        """Return an error of ours as one that is also an error of Django."""
         if isinstance(error, SlaveWriteError):
             return RefusedWriteError(str(error), server=error.server, place=error.place)
         return NoMasterError(str(error), server=error.server) if isinstance(error, NoServerError) else error
 
     def has_read(self, attempt: Attempt | None) -> bool:
-        """Say whether the transaction has read from a slave."""
+        """Return whether the transaction has read from a slave."""
         return self.route.block is not None and self.route.block.has_read
 
     # Opening
@@ -238,7 +237,7 @@ class ConnectingWrapper(BaseDatabaseWrapper):
             self._is_direct = is_direct
 
     def _has_unread(self, link: WrapperLink) -> bool:
-        """Read what a link may still owe; False if it is dead."""
+        """Read the unread results of a link. Return whether the link is alive."""
         with suppress(self.Database.Error):
             self.route.drain(link)
             return self.driver.alive(link.raw)
@@ -258,28 +257,28 @@ class ConnectingWrapper(BaseDatabaseWrapper):
         try:
             super().connect()
         except Exception as error:  # noqa: BLE001 - raised below
-            # PyMySQL keeps its error in a frame that the error's traceback holds. In that circle, until it is
-            # collected, are the frames of all callers and what they hold.
+            # PyMySQL keeps its error in a frame that the error's traceback refers to. Until garbage collection, this
+            # circle would keep the frames of all callers and their objects in memory.
             traceback.clear_frames(error.__traceback__)
             failed = self.driver_error(error)
         finally:
             attributes.update(kept)
         if failed is not None:
             with suppress(self.Database.Error):
-                if attributes["connection"] is not None:  # what prepares it has failed
+                if attributes["connection"] is not None:  # it was opened, but preparing it has failed
                     attributes["connection"].close()
             attributes.update(LINK_ATTRIBUTES)
             try:
                 raise failed
             finally:
-                del failed  # it would be in a circle with this frame
+                del failed  # break the circle of the error and this frame
         link = WrapperLink(server, attributes["connection"], self.driver, self.cursor_options)
-        link.writes.session_changed = False  # by what prepares every connection
+        link.writes.session_changed = False  # the statements that prepare every connection do not count
         self._links[server] = self.selected = link
         return link
 
     def driver_error(self, error: Exception) -> Exception:
-        """Return the driver's error that one of Django's stands for."""
+        """Return the driver's error that an error of Django wraps; other errors unchanged."""
         cause = error.__cause__
         return cause if isinstance(error, Error) and isinstance(cause, self.Database.Error) else error
 
@@ -293,21 +292,21 @@ class ConnectingWrapper(BaseDatabaseWrapper):
             self.settings_dict = settings
 
     def parameters(self, server: Server) -> dict[str, Any]:
-        """Return the parameters with which the driver opens a connection to any server, in any thread."""
+        """Return the parameters with which the driver opens a connection to a server. Any thread may call this."""
         return self.stock_parameters(merged(server, self._alias_settings, self.alias))
 
     def parameters_for_report(self, server: Server) -> dict[str, Any]:
-        """Return the same for the commands and checks that list servers; none is a test run's."""
+        """Return the parameters for commands and checks that list servers. They ignore a test run's database name."""
         return self.stock_parameters(merged(server, self._alias_settings))
 
     def stock_parameters(self, settings: dict[str, Any]) -> dict[str, Any]:
-        """Return what Django's own backend makes of settings, as far as the driver takes it."""
+        """Return the connection parameters that Django's own backend makes from settings, as our driver takes them."""
         return self.stock(settings, self.alias).get_connection_params()
 
     # Closing
 
     def close_link(self, link: Link) -> None:
-        """Close a link, which may be lost."""
+        """Close a link, which may be lost already."""
         if link is self.selected:
             self.select(None)
         block = self.route.block
@@ -321,7 +320,7 @@ class ConnectingWrapper(BaseDatabaseWrapper):
 
 
 def _look(writes: Writes, link: Link, thread: int, scope: Scope) -> None:
-    """Record what was written on a link by statements that were not seen. Another thread may be using it."""
+    """Record the writes of statements that replswitch did not see. Another thread may be using the link."""
     if thread == get_ident():
         writes.look(link, link.writes, scope, at_once=True)
     else:

@@ -1,4 +1,4 @@
-"""The cursor between Django's and the driver's, which chooses the link at ``execute``; and Django's log of queries."""
+"""The cursor that chooses the link at ``execute``, between Django's cursor and the driver's; and the log of queries."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 
 class SwitchingCursor:
-    """Runs each statement on the link that the state asks for, and fetches from there.
+    """Runs each statement on the link that the state asks for, and fetches from this link.
 
     Args:
         wrapper: Django's connection, a `wrapper.SwitchingWrapper`.
     """
 
-    # Until a statement has run.
+    # None until a statement has run.
     _link: WrapperLink | None = None
-    _raw: Any = None  # the cursor on it
+    _raw: Any = None  # the driver's cursor on the link
     _closed = False
 
     def __init__(self, wrapper: Any) -> None:
@@ -33,7 +33,7 @@ class SwitchingCursor:
 
     def execute(self, sql: str, params: Any = None) -> Any:
         """Run a statement."""
-        # Written out, as every query takes this way: what `_run` does when all goes well.
+        # This repeats what `_run` does when the statement succeeds. Every query comes through here, and a call costs.
         wrapper = self._wrapper
         if self._closed:
             raise wrapper.Database.ProgrammingError("The cursor is closed.")
@@ -46,7 +46,7 @@ class SwitchingCursor:
                     wrapper.route.drain(link)
                 self._link, self._raw = link, link.cursor()
                 raw = self._raw
-                # The driver's own, so that they cost no further call.
+                # Use the driver's methods directly, which saves a call for each fetch.
                 self.fetchone, self.fetchmany, self.fetchall = raw.fetchone, raw.fetchmany, raw.fetchall
             else:
                 raw = self._on(link)
@@ -98,11 +98,11 @@ class SwitchingCursor:
                 return result
 
     def nextset(self) -> Any:
-        """Go on to the next result set of a procedure."""
+        """Move to the next result set of a procedure."""
         return self._wrapper.route.next_results(self._link, self._bound)
 
     def _on(self, link: WrapperLink) -> Any:
-        """Return the driver's cursor on a link; what the statement before still owes is read."""
+        """Return the driver's cursor on a link. Read the unread results of the statement before."""
         wrapper = self._wrapper
         if link.writes.unread:
             wrapper.route.drain(link)
@@ -110,13 +110,13 @@ class SwitchingCursor:
             try:
                 self.close()
             finally:
-                vars(self).clear()  # as if it had just been made
+                vars(self).clear()  # back to the state of a new cursor
                 self._wrapper = wrapper
             self._link, self._raw = link, link.cursor()
         return self._raw
 
     def close(self) -> None:
-        """Let the result go; nothing can be run any more. `rowcount`, `lastrowid` and `description` stay."""
+        """Close the cursor and release its result. `rowcount`, `lastrowid` and `description` keep their values."""
         self._closed = True
         link, self._link = self._link, None
         if link is None:
@@ -128,20 +128,20 @@ class SwitchingCursor:
             if not self._wrapper.route.failed_late(link, error):
                 raise
         if link.writes.news and link.server.state == MASTER:
-            # A driver that fetches row by row learns only after the last one what its statement has written.
+            # A driver that fetches row by row learns only after the last row what the statement has written.
             self._wrapper.route.rows_ended(link)
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._bound)
 
     def __getattr__(self, name: str) -> Any:
-        if self._raw is None and name.startswith("_"):  # Django's log asks for the statement, also where none has run
+        if self._raw is None and name.startswith("_"):  # Django's log asks for the statement, even if none has run
             raise AttributeError(name)
         return getattr(self._raw or self._bound, name)
 
     @property
     def _bound(self) -> Any:
-        # Before the first statement a cursor of the side that is wanted now answers, as Django's own would.
+        # Before the first statement, use a driver's cursor on the side that the state asks for now.
         return self._raw or self._on(self._wrapper.route.for_statement())
 
 
@@ -154,7 +154,7 @@ class QueriesLog(deque[dict[str, Any]]):
 
     def __init__(self, wrapper: Any) -> None:
         super().__init__(maxlen=wrapper.queries_limit)
-        self._wrapper = weakref.proxy(wrapper)  # which holds the log
+        self._wrapper = weakref.proxy(wrapper)  # weak, because the wrapper refers to the log
 
     def append(self, query: dict[str, Any]) -> None:
         """Add a query that has just run."""
@@ -162,9 +162,9 @@ class QueriesLog(deque[dict[str, Any]]):
 
 
 class LoggedQuery(dict[str, Any]):
-    """What Django says of a query, ``sql`` and ``time``; and, when asked for them, its ``db`` and its ``server``.
+    """A query in Django's log, with Django's keys ``sql`` and ``time``. The keys ``db`` and ``server`` also work.
 
-    Iteration shows Django's own keys only: its documentation names them, and its tests hold it to them.
+    Iteration shows Django's own keys only, because Django documents exactly these and its tests check them.
     """
 
     def __init__(self, query: dict[str, Any], served_by: dict[str, str]) -> None:

@@ -1,6 +1,6 @@
 """The mixin that makes a Django backend switch: `SwitchingWrapper`.
 
-The transaction belongs to the database: a link joins it with its first statement, and all end together (S5).
+A transaction belongs to the database: each link joins it with its first statement, and all links end it together (S5).
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 
 class SwitchingWrapper(ConnectingWrapper):
-    """A mixin in front of a backend's ``DatabaseWrapper``: statements run where the route leads.
+    """A mixin for a backend's ``DatabaseWrapper``. Statements run on the link that the route chooses.
 
-    While autocommit is off the route always has a block. In autocommit mode it has one where a statement of the
-    application has begun it.
+    While autocommit is off, the route always has a block. In autocommit mode, it has one only if a statement of the
+    application, such as BEGIN, has begun it.
     """
 
-    _savepoints: tuple[str, ...] = ()  # of the block, for links that join later
+    _savepoints: tuple[str, ...] = ()  # the savepoints of the block, for links that join later
 
     def __init__(self, settings_dict: dict[str, Any], alias: str = DEFAULT_DB_ALIAS) -> None:
         super().__init__(settings_dict, alias)
@@ -46,25 +46,25 @@ class SwitchingWrapper(ConnectingWrapper):
     # Switching
 
     def use_master(self) -> Frame:
-        """Use the master from now on. As ``with connection.use_master():`` only for the block."""
+        """Use the master from now on, or in ``with connection.use_master():`` only in the block."""
         return self.switch.use_master()
 
     def use_slave(self) -> Frame:
-        """Use a slave from now on. As ``with connection.use_slave():`` only for the block."""
+        """Use a slave from now on, or in ``with connection.use_slave():`` only in the block."""
         return self.switch.use_slave()
 
     def revert(self) -> None:
-        """Undo the latest of these; RevertError if there is none."""
+        """Undo the latest of these calls; raise RevertError if there is none."""
         self.switch.revert()
 
     @property
     def state(self) -> State:
-        """The side that the running code wants."""
+        """The side that the running code asks for."""
         return self.switch.state
 
     @property
     def state_change_disabled(self) -> bool:
-        """True: instructions given from now on are ignored for this alias; reverts stay balanced."""
+        """Whether new instructions are ignored for this alias. Calls of `revert` stay balanced."""
         return self.switch.state_change_disabled
 
     @state_change_disabled.setter
@@ -74,7 +74,7 @@ class SwitchingWrapper(ConnectingWrapper):
     # Cursors
 
     def raise_as_stock(self, error: Exception) -> None:
-        """Raise what the backend's own cursor makes of an error, if that is another one."""
+        """Raise the error into which the cursor of Django's backend translates this one, if it is another error."""
 
     def _cursor(self, name: str | None = None) -> Any:
         """Return a cursor that chooses its link with each statement."""
@@ -85,15 +85,15 @@ class SwitchingWrapper(ConnectingWrapper):
         return self._prepare_cursor(SwitchingCursor(self))
 
     def connect(self) -> None:
-        """Open the link of the side that is wanted."""
+        """Open a link to the side that the state asks for."""
         self.leave_closed_block()
         self.select(self.route.pick().link)
 
     @contextmanager
     def temporary_connection(self) -> Iterator[Any]:
-        """Run what Django itself asks, such as the server's version, on the side that is wanted.
+        """Run Django's own queries, such as for the server's version, on the side that the state asks for.
 
-        The application has neither read nor written by it.
+        They do not count as reads or writes of the application.
         """
         if self._is_direct:  # a link is being opened
             with self.cursor() as cursor:
@@ -107,7 +107,7 @@ class SwitchingWrapper(ConnectingWrapper):
                 with self.cursor() as cursor:
                     yield cursor
             finally:
-                if link not in were_open and not self.in_atomic_block:  # to close it would break the block
+                if link not in were_open and not self.in_atomic_block:  # closing it would break the block
                     self.close_link(link)
 
     def served_by(self) -> dict[str, str]:
@@ -117,7 +117,7 @@ class SwitchingWrapper(ConnectingWrapper):
         return {"db": self.route.side, "server": self._server.name}
 
     def _log_unsent(self, sql: str) -> None:
-        """Log a statement now, as Django does, that is sent to the first link that joins. None has served it yet."""
+        """Log a statement now, as Django does. No server has run it yet: it is sent to the first link that joins."""
         with debug_transaction(self, sql):
             pass
         if self.queries_logged:
@@ -141,11 +141,11 @@ class SwitchingWrapper(ConnectingWrapper):
             self._unsent.pop().served_by = {"db": self.route.side, "server": link.server.name}
 
     def begin_on(self, link: Link) -> None:
-        """Begin a transaction of Django's on a selected link, or raise the driver's own error."""
+        """Begin a transaction of Django on the selected link, or raise the driver's own error."""
         raise NotImplementedError
 
     def leave(self, link: Link) -> None:
-        """Roll back on one link. One that fails is closed, which rolls back too; so is another process's (S12)."""
+        """Roll back on one link. Close a link that fails, which rolls back too, and a link of another process (S12)."""
         with suppress(self.Database.Error):
             if link.is_own:
                 self.driver.rollback(link.raw)
@@ -153,28 +153,28 @@ class SwitchingWrapper(ConnectingWrapper):
         self.close_link(link)
 
     def part_with(self, link: Link) -> None:
-        """Do nothing: `drop` closes it."""
+        """Do nothing: `drop` closes the link."""
 
     def lose_block(self, error: Exception) -> None:
-        """Refuse further statements as Django does after an error; in autocommit mode, the route refuses them."""
+        """Refuse further statements, as Django does after an error. In autocommit mode, the route refuses them."""
         if not self.autocommit:
             self.needs_rollback, self.rollback_exc = True, error
 
     # Beginning
 
     def get_autocommit(self) -> bool:
-        """Return the mode that the application asked for. No connection is opened to know it."""
+        """Return the mode that the application asked for. This opens no connection."""
         self.leave_closed_block()
         return bool(self.autocommit)
 
     def set_autocommit(self, autocommit: bool, force_begin_transaction_with_broken_autocommit: bool = False) -> None:
-        """Turn autocommit on or off. A link is told with its first statement."""
+        """Turn autocommit on or off. A link gets the new mode with its first statement."""
         if self._is_direct:  # a link is being opened
             self._set_autocommit(autocommit)
             return
         self.validate_no_atomic_block()
         if self.selected is not None and self.health_check_enabled and self.route.block is None:
-            with suppress(self.Database.Error):  # the first statement needs a link, and not necessarily this one
+            with suppress(self.Database.Error):  # on an error, the first statement opens a link, maybe another one
                 self.open(self.selected.server)
         if autocommit:
             if self._running().links:
@@ -191,7 +191,7 @@ class SwitchingWrapper(ConnectingWrapper):
             self._log_unsent("BEGIN")
             if self.route.block is None:
                 self.route.begin(Block())
-            for joined in self._running().links:  # the application has begun it
+            for joined in self._running().links:  # a statement of the application has begun this transaction
                 with self._on(joined), self.wrap_database_errors:
                     self.begin_on(joined)
         self.autocommit = autocommit
@@ -210,10 +210,10 @@ class SwitchingWrapper(ConnectingWrapper):
         block = self._end_block()
         with debug_transaction(self, "ROLLBACK") if block.links else nullcontext():
             self.route.roll_back(block)
-        self.rollback_exc = None  # it may be in a circle with the frames that know the transaction
+        self.rollback_exc = None  # the error may refer to frames that refer to this object: break the circle
 
     def _end_block(self) -> Block:
-        """End the transaction; with autocommit off, the next one begins."""
+        """End the transaction. With autocommit off, begin the next one."""
         block, self._savepoints = self.route.end() or Block(), ()
         self._unsent.clear()
         if not self.autocommit:
@@ -224,7 +224,7 @@ class SwitchingWrapper(ConnectingWrapper):
         """Return the running transaction.
 
         Raises:
-            Error: with which it was lost.
+            Error: the error with which the transaction was lost.
         """
         block = self.route.block or Block()
         with self.wrap_database_errors:
@@ -242,12 +242,12 @@ class SwitchingWrapper(ConnectingWrapper):
         if sid in self._savepoints:
             self._savepoints = self._savepoints[: self._savepoints.index(sid) + 1]
             for link in list(block.links):
-                if sid in self._links[link.server].savepoints:  # it joined after the savepoint: all is undone
+                if sid in self._links[link.server].savepoints:  # joined after the savepoint: undo all of its work
                     block.links.remove(link)
                     self.leave(link)
                     self.route.forget()
             if all(getattr(atomic, "_from_testcase", False) for atomic in self.atomic_blocks):
-                block.has_read = False  # a test has ended; an application may have kept what it read
+                block.has_read = False  # a test case has ended; an application might have kept the data it read
         self._on_block(block, self.ops.savepoint_rollback_sql(sid))
 
     def _savepoint_commit(self, sid: str) -> None:
@@ -257,7 +257,7 @@ class SwitchingWrapper(ConnectingWrapper):
         self._on_block(block, self.ops.savepoint_commit_sql(sid))
 
     def _on_block(self, block: Block, sql: str) -> None:
-        """Run a statement on every link in the transaction; it is logged once, as it would be with one link."""
+        """Run a statement on every link in the transaction. Log it once, as with one link."""
         links = tuple(block.links)
         if not links:
             self._log_unsent(sql)
@@ -276,7 +276,7 @@ class SwitchingWrapper(ConnectingWrapper):
                     raise
 
     def _execute_quietly(self, statements: Iterable[str]) -> None:
-        """Run statements on the selected link without a place in the log of queries."""
+        """Run statements on the selected link without logging them."""
         with closing(self.create_cursor()) as cursor:
             for sql in statements:
                 cursor.execute(sql)
@@ -285,9 +285,9 @@ class SwitchingWrapper(ConnectingWrapper):
 
     @async_unsafe
     def close(self) -> None:
-        """Close every link; outside an atomic block, what was begun on them is over."""
+        """Close every link. Outside an atomic block, this ends the transaction."""
         self.validate_thread_sharing()
-        if self._is_direct:  # Django closes the selected link
+        if self._is_direct:  # Django is closing the selected link
             if self.selected is not None:
                 self.close_link(self.selected)
             return
@@ -304,21 +304,21 @@ class SwitchingWrapper(ConnectingWrapper):
             block.lost = ProgrammingError("The connection was closed in this atomic block. Leave the block first.")
 
     def close_if_unusable_or_obsolete(self) -> None:
-        """Close the links that have failed or are too old; each by itself."""
+        """Close each link that has failed or is too old."""
         route = vars(self).get("route")
         if route is None:
             return  # nothing was opened
         is_begun = route.block is not None and self.autocommit
         if stack() is not None and _settled() is not None and (is_begun or self.in_atomic_block):
-            return  # a request in this one begins or ends
+            return  # a request inside another request begins or ends
         if is_begun or self.autocommit != self.settings_dict["AUTOCOMMIT"]:
-            self.close()  # what the application has left open must not reach another request
+            self.close()  # an open transaction or a changed mode must not reach another request
             return
         if route.link is not None:
             route.leave_scope()
         attributes, process, now = vars(self), getpid(), time.monotonic()
         for link in tuple(self._links.values()):
-            # What Django does, without selecting the link: this runs twice in each request.
+            # Do what Django does, but without selecting the link, for speed: this runs twice in each request.
             known = attributes if link is self.selected else link.parked
             known["health_check_done"] = False
             obsolete = known["close_at"] is not None and now >= known["close_at"]
@@ -329,7 +329,7 @@ class SwitchingWrapper(ConnectingWrapper):
                     super().close_if_unusable_or_obsolete()
 
     def leave_closed_block(self) -> None:
-        """Begin anew after a block whose connections were closed in it, as Django does when it connects again."""
+        """Reset the state after an atomic block in which the connection was closed, as Django does on reconnecting."""
         if self.closed_in_transaction and not self.in_atomic_block:
             self._forget_block()
 
@@ -342,7 +342,7 @@ class SwitchingWrapper(ConnectingWrapper):
 
 
 def _settled() -> Scope | None:
-    """Return the running request's scope; what may have been written in it is asked before its links are closed."""
+    """Return the running request's scope, after asking for its pending writes: its links are about to be closed."""
     frame = stack()
     if frame is None or not frame.scope.is_request:
         return None

@@ -1,4 +1,4 @@
-"""``SESSION_ENGINE = "django_replswitch.sessions.cached_db"``: with Django's cache in front of the master."""
+"""``SESSION_ENGINE = "django_replswitch.sessions.cached_db"``: sessions in Django's cache and on the master."""
 
 from __future__ import annotations
 

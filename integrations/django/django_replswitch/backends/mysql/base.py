@@ -26,11 +26,11 @@ class DatabaseWrapper(SwitchingWrapper, base.DatabaseWrapper):
 
     @async_unsafe
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
-        """Connect to the selected server; to a slave read-only in the database (S7)."""
+        """Connect to the selected server. On a slave, the database makes the connection read-only (S7)."""
         return self.driver.open(conn_params, read_only=self._server.state == SLAVE)
 
     def parameters_for_report(self, server: Server) -> dict[str, Any]:
-        """Leave the database out: in a test run a slave may not have it yet."""
+        """Leave the database's name out: in a test run, a slave may not have the database yet."""
         return {name: value for name, value in super().parameters_for_report(server).items() if name != "database"}
 
     def begin_on(self, link: Link) -> None:
@@ -38,7 +38,7 @@ class DatabaseWrapper(SwitchingWrapper, base.DatabaseWrapper):
         link.raw.autocommit(False)
 
     def raise_as_stock(self, error: Exception) -> None:
-        """Raise IntegrityError where Django's own cursor does, which is not between ours and the driver's."""
+        """Raise IntegrityError where Django's own cursor does. That cursor is not in use here."""
         codes = base.CursorWrapper.codes_for_integrityerror
         if isinstance(error, self.Database.OperationalError) and error.args[0] in codes:
             raise IntegrityError(*error.args) from error

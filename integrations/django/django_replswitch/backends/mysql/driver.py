@@ -1,4 +1,4 @@
-"""Chooses the driver: mysqlclient where it is installed, PyMySQL in its place where it is not.
+"""Choose the driver: mysqlclient if it is installed, otherwise PyMySQL.
 
 Import it before Django's own backend.
 """
@@ -8,15 +8,15 @@ from __future__ import annotations
 import importlib.util
 from typing import Any
 
-#: mysqlclient's version that PyMySQL stands in for: what Django 6.1 asks for at least.
+#: The version of mysqlclient that PyMySQL reports to Django: the minimum for Django 6.1.
 STANDS_IN_FOR = (2, 2, 1, "final", 0)
 
 
 def _install_pymysql() -> None:
     try:
-        import pymysql  # noqa: PLC0415 - only where mysqlclient is not there
+        import pymysql  # noqa: PLC0415 - only if mysqlclient is not installed
     except ImportError:
-        return  # Django's own backend says what is missing
+        return  # Django's own backend reports the missing driver
     stand_in: Any = pymysql
     stand_in.version_info = max(stand_in.version_info, STANDS_IN_FOR)
     stand_in.install_as_MySQLdb()
