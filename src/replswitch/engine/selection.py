@@ -304,8 +304,8 @@ class Selection:
         if link is None:
             if attempt is not None and attempt.on_master is OnMaster.MAY_HAVE_RUN:
                 self.database.writes.record()
-            lost = outcome.no_master(self.database.servers.master, cause, self._port.driver)
-            raise self._port.as_own(lost) from cause
+            master, driver = self.database.servers.master, self._port.driver
+            raise self._port.as_own(outcome.no_master(master, cause, driver)) from cause
         return Choice(link, SLAVE, "no-master")
 
     def spare(self, scope: Scope, cause: BaseException, *, is_there: bool = True) -> Link | None:

@@ -169,6 +169,8 @@ class ConnectingWrapper(BaseDatabaseWrapper):
         raw = vars(self)["connection"]
         if raw is None or self._is_direct or self.one_link:
             return raw
+        if stack() is None and self.selected is not None and self.selected.server.state == MASTER:
+            return raw  # to choose again would only run a health check, which Django does not do here
         with self.wrap_database_errors:
             link = self.route.for_statement()
         self.select(link)
@@ -200,7 +202,7 @@ class ConnectingWrapper(BaseDatabaseWrapper):
             if link is not self.selected:
                 self.select(link)
             # Run Django's health check once in a request; after that, only look at the socket.
-            is_healthy = not self.health_check_enabled or self.health_check_done or self._is_usable()
+            is_healthy = not self.health_check_enabled or self.health_check_done or self.is_usable()
             self.health_check_done = is_healthy
             if is_healthy and (not link.readable(0) or self.driver.alive(link.raw) or self._has_unread(link)):
                 return link
@@ -229,10 +231,11 @@ class ConnectingWrapper(BaseDatabaseWrapper):
 
     # Opening
 
-    def _is_usable(self) -> bool:
+    def is_usable(self) -> bool:
+        """Ping the selected link, and return whether it answers."""
         is_direct, self._is_direct = self._is_direct, True
         try:
-            return self.is_usable()
+            return bool(super().is_usable())
         finally:
             self._is_direct = is_direct
 
