@@ -100,6 +100,8 @@ class LinkPool:
             close_raw(link.raw, link.process)
         else:
             self._idle.append((link.raw, link.writes, link.readable, link.opened_at, link.process, link.identity))
+            if self._closed:  # meanwhile, by another thread
+                self.drop_idle()
 
     def drop_idle(self) -> None:
         """Close the idle links now, and the lent links when they are given back."""
