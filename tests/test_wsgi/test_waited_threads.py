@@ -100,6 +100,7 @@ def test_m1_a_commit_in_a_thread_after_use_master_is_marked(board: Board, browse
     def work() -> None:
         board.db.use_master()
         board.write(2)
+        board.db.revert()  # or the thread's scope, and with it a connection, waits for the garbage collector
 
     browser = browser_of(behind(board, work, in_a_pool))
     board.pair.lag = 3
