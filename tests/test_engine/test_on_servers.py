@@ -293,6 +293,15 @@ class TestSessionsThatWereChanged:
                 assert run(db, "SELECT @who") == ((None,),)
 
     @DRIVERS
+    def test_s8_a_write_moves_whose_text_looks_like_a_change_of_the_session(
+        self, make: Make, pair: MariaDBPair, driver: str
+    ) -> None:
+        db = make()
+        with db.use_slave():
+            run(db, "INSERT INTO message (body) VALUES ('x := GET_LOCK')")
+        assert on_master(pair, "SELECT body FROM message") == (("x := GET_LOCK",),)
+
+    @DRIVERS
     def test_s11_a_lock_ends_with_its_request(self, make: Make, driver: str) -> None:
         db = make()
         for state in (use_slave, use_master):

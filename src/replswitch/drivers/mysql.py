@@ -39,10 +39,6 @@ _READ_ONLY_OPTION: Final = re.compile(r"--(super[-_])?read[-_]only")
 # Statements that end the read-only mode of a session or of a transaction.
 _LETS_WRITE: Final = re.compile(r"\bREAD\s+WRITE\b|\b(tx|transaction)_read_only\s*:?=\s*(0|OFF|FALSE)", re.IGNORECASE)
 
-# The signs of statements that return rows and may leave a variable or a lock in the session, which no server reports.
-# A wrong guess costs no more than a new connection.
-_TRACES: Final = (":=", "GET_LOCK", "get_lock")
-
 # ER_UNKNOWN_COM_ERROR: from a Galera node that has left its cluster, and for other commands too.
 _UNKNOWN_COMMAND: Final = 1047
 
@@ -190,8 +186,11 @@ def rows(raw: Raw, sql: str, *values: object) -> list[tuple[Any, ...]]:
 
 
 def leaves_trace(sql: str) -> bool:
-    """Say whether a statement may leave a variable or a lock in the session, besides its rows (S8, S11)."""
-    return any(sign in sql for sign in _TRACES)
+    """Say whether a SELECT may leave a variable or a lock in the session, which no server reports (S8, S11).
+
+    Other statements are not searched: their text may contain what a visitor has typed, and the server reports them.
+    """
+    return (":=" in sql or "GET_LOCK" in sql or "get_lock" in sql) and sql.lstrip()[:6].upper() == "SELECT"
 
 
 def keep_read_only(raw: Raw, sql: str | bytes) -> None:

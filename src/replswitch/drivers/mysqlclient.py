@@ -123,8 +123,8 @@ class _Connection(MySQLdb.connections.Connection, WriteTracker):
         self.unread = not isinstance(query, bytes) or not query.startswith(b"SELECT") or b";" in query
         if self.unread and self.stays_read_only:
             keep_read_only(self, query)
-        if isinstance(query, bytes) and (b":=" in query or b"_LOCK" in query or b"_lock" in query):  # rarely
-            self.session_changed = self.session_changed or leaves_trace(query.decode("latin-1"))
+        text = query if isinstance(query, str) else bytes(query).decode("latin-1")
+        self.session_changed = self.session_changed or leaves_trace(text)
         _send(self, bytes(query) if isinstance(query, bytearray) else query)
 
     def use_result(self) -> Any:

@@ -247,8 +247,7 @@ class TrackingConnection(Connection, WriteTracker):
     def query(self, sql: Any, unbuffered: bool = False) -> int:
         """Send a statement, unless it would let a slave's connection write (S7)."""
         text = sql if isinstance(sql, str) else bytes(sql).decode("latin-1")
-        if ":=" in text or "_LOCK" in text or "_lock" in text:  # rarely true
-            self.session_changed = self.session_changed or leaves_trace(text)
+        self.session_changed = self.session_changed or leaves_trace(text)
         if self._read_only and not text.startswith("SELECT"):
             keep_read_only(self, text)
         return super().query(sql, unbuffered)
