@@ -6,7 +6,6 @@ stack, child tasks with a copy of their parent's stack. Frames never change, so 
 
 from __future__ import annotations
 
-import copy
 from contextvars import ContextVar
 from typing import ClassVar, Final, Self
 
@@ -32,12 +31,16 @@ _making_scope: Final = ProcessLock()
 class Frame:
     """One instruction on the stack. As a context manager, it restores the stack from before the instruction.
 
-    A frame is its own context manager, it has no ``__init__``, and its scope is created on first access: every request
-    switches, and few blocks have anything to record.
+    A frame is its own context manager, it has no ``__init__``, and its scope is found or created on first access: every
+    request switches, and few blocks have anything to record.
+
+    Attributes:
+        scope: the scope of the running request, or of the outermost block outside a request.
     """
 
-    __slots__ = ("_replaced", "_scope", "parent", "state", "switch")
+    __slots__ = ("_replaced", "_scope", "parent", "scope", "state", "switch")
 
+    scope: Scope
     state: State
     switch: Switch | None  # None: the instruction applies to every database
     parent: Frame | None
@@ -47,9 +50,10 @@ class Frame:
     ignored_by: ClassVar[frozenset[Switch]] = frozenset()
     reason: ClassVar[str] = ""
 
-    @property
-    def scope(self) -> Scope:
-        """The scope of the running request, or of the outermost block outside a request."""
+    def __getattr__(self, name: str) -> Scope:
+        # Python calls this method for a slot without a value. Later accesses find the value, without a call.
+        if name != "scope":
+            raise AttributeError(name)
         frame = self
         while (scope := frame._scope) is None:
             if frame.parent is None:
@@ -58,6 +62,7 @@ class Frame:
                         frame._scope = Scope()
             else:
                 frame = frame.parent
+        self.scope = scope
         return scope
 
     @property
@@ -68,7 +73,7 @@ class Frame:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: object = None, error: object = None, traceback: object = None) -> None:
         if _get() is self or self._was_in_force():
             _set(self.parent)
         if self._scope is not None:
@@ -92,9 +97,8 @@ class Frame:
 
     def moved_to(self, parent: Frame | None, scope: Scope | None) -> Self:
         """Return the same instruction on another stack, where ``scope`` may begin with it."""
-        moved = copy.copy(self)
-        moved.parent = parent
-        moved._scope = scope
+        moved = type(self)()
+        moved.state, moved.switch, moved.parent, moved._scope = self.state, self.switch, parent, scope
         self._replaced = True
         return moved
 
@@ -105,6 +109,12 @@ class IgnoredFrame(Frame):
     __slots__ = ("ignored_by",)
 
     ignored_by: frozenset[Switch]  # type: ignore[misc]  # each frame has its own set, if it is not empty
+
+    def moved_to(self, parent: Frame | None, scope: Scope | None) -> Self:
+        """Return the same instruction on another stack; see `Frame.moved_to`."""
+        moved = super().moved_to(parent, scope)
+        moved.ignored_by = self.ignored_by
+        return moved
 
 
 class Block(IgnoredFrame):
@@ -119,9 +129,15 @@ class Block(IgnoredFrame):
     entry: Frame | None
     reason: str  # type: ignore[misc]  # likewise
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: object = None, error: object = None, traceback: object = None) -> None:
         self.parent = self.entry  # they differ if revert() has removed a frame below
-        super().__exit__(*error)
+        super().__exit__(kind, error, traceback)
+
+    def moved_to(self, parent: Frame | None, scope: Scope | None) -> Self:
+        """Return the same instruction on another stack; see `Frame.moved_to`."""
+        moved = super().moved_to(parent, scope)
+        moved.by, moved.entry, moved.reason = self.by, self.entry, self.reason
+        return moved
 
 
 def instruction(state: State, scope: Scope | None = None, switch: Switch | None = None) -> Frame:
@@ -137,7 +153,12 @@ def instruction(state: State, scope: Scope | None = None, switch: Switch | None 
     if _disabled:
         frame = IgnoredFrame()
         frame.ignored_by = _disabled
-    frame.state, frame.switch, frame.parent, frame._scope = state, switch, _get(), scope
+    frame.state = state
+    frame.switch = switch
+    frame.parent = _get()
+    frame._scope = scope
+    if scope is not None:
+        frame.scope = scope
     return frame
 
 
@@ -205,11 +226,15 @@ class Switch:
 
     def use_master(self) -> Frame:
         """Use the master from now on. As ``with switch.use_master():`` only for the block."""
-        return push(instruction(MASTER, None, self))
+        frame = instruction(MASTER, None, self)
+        _set(frame)
+        return frame
 
     def use_slave(self) -> Frame:
         """Use a slave from now on. As ``with switch.use_slave():`` only for the block."""
-        return push(instruction(SLAVE, None, self))
+        frame = instruction(SLAVE, None, self)
+        _set(frame)
+        return frame
 
     def revert(self) -> None:
         """Undo the latest ``use_master()`` or ``use_slave()`` of this switch.

@@ -99,7 +99,7 @@ class Database:
             decision = deciding.scope.decision
         if scope.master_only and deciding.state == SLAVE:
             return MASTER, "marker"  # the marker that was handed over holds by time
-        if decision is None or deciding.switch is not None or not deciding.begins_scope:
+        if decision is None or deciding.switch is not None or not (deciding.parent is None or deciding.begins_scope):
             return deciding.state, deciding.reason or f"use_{deciding.state}"
         return deciding.state, decision.reason
 
