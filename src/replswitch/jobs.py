@@ -41,6 +41,7 @@ def resume(token: str, *, max_age: float = 10) -> Iterator[None]:
         PositionError: the token does not come from `carry`.
     """
     scope = Scope()
+    scope.is_job = True
     if token:
         try:
             marker = load(json.loads(token)).holding(time.time(), max_age=max_age, position_max_age=float("inf"))

@@ -45,7 +45,7 @@ class Outside:
     @classmethod
     def count(cls, scope: Scope | None) -> None:
         """Count a commit, unless it was made in a request's scope."""
-        if scope is None or not (scope.is_request or scope.within is not None):
+        if scope is None or not scope.with_enclosing()[-1].is_request:  # a job outside any request may make requests
             with _changing:
                 cls.commits += 1
 
@@ -83,6 +83,7 @@ class Scope:
         written: the names of the replicated sets with a recorded commit. Replaced, never changed.
         has_unmarked: a commit on the master makes no marker, but must not be repeated.
         is_safe: the request's method promises to write nothing; False outside requests.
+        is_job: the scope of a job, which sees what the request that has started it must see.
         safe_request: the data for running the request again (R5); None if it cannot run again.
         decision: the decision for the request as a whole; None outside a request.
         answered: the headers of the response are sent, so no marker can be added any more.
@@ -106,6 +107,7 @@ class Scope:
     unrecorded = False
     has_unmarked = False
     is_safe = False
+    is_job = False
     safe_request: SafeRequest | None = None
     written: frozenset[Hashable] = frozenset()
     wrote: Marker | None = None
@@ -168,6 +170,13 @@ class Scope:
             position: a slave that has reached it has the write. None if the position is unknown: then the master serves
                 all databases of the set from now on (M8).
         """
+        scopes = self.with_enclosing()
+        for other in waiting(scopes[-1]):
+            scopes += other.with_enclosing()
+        for scope in dict.fromkeys(scopes):
+            scope._record(name, position)
+
+    def _record(self, name: str, position: Position | None) -> None:
         now = time.time()
         with _changing:
             if position is None:
@@ -177,8 +186,6 @@ class Scope:
                 self._absorb_writes(Marker(positions={name: position}, placed_at=now))
             self.written |= {name}
             self.version += 1
-        for other in (self.within,) if self.within is not None else waiting(self):
-            other.record(name, position)
         if self.within is None and self.answered and not self._late:
             self._late = True
             logger.warning(
@@ -186,6 +193,13 @@ class Scope:
                 "does not know of it and may miss it. Commit before the first piece of the body is produced.",
                 application_place(),
             )
+
+    def with_enclosing(self) -> list[Scope]:
+        """Return the scope and those that enclose it; the outermost is the last."""
+        found = [self]
+        while (scope := found[-1].within) is not None:
+            found.append(scope)
+        return found
 
     def hand_back(self) -> None:
         """Find out what was written in this scope, and pass the result on to the enclosing scope."""
@@ -234,8 +248,19 @@ class Scope:
         request = self.safe_request
         if request is None or request.refusal is None or self.answered or self.ended or not request.may_run_again:
             return False
+        return not self.has_committed()
+
+    def has_committed(self) -> bool:
+        """Say whether something was committed that a second run of the request would commit twice (R5)."""
+        request = self.safe_request
         self.settle()
-        return self.wrote is None and not self.has_unmarked and request.commits_outside == Outside.commits
+        return (
+            self.wrote is not None
+            or self.has_unmarked
+            or request is None
+            or request.has_committed_elsewhere
+            or request.commits_outside != Outside.commits
+        )
 
     # Which server serves
 

@@ -11,13 +11,15 @@ import sqlalchemy as sa
 from flask import Flask, abort, g, got_request_exception, stream_with_context
 from flask.sessions import SecureCookieSessionInterface
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from tests.test_flask.test_alchemy import config_of
 
 from flask_replswitch import ReplSwitch
 from replswitch import SlaveWriteError, stats
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.test_flask.conftest import Board, NewApp, Visitor
 
     from replswitch.testing import ReplicatedPair
@@ -189,6 +191,55 @@ def test_r5_a_stream_that_writes_before_its_first_chunk_runs_again(
         return stream_with_context(pieces()), 200
 
     assert new_visitor().get("/").text == "1"
+
+
+@pytest.mark.parametrize("commits", ["connection", "begin", "session"])
+def test_r5_a_commit_on_another_engine_is_not_done_twice(
+    app: Flask, new_visitor: Callable[[], Visitor], tmp_path: Path, commits: str
+) -> None:
+    other = sa.create_engine(f"sqlite:///{tmp_path / 'other'}")
+    insert = sa.text("INSERT INTO visit VALUES (1)")
+    with other.begin() as connection:
+        connection.execute(sa.text("CREATE TABLE visit (number INTEGER)"))
+
+    @app.get("/")
+    def index() -> str:
+        if commits == "connection":
+            with other.connect() as connection:
+                connection.execute(insert)
+                connection.commit()
+        elif commits == "begin":
+            with other.begin() as connection:
+                connection.execute(insert)
+        else:
+            with Session(other) as session:
+                session.execute(insert)
+                session.commit()
+        return view_page()
+
+    with pytest.raises(SlaveWriteError):
+        new_visitor().get("/")
+    with other.connect() as connection:
+        assert connection.execute(sa.text("SELECT COUNT(*) FROM visit")).scalar_one() == 1
+    assert new_visitor().get("/").text == "1"
+    other.dispose()
+
+
+def test_r5_what_is_not_committed_on_another_engine_prevents_no_replay(
+    app: Flask, new_visitor: Callable[[], Visitor]
+) -> None:
+    other = sa.create_engine("sqlite://")
+    with other.begin() as connection:
+        connection.execute(sa.text("CREATE TABLE visit (number INTEGER)"))
+
+    @app.get("/")
+    def index() -> str:
+        with other.connect() as connection:
+            connection.execute(sa.text("INSERT INTO visit VALUES (1)"))
+        return view_page()
+
+    assert new_visitor().get("/").text == "1"
+    other.dispose()
 
 
 def test_r5_no_replay_with_replay_off(new_app: NewApp, board: Board) -> None:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import contextvars
+from contextlib import suppress
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.test_wsgi.test_replay import count
 from webob import Request
+
+import replswitch
+from replswitch import SlaveWriteError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -95,3 +102,73 @@ def test_m1_a_write_of_an_inner_application_with_enabled_false_is_marked_outside
     answer = browser.send("POST", "n=2")
     assert names(answer.cookies) == {"just_updated"}
     assert browser.send().body == b"1 2"
+
+
+def in_a_thread(work: Callable[[], object]) -> None:
+    thread = Thread(target=work)
+    thread.start()
+    thread.join()
+
+
+def in_a_copy_of_the_context(work: Callable[[], object]) -> None:
+    context = contextvars.copy_context()
+    in_a_thread(lambda: context.run(work))
+
+
+def in_a_job(work: Callable[[], object]) -> None:
+    with replswitch.resume(replswitch.carry()):
+        work()
+
+
+def in_a_job_in_a_thread(work: Callable[[], object]) -> None:
+    token = replswitch.carry()
+
+    def job() -> None:
+        with replswitch.resume(token):
+            work()
+
+    in_a_thread(job)
+
+
+WAYS = pytest.mark.parametrize("run", [in_a_copy_of_the_context, in_a_job, in_a_job_in_a_thread])
+
+
+@WAYS
+def test_m1_a_request_made_by_a_job_of_a_request_sees_and_hands_back_its_writes(
+    board: Board, inner: WSGIApplication, browser_of: Any, run: Any
+) -> None:
+    told: list[bytes] = []
+
+    def work() -> None:
+        told.append(Request.blank("/", method="GET").get_response(inner).body)
+        assert Request.blank("/?n=3", method="POST").get_response(inner).status_code == 302
+
+    def outer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] == "POST":
+            board.write(2)
+            run(work)
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [" ".join(map(str, board.numbers())).encode()]
+
+    board.pair.stop_slave()
+    browser = browser_of(board.behind(outer))
+    assert names(browser.send("POST").cookies) == {"just_updated"}
+    assert told == [b"1 2"], "the inner request missed what the outer one had written"
+    assert browser.send().body == b"1 2 3", "the outer request's marker lacks what the inner one has written"
+
+
+@WAYS
+def test_r5_a_request_made_by_a_job_of_the_first_try_is_not_made_twice(
+    board: Board, inner: WSGIApplication, browser_of: Any, run: Any
+) -> None:
+    def outer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        run(lambda: Request.blank("/?n=2", method="POST").get_response(inner))
+        board.pair.wait_caught_up()
+        page = count(board)
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [page]
+
+    with suppress(SlaveWriteError):  # it runs on the master at once, or is declined
+        browser_of(board.behind(outer)).send()
+    board.db.rollback()
+    assert board.on("master").count(2) == 1

@@ -83,7 +83,7 @@ def _kept(request: HttpRequest, response: Any, frame: Frame) -> Any:
         return response
     if frame.begins_scope:
         return finish(request, response, frame)
-    hold_state(response, Resumable(frame))
+    hold_state(response, frame)
     return response
 
 

@@ -10,7 +10,8 @@ from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_asy
 from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
 
 from django_replswitch.conf import request_policy
-from django_replswitch.replay import endpoint_of, is_waited_for, let_go, may_run_again, restore
+from django_replswitch.other_stores import watch_other_stores
+from django_replswitch.replay import DjangoRequest, close_first, endpoint_of, let_go, may_run_again, restore
 from replswitch.request.replay import Replay, repeats
 from replswitch.state import Frame, Resumable, push, stack
 
@@ -29,6 +30,7 @@ class ReplicationMiddleware:
 
     def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
         self.get_response = get_response
+        watch_other_stores()
         self._is_async = iscoroutinefunction(get_response)
         if self._is_async:
             markcoroutinefunction(self)
@@ -43,8 +45,7 @@ class ReplicationMiddleware:
         scope, before = frame.scope, (vars(request).copy(), request.META.copy())
         safe = scope.safe_request
         if safe is not None:
-            safe.find_endpoint, safe.is_waited_for = partial(endpoint_of, request), is_waited_for
-        response: HttpResponseBase | None = None
+            safe.framework = DjangoRequest(request)
         with push(frame):
             try:
                 response = self.get_response(request)
@@ -52,9 +53,10 @@ class ReplicationMiddleware:
                 if not repeats(raised, may_run_again=may_run_again(request, scope)):
                     raise
             else:
-                if safe is None or safe.refusal is None or not may_run_again(request, scope, response):
+                if safe is None or safe.refusal is None or not may_run_again(request, scope):
                     return finish(request, response, frame)
-        let_go(response)
+                close_first(response, scope)
+        let_go()
         restore(request, before)
         frame = begin_again(request, scope)
         with push(frame):
@@ -67,8 +69,7 @@ class ReplicationMiddleware:
         scope, before = frame.scope, (vars(request).copy(), request.META.copy())
         safe = scope.safe_request
         if safe is not None:
-            safe.find_endpoint, safe.is_waited_for = partial(endpoint_of, request), is_waited_for
-        response: HttpResponseBase | None = None
+            safe.framework = DjangoRequest(request)
         with push(frame):
             try:
                 response = await self.get_response(request)
@@ -78,9 +79,10 @@ class ReplicationMiddleware:
                 if not repeats(raised, may_run_again=may_run_again(request, scope)):
                     raise
             else:
-                if safe is None or safe.refusal is None or not may_run_again(request, scope, response):
+                if safe is None or safe.refusal is None or not may_run_again(request, scope):
                     return finish(request, response, frame)
-        await sync_to_async(let_go)(response)
+                await sync_to_async(close_first)(response, scope)
+        await sync_to_async(let_go)()
         restore(request, before)
         frame = begin_again(request, scope)
         with push(frame):
@@ -136,7 +138,7 @@ def begin_again(request: HttpRequest, first: Scope) -> Frame:
     tokens = policy.tokens(meta.get("HTTP_COOKIE", ""), meta.get("HTTP_REPLSWITCH_MARKER", ""))
     frame = policy.begin_again(first, request.method or "", tokens)
     if frame.scope.safe_request is not None:
-        frame.scope.safe_request.find_endpoint = partial(endpoint_of, request)
+        frame.scope.safe_request.framework = DjangoRequest(request)
     return frame
 
 
@@ -149,20 +151,22 @@ async def asettle(scope: Scope) -> None:
 def finish(request: HttpRequest, response: HttpResponseBase, frame: Frame) -> HttpResponseBase:
     """Add the marker and the debug header to a response. Keep the state for the pieces of a streamed response."""
     request_policy().mark(response, frame.scope, request.method or "", https=request.is_secure)
-    if response.streaming:
-        if frame.scope.safe_request is not None:
-            frame.scope.safe_request.is_streamed = True
-        hold_state(response, Resumable(frame))
+    if response.streaming and frame.scope.safe_request is not None:
+        frame.scope.safe_request.is_streamed = True
+    hold_state(response, frame)
     return response
 
 
-def hold_state(response: HttpResponseBase, running: Resumable) -> None:
-    """Enter the state for each piece of a streamed response, and leave it after the piece (S9)."""
+def hold_state(response: HttpResponseBase, frame: Frame) -> None:
+    """Enter the state for each piece of a streamed response, and for what closes it, and leave it after that (S9)."""
+    streamed: Any = response
+    if not response.streaming and not streamed._resource_closers:
+        return  # the common case
+    running = Resumable(frame)
+    # These functions run code of the view, so they run in its state too.
+    streamed._resource_closers = [partial(_within, running, closer) for closer in streamed._resource_closers]
     if not isinstance(response, StreamingHttpResponse) or getattr(response, "file_to_stream", None) is not None:
         return
-    streamed: Any = response
-    # These functions close the view's own iterator. They run code of the view, so they run in its state too.
-    streamed._resource_closers = [partial(_within, running, closer) for closer in streamed._resource_closers]
     # Use the iterator itself. `streaming_content` returns a wrapper, and closing that does not close the iterator.
     pieces = streamed._iterator
     if streamed.is_async:

@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import SyncToAsync
 from django.conf import settings
+from django.contrib.sessions.backends.signed_cookies import SessionStore as SignedCookies
 from django.db import connections
 from django.urls import set_urlconf
+
+from django_replswitch.backends.connecting import RefusedWriteError
+from replswitch.request.replay import Framework, committed_on_close
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -18,50 +22,76 @@ if TYPE_CHECKING:
     from replswitch.scope import Scope
 
 
+class DjangoRequest(Framework):
+    """What Django knows of a request that may run again."""
+
+    __slots__ = ("_request",)
+
+    def __init__(self, request: HttpRequest) -> None:
+        self._request = request
+
+    def endpoint(self) -> Hashable:
+        """Return the route and the view's name; None before they are known."""
+        return endpoint_of(self._request)
+
+    def waits_for_this_thread(self) -> bool:
+        """Return whether this thread runs synchronous code for an event loop, which receives the exceptions."""
+        return getattr(SyncToAsync.threadlocal, "main_event_loop", None) is not None
+
+    def refused(self) -> None:
+        """Keep the response out of Django's page cache: the second try would be served from there."""
+        self._request._cache_update_cache = False  # type: ignore[attr-defined]  # Django's cache middleware sets it
+
+
 def endpoint_of(request: HttpRequest) -> Hashable:
     """Return the route and the view's name of a request; None before they are known."""
     match = request.resolver_match
     return None if match is None else (match.route, match.view_name)  # not the view itself, which may be unhashable
 
 
-def is_waited_for() -> bool:
-    """Return whether this thread runs synchronous code for an event loop, which receives the exceptions."""
-    return getattr(SyncToAsync.threadlocal, "main_event_loop", None) is not None
-
-
-def may_run_again(request: HttpRequest, scope: Scope, response: HttpResponseBase | None = None) -> bool:
+def may_run_again(request: HttpRequest, scope: Scope) -> bool:
     """Return whether a request whose write could not move runs again.
 
     Args:
         request: the request.
         scope: the scope of its first try.
-        response: the response of the first try, if the application has caught the error; None after a `Replay`.
     """
     safe = scope.safe_request
     if safe is None or not scope.may_run_again():
         return False
-    safe.runs_again = not _has_changed_session(request, was_saved=response is not None)
+    safe.runs_again = not _has_replaced_session(request)
     return safe.runs_again
 
 
-def _has_changed_session(request: HttpRequest, *, was_saved: bool) -> bool:
-    """Return whether the session of the visitor's cookie has changed: it was saved, ended, or got another key."""
+def _has_replaced_session(request: HttpRequest) -> bool:
+    """Return whether the session of the visitor's cookie was ended, or got another key, in a store."""
     session = vars(request).get("session")
     key = request.COOKIES.get(settings.SESSION_COOKIE_NAME)
-    if session is None or key is None:
+    if session is None or key is None or isinstance(session, SignedCookies):
         return False
     if session.session_key is None:
         return bool(session.modified)  # if it is not modified, the store has no session with the cookie's key
-    return session.session_key != key or (was_saved and bool(session.modified))
+    return bool(session.session_key != key)
 
 
-def let_go(response: HttpResponseBase | None) -> None:
-    """Close what the first try has left open: its response, if there is one, and its transactions."""
-    if response is not None:
-        # Do not call its close(), which signals the end of the request.
-        for close in response._resource_closers:  # type: ignore[attr-defined]  # the type stubs leave it out
-            with suppress(Exception):
-                close()
+def close_first(response: HttpResponseBase, scope: Scope) -> None:
+    """Close the response of the first try. Call it in the state of that try.
+
+    Raises:
+        SlaveWriteError: closing the response has committed something.
+    """
+    # Do not call its close(), which signals the end of the request.
+    for close in response._resource_closers:  # type: ignore[attr-defined]  # the type stubs leave it out
+        with suppress(Exception):
+            close()
+    safe = scope.safe_request
+    if scope.has_committed() and safe is not None and safe.refusal is not None:
+        error = committed_on_close(safe.refusal)
+        raise RefusedWriteError(str(error), server=error.server, place=error.place)
+
+
+def let_go() -> None:
+    """Close the transactions that the first try has left open."""
     for connection in connections.all(initialized_only=True):
         if not connection.in_atomic_block:  # a test case runs its requests in an atomic block of its own
             connection.close_if_unusable_or_obsolete()

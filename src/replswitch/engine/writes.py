@@ -26,6 +26,21 @@ if TYPE_CHECKING:
 logger = logging.getLogger("replswitch.servers")
 
 
+def committed_elsewhere() -> None:
+    """Record that the running code has committed something in a store that replswitch does not switch.
+
+    That makes no marker. But a safe request does not run again, because a second run would commit it twice (R5).
+    """
+    if is_repeatable():
+        return
+    frame = stack()
+    scope = None if frame is None else frame.scope
+    Outside.count(scope)
+    for each in () if scope is None else scope.with_enclosing():
+        if each.safe_request is not None:
+            each.safe_request.has_committed_elsewhere = True
+
+
 class PendingWrite:
     """Statements of a scope that may have written; the server has not been asked yet. Call it with the scope to ask.
 

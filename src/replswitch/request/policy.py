@@ -76,7 +76,7 @@ class RequestPolicy:
     ) -> Frame:
         """Begin a request and decide its state.
 
-        If the request is made inside another request in the same process, each sees what the other writes.
+        If the request is made inside another request or a job in the same process, each sees what the other writes.
 
         Args:
             method: the HTTP method.
@@ -92,7 +92,7 @@ class RequestPolicy:
             ConfigurationError: ``override`` is neither a state nor None.
         """
         options, around = self.options, stack()
-        within = around.scope if around is not None and around.scope.is_request else None
+        within = around.scope if around is not None and (around.scope.is_request or around.scope.is_job) else None
         scope = self._scope(tokens, within) if tokens or within is not None else Scope()
         decision = decide(method, marker=scope.marker, override=override, enabled=options.enabled)
         scope.decision, scope.is_safe, scope.master_only = decision, method in SAFE_METHODS, decision.final

@@ -8,10 +8,11 @@ from collections import OrderedDict
 from threading import get_ident
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from replswitch.errors import SlaveWriteError
 from replswitch.lock import ProcessLock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable
+    from collections.abc import Hashable, Iterable
 
 #: A request whose first try has taken longer than this, in seconds, does not run again: its visitor has waited enough.
 LONGEST_TRY: Final = 10
@@ -49,6 +50,21 @@ class Refusal(NamedTuple):
     place: str
 
 
+class Framework:
+    """What a framework knows of a request that may run again. A binding overrides the methods that it needs."""
+
+    def endpoint(self) -> Hashable:
+        """Return the endpoint that the framework has resolved so far; None without one."""
+        return None
+
+    def waits_for_this_thread(self) -> bool:
+        """Return whether the request waits for the running thread, another one than its own, and for its errors."""
+        return False
+
+    def refused(self) -> None:
+        """React to a write that could not move: the request's response is an error, or is discarded."""
+
+
 class SafeRequest:
     """One try of a request whose method promises to write nothing.
 
@@ -57,26 +73,26 @@ class SafeRequest:
     Attributes:
         endpoints: what is known of the application's endpoints.
         endpoint: the endpoint of the request: its path, until the framework has resolved it.
-        find_endpoint: returns the endpoint that the framework has resolved so far; None if ``endpoint`` is final.
+        framework: what the framework knows of the request.
         is_repeatable: the request may run again. A second try may not.
         began_at: when the try began, by `time.monotonic`.
         thread: the id of the thread that the request runs in.
         commits_outside: the number of commits outside any request up to the start of the try.
-        is_waited_for: says, in another thread, whether the request waits for that thread.
         refusal: the first write of the request that could not move; None without one.
+        has_committed_elsewhere: something was committed in a store that replswitch does not switch.
         is_streamed: the body may still write after replswitch has ended the request.
         runs_again: this is the first try, and a second one follows.
     """
 
     endpoints: Endpoints
     endpoint: Hashable
-    find_endpoint: Callable[[], Hashable] | None = None
+    framework: Framework = Framework()
     is_repeatable = False
     began_at: float
     thread: int
     commits_outside: int
-    is_waited_for: Callable[[], bool] | None = None
     refusal: Refusal | None = None
+    has_committed_elsewhere = False
     is_streamed = False
     runs_again = False
 
@@ -84,10 +100,11 @@ class SafeRequest:
         """Record that a write could not move, and remember it for the endpoint."""
         self.refusal = self.refusal or refusal
         self.learn({database})
+        self.framework.refused()
 
     def learn(self, databases: Iterable[Hashable]) -> None:
         """Remember that the endpoint has written, or has tried to."""
-        found = None if self.find_endpoint is None else self.find_endpoint()
+        found = self.framework.endpoint()
         self.endpoint = self.endpoint if found is None else found
         self.endpoints.learn(self.endpoint, databases)
 
@@ -102,7 +119,7 @@ class SafeRequest:
 
         A thread pool of the application may lose it, and the code that waits for the result would wait for ever.
         """
-        return self.thread == get_ident() or (self.is_waited_for is not None and self.is_waited_for())
+        return self.thread == get_ident() or self.framework.waits_for_this_thread()
 
 
 def repeats(raised: BaseException, *, may_run_again: bool) -> bool:
@@ -133,6 +150,21 @@ def repeats(raised: BaseException, *, may_run_again: bool) -> bool:
     finally:
         del error
     return True
+
+
+def committed_on_close(refusal: Refusal) -> SlaveWriteError:
+    """Return the error of a request that does not run again because of what closing its first response has done.
+
+    Args:
+        refusal: the write that could not move.
+    """
+    return SlaveWriteError(
+        f"A write in slave state, at {refusal.place}, was not moved to the master, and its request does not run again: "
+        "closing its response has committed something, which a second run would commit twice. Call use_master() before "
+        "the first statement that belongs to the write.",
+        server=refusal.server,
+        place=refusal.place,
+    )
 
 
 class _Endpoint:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from webob import Request
 
-from replswitch.errors import ConfigurationError, ReplSwitchError, SlaveWriteError
+from replswitch.errors import ConfigurationError, ReplSwitchError
 from replswitch.request.options import RequestOptionNames, Secret, request_options
 from replswitch.request.policy import RequestPolicy
-from replswitch.request.replay import Replay, repeats
+from replswitch.request.replay import Replay, committed_on_close, repeats
 from replswitch.state import set_stack, stack
 
 if TYPE_CHECKING:
@@ -182,15 +182,8 @@ class _Response:
         request.runs_again = True
         with suppress(Exception):  # this response is discarded
             self._close_body()
-        first.settle()
-        if first.wrote is not None or first.has_unmarked:
-            raise SlaveWriteError(
-                f"A write in slave state, at {request.refusal.place}, was not moved to the master, and its request "
-                "does not run again: closing its response has committed something, which a second run would commit "
-                "twice. Call use_master() before the first statement that belongs to the write.",
-                server=request.refusal.server,
-                place=request.refusal.place,
-            )
+        if first.has_committed():
+            raise committed_on_close(request.refusal)
         first.end()
         if self.as_it_came is not None:
             self.environ.clear()

@@ -15,7 +15,7 @@ from replswitch.engine.database import Database
 from replswitch.engine.options import database_options
 from replswitch.engine.servers import Server, Servers
 from replswitch.errors import ConfigurationError
-from replswitch.sqlalchemy.opening import MasterOpener, Opener, settings_of
+from replswitch.sqlalchemy.opening import MasterOpener, Opener, settings_of, watch_other_engines
 from replswitch.sqlalchemy.pooled import SWITCH, SlaveEngine, options_of
 from replswitch.state import Switch
 
@@ -151,6 +151,7 @@ def replicate(
     switch = EngineSwitch(label, name or driver.set_name(settings[engine]), servers, driver, checked)
     opener.database = switch.database
     opener.listen(engine)
+    watch_other_engines()
     engine.update_execution_options(**{SWITCH: switch})
     return switch
 

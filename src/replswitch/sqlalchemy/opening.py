@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from sqlalchemy import event
+from sqlalchemy import Engine, event
 from sqlalchemy.exc import DisconnectionError, InvalidatePoolError
 
 from replswitch.decision import MASTER, SLAVE
@@ -17,13 +17,14 @@ from replswitch.engine.attempt import Attempt
 from replswitch.engine.recording import is_recording
 from replswitch.engine.route import Route
 from replswitch.engine.servers import Link
+from replswitch.engine.writes import committed_elsewhere
 from replswitch.errors import ConfigurationError
 from replswitch.sqlalchemy.pooled import LINK, OUR_OWN, PoolPort, is_autocommit, streams, usable
 from replswitch.sqlalchemy.route import route_of
 from replswitch.state import stack
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import Connection
     from sqlalchemy.engine import ExceptionContext
     from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -54,6 +55,22 @@ def _settings(positional: Any, named: Any) -> dict[str, Any]:
     if positional:
         settings["database"] = positional[0]
     return settings
+
+
+def watch_other_engines() -> None:
+    """Notice the commits on engines that are not replicated: their requests do not run again (R5)."""
+    for name, listener in (("commit", _committed), ("commit_twophase", _committed_twophase)):
+        if not event.contains(Engine, name, listener):
+            event.listen(Engine, name, listener)
+
+
+def _committed(connection: Connection) -> None:
+    if LINK not in connection.connection.info:
+        committed_elsewhere()
+
+
+def _committed_twophase(connection: Connection, *_: object) -> None:
+    _committed(connection)
 
 
 class Opener:
