@@ -75,9 +75,7 @@ def _watch_sessions(store: Any) -> None:
 def _watch_connection(connection: Any, **_: object) -> None:
     """Notice the commits of a connection, unless its backend is ours."""
     if not isinstance(connection, ConnectingWrapper) and _execute not in connection.execute_wrappers:
-        connection.execute_wrappers.insert(
-            0, _execute
-        )  # the end of a block of `execute_wrapper()` removes the last one
+        connection.execute_wrappers.insert(0, _execute)  # the first: `execute_wrapper()` removes the last one
 
 
 def _execute(execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any) -> Any:

@@ -22,6 +22,18 @@ if TYPE_CHECKING:
     from replswitch.scope import Scope
 
 
+class _Uncached:
+    """A mixin for a request. Django's cache middleware, which runs in the first try, does not store its response."""
+
+    @property
+    def _cache_update_cache(self) -> bool:
+        return False
+
+    @_cache_update_cache.setter
+    def _cache_update_cache(self, wanted: bool) -> None:
+        """Ignore what the middleware sets."""
+
+
 class DjangoRequest(Framework):
     """What Django knows of a request that may run again."""
 
@@ -40,7 +52,9 @@ class DjangoRequest(Framework):
 
     def refused(self) -> None:
         """Keep the response out of Django's page cache: the second try would be served from there."""
-        self._request._cache_update_cache = False  # type: ignore[attr-defined]  # Django's cache middleware sets it
+        request = self._request
+        if not isinstance(request, _Uncached):
+            request.__class__ = type(type(request).__name__, (_Uncached, type(request)), {})
 
 
 def endpoint_of(request: HttpRequest) -> Hashable:
@@ -107,4 +121,6 @@ def restore(request: HttpRequest, before: tuple[dict[str, Any], dict[str, Any]])
     for mapping, copy in zip((vars(request), request.META), before, strict=True):
         mapping.clear()
         mapping.update(copy)
+    if isinstance(request, _Uncached):
+        request.__class__ = type(request).__bases__[1]
     set_urlconf(settings.ROOT_URLCONF)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
@@ -133,6 +133,56 @@ def counting_middleware(get_response: Callable[[HttpRequest], HttpResponse]) -> 
     return middleware
 
 
+@DOORS
+@pytest.mark.parametrize("block", [transaction.atomic, nullcontext], ids=["after a block that reads", "at once"])
+def test_r5_what_on_commit_has_called_is_not_called_twice(site: Site, door: Callable[..., Page], block: Any) -> None:
+    calls: list[str] = []
+
+    def view(request: HttpRequest) -> HttpResponse:
+        with block():
+            shown()
+            transaction.on_commit(lambda: calls.append("called"))
+        return counter(request)
+
+    site.serve(counter=view)
+    with pytest.raises(SlaveWriteError):
+        door("GET", "/counter", {})
+    assert calls == ["called"]
+    assert door("GET", "/counter", {}).text == "2"
+
+
+@DOORS
+def test_r5_a_session_that_a_request_inside_has_saved_does_not_count_twice(
+    site: Site, door: Callable[..., Page]
+) -> None:
+    def visit(request: Any) -> HttpResponse:
+        request.session["visits"] = request.session.get("visits", 0) + 1
+        return answer(request.session["visits"])
+
+    def view(request: HttpRequest) -> HttpResponse:
+        through_wsgi("GET", "/visit", {"Cookie": request.headers["Visitor"]})
+        return counter(request)
+
+    site.sessions()
+    site.serve(counter=view, visit=visit)
+    visitor = site.visitor()
+    visitor.get("/visit")
+    with pytest.raises(SlaveWriteError):
+        door("GET", "/counter", {"Visitor": visitor.cookie})
+    assert visitor.get("/visit").text == "3"
+
+
+def swallowing_middleware(get_response: Callable[[HttpRequest], HttpResponse]) -> Any:
+    """Count a view first, and catch every error."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        with suppress(BaseException):
+            counter(request)
+        return get_response(request)
+
+    return middleware
+
+
 class TestCachedPages:
     """Django's page cache."""
 
@@ -160,6 +210,15 @@ class TestCachedPages:
         site.serve(counter=view if whole_site else cache_page(60)(view))
         pages = [door("GET", "/counter", {}).text for _ in range(3)]
         assert pages == (["sorry", "2", "2"] if is_declined else ["2", "2", "2"])
+
+    @DOORS
+    def test_r5_the_page_is_not_cached_if_the_write_is_refused_before_the_view(
+        self, site: Site, door: Callable[..., Page]
+    ) -> None:
+        site.change(MIDDLEWARE=[MIDDLEWARE, f"{__name__}.swallowing_middleware"])
+        site.serve(counter=cache_page(60)(lambda request: answer(shown())))
+        assert [door("GET", "/counter", {}).text for _ in range(2)] == ["2", "2"]
+        assert site.on("master") == "3"
 
 
 class TestOtherDatabases:

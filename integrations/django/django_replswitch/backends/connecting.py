@@ -23,6 +23,7 @@ from replswitch.drivers import Written
 from replswitch.engine.attempt import Block
 from replswitch.engine.recording import is_recording
 from replswitch.engine.servers import Link
+from replswitch.engine.writes import committed_elsewhere
 from replswitch.state import stack
 
 if TYPE_CHECKING:
@@ -228,6 +229,20 @@ class ConnectingWrapper(BaseDatabaseWrapper):
     def has_read(self, attempt: Attempt | None) -> bool:
         """Return whether the transaction has read from a slave."""
         return self.route.block is not None and self.route.block.has_read
+
+    # What runs after a commit must not run in a second try of the request, too (R5).
+
+    def run_and_clear_commit_hooks(self) -> None:
+        """Run the functions of ``on_commit``, and record that they have run."""
+        if self.run_on_commit:
+            committed_elsewhere()
+        super().run_and_clear_commit_hooks()
+
+    def on_commit(self, func: Any, robust: bool = False) -> None:
+        """Call a function after the commit; outside a transaction now."""
+        if not self.in_atomic_block and self.get_autocommit():
+            committed_elsewhere()
+        super().on_commit(func, robust)
 
     # Opening
 
