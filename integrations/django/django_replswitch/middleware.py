@@ -13,7 +13,7 @@ from django_replswitch.conf import request_policy
 from django_replswitch.other_stores import watch_other_stores
 from django_replswitch.replay import DjangoRequest, close_first, endpoint_of, let_go, may_run_again, restore
 from replswitch.request.replay import Replay, repeats
-from replswitch.state import Frame, Resumable, push, stack
+from replswitch.state import Frame, Resumable, push, set_stack, stack
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -42,11 +42,9 @@ class ReplicationMiddleware:
         if self._is_async:
             return self._serve(request)
         frame = begin(request)
-        scope, before = frame.scope, (vars(request).copy(), request.META.copy())
-        safe = scope.safe_request
-        if safe is not None:
-            safe.framework = DjangoRequest(request)
-        with push(frame):
+        scope, safe = frame.scope, frame.scope.safe_request
+        set_stack(frame)
+        with frame:
             try:
                 response = self.get_response(request)
             except (Replay, BaseExceptionGroup) as raised:
@@ -57,7 +55,6 @@ class ReplicationMiddleware:
                     return finish(request, response, frame)
                 close_first(response, scope)
         let_go()
-        restore(request, before)
         frame = begin_again(request, scope)
         with push(frame):
             return finish(request, self.get_response(request), frame)
@@ -66,11 +63,9 @@ class ReplicationMiddleware:
         if (around := stack()) is not None:  # this request runs inside another one
             await asettle(around.scope)
         frame = begin(request)
-        scope, before = frame.scope, (vars(request).copy(), request.META.copy())
-        safe = scope.safe_request
-        if safe is not None:
-            safe.framework = DjangoRequest(request)
-        with push(frame):
+        scope, safe = frame.scope, frame.scope.safe_request
+        set_stack(frame)
+        with frame:
             try:
                 response = await self.get_response(request)
                 await asettle(scope)
@@ -83,7 +78,6 @@ class ReplicationMiddleware:
                     return finish(request, response, frame)
                 await sync_to_async(close_first)(response, scope)
         await sync_to_async(let_go)()
-        restore(request, before)
         frame = begin_again(request, scope)
         with push(frame):
             response = await self.get_response(request)
@@ -92,8 +86,8 @@ class ReplicationMiddleware:
 
     def process_view(self, request: HttpRequest, *_: Any) -> None:
         """Use the master for a view whose earlier safe requests have written (R5)."""
-        policy, running = request_policy(), stack()
-        if policy.endpoints.known and running is not None:
+        policy = request_policy()
+        if policy.endpoints.known and (running := stack()) is not None:
             policy.reach(running.scope, endpoint_of(request))
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> None:
@@ -124,16 +118,20 @@ def begin(request: HttpRequest, wanted: State | None = None) -> Frame:
     has_body = meta.get("CONTENT_LENGTH", "") not in {"", "0"} or "HTTP_TRANSFER_ENCODING" in meta
     # Not request.COOKIES, which has only one value for each name.
     tokens = policy.tokens(meta.get("HTTP_COOKIE", ""), meta.get("HTTP_REPLSWITCH_MARKER", ""))
-    return policy.begin(request.method or "", tokens, override, path=path, has_body=has_body)
+    frame = policy.begin(request.method or "", tokens, override, path=path, has_body=has_body)
+    if frame.scope.safe_request is not None:
+        frame.scope.safe_request.framework = DjangoRequest(request)
+    return frame
 
 
 def begin_again(request: HttpRequest, first: Scope) -> Frame:
     """Begin the second try of a request, on the master (R5).
 
     Args:
-        request: the request, as it was before the first try.
+        request: the request; it is reset to its state before the first try.
         first: the scope of the first try.
     """
+    restore(first)
     policy, meta = request_policy(), request.META
     tokens = policy.tokens(meta.get("HTTP_COOKIE", ""), meta.get("HTTP_REPLSWITCH_MARKER", ""))
     frame = policy.begin_again(first, request.method or "", tokens)

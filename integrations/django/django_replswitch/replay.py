@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from asgiref.sync import SyncToAsync
 from django.conf import settings
@@ -35,12 +35,13 @@ class _Uncached:
 
 
 class DjangoRequest(Framework):
-    """What Django knows of a request that may run again."""
+    """What Django knows of a request that may run again, and the state of the request before its first try."""
 
-    __slots__ = ("_request",)
+    __slots__ = ("_before", "_request")
 
     def __init__(self, request: HttpRequest) -> None:
         self._request = request
+        self._before = vars(request).copy(), request.META.copy()
 
     def endpoint(self) -> Hashable:
         """Return the route and the view's name; None before they are known."""
@@ -55,6 +56,16 @@ class DjangoRequest(Framework):
         request = self._request
         if not isinstance(request, _Uncached):
             request.__class__ = type(type(request).__name__, (_Uncached, type(request)), {})
+
+    def restore(self) -> None:
+        """Reset the request to its state before the first try."""
+        request = self._request
+        for mapping, copy in zip((vars(request), request.META), self._before, strict=True):
+            mapping.clear()
+            mapping.update(copy)
+        if isinstance(request, _Uncached):
+            request.__class__ = type(request).__bases__[1]
+        set_urlconf(settings.ROOT_URLCONF)
 
 
 def endpoint_of(request: HttpRequest) -> Hashable:
@@ -111,16 +122,8 @@ def let_go() -> None:
             connection.close_if_unusable_or_obsolete()
 
 
-def restore(request: HttpRequest, before: tuple[dict[str, Any], dict[str, Any]]) -> None:
-    """Reset a request to its state before the first try.
-
-    Args:
-        request: the request.
-        before: copies of its attributes and of its ``META``.
-    """
-    for mapping, copy in zip((vars(request), request.META), before, strict=True):
-        mapping.clear()
-        mapping.update(copy)
-    if isinstance(request, _Uncached):
-        request.__class__ = type(request).__bases__[1]
-    set_urlconf(settings.ROOT_URLCONF)
+def restore(first: Scope) -> None:
+    """Reset the request of a first try to its state before the try."""
+    safe = first.safe_request
+    if safe is not None and isinstance(safe.framework, DjangoRequest):
+        safe.framework.restore()

@@ -163,7 +163,8 @@ class _Response:
         finally:
             self.top = stack()
             set_stack(outer)
-        if self._begins_again(is_replay=is_replay):
+        request = self.scope.safe_request
+        if request is not None and request.refusal is not None and self._begins_again(is_replay=is_replay):
             self._call_application()
 
     def _begins_again(self, *, is_replay: bool) -> bool:
