@@ -86,3 +86,47 @@ def test_s6_a_loop_that_ends_early_leaves_the_other_rows(db: Any) -> None:
     cursor.execute("SELECT id FROM note")
     assert next(iter(cursor)) == (1,)
     assert cursor.fetchone() == (2,)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "PRAGMA query_only=0",
+        "pragma query_only(off)",
+        "PRAGMA main.[query_only] = no",
+        "/* x */ PRAGMA/**/query_only /**/ = 0",
+    ],
+)
+def test_s7_a_pragma_that_makes_its_link_writable_runs_on_the_master(db: Any, sql: str) -> None:
+    db.debug = True
+    with db.use_slave():
+        db.cursor().execute(sql)
+        assert db.queries[-1]["db"] == "master"
+    with db.use_slave():
+        db.cursor().executescript(f"SELECT 1; {sql}")
+        assert db.queries[-1]["db"] == "master"
+        insert(db)
+        assert db.queries[-1]["db"] == "master"
+
+
+@pytest.mark.parametrize(
+    "sql", ["PRAGMA foreign_keys=ON", "PRAGMA case_sensitive_like(1)", "ATTACH ':memory:' AS other"]
+)
+def test_s8_a_write_after_a_pragma_in_slave_state_is_refused(db: Any, sql: str) -> None:
+    with db.use_slave():
+        db.cursor().execute(sql)
+        with pytest.raises(replswitch.SlaveWriteError, match="changed the session"):
+            insert(db)
+
+
+@pytest.mark.parametrize("sql", ["PRAGMA table_info(note)", "PRAGMA foreign_key_list(note)", "PRAGMA query_only"])
+def test_s8_a_write_after_a_pragma_that_only_reads_moves_to_the_master(db: Any, sql: str) -> None:
+    with db.use_slave():
+        db.cursor().execute(sql)
+        insert(db)
+
+
+def test_s11_a_request_does_not_see_what_another_has_attached(db: Any) -> None:
+    for _ in range(2):
+        with replswitch.resume(""), db.use_slave():
+            db.cursor().execute("ATTACH ':memory:' AS other")

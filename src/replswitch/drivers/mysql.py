@@ -29,22 +29,19 @@ if TYPE_CHECKING:
     from replswitch.drivers.driver import Raw, WriteTracker
     from replswitch.positions import Position
 
-# ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION, ER_READ_ONLY_MODE; and ER_OPTION_PREVENTS_STATEMENT, which is used for
+# ER_CANT_EXECUTE_INREAD_ONLY_TRANSACTION, ER_READ_ONLY_MODE; and ER_OPTION_PREVENTS_STATEMENT, which is used for
 # other options too.
-_READ_ONLY_TRANSACTION: Final = 1792
+READ_ONLY_TRANSACTION: Final = 1792
 _READ_ONLY_MODE: Final = 1836
 _OPTION_PREVENTS: Final = 1290
 _READ_ONLY_OPTION: Final = re.compile(r"--(super[-_])?read[-_]only")
-
-# Statements that end the read-only mode of a session or of a transaction.
-_LETS_WRITE: Final = re.compile(r"\bREAD\s+WRITE\b|\b(tx|transaction)_read_only\s*:?=\s*(0|OFF|FALSE)", re.IGNORECASE)
 
 # ER_UNKNOWN_COM_ERROR: from a Galera node that has left its cluster, and for other commands too.
 _UNKNOWN_COMMAND: Final = 1047
 
 # Codes of the client, 2000 to 2999: no socket, no host, gone away before sending, lost.
 _FAULTS: Final = {
-    _READ_ONLY_TRANSACTION: Fault.REFUSED,
+    READ_ONLY_TRANSACTION: Fault.REFUSED,
     _READ_ONLY_MODE: Fault.READ_ONLY,
     1040: Fault.FULL,  # ER_CON_COUNT_ERROR
     1053: Fault.DOWN,  # ER_SERVER_SHUTDOWN
@@ -191,16 +188,6 @@ def leaves_trace(sql: str) -> bool:
     Other statements are not searched: their text may contain what a visitor has typed, and the server reports them.
     """
     return (":=" in sql or "GET_LOCK" in sql or "get_lock" in sql) and sql.lstrip()[:6].upper() == "SELECT"
-
-
-def keep_read_only(raw: Raw, sql: str | bytes) -> None:
-    """Refuse a statement that would end the read-only mode of a slave's connection (S7).
-
-    Raises:
-        Exception: the driver's own error, the same one as for writes on that connection.
-    """
-    if _LETS_WRITE.search(sql.decode(errors="replace") if isinstance(sql, bytes | bytearray) else sql):
-        raise raw.OperationalError(_READ_ONLY_TRANSACTION, "A connection for slave state stays read-only.")
 
 
 def records(raw: Raw, sql: str) -> list[dict[str, Any]]:

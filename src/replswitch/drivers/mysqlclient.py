@@ -23,11 +23,11 @@ from replswitch.drivers.mysql import (
     has_positions,
     innermost,
     is_mariadb,
-    keep_read_only,
     last_written,
     leaves_trace,
     with_timeouts,
 )
+from replswitch.drivers.read_only import RUNS_OTHERS, STAY_READ_ONLY, check_read_only, keep_read_only
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -86,7 +86,9 @@ class _Connection(MySQLdb.connections.Connection, WriteTracker):
     plain_cursor = MySQLdb.cursors.Cursor
     unread = True  # mysqlclient does not show whether another result follows; after a single SELECT none does
 
+    #: Whether the connection is read-only (S7); and whether a procedure may have ended that, which is then set again.
     stays_read_only = True
+    may_be_writable = False
 
     #: A reference to the latest result that is read row by row.
     stream: Callable[[], _Stream | None] = staticmethod(lambda: None)
@@ -116,7 +118,7 @@ class _Connection(MySQLdb.connections.Connection, WriteTracker):
 
     def _begin(self) -> None:
         """Prepare the session."""
-        self.query("SET SESSION TRANSACTION READ ONLY")
+        self.query(STAY_READ_ONLY)
 
     def query(self, query: Any) -> None:
         self.in_doubt, self.asked_at, self.latest = True, time.monotonic(), query
@@ -125,7 +127,12 @@ class _Connection(MySQLdb.connections.Connection, WriteTracker):
             keep_read_only(self, query)
         text = query if isinstance(query, str) else bytes(query).decode("latin-1")
         self.session_changed = self.session_changed or leaves_trace(text)
+        if self.may_be_writable and not self.streams:
+            self.may_be_writable = False
+            _send(self, STAY_READ_ONLY)
         _send(self, bytes(query) if isinstance(query, bytearray) else query)
+        if self.unread and self.stays_read_only and RUNS_OTHERS.search(text):
+            self.may_be_writable = True
 
     def use_result(self) -> Any:
         if not self.field_count():  # type: ignore[no-untyped-call]  # likewise
@@ -165,6 +172,10 @@ class _Connection(MySQLdb.connections.Connection, WriteTracker):
             text = self.latest.encode(errors="replace") if isinstance(self.latest, str) else self.latest
             control = _CONTROL.match(text)
             self.may_be_open = self.may_be_open or control is not None
+            if control is not None and control["call"] and self.stays_read_only and self.affected_rows():  # type: ignore[no-untyped-call]
+                self.may_be_writable = False  # else the query would set the mode again
+                check_read_only(self, text)
+                self.may_be_writable = True  # SET TRANSACTION does not show in the variable
             if control is None or control["call"]:
                 self.session_changed = self.session_changed or self.changes_session(text)
         if control is None or control["call"]:

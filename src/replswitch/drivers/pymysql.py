@@ -80,7 +80,8 @@ class PyMySQLDriver(MySQLFamilyDriver):
     def classify(self, error: BaseException, raw: TrackingConnection | None = None) -> Fault:
         """Classify by the server's error code, and by whether the connection is closed."""
         fault = super().classify(error, raw)
-        if fault is Fault.OTHER and raw is not None and raw._sock is None:
+        is_closed = raw is not None and raw._sock is None
+        if fault is Fault.OTHER and is_closed and not isinstance(error, pymysql.InternalError):
             return Fault.UNSENT  # PyMySQL's InterfaceError for a connection that is closed
         return fault
 

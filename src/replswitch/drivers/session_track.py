@@ -15,6 +15,9 @@ from replswitch.errors import PositionError
 _SYSTEM_VARIABLE: Final = 0
 _GTIDS: Final = 3
 
+# The variable of a session's read-only mode: MariaDB's name, and MySQL's.
+_READ_ONLY: Final = {b"tx_read_only", b"transaction_read_only"}
+
 # A variable of the session, its database, or another part of its state has changed.
 _STATE_CHANGE: Final = 2
 
@@ -44,20 +47,20 @@ def status_of(packet: Any) -> tuple[int, int, bytes]:
     return status, warnings, packet.read_all()
 
 
-def session_track(rest: bytes) -> tuple[str, bool]:
+def session_track(rest: bytes) -> tuple[str, bool, bool]:
     """Return the session state in an OK packet.
 
     Args:
         rest: the bytes after the number of warnings, in a packet with the flag SERVER_SESSION_STATE_CHANGED.
 
     Returns:
-        the GTID of the acknowledged commit, empty without one; and whether the session itself has changed: a
-        variable, the current database, a prepared statement.
+        the GTID of the acknowledged commit, empty without one; whether the session itself has changed: a variable,
+        the current database, a prepared statement; and whether its read-only mode has ended.
 
     Raises:
         PositionError: the packet is malformed.
     """
-    gtid, changed = "", False
+    gtid, changed, writable = "", False, False
     try:
         _, end = _string(rest, 0)  # a message for people
         (changes, _), end = _string(rest, end), 0
@@ -70,13 +73,14 @@ def session_track(rest: bytes) -> tuple[str, bool]:
                     name, at = _string(entry, at)
                     value, at = _string(entry, at)
                     gtid = value.decode() if name == b"last_gtid" else gtid
+                    writable = writable or (name in _READ_ONLY and value == b"OFF")
             elif kind == _GTIDS:
                 gtid = _string(entry, 1)[0].decode()  # after a byte for the encoding; there is only one
             elif kind == _STATE_CHANGE:
                 changed = True
     except _MALFORMED as error:
         raise PositionError("The server's answer is malformed: its session state cannot be read.") from error
-    return gtid, changed
+    return gtid, changed, writable
 
 
 def _string(data: bytes, at: int) -> tuple[bytes, int]:

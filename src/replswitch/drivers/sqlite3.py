@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import time
 from functools import lru_cache
@@ -30,15 +31,44 @@ _FAULTS: Final = {
 _SETTINGS: Final = {"database", "timeout", "detect_types", "cached_statements", "uri"}
 
 
+# The pragma that makes a connection read-only, and statements that change a connection.
+_QUERY_ONLY: Final = re.compile(
+    r"\bPRAGMA\b.{0,200}?\bquery_only\b(?!\W*(?:;|$|=\s*(?:1|ON|TRUE|YES)\b))", re.IGNORECASE | re.DOTALL
+)
+_CHANGE: Final = re.compile(
+    r"\b(?:PRAGMA\b(?!.{0,60}?(?:table_|index_|foreign_key_|_check)).{0,200}?[=(]|ATTACH\b|DETACH\b)",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def _keep_read_only(raw: Any, sql: str) -> None:
+    """Refuse a statement that would make a slave's connection writable (S7), and note one that changes it (S8, S11).
+
+    Raises:
+        sqlite3.OperationalError: the same error as for writes on that connection.
+    """
+    if _QUERY_ONLY.search(sql):
+        error = sqlite3.OperationalError("A connection for slave state stays read-only.")
+        error.sqlite_errorcode, error.sqlite_errorname = sqlite3.SQLITE_READONLY, "SQLITE_READONLY"
+        raise error
+    raw.session_changed = raw.session_changed or _CHANGE.search(sql) is not None
+
+
 class _Buffered(sqlite3.Cursor):
     """Reads all rows at once: a result that is only partly read would lock the file for the master's writes (S10)."""
 
     _rows: Iterator[Any] = iter(())
 
-    def execute(self, *args: Any) -> Any:
-        super().execute(*args)
+    def execute(self, sql: str, *args: Any) -> Any:
+        if not sql.startswith("SELECT"):
+            _keep_read_only(self.connection, sql)
+        super().execute(sql, *args)
         self._rows = iter(super().fetchall())
         return self
+
+    def executescript(self, sql: str) -> Any:
+        _keep_read_only(self.connection, sql)
+        return super().executescript(sql)
 
     def fetchone(self) -> Any:
         for row in self._rows:
@@ -162,15 +192,18 @@ class SQLiteDriver(Driver):
             raw.changes_seen = raw.total_changes
 
     def adopt(self, raw: _Connection, *, read_only: bool, begin: str) -> None:
-        """Make sqlite3 begin transactions with the level that the engine asks for.
+        """Make sqlite3 begin transactions at the first write, with the level that the engine asks for.
 
-        On a reader it begins none: an idle session in a transaction would lock the file for other sessions (S10).
+        On a reader it begins none, not even at a savepoint (S10).
         """
         raw.isolation_level = None if read_only else begin  # type: ignore[assignment]  # the engine's own check
         raw.is_adopted = True
 
     def begin_adopted(self, raw: _Connection) -> None:
-        """Begin before the first statement; else neither reads nor savepoints would be part of the transaction."""
+        """Begin before a savepoint; else it would not be part of the transaction.
+
+        Reads stay outside, as with a plain engine. An idle session would else lock the file for other sessions (S10).
+        """
         if raw.isolation_level is not None and not raw.in_transaction:
             raw.execute(f"BEGIN {raw.isolation_level}").close()
 
@@ -179,7 +212,9 @@ class SQLiteDriver(Driver):
         return raw
 
     def reusable(self, raw: _Connection) -> bool:
-        """Roll back an open transaction. Return False if temporary tables exist: they belong to one visitor (S11)."""
+        """Roll back an open transaction. Return False if a visitor has left changes or temporary tables (S11)."""
+        if raw.session_changed:
+            return False
         try:
             raw.rollback()
             return raw.execute("SELECT 1 FROM sqlite_temp_master LIMIT 1").fetchone() is None

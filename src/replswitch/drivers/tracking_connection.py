@@ -14,7 +14,14 @@ from pymysql.constants import CLIENT, SERVER_STATUS
 from pymysql.protocol import MysqlPacket
 
 from replswitch.drivers.driver import WriteTracker, Written, later
-from replswitch.drivers.mysql import has_positions, is_mariadb, keep_read_only, last_written, leaves_trace, rows
+from replswitch.drivers.mysql import (
+    has_positions,
+    is_mariadb,
+    last_written,
+    leaves_trace,
+    rows,
+)
+from replswitch.drivers.read_only import became_writable, keep_read_only
 from replswitch.drivers.session_track import session_track, status_of
 from replswitch.errors import PositionError
 from replswitch.positions import MariaDBPosition, MySQLPosition
@@ -178,12 +185,13 @@ class TrackingConnection(Connection, WriteTracker):
             self.tells = _track_commits(self)
         self.written, self.session_changed = Written.NO, False
 
-    def heard(self, status: int, rest: bytes = b"") -> None:
+    def heard(self, status: int, rest: bytes = b"", *, wrote: bool = False) -> None:
         """Keep the session state in an answer.
 
         Args:
             status: its flags.
             rest: the bytes after them; empty in a packet that has no room for more.
+            wrote: the statement has changed rows, as far as the answer shows.
         """
         if (status ^ self.server_status) & SERVER_STATUS.SERVER_STATUS_IN_TRANS:
             self.news = True
@@ -193,7 +201,9 @@ class TrackingConnection(Connection, WriteTracker):
         self.news = True
         written: Position | Written = Written.NO if rest else Written.ASK  # the packet may have no room for more
         try:
-            gtid, changed = session_track(rest) if rest else ("", False)
+            gtid, changed, writable = session_track(rest) if rest else ("", False, False)
+            if self._read_only and (gtid or writable):
+                raise became_writable(self, wrote=bool(gtid or wrote))
             self.session_changed = self.session_changed or changed
             if gtid:
                 written = MariaDBPosition.parse(gtid) if is_mariadb(self) else MySQLPosition.parse(gtid)
@@ -283,7 +293,8 @@ class TrackingConnection(Connection, WriteTracker):
         if result.has_next or result.unbuffered_active:
             self.unread = self.news = True
         if result.server_status is not None:  # an OK packet; after rows it was kept already
-            self.heard(result.server_status, result.message)  # type: ignore[arg-type]  # it is bytes, or b""
+            wrote = bool(result.affected_rows)
+            self.heard(result.server_status, result.message, wrote=wrote)  # type: ignore[arg-type]  # it is bytes, or b""
             if self._read_only and result.affected_rows:
                 self.session_changed = True  # by SELECT … INTO @variable, which the server does not report
         self.notify()
@@ -301,10 +312,11 @@ _TRACK: Final = "session_track_schema = OFF, session_track_state_change = ON, se
 
 
 def _refuse_writes(raw: TrackingConnection) -> None:
-    """Have the database refuse writes, and report when a statement changes the session. One round trip."""
+    """Have the database refuse writes, and report when a statement changes the session or writes. One round trip."""
     variable = "tx_read_only" if is_mariadb(raw) else "transaction_read_only"
     tracks = raw.server_capabilities & CLIENT.SESSION_TRACK
-    variables = f"session_track_system_variables = '', {_TRACK}" if tracks else ""
+    gtids, reported = ("", ",last_gtid") if is_mariadb(raw) else ("session_track_gtids = OWN_GTID, ", "")
+    variables = f"{gtids}{_TRACK}, session_track_system_variables = '{variable}{reported}'" if tracks else ""
     rows(raw, f"SET SESSION {variable} = ON{', ' * bool(variables)}{variables}")
 
 

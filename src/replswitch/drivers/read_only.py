@@ -1,0 +1,70 @@
+"""Keep the connections of slaves read-only, on MariaDB and MySQL (S7)."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from replswitch.drivers.mysql import READ_ONLY_TRANSACTION, is_mariadb, rows
+
+if TYPE_CHECKING:
+    from replswitch.drivers.driver import Raw
+
+#: Makes a session read-only.
+STAY_READ_ONLY: Final = b"SET SESSION TRANSACTION READ ONLY"
+
+# Statements that end the read-only mode of a session or of a transaction, with any comments. All repetitions are
+# bounded or possessive, because the text may contain what a visitor has typed.
+_LETS_WRITE: Final = re.compile(
+    r"\bREAD\b(?:/\*(?!M?!).{0,200}?\*/|(?:--|\#)[^\n]{0,200}\n|/\*M?!|[\W\d])*+WRITE\b"
+    r"|(?:tx|transaction)_read_only\b(?!\W*(?:1|ON|TRUE)\s*(?:[,;]|$)).{0,100}?=",
+    re.IGNORECASE | re.DOTALL,
+)
+
+#: Statements that may run what their text does not show, such as a procedure.
+RUNS_OTHERS: Final = re.compile(r";|\b(?:CALL|EXECUTE|ATOMIC)\b", re.IGNORECASE)
+
+
+def keep_read_only(raw: Raw, sql: str | bytes) -> None:
+    """Refuse a statement that would end the read-only mode of a slave's connection (S7).
+
+    Raises:
+        Exception: the driver's own error, the same one as for writes on that connection.
+    """
+    if _LETS_WRITE.search(sql.decode(errors="replace") if isinstance(sql, bytes | bytearray) else sql):
+        raise raw.OperationalError(READ_ONLY_TRANSACTION, "A connection for slave state stays read-only.")
+
+
+def became_writable(raw: Raw, *, wrote: bool) -> Exception:
+    """Close a slave's connection that a procedure or a function has made writable, and return the error (S7).
+
+    Args:
+        raw: the connection.
+        wrote: it may have written, too. The error then is no refused write, which would run once more on the master.
+    """
+    raw.close()
+    error: Exception
+    if wrote:
+        error = raw.InternalError(
+            "A statement in slave state has ended the read-only mode of its connection, and has written there. If that "
+            "server is a slave, its data now differs from the master's. Run the statement in master state."
+        )
+    else:
+        error = raw.OperationalError(
+            READ_ONLY_TRANSACTION, "A statement in slave state has ended the read-only mode of its connection."
+        )
+    return error
+
+
+def check_read_only(raw: Raw, sql: bytes) -> None:
+    """Ask whether a procedure that has changed rows, or has read one into a variable, has written. One round trip.
+
+    Raises:
+        Exception: the driver's InternalError: it has.
+    """
+    if b";" in sql.rstrip(b"; \n"):
+        return  # results may be unread
+    variables = "@@tx_read_only, @@last_gtid" if is_mariadb(raw) else "@@transaction_read_only, ''"
+    ((read_only, gtid),) = rows(raw, f"SELECT {variables}")
+    if not read_only or gtid:
+        raise became_writable(raw, wrote=True)
