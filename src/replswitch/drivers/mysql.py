@@ -39,6 +39,12 @@ _READ_ONLY_OPTION: Final = re.compile(r"--(super[-_])?read[-_]only")
 # ER_UNKNOWN_COM_ERROR: from a Galera node that has left its cluster, and for other commands too.
 _UNKNOWN_COMMAND: Final = 1047
 
+# Statements that only read, after any comments; and what leaves a trace in the session.
+_READ: Final = re.compile(
+    r"(?:\s|\(|/\*(?:[^*]|\*(?!/))*\*/|(?:--(?=\s)|#)[^\n]*(?:\n|\Z))*+(?:SELECT|WITH|DO|VALUES)\b", re.IGNORECASE
+)
+_TRACE: Final = re.compile(r":=|get_lock|LAST_INSERT_ID\((?!\s*\))", re.IGNORECASE)
+
 # Codes of the client, 2000 to 2999: no socket, no host, gone away before sending, lost.
 _FAULTS: Final = {
     READ_ONLY_TRANSACTION: Fault.REFUSED,
@@ -183,11 +189,12 @@ def rows(raw: Raw, sql: str, *values: object) -> list[tuple[Any, ...]]:
 
 
 def leaves_trace(sql: str) -> bool:
-    """Say whether a SELECT may leave a variable or a lock in the session, which no server reports (S8, S11).
+    """Say whether a read may leave a variable, a lock or a key in the session, which no server reports (S8, S11).
 
     Other statements are not searched: their text may contain what a visitor has typed, and the server reports them.
     """
-    return (":=" in sql or "GET_LOCK" in sql or "get_lock" in sql) and sql.lstrip()[:6].upper() == "SELECT"
+    may_leave = ":=" in sql or "GET_LOCK" in sql or "get_lock" in sql or "LAST_INSERT_ID(" in sql
+    return may_leave and _READ.match(sql) is not None and _TRACE.search(sql) is not None
 
 
 def records(raw: Raw, sql: str) -> list[dict[str, Any]]:

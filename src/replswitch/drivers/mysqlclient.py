@@ -178,6 +178,9 @@ class _Connection(MySQLdb.connections.Connection, WriteTracker):
                 self.may_be_writable = True  # SET TRANSACTION does not show in the variable
             if control is None or control["call"]:
                 self.session_changed = self.session_changed or self.changes_session(text)
+        elif self.unread and self.stays_read_only:  # a procedure may return rows, and change the session as well
+            call = _CONTROL.match(self.latest.encode(errors="replace") if isinstance(self.latest, str) else self.latest)
+            self.session_changed = self.session_changed or (call is not None and call["call"] is not None)
         if control is None or control["call"]:
             may_begin = control is not None or self.field_count() or self.affected_rows()  # type: ignore[no-untyped-call]
             if may_begin and not self.get_autocommit():  # type: ignore[no-untyped-call]  # likewise
@@ -288,6 +291,10 @@ class MySQLClientDriver(MySQLFamilyDriver):
                 return raw  # type: ignore[no-any-return]  # the tool's proxy has the same methods
             raw.close()
         return kind(**arguments)
+
+    def alive(self, raw: _Connection) -> bool:
+        """Check the socket, unless the last result of a procedure may be unread in it."""
+        return super().alive(raw) or (raw.may_be_writable and bool(raw.open) and raw.process == os.getpid())
 
     def reusable(self, raw: _Connection) -> bool:
         """Roll back an open transaction. A link with unread results or a changed session is closed instead (S11)."""
