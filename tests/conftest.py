@@ -8,6 +8,7 @@ from contextlib import closing
 from typing import Any, Final, NamedTuple
 
 import pytest
+from tests.parameter_names import name_of
 from tests.toy_engine import TOY
 
 from replswitch import ConfigurationError
@@ -92,3 +93,8 @@ def message_pair(message_pair_of_module: MariaDBPair) -> MariaDBPair:
         cursor.execute("CREATE OR REPLACE TABLE message (id INT AUTO_INCREMENT PRIMARY KEY, body TEXT)")
     message_pair_of_module.wait_caught_up()
     return message_pair_of_module
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name the parameters that pytest would only number (a hook of pytest)."""
+    return name_of(val, argname)

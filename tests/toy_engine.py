@@ -31,7 +31,7 @@ class ToyPosition(Position):
     def parse(cls, text: str) -> Self:
         """Return the position of a number."""
         if not text.isdecimal():
-            raise PositionError(f"{text[:60]!r} is no number of commits.")
+            raise PositionError(f"{text[:60]!r} is not a number of commits.")
         return cls(int(text))
 
     def merge(self, other: Self) -> Self:

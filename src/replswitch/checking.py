@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def require(fine: object, name: str, value: object, wanted: str) -> None:
-    """Refuse the value of an option.
+    """Raise an error unless the value of an option is accepted.
 
     Args:
         fine: whether the value is accepted.
@@ -21,7 +21,7 @@ def require(fine: object, name: str, value: object, wanted: str) -> None:
         wanted: the allowed values, as the end of a sentence.
 
     Raises:
-        ConfigurationError: it is not.
+        ConfigurationError: the value is not accepted.
     """
     if not fine:
         raise ConfigurationError(f'The option "{name}" is {value!r}. It must be {wanted}.')
@@ -33,12 +33,12 @@ def is_number(value: object) -> TypeGuard[float]:
 
 
 def require_name(name: object) -> None:
-    """Refuse a value of the option ``name`` that is neither None nor a word for the database."""
-    require(name is None or (isinstance(name, str) and name), "name", name, 'a word for the database, such as "shop"')
+    """Raise an error unless the option ``name`` is None or a string that is not empty."""
+    require(name is None or (isinstance(name, str) and name), "name", name, 'a string such as "shop"')
 
 
 def refuse_unknown(what: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse a name that is not known, and say which one may be meant.
+    """Raise an error if a name is not known, and suggest a similar one.
 
     Raises:
         ConfigurationError: a name in ``given`` is not in ``known``.

@@ -50,8 +50,8 @@ class Use:
         """Decorate a function, a coroutine function, a generator function or an asynchronous one."""
         if inspect.isclass(function) or not callable(function):
             raise ConfigurationError(
-                f"use_{self.state} decorates functions, and {function!r} is none. Decorate the methods that need it, "
-                f"or write `with use_{self.state}():`."
+                f"use_{self.state} decorates functions, and {function!r} is not a function. Decorate the methods "
+                f"that need it, or write `with use_{self.state}():`."
             )
         wrapper: Any
         if inspect.isasyncgenfunction(function):

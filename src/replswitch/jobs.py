@@ -30,7 +30,7 @@ def carry() -> str:
 def resume(token: str, *, max_age: float = 10) -> Iterator[None]:
     """Make a block see what `carry` has recorded: a slave serves its reads only if it has all of that.
 
-    The block is a scope of its own. It asks for no state: without a ``use_slave()`` the master serves.
+    The block is a scope of its own. It does not switch: without a ``use_slave()``, the master serves.
 
     Args:
         token: the result of `carry`.
@@ -46,7 +46,7 @@ def resume(token: str, *, max_age: float = 10) -> Iterator[None]:
         try:
             marker = load(json.loads(token)).holding(time.time(), max_age=max_age, position_max_age=float("inf"))
         except (PositionError, TypeError, ValueError, RecursionError) as error:
-            raise PositionError(f"resume() was given {token!r:.100}, which carry() has not returned.") from error
+            raise PositionError(f"resume() was given {token!r:.100}, which carry() did not return.") from error
         if marker is not None:
             scope.adopt_marker(marker, max_age)
     around = stack()

@@ -41,7 +41,8 @@ def application_place() -> str:
         if name not in _LIBRARIES and not frame.f_code.co_filename.startswith("<"):
             return place
         nearest = nearest or (place if name not in _OWN else None)
-    return f"{nearest or 'an unknown place'}, in the thread {threading.current_thread().name!r} without the application"
+    thread = threading.current_thread().name
+    return f"{nearest or 'an unknown place'}, in the thread {thread!r} without application code"
 
 
 def _package(frame: FrameType) -> str:

@@ -29,12 +29,12 @@ LABELS: Final = ("event", "database", "server")
 class EventCollector(Collector):
     """Shows how often each event has happened in this process, when Prometheus asks.
 
-    To be registered once: ``prometheus_client.REGISTRY.register(EventCollector())``. The counter is
+    Register it once: ``prometheus_client.REGISTRY.register(EventCollector())``. The counter is
     ``replswitch_events_total``, with the labels ``event`` (see `replswitch.engine.events.EVENTS`), ``database`` (its
     name, in Django its alias) and ``server``. Nothing is counted twice and nothing is stored: it reads
     `replswitch.stats()`.
 
-    In prometheus-client's multiprocess mode, which reads files instead of collectors, it is not seen.
+    prometheus-client's multiprocess mode reads files instead of collectors, so it does not show this counter.
     """
 
     def describe(self) -> Iterator[CounterMetricFamily]:

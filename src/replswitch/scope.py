@@ -189,8 +189,8 @@ class Scope:
         if self.within is None and self.answered and not self._late:
             self._late = True
             logger.warning(
-                "A write was committed after the response's headers were sent, at %s. The visitor's next request "
-                "does not know of it and may miss it. Commit before the first piece of the body is produced.",
+                "A write was committed after the response's headers were sent, at %s. The visitor's marker does not "
+                "include it, so their next request may miss it. Commit before the first piece of the body is produced.",
                 application_place(),
             )
 
@@ -242,7 +242,7 @@ class Scope:
     def may_run_again(self) -> bool:
         """Say whether the request should and may run again (R5).
 
-        That is the case if a write in it could not move, nothing was committed in it or outside any request, and no
+        That is the case if a write in it could not be moved, nothing was committed in it or outside any request, and no
         part of its response has been sent.
         """
         request = self.safe_request

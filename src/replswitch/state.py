@@ -118,7 +118,7 @@ class IgnoredFrame(Frame):
 
 
 class Block(IgnoredFrame):
-    """An instruction for every database that its giver can find again. On exit it restores the stack from its entry.
+    """An instruction for every database, which is found again by an object. On exit, it restores the stack as on entry.
 
     It is for reentrant objects that several threads may enter, and that therefore cannot keep a frame themselves.
     """
@@ -168,7 +168,7 @@ def beginning(scope: Scope) -> Frame:
 
 
 def block(state: State, by: object, reason: str = "") -> Block:
-    """Make an instruction for every database that can be found again by the object ``by``."""
+    """Make an instruction for every database. The object ``by`` identifies it when it is taken back."""
     frame = Block()
     frame.state, frame.switch, frame.parent, frame._scope = state, None, _get(), None
     frame.by, frame.entry, frame.ignored_by, frame.reason = by, frame.parent, _disabled, reason
@@ -182,9 +182,9 @@ def push(frame: Frame) -> Frame:
 
 
 class Resumable:
-    """A stack that is left and entered again, such as that of a generator: it is in force only while its code runs.
+    """The stack of code that pauses and continues, such as a generator. It is in force only while that code runs.
 
-    When the code continues, it finds the stack as it left it. It may run in another thread each time.
+    When the code continues, possibly in another thread, it finds the stack as it left it.
 
     Args:
         frame: the instruction that the stack begins with.

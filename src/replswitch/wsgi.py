@@ -1,4 +1,4 @@
-"""WSGI middleware: picks the state of a request, and marks the response of one that wrote. See PEP 3333."""
+"""WSGI middleware: choose the state of a request, and add a marker to its response if it wrote. See PEP 3333."""
 
 from replswitch.request.wsgi import ReplicationMiddleware
 

@@ -390,7 +390,7 @@ class TestWithoutPositions:
         self, db: Connection, pair: SessionPair, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         def nonsense(_: object) -> Any:
-            raise PositionError("'x' is no GTID of MariaDB")
+            raise PositionError("'x' is not a GTID of MariaDB")
 
         monkeypatch.setattr(db._driver, "fetch_position", nonsense)
         with use_master():
@@ -399,4 +399,4 @@ class TestWithoutPositions:
             with db.use_slave():
                 assert run(db, COUNT) == ((1,),)
         assert (db.queries[-1]["db"], db.queries[-1]["reason"]) == (MASTER, "own-write")
-        assert "A server's position cannot be read, so it counts as behind: 'x' is no GTID" in caplog.text
+        assert "A server's position cannot be read, so it counts as behind: 'x' is not a GTID" in caplog.text

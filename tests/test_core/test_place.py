@@ -81,7 +81,7 @@ def test_s8_without_a_line_of_the_application_the_thread_is_named() -> None:
     with ThreadPoolExecutor(1, thread_name_prefix="reports") as pool:
         place = pool.submit(run).result()
     file = f"{sysconfig.get_path('purelib')}/sqlalchemy/orm/session.py"
-    assert place == f"{file}:2 in call, in the thread 'reports_0' without the application"
+    assert place == f"{file}:2 in call, in the thread 'reports_0' without application code"
 
 
 def test_s8_the_place_may_be_in_a_script(tmp_path: Any) -> None:

@@ -119,7 +119,7 @@ class TestMariaDB:
          "0-1-18446744073709551616", "0-1-42;DROP TABLE message", "1" * 5000],
     )  # fmt: skip
     def test_a_text_that_is_no_gtid_list_is_refused(self, text: str) -> None:
-        with pytest.raises(PositionError, match="no GTID of MariaDB"):
+        with pytest.raises(PositionError, match="not a GTID of MariaDB"):
             MariaDBPosition.parse(text)
 
 
@@ -157,7 +157,7 @@ class TestMySQL:
     )  # fmt: skip
     def test_a_text_that_is_no_gtid_set_is_refused(self, part: str) -> None:
         for text in (f"{self.A}{part}", f"{self.B}:1,{self.A}{part}", f"{self.A[:-1]}:1"):
-            with pytest.raises(PositionError, match="no GTID set of MySQL"):
+            with pytest.raises(PositionError, match="not a GTID set of MySQL"):
                 MySQLPosition.parse(text)
 
 

@@ -273,7 +273,7 @@ class TestServersThatAreDown:
             run(db, "SELECT 1")
             run(db, "SELECT 1")
         assert [query["reason"] for query in db.queries] == ["no-slave", "no-slave"]
-        assert caplog.text.count("does not serve") == 1
+        assert caplog.text.count("is not available") == 1
 
     @servers
     def test_f1_a_read_whose_slave_dies_runs_again_on_the_master(self, db: Connection, pair: SessionPair) -> None:

@@ -132,7 +132,7 @@ def test_a_dead_slave_is_reported(run: Run, mariadb_pair: MariaDBPair) -> None:
 def test_a_dead_master_is_reported(run: Run, mariadb_pair: MariaDBPair) -> None:
     mariadb_pair.kill("master")
     told = wait_for(run, "replication", lambda replication: bool(replication == "connecting"))
-    assert "it does not reach its master: " in told["problem"]
+    assert "it cannot connect to its master: " in told["problem"]
     assert "the master 127.0.0.1:" in run().output
 
 

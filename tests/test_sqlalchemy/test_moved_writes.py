@@ -18,7 +18,7 @@ from replswitch.testing import ReplicatedPair
 
 Make = Callable[..., Any]
 
-WARNING = "Call use_master() there."
+WARNING = "Call use_master() before it."
 
 
 @pytest.fixture

@@ -256,7 +256,7 @@ class PairContract(ABC):
 
     def test_unknown_server_names_are_refused(self, pair: ReplicatedPair) -> None:
         for act in (pair.kill, pair.start, pair.connect, pair.stop_slave, pair.start_slave):
-            with pytest.raises(ConfigurationError, match=r"'slave3' is no server .* master, slave, slave2"):
+            with pytest.raises(ConfigurationError, match=r"'slave3' is not a server .* master, slave, slave2"):
                 act("slave3")
         for act in (pair.stop_slave, pair.start_slave):
             with pytest.raises(ConfigurationError, match="the master replicates nothing"):

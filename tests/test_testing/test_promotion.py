@@ -176,7 +176,7 @@ def test_a_slave_that_does_not_catch_up_is_not_promoted(pair: ServerPair) -> Non
 def test_promoting_a_wrong_server_is_an_error_with_the_reason(pair: ServerPair) -> None:
     with pytest.raises(ConfigurationError, match="the master replicates nothing"):
         pair.promote("master")
-    with pytest.raises(ConfigurationError, match="'slave3' is no server of this pair"):
+    with pytest.raises(ConfigurationError, match="'slave3' is not a server of this pair"):
         pair.promote("slave3")
     pair.kill("slave")
     with pytest.raises(PairError, match=r'the slave is down, so slave cannot be promoted. Call start\("slave"\) first'):

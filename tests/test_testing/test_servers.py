@@ -137,7 +137,7 @@ def test_status_returns_a_counter_of_the_server(pair: ServerPair) -> None:
     execute(pair, "slave", "SELECT 1")
     assert pair.status("slave", "Com_select") == before + 1
     for variable in ("Com_selct", "Rpl_semi_sync_master_status", "%"):
-        with pytest.raises(ConfigurationError, match=f"'{variable}' is no counter .* of the slave"):
+        with pytest.raises(ConfigurationError, match=f"'{variable}' is not a counter .* of the slave"):
             pair.status("slave", variable)
 
 

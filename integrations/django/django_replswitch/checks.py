@@ -80,7 +80,7 @@ def check_slaves(*_: object, **__: object) -> Messages:
             found += _check_alias(where, alias, database)
         elif "SLAVES" in database:
             engine, hint = database["ENGINE"], 'Set "ENGINE": "django_replswitch.backends.mysql".'
-            text = f'{where} has SLAVES, but its ENGINE, "{engine}", does not know them: everything goes to the master.'
+            text = f'{where} has SLAVES, but its ENGINE, "{engine}", ignores them: everything goes to the master.'
             found += _say("replswitch.E001", text, hint)
     return found
 
@@ -104,7 +104,7 @@ def _check_alias(where: str, alias: str, database: Mapping[str, Any]) -> Message
                     text = f'{its_place} has "{key}": {value!r}, which differs from the one of {where}.'
                 found += _say("replswitch.E004", text, _meant(key, where, database))
         if address(database, servers.slaves[number]) == masters:
-            text = f"{its_place} has the address of the master: its reads do not leave the master."
+            text = f"{its_place} has the address of the master, so its reads run on the master."
             hint = 'Give it a HOST or a PORT of its own. If there are no slaves, write "SLAVES": [].'
             found += _say("replswitch.W001", text, hint)
     return found
@@ -135,7 +135,7 @@ def _meant(key: object, where: str, database: Mapping[str, Any]) -> str:
     near = difflib.get_close_matches(str(key).upper(), SLAVE_KEYS, n=1)
     if near:
         return f'Did you mean "{near[0]}"?'
-    return f"A slave can have {', '.join(SLAVE_KEYS)}; others come from the master."
+    return f"A slave can have {', '.join(SLAVE_KEYS)}; the others are the master's."
 
 
 @register("replswitch")
@@ -163,8 +163,8 @@ def check_middleware(*_: object, **__: object) -> Messages:
                 outside += _say("replswitch.W003", text, f'Put "{_OURS}" first.')
     return _say(
         "replswitch.W002",
-        "A database has slaves, but MIDDLEWARE does not have the middleware that sends reads there: only what "
-        "use_slave() says goes to them.",
+        "A database has slaves, but MIDDLEWARE does not have the middleware that sends reads there: only code that "
+        "calls use_slave() reads from them.",
         f'Put "{_OURS}" first in MIDDLEWARE. If requests are switched by decorators alone, or by the WSGI '
         "middleware, silence this check.",
     )
@@ -187,7 +187,7 @@ def check_sessions(*_: object, **__: object) -> Messages:
     return _say(
         "replswitch.W004",
         f'SESSION_ENGINE is "{engine}", whose rows are in a database with slaves: sessions may be read from a '
-        "slave that lacks the latest, and each that is saved sends its visitor to the master.",
+        "slave that does not have them yet, and each time that one is saved, its visitor is sent to the master.",
         hint,
     )
 
@@ -205,7 +205,7 @@ def check_caches(*_: object, **__: object) -> Messages:
             text = (
                 f'The BACKEND of CACHES["{alias}"] is "{backend}", whose rows are in a database with slaves: a GET '
                 "that stores a value is a write in slave state, which may be refused, and a value may be read from a "
-                "slave that lacks the latest."
+                "slave that does not have it yet."
             )
             hint = f'Set "BACKEND": "{_CACHE}", or derive your own from it; the table and its rows stay valid.'
             found += _say("replswitch.W011", text, hint)
@@ -217,8 +217,8 @@ def check_predecessors(*_: object, **__: object) -> Messages:
     """Check that the settings no longer use the packages that replswitch replaces."""
     found: Messages = []
     for setting, why, identity in (
-        ("DATABASE_ROUTERS", "it sends queries to aliases of its own, past the backend", "replswitch.W005"),
-        ("MIDDLEWARE", "it sets and deletes cookies of its own, and chooses aliases by them", "replswitch.W006"),
+        ("DATABASE_ROUTERS", "it sends queries to other aliases, and so bypasses the backend", "replswitch.W005"),
+        ("MIDDLEWARE", "it sets and deletes its own cookies, and chooses aliases by them", "replswitch.W006"),
     ):
         for entry in getattr(settings, setting, ()):
             path = entry if isinstance(entry, str) else type(entry).__module__  # a router may be an object
@@ -263,8 +263,8 @@ def _check_slave(who: str, slave: Standing) -> Messages:
         text = f"{who} cannot be checked: {slave.problem}."
         return _say("replswitch.W007", text, "Its reads go to the other slaves or to the master.")
     if slave.is_master:
-        text = f"{who} is the master itself, under another address: its reads do not leave the master."
-        return _say("replswitch.W008", text, "Look where that HOST leads.")
+        text = f"{who} is the master itself, under another address, so its reads run on the master."
+        return _say("replswitch.W008", text, "Check which server this HOST points to.")
     if slave.replication == "cluster":
         return []  # every node of Galera may be written to
     if not slave.read_only:

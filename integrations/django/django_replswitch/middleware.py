@@ -91,7 +91,7 @@ class ReplicationMiddleware:
             policy.reach(running.scope, endpoint_of(request))
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> None:
-        """Let a request run again that fails with another error than `Replay`, before the error is reported (R5)."""
+        """Run a request again if it has failed after a write that could not be moved, before Django reports it (R5)."""
         running = stack()
         if running is not None and running.scope.may_run_again():
             raise Replay(exception)

@@ -1,4 +1,4 @@
-"""Django's part of running a request again on the master, after a write in it could not move there (R5)."""
+"""Django's part of running a request again on the master, after a write in it could not be moved there (R5)."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def endpoint_of(request: HttpRequest) -> Hashable:
 
 
 def may_run_again(request: HttpRequest, scope: Scope) -> bool:
-    """Return whether a request whose write could not move runs again.
+    """Return whether a request whose write could not be moved runs again.
 
     Args:
         request: the request.

@@ -51,7 +51,7 @@ def asked_servers(alias: str) -> list[Asked]:
 
 
 def address(settings: Mapping[str, Any], server: Server) -> tuple[str, ...]:
-    """Return the settings that decide where connections lead: host, port and user (a proxy may route by user)."""
+    """Return the settings that decide where connections go: host, port and user (a proxy may route by user)."""
     found = merged(server, settings)
     options = found.get("OPTIONS") or {}
     names = ("host", "port", "unix_socket", "read_default_file", "read_default_group", "user", "database")

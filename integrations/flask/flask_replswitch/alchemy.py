@@ -80,7 +80,7 @@ def _slave(app: Flask, db: SQLAlchemy, engines: Mapping[Any, Engine], name: Any)
     keys = sorted(key for key in engines if key is not None)
     near = difflib.get_close_matches(name, keys, n=1)
     hint = f'Did you mean "{near[0]}"?' if near else f"Its keys: {', '.join(keys)}." if keys else "It has no keys."
-    raise ConfigurationError(f'REPLSWITCH_SLAVES names "{name}", which is no key of SQLALCHEMY_BINDS. {hint}')
+    raise ConfigurationError(f'REPLSWITCH_SLAVES names "{name}", which is not a key of SQLALCHEMY_BINDS. {hint}')
 
 
 def _engine_of(app: Flask, db: SQLAlchemy, uri: Any) -> Engine:

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 )
 @with_appcontext
 def show(form: str, timeout: int) -> None:
-    """Ask the master and the slaves of each database how they are.
+    """Show the state of the master and the slaves of each database.
 
-    Reachable, read_only, replicating, how far behind. Exits with 1 when a server cannot be reached, a slave does not
-    replicate, or the master refuses to be written to.
+    Reachable, read_only, replication, lag. Exits with 1 if a server cannot be reached, a slave does not replicate, or
+    the master is read-only.
     """
     databases: Mapping[str, list[Asked]] = current_app.extensions["replswitch"].servers
     if not databases:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 #: How many queries the log keeps for each thread or task: as many as Django's log.
 QUERIES_KEPT: Final = 9000
 
-#: Different from every frame, so that the state is looked up anew.
+#: Different from every frame, so that the state is looked up again.
 _NEVER: Final[Any] = object()
 
 

@@ -22,7 +22,7 @@ _DRIVERS: Final = {
 
 
 def load_driver(driver: str | Driver) -> Driver:
-    """Return the driver of a name. A driver of the application's own is returned as it is.
+    """Return the driver with this name. A `Driver` that the application has made is returned unchanged.
 
     Raises:
         ConfigurationError: the driver is not known, or its module is not installed.

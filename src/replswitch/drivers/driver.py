@@ -37,7 +37,7 @@ class Fault(Enum):
     LOST = "the connection was lost while the statement ran"
     TIMED_OUT = "no answer came in time: the server may be gone, or the statement slow"
     SLOW = "no answer came in time, and the server accepts new connections"
-    DOWN = "the server reports that it does not serve: it shuts down, or has left its cluster"
+    DOWN = "the server reports that it is not available: it shuts down, or has left its cluster"
     FULL = "the server accepts no further connections"
     CONFLICT = "replication conflicts with the read"
     DEADLOCK = "the server ended a deadlock, and rolled the transaction back"
@@ -46,7 +46,7 @@ class Fault(Enum):
     OTHER = "the statement is wrong, or the error would be the same on every other server"
 
 
-#: The server could not be reached, or does not serve.
+#: The server could not be reached, or is not available.
 GONE = frozenset({Fault.UNSENT, Fault.LOST, Fault.TIMED_OUT, Fault.DOWN, Fault.FULL})
 
 
@@ -81,7 +81,7 @@ class WriteTracker:
         news: False if nothing can have changed since the last `pop_write_status`, and no transaction has begun or
             ended since then. It is a plain attribute, because it is read after every statement.
         unread: a result may be unread; `replswitch.drivers.Driver.drain_results` reads it.
-        owes_results: a result is unread, and a statement after it may still write, as far as is known.
+        owes_results: a result is unread, and another statement after it may still write.
         streams: a result is being read row by row, so the server can be asked nothing else on the connection (S6).
         session_changed: True on a slave's connection if a statement changed its session (variables, the current
             database), so that a write must not move away from it (S8).
@@ -124,7 +124,7 @@ class WriteTracker:
 
         Raises:
             Exception: the driver's own error.
-            PositionError: the answer is no position.
+            PositionError: the answer is not a position.
         """
         return Written.YES
 
@@ -193,11 +193,11 @@ class Driver:
         raise NotImplementedError
 
     def schema(self, settings: Mapping[str, Any]) -> str:
-        """Return the database that the settings lead to, the same on each server: ``shop``."""
+        """Return the name of the database in the settings, the same on each server: ``shop``."""
         raise NotImplementedError
 
     def location(self, settings: Mapping[str, Any]) -> str:
-        """Return a text that is equal for all settings that lead to the same server. By default, the address."""
+        """Return a text that is equal for all settings of the same server. By default, the address."""
         return self.address(settings)
 
     def set_name(self, settings: Mapping[str, Any]) -> str:
@@ -219,7 +219,7 @@ class Driver:
 
         Args:
             raw: the connection, from `open`.
-            read_only: it leads to a slave.
+            read_only: it is a connection to a slave.
             begin: the isolation level of the engine, if transactions begin with it; else empty.
         """
 
@@ -282,7 +282,7 @@ class Driver:
 
         Raises:
             Exception: the driver's own error.
-            PositionError: the answer is no position.
+            PositionError: the answer is not a position.
         """
         raise PositionError(f"{type(self).__name__} has no positions.")
 
@@ -317,5 +317,5 @@ class Driver:
         return Fault.OTHER
 
     def is_gone(self, error: BaseException, raw: Raw | None = None) -> bool:
-        """Return whether an error means that the server cannot be reached, or does not serve. Arguments as above."""
+        """Return whether an error means that the server cannot be reached, or is not available. See `classify`."""
         return self.classify(error, raw) in GONE

@@ -160,7 +160,7 @@ def last_written(raw: Raw, since: Position | None, *, only_rows: bool = False) -
         only_rows: all these statements have returned rows.
 
     Raises:
-        PositionError: the answer is no position.
+        PositionError: the answer is not a position.
     """
     latest: Position
     only_read = False

@@ -231,14 +231,14 @@ class _MasterConnection(_Connection):
             self.on_write(self, False)
 
     def changes_session(self, text: bytes) -> bool:
-        """Return whether the text says so: the statement may also have been an UPDATE of no rows."""
+        """Judge by the text of the statement: on the master, one without rows may also be an UPDATE."""
         return _CHANGE.match(text) is not None
 
     def pop_write_status(self) -> Position | Written:
         """Return ASK if a statement may have written.
 
-        A statement that returned rows may have written, too: MariaDB's INSERT … RETURNING, a call of a function. It
-        stays in doubt, because a procedure may write after its rows.
+        A statement that returned rows may have written, too: MariaDB's INSERT … RETURNING, a call of a function. The
+        next call returns ASK again, because a procedure may write after its rows.
         """
         if not self.in_doubt or self.in_transaction:
             return Written.NO

@@ -22,7 +22,7 @@ _SETTINGS: Final = set(inspect.signature(Connection.__init__).parameters) - {"se
 
 
 class PyMySQLDriver(MySQLFamilyDriver):
-    """See `replswitch.drivers.Driver`. The server's answer to a write has its position."""
+    """See `replswitch.drivers.Driver`. The server's answer to a write contains the position of the write."""
 
     module = pymysql
     own_settings = {"autocommit", "defer_connect"}  # noqa: RUF012 - the base class says ClassVar

@@ -1,7 +1,7 @@
 """Drivers whose connections SQLAlchemy opens, not replswitch: asyncio drivers, and those of other databases.
 
 Their connections are made read-only by a statement, if the database has one. Their writes are not noticed, so markers
-hold by time.
+have no positions (P3).
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class UnknownDriver(Driver, WriteTracker):
         return f"{host}:{port}" if host and port else str(host or settings.get("database") or self._dialect.name)
 
     def location(self, settings: Mapping[str, Any]) -> str:
-        """Return the same as the drivers of replswitch: other engines may use them for this server.
+        """Return the same text as the drivers of replswitch, because other engines may use these for the same server.
 
         A database in memory has a location of its own.
         """

@@ -111,5 +111,5 @@ class Attempt:
         lost_twice = sum(times > 1 for times in self._lost.values())
         if role is Role.MASTER:
             return lost_twice > 0
-        # The statement may fail twice on each slave, and twice on the server that the master's name leads to.
+        # The statement may fail twice on each slave, and twice on the server that the master's name points to.
         return not self.repeatable or lost_twice > 2 or self._failures[Role.SLAVE] > 2 * (slaves + 1)

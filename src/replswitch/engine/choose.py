@@ -28,13 +28,13 @@ logger = logging.getLogger("replswitch.servers")
 
 
 class Ask(NamedTuple):
-    """A request: ask the server of a link for its identity and its position; send ``(identity, position)``."""
+    """A request: ask the server of a link for its identity and its position. `run` sends ``(identity, position)``."""
 
     link: Link
 
 
 class Wait(NamedTuple):
-    """A request: wait until a server has reached a position; send True, or False after ``seconds``."""
+    """A request: wait until a server has reached a position. `run` sends True, or False after ``seconds``."""
 
     link: Link
     position: Position
@@ -157,7 +157,7 @@ def choose_master_read_only(
     """Choose a read-only link to the master, for a read that no slave can serve.
 
     Returns:
-        the link; None if the link leads to a former master that lacks ``must_see``, because of a failover.
+        the link; None if, after a failover, it is a link to a former master that lacks ``must_see``.
     """
     link = yield server.opening
     if isinstance(link, Failed):
@@ -176,10 +176,10 @@ def choose_master_read_only(
 def master_lacks(
     link: Link, must_see: Position | None, scope: Scope, rotation: Rotation
 ) -> Generator[Open | Ask | Wait, Any, bool]:
-    """Say whether a link to the master leads to a former master, which lacks what must be seen.
+    """Say whether the server of a link to the master is a former master, which lacks what must be seen.
 
-    A server has its own writes. It must be asked only for writes of another server, that is after a failover, and only
-    if its identity is known. A server that does not answer counts as lacking everything.
+    A server always has the writes that were made on it, so it is asked only about writes of another server, that is,
+    after a failover, and only if its identity is known. A server that does not answer counts as lacking everything.
     """
     identity = link.identity or link.writes.identity
     if must_see is None or identity is None or must_see.is_written_by(identity):

@@ -80,7 +80,7 @@ class Database:
         if scope.ended and scope.safe_request is not None and scope.safe_request.runs_again:
             raise ReplSwitchError(
                 "This statement was not run. It belongs to the first try of a request that runs again on the master, "
-                "and would be run twice. If the work may outlive the request, start it in a context of its own."
+                "and would be run twice. If the work may outlive the request, start it in a new contextvars.Context."
             )
         if block is not None and block.on_master:
             return MASTER, "transaction"
@@ -98,8 +98,8 @@ class Database:
         if deciding is not frame:
             decision = deciding.scope.decision
         if scope.master_only and deciding.state == SLAVE:
-            return MASTER, "marker"  # the marker that was handed over holds by time
-        if decision is None or deciding.switch is not None or not (deciding.parent is None or deciding.begins_scope):
+            return MASTER, "marker"  # the marker that was handed over has no position
+        if decision is None or deciding.switch is not None or not deciding.begins_scope:
             return deciding.state, deciding.reason or f"use_{deciding.state}"
         return deciding.state, decision.reason
 
@@ -137,8 +137,8 @@ class Database:
         """Say whether a statement for the master can use a read-only link.
 
         It can if the code wants a slave, and no slave has caught up yet. With a driver that does not report writes,
-        this saves the question afterwards whether the statement has written. It never can if markers hold by time: a
-        write whose position is unknown is seen most safely on the server where it was made.
+        this saves the question afterwards whether the statement has written. It never can if markers have no
+        positions: a write whose position is unknown is seen most safely on the server where it was made.
 
         Args:
             scope: the running scope.
@@ -155,7 +155,7 @@ class Database:
         )
 
     def leads_to_former_master(self, scope: Scope, link: Link, port: Port) -> bool:
-        """Say whether a link to the master leads to a former master, which lacks what a scope must see."""
+        """Say whether the server of a link to the master is a former master, which lacks what a scope must see."""
         return run(master_lacks(link, scope.must_see.get(self.set_name), scope, self.rotation), port)
 
     def raise_if_master_is_gone(self, driver: Driver, error: Exception) -> None:
@@ -168,7 +168,7 @@ class Database:
         """Return the servers that may run a statement instead of a lost master, over read-only links.
 
         There are none unless the code wants a slave, so that the statement is most likely a read. Any server that has
-        what must be seen will do. If that position is unknown, only the server that the master's name leads to now
+        what must be seen will do. If that position is unknown, only the server that the master's name points to now
         will do.
         """
         servers = self.servers

@@ -22,9 +22,9 @@ EVENTS: Final[dict[Event, str]] = {
     "takeover": "the master has served the reads of a scope, because no slave could",
     "takeover-end": "a slave serves reads again after a takeover",
     "moved-write": "a write that a slave refused was run on the master",
-    "replay": "a request ran again on the master, because a write in slave state could not move there",
+    "replay": "a request ran again on the master, because a write in slave state could not be moved there",
     "master-lost": "the master cannot be reached, or has become read-only",
-    "master-back": "the master serves again after it was lost",
+    "master-back": "the master is available again",
 }
 
 _counts: Final[Counter[tuple[Event, str, str]]] = Counter()

@@ -160,7 +160,7 @@ _LEAVE: Final = Effect.DROP | Effect.REST | Effect.AVOID
 TABLE: Final = (
     # The connection broke twice on slaves, and now on the master: the statement is at fault, not the servers (F1).
     _row(_M, LOST, Action.RAISE, _DROP | _WROTE | _END, exhausted=True),
-    # The master. After a failover its name may lead to another server, so a statement that did not run is retried once.
+    # The master. After a failover, its name may point to another server: retry a statement that did not run, once.
     _row(_M, UNSENT, Action.CHOOSE, _LOSE, transaction=Progress.NONE, first=True),
     _row(_M, _READ_ONLY, Action.CHOOSE, _LOSE, transaction=Progress.NONE, first=True),
     _row(_M, _READ_ONLY, Action.MASTER_IS_READ_ONLY, _LOSE | _END),

@@ -32,7 +32,7 @@ class Health:
         clock: a monotonic clock, in seconds.
 
     Attributes:
-        resting: each server that is out of rotation, with the time until which it is. Usually empty.
+        resting: each server that is out of rotation, with the time at which it may be tried again. Usually empty.
     """
 
     def __init__(self, downtime: float = 10, clock: Callable[[], float] = time.monotonic) -> None:

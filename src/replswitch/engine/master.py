@@ -37,10 +37,10 @@ class MasterLoss(Incident):
     def report(self, error: BaseException, driver: Driver) -> None:
         """Count that the master is not available, and log it if that is new."""
         self._fault = driver.classify(error)
-        self.happens(self._server.name, "The master %s does not serve: %s", self._server.name, error)
+        self.happens(self._server.name, "The master %s is not available: %s", self._server.name, error)
 
     def refused(self) -> None:
-        """Note that the loss continues: the check for earlier writes that follows does not mean that it is over."""
+        """Record that the loss continues, so that an answer of the master about earlier writes does not end it."""
         self.latest = monotonic()
 
     def opened(self, link: Link) -> None:
@@ -58,4 +58,4 @@ class MasterLoss(Incident):
 
     def _end_after(self, seconds: float, moment: float) -> None:
         if moment > self.latest + seconds:
-            self.ends(self._server.name, "The master %s serves again.", self._server.name)
+            self.ends(self._server.name, "The master %s is available again.", self._server.name)

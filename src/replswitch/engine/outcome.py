@@ -18,7 +18,8 @@ def no_master(server: Server, error: BaseException, driver: Driver) -> NoServerE
     """Return the error for a master that cannot be reached, or has reached its connection limit (F3)."""
     why, cure = "cannot be reached", "Start it, or correct its settings."
     if driver.classify(error) is Fault.FULL:
-        why, cure = "accepts no further connections", "Let the application open fewer, or raise the server's limit."
+        why = "accepts no further connections"
+        cure = "Open fewer connections in the application, or raise the server's limit."
     return NoServerError(
         f"The master {server.name} {why}: {error}. {cure} Reads in slave state continue meanwhile.", server=server.name
     )
@@ -28,7 +29,7 @@ def master_is_read_only(server: Server, error: BaseException) -> NoServerError:
     """Return the error for a master that has become read-only, and has stayed so beyond the moment of a failover."""
     return NoServerError(
         f"The master {server.name} is read-only: {error}. If another server is the master now, point the name to it; "
-        "else correct its settings. The refused write has changed nothing; earlier commits remain.",
+        "otherwise make this one writable. The refused write has changed nothing; earlier commits remain.",
         server=server.name,
     )
 
@@ -37,7 +38,7 @@ def lost_write(server: Server) -> NoServerError:
     """Return the error for a statement that failed on a lost master, and that another server has refused as a write."""
     return NoServerError(
         f"The connection to the master {server.name} was lost during a write, at {application_place()}. It is not "
-        "known whether the write was done, so it is not tried again. Check the data, and repeat the write if need be.",
+        "known whether the write was done, so it is not tried again. Check the data, and repeat the write if needed.",
         server=server.name,
     )
 
@@ -61,6 +62,9 @@ def report_moved_write(database: str, server: str, error: BaseException | None, 
         has_read: the scope has read from a slave before.
     """
     refused = "" if error is None else f" It was refused on a read-only connection to {server}: {error}."
-    text = "A write in slave state was moved to the master, at %s.%s Before it, this scope had %s from a slave. %s"
+    text = (
+        "A write in slave state was moved to the master, at %s.%s Before it, this request or job had %s from a slave. "
+        "Call use_master() before it."
+    )
     before = "read" if has_read else "not read"
-    tell("moved-write", database, server, text, application_place(), refused, before, "Call use_master() there.")
+    tell("moved-write", database, server, text, application_place(), refused, before)

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 #: Why a write may not move.
 MAY_NOT_MOVE = 'on_slave_write is "error"'
 HAS_READ = "its transaction has read from the slave, and what it read may be stale"
-SESSION_CHANGED = "an earlier statement changed the session on the slave, and the master's session lacks that"
+SESSION_CHANGED = "an earlier statement changed the session on the slave, and the master's session lacks that change"
 ROWS_ARE_OUT = "its procedure has already returned rows of the slave"
-OWN_CONNECTION = "the application runs it on a connection of its own choice"
+OWN_CONNECTION = "the application has chosen the connection itself"
 
 
 def refusal(

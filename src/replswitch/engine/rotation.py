@@ -46,7 +46,7 @@ class KnownPositions:
         self._lock = ProcessLock()
 
     def has_reached(self, link: Link, position: Position, since: float) -> bool:
-        """Say whether the server that a link leads to is known to have reached a position.
+        """Say whether the server of a link is known to have reached a position.
 
         Args:
             link: the link.
@@ -119,13 +119,13 @@ class Rotation:
         """Take a server out of rotation for `downtime`, for the whole process."""
         server.lost_at = time.monotonic()
         if self._health.failed(server):
-            text = "The server %s does not serve, and is out of rotation for %g s: %s"
+            text = "The server %s is not available, and is out of rotation for %g s: %s"
             tell("rest", self._name, server.name, text, server.name, self._downtime, error)
 
     def has_answered(self, server: Server) -> None:
         """Put a server back into rotation after it has answered again."""
         if self._health.answered(server):
-            tell("back", self._name, server.name, "The server %s is back.", server.name)
+            tell("back", self._name, server.name, "The server %s is back in rotation.", server.name)
 
     # Lag (the option max_lag)
 
@@ -136,9 +136,9 @@ class Rotation:
         if is_near == (slave in self._too_far_behind):
             self._too_far_behind ^= {slave}
             if is_near:
-                tell("back", self._name, slave.name, "The slave %s is near enough again.", slave.name)
+                tell("back", self._name, slave.name, "The lag of the slave %s is within max_lag again.", slave.name)
             else:
-                text = "The slave %s is more than %g s behind, and gets no reads."
+                text = "The slave %s is more than %g s behind (max_lag), so it gets no reads."
                 tell("behind", self._name, slave.name, text, slave.name, lag.max_lag)
         return is_near
 

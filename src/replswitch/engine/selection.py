@@ -254,7 +254,7 @@ class Selection:
                     return link
             link = port.open(server)
             if database.leads_to_former_master(scope, link, port):
-                port.drop(server, link)  # the other idle links lead there as well
+                port.drop(server, link)  # the other idle links go there as well
                 link = port.open(server)
         except port.driver.module.Error as error:
             if not port.driver.is_gone(error):
@@ -282,7 +282,7 @@ class Selection:
     # Without the master
 
     def _master_is_lost(self, attempt: Attempt | None) -> BaseException | None:
-        """Return the error that the master was lost with, if the statement or its transaction continues without it."""
+        """Return the error with which the master was lost; None unless the statement continues without the master."""
         if attempt is not None and attempt.error is not None:
             return attempt.error
         return None if self.block is None else self.block.without_master
@@ -311,13 +311,13 @@ class Selection:
     def spare(self, scope: Scope, cause: BaseException, *, is_there: bool = True) -> Link | None:
         """Return a link for a read that the lost master cannot serve; None if no server has what must be seen.
 
-        Any slave will do, even a slave that is out of rotation, and so will the server that the master's name leads
+        Any slave will do, even a slave that is out of rotation, and so will the server that the master's name points
         to now. The link is read-only.
 
         Args:
             scope: the running scope.
             cause: the error with which the master was lost.
-            is_there: False if the master's name leads nowhere at present: trying it would cost one more time-out.
+            is_there: False if no server answers under the master's name: trying it would cost one more time-out.
         """
         database, block = self.database, self.block
         servers = self._servers_without_master(scope)
@@ -334,7 +334,7 @@ class Selection:
             block.without_master = self.master_error = cause
             return joined
         if database.servers.master_read_only not in database.servers.slaves:
-            # Its idle links lead to the lost master, and each would cost a time-out.
+            # Its idle links go to the lost master, and each would cost a time-out.
             self._port.drop(database.servers.master_read_only)
         in_turn = last_resort(scope.slaves.get(database.key), servers)
         steps = choose(scope, database.key, in_turn, must_see, database.rotation, is_last_resort=True)

@@ -1,7 +1,8 @@
-"""Positions: places in a master's stream of replication. One module an engine.
+"""Positions: places in a master's stream of replication. One module for each database product.
 
-A position answers three questions: is it the later of two (`Position.merge`), has a server that is here reached that
-one (`Position.includes`), and how is it written down (`str`, `read`). Which position a commit has, its driver knows.
+Two positions can be merged to the later one (`Position.merge`), and compared: has a server at this position reached the
+other one (`Position.includes`)? `str`, `write` and `read` convert a position to text and back. The driver knows which
+position a commit has.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ _ENGINES: Final[dict[str, type[Position]]] = {
 
 
 def register(kind: type[Position]) -> None:
-    """Make the positions of an engine known that replswitch does not know, so that markers can carry them.
+    """Register the positions of a database that replswitch does not know, so that markers can contain them.
 
     Args:
-        kind: their class; its ``engine`` is the word for it in markers.
+        kind: the class of the positions; its ``engine`` is the name of the database product in markers.
     """
     _ENGINES[kind.engine] = kind
 
@@ -36,13 +37,13 @@ def write(position: Position) -> str:
 
 
 def read(text: str) -> Position:
-    """Return the position that `write` wrote down.
+    """Return the position in a text that `write` has returned.
 
     Raises:
-        PositionError: the text is no position.
+        PositionError: the text is not a position.
     """
     engine, _, rest = text.partition(":")
     kind = _ENGINES.get(engine)
     if kind is None:
-        raise PositionError(f"{text[:60]!r} names no engine. Known are {', '.join(_ENGINES)}.")
+        raise PositionError(f"{text[:60]!r} does not begin with the name of a known engine: {', '.join(_ENGINES)}.")
     return kind.parse(rest)

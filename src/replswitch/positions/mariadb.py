@@ -1,7 +1,8 @@
-"""MariaDB's global transaction ids: for each replication domain, how far the domain's own sequence has come.
+"""MariaDB's global transaction ids: for each replication domain, the latest number in its sequence.
 
-https://mariadb.com/kb/en/gtid/: a GTID is ``domain-server-sequence``, a position a list with one GTID for each domain.
-Sequences grow within a domain whichever server writes, so a position stays true when another server is promoted.
+https://mariadb.com/kb/en/gtid/: a GTID is ``domain-server-sequence``, and a position is a list with one GTID for
+each domain. The sequence of a domain grows, whichever server writes, so a position stays valid when another server is
+promoted.
 """
 
 from __future__ import annotations
@@ -36,13 +37,13 @@ class MariaDBPosition(Position):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Return the position of a list such as ``0-1-42,7-2-9``; the empty one is where nothing was written yet."""
+        """Return the position of a list such as ``0-1-42,7-2-9``; the empty list precedes the first write."""
         gtids = []
         for gtid in text.split(",") if text else ():
             match = _GTID.fullmatch(gtid.strip())
             numbers = () if match is None else tuple(map(int, match.groups()))
             if not numbers or any(number >= limit for number, limit in zip(numbers, _LIMITS, strict=True)):
-                raise PositionError(f"{gtid.strip()[:60]!r} is no GTID of MariaDB: one looks like 0-1-42.")
+                raise PositionError(f"{gtid.strip()[:60]!r} is not a GTID of MariaDB, such as 0-1-42.")
             domain, server, sequence = numbers
             gtids.append((domain, sequence, server))
         return cls(_latest(gtids))
@@ -57,7 +58,7 @@ class MariaDBPosition(Position):
         return type(self)(tuple(min(gtid, there[gtid[0]]) for gtid in self.gtids if gtid[0] in there))
 
     def includes(self, other: Position) -> bool:
-        """Say whether each domain of ``other`` has come as far here."""
+        """Say whether this position has at least the sequence number of ``other`` in each domain of ``other``."""
         if not isinstance(other, MariaDBPosition):
             return False
         here = {domain: sequence for domain, sequence, _ in self.gtids}

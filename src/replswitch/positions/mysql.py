@@ -1,7 +1,7 @@
-"""MySQL's global transaction ids: for each source, which of its transactions there are.
+"""MySQL's global transaction ids: for each source server, the numbers of its transactions.
 
 https://dev.mysql.com/doc/refman/9.1/en/replication-gtids-concepts.html: a set is written
-``uuid:1-57:60:tag:1-3,uuid:…``. What follows a tag, which MySQL has since 8.3, belongs to it. Sets are unions of
+``uuid:1-57:60:tag:1-3,uuid:…``. The ranges after a tag (MySQL 8.3 and newer) belong to this tag. Sets are unions of
 ranges, so a position stays true when another server is promoted.
 """
 
@@ -32,7 +32,7 @@ Source = tuple[str, str]
 """``(uuid, tag)``; the tag is empty for transactions without one."""
 
 Ranges = tuple[tuple[int, int], ...]
-"""``(first, last)``, both in it; in order, and never touching each other."""
+"""``(first, last)``, both included. Ranges are in order, and there is a gap between any two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class MySQLPosition(Position):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Return the position of a set; the empty one is where nothing was written yet."""
+        """Return the position of a set; the empty set precedes the first write."""
         found: dict[Source, list[tuple[int, int]]] = {}
         for part in text.split(",") if text.strip() else ():
             if not _PART.fullmatch(part):
@@ -74,7 +74,7 @@ class MySQLPosition(Position):
         return self._of(both)
 
     def includes(self, other: Position) -> bool:
-        """Say whether all transactions of ``other`` are in it."""
+        """Say whether this set contains all transactions of ``other``."""
         return isinstance(other, MySQLPosition) and self.merge(other) == self
 
     def is_written_by(self, identity: Hashable) -> bool:
@@ -112,6 +112,5 @@ def _joined(ranges: list[tuple[int, int]]) -> Ranges:
 
 def _malformed(part: str) -> PositionError:
     return PositionError(
-        f"{part.strip()[:100]!r} is no GTID set of MySQL: one looks like "
-        "3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5:tag:7."
+        f"{part.strip()[:100]!r} is not a GTID set of MySQL, such as 3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5:tag:7."
     )

@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 
 class Position(ABC):
-    """A place in the master's stream of replication. Never changed; equal ones compare equal.
+    """A place in the master's replication stream. It is immutable, and equal positions compare equal.
 
     Attributes:
-        engine: the word for the engine in a written position.
+        engine: the name of the database product, with which the text of a position begins.
     """
 
     __slots__ = ()
@@ -23,10 +23,10 @@ class Position(ABC):
     @classmethod
     @abstractmethod
     def parse(cls, text: str) -> Self:
-        """Return the position that the engine's own notation names.
+        """Return the position of a text in the notation of the database.
 
         Raises:
-            PositionError: the text is no position.
+            PositionError: the text is not a position.
         """
 
     @abstractmethod
@@ -35,11 +35,11 @@ class Position(ABC):
 
     @abstractmethod
     def includes(self, other: Position) -> bool:
-        """Say whether a server that is here has reached ``other``. A position of another engine never is."""
+        """Say whether a server at this position has reached ``other``; False for a position of another product."""
 
     @abstractmethod
     def is_written_by(self, identity: Hashable) -> bool:
-        """Say whether one server has written all of it itself, and so has it.
+        """Say whether one server has made all these writes itself, so that it certainly has them.
 
         Args:
             identity: the identity of the server, from the driver's ``fetch_position``.
@@ -47,4 +47,4 @@ class Position(ABC):
 
     @abstractmethod
     def __str__(self) -> str:
-        """Return it in the engine's own notation, the same for equal positions."""
+        """Return the position in the notation of the database; the same text for equal positions."""

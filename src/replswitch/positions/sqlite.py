@@ -1,8 +1,8 @@
-"""The clock of one machine, for `replswitch.testing.SQLitePair`: SQLite has no stream of replication.
+"""Positions of SQLite, for `replswitch.testing.SQLitePair`: times, because SQLite has no replication stream.
 
-The pair keeps a note beside each slave's file: the moment at which its latest copy of the master was begun. Such a
-slave has every commit that had ended before that moment. Beside a master that is copied there is a note too, an empty
-one.
+The pair keeps a note (a small file) next to the file of each slave: the time at which the latest copy of the master was
+begun. The slave has every commit that had ended before that time. A master that is copied has a note, too, which is
+empty.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _MOMENT: Final = re.compile(r"\d{1,19}", re.ASCII)
 
 
 def note_beside(file: str | Path) -> Path:
-    """Return where the note of a database is kept: named like the files that SQLite itself keeps there."""
+    """Return the path of the note of a database. SQLite names its own files next to a database in the same way."""
     return Path(f"{file}-position")
 
 
 @dataclass(frozen=True, slots=True)
 class SQLitePosition(Position):
-    """A moment.
+    """A time.
 
     Attributes:
         moment: nanoseconds since the epoch.
@@ -42,7 +42,7 @@ class SQLitePosition(Position):
     def parse(cls, text: str) -> Self:
         """Return the position of a number of nanoseconds."""
         if not _MOMENT.fullmatch(text):
-            raise PositionError(f"{text[:60]!r} is no moment: one is a whole number of nanoseconds since the epoch.")
+            raise PositionError(f"{text[:60]!r} is not a whole number of nanoseconds since the epoch.")
         return cls(int(text))
 
     def merge(self, other: Self) -> Self:
@@ -54,7 +54,7 @@ class SQLitePosition(Position):
         return isinstance(other, SQLitePosition) and self.moment >= other.moment
 
     def is_written_by(self, identity: Hashable) -> bool:
-        """A file is no other server's: always."""
+        """Return True: a file has no other server that could have written to it."""
         return True
 
     def __str__(self) -> str:

@@ -22,7 +22,7 @@ _CLUSTERS: Final = ("aurora_version", "group_replication_group_name")
 
 _SEVERITY: Final = {"none": 0, "running": 1, "connecting": 2, "stopped": 3, "broken": 4}
 _PROBLEMS: Final = {
-    "connecting": "it does not reach its master",
+    "connecting": "it cannot connect to its master",
     "stopped": "replication is stopped",
     "broken": "replication ended with an error",
 }
@@ -58,7 +58,7 @@ def ask_mysql(raw: Raw, server: Asked, standing: Standing) -> None:
 
 
 def _ask_replication(raw: Raw, server: Asked, standing: Standing) -> None:
-    # MariaDB's has every source of a slave that follows several; SLAVE went from MySQL in 8.4, REPLICA came in 8.0.22.
+    # MariaDB's statement shows every source of a slave with several. MySQL has REPLICA since 8.0.22, SLAVE until 8.3.
     statements = ["SHOW ALL SLAVES STATUS"] if standing.is_mariadb else ["SHOW REPLICA STATUS", "SHOW SLAVE STATUS"]
     for statement in statements:
         try:
@@ -76,11 +76,11 @@ def _grant(raw: Raw, standing: Standing) -> str:
     privilege = "SLAVE MONITOR" if standing.is_mariadb else "REPLICATION CLIENT"
     (row,) = records(raw, "SELECT CURRENT_USER() AS account")
     account = "@".join(f"'{part}'" for part in str(row["account"]).rpartition("@")[::2])
-    return f"its user may not ask how replication goes. On the master: GRANT {privilege} ON *.* TO {account}"
+    return f"its user may not query the replication status. On the master: GRANT {privilege} ON *.* TO {account}"
 
 
 def _judge_replication(standing: Standing, sources: Iterable[Mapping[str, Any]]) -> None:
-    """Say how replication goes; of a slave that follows several masters, the worst counts."""
+    """Record the state of the replication. If a slave replicates from several masters, the worst state counts."""
     standing.replication, standing.problem = "none", "it follows no master"
     for source in sources:
         threads = {source["slave_io_running"], source["slave_sql_running"]}

@@ -63,7 +63,7 @@ def _ask(server: Asked, standing: Standing, timeout: float) -> None:
     except ReplSwitchError as error:
         standing.problem = str(error)
     except Exception as error:  # noqa: BLE001 - every error of a server is reported
-        standing.problem = f"{'it failed' if standing.reachable else 'no connection'}: {_words(error)}"
+        standing.problem = f"{'a query failed' if standing.reachable else 'no connection'}: {_words(error)}"
 
 
 def _words(error: Exception) -> str:
@@ -76,7 +76,7 @@ def _ask_nothing(raw: Any, server: Asked, standing: Standing) -> None:
 
 
 def _ask_sqlite(raw: Any, server: Asked, standing: Standing) -> None:
-    """Look at the file. It has no replication that could be queried."""
+    """Query the file. It has no replication status."""
     raw.execute("PRAGMA schema_version").close()  # nothing before it reads the file
     standing.reachable = True
     files = {name: file for _, name, file in raw.execute("PRAGMA database_list")}

@@ -30,7 +30,7 @@ class Asked:
         open: opens a connection, with a time-out in seconds. Its errors are reported; a `replswitch.ReplSwitchError`
             with its own text only.
         error: the root of the driver's errors.
-        address: the settings that decide where its connections lead; None if they are not known. If a slave has the
+        address: the settings that decide where its connections go; None if they are not known. If a slave has the
             address of the master, the report treats it as the master, and does not compare what the servers report.
         timeout: seconds to connect, and to answer, by default.
         engine: the kind of server, `replswitch.drivers.Driver.engine`.

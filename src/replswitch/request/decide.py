@@ -37,7 +37,7 @@ def decide(method: str, *, marker: Marker | None = None, override: object = None
         enabled: the option ``enabled``.
 
     Returns:
-        the decision. For a marker that holds by time it is final, because no server can be checked against a time (R4).
+        the decision. It is final for a marker without a position, because no server can be compared with a time (R4).
         Positions can be checked: each database chooses its server by them.
 
     Raises:

@@ -51,7 +51,7 @@ Positions = Mapping[str, "Position"]
 """A position of each replicated set, by the set's name."""
 
 Step = tuple[float, Positions]
-"""A time, and the positions that the writes from that time on ask for."""
+"""A time, and the positions that slaves must have reached because of the writes from that time on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +64,8 @@ class Marker:
         written_at: when the latest write whose position is unknown was committed; None without one.
         positions: the position that the slaves of each written set must have reached.
         placed_at: when the latest of those writes was committed; None without one.
-        older: used if earlier writes ask for sets that the latest write does not, so that each part expires with its
-            own age (M2). It lists steps, the latest first; the last step asks for all `positions`.
+        older: the times of earlier writes whose positions the latest write does not include, so that each position
+            expires by its own age (M2). A list of steps, the latest first; the last step has all `positions`.
     """
 
     written_at: float | None = None
@@ -75,11 +75,11 @@ class Marker:
 
     @property
     def steps(self) -> tuple[Step, ...]:
-        """The positions that the writes from each time on ask for, the latest first."""
+        """The positions that the writes from each time on require, the latest time first."""
         return self.older or (() if self.placed_at is None else ((self.placed_at, self.positions),))
 
     def merge(self, other: Marker, within: float = 0) -> Marker:
-        """Return the marker that asks for everything that either of the two asks for (M4).
+        """Return the marker that requires everything that either of the two requires (M4).
 
         Args:
             other: the other one.
@@ -229,7 +229,7 @@ class MarkerSigner:
             position_max_age: seconds that positions hold.
 
         Returns:
-            one marker that asks for everything that any of them asks for; None if no token is valid.
+            one marker that requires everything that any of the tokens requires; None if no token is valid.
         """
         merged: Marker | None = None
         shaped = list(dict.fromkeys(each for each in tokens if len(each) <= MAX_LENGTH and _SHAPE.fullmatch(each)))
@@ -261,8 +261,9 @@ class MarkerSigner:
         if ahead > FUTURE and not self._has_warned:
             self._has_warned = True
             logger.warning(
-                "A marker is dated %.0f s in the future. More than %d s is not accepted, so its visitor may miss their "
-                "own writes. Synchronize the clocks of all servers of the application by NTP. This is logged once.",
+                "A visitor sent a marker that is dated %.0f s in the future. More than %d s is not accepted, so they "
+                "may miss their own writes. Synchronize the clocks of all servers of the application by NTP. This is "
+                "logged once.",
                 ahead,
                 FUTURE,
             )
@@ -287,8 +288,8 @@ def _secrets(secret: Secret) -> list[bytes]:
     secrets = list(given) if isinstance(given, Iterable) else []
     if not secrets or not all(isinstance(each, str | bytes) and each for each in secrets):
         raise ConfigurationError(
-            "There is no secret to sign markers with, or it is no string. Give `secret` a long random string, the same "
-            "in every process of the application, or a list of them with the newest first; `python -c 'import secrets; "
-            "print(secrets.token_urlsafe(32))'` makes one."
+            "There is no secret to sign markers with, or it is not a string. Give `secret` a long random string, the "
+            "same in every process of the application, or a list of them with the newest first; `python -c 'import "
+            "secrets; print(secrets.token_urlsafe(32))'` makes one."
         )
     return [each.encode() if isinstance(each, str) else each for each in secrets]

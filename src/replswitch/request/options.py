@@ -52,8 +52,8 @@ class RequestOptions:
         cookie_samesite: ``"Strict"``, ``"Lax"``, ``"None"``; None leaves the attribute out.
         cookie_secure: True or False; None sets Secure on https.
         override: called with the request before its method decides; returns ``"master"``, ``"slave"`` or None.
-        replay: run a GET or HEAD again on the master if a write in it could not move there, and begin later requests to
-            its endpoint on the master (R5).
+        replay: run a GET or HEAD again on the master if a write in it could not be moved there, and begin later
+            requests to its endpoint on the master (R5).
         header: send and accept the marker in the header ``Replswitch-Marker`` as well, for clients that keep no
             cookies.
         debug_header: add ``Replswitch: slave; server=slave1.db:3306; reason=method`` to responses.

@@ -146,7 +146,7 @@ class RequestPolicy:
         """
         request, scope = first.safe_request, self._scope(tokens, first.within)
         assert request is not None and request.refusal is not None  # noqa: S101, PT018 - for the type checker
-        first.version += 1  # tasks that are left of the first try choose anew, and are refused
+        first.version += 1  # tasks that are left of the first try choose again, and are refused
         scope.decision, scope.is_safe, scope.master_only = REPLAY, True, True
         scope.safe_request = SafeRequest()
         scope.safe_request.endpoints, scope.safe_request.endpoint = self.endpoints, request.endpoint
@@ -157,9 +157,9 @@ class RequestPolicy:
                 "replay",
                 database,
                 server,
-                "A %s request ran again on the master, because a write in it, at %s, could not move there. From now "
-                "on such requests begin on the master, until they have stopped writing. If the write does not depend "
-                "on earlier reads, call use_master() around it.",
+                "A %s request ran again on the master, because a write in it, at %s, could not be moved there. From "
+                "now on, requests to this endpoint begin on the master, until they have stopped writing. If the write "
+                "does not depend on earlier reads, call use_master() around it.",
                 method,
                 place,
             )
@@ -210,7 +210,8 @@ class RequestPolicy:
         token, written = self._signer.write_short(marker)
         if written is not marker:
             logger.warning(
-                "The positions that a visitor must see do not fit into a cookie, so their marker holds by time."
+                "The positions that a visitor must see do not fit into a cookie. Their marker contains only the time, "
+                "so the master serves their reads for `cookie_max_age`."
             )
         max_age = options.cookie_max_age if written.placed_at is None else options.position_max_age
         secure = https() if options.cookie_secure is None else options.cookie_secure

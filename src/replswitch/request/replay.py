@@ -1,4 +1,4 @@
-"""Run a safe request again on the master, if a write in it could not move there (R5)."""
+"""Run a safe request again on the master, if a write in it could not be moved there (R5)."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _SPENT: Final = Exception()
 
 
 class Refusal(NamedTuple):
-    """A write in slave state that could not move: the database's name in markers, the server, and the code's place."""
+    """A write in slave state that could not be moved: the name of the database, the server, the place in the code."""
 
     database: str
     server: str
@@ -78,7 +78,7 @@ class SafeRequest:
         began_at: when the try began, by `time.monotonic`.
         thread: the id of the thread that the request runs in.
         commits_outside: the number of commits outside any request up to the start of the try.
-        refusal: the first write of the request that could not move; None without one.
+        refusal: the first write of the request that could not be moved; None without one.
         has_committed_elsewhere: something was committed in a store that replswitch does not switch.
         is_streamed: the body may still write after replswitch has ended the request.
         runs_again: this is the first try, and a second one follows.
@@ -97,7 +97,7 @@ class SafeRequest:
     runs_again = False
 
     def refuse(self, database: Hashable, refusal: Refusal) -> None:
-        """Record that a write could not move, and remember it for the endpoint."""
+        """Record that a write could not be moved, and remember it for the endpoint."""
         self.refusal = self.refusal or refusal
         self.learn({database})
         self.framework.refused()

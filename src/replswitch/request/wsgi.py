@@ -168,7 +168,7 @@ class _Response:
             self._call_application()
 
     def _begins_again(self, *, is_replay: bool) -> bool:
-        """Prepare a second try if a write could not move in the first one (R5); else return False.
+        """Prepare a second try if a write in the first one could not be moved (R5); else return False.
 
         Args:
             is_replay: the first try has ended with a `Replay`. If not, the application may have caught it.

@@ -136,7 +136,7 @@ def replicate(
     found = tuple(_slave(slave, driver, driver.address(settings[slave]), share) for slave, share in pairs)
     master_read_only = Server(server.name, SLAVE)  # a database in memory never uses it
     if not driver.in_memory:
-        # If there are slaves, it is seldom used, and an idle connection might lead to a former master: keep none.
+        # If there are slaves, it is seldom used, and an idle connection might go to a former master: keep none.
         stand_in = create_engine(
             engine.url,
             echo=engine.echo,

@@ -184,9 +184,9 @@ class MasterOpener(Opener):
         super()._checkout(raw, entry, proxy)
         frame = stack()
         if entry.info.pop(_OPENED_BY, None) is not None or frame is None:
-            return  # a connection opened just now leads to the server that now has the master's name
+            return  # a connection opened just now goes to the server that now has the master's name
         if self.database.leads_to_former_master(frame.scope, entry.info[LINK], self._port):
-            raise InvalidatePoolError("The connection leads to a former master.")  # as do the others in the pool
+            raise InvalidatePoolError("This is a connection to a former master.")  # as do the others in the pool
 
     def _connect(self, raw: Raw, entry: ConnectionPoolEntry) -> None:
         super()._connect(raw, entry)

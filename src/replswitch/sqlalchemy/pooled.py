@@ -162,7 +162,7 @@ class LateRoute(Route):
     held: tuple[Scope, str] | None = None
 
     def choose(self, *args: Any, **options: Any) -> Link:
-        """Choose anew; see `replswitch.engine.selection.Selection.choose`."""
+        """Choose again; see `replswitch.engine.selection.Selection.choose`."""
         self.held = None
         return super().choose(*args, **options)
 

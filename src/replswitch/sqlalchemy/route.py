@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from replswitch.sqlalchemy.pooled import Calls, Lease
     from replswitch.state import Frame
 
-#: Different from every frame, so that the engine is chosen anew.
+#: Different from every frame, so that the engine is chosen again.
 _NEVER: Final[Any] = object()
 
 #: The driver of a link without a connection.
@@ -95,7 +95,7 @@ class SessionRoute(PoolPort):
         if route.block is None:
             route.begin(Block())
         scope = NO_SCOPE if frame is None else frame.scope
-        version = scope.version  # read before choosing: a change from here on makes the next statement choose anew
+        version = scope.version  # read before choosing: a change from here on makes the next statement choose again
         self._only_asks = not self._calls.running and not self._session._flushing
         link: Link | None = None
         try:
@@ -282,7 +282,7 @@ class SessionRoute(PoolPort):
         self._transaction_read = 0
 
     def forget(self) -> None:
-        """Choose anew for the next statement."""
+        """Choose again for the next statement."""
         self.frame = _NEVER
         self.route.forget()
 

@@ -6,10 +6,10 @@ SQLite does not replicate. The copier imitates a slave:
   copier reads it every few milliseconds.
 * The backup API then takes a snapshot of the master into memory, and later writes it into the slave in one
   transaction. So a reader of the slave sees the master as it was at some moment, never half of one.
-* A note beside the slave's file has its position, for `replswitch.connect()`.
+* A note (a small file) next to the slave's file contains its position, for `replswitch.connect()`.
 * Both files are in WAL mode, in which readers and one writer do not wait for each other.
 
-Commits that follow each other faster than the copier looks arrive on the slave together.
+Commits that follow each other faster than the copier checks arrive on the slave together.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY = 0.005
-"""Seconds between two looks at the master."""
+"""Seconds between two checks of the master."""
 
 TOLD_FOR = 1.0
 """Seconds for which notes are written after a copy: a commit ends a little before its writer reads the clock."""
 
 WAITING = 200
-"""About how many snapshots may wait for a long lag to pass: the longer the lag, the rarer they are taken."""
+"""About how many snapshots may wait for a long lag to pass: the longer the lag, the fewer are taken."""
 
 
 class Snapshot(NamedTuple):
@@ -52,7 +52,7 @@ class Copier:
     """Copies a master to its slaves from :meth:`start` to :meth:`close`, in a thread of its own.
 
     Args:
-        master: the file to copy from; it exists and is in WAL mode, as the slaves' files do and are.
+        master: the file to copy from. All files exist already and are in WAL mode.
         slaves: the files to copy to, by name. They equal the master when the copier starts.
     """
 
@@ -76,7 +76,7 @@ class Copier:
         self._thread = threading.Thread(target=self._run, name="replswitch-copier", daemon=True)
 
     def start(self) -> None:
-        """Begin to copy."""
+        """Start copying."""
         self._thread.start()
 
     def close(self) -> None:
@@ -94,21 +94,21 @@ class Copier:
         self._check()
 
     def set_lag(self, seconds: float) -> None:
-        """Set how long a commit waits; holds for those that wait already, too."""
+        """Set the lag, also for the commits that are waiting already."""
         with self._changed:
             self._check()
             self._lag = seconds
             self._changed.notify_all()
 
     def set_idle(self, name: str, idle: bool) -> None:
-        """Leave a server alone, or take care of it again: nothing is taken from or given to an idle one."""
+        """Stop or resume copying from or to a server."""
         with self._changed:
             self._check()
             (self._idle.add if idle else self._idle.discard)(name)
             self._changed.notify_all()
 
     def position(self) -> int:
-        """Look at the master now, and return the number of the snapshot that has all its commits.
+        """Check the master now, and return the number of the snapshot that has all its commits.
 
         Raises:
             PairError: the copier has failed; its error is the cause.
@@ -120,10 +120,10 @@ class Copier:
             return self._number
 
     def wait(self, name: str, position: int, deadline: float) -> None:
-        """Wait until a slave has a snapshot.
+        """Wait until a slave has got a snapshot.
 
         Raises:
-            NotCaughtUpError: not until the deadline (of ``time.monotonic()``).
+            NotCaughtUpError: the slave has not got it by the deadline (of ``time.monotonic()``).
             PairError: the copier has failed; its error is the cause.
         """
         with self._changed:
@@ -145,7 +145,7 @@ class Copier:
 
     def _check(self) -> None:
         if self._error is not None:
-            raise PairError(f"the copier has failed, the slaves get nothing more: {self._error}") from self._error
+            raise PairError(f"the copier has failed, so the slaves get no more commits: {self._error}") from self._error
 
     def _run(self) -> None:
         try:
@@ -163,7 +163,7 @@ class Copier:
                 self._changed.notify_all()
 
     def _look(self) -> bool:
-        """Take a snapshot if the master has changed; False if it was busy and must be looked at again."""
+        """Take a snapshot if the master has changed. Return False if it was locked and must be checked again."""
         self._looked = time.monotonic()
         if "master" in self._idle:
             return True
@@ -204,7 +204,7 @@ class Copier:
         self._snapshots = [one for one in self._snapshots if one.number >= needed]
 
     def _tell(self) -> None:
-        """Note that nothing has changed since the newest copy, for writers that read the clock after a commit."""
+        """Note that nothing has changed since the newest copy, because writers read the clock after a commit."""
         if self._newest is not None and time.monotonic() < self._newest + self._lag + TOLD_FOR:
             for name, note in self._notes.items():
                 if self._applied[name] == self._number and name not in self._idle:
@@ -215,11 +215,11 @@ class Copier:
 
 
 class _Busy(Exception):  # noqa: N818 - not an error: try again later
-    """The other side is locked at the moment."""
+    """The other database is locked at the moment."""
 
 
 def _copy(source: sqlite3.Connection, target: sqlite3.Connection) -> bool:
-    """Copy a whole database in one transaction; False if it is locked at the moment."""
+    """Copy a whole database in one transaction. Return False if it is locked at the moment."""
 
     def progress(status: int, _remaining: int, _total: int) -> None:
         # Without this, backup() retries for as long as the lock is held.

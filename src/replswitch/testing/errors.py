@@ -3,9 +3,9 @@
 ::
 
     ReplSwitchError
-    └── PairError                  the pair cannot do it
+    └── PairError                  the pair cannot do what the test asked for
         ├── ServerNotFoundError    the database server is not installed on this machine
-        ├── ServerStartError       a server did not come up; the message ends with its log
+        ├── ServerStartError       a server did not start; the message ends with its log
         └── NotCaughtUpError       a slave did not get everything in time (a TimeoutError, too)
 
 A wrong argument is a :class:`replswitch.errors.ConfigurationError`, as everywhere in replswitch.

@@ -31,7 +31,7 @@ class PairHooks(ABC):
 
     @abstractmethod
     def _start_server(self, name: str) -> None:
-        """Start a server and wait until it answers. On a slave, replication may or may not run after it."""
+        """Start a server and wait until it answers. On a slave, replication may or may not run afterwards."""
 
     @abstractmethod
     def _kill_server(self, name: str) -> None:
@@ -39,7 +39,7 @@ class PairHooks(ABC):
 
     @abstractmethod
     def _set_lag(self, name: str) -> None:
-        """Give a slave the lag, and let it replicate afterwards unless it is stopped."""
+        """Set the lag of a slave. Afterwards it replicates, unless its replication is stopped."""
 
     @abstractmethod
     def _stop_replication(self, name: str) -> None:
@@ -51,7 +51,7 @@ class PairHooks(ABC):
 
     @abstractmethod
     def _master_position(self) -> Any:
-        """Return how far the master is."""
+        """Return the position of the master."""
 
     @abstractmethod
     def _wait_for(self, name: str, position: Any, deadline: float) -> None:

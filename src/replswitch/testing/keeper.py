@@ -5,9 +5,9 @@ is cancelled). So the servers are not children of the test run but of this proce
 script by :class:`replswitch.testing.kept.Kept` and shares a pipe with it. When the pipe closes, or the
 process that started the keeper is gone, the keeper kills its servers, removes its folder and ends.
 
-It is their parent, so a process id that it signals cannot belong to another process by now: an id stays in
-use until the parent has read the exit code. It uses the standard library only and imports nothing of
-replswitch, so it starts quickly.
+The keeper is the parent of the servers, so it never signals a process id that belongs to another process by
+now: an id stays in use until the parent has read the exit code. The keeper uses the standard library only and
+imports nothing of replswitch, so it starts quickly.
 
 One request is one line of JSON on standard input, its answer one line on standard output::
 
@@ -15,8 +15,8 @@ One request is one line of JSON on standard input, its answer one line on standa
     {"do": "kill", "name": "master"}                                                     -> {"code": -9}
     {"do": "poll", "name": "master"}                                                     -> {"code": null}
 
-The first line it writes, unasked, is ``{"folder": "/tmp/replswitch-…"}``. A request that fails is answered
-with ``{"error": "…"}``.
+The first line that the keeper writes, without a request, is ``{"folder": "/tmp/replswitch-…"}``. The answer
+to a request that fails is ``{"error": "…"}``.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LOOK_EVERY = 0.5
-"""Seconds between two looks at whether the process that started the keeper still lives."""
+"""Seconds between two checks whether the process that started the keeper still runs."""
 
 PR_SET_PDEATHSIG = 1
 """From <linux/prctl.h>; see prctl(2)."""
@@ -103,14 +103,14 @@ class Keeper:
 
 
 def die_with_keeper() -> None:
-    """In a new child: have Linux kill it when the keeper ends, even by ``kill -9``."""
+    """Make Linux kill this new child process when the keeper ends, even by ``kill -9``."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def requests(parent: int) -> Iterator[dict[str, Any]]:
     """Yield the requests that come in, until the pipe closes or ``parent`` is no longer our parent.
 
-    A process that the parent forked may have inherited its end of the pipe and still live. So the pipe alone
+    A process that the parent forked may have inherited its end of the pipe and still run. So the pipe alone
     does not show whether the parent is gone.
     """
     unread = b""
@@ -126,13 +126,13 @@ def requests(parent: int) -> Iterator[dict[str, Any]]:
 
 
 def write(answer: dict[str, Any]) -> None:
-    """Write one answer to the pipe; a parent that is gone is noticed where requests are read."""
+    """Write one answer to the pipe. `requests` notices if the parent has ended."""
     with contextlib.suppress(BrokenPipeError):
         os.write(1, json.dumps(answer).encode() + b"\n")
 
 
 def main(base: str) -> None:
-    """Serve requests until the other side goes away, then remove everything."""
+    """Serve requests until the other process ends, then remove everything."""
     parent = os.getppid()
     for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(ignored, signal.SIG_IGN)

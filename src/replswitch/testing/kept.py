@@ -1,6 +1,6 @@
-"""A folder and processes that vanish together with the process that asked for them.
+"""A folder and processes that are removed together with the process that asked for them.
 
-:class:`Kept` is this side of the pipe to :mod:`replswitch.testing.keeper`, which does the keeping.
+:class:`Kept` is the client of :mod:`replswitch.testing.keeper`, a separate process that owns the folder.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _all_kept: weakref.WeakSet[Kept] = weakref.WeakSet()
 class Kept:
     """A temporary folder, and processes that are started and killed by name.
 
-    Both are gone after :meth:`close`, and also when this process ends in whatever way. They do not receive
-    the signals of this process's terminal (Ctrl-C). A process that is forked from this one has no part in
-    them: there, :meth:`close` does nothing.
+    Both are removed by :meth:`close`, and also when this process ends, for whatever reason. The processes do not
+    receive the signals of this process's terminal (Ctrl-C). In a process that is forked from this one,
+    :meth:`close` does nothing.
 
     Attributes:
         folder: the folder.
@@ -63,7 +63,7 @@ class Kept:
         """Start a process.
 
         Args:
-            name: its name here; a name can be used again when its process has ended.
+            name: the name of the process for later calls. It can be used again when the process has ended.
             argv: the command and its arguments.
             log: the file to which its standard output and error are appended.
 
@@ -111,7 +111,7 @@ class Kept:
             )
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
-            raise PairError(f"the process that keeps the servers says: {answer['error']}")
+            raise PairError(f"the process that keeps the servers reports: {answer['error']}")
         return answer
 
     def _hang_up(self) -> None:
@@ -121,7 +121,7 @@ class Kept:
                 pipe.close()
 
     def _forget(self) -> None:
-        """In a forked child: close the pipe of the parent, so that it closes when the parent ends."""
+        """Close the parent's pipe in a forked child, so that the pipe closes when the parent ends."""
         self._hang_up()
         self._lock = threading.Lock()  # another thread may have held it when the process was forked
         self._process.returncode = 0  # not our child: nothing to wait for, and no warning

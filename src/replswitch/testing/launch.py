@@ -1,4 +1,4 @@
-"""Finding a server program, a port for it, and the moment at which it is ready."""
+"""Find a server program and a free port, start the program, and wait until it is ready."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
     from replswitch.testing.kept import Kept
 
 WITHIN = 60.0
-"""Seconds after which a program that is not ready is given up; on a busy machine it may need some."""
+"""Seconds that a program may take to be ready. On a busy machine it may take some."""
 
 PORTS = range(20000, 30000)
-"""Below the range from which Linux, macOS and Windows take the ports of outgoing connections, so that none of
+"""These are below the range from which Linux, macOS and Windows take the ports of outgoing connections, so that none of
 those occupies the port of a server that is down."""
 
 SBIN = ("/usr/sbin", "/usr/local/sbin", "/usr/libexec", "/usr/local/libexec", "/usr/local/mysql/bin")
 """Folders in which servers are often installed, and which are not in the PATH of every user."""
 
 LOG_LINES = 20
-"""How much of a log goes into an error."""
+"""How many lines of a log an error contains."""
 
 
 def find_program(name: str, package: str) -> str:
@@ -36,7 +36,7 @@ def find_program(name: str, package: str) -> str:
 
     Args:
         name: its file name.
-        package: the Debian package that brings it, for the error.
+        package: the Debian package that contains it, for the error.
 
     Raises:
         ServerNotFoundError: it is not on this machine.
@@ -67,13 +67,13 @@ def run(kept: Kept, name: str, argv: list[str], log: Path, *, ready: Callable[[]
 
     Args:
         kept: the keeper that starts it.
-        name: its name there.
+        name: its name in the keeper.
         argv: the command.
         log: the file for its output; it is emptied first.
         ready: returns whether it is up; None for a program that is ready when it has ended without an error.
 
     Raises:
-        ServerStartError: it failed, or was not ready in time. It does not run any more.
+        ServerStartError: the program failed, or was not ready in time. It is not running any more.
     """
     log.unlink(missing_ok=True)
     kept.start(name, argv, log)

@@ -88,7 +88,7 @@ class MySQLPair(ServerPair):
             *SURVIVES_KILL_9[:1],
         ]
         launch.run(self._keeper, "mysqld --initialize-insecure", argv, self._keeper.folder / "install.log")
-        # The server's UUID is in it, and no two may have the same. Each makes its own.
+        # This file contains the server's UUID, which must be unique. Without the file, each server makes its own.
         (self._data(MASTER) / "auto.cnf").unlink()
 
     def _command(self, name: str, port: int) -> list[str]:
@@ -117,7 +117,7 @@ class MySQLPair(ServerPair):
             name,
             "CHANGE REPLICATION SOURCE TO SOURCE_HOST = '127.0.0.1', SOURCE_PORT = %s,"
             " SOURCE_USER = 'replication', SOURCE_PASSWORD = %s, GET_SOURCE_PUBLIC_KEY = 1,"
-            # After its default of 10 attempts a slave gives its master up.
+            # By default, a slave stops trying to reach its master after 10 attempts.
             " SOURCE_AUTO_POSITION = 1, SOURCE_CONNECT_RETRY = 1, SOURCE_RETRY_COUNT = 86400",
             self._ports[self.master_name],
             self.password,

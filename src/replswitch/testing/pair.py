@@ -24,16 +24,16 @@ MASTER = "master"
 
 
 class ReplicatedPair(PairHooks):
-    """A master and its slaves, which live as long as a ``with`` block (or from ``start()`` to ``close()``).
+    """A master and its slaves, which run during a ``with`` block (or from ``start()`` to ``close()``).
 
-    The servers are called ``master``, ``slave``, ``slave2``, ``slave3`` and so on. What a test did to the
-    servers is undone by :meth:`reset`; the data is the test's own.
+    The servers are called ``master``, ``slave``, ``slave2``, ``slave3`` and so on. :meth:`reset` undoes what a
+    test did to the servers, but not what it wrote.
 
     Args:
         slaves: how many slaves; 1 or more.
 
     Raises:
-        ConfigurationError: ``slaves`` is not such a number.
+        ConfigurationError: ``slaves`` is not a whole number from 1 on.
 
     Attributes:
         driver: the name of the driver, as ``replswitch.connect(driver=…)`` takes it.
@@ -78,10 +78,10 @@ class ReplicatedPair(PairHooks):
 
     @abstractmethod
     def connect(self, name: str | None = None) -> Any:
-        """Return a plain connection of the driver to one server, with autocommit on, for a look at it.
+        """Return a plain connection of the driver to one server, with autocommit on.
 
         Args:
-            name: which server; None is the master. A slave refuses to be written to.
+            name: which server; None is the master. A slave refuses writes.
         """
 
     def start(self, name: str | None = None) -> None:
@@ -105,7 +105,7 @@ class ReplicatedPair(PairHooks):
                     self._set_lag(name)
 
     def close(self) -> None:
-        """Stop all servers and remove everything they left. Closing twice is no error.
+        """Stop all servers and remove everything they left. It is no error to close a pair twice.
 
         In a process that was forked from the one that started the pair, this does nothing.
         """
@@ -118,20 +118,20 @@ class ReplicatedPair(PairHooks):
             self._remove()
 
     def kill(self, name: str) -> None:
-        """Kill a server as a power cut would. It is back after :meth:`start`."""
+        """Kill a server without a shutdown, as in a power cut. :meth:`start` starts it again."""
         with self._exclusively():
             if self._is_up(self._known(name)):
                 self._kill_server(name)
 
     def stop_slave(self, name: str = "slave") -> None:
-        """Stop replication on a slave. The server still serves what it has."""
+        """Stop replication on a slave. The server continues to serve the data that it has."""
         with self._exclusively():
             self._stopped.add(self._known_slave(name))
             if self._is_up(name):
                 self._stop_replication(name)
 
     def start_slave(self, name: str = "slave") -> None:
-        """Let a slave replicate again."""
+        """Start replication on a slave again."""
         with self._exclusively():
             self._stopped.discard(self._known_slave(name))
             if self._is_up(name):
@@ -141,11 +141,11 @@ class ReplicatedPair(PairHooks):
     def lag(self) -> float:
         """The lag of the slaves in seconds; can be set at any time.
 
-        A transaction is not seen on any slave sooner than this after its commit. Changed while transactions
-        wait, the new lag holds for them too: 0 lets them through at once.
+        A transaction is visible on a slave only after this time since its commit. A new lag also applies to
+        transactions that are waiting already: with 0, the slaves apply them at once.
 
         Raises:
-            ConfigurationError: when set to something that is no lag for this database.
+            ConfigurationError: the new value is not a lag that this database supports.
         """
         return self._lag
 
@@ -167,14 +167,14 @@ class ReplicatedPair(PairHooks):
         Slaves that are killed, or stopped with :meth:`stop_slave`, are not waited for.
 
         Args:
-            timeout: seconds that this may take longer than the lag does.
+            timeout: seconds that this may take in addition to the lag.
 
         Raises:
             NotCaughtUpError: a slave was late, or its replication has failed. It is a TimeoutError.
             PairError: the master is down, so its position is not known.
         """
         if not self._is_up(self._known(self.master_name)):
-            raise PairError(f'the master is down: nobody can say what it has. Call start("{self.master_name}") first')
+            raise PairError(f'the master is down: its position is not known. Call start("{self.master_name}") first')
         with self._exclusively():
             position = self._master_position()
         deadline = time.monotonic() + self._lag + timeout
@@ -210,16 +210,16 @@ class ReplicatedPair(PairHooks):
 
     @contextmanager
     def _exclusively(self) -> Iterator[None]:
-        """Let one thread at a time change the pair, and only those of the process that it belongs to."""
+        """Let one thread at a time change the pair, and only threads of the process that started it."""
         if os.getpid() != self._owner:
-            raise PairError("this pair belongs to the process that this one was forked from")
+            raise PairError("this pair belongs to the parent process, before the fork")
         with self._lock:
             yield
 
     def _known(self, name: str) -> str:
-        """Return ``name`` if the pair is started and has such a server."""
+        """Return ``name`` if the pair is started and has a server with this name."""
         if name not in self.names:
-            raise ConfigurationError(f"{name!r} is no server of this pair; it has {', '.join(self.names)}")
+            raise ConfigurationError(f"{name!r} is not a server of this pair; it has {', '.join(self.names)}")
         if not self._started:
             raise PairError(f"the pair is not started: use `with {type(self).__name__}() as pair:` or call start()")
         return name
@@ -233,6 +233,6 @@ class ReplicatedPair(PairHooks):
         return name not in self._stopped and self._is_up(name)
 
     def _check_lag(self, seconds: float) -> None:
-        """Raise ConfigurationError if this is no lag, or none that this database can have."""
+        """Raise ConfigurationError if this is not a lag that this database supports."""
         if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 <= seconds <= 86400:
             raise ConfigurationError(f"lag={seconds!r}: a lag is a number of seconds from 0 to 86400")

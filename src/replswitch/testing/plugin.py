@@ -1,7 +1,7 @@
 """The pytest plugin: throw-away pairs as fixtures. Installed with replswitch, found by pytest itself.
 
-A pair is started by the first test that asks for it and serves the whole session. Each test finds it with
-all servers up, replicating, without a lag and caught up; the data is the tests' own.
+A pair is started by the first test that asks for it and serves the whole session. At the beginning of each test, all
+servers are up and replicate, without a lag, and have caught up. The data of earlier tests stays.
 
 ===========================  =====================================================================
 ``mariadb_pair``             a MariaDB master and one slave
@@ -16,7 +16,7 @@ all servers up, replicating, without a lag and caught up; the data is the tests'
 If a server is not installed, the tests that need it are skipped. They fail if the environment variable ``CI``
 is set (and is not ``false`` or ``0``), so that CI does not skip them unnoticed.
 
-After each test, applications forget which of their endpoints have written (R5), also where no pair is used.
+After each test, applications forget which of their endpoints have written (R5), also in tests without a pair.
 
 pytest loads this module in every run, also in those that never ask for a pair, so PyMySQL is not
 imported before a pair is started.
@@ -41,12 +41,12 @@ logger = logging.getLogger(__name__)
 
 
 def pytest_runtest_teardown() -> None:
-    """Forget which endpoints have written: the next test is not to depend on it (R5)."""
+    """Forget which endpoints have written: the next test must not depend on it (R5)."""
     forget_endpoints()
 
 
 def start_or_skip(pair: ReplicatedPair) -> None:
-    """Start a pair. Where its server is not installed, skip the test; where the variable CI is set, fail."""
+    """Start a pair. If its server is not installed, skip the test; if the variable CI is set, fail."""
     try:
         pair.start()
     except ServerNotFoundError as error:
@@ -103,7 +103,7 @@ def sqlite_pair(sqlite_pair_of_session: SQLitePair) -> SQLitePair:
 
 @pytest.fixture(params=["mariadb", "mysql", "sqlite"])
 def replicated_pair(request: pytest.FixtureRequest) -> ReplicatedPair:
-    """Each kind of pair in turn: up, replicating, without a lag and caught up."""
+    """Each kind of pair, one after the other: up, replicating, without a lag and caught up."""
     pair: ReplicatedPair = request.getfixturevalue(f"{request.param}_pair")
     return pair
 

@@ -37,9 +37,9 @@ class PromotablePair(SessionPair):
         """Make a slave the master, and the master and the other slaves its slaves. Nothing is lost.
 
         The old master is made read-only first (sessions that are open there get error 1290 for every write and
-        every commit of one), then the slave catches up at once, in spite of the lag; then it accepts writes.
+        every commit of one), then the slave catches up at once, whatever the lag is, and then it accepts writes.
         Afterwards ``pair.master``, ``pair.slaves``, ``pair.master_name`` and ``pair.slave_names`` have the new
-        roles. Each server keeps its name and its address. The test must lead the clients to the new master.
+        roles. Each server keeps its name and its address. The test must connect the clients to the new master.
         A slave that is down follows the new master when it starts. ``reset()`` makes the first master the master
         again, in the same way.
 
@@ -68,14 +68,14 @@ class PromotablePair(SessionPair):
             logger.debug("%s is the master after %.2f s", name, time.monotonic() - began)
 
     def reset(self) -> None:
-        """Undo what a test did to the servers, as every pair does; also a promotion."""
+        """Undo what a test did to the servers, including a promotion."""
         super().reset()
         if self.master_name != MASTER:
             self.promote(MASTER)
             self.wait_caught_up()
 
     def _hand_over(self, old: str, new: str, timeout: float) -> None:
-        """Close the old master for writes and open the new one, once it has all of them."""
+        """Make the old master read-only, and the new one writable once it has all writes."""
         self._run(old, "SET GLOBAL read_only = ON")  # waits for the commits that are on their way
         is_held_back = bool(self._lag) or new in self._stopped
         try:
@@ -104,4 +104,4 @@ class PromotablePair(SessionPair):
 
     @abstractmethod
     def _introduce(self, name: str) -> None:
-        """Set the master of a server that replicates nothing now."""
+        """Set the master of a server that does not replicate yet."""

@@ -27,16 +27,16 @@ WITHIN = 10.0
 
 
 class Proxy:
-    """A port of 127.0.0.1 that leads to a server, and can break the connections to it.
+    """A port of 127.0.0.1 that forwards connections to a server, and can break them.
 
-    The latest call holds, also for open connections. Any number of connections at a time; one thread serves
-    them. Close it, or use it as a context manager.
+    The latest call applies, also to open connections. One thread serves any number of connections. Close the
+    proxy, or use it as a context manager.
 
     Args:
-        target: the port of 127.0.0.1 that it leads to, or ``(host, port)``.
+        target: the port of 127.0.0.1 that it forwards to, or ``(host, port)``.
 
     Raises:
-        ConfigurationError: ``target`` is no port.
+        ConfigurationError: ``target`` is not a port.
 
     Attributes:
         port: the port to connect to.
@@ -67,7 +67,7 @@ class Proxy:
 
     @property
     def target(self) -> tuple[str, int]:
-        """The target of new connections; can be set at any time. Open ones keep their server."""
+        """The target of new connections; can be set at any time. Open connections keep their server."""
         return self._target
 
     @target.setter
@@ -80,15 +80,15 @@ class Proxy:
         return len(self._connections)
 
     def restore(self) -> None:
-        """Pass everything on at once again. Data held back by `drop` arrives now, as on a network."""
+        """Forward everything at once again. Data held back by `drop` arrives now, as on a network."""
         self._do(self._set())
 
     def drop(self) -> None:
-        """Let packets vanish: connections are taken and stay open, and nothing is passed on, not even their end."""
+        """Drop packets: connections are accepted and stay open, and nothing is forwarded, not even their end."""
         self._do(self._set(dropping=True))
 
     def delay(self, seconds: float) -> None:
-        """Pass answers of the server on later.
+        """Delay the answers of the server.
 
         Args:
             seconds: 0 or more; each answer takes that much longer.
@@ -101,23 +101,23 @@ class Proxy:
         """Close each connection, open or new, in the middle of an answer.
 
         Args:
-            count: bytes of answers that each of them still passes on; 0 or more.
+            count: bytes of answers that each connection still forwards; 0 or more.
         """
         if isinstance(count, bool) or not isinstance(count, int) or count < 0:
             raise ConfigurationError(f"cut_after({count!r}): it must be a number of bytes, 0 or more")
         self._do(self._set(cut_after=count))
 
     def refuse(self) -> None:
-        """Close all connections, and refuse new ones, as a machine does on which no server listens."""
+        """Close all connections, and refuse new ones, as if no server listened on the port."""
         self._do(self._set(listening=False))
         self.cut()
 
     def cut(self) -> None:
-        """Close all connections now; new ones are served."""
+        """Close all connections now; accept new ones."""
         self._do(self._cut())
 
     def close(self) -> None:
-        """Close the port and all connections. Closing twice is no error."""
+        """Close the port and all connections. It is no error to close a proxy twice."""
         if self._loop.is_closed():
             return
         self.refuse()
@@ -126,7 +126,7 @@ class Proxy:
         self._loop.close()
 
     def _do(self, what: Coroutine[Any, Any, T]) -> T:
-        """Let the proxy's thread do something, and wait for it."""
+        """Run a coroutine in the proxy's thread, and return its result."""
         if self._loop.is_closed():
             what.close()
             raise PairError("the proxy is closed")
@@ -157,7 +157,7 @@ class Proxy:
     def _accept(self, listener: socket.socket) -> None:
         try:
             client, _ = listener.accept()
-        except OSError:  # it has gone again
+        except OSError:  # the client has disconnected already
             return
         client.setblocking(False)
         connection = _Connection(self, client, self._cut_after)
@@ -176,7 +176,7 @@ class Proxy:
         await asyncio.sleep(0)  # for what is done when a task has ended
 
     async def passed(self, connection: _Connection, arrived: float, *, is_answer: bool) -> None:
-        """Wait until what has arrived then may be passed on."""
+        """Wait until data that arrived at a given time may be forwarded."""
         while True:
             wait = arrived + self._delay - self._loop.time() if is_answer and self._delay else 0
             if self._dropping:
@@ -192,7 +192,7 @@ class _Connection:
     """One connection through the proxy.
 
     Attributes:
-        change: set by the next call of a method of the proxy; each call has its own.
+        change: the event that the next call of one of the proxy's methods sets. Each call replaces it.
     """
 
     def __init__(self, proxy: Proxy, client: socket.socket, cut_after: int | None) -> None:
@@ -214,7 +214,7 @@ class _Connection:
         self._server.close()
 
     async def run(self) -> None:
-        """Serve the connection until the server has hung up; when the client does so, the server will see it."""
+        """Serve the connection until the server closes it. If the client closes it, forward that to the server."""
         await self._proxy.passed(self, 0, is_answer=False)
         self._server.setblocking(False)
         questions: asyncio.Task[None] | None = None
@@ -230,7 +230,7 @@ class _Connection:
                 await asyncio.gather(questions, return_exceptions=True)
 
     async def _pass_on(self, source: socket.socket, to: socket.socket, *, is_answer: bool) -> None:
-        """Pass the data on in its order, each piece when its delay is over."""
+        """Forward the data in its order, each piece when its delay is over."""
         loop = asyncio.get_running_loop()
         arrived: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
         reading = asyncio.create_task(self._read(source, arrived))

@@ -8,19 +8,19 @@ from replswitch.testing.errors import NotCaughtUpError
 
 
 class Dialect(NamedTuple):
-    """How one of the two is spoken to.
+    """The statements of one of the two products.
 
     Attributes:
         product: its name, for messages.
         stop: stops both threads of a slave.
         start: starts them.
-        forget: lets a slave, whose threads are stopped, know no master any more.
+        forget: makes a slave, whose threads are stopped, forget its master.
         delay: sets the delay; takes the seconds.
-        status: asks a slave how it is.
-        role: the beginning of the names of its columns.
-        position: asks the master how far it is, as ``position``.
-        reached: asks a slave the same.
-        wait: lets a slave wait; takes a position and seconds. ``failed`` is 0 when it has got there.
+        status: queries the status of a slave.
+        role: the prefix of the column names in the status.
+        position: queries the position of the master, as ``position``.
+        reached: queries the position of a slave, as ``position``.
+        wait: waits on a slave; takes a position and seconds. ``failed`` is 0 if the slave has reached the position.
     """
 
     product: str
@@ -63,7 +63,7 @@ MYSQL = Dialect(
 
 
 def has_failed(dialect: Dialect, status: dict[str, Any]) -> bool:
-    """Return whether a thread of a slave ended with an error. A thread that tries to connect has not."""
+    """Return whether a thread of a slave ended with an error. One that is still trying to connect does not count."""
     return any(
         status[f"{dialect.role}_{kind}_Running"] == "No" and status[f"Last_{kind}_Errno"] for kind in ("IO", "SQL")
     )
@@ -75,11 +75,11 @@ def not_caught_up(
     """Return the error that names what a slave lacks, and the reason.
 
     Args:
-        dialect: that of the server.
+        dialect: the statements of the server's product.
         name: the slave.
         positions: the master's, and the slave's.
         status: the slave's answer to ``dialect.status``.
-        errors: those of its replication.
+        errors: the errors of its replication.
     """
     threads = [f"{dialect.role}_{kind}_Running" for kind in ("IO", "SQL")]
     state = ", ".join(f"{thread}: {status[thread]}" for thread in threads)

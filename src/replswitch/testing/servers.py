@@ -1,6 +1,6 @@
 """Pairs of real servers that speak MySQL's protocol: the base class for MariaDB and MySQL.
 
-The server processes and their data live in a :class:`replswitch.testing.kept.Kept`.
+The server processes and their data belong to a :class:`replswitch.testing.kept.Kept`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class ServerPair(PromotablePair):
 
     Attributes:
         user: the application's account. It may do everything in ``database`` and in databases whose names
-            begin with ``test_``, and it may look at the state of replication.
+            begin with ``test_``, and it may query the state of replication.
         password: its password, a new one each time the pair is started.
         database: the application's database.
     """
@@ -74,7 +74,7 @@ class ServerPair(PromotablePair):
         return self._keeper.folder / name
 
     def _temporary(self, name: str) -> Path:
-        # Each its own: a server that starts removes what looks like temporary tables, in use by another or not.
+        # Each server has its own: when a server starts, it removes all temporary tables that it finds in the folder.
         folder = self._keeper.folder / f"{name}.tmp"
         folder.mkdir(exist_ok=True)
         return folder
@@ -125,7 +125,7 @@ class ServerPair(PromotablePair):
             except ServerStartError as error:
                 if PORT_TAKEN not in error.log:
                     raise
-                logger.info("port %d was taken just before the %s had it", port, name)
+                logger.info("another process took port %d just before the %s", port, name)
             else:
                 self._ports[name] = port
 
@@ -143,7 +143,7 @@ class ServerPair(PromotablePair):
                 return
 
     def _answers(self, name: str) -> bool:
-        """Return whether root can log in. The socket in its folder cannot belong to another server."""
+        """Return whether root can log in, through the socket in the server's own folder."""
         # First without PyMySQL, which leaves a socket unclosed if no server listens (seen with 1.2.4).
         with socket.socket(socket.AF_UNIX) as probe:
             if probe.connect_ex(str(self._socket(name))):
@@ -155,7 +155,7 @@ class ServerPair(PromotablePair):
         return True
 
     def _set_lag(self, name: str) -> None:
-        # The manuals demand that the threads be stopped; with GTIDs what was fetched and is needed is fetched again.
+        # The manuals require that the threads are stopped. With GTIDs, the slave fetches again what it still needs.
         self._stop_replication(name)
         self._run(name, self.dialect.delay, self._delay())
         if name not in self._stopped:
@@ -214,7 +214,7 @@ class ServerPair(PromotablePair):
 
     @abstractmethod
     def _delay(self) -> int:
-        """Return the delay, in seconds, with which no transaction is seen sooner than the lag says."""
+        """Return the delay to set on a slave, in seconds, so that no transaction is visible before the lag is over."""
 
 
 def as_root() -> list[str]:

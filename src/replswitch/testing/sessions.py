@@ -1,7 +1,7 @@
 """Sessions on the servers of a pair: the application's, root's, and what root can read about a server.
 
-A server is looked after through its Unix socket, as root without a password; only the owner of the folder can
-reach that. The application's account comes through TCP on 127.0.0.1.
+The pair administers a server through its Unix socket, as root without a password. Only the owner of the folder can use
+this socket. The application's account connects over TCP, on 127.0.0.1.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class SessionPair(ReplicatedPair):
         """
         rows = self._run(self._known(name), "SHOW GLOBAL STATUS WHERE Variable_name = %s", variable)
         if not rows or not rows[0]["Value"].isdecimal():
-            raise ConfigurationError(f"{variable!r} is no counter in SHOW GLOBAL STATUS of the {name}")
+            raise ConfigurationError(f"{variable!r} is not a counter in SHOW GLOBAL STATUS of the {name}")
         return int(rows[0]["Value"])
 
     @contextmanager
@@ -99,7 +99,7 @@ class SessionPair(ReplicatedPair):
             ]
 
     def _run(self, name: str, sql: str, *values: object) -> list[dict[str, Any]]:
-        """Run one statement as root, kept out of the server's binary log, and return its rows.
+        """Run one statement as root, outside the server's binary log, and return its rows.
 
         Raises:
             PairError: the server cannot be reached or refuses; the driver's error is the cause.

@@ -1,4 +1,4 @@
-"""A throw-away pair of SQLite files, of which one follows the other."""
+"""A throw-away pair of SQLite files. A thread copies the commits from one to the other."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 class SQLitePair(ReplicatedPair):
-    """A SQLite file and its slaves, in WAL mode; :class:`~replswitch.testing.copier.Copier` is the replication.
+    """A SQLite file and its slaves, in WAL mode; :class:`~replswitch.testing.copier.Copier` replicates.
 
     Needs nothing but Python and starts at once. The lag may have a fraction. Made for small databases: each
     commit copies the whole file. Without servers, some things differ:
@@ -87,7 +87,7 @@ class SQLitePair(ReplicatedPair):
         return name not in self._down
 
     def _kill_server(self, name: str) -> None:
-        """Replace the file by a link that leads nowhere. Each step is atomic for processes that open it."""
+        """Replace the file by a dangling symbolic link. Each step is atomic for processes that open the file."""
         file = self._file(name)
         self._replication.set_idle(name, True)
         file.with_suffix(".killed").hardlink_to(file)

@@ -140,7 +140,7 @@ class TestWithoutTheMaster:
                 seen()
         assert bodies(django_pair) == []
         (warning,) = warnings()
-        assert "does not serve" in warning
+        assert "is not available" in warning
 
     def test_f5_losing_the_master_at_a_savepoint_ends_the_block_and_is_logged(
         self, django_pair: MariaDBPair, db: Any, warnings: Warnings
@@ -259,7 +259,7 @@ class TestWhoseFaultItIs:
         with db.use_slave():
             assert seen() == []
             assert sides(db)[-1] == SLAVE  # no server is out of rotation
-        assert not [warning for warning in warnings() if "out of rotation" in warning or "does not serve" in warning]
+        assert not [warning for warning in warnings() if "out of rotation" in warning or "is not available" in warning]
 
     def test_f4_any_error_while_connecting_to_a_slave_takes_it_out_of_rotation(
         self, django_pair: MariaDBPair, db: Any, warnings: Warnings

@@ -126,7 +126,7 @@ class TestServers:
             time.sleep(0.1)
         _, complaint = run()
         assert "the master 127.0.0.1:" in complaint
-        assert "it does not reach its master: " in complaint
+        assert "it cannot connect to its master: " in complaint
 
     def test_a_slave_without_a_master_is_reported(self, use_databases: Any, database: dict[str, Any]) -> None:
         (slave,) = database["SLAVES"]
@@ -207,15 +207,15 @@ class TestArguments:
     @pytest.mark.usefixtures("checked")
     def test_a_database_without_the_backend_is_refused(self) -> None:
         _, complaint = run("--database", "default")
-        assert complaint == 'The database "default" does not switch: its ENGINE is "django.db.backends.dummy".'
+        assert complaint == 'The database "default" does not use replswitch: its ENGINE is "django.db.backends.dummy".'
 
     def test_a_project_without_the_backend_is_an_error_with_the_cure(self, use_databases: Any) -> None:
         use_databases()
-        assert run()[1].startswith('No database switches. Set "ENGINE": "django_replswitch.backends.mysql"')
+        assert run()[1].startswith('No database uses replswitch. Set "ENGINE": "django_replswitch.backends.mysql"')
 
     @pytest.mark.parametrize("seconds", ["0", "-1", "1.5", "soon"])
     def test_a_wrong_timeout_is_refused(self, seconds: str) -> None:
-        with pytest.raises(CommandError, match="is no number of seconds"):
+        with pytest.raises(CommandError, match="is not a number of seconds"):
             call_command(Command(), f"--timeout={seconds}")
 
 

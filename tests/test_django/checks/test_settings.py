@@ -122,7 +122,7 @@ class TestSlaves:
     def test_slaves_of_another_engine_are_reported(self, use_databases: Any) -> None:
         use_databases(default=dict(SERVERS), old={**STOCK, "SLAVES": [{"HOST": "slave.db"}]})
         assert ids() == ["E001"]
-        assert '"django.db.backends.mysql", does not know them' in found()[0].msg
+        assert '"django.db.backends.mysql", ignores them' in found()[0].msg
 
     @pytest.mark.parametrize("slaves", ["slave.db", {"HOST": "slave.db"}, ["slave.db"], None])
     def test_slaves_that_are_no_list_of_mappings_are_e002(self, use_databases: Any, slaves: object) -> None:
@@ -150,7 +150,7 @@ class TestSlaves:
             ("host", 'Did you mean "HOST"?'),
             (
                 "COLOUR",
-                "A slave can have HOST, PORT, NAME, USER, PASSWORD, OPTIONS, WEIGHT; others come from the master.",
+                "A slave can have HOST, PORT, NAME, USER, PASSWORD, OPTIONS, WEIGHT; the others are the master's.",
             ),
         ],
     )

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 class SwitchingWrapper(ConnectingWrapper):
     """A mixin for a backend's ``DatabaseWrapper``. Statements run on the link that the route chooses.
 
-    While autocommit is off, the route always has a block. In autocommit mode, it has one only if a statement of the
-    application, such as BEGIN, has begun it.
+    While autocommit is off, the route always has a transaction (`Block`). In autocommit mode, it has one only if a
+    statement of the application, such as BEGIN, has begun it.
     """
 
     _savepoints: tuple[str, ...] = ()  # the savepoints of the block, for links that join later

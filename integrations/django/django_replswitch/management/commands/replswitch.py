@@ -17,9 +17,9 @@ class Command(BaseCommand):
     """The command."""
 
     help = (
-        "Asks the master and the slaves of each database that switches how they are: reachable, read_only, "
-        "replicating, how far behind. Exits with 1 when a server cannot be reached, a slave does not replicate, or "
-        "the master refuses to be written to."
+        "Shows the state of the master and the slaves of each database that uses replswitch: reachable, read_only, "
+        "replication, lag. Exits with 1 if a server cannot be reached, a slave does not replicate, or the master is "
+        "read-only."
     )
     requires_system_checks: list[str] = []  # noqa: RUF012 - the command is for finding what is wrong
 
@@ -55,15 +55,16 @@ class Command(BaseCommand):
             return [wanted]
         if wanted in connections.settings:
             engine = connections.settings[wanted]["ENGINE"]
-            raise CommandError(f'The database "{wanted}" does not switch: its ENGINE is "{engine}".')
+            raise CommandError(f'The database "{wanted}" does not use replswitch: its ENGINE is "{engine}".')
         if wanted is not None:
             raise CommandError(f'There is no alias "{wanted}" in DATABASES. There are: {", ".join(connections)}.')
         if not switching:
-            raise CommandError('No database switches. Set "ENGINE": "django_replswitch.backends.mysql" in DATABASES.')
+            hint = 'Set "ENGINE": "django_replswitch.backends.mysql" in DATABASES.'
+            raise CommandError(f"No database uses replswitch. {hint}")
         return switching
 
 
 def _seconds(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and 0 < int(text) < 100_000):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds; a whole number from 1 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds. It must be a whole number from 1 on")
     return int(text)

@@ -1,0 +1,27 @@
+"""A list of failures shows which parameters a test has failed with."""
+
+from __future__ import annotations
+
+import pytest
+from tests.parameter_names import name_of
+
+from replswitch.decision import Decision
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        ({"wait": -1, "slaves": [None, dict]}, "value={wait: -1, slaves: [None, dict]}"),
+        ({"b", "a"}, "value={'a', 'b'}"),
+        (("master", 2.5), "value=['master', 2.5]"),
+        (False, "value=False"),
+        (ValueError("why"), "value=ValueError('why')"),
+        ("", "value=''"),
+        (Decision("slave", "method"), "value=Decision(state='slave', reason…od', server=None, final=False)"),
+        ("text", None),
+        (dict, None),
+        (object(), None),
+    ],
+)
+def test_a_value_that_pytest_would_number_is_shown(value: object, name: str | None) -> None:
+    assert name_of(value, "value") == name
