@@ -13,9 +13,10 @@ import sys
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+import pair
 import waitress  # type: ignore[import-untyped]  # it has no types of its own
 
-from replswitch.testing import MariaDBPair, PairError, SQLitePair
+from replswitch.testing import MariaDBPair, PairError
 
 from .backstage import Backstage
 from .board import Board, Draft
@@ -45,9 +46,9 @@ def main() -> int:
         signal.signal(each, stop)
     try:
         with listen(options.host, options.port) as listener:
-            pair, engine = start_servers(options.database)
-            with pair:
-                serve(listener, pair, engine)
+            say("Starting the servers ...")
+            with pair.start(options.database) as servers:
+                serve(listener, servers)
     except (CommandError, PairError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -69,12 +70,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         help=f"the port to serve on; 0 for any free one (default: {FIRST_PORT}, or the next that is free)",
     )
     parser.add_argument("--host", default="127.0.0.1", help="the address to serve on (default: %(default)s)")
-    parser.add_argument(
-        "--database",
-        choices=("auto", "mariadb", "sqlite"),
-        default="auto",
-        help="the servers; auto is MariaDB if mariadbd is installed, and SQLite otherwise (default: auto)",
-    )
+    pair.add_option(parser)
     return parser.parse_args(arguments)
 
 
@@ -103,35 +99,17 @@ def listen(host: str, port: int | None) -> socket.socket:
     raise CommandError(f"ports {FIRST_PORT} to {each} of {host} are all taken. Choose another one with --port.")
 
 
-def start_servers(database: str) -> tuple[ReplicatedPair, str]:
-    """Start a master and a slave. Return them, and their description."""
-    if database != "sqlite":
-        say("Starting a MariaDB master and a slave ...")
-        mariadb = MariaDBPair()
-        try:
-            mariadb.start()
-        except PairError as error:
-            if database == "mariadb":
-                raise
-            say(f"No MariaDB: {error}")
-        else:
-            return mariadb, MARIADB
-    say("Starting an embedded SQLite pair ...")
-    sqlite = SQLitePair()
-    sqlite.start()
-    return sqlite, SQLITE
-
-
-def serve(listener: socket.socket, pair: ReplicatedPair, engine: str) -> None:
+def serve(listener: socket.socket, servers: ReplicatedPair) -> None:
     """Serve the board until a signal stops it."""
-    board = Board(driver=pair.driver, master=pair.master, slaves=pair.slaves, secret=secrets.token_urlsafe())
+    board = Board(driver=servers.driver, master=servers.master, slaves=servers.slaves, secret=secrets.token_urlsafe())
     with closing(board.db):
         board.create_table()
         board.add(Draft("replswitch", WELCOME))
-        pair.wait_caught_up()
-        pair.lag = LAG
+        servers.wait_caught_up()
+        servers.lag = LAG
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # it warns of requests that wait for a moment
-        server = waitress.create_server(Backstage(board, pair, engine), sockets=[listener], threads=8)
+        engine = MARIADB if isinstance(servers, MariaDBPair) else SQLITE
+        server = waitress.create_server(Backstage(board, servers, engine), sockets=[listener], threads=8)
         with closing(server):
             host, port = listener.getsockname()[:2]
             say(f"The board is at http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C stops it)")

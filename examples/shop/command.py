@@ -1,4 +1,4 @@
-"""The command line of both shops: its options, and the throw-away servers."""
+"""The command line of both shops."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from replswitch.testing import MariaDBPair, PairError, SQLitePair
+import pair
+
+from replswitch.testing import PairError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,8 +30,8 @@ def run(folder: str, framework: str, serve: Callable[[ReplicatedPair, int], None
     options = parse(folder, framework)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with start_servers(options.database) as pair:
-            serve(pair, options.port)
+        with pair.start(options.database) as servers:
+            serve(servers, options.port)
     except PairError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -45,35 +47,11 @@ def parse(folder: str, framework: str) -> argparse.Namespace:
         description=f"A shop in {framework} on a master and a lagging slave: an example of replswitch.",
     )
     parser.add_argument("--port", type=int, default=8000, help="the port; 0 for any free one (default: %(default)s)")
-    parser.add_argument(
-        "--database",
-        choices=("auto", "mariadb", "sqlite"),
-        default="auto",
-        help="the servers; auto is MariaDB if mariadbd is installed, and SQLite otherwise (default: auto)",
-    )
+    pair.add_option(parser)
     return parser.parse_args()
 
 
-def start_servers(database: str) -> ReplicatedPair:
-    """Start a master and a slave, and print what they are."""
-    if database != "sqlite":
-        mariadb = MariaDBPair()
-        try:
-            mariadb.start()
-        except PairError as error:
-            if database == "mariadb":
-                raise
-            print(f"No MariaDB: {error}")
-        else:
-            print("Started two MariaDB servers.")
-            return mariadb
-    print("Using two SQLite files; one is a copy of the other.")
-    sqlite = SQLitePair()
-    sqlite.start()
-    return sqlite
-
-
-def begin_lag(pair: ReplicatedPair) -> None:
+def begin_lag(servers: ReplicatedPair) -> None:
     """Let the slave lag from now on, and print it."""
-    pair.lag = LAG
+    servers.lag = LAG
     print(f"From now on the slave is {LAG} s behind the master.", flush=True)

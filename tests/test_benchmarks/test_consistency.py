@@ -48,7 +48,7 @@ def ledger() -> Ledger:
         (24.0, {0, 1, 2}, False, True),
     ],
 )
-def test_a_read_is_stale_without_a_write_answered_before_it(
+def test_a_read_is_stale_if_it_lacks_a_write_answered_before_it(
     ledger: Ledger, sent: float, shown: set[int], stale: bool, possible: bool
 ) -> None:
     for server in (MASTER, SLAVE):
@@ -89,7 +89,7 @@ def test_a_tally_counts_stale_and_possible_reads(ledger: Ledger) -> None:
     assert tally + ledger.tally({STRANGER}) == ledger.tally({VISITOR, STRANGER})
 
 
-def test_without_possible_slave_reads_the_share_is_one() -> None:
+def test_without_possible_slave_reads_the_share_is_100_percent() -> None:
     assert Tally(reads=9).of_ideal == 1
 
 

@@ -110,7 +110,7 @@ class TestChoosing:
             assert read(db) == 1
 
 
-class TestRests:
+class TestOutOfRotation:
     def test_f2_a_dead_slave_is_tried_once_and_not_by_each_reader(self, make: Make, pair: MariaDBPair) -> None:
         db = make(downtime=60)
         pair.kill("slave")
@@ -363,9 +363,7 @@ class TestMaster:
             assert read(db) in (0, 1)
         write(db)
 
-    def test_a_write_goes_to_the_server_that_the_master_s_name_leads_to_now(
-        self, make: Make, pair: MariaDBPair
-    ) -> None:
+    def test_a_write_goes_to_the_server_that_the_master_s_name_points_to(self, make: Make, pair: MariaDBPair) -> None:
         with Proxy(pair.master["port"]) as name:
             db = make(master={**pair.master, "port": name.port}, slaves=pair.slaves)
             write(db)

@@ -197,10 +197,10 @@ class TestTokens:
             assert Switch().state == state
 
 
-class TestDoubts:
+class TestPendingWrites:
     """If a driver does not show a write, the server is queried in time, and once."""
 
-    def test_carry_settles_a_pending_write(self) -> None:
+    def test_carry_resolves_a_pending_write(self) -> None:
         with use_master():
             frame = stack()
             assert frame is not None

@@ -140,7 +140,7 @@ def test_m2_sets_are_dated_by_themselves() -> None:
     assert merged.holding(NOW + 11, max_age=10, position_max_age=60) == placed("0-1-8", 0, "log")
 
 
-def test_m2_what_is_dropped_early_and_what_is_merged_late_come_to_the_same() -> None:
+def test_m2_dates_of_merged_positions_do_not_depend_on_the_order() -> None:
     one, two, three = placed("0-1-5", 5), placed("1-1-7", 5), placed("0-1-6", 0)
     assert one.merge(three).merge(two) == one.merge(two).merge(three) == two.merge(three).merge(one)
 

@@ -171,7 +171,7 @@ class TestWhatWrote:
                 assert run(warm, COUNT) == ((2,),)
             assert '"p"' in carry()
 
-    def test_m1_a_session_that_reads_does_not_record_the_writes_of_others(
+    def test_m1_a_session_that_reads_does_not_record_writes_of_other_sessions(
         self, warm: Connection, pair: SessionPair
     ) -> None:
         with pair.connect() as plain, plain.cursor() as cursor:

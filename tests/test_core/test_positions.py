@@ -118,7 +118,7 @@ class TestMariaDB:
         [" ", ",", "0-1-42,", "0-1", "0-1-2-3", "-1-2-3", "a-1-2", "0-1-+2", "0_1_2", "\u0660-1-2", "4294967296-1-1",
          "0-1-18446744073709551616", "0-1-42;DROP TABLE message", "1" * 5000],
     )  # fmt: skip
-    def test_a_text_that_is_no_gtid_list_is_refused(self, text: str) -> None:
+    def test_a_text_that_is_not_a_gtid_list_is_refused(self, text: str) -> None:
         with pytest.raises(PositionError, match="not a GTID of MariaDB"):
             MariaDBPosition.parse(text)
 
@@ -155,7 +155,7 @@ class TestMySQL:
         ["", ":", ":0", ":1-", ":2-1", ":-1", ":1-2-3", ":jobs", ":1:jobs", ":jobs:", ":1:0", ":9jobs:1", ":jo-bs:1",
          f":{'a' * 33}:1", f":{2**63 - 1}", ":\u0663", ":1 OR 1", f":{'1' * 5000}"],
     )  # fmt: skip
-    def test_a_text_that_is_no_gtid_set_is_refused(self, part: str) -> None:
+    def test_a_text_that_is_not_a_gtid_set_is_refused(self, part: str) -> None:
         for text in (f"{self.A}{part}", f"{self.B}:1,{self.A}{part}", f"{self.A[:-1]}:1"):
             with pytest.raises(PositionError, match="not a GTID set of MySQL"):
                 MySQLPosition.parse(text)

@@ -118,7 +118,7 @@ class TestClosedLinks:
 
 
 @mariadb
-class TestWhatTellsOfAWrite:
+class TestRecordedWrites:
     @pytest.mark.parametrize(
         "sql",
         [
@@ -317,7 +317,7 @@ class TestServersThatAreDown:
         assert [query["db"] for query in db.queries] == [SLAVE, MASTER, SLAVE]
 
     @servers
-    def test_f3_without_a_master_reads_continue_and_writes_name_it(self, db: Connection, pair: SessionPair) -> None:
+    def test_f3_without_a_master_reads_continue_and_writes_raise(self, db: Connection, pair: SessionPair) -> None:
         pair.kill("master")
         with db.use_slave():
             assert run(db, "SELECT 1") == ((1,),)

@@ -128,7 +128,7 @@ class Balancer(Proxy):
 
 @pytest.mark.parametrize("driver", ["pymysql", "mysqlclient"])
 @pytest.mark.parametrize("two_slaves_of_module", ["mariadb", "mysql"], indirect=True)
-class TestOneName:
+class TestSlavesBehindOneName:
     """P2: nothing is stale, though one of the two has stopped."""
 
     @pytest.fixture

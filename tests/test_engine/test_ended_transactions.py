@@ -5,13 +5,12 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, suppress
 from typing import Any
 
 import pytest
+from tests.deadlock import deadlock
 
 import replswitch
 from replswitch import Connection, NoServerError, SlaveWriteError
@@ -72,34 +71,11 @@ def count(db: Connection) -> int:
     return int(run(db, "SELECT COUNT(*) FROM message")[0][0])
 
 
-@contextmanager
-def deadlock(pair: MariaDBPair) -> Iterator[None]:
-    """Another transaction holds number 2 to 4, and waits for number 1: the block's statement is the victim."""
-    with closing(pair.connect()) as other, other.cursor() as cursor:
-        cursor.execute("BEGIN")
-        cursor.execute("UPDATE number SET value = 1 WHERE id >= 2")
-
-        def wait_for_the_first() -> None:
-            with pair.admin("master") as admin, admin.cursor() as asking:
-                for _ in range(200):
-                    asking.execute("SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'")
-                    if asking.fetchone()[0]:
-                        break
-                    time.sleep(0.05)
-            cursor.execute("UPDATE number SET value = 1 WHERE id = 1")
-
-        waiting = threading.Thread(target=wait_for_the_first)
-        waiting.start()
-        yield
-        waiting.join()
-        cursor.execute("ROLLBACK")
-
-
 class TestEndedByTheServer:
     def test_s5_a_deadlock_in_the_first_statement_ends_the_transaction(self, make: Make, pair: MariaDBPair) -> None:
         db = make()
         db.begin()
-        with deadlock(pair), pytest.raises(db.OperationalError):
+        with deadlock(pair, "UPDATE number SET value = 1"), pytest.raises(db.OperationalError):
             run(db, "UPDATE number SET value = 2 WHERE id IN (1, 2)")
         with pytest.raises(db.OperationalError):
             insert(db)
@@ -127,7 +103,7 @@ class TestEndedByTheServer:
             assert count(db) == 0
             with use_master():
                 run(db, "UPDATE number SET value = 2 WHERE id = 1")
-                with deadlock(pair), pytest.raises(db.OperationalError):
+                with deadlock(pair, "UPDATE number SET value = 1"), pytest.raises(db.OperationalError):
                     run(db, "UPDATE number SET value = 2 WHERE id = 2")
             db.rollback()
             with use_master():

@@ -258,7 +258,7 @@ def test_nothing_runs_again_on_the_master_that_may_have_run_there() -> None:
             assert decide(situation).action not in AGAIN, situation
 
 
-def test_a_lost_statement_on_the_master_is_recorded_unless_a_read_goes_on() -> None:
+def test_a_lost_statement_on_the_master_is_recorded_unless_a_read_continues_elsewhere() -> None:
     for situation in ALL:
         if situation.role is Role.MASTER and situation.fault is Fault.LOST:
             verdict = decide(situation)

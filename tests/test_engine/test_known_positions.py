@@ -110,7 +110,7 @@ def test_p4_an_answer_from_a_clock_that_was_set_back_is_none(known: Any, clock: 
     assert not known.has_reached(link, position(5), 0)
 
 
-def test_p4_a_slave_is_not_behind_what_the_master_had_before_positions_began_anew(clock: Clock) -> None:
+def test_p4_positions_from_before_a_restart_of_replication_do_not_count_as_lag(clock: Clock) -> None:
     behind = PositionClock(clock)
     assert behind.seconds_behind(position(1000), position(1000)) == 0
     clock.seconds = 60

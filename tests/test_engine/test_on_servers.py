@@ -88,9 +88,7 @@ class TestFirstStatementOfATransaction:
                 db.commit()
         assert last(db) == (MASTER, "no-slave")
 
-    def test_f3_a_first_statement_for_the_master_is_read_elsewhere_without_it(
-        self, make: Make, pair: MariaDBPair
-    ) -> None:
+    def test_f3_a_first_read_for_a_lost_master_runs_on_another_server(self, make: Make, pair: MariaDBPair) -> None:
         db = make()
         pair.stop_slave("slave")
         with use_slave():

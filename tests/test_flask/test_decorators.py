@@ -208,7 +208,7 @@ class TestViews:
         assert kept == whole
 
 
-class TestElsewhere:
+class TestOutsideViews:
     def test_a_decorated_function_outside_a_request_has_its_state(self, board: Board) -> None:
         assert use_slave(board.numbers)() == "1"
 

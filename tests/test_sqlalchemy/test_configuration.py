@@ -100,7 +100,7 @@ class TestRefused:
             master.connect()
 
     @pytest.mark.parametrize("slaves", ["slave", None, 3, {"slave": 1}])
-    def test_slaves_that_are_no_list_are_refused(self, engine: Make, slaves: Any) -> None:
+    def test_slaves_that_are_not_a_list_are_refused(self, engine: Make, slaves: Any) -> None:
         with pytest.raises(ConfigurationError, match="must be a list of engines"):
             replicate(engine(), slaves)
 

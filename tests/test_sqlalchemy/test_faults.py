@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 from wsgiref.util import setup_testing_defaults
 
@@ -15,6 +14,7 @@ import pytest
 from sqlalchemy import create_engine, event, insert, select, text
 from sqlalchemy.exc import DBAPIError, OperationalError, PendingRollbackError
 from sqlalchemy.orm import Session
+from tests.deadlock import deadlock
 
 from replswitch import MASTER, SLAVE, NoServerError
 from replswitch.decorators import use_master, use_slave
@@ -747,32 +747,15 @@ def test_s5_a_deadlock_ends_the_transaction(shop: Any, server_pair: MariaDBPair)
     with use_master(), shop.Session() as session:
         session.execute(insert(shop.Message), [{"id": number, "body": "old"} for number in range(1, 5)])
         session.commit()
-    with closing(server_pair.connect()) as other, other.cursor() as cursor:
-        cursor.execute("BEGIN")
-        cursor.execute("UPDATE message SET body = 'x' WHERE id >= 2")
-
-        def wait_for_the_first() -> None:
-            with server_pair.admin("master") as admin, admin.cursor() as asking:
-                for _ in range(200):
-                    asking.execute("SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'")
-                    if asking.fetchone()[0]:
-                        break
-                    time.sleep(0.05)
-            cursor.execute("UPDATE message SET body = 'x' WHERE id = 1")
-
-        waiting = threading.Thread(target=wait_for_the_first)
-        with use_master(), shop.Session() as session:
-            session.execute(text("UPDATE message SET body = 'new' WHERE id = 1"))
-            waiting.start()
-            with pytest.raises(OperationalError, match="1213"):
-                session.execute(text("UPDATE message SET body = 'new' WHERE id = 2"))
-            for lost in (lambda: session.execute(insert(shop.Message).values(body="lost")), session.commit):
-                with pytest.raises(PendingRollbackError, match="Call rollback"):
-                    lost()
-            session.rollback()
-            waiting.join()
-            cursor.execute("ROLLBACK")
-            assert {message.body for message in session.scalars(select(shop.Message))} == {"old"}
+    with deadlock(server_pair, "UPDATE message SET body = 'x'"), use_master(), shop.Session() as session:
+        session.execute(text("UPDATE message SET body = 'new' WHERE id = 1"))
+        with pytest.raises(OperationalError, match="1213"):
+            session.execute(text("UPDATE message SET body = 'new' WHERE id = 2"))
+        for lost in (lambda: session.execute(insert(shop.Message).values(body="lost")), session.commit):
+            with pytest.raises(PendingRollbackError, match="Call rollback"):
+                lost()
+        session.rollback()
+        assert {message.body for message in session.scalars(select(shop.Message))} == {"old"}
 
 
 @on_servers

@@ -172,7 +172,7 @@ def test_a_process_that_fails_shows_the_end_of_its_log(kept: Kept) -> None:
         launch.run(kept, "silent", ["sh", "-c", "exit 3"], log)
 
 
-def test_a_command_that_is_not_there_is_named(kept: Kept) -> None:
+def test_a_missing_command_is_named(kept: Kept) -> None:
     with pytest.raises(PairError, match="No such file or directory: 'nonsense'"):
         kept.start("server", ["nonsense"], kept.folder / "log")
 

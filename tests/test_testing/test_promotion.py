@@ -186,7 +186,7 @@ def test_promoting_a_wrong_server_is_an_error_with_the_reason(pair: ServerPair) 
         pair.promote("slave2")
 
 
-def test_a_pair_that_is_started_anew_has_its_first_master(pair: ServerPair) -> None:
+def test_a_pair_that_is_started_again_has_its_first_master(pair: ServerPair) -> None:
     with type(pair)() as other:
         other.promote()
         other.close()

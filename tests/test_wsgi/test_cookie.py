@@ -193,7 +193,7 @@ def test_r1_override_comes_before_the_method(
     assert send(application, method, query).body == state
 
 
-def test_r4_a_marker_by_time_comes_before_override(send: SendRequest, wrap: Wrap, token: Token) -> None:
+def test_r4_a_marker_without_a_position_comes_before_override(send: SendRequest, wrap: Wrap, token: Token) -> None:
     application = wrap(redirecting(), override=lambda request: "slave")
     assert side(send, application, token()) == "master"
 

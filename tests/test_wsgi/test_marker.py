@@ -151,7 +151,7 @@ def test_m5_no_value_of_the_cookie_raises_or_chooses_the_master(value: str, name
 
 @patient
 @given(st.text(st.characters()))
-def test_m5_no_text_as_a_marker_raises_or_holds(token: str) -> None:
+def test_m5_arbitrary_text_as_a_marker_neither_raises_nor_holds(token: str) -> None:
     assert read(token) is None
     assert read(f"{token}.{token}", f".{token}", token * 50) is None
 

@@ -25,7 +25,7 @@ NEVER: Final = {
 """Positions that no server of a pair reaches."""
 
 
-def test_m2_a_position_that_never_comes_ends_with_its_own_age_however_often_its_visitor_writes(
+def test_m2_a_position_that_no_slave_reaches_expires_however_often_its_visitor_writes(
     board: Board, browser_of: type[Browser], secret: str
 ) -> None:
     with use_master():

@@ -252,7 +252,7 @@ class TestBegunByAStatement:
         assert ask(persistent, "SELECT @@in_transaction") == 0
 
 
-class TestWhoseFaultItIs:
+class TestStatementsAtFault:
     def test_f1_a_statement_that_ends_its_own_connection_blames_no_server(self, db: Any, warnings: Warnings) -> None:
         with db.use_slave(), pytest.raises(OperationalError), db.cursor() as cursor:
             cursor.execute("KILL CONNECTION_ID()")

@@ -438,7 +438,7 @@ class TestGoneAway:
                 assert sides(db)[-1] == SLAVE
 
 
-class TestLeftBehind:
+class TestStateLeftByARequest:
     """The state that a request leaves does not harm the next one."""
 
     @pytest.mark.parametrize("joined", [[SLAVE], [MASTER], [SLAVE, MASTER]], ids="+".join)

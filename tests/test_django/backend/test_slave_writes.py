@@ -457,7 +457,7 @@ def test_s8_on_slave_write_force_moves_a_write_after_a_read(
     assert len(warnings()) == 1
 
 
-class TestLate:
+class TestWritesAfterRows:
     """A procedure that returns rows, and writes after them."""
 
     @pytest.fixture(autouse=True)

@@ -94,7 +94,7 @@ class TestVerbs:
             assert seen() == ["new"]
 
 
-class TestWhatFollows:
+class TestOneAlias:
     """No code has to name a server: there is only one alias."""
 
     def test_raw_cursors_and_raw_queries_follow_the_state(self, stale: Any) -> None:

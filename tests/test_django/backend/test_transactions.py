@@ -106,7 +106,7 @@ class TestAtomic:
             with state():
                 assert ask(db, "SELECT @@autocommit, @@in_transaction") == (1, 0)
 
-    def test_s5_an_uncommitted_write_is_not_seen_by_others(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_s5_an_uncommitted_write_is_not_seen_by_other_connections(self, django_pair: MariaDBPair, db: Any) -> None:
         with transaction.atomic():
             create("a")
             assert bodies(django_pair) == []

@@ -107,7 +107,7 @@ def test_f3_a_write_that_a_read_only_master_has_refused_runs_once_more(
     assert bodies(django_pair) == ["new"]
 
 
-def test_f5_a_block_that_cannot_begin_on_the_master_begins_anew(
+def test_f5_a_block_that_cannot_begin_on_the_master_begins_again(
     django_pair: MariaDBPair, persistent: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     db, begun = persistent, []

@@ -125,12 +125,12 @@ class TestSlaves:
         assert '"django.db.backends.mysql", ignores them' in found()[0].msg
 
     @pytest.mark.parametrize("slaves", ["slave.db", {"HOST": "slave.db"}, ["slave.db"], None])
-    def test_slaves_that_are_no_list_of_mappings_are_e002(self, use_databases: Any, slaves: object) -> None:
+    def test_slaves_that_are_not_a_list_of_mappings_are_e002(self, use_databases: Any, slaves: object) -> None:
         use_databases(default={**SERVERS, "SLAVES": slaves})
         assert ids() == ["E002"]
         assert '[{"HOST": "slave1.db"}]' in found()[0].msg
 
-    def test_m8_the_replicated_set_is_no_word(self, use_databases: Any) -> None:
+    def test_m8_a_replicated_set_whose_name_is_not_a_string_is_reported(self, use_databases: Any) -> None:
         use_databases(default={**SERVERS, "REPLICATED_SET": 5})
         assert ids() == ["E002"]
         assert '["REPLICATED_SET"] is 5' in found()[0].msg

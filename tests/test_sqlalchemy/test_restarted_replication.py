@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.test_core.test_begun_anew import begin_anew
+from tests.test_core.test_restarted_replication import restart_replication
 from tests.test_sqlalchemy.test_replicated_sets import add, number
 
 from replswitch import MASTER, SLAVE, carry, resume
@@ -28,7 +28,7 @@ def test_p4_no_write_is_missed_after_a_reset_of_the_positions(shop: Shop, replic
     with resume(token), use_slave():
         assert number(shop) == 2
     assert shop.took() == [SLAVE]  # the slave's position is known now
-    begin_anew(replicated_pair)
+    restart_replication(replicated_pair)
     with use_master():
         add(shop)
         token = carry()

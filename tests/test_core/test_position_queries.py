@@ -102,7 +102,7 @@ def statements(pair: SessionPair) -> Iterator[tuple[list[str], list[str]]]:
 
 
 @servers
-class TestAsking:
+class TestQueriesOfPositions:
     def test_a_slave_that_lags_is_asked_its_position_once_a_scope(
         self, db: Connection, pair: SessionPair, questions: Questions
     ) -> None:
@@ -192,7 +192,7 @@ class TestAsking:
         assert slave[:3] == [questions.standing, "BEGIN", COUNT]
 
 
-class TestTelling:
+class TestCommitsInAnswers:
     """P1: the answer to a write brings its position, without a round trip."""
 
     @pytest.mark.parametrize("kind", [Cursor, DictCursor, SSCursor, SSDictCursor])
@@ -264,7 +264,7 @@ class TestTelling:
     @returning
     @pytest.mark.parametrize("use_unicode", [True, False])
     @pytest.mark.parametrize("kind", [Cursor, SSCursor])
-    def test_p1_a_row_that_begins_like_an_end_packet_is_not_taken_for_one(
+    def test_p1_a_row_that_begins_like_an_end_packet_is_read_as_a_row(
         self, make: Make, pair: SessionPair, kind: Any, use_unicode: bool
     ) -> None:
         """A length of eight bytes begins with 0xFE, as the packet after the last row does."""

@@ -32,7 +32,7 @@ BEGIN_ANEW: Final[dict[type[ReplicatedPair], dict[str, list[str]]]] = {
 }
 
 
-def begin_anew(pair: ReplicatedPair) -> None:
+def restart_replication(pair: ReplicatedPair) -> None:
     """Make a pair number its transactions from 1 again, and stop its slave. The data of both stay."""
     pair.stop_slave()
     for server, statements in BEGIN_ANEW[type(pair)].items():
@@ -63,7 +63,7 @@ def test_p4_no_write_is_missed_after_a_reset_of_the_positions(
         with resume(token), use_slave():
             assert count(reader) == written
         assert last(reader)[0] == SLAVE  # the slave's position is known now
-        begin_anew(replicated_pair)
+        restart_replication(replicated_pair)
     replicated_pair.start_slave()
 
 
@@ -77,7 +77,7 @@ def test_p4_no_write_of_the_request_itself_is_missed_after_a_reset_of_the_positi
         with use_slave():
             assert count(db) == 1
         assert last(db)[0] == SLAVE
-    begin_anew(replicated_pair)
+    restart_replication(replicated_pair)
     with use_master():
         insert(db, 2)
         with use_slave():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.test_core.test_begun_anew import begin_anew
+from tests.test_core.test_restarted_replication import restart_replication
 
 if TYPE_CHECKING:
     from tests.test_django.requests.board import Site
@@ -17,7 +17,7 @@ def test_p4_no_write_is_missed_after_a_reset_of_the_positions(site: Site, new_vi
     visitor.post("/?n=3")
     site.pair.wait_caught_up()
     assert visitor.get().side == "slave"  # the slave's position is known now
-    begin_anew(site.pair)
+    restart_replication(site.pair)
     visitor = new_visitor()
     visitor.post("/?n=4")
     page = visitor.get()

@@ -1,4 +1,4 @@
-"""How servers stand, asked on each kind of pair; `tests/test_flask/test_command.py` has them in every state."""
+"""The state of the servers in a report, on each kind of pair. `tests/test_flask/test_command.py` has every state."""
 
 from __future__ import annotations
 
