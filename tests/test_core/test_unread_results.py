@@ -10,10 +10,10 @@ import pytest
 from MySQLdb.cursors import SSCursor as MySQLdbSSCursor
 from pymysql.constants import CLIENT
 from pymysql.cursors import SSCursor
+from tests.visits import post_and_read
 from webob import Request
 
 from replswitch import Connection
-from replswitch.decorators import use_slave
 from replswitch.testing.sessions import SessionPair
 from replswitch.wsgi import ReplicationMiddleware
 
@@ -64,22 +64,7 @@ def check(served: Served, make: Make, work: Work, *, own_read: bool) -> None:
             cursor.execute("SELECT COUNT(*) FROM message")
             return int(cursor.fetchone()[0])
 
-    def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        if environ["REQUEST_METHOD"] == "POST":
-            work(db, kept)
-            if own_read:
-                with use_slave():
-                    assert number() > 0
-        start_response("200 OK", [("Content-Type", "text/plain")])
-        return [b"done" if environ["REQUEST_METHOD"] == "POST" else str(number()).encode()]
-
-    wrapped = ReplicationMiddleware(application, secret="of the tests")
-    served.pair.stop_slave()
-    with ExitStack() as kept:
-        (cookie,) = Request.blank("/", method="POST").get_response(wrapped).headers.getall("Set-Cookie")
-    asked = Request.blank("/", headers={"Cookie": cookie.partition(";")[0]})
-    assert int(asked.get_response(wrapped).text) > 0
-    assert Request.blank("/").get_response(wrapped).text == "0"
+    post_and_read(served.pair, lambda kept: work(db, kept), number, own_read=own_read)
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +81,7 @@ def _procedure(served: Served, make: Make) -> None:
 
 
 @both
-@pytest.mark.parametrize("own_read", [False, True], ids=["", "own read"])
+@pytest.mark.parametrize("own_read", [False, True], ids=["no own read", "own read"])
 @pytest.mark.parametrize("work", [by_a_procedure, by_a_call, by_several_statements])
 def test_m1_a_write_after_unread_results_is_marked(served: Served, make: Make, work: Work, own_read: bool) -> None:
     check(served, make, work, own_read=own_read)

@@ -34,7 +34,9 @@ def within(request: pytest.FixtureRequest, driver: str, mariadb_pair: MariaDBPai
         ReplSwitch(app)
     empty_table(mariadb_pair)
     with replswitch.connect(master=mariadb_pair.master, slaves=mariadb_pair.slaves, driver=driver) as db:
-        yield Board(mariadb_pair, db, app)
+        board = Board(mariadb_pair, db, app)
+        app.add_url_rule("/read", view_func=use_slave(board.numbers))
+        yield board
 
 
 def test_m1_a_post_and_the_requests_in_it_see_what_the_other_has_written(within: Board) -> None:
@@ -45,11 +47,6 @@ def test_m1_a_post_and_the_requests_in_it_see_what_the_other_has_written(within:
     def write() -> Response:
         within.write(int(request.values["n"]))
         return redirect("/read")
-
-    @within.app.route("/read")
-    @use_slave
-    def read() -> str:
-        return within.numbers()
 
     @within.app.route("/batch", methods=["POST"])
     @use_master
@@ -77,11 +74,6 @@ def test_m1_a_commit_in_a_thread_with_a_copy_of_the_context_is_marked(within: Bo
             pool.submit(copy_current_request_context(lambda: within.write(int(request.values["n"])))).result()
         return "done"
 
-    @within.app.route("/read")
-    @use_slave
-    def read() -> str:
-        return within.numbers()
-
     within.pair.lag = 3
     visitor = within.visitor()
     assert len(visitor.post("/write?n=2").markers) == 1
@@ -94,11 +86,6 @@ def test_m1_a_decorated_view_that_writes_last_is_marked(within: Board) -> None:
     def write() -> str:
         within.write(2)
         return "done"
-
-    @within.app.route("/read")
-    @use_slave
-    def read() -> str:
-        return within.numbers()
 
     within.pair.lag = 3
     visitor = within.visitor()

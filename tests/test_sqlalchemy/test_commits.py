@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 from sqlalchemy import func, select, text
+from tests.visits import post_and_read
 from webob import Request
 
 import replswitch
-from replswitch.decorators import use_slave
 from replswitch.testing import ReplicatedPair
 from replswitch.testing.servers import ServerPair
 from replswitch.wsgi import ReplicationMiddleware
@@ -124,22 +124,7 @@ def check(shop: Any, pair: ReplicatedPair, work: Work, table: str = "message", *
         with shop.Session() as session:
             return int(session.scalar(count))
 
-    def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        if environ["REQUEST_METHOD"] == "POST":
-            work(shop, kept)
-            if own_read:
-                with use_slave():
-                    assert number() > 0
-        start_response("200 OK", [("Content-Type", "text/plain")])
-        return [b"done" if environ["REQUEST_METHOD"] == "POST" else str(number()).encode()]
-
-    wrapped = ReplicationMiddleware(application, secret="of the tests")
-    pair.stop_slave()
-    with ExitStack() as kept:
-        (cookie,) = Request.blank("/", method="POST").get_response(wrapped).headers.getall("Set-Cookie")
-        asked = Request.blank("/", headers={"Cookie": cookie.partition(";")[0]})
-        assert int(asked.get_response(wrapped).text) > 0
-        assert Request.blank("/").get_response(wrapped).text == "0"
+    cookie = post_and_read(pair, lambda kept: work(shop, kept), number, own_read=own_read)
     return int(cookie.partition("Max-Age=")[2].partition(";")[0])
 
 
@@ -160,7 +145,7 @@ class TestOnServers:
             cursor.execute("CREATE TABLE message_log (body VARCHAR(100)) ENGINE = MyISAM")
         replicated_pair.wait_caught_up()
 
-    @pytest.mark.parametrize("own_read", [False, True], ids=["", "own read"])
+    @pytest.mark.parametrize("own_read", [False, True], ids=["no own read", "own read"])
     @pytest.mark.parametrize("work", ON_SERVERS)
     def test_m1_a_commit_counts_when_it_happens(
         self, shop: Any, replicated_pair: ReplicatedPair, driver: str, work: Work, own_read: bool

@@ -194,7 +194,7 @@ class RequestPolicy:
         """Return the cookie with the marker that the response must carry; None if there is nothing new (M6).
 
         Args:
-            scope: the scope of the request, settled.
+            scope: the scope of the request, without pending writes.
             method: the HTTP method of the request.
             status: the response's status code; a value that is not a number counts as no redirect.
             https: says whether the request came over https.

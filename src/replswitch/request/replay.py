@@ -62,7 +62,7 @@ class Framework:
         return False
 
     def refused(self) -> None:
-        """React to a write that could not move: the request's response is an error, or is discarded."""
+        """React to a write that could not be moved: the request's response is an error, or is discarded."""
 
 
 class SafeRequest:
@@ -156,7 +156,7 @@ def committed_on_close(refusal: Refusal) -> SlaveWriteError:
     """Return the error of a request that does not run again because of what closing its first response has done.
 
     Args:
-        refusal: the write that could not move.
+        refusal: the write that could not be moved.
     """
     return SlaveWriteError(
         f"A write in slave state, at {refusal.place}, was not moved to the master, and its request does not run again: "
