@@ -123,7 +123,7 @@ print("all there")
 """
     )
     folders = two_folders(process, left)
-    assert line(process) == line(process) == "this pair belongs to the parent process, before the fork"
+    assert line(process) == line(process) == "another process has started this pair, and this one was forked from it"
     assert line(process) == "all there"
     assert process.wait(timeout=10) == 0
     assert all(gone(folder) for folder in folders)

@@ -212,7 +212,7 @@ class ReplicatedPair(PairHooks):
     def _exclusively(self) -> Iterator[None]:
         """Let one thread at a time change the pair, and only threads of the process that started it."""
         if os.getpid() != self._owner:
-            raise PairError("this pair belongs to the parent process, before the fork")
+            raise PairError("another process has started this pair, and this one was forked from it")
         with self._lock:
             yield
 
