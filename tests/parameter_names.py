@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
+from enum import Enum
+from re import Pattern
 from typing import Final
 
 LONGEST: Final = 60
 
 
 def name_of(value: object, argument: str) -> str | None:
-    """Return the name of a value; None if pytest names it well: a string, a class, a function.
+    """Return the name of a value; None if pytest names it well, as a string, a class or a function.
 
     Args:
         value: the value of the parameter.
         argument: the name of the parameter.
     """
-    if (value and isinstance(value, str | bytes)) or hasattr(value, "__name__"):
+    if (value and isinstance(value, str | bytes)) or isinstance(value, Enum | Pattern) or hasattr(value, "__name__"):
         return None
     text = _text(value)
     if " at 0x" in text:  # differs in each process of pytest-xdist

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from tests.parameter_names import name_of
 
 from replswitch.decision import Decision
+from replswitch.drivers import Fault
 
 
 @pytest.mark.parametrize(
@@ -20,6 +23,8 @@ from replswitch.decision import Decision
         (Decision("slave", "method"), "value=Decision(state='slave', reason…od', server=None, final=False)"),
         ("text", None),
         (dict, None),
+        (Fault.LOST, None),
+        (re.compile("x"), None),
         (object(), None),
     ],
 )

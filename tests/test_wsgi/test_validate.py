@@ -20,13 +20,13 @@ TEXT = [("Content-Type", "text/plain")]
 METHODS = ["GET", "POST"]
 
 
-@pytest.fixture(params=["behind it and before it", "before it"])
+@pytest.fixture(params=["validators inside and outside", "a validator outside"])
 def validated(request: pytest.FixtureRequest, send: SendRequest, wrap: Wrap) -> Send:
     """Sends a request through validator, middleware, validator; returns status, body, Set-Cookie headers.
 
     And once more without the inner validator, which turns every body into an iterator, also a list.
     """
-    both = request.param == "behind it and before it"
+    both = request.param == "validators inside and outside"
 
     def go(application: WSGIApplication, method: str = "GET", **options: object) -> tuple[str, bytes, list[str]]:
         inner = validator(application) if both else application
