@@ -304,7 +304,7 @@ class TestSessionsThatWereChanged:
         db = make()
         for state in (use_slave, use_master):
             with state():
-                assert run(db, "SELECT GET_LOCK('till', 0)") == ((1,),)
+                assert run(db, "SELECT Get_Lock('till', 0)") == ((1,),)
             with state():
                 assert run(db, "SELECT GET_LOCK('till', 5)") == ((1,),), "waits for the link to close, if it must"
                 assert run(db, "SELECT IS_USED_LOCK('till') = CONNECTION_ID(), RELEASE_LOCK('till')") == ((1, 1),)

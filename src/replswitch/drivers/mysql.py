@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from replswitch.drivers.driver import Raw, WriteTracker
     from replswitch.positions import Position
 
-# ER_CANT_EXECUTE_INREAD_ONLY_TRANSACTION, ER_READ_ONLY_MODE; and ER_OPTION_PREVENTS_STATEMENT, which is used for
+# ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION, ER_READ_ONLY_MODE; and ER_OPTION_PREVENTS_STATEMENT, which is used for
 # other options too.
 READ_ONLY_TRANSACTION: Final = 1792
 _READ_ONLY_MODE: Final = 1836
@@ -193,7 +193,8 @@ def leaves_trace(sql: str) -> bool:
 
     Other statements are not searched: their text may contain what a visitor has typed, and the server reports them.
     """
-    may_leave = ":=" in sql or "GET_LOCK" in sql or "get_lock" in sql or "LAST_INSERT_ID(" in sql
+    upper = sql.upper()  # and not the expressions for each statement, which would take longer
+    may_leave = ":=" in sql or "GET_LOCK" in upper or "LAST_INSERT_ID(" in upper
     return may_leave and _READ.match(sql) is not None and _TRACE.search(sql) is not None
 
 

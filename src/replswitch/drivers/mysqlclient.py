@@ -91,7 +91,7 @@ class _Connection(MySQLdb.connections.Connection, WriteTracker):
     may_be_writable = False
 
     #: A reference to the latest result that is read row by row.
-    stream: Callable[[], _Stream | None] = staticmethod(lambda: None)
+    stream: Callable[[], _Stream | None] | None = None
     #: On the master: a statement may have written since the last `pop_write_status`.
     in_doubt = False
     #: A transaction is open, as far as the text of the statements shows.
@@ -144,7 +144,7 @@ class _Connection(MySQLdb.connections.Connection, WriteTracker):
     @property
     def streams(self) -> bool:
         """Whether a result is not read to its end, because its cursor reads row by row."""
-        stream = self.stream()
+        stream = None if self.stream is None else self.stream()
         return stream is not None and not stream.ended
 
     owes_results = streams

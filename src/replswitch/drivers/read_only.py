@@ -36,18 +36,19 @@ def keep_read_only(raw: Raw, sql: str | bytes) -> None:
 
 
 def became_writable(raw: Raw, *, wrote: bool) -> Exception:
-    """Close a slave's connection that a procedure or a function has made writable, and return the error (S7).
+    """Close a slave's connection that a statement has made writable, and return the error to raise (S7).
 
     Args:
         raw: the connection.
-        wrote: it may have written, too. The error then is no refused write, which would run once more on the master.
+        wrote: the statement may have written. Then the error is not that of a refused write, because a refused write
+            would run once more on the master.
     """
     raw.close()
     error: Exception
     if wrote:
         error = raw.InternalError(
-            "A statement in slave state has ended the read-only mode of its connection, and has written there. If that "
-            "server is a slave, its data now differs from the master's. Run the statement in master state."
+            "A statement in slave state has written, although its connection is read-only. If that server is a slave, "
+            "its data now differs from the master's. Run the statement in master state."
         )
     else:
         error = raw.OperationalError(
