@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from typing import Any
 
 import pytest
@@ -108,10 +108,11 @@ def test_s7_after_a_statement_that_makes_its_link_writable_no_write_runs_on_the_
 def test_s7_a_procedure_that_makes_its_link_writable_and_writes_raises_an_error(
     make: Callable[..., Connection], replicated_pair: ReplicatedPair, procedure: str, driver: str
 ) -> None:
-    if (procedure, driver) == ("begin_and_write", "mysqlclient") and "MySQL" in type(replicated_pair).__name__:
-        pytest.skip("the server does not show it")
+    on_mysql = "MySQL" in type(replicated_pair).__name__
+    is_seen = (procedure, driver, on_mysql) != ("begin_and_write", "mysqlclient", True)  # a documented limit of S7
     db = make(slaves=[])
-    with use_slave(), pytest.raises(db.InternalError, match="Run the statement in master state"):
+    error = pytest.raises(db.InternalError, match="Run the statement in master state")
+    with use_slave(), error if is_seen else nullcontext():
         run(db, f"CALL {procedure}()")
     with use_slave():
         run(db, "INSERT INTO message (id) VALUES (2)")
