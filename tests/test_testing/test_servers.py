@@ -21,7 +21,7 @@ from replswitch.testing import (
     ServerNotFoundError,
     ServerStartError,
     launch,
-    servers,
+    processes,
 )
 from replswitch.testing.mysql import find_mysqld
 from replswitch.testing.plugin import start_or_skip
@@ -186,7 +186,7 @@ def test_two_pairs_and_a_stranger_on_the_port_do_not_disturb_each_other(
     with socket.create_server(("127.0.0.1", 0)) as stranger:
         taken = stranger.getsockname()[1]
         ports = iter([taken])
-        monkeypatch.setattr(servers, "free_port", lambda: next(ports, None) or launch.free_port())
+        monkeypatch.setattr(processes, "free_port", lambda: next(ports, None) or launch.free_port())
         with type(pair)() as other:
             assert other.master["port"] != taken
             execute(other, "master", "CREATE TABLE other (number INTEGER PRIMARY KEY)")

@@ -104,8 +104,8 @@ class MySQLPair(ServerPair):
             *SURVIVES_KILL_9,
         ]
 
-    def _answers(self, name: str) -> bool:
-        if not super()._answers(name):
+    def _answers(self, name: str, port: int) -> bool:
+        if not super()._answers(name, port):
             return False
         # Without TLS, PyMySQL needs the package cryptography for the first login of an account. A login over a socket
         # needs neither, and the server then accepts later ones (caching-sha2-pluggable-authentication).

@@ -8,26 +8,16 @@ from __future__ import annotations
 import logging
 import time
 from abc import abstractmethod
-from typing import TYPE_CHECKING, ClassVar
 
 from replswitch.testing.errors import PairError
 from replswitch.testing.pair import MASTER
-from replswitch.testing.sessions import SessionPair
-
-if TYPE_CHECKING:
-    from replswitch.testing.replication import Dialect
+from replswitch.testing.processes import ProcessPair
 
 logger = logging.getLogger(__name__)
 
 
-class PromotablePair(SessionPair):
-    """A pair of servers in which the master can change.
-
-    Attributes:
-        dialect: the statements of replication.
-    """
-
-    dialect: ClassVar[Dialect]
+class PromotablePair(ProcessPair):
+    """A pair of servers in which the master can change."""
 
     def __init__(self, slaves: int = 1) -> None:
         super().__init__(slaves)
@@ -36,8 +26,9 @@ class PromotablePair(SessionPair):
     def promote(self, name: str = "slave", timeout: float = 10) -> None:
         """Make a slave the master, and the master and the other slaves its slaves. Nothing is lost.
 
-        The old master is made read-only first (sessions that are open there get error 1290 for every write and
-        every commit of one), then the slave catches up at once, whatever the lag is, and then it accepts writes.
+        The old master accepts no more writes first: MariaDB and MySQL make it read-only (sessions that are open
+        there get error 1290 for every write and every commit of one), and PostgreSQL shuts it down (its sessions
+        end). Then the slave catches up at once, in spite of the lag; then it accepts writes.
         Afterwards ``pair.master``, ``pair.slaves``, ``pair.master_name`` and ``pair.slave_names`` have the new
         roles. Each server keeps its name and its address. The test must connect the clients to the new master.
         A slave that is down follows the new master when it starts. ``reset()`` makes the first master the master
@@ -74,25 +65,21 @@ class PromotablePair(SessionPair):
             self.promote(MASTER)
             self.wait_caught_up()
 
+    @abstractmethod
     def _hand_over(self, old: str, new: str, timeout: float) -> None:
-        """Make the old master read-only, and the new one writable once it has all writes."""
-        self._run(old, "SET GLOBAL read_only = ON")  # waits for the commits that are on their way
-        is_held_back = bool(self._lag) or new in self._stopped
-        try:
-            if is_held_back:
-                self._stop_replication(new)
-                self._run(new, self.dialect.delay, 0)
-                self._start_replication(new)
-            self._wait_for(new, self._master_position(), time.monotonic() + timeout)
-        except PairError:
-            self._run(old, "SET GLOBAL read_only = OFF")
-            if is_held_back:
-                self._set_lag(new)
-            raise
-        self._stop_replication(new)
-        self._run(new, self.dialect.forget)
-        self._run(new, "SET GLOBAL read_only = OFF")
-        self._follows[new] = None
+        """Close the old master for writes and open the new one, once it has all of them.
+
+        Raises:
+            PairError: that was not done; the old master is still the master.
+        """
+
+    def _create(self) -> None:
+        self._follows.clear()
+        super()._create()
+
+    def _start_server(self, name: str) -> None:
+        super()._start_server(name)
+        self._follow(name)
 
     def _follow(self, name: str) -> None:
         """Set the master of a server, unless it is set already."""

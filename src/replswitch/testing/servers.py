@@ -1,77 +1,39 @@
-"""Pairs of real servers that speak MySQL's protocol: the base class for MariaDB and MySQL.
-
-The server processes and their data belong to a :class:`replswitch.testing.kept.Kept`.
-"""
+"""Pairs of real servers that speak MySQL's protocol: the base class for MariaDB and MySQL."""
 
 from __future__ import annotations
 
-import logging
 import os
-import secrets
 import shutil
 import socket
 import time
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from replswitch.errors import ConfigurationError
-from replswitch.testing.errors import PairError, ServerStartError
-from replswitch.testing.kept import Kept
-from replswitch.testing.launch import WITHIN, free_port, run
-from replswitch.testing.pair import MASTER
-from replswitch.testing.promotion import PromotablePair
+from replswitch.testing.errors import PairError
 from replswitch.testing.replication import has_failed, not_caught_up
-from replswitch.testing.sessions import pymysql
+from replswitch.testing.sessions import SessionPair, pymysql
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-logger = logging.getLogger(__name__)
-
-PORT_TAKEN = "Bind on TCP/IP port"
-"""The text in the log of a server that ends because another process has its port."""
+    from replswitch.testing.replication import Dialect
 
 
-class ServerPair(PromotablePair):
-    """A pair of server processes on free ports of 127.0.0.1.
+class ServerPair(SessionPair):
+    """A pair of servers that speak MySQL's protocol.
 
     Attributes:
         user: the application's account. It may do everything in ``database`` and in databases whose names
             begin with ``test_``, and it may query the state of replication.
-        password: its password, a new one each time the pair is started.
-        database: the application's database.
+        dialect: the statements of replication.
     """
 
-    user = "shop"
-    database = "shop"
-
-    def __init__(self, slaves: int = 1) -> None:
-        super().__init__(slaves)
-        self.password = ""
-        self._kept: Kept | None = None
-        self._ports: dict[str, int] = {}
-
-    def _parameters(self, name: str) -> dict[str, Any]:
-        return {
-            "host": "127.0.0.1",
-            "port": self._ports[name],
-            "user": self.user,
-            "password": self.password,
-            "database": self.database,
-        }
-
-    @property
-    def _keeper(self) -> Kept:
-        """The keeper of the processes and the folder."""
-        if self._kept is None:
-            raise PairError("the pair is closed")
-        return self._kept
+    dialect: ClassVar[Dialect]
+    port_taken = "Bind on TCP/IP port"
 
     def _socket(self, name: str) -> Path:
         return self._keeper.folder / f"{name}.sock"
-
-    def _data(self, name: str) -> Path:
-        return self._keeper.folder / name
 
     def _temporary(self, name: str) -> Path:
         # Each server has its own: when a server starts, it removes all temporary tables that it finds in the folder.
@@ -84,66 +46,11 @@ class ServerPair(PromotablePair):
         if seconds != int(seconds):
             raise ConfigurationError(f"lag={seconds!r}: {self.dialect.product} lags by whole seconds")
 
-    def _create(self) -> None:
-        began = time.monotonic()
-        self._ports.clear()
-        self._follows.clear()
-        self.password = secrets.token_hex(8)
-        self._kept = Kept()
-        self._install()
-        for name in self.slave_names:
-            shutil.copytree(self._data(MASTER), self._data(name))
-        logger.debug("data of %d servers made in %.2f s", len(self.names), time.monotonic() - began)
+    def _copy(self, source: Path, target: Path) -> None:
+        shutil.copytree(source, target)
 
-    def _remove(self) -> None:
-        if self._kept is not None:
-            self._kept.close()
-            self._kept = None
-
-    def _is_up(self, name: str) -> bool:
-        return name in self._ports and self._keeper.exit_code(name) is None
-
-    def _kill_server(self, name: str) -> None:
-        self._keeper.kill(name)
-        logger.debug("%s killed", name)
-
-    def _start_server(self, name: str) -> None:
-        began = time.monotonic()
-        if name in self._ports:
-            self._start_on(name, self._ports[name], began + WITHIN)
-        else:
-            self._start_on_free_port(name)
-        self._follow(name)
-        logger.debug("%s up on port %d in %.2f s", name, self._ports[name], time.monotonic() - began)
-
-    def _start_on_free_port(self, name: str) -> None:
-        """Start a server on a free port, or on another one if a process took it first."""
-        while name not in self._ports:
-            port = free_port()
-            try:
-                self._start_on(name, port, deadline=0)
-            except ServerStartError as error:
-                if PORT_TAKEN not in error.log:
-                    raise
-                logger.info("another process took port %d just before the %s", port, name)
-            else:
-                self._ports[name] = port
-
-    def _start_on(self, name: str, port: int, deadline: float) -> None:
-        """Start a server on this port. If another process has the port, wait for it until the deadline."""
-        log = self._keeper.folder / f"{name}.log"
-        while True:
-            try:
-                run(self._keeper, name, self._command(name, port), log, ready=lambda: self._answers(name))
-            except ServerStartError as error:
-                if PORT_TAKEN not in error.log or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.1)
-            else:
-                return
-
-    def _answers(self, name: str) -> bool:
-        """Return whether root can log in, through the socket in the server's own folder."""
+    def _answers(self, name: str, port: int) -> bool:
+        """Return whether root can log in. The socket in its folder cannot belong to another server."""
         # First without PyMySQL, which leaves a socket unclosed if no server listens (seen with 1.2.4).
         with socket.socket(socket.AF_UNIX) as probe:
             if probe.connect_ex(str(self._socket(name))):
@@ -188,6 +95,26 @@ class ServerPair(PromotablePair):
         """Return the errors of a slave's replication as text."""
         return [status[kind] for kind in ("Last_IO_Error", "Last_SQL_Error") if status[kind]]
 
+    def _hand_over(self, old: str, new: str, timeout: float) -> None:
+        """Close the old master for writes and open the new one, once it has all of them."""
+        self._run(old, "SET GLOBAL read_only = ON")  # waits for the commits that are on their way
+        is_held_back = bool(self._lag) or new in self._stopped
+        try:
+            if is_held_back:
+                self._stop_replication(new)
+                self._run(new, self.dialect.delay, 0)
+                self._start_replication(new)
+            self._wait_for(new, self._master_position(), time.monotonic() + timeout)
+        except PairError:
+            self._run(old, "SET GLOBAL read_only = OFF")
+            if is_held_back:
+                self._set_lag(new)
+            raise
+        self._stop_replication(new)
+        self._run(new, self.dialect.forget)
+        self._run(new, "SET GLOBAL read_only = OFF")
+        self._follows[new] = None
+
     def _options(self, name: str, port: int) -> list[str]:
         """Return the options of a server that both products know."""
         return [
@@ -203,14 +130,6 @@ class ServerPair(PromotablePair):
             "--relay-log=relaylog",
             f"--read-only={'OFF' if name == self.master_name else 'ON'}",
         ]
-
-    @abstractmethod
-    def _install(self) -> None:
-        """Make the data folder of the master, with the accounts and the database; slaves get a copy."""
-
-    @abstractmethod
-    def _command(self, name: str, port: int) -> list[str]:
-        """Return the command that starts a server, without replication."""
 
     @abstractmethod
     def _delay(self) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from replswitch.errors import ConfigurationError
 from replswitch.testing.errors import PairError
-from replswitch.testing.pair import ReplicatedPair
+from replswitch.testing.promotion import PromotablePair
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +25,7 @@ OURS = ("root[", "replication[", "[", "skip-grants user[")
 and the threads that replicate."""
 
 
-class SessionPair(ReplicatedPair):
+class SessionPair(PromotablePair):
     """A pair of servers that PyMySQL can talk to."""
 
     driver: ClassVar[str] = "pymysql"
