@@ -23,6 +23,9 @@ RUNS_TESTS = {
 TOOLS = [requirement for requirement in EXTRAS["dev"] if Requirement(requirement).name in RUNS_TESTS]
 """The part of the extra ``dev`` that the tests import."""
 
+TESTED = "mysql,postgresql,postgresql-server,django,flask,sqlalchemy,prometheus"
+"""The extras that the tests import, with PostgreSQL's server."""
+
 FLASK_TOOLS = [requirement for requirement in TOOLS if Requirement(requirement).name in {"Flask", "Flask-SQLAlchemy"}]
 """Those of them that an application of a user's imports as well, and whose oldest version matters."""
 
@@ -81,7 +84,7 @@ BESIDES = "besides"
 )
 def tests(session: nox.Session, django: str) -> None:
     """Run the tests with the newest dependencies."""
-    session.install("--editable", ".[mysql,django,flask,sqlalchemy,prometheus]", f"Django~={django}.0", *TOOLS)
+    session.install("--editable", f".[{TESTED}]", f"Django~={django}.0", *TOOLS)
     install_mysqlclient(session, *EXTRAS["mysqlclient"])
     session.run("pytest", *SHARED, *session.posargs)
 
@@ -91,11 +94,11 @@ def oldest(session: nox.Session) -> None:
     """Run the tests with the oldest dependencies that pyproject.toml admits."""
     extras = [
         requirement
-        for extra in ("mysql", "django", "flask", "sqlalchemy", "prometheus")
+        for extra in ("mysql", "postgresql", "django", "flask", "sqlalchemy", "prometheus")
         for requirement in EXTRAS[extra]
     ]
     pinned = lowest(PROJECT["project"]["dependencies"] + extras + FLASK_TOOLS)
-    session.install("--editable", ".[mysql,django,flask,sqlalchemy,prometheus]", *pinned, *TOOLS)
+    session.install("--editable", f".[{TESTED}]", *pinned, *TOOLS)
     install_mysqlclient(session, *lowest(EXTRAS["mysqlclient"]))
     session.run("pytest", *SHARED, *session.posargs)
 
@@ -113,7 +116,7 @@ def wheel(session: nox.Session) -> None:
     if typed != PACKAGES:
         session.error(f"{built.name} should have the packages {PACKAGES}, with py.typed, and has {typed}")
 
-    session.install(f"{built}[mysql,django,flask,sqlalchemy,prometheus]", *TOOLS)
+    session.install(f"{built}[{TESTED}]", *TOOLS)
     install_mysqlclient(session, *EXTRAS["mysqlclient"])
     shutil.unpack_archive(sdist, folder, filter="data")
     session.chdir(folder / sdist.name.removesuffix(".tar.gz"))

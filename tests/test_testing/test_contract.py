@@ -10,11 +10,20 @@ from contextlib import AbstractContextManager, ExitStack, closing, contextmanage
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pymysql
 import pytest
 
 from replswitch.errors import ConfigurationError
-from replswitch.testing import MariaDBPair, MySQLPair, NotCaughtUpError, PairError, ReplicatedPair, SQLitePair
+from replswitch.testing import (
+    MariaDBPair,
+    MySQLPair,
+    NotCaughtUpError,
+    PairError,
+    PostgreSQLPair,
+    ReplicatedPair,
+    SQLitePair,
+)
 from replswitch.testing.plugin import start_or_skip
 from replswitch.testing.servers import ServerPair
 
@@ -28,7 +37,7 @@ LONG = 3600
 def execute(pair: ReplicatedPair, name: str, sql: str) -> list[Any]:
     with closing(pair.connect(name)) as connection, closing(connection.cursor()) as cursor:
         cursor.execute(sql)
-        return list(cursor.fetchall())
+        return list(cursor.fetchall()) if cursor.description else []
 
 
 def write(pair: ReplicatedPair, number: int) -> None:
@@ -319,6 +328,22 @@ class TestMariaDBPair(ServerPairContract):
 
 class TestMySQLPair(ServerPairContract):
     kind = MySQLPair
+
+
+class TestPostgreSQLPair(PairContract):
+    kind = PostgreSQLPair
+    driver_error = psycopg.Error
+
+    def plain_connect(self, parameters: dict[str, Any]) -> Any:
+        return psycopg.connect(**parameters)
+
+    @contextmanager
+    def blocked(self, pair: ReplicatedPair, name: str) -> Iterator[None]:
+        assert isinstance(pair, PostgreSQLPair)
+        with closing(pair.admin(name)) as connection:
+            connection.execute("SELECT pg_wal_replay_pause()")
+            yield
+            connection.execute("SELECT pg_wal_replay_resume()")
 
 
 class TestSQLitePair(PairContract):

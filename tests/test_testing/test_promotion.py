@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 
+import psycopg
 import pymysql
 import pytest
 
 from replswitch.errors import ConfigurationError
-from replswitch.testing import MariaDBPair, MySQLPair, NotCaughtUpError, PairError
+from replswitch.testing import MariaDBPair, MySQLPair, NotCaughtUpError, PairError, PostgreSQLPair
 from replswitch.testing.plugin import start_or_skip
+from replswitch.testing.promotion import PromotablePair
 from replswitch.testing.servers import ServerPair
 
 
-@pytest.fixture(scope="module", params=[MariaDBPair, MySQLPair])
-def started(request: pytest.FixtureRequest) -> Iterator[ServerPair]:
-    pair: ServerPair = request.param(slaves=2)
+@pytest.fixture(scope="module", params=[MariaDBPair, MySQLPair, PostgreSQLPair])
+def started(request: pytest.FixtureRequest) -> Iterator[PromotablePair]:
+    pair: PromotablePair = request.param(slaves=2)
     start_or_skip(pair)
     yield pair
     pair.close()
 
 
 @pytest.fixture
-def pair(started: ServerPair) -> ServerPair:
+def pair(started: PromotablePair) -> PromotablePair:
     started.reset()
     assert started.master_name == "master"
     execute(started, "master", "DROP TABLE IF EXISTS message")
@@ -34,22 +36,41 @@ def pair(started: ServerPair) -> ServerPair:
     return started
 
 
-def execute(pair: ServerPair, name: str | None, sql: str) -> list[int]:
+ERRORS = (pymysql.MySQLError, psycopg.Error)
+
+
+@contextmanager
+def blocked(pair: PromotablePair, name: str) -> Iterator[None]:
+    """While this is entered, the slave cannot apply anything. The promotion of a PostgreSQL slave ends a pause."""
+    if isinstance(pair, PostgreSQLPair):
+        with closing(pair.connect(name)) as connection, connection.cursor() as cursor:
+            cursor.execute("BEGIN")
+            cursor.execute("SELECT 1 FROM message")
+            execute(pair, pair.master_name, "ALTER TABLE message ADD other INT")
+            yield
+        return
+    assert isinstance(pair, ServerPair)
+    with closing(pair.admin(name)) as admin:
+        admin.cursor().execute("LOCK TABLES shop.message READ")
+        yield
+
+
+def execute(pair: PromotablePair, name: str | None, sql: str) -> list[int]:
     with closing(pair.connect(name)) as connection, connection.cursor() as cursor:
         cursor.execute(sql)
-        return [row[0] for row in cursor.fetchall()]
+        return [row[0] for row in cursor.fetchall()] if cursor.description else []
 
 
-def write(pair: ServerPair, number: int) -> None:
+def write(pair: PromotablePair, number: int) -> None:
     execute(pair, None, f"INSERT INTO message VALUES ({number})")
 
 
-def everywhere(pair: ServerPair) -> list[list[int]]:
+def everywhere(pair: PromotablePair) -> list[list[int]]:
     pair.wait_caught_up()
     return [execute(pair, name, "SELECT number FROM message ORDER BY number") for name in pair.names]
 
 
-def test_the_roles_change_and_the_names_stay(pair: ServerPair) -> None:
+def test_the_roles_change_and_the_names_stay(pair: PromotablePair) -> None:
     addresses = {
         name: parameters["port"] for name, parameters in zip(pair.names, [pair.master, *pair.slaves], strict=True)
     }
@@ -60,23 +81,23 @@ def test_the_roles_change_and_the_names_stay(pair: ServerPair) -> None:
     assert [one["port"] for one in pair.slaves] == [addresses["master"], addresses["slave2"]]
 
 
-def test_writes_to_the_new_master_arrive_on_all_servers(pair: ServerPair) -> None:
+def test_writes_to_the_new_master_arrive_on_all_servers(pair: PromotablePair) -> None:
     pair.promote("slave")
     write(pair, 2)
     assert everywhere(pair) == [[1, 2]] * 3
     for name in pair.slave_names:
-        with pytest.raises(pymysql.MySQLError, match=r"read.?only"):
+        with pytest.raises(ERRORS, match=r"read.?only"):
             execute(pair, name, "INSERT INTO message VALUES (3)")
 
 
-def test_several_promotions_in_a_row_lose_no_write(pair: ServerPair) -> None:
+def test_several_promotions_in_a_row_lose_no_write(pair: PromotablePair) -> None:
     for number, name in enumerate(("slave", "master", "slave2", "slave", "master"), 2):
         pair.promote(name)
         write(pair, number)
     assert everywhere(pair) == [[1, 2, 3, 4, 5, 6]] * 3
 
 
-def test_reset_gives_the_place_back_and_keeps_what_was_written(pair: ServerPair) -> None:
+def test_reset_gives_the_place_back_and_keeps_what_was_written(pair: PromotablePair) -> None:
     pair.promote("slave2")
     write(pair, 2)
     pair.kill("master")
@@ -87,7 +108,7 @@ def test_reset_gives_the_place_back_and_keeps_what_was_written(pair: ServerPair)
     assert everywhere(pair) == [[1, 2, 3, 4]] * 3
 
 
-def test_a_promotion_does_not_wait_for_the_lag_and_keeps_it(pair: ServerPair) -> None:
+def test_a_promotion_does_not_wait_for_the_lag_and_keeps_it(pair: PromotablePair) -> None:
     pair.lag = 3600
     write(pair, 2)
     pair.promote("slave")
@@ -99,7 +120,7 @@ def test_a_promotion_does_not_wait_for_the_lag_and_keeps_it(pair: ServerPair) ->
     assert everywhere(pair) == [[1, 2, 3]] * 3
 
 
-def test_a_stopped_slave_can_be_promoted_and_another_one_stays_stopped(pair: ServerPair) -> None:
+def test_a_stopped_slave_can_be_promoted_and_another_one_stays_stopped(pair: PromotablePair) -> None:
     pair.stop_slave("slave")
     pair.stop_slave("slave2")
     write(pair, 2)
@@ -112,7 +133,7 @@ def test_a_stopped_slave_can_be_promoted_and_another_one_stays_stopped(pair: Ser
     assert everywhere(pair) == [[1, 2]] * 3
 
 
-def test_a_slave_that_was_down_follows_the_new_master(pair: ServerPair) -> None:
+def test_a_slave_that_was_down_follows_the_new_master(pair: PromotablePair) -> None:
     pair.kill("slave2")
     pair.promote("slave")
     write(pair, 2)
@@ -126,20 +147,23 @@ def test_a_slave_that_was_down_follows_the_new_master(pair: ServerPair) -> None:
         pair.wait_caught_up()
 
 
-def test_sessions_on_the_old_master_write_nothing_any_more(pair: ServerPair) -> None:
+def test_sessions_on_the_old_master_write_nothing_any_more(pair: PromotablePair) -> None:
     with closing(pair.connect()) as connection, connection.cursor() as cursor:
         cursor.execute("BEGIN")
         cursor.execute("INSERT INTO message VALUES (2)")
         pair.promote("slave")
-        with pytest.raises(pymysql.MySQLError, match=r"read.?only"):
+        first, then = r"read.?only", r"read.?only"
+        if isinstance(pair, PostgreSQLPair):
+            first, then = "terminating connection", "the connection is (closed|lost)"
+        with pytest.raises(ERRORS, match=first):
             cursor.execute("COMMIT")
-        with pytest.raises(pymysql.MySQLError, match=r"read.?only"):
+        with pytest.raises(ERRORS, match=then):
             cursor.execute("INSERT INTO message VALUES (3)")
     write(pair, 4)
     assert everywhere(pair) == [[1, 4]] * 3
 
 
-def test_a_client_that_writes_during_a_promotion_loses_no_write(pair: ServerPair) -> None:
+def test_a_client_that_writes_during_a_promotion_loses_no_write(pair: PromotablePair) -> None:
     answered: list[int] = []
     over = threading.Event()
 
@@ -148,7 +172,7 @@ def test_a_client_that_writes_during_a_promotion_loses_no_write(pair: ServerPair
             for number in range(2, 100_000):
                 try:
                     cursor.execute("INSERT INTO message VALUES (%s)", (number,))
-                except pymysql.MySQLError:
+                except ERRORS:
                     break
                 answered.append(number)
         over.set()
@@ -162,18 +186,17 @@ def test_a_client_that_writes_during_a_promotion_loses_no_write(pair: ServerPair
     assert everywhere(pair) == [[1, *answered]] * 3
 
 
-def test_a_slave_that_does_not_catch_up_is_not_promoted(pair: ServerPair) -> None:
-    with closing(pair.admin("slave")) as admin, admin.cursor() as cursor:
-        cursor.execute("LOCK TABLES shop.message READ")
-        write(pair, 2)
+def test_a_slave_that_does_not_catch_up_is_not_promoted(pair: PromotablePair) -> None:
+    with blocked(pair, "slave"):
+        execute(pair, None, "INSERT INTO message (number) VALUES (2)")
         with pytest.raises(NotCaughtUpError, match="slave has not caught up"):
             pair.promote("slave", timeout=0.3)
     assert pair.master_name == "master"
-    write(pair, 3)
+    execute(pair, None, "INSERT INTO message (number) VALUES (3)")
     assert everywhere(pair) == [[1, 2, 3]] * 3
 
 
-def test_promoting_a_wrong_server_is_an_error_with_the_reason(pair: ServerPair) -> None:
+def test_promoting_a_wrong_server_is_an_error_with_the_reason(pair: PromotablePair) -> None:
     with pytest.raises(ConfigurationError, match="the master replicates nothing"):
         pair.promote("master")
     with pytest.raises(ConfigurationError, match="'slave3' is not a server of this pair"):
@@ -186,7 +209,7 @@ def test_promoting_a_wrong_server_is_an_error_with_the_reason(pair: ServerPair) 
         pair.promote("slave2")
 
 
-def test_a_pair_that_is_started_again_has_its_first_master(pair: ServerPair) -> None:
+def test_a_pair_that_is_started_again_has_its_first_master(pair: PromotablePair) -> None:
     with type(pair)() as other:
         other.promote()
         other.close()

@@ -6,6 +6,7 @@ from replswitch.testing.errors import NotCaughtUpError, PairError, ServerNotFoun
 from replswitch.testing.mariadb import MariaDBPair
 from replswitch.testing.mysql import MySQLPair
 from replswitch.testing.pair import ReplicatedPair
+from replswitch.testing.postgresql import PostgreSQLPair
 from replswitch.testing.proxy import Proxy
 from replswitch.testing.sqlite import SQLitePair
 
@@ -14,6 +15,7 @@ __all__ = [
     "MySQLPair",
     "NotCaughtUpError",
     "PairError",
+    "PostgreSQLPair",
     "Proxy",
     "ReplicatedPair",
     "SQLitePair",

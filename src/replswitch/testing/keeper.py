@@ -17,6 +17,8 @@ One request is one line of JSON on standard input, its answer one line on standa
 
 The first line that the keeper writes, without a request, is ``{"folder": "/tmp/replswitch-…"}``. The answer
 to a request that fails is ``{"error": "…"}``.
+
+A server that refuses to run as root runs under another account, which then owns the folder.
 """
 
 from __future__ import annotations
@@ -44,6 +46,15 @@ LOOK_EVERY = 0.5
 PR_SET_PDEATHSIG = 1
 """From <linux/prctl.h>; see prctl(2)."""
 
+PR_SET_CHILD_SUBREAPER = 36
+"""Likewise."""
+
+IPC_RMID = 0
+"""From <linux/ipc.h>; see shmctl(2)."""
+
+SEGMENTS = Path("/proc/sysvipc/shm")
+"""Linux's list of segments: key, id, permissions, size, creator, and more; see proc(5)."""
+
 REMOVE_WITHIN = 10.0
 """Seconds for which the removal of the folder is repeated: a server that was just killed may still write."""
 
@@ -53,10 +64,15 @@ class Keeper:
 
     Args:
         base: the directory in which the folder is made.
+        account: the user id and the group id under which the processes run; empty for those of the keeper.
     """
 
-    def __init__(self, base: str) -> None:
+    def __init__(self, base: str, account: tuple[int, ...] = ()) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="replswitch-", dir=base))
+        self.account: dict[str, Any] = {}
+        if account:
+            os.chown(self.folder, *account)
+            self.account = {"user": account[0], "group": account[1], "extra_groups": []}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -78,6 +94,7 @@ class Keeper:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 preexec_fn=die_with_keeper if sys.platform == "linux" else None,  # noqa: PLW1509 - no threads
+                **self.account,
             )
         self.processes[name] = process
         return process.pid
@@ -85,11 +102,22 @@ class Keeper:
     def kill(self, name: str) -> int:
         """Kill a process and its children, wait until it is gone, and return its exit code."""
         process = self.processes[name]
+        children: list[int] = []
         if process.poll() is None:
             # Its session is new, so its process group has its id; the id is taken until wait() returns.
             with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGSTOP)  # so that it starts no child that is not killed
+                children = children_of(process.pid)
                 os.killpg(process.pid, signal.SIGKILL)
-        return process.wait()
+        for child in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+        code = process.wait()
+        for child in children:
+            with contextlib.suppress(ChildProcessError):  # it was in no other session, or another process adopted it
+                os.waitpid(child, 0)
+        remove_shared_memory(process.pid)
+        return code
 
     def close(self) -> None:
         """Kill everything and remove the folder."""
@@ -105,6 +133,35 @@ class Keeper:
 def die_with_keeper() -> None:
     """Make Linux kill this new child process when the keeper ends, even by ``kill -9``."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def adopt_orphans() -> None:
+    """Have Linux make the children of a killed server ours, so that their end can be waited for."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def children_of(pid: int) -> list[int]:
+    """Return the children of a process. Those of PostgreSQL are in sessions of their own."""
+    if sys.platform == "linux":
+        table = []
+        for entry in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+                # The second field is the name of the program in parentheses; the parent is the fourth.
+                table.append((entry.parent.name, entry.read_text().rpartition(")")[2].split()[1]))
+    else:
+        listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True)  # noqa: S607 - POSIX
+        table = [(child, parent) for child, parent in map(str.split, listed.stdout.splitlines())]
+    return [int(child) for child, parent in table if int(parent) == pid]
+
+
+def remove_shared_memory(pid: int) -> None:
+    """On Linux, remove the segments of System V that a killed process has made, because the kernel keeps them."""
+    with contextlib.suppress(FileNotFoundError):
+        for line in SEGMENTS.read_text().splitlines()[1:]:
+            _, segment, _, _, creator, *_ = line.split()
+            if int(creator) == pid:
+                ctypes.CDLL(None).shmctl(int(segment), IPC_RMID, None)
 
 
 def requests(parent: int) -> Iterator[dict[str, Any]]:
@@ -131,13 +188,14 @@ def write(answer: dict[str, Any]) -> None:
         os.write(1, json.dumps(answer).encode() + b"\n")
 
 
-def main(base: str) -> None:
+def main(base: str, *account: str) -> None:
     """Serve requests until the other process ends, then remove everything."""
     parent = os.getppid()
     for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(ignored, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    keeper = Keeper(base)
+    adopt_orphans()
+    keeper = Keeper(base, tuple(map(int, account)))
     try:
         write({"folder": str(keeper.folder)})
         for request in requests(parent):
@@ -153,4 +211,4 @@ def main(base: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

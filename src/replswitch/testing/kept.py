@@ -34,11 +34,15 @@ class Kept:
     receive the signals of this process's terminal (Ctrl-C). In a process that is forked from this one,
     :meth:`close` does nothing.
 
+    Args:
+        account: the user id and the group id under which the processes run, and which own the folder; None for those
+            of this process. Only root can choose others.
+
     Attributes:
         folder: the folder.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, account: tuple[int, int] | None = None) -> None:
         base = tempfile.gettempdir()
         self._lock = threading.Lock()
         self._owner = os.getpid()
@@ -50,6 +54,7 @@ class Kept:
                 "-S",
                 keeper.__file__,
                 base if len(base) <= LONGEST_BASE else "/tmp",  # noqa: S108 - mkdtemp below it
+                *map(str, account or ()),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

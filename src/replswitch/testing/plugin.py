@@ -3,22 +3,24 @@
 A pair is started by the first test that asks for it and serves the whole session. At the beginning of each test, all
 servers are up and replicate, without a lag, and have caught up. The data of earlier tests stays.
 
-===========================  =====================================================================
-``mariadb_pair``             a MariaDB master and one slave
-``mysql_pair``               a MySQL master and one slave
-``sqlite_pair``              a SQLite master and one slave
-``replicated_pair``          the test runs three times: with each of them
-``mariadb_pair_of_session``  the same pair for fixtures of session scope: not reset for each test
-``mysql_pair_of_session``    likewise
-``sqlite_pair_of_session``   likewise
-===========================  =====================================================================
+==============================  =====================================================================
+``mariadb_pair``                a MariaDB master and one slave
+``mysql_pair``                  a MySQL master and one slave
+``sqlite_pair``                 a SQLite master and one slave
+``postgresql_pair``             a PostgreSQL master and one slave
+``replicated_pair``             the test runs three times: with each of the first three
+``mariadb_pair_of_session``     the same pair for fixtures of session scope: not reset for each test
+``mysql_pair_of_session``       likewise
+``sqlite_pair_of_session``      likewise
+``postgresql_pair_of_session``  likewise
+==============================  =====================================================================
 
 If a server is not installed, the tests that need it are skipped. They fail if the environment variable ``CI``
 is set (and is not ``false`` or ``0``), so that CI does not skip them unnoticed.
 
 After each test, applications forget which of their endpoints have written (R5), also in tests without a pair.
 
-pytest loads this module in every run, also in those that never ask for a pair, so PyMySQL is not
+pytest loads this module in every run, also in those that never ask for a pair, so no driver is
 imported before a pair is started.
 """
 
@@ -32,7 +34,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from replswitch.request.replay import forget_endpoints
-from replswitch.testing import MariaDBPair, MySQLPair, PairError, ReplicatedPair, ServerNotFoundError, SQLitePair
+from replswitch.testing import (
+    MariaDBPair,
+    MySQLPair,
+    PairError,
+    PostgreSQLPair,
+    ReplicatedPair,
+    ServerNotFoundError,
+    SQLitePair,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,6 +90,15 @@ def sqlite_pair_of_session() -> Iterator[SQLitePair]:
         yield pair
 
 
+@pytest.fixture(scope="session")
+def postgresql_pair_of_session() -> Iterator[PostgreSQLPair]:
+    """A PostgreSQL master and one slave; not reset for each test."""
+    pair = PostgreSQLPair()
+    start_or_skip(pair)
+    yield pair
+    pair.close()
+
+
 @pytest.fixture
 def mariadb_pair(mariadb_pair_of_session: MariaDBPair) -> MariaDBPair:
     """A MariaDB master and one slave: up, replicating, without a lag and caught up."""
@@ -101,9 +120,16 @@ def sqlite_pair(sqlite_pair_of_session: SQLitePair) -> SQLitePair:
     return sqlite_pair_of_session
 
 
+@pytest.fixture
+def postgresql_pair(postgresql_pair_of_session: PostgreSQLPair) -> PostgreSQLPair:
+    """A PostgreSQL master and one slave: up, replicating, without a lag and caught up."""
+    _refresh(postgresql_pair_of_session)
+    return postgresql_pair_of_session
+
+
 @pytest.fixture(params=["mariadb", "mysql", "sqlite"])
 def replicated_pair(request: pytest.FixtureRequest) -> ReplicatedPair:
-    """Each kind of pair, one after the other: up, replicating, without a lag and caught up."""
+    """A pair of MariaDB, MySQL and SQLite, one after the other: up, replicating, without a lag and caught up."""
     pair: ReplicatedPair = request.getfixturevalue(f"{request.param}_pair")
     return pair
 

@@ -1,0 +1,142 @@
+"""Sessions on the servers of a PostgreSQL pair, and what the superuser can read about a server.
+
+A server is looked after through its Unix socket, as superuser without a password; only the owner of the folder can
+reach that. The application's account comes through TCP on 127.0.0.1.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from replswitch.errors import ConfigurationError
+from replswitch.testing.errors import PairError
+from replswitch.testing.promotion import PromotablePair
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from psycopg import Connection
+
+STATEMENT = re.compile(
+    r"^\d{4}-\d\d-\d\d [^[\n]*\[\d+\] <(?P<user>[^>\n]*)> LOG:  (?:statement|execute [^:\n]*): (?P<sql>.*(?:\n\t.*)*)",
+    re.MULTILINE,
+)
+"""A statement in the log. The server puts a tab before each further line of it."""
+
+
+class PostgreSQLSessions(PromotablePair):
+    """A pair of servers that psycopg can talk to."""
+
+    driver: ClassVar[str] = "psycopg"
+    database_setting = "dbname"
+
+    def __init__(self, slaves: int = 1) -> None:
+        super().__init__(slaves)
+        self._recorded: set[str] = set()
+
+    def connect(self, name: str | None = None) -> Connection[Any]:
+        """Return a psycopg connection to one server, with the application's account and autocommit on.
+
+        Args:
+            name: which server; None is the master.
+        """
+        return _connect(**self._parameters(self._known(name or self.master_name)))
+
+    def admin(self, name: str | None = None) -> Connection[Any]:
+        """Return a psycopg connection of the superuser to the application's database, with autocommit on.
+
+        Args:
+            name: which server; None is the master.
+        """
+        name = self._known(name or self.master_name)
+        return self._admin(self._ports[name])
+
+    def status(self, name: str, variable: str) -> int:
+        """Return one of a server's counters for the application's database (``pg_stat_database``).
+
+        A session adds what it has done when it ends, or some time after it has become idle (monitoring-stats).
+
+        Args:
+            name: which server.
+            variable: for instance ``xact_commit`` or ``sessions``.
+
+        Raises:
+            ConfigurationError: the server has no such counter.
+        """
+        sql = "SELECT to_jsonb(counters) -> %s AS value FROM pg_stat_database AS counters WHERE datname = %s"
+        value = self._run(self._known(name), sql, variable, self.database)[0]["value"]
+        if not isinstance(value, int):
+            raise ConfigurationError(f"{variable!r} is no counter in pg_stat_database of the {name}")
+        return value
+
+    @contextmanager
+    def statements(self, name: str) -> Iterator[list[str]]:
+        """Record the statements that a server receives from the application while the block runs.
+
+        A statement with parameters is recorded without their values.
+
+        Args:
+            name: which server.
+
+        Yields:
+            A list that is filled, in the order of arrival, when the block is left.
+
+        Raises:
+            PairError: the server's statements are being recorded already.
+        """
+        if self._known(name) in self._recorded:
+            raise PairError(f"the statements of the {name} are being recorded already")
+        self._record(name, on=True)
+        begin = self._log(name).stat().st_size
+        received: list[str] = []
+        try:
+            yield received
+        finally:
+            self._record(name, on=False)
+            text = self._log(name).read_bytes()[begin:].decode()
+            received += [
+                found["sql"].replace("\n\t", "\n") for found in STATEMENT.finditer(text) if found["user"] == self.user
+            ]
+
+    def _admin(self, port: int) -> Connection[Any]:
+        return _connect(host=str(self._keeper.folder), port=port, user="postgres", dbname=self.database)
+
+    def _run(self, name: str, sql: str, *values: object) -> list[dict[str, Any]]:
+        """Run one statement as superuser, and return its rows.
+
+        Raises:
+            PairError: the server cannot be reached or refuses; the driver's error is the cause.
+        """
+        try:
+            with closing(self.admin(name)) as connection:
+                cursor = connection.execute(sql, values or None)
+                columns = [column.name for column in cursor.description or ()]
+                return [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()] if columns else []
+        except psycopg().Error as error:
+            raise PairError(f"the {name} failed at {sql!r}: {error}") from error
+
+    def _record(self, name: str, *, on: bool) -> None:
+        with self._exclusively():
+            (self._recorded.add if on else self._recorded.discard)(name)
+            self._reconfigure(name)
+
+    @abstractmethod
+    def _reconfigure(self, name: str) -> None:
+        """Let a server know whether its statements are recorded."""
+
+
+def psycopg() -> Any:
+    """Import psycopg when it is needed, not when pytest loads the plugin."""
+    try:
+        import psycopg  # noqa: PLC0415 - see above
+    except ImportError as error:
+        raise PairError("psycopg is not installed: pip install 'replswitch[postgresql]'") from error
+    return psycopg
+
+
+def _connect(**parameters: Any) -> Connection[Any]:
+    connection: Connection[Any] = psycopg().connect(**parameters, autocommit=True)
+    return connection
