@@ -12,7 +12,15 @@ from pymysql.protocol import MysqlPacket
 
 from replswitch import PositionError
 from replswitch.drivers.session_track import session_track, status_of
-from replswitch.positions import MariaDBPosition, MySQLPosition, Position, SQLitePosition, read, write
+from replswitch.positions import (
+    MariaDBPosition,
+    MySQLPosition,
+    Position,
+    PostgreSQLPosition,
+    SQLitePosition,
+    read,
+    write,
+)
 
 # The machine that runs the tests may be busy: time is not what is tested.
 patient = settings(deadline=None, max_examples=50)
@@ -37,9 +45,15 @@ mysql_sources = st.tuples(
         (it[0], *(word for tag, numbers in sorted(it[1]) for word in (*([tag] if tag else ()), *numbers)))
     )
 )
+postgresql_places = st.tuples(
+    st.integers(1, 3) | st.just(2**32 - 1), st.integers(0, 20) | st.integers(2**32 - 2, 2**32 + 2) | st.just(2**64 - 1)
+).map(lambda it: f"{it[0]}:{it[1] >> 32:X}/{it[1] % 2**32:X}")
 POSITIONS: dict[type[Position], st.SearchStrategy[Any]] = {
     MariaDBPosition: st.lists(mariadb_gtids, max_size=4).map(lambda gtids: MariaDBPosition.parse(",".join(gtids))),
     MySQLPosition: st.lists(mysql_sources, max_size=3).map(lambda sources: MySQLPosition.parse(", ".join(sources))),
+    PostgreSQLPosition: st.lists(postgresql_places, min_size=1, max_size=3).map(
+        lambda places: PostgreSQLPosition.parse(",".join(places))
+    ),
     SQLitePosition: st.integers(0, 10**19 - 1).map(SQLitePosition),
 }
 kinds = pytest.mark.parametrize("kind", POSITIONS)
@@ -88,7 +102,9 @@ def test_a_position_survives_writing_and_reading(kind: type[Position], data: st.
 
 
 def test_a_position_of_another_engine_is_never_included() -> None:
-    positions = [SQLitePosition(1), MariaDBPosition.parse(""), MySQLPosition.parse("")]
+    positions = [
+        SQLitePosition(1), MariaDBPosition.parse(""), MySQLPosition.parse(""), PostgreSQLPosition.parse("1:0/0")
+    ]  # fmt: skip
     for one in positions:
         assert [one.includes(other) for other in positions] == [one is other for other in positions]
 
@@ -161,6 +177,54 @@ class TestMySQL:
                 MySQLPosition.parse(text)
 
 
+class TestPostgreSQL:
+    def test_places_are_compared_as_numbers(self) -> None:
+        assert PostgreSQLPosition.parse("1:10/0").includes(PostgreSQLPosition.parse("1:9/FFFFFFFF"))
+        assert not PostgreSQLPosition.parse("1:0/9").includes(PostgreSQLPosition.parse("1:0/10"))
+
+    def test_a_place_of_an_old_timeline_is_never_reached_on_a_new_one(self) -> None:
+        """The old master may have written it after the place where the timelines part: it is lost."""
+        assert not PostgreSQLPosition.parse("2:0/9000000").includes(PostgreSQLPosition.parse("1:0/1000000"))
+        assert not PostgreSQLPosition.parse("1:0/9000000").includes(PostgreSQLPosition.parse("2:0/1000000"))
+
+    def test_a_write_on_each_of_two_timelines_asks_for_both(self) -> None:
+        both = PostgreSQLPosition.parse("2:0/5").merge(PostgreSQLPosition.parse("1:0/9"))
+        assert str(both) == "1:0/9,2:0/5"
+        assert not PostgreSQLPosition.parse("2:0/7").includes(both)
+
+    def test_the_master_of_a_later_timeline_has_what_is_not_lost_of_an_earlier_one(self) -> None:
+        written = PostgreSQLPosition.parse("1:0/9,2:0/5")
+        assert written.is_written_by((2, "7412", "1.5"))
+        assert written.is_written_by((3, "7412", "1.5"))
+        assert not written.is_written_by((1, "7412", "1.5"))
+        assert not written.is_written_by("7412")
+
+    @pytest.mark.parametrize(
+        ("lsn", "written"),
+        [
+            ("0/4000", "0/4000"),
+            ("0/4018", "0/4000"),  # after the header of a page
+            ("0/4028", "0/4028"),  # after a record of 16 bytes in it
+            ("0/4020", "0/4020"),
+            ("A/200028", "A/200000"),  # after the header of a segment
+            ("A/200018", "A/200000"),
+            ("A/200040", "A/200040"),
+        ],
+    )
+    def test_the_header_of_a_page_is_not_waited_for(self, lsn: str, written: str) -> None:
+        position = PostgreSQLPosition.after_insert(7, lsn, page=8192, segment=2**20)
+        assert str(position) == f"7:{written}"
+
+    @pytest.mark.parametrize(
+        "text",
+        ["", " ", ",", "1:0/1,", "0/16B3748", "1:0", "1:0/", "1:/1", "0:0/1", "01:0/1", "-1:0/1", "4294967296:0/1",
+         "1:0/123456789", "1:123456789/0", "1:0/G", "\u0661:0/1", "1:0/1;DROP TABLE message", "1:0/1/2", "1" * 5000],
+    )  # fmt: skip
+    def test_a_text_that_is_no_place_is_refused(self, text: str) -> None:
+        with pytest.raises(PositionError, match="no place on a timeline of PostgreSQL"):
+            PostgreSQLPosition.parse(text)
+
+
 @pytest.mark.parametrize("text", ["", ":", "0-1-42", "postgresql:0/16B3748", "MARIADB:0-1-1", " sqlite:1", "sqlite:-1"])
 def test_a_text_without_a_known_engine_and_its_position_is_refused(text: str) -> None:
     with pytest.raises(PositionError):
@@ -182,17 +246,22 @@ def changed(data: bytes, chance: random.Random) -> bytes:
 
 def test_mutated_positions_raise_nothing_but_our_own_error() -> None:
     chance = random.Random(1)
-    texts = ["mariadb:0-1-42,7-2-9", f"mysql:{UUIDS[0]}:1-57:60:jobs:1-3,{UUIDS[1]}:7", "sqlite:1800000000000000000"]
+    texts = [
+        "mariadb:0-1-42,7-2-9",
+        f"mysql:{UUIDS[0]}:1-57:60:jobs:1-3,{UUIDS[1]}:7",
+        "sqlite:1800000000000000000",
+        "postgresql:1:0/16B3748,12:A/2000028",
+    ]
     refused = 0
-    for number in range(12_000):
-        text = changed(texts[number % 3].encode(), chance).decode("utf-8", "replace")
+    for number in range(16_000):
+        text = changed(texts[number % 4].encode(), chance).decode("utf-8", "replace")
         try:
             position = read(text)
         except PositionError:
             refused += 1
         else:
             assert read(write(position)) == position
-    assert 6_000 < refused < 12_000
+    assert 8_000 < refused < 16_000
 
 
 def string(text: bytes) -> bytes:
@@ -251,8 +320,9 @@ def test_mutated_ok_packets_raise_nothing_but_our_own_error() -> None:
         "mariadb:" + ",".join(f"{number}-1-7" for number in range(20_000)),
         f"mysql:{UUIDS[0]}" + "".join(f":{2 * number + 1}" for number in range(20_000)),
         "mysql:" + ",".join(f"3e11fa47-71ca-11e1-9e33-{number:012x}:1-5" for number in range(20_000)),
+        "postgresql:" + ",".join(f"{number}:0/{number:X}" for number in range(1, 20_000)),
     ],
-    ids=["domains", "ranges", "sources"],
+    ids=["domains", "ranges", "sources", "timelines"],
 )
 def test_m4_a_long_position_is_read_in_linear_time(text: str) -> None:
     position = read(text)

@@ -13,12 +13,22 @@ from replswitch.errors import PositionError
 from replswitch.positions.mariadb import MariaDBPosition
 from replswitch.positions.mysql import MySQLPosition
 from replswitch.positions.position import Position
+from replswitch.positions.postgresql import PostgreSQLPosition
 from replswitch.positions.sqlite import SQLitePosition
 
-__all__ = ["MariaDBPosition", "MySQLPosition", "Position", "SQLitePosition", "read", "register", "write"]
+__all__ = [
+    "MariaDBPosition",
+    "MySQLPosition",
+    "Position",
+    "PostgreSQLPosition",
+    "SQLitePosition",
+    "read",
+    "register",
+    "write",
+]
 
 _ENGINES: Final[dict[str, type[Position]]] = {
-    kind.engine: kind for kind in (MariaDBPosition, MySQLPosition, SQLitePosition)
+    kind.engine: kind for kind in (MariaDBPosition, MySQLPosition, PostgreSQLPosition, SQLitePosition)
 }
 
 

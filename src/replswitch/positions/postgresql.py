@@ -1,0 +1,104 @@
+"""PostgreSQL's places in the write-ahead log: for each timeline, how far its log has come.
+
+https://www.postgresql.org/docs/current/continuous-archiving.html#BACKUP-TIMELINES: a promoted server begins a new
+timeline at the place up to which it had the old one. What the old master wrote after that place is lost, and the same
+places of the log stand for other writes on the new timeline. So a place is compared within its timeline only:
+
+- A server of a new timeline counts as having reached nothing of an old one, although it usually has all of it: only the
+  files of its history, which an application may not read, show where the timelines part. Visitors with a marker from
+  before a promotion read on the master until the marker ends. A write that was lost never counts as reached.
+- A master has its own writes, and those of every earlier timeline that were not lost (`is_written_by`).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Final, Self
+
+from replswitch.errors import PositionError
+from replswitch.positions.position import Position
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+_PLACE: Final = re.compile(r"([1-9]\d{0,9}):([0-9a-f]{1,8})/([0-9a-f]{1,8})", re.ASCII | re.IGNORECASE)
+
+_TIMELINES: Final = 2**32
+
+# A page of the log begins with a header of 24 bytes, the first page of a segment with one of 40 (xlog_internal.h).
+_HEADER: Final = 24
+_LONG_HEADER: Final = 40
+
+
+@dataclass(frozen=True, slots=True)
+class PostgreSQLPosition(Position):
+    """A place on each timeline.
+
+    Attributes:
+        places: ``(timeline, bytes)``, in the order of the timelines.
+    """
+
+    engine: ClassVar[str] = "postgresql"
+
+    places: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the position of a list such as ``1:0/16B3748,2:0/2000028``."""
+        places = []
+        for part in text.split(","):
+            match = _PLACE.fullmatch(part)
+            if match is None or int(match[1]) >= _TIMELINES:
+                raise PositionError(f"{part[:60]!r} is no place on a timeline of PostgreSQL: one is like 1:0/16B3748.")
+            places.append((int(match[1]), int(match[2], 16) << 32 | int(match[3], 16)))
+        return cls(_latest(places))
+
+    @classmethod
+    def after_insert(cls, timeline: int, lsn: str, *, page: int, segment: int) -> Self:
+        """Return the position up to which a master has written, from its ``pg_current_wal_insert_lsn()``.
+
+        After a record that fills its page, that function returns the place after the header of the next page. No slave
+        gets there before another record follows.
+
+        Args:
+            timeline: the master's.
+            lsn: the function's answer.
+            page: the size of a page in bytes (``wal_block_size``).
+            segment: the size of a file in bytes (``wal_segment_size``).
+
+        Raises:
+            PositionError: that is no position.
+        """
+        ((_, place),) = cls.parse(f"{timeline}:{lsn}").places
+        if place % segment == _LONG_HEADER:
+            place -= _LONG_HEADER
+        elif place % page == _HEADER:
+            place -= _HEADER
+        return cls(((timeline, place),))
+
+    def merge(self, other: Self) -> Self:
+        """Return the later place of each timeline."""
+        return type(self)(_latest([*self.places, *other.places]))
+
+    def includes(self, other: Position) -> bool:
+        """Say whether each timeline of ``other`` has come as far here."""
+        if not isinstance(other, PostgreSQLPosition):
+            return False
+        here = dict(self.places)
+        return all(here.get(timeline, -1) >= place for timeline, place in other.places)
+
+    def is_written_by(self, identity: Hashable) -> bool:
+        """Say whether a master's timeline, the first part of its identity, is none before those of the writes.
+
+        A master on a later timeline has what was written on an earlier one, unless that is lost.
+        """
+        return isinstance(identity, tuple) and self.places[-1][0] <= identity[0]
+
+    def __str__(self) -> str:
+        return ",".join(f"{timeline}:{place >> 32:X}/{place & 0xFFFFFFFF:X}" for timeline, place in self.places)
+
+
+def _latest(places: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Return the latest place of each timeline, in the order of the timelines."""
+    return tuple(dict(sorted(places)).items())

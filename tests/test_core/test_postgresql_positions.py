@@ -1,0 +1,192 @@
+"""The positions of PostgreSQL on real servers: a commit is reached exactly where it is visible."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import psycopg
+import pytest
+
+from replswitch.drivers.postgresql import POSITION, position_of
+from replswitch.positions import Position, PostgreSQLPosition
+from replswitch.positions.clock import _logged
+from replswitch.testing import PostgreSQLPair
+
+
+@pytest.fixture
+def pair(postgresql_pair: PostgreSQLPair) -> Iterator[PostgreSQLPair]:
+    with closing(postgresql_pair.connect()) as connection:
+        connection.execute("DROP TABLE IF EXISTS message")
+        connection.execute("CREATE TABLE message (id INT PRIMARY KEY, body TEXT)")
+    postgresql_pair.wait_caught_up()
+    yield postgresql_pair
+    postgresql_pair.reset()
+
+
+def ask(connection: psycopg.Connection[Any]) -> tuple[Any, Position]:
+    row = connection.execute(POSITION).fetchone()
+    assert row is not None
+    identity, position = position_of(row)
+    assert position is not None
+    return identity, position
+
+
+def position(pair: PostgreSQLPair, name: str) -> Position:
+    with closing(pair.connect(name)) as connection:
+        return ask(connection)[1]
+
+
+def write(pair: PostgreSQLPair, number: int, name: str | None = None) -> Position:
+    with closing(pair.connect(name)) as connection:
+        connection.execute(f"INSERT INTO message VALUES ({number})")
+        return ask(connection)[1]
+
+
+def read(pair: PostgreSQLPair, name: str) -> list[int]:
+    with closing(pair.connect(name)) as connection:
+        return [row[0] for row in connection.execute("SELECT id FROM message ORDER BY id")]
+
+
+def reach(connection: psycopg.Connection[Any], wanted: Position, seconds: float = 10) -> bool:
+    deadline = time.monotonic() + seconds
+    while not ask(connection)[1].includes(wanted):
+        if time.monotonic() > deadline:
+            return False
+    return True
+
+
+@pytest.mark.parametrize("commits", ["on", "off"])
+def test_a_commit_is_visible_on_a_slave_as_soon_as_its_position_is_reached(pair: PostgreSQLPair, commits: str) -> None:
+    missed: list[int] = []
+
+    def work(first: int) -> None:
+        with closing(pair.connect()) as master, closing(pair.connect("slave")) as slave:
+            master.execute(f"SET synchronous_commit = {commits}")
+            for number in range(first, first + 60):
+                master.execute("INSERT INTO message VALUES (%s, %s)", (number, "x" * (number % 97)))
+                if not reach(slave, ask(master)[1]):
+                    missed.append(-number)
+                if slave.execute("SELECT 1 FROM message WHERE id = %s", (number,)).fetchone() is None:
+                    missed.append(number)
+
+    threads = [threading.Thread(target=work, args=(1000 * number,)) for number in (1, 2, 3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert missed == []
+
+
+def test_a_commit_that_ends_at_a_page_of_the_log_is_reached_by_an_idle_slave(pair: PostgreSQLPair) -> None:
+    """The insert position is then after the header of the next page, where a slave gets with the next record only."""
+    seen: set[int] = set()
+    with closing(pair.connect()) as master, closing(pair.connect("slave")) as slave:
+        for number in range(8000):
+            # Messages of a length that ends exactly at the page: what is left of it, without the record's own bytes.
+            row = master.execute("SELECT pg_current_wal_insert_lsn() - '0/0'").fetchone()
+            assert row is not None
+            left = 8192 - int(row[0]) % 8192
+            size = left - 56 if 64 < left < 300 else 150
+            master.execute("SELECT pg_logical_emit_message(true, '', repeat('x', %s))", (max(size - number % 48, 1),))
+            row = master.execute("SELECT pg_current_wal_insert_lsn() - '0/0'").fetchone()
+            assert row is not None
+            if int(row[0]) % 8192 in (24, 40):
+                wanted = ask(master)[1]
+                assert reach(slave, wanted, seconds=3), (number, str(wanted))
+                seen.add(number)
+                if len(seen) == 3:
+                    break
+    assert seen
+
+
+def test_a_lost_write_is_not_reached_on_the_timeline_of_the_promoted_server(pair: PostgreSQLPair) -> None:
+    with PostgreSQLPair(slaves=2) as lossy:
+        with closing(lossy.connect()) as connection:
+            connection.execute("CREATE TABLE message (id INT PRIMARY KEY)")
+        kept = write(lossy, 1)
+        lossy.wait_caught_up()
+        for name in lossy.slave_names:
+            lossy.stop_slave(name)
+        lost = write(lossy, 2)
+        lossy.kill("master")
+        # The slave is promoted without what it lacks, and the other one follows it.
+        with closing(lossy.admin("slave")) as admin:
+            admin.execute("SELECT pg_promote()")
+        lossy.master_name = "slave"
+        lossy.start_slave("slave2")
+        with closing(lossy.connect("slave")) as master, closing(lossy.connect("slave2")) as slave:
+            for number in range(3, 60):
+                master.execute("INSERT INTO message VALUES (%s)", (number,))
+            identity, newer = ask(master)
+            assert reach(slave, newer)
+            places = [each.places[0] for each in (kept, lost, newer) if isinstance(each, PostgreSQLPosition)]
+            assert [timeline for timeline, _ in places] == [1, 1, 2]
+            assert places[2][1] > places[1][1] > places[0][1], "the log must have passed the place of the lost write"
+            assert read(lossy, "slave2") == [1, *range(3, 60)]
+            for connection in (master, slave):
+                assert not ask(connection)[1].includes(lost)
+                assert not ask(connection)[1].includes(kept)
+            assert lost.is_written_by(identity)
+
+
+def test_each_server_has_an_identity_that_changes_with_its_start(pair: PostgreSQLPair) -> None:
+    def identity(name: str) -> Any:
+        with closing(pair.connect(name)) as one, closing(pair.connect(name)) as other:
+            assert ask(one)[0] == ask(other)[0]
+            return ask(one)[0]
+
+    before = [identity(name) for name in pair.names]
+    assert len({each[1] for each in before}) == 1
+    assert len(set(before)) == len(before)
+    pair.kill("slave")
+    pair.start("slave")
+    pair.wait_caught_up()
+    assert identity("slave") not in before
+    assert identity("master") in before
+
+
+def test_a_slave_reports_a_promotion_as_a_new_timeline(pair: PostgreSQLPair) -> None:
+    old = write(pair, 1)
+    pair.wait_caught_up()
+    assert position(pair, "slave").includes(old)
+    pair.promote("slave")
+    newer = write(pair, 2)
+    with closing(pair.connect("master")) as connection:
+        assert reach(connection, newer)
+    assert read(pair, "master") == [1, 2]
+    assert not position(pair, "master").includes(old)
+
+
+def test_an_account_that_cannot_see_the_timeline_never_gets_a_place_too_far(
+    pair: PostgreSQLPair, caplog: pytest.LogCaptureFixture
+) -> None:
+    _logged.clear()
+    with closing(pair.admin()) as admin:
+        admin.execute("DROP ROLE IF EXISTS blind")
+        admin.execute("CREATE ROLE blind LOGIN PASSWORD 'blind'")
+    wanted = write(pair, 1)
+    pair.wait_caught_up()
+    parameters = {**pair.slaves[0], "user": "blind", "password": "blind"}
+    with closing(psycopg.connect(**parameters, autocommit=True)) as slave, closing(pair.admin("slave")) as admin:
+        for number in range(2, 30):
+            write(pair, number)
+            row = slave.execute(POSITION).fetchone()
+            assert row is not None
+            reached = position_of(row)[1]
+            assert reached is None or ask(admin)[1].includes(reached)
+        assert "GRANT pg_read_all_stats" in caplog.text
+        for _ in range(2):
+            admin.execute("CHECKPOINT")  # the slave notes how far it is
+        assert reach(slave, wanted)
+
+
+def test_a_slave_that_does_not_replicate_counts_as_having_what_it_has_noted(pair: PostgreSQLPair) -> None:
+    wanted = write(pair, 1)
+    pair.wait_caught_up()
+    pair.stop_slave()
+    assert position(pair, "slave").includes(wanted)
+    assert not position(pair, "slave").includes(write(pair, 2))
