@@ -220,8 +220,8 @@ class TestPostgreSQL:
         ["", " ", ",", "1:0/1,", "0/16B3748", "1:0", "1:0/", "1:/1", "0:0/1", "01:0/1", "-1:0/1", "4294967296:0/1",
          "1:0/123456789", "1:123456789/0", "1:0/G", "\u0661:0/1", "1:0/1;DROP TABLE message", "1:0/1/2", "1" * 5000],
     )  # fmt: skip
-    def test_a_text_that_is_no_place_is_refused(self, text: str) -> None:
-        with pytest.raises(PositionError, match="no place on a timeline of PostgreSQL"):
+    def test_a_text_that_is_not_a_place_is_refused(self, text: str) -> None:
+        with pytest.raises(PositionError, match="not a place on a timeline of PostgreSQL"):
             PostgreSQLPosition.parse(text)
 
 

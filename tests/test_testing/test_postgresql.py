@@ -197,7 +197,7 @@ def test_status_returns_a_counter_of_the_server(pair: PostgreSQLPair) -> None:
     while pair.status("slave", "sessions") <= before:
         assert time.monotonic() < deadline
     for variable in ("xact_comit", "datname", "%"):
-        with pytest.raises(ConfigurationError, match=f"'{variable}' is no counter .* of the slave"):
+        with pytest.raises(ConfigurationError, match=f"'{variable}' is not a counter .* of the slave"):
             pair.status("slave", variable)
 
 

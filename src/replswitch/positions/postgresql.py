@@ -1,4 +1,4 @@
-"""PostgreSQL's places in the write-ahead log: for each timeline, how far its log has come.
+"""Positions of PostgreSQL: for each timeline, a place in its write-ahead log.
 
 https://www.postgresql.org/docs/current/continuous-archiving.html#BACKUP-TIMELINES: a promoted server begins a new
 timeline at the place up to which it had the old one. What the old master wrote after that place is lost, and the same
@@ -50,7 +50,7 @@ class PostgreSQLPosition(Position):
         for part in text.split(","):
             match = _PLACE.fullmatch(part)
             if match is None or int(match[1]) >= _TIMELINES:
-                raise PositionError(f"{part[:60]!r} is no place on a timeline of PostgreSQL: one is like 1:0/16B3748.")
+                raise PositionError(f"{part[:60]!r} is not a place on a timeline of PostgreSQL, such as 1:0/16B3748.")
             places.append((int(match[1]), int(match[2], 16) << 32 | int(match[3], 16)))
         return cls(_latest(places))
 
@@ -59,16 +59,16 @@ class PostgreSQLPosition(Position):
         """Return the position up to which a master has written, from its ``pg_current_wal_insert_lsn()``.
 
         After a record that fills its page, that function returns the place after the header of the next page. No slave
-        gets there before another record follows.
+        reaches it before another record follows.
 
         Args:
-            timeline: the master's.
-            lsn: the function's answer.
+            timeline: the timeline of the master.
+            lsn: the result of the function.
             page: the size of a page in bytes (``wal_block_size``).
             segment: the size of a file in bytes (``wal_segment_size``).
 
         Raises:
-            PositionError: that is no position.
+            PositionError: ``lsn`` is not a place.
         """
         ((_, place),) = cls.parse(f"{timeline}:{lsn}").places
         if place % segment == _LONG_HEADER:
@@ -82,14 +82,14 @@ class PostgreSQLPosition(Position):
         return type(self)(_latest([*self.places, *other.places]))
 
     def includes(self, other: Position) -> bool:
-        """Say whether each timeline of ``other`` has come as far here."""
+        """Say whether this position is at or after ``other`` on each timeline of ``other``."""
         if not isinstance(other, PostgreSQLPosition):
             return False
         here = dict(self.places)
         return all(here.get(timeline, -1) >= place for timeline, place in other.places)
 
     def is_written_by(self, identity: Hashable) -> bool:
-        """Say whether a master's timeline, the first part of its identity, is none before those of the writes.
+        """Say whether a master's timeline, the first part of its identity, is not earlier than those of the writes.
 
         A master on a later timeline has what was written on an earlier one, unless that is lost.
         """

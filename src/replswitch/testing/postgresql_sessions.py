@@ -69,7 +69,7 @@ class PostgreSQLSessions(PromotablePair):
         sql = "SELECT to_jsonb(counters) -> %s AS value FROM pg_stat_database AS counters WHERE datname = %s"
         value = self._run(self._known(name), sql, variable, self.database)[0]["value"]
         if not isinstance(value, int):
-            raise ConfigurationError(f"{variable!r} is no counter in pg_stat_database of the {name}")
+            raise ConfigurationError(f"{variable!r} is not a counter in pg_stat_database of the {name}")
         return value
 
     @contextmanager
