@@ -20,6 +20,7 @@ SERVED: Final[dict[str, tuple[str, str | Driver]]] = {
     "mariadb-mysqlclient": ("mariadb_pair", "mysqlclient"),
     "mysql": ("mysql_pair", "pymysql"),
     "mysql-mysqlclient": ("mysql_pair", "mysqlclient"),
+    "postgresql": ("postgresql_pair", "psycopg"),
     "sqlite": ("sqlite_pair", "sqlite3"),
     "toy": ("sqlite_pair", TOY),  # an engine that replswitch does not know
 }

@@ -104,7 +104,7 @@ class TestJobs:
             token = carry()
         replicated_pair.stop_slave()
         assert set(load(json.loads(token)).positions) == {"one", "two"}
-        assert replicated_pair.driver in ("pymysql", "sqlite3")
+        assert replicated_pair.driver in ("psycopg", "pymysql", "sqlite3")
 
     def test_a_carried_write_does_not_affect_a_database_of_another_name(
         self, make: Make, replicated_pair: ReplicatedPair

@@ -21,7 +21,7 @@ IMPORTERS = {
     "itsdangerous": ["replswitch.request.marker"],
     "MySQLdb": ["replswitch.drivers.mysqlclient"],
     "prometheus_client": ["replswitch.prometheus"],
-    "psycopg": ["replswitch.testing"],
+    "psycopg": ["replswitch.drivers.psycopg", "replswitch.drivers.psycopg_connection", "replswitch.testing"],
     "pymysql": ["replswitch.drivers.pymysql", "replswitch.drivers.tracking_connection", "replswitch.testing"],
     "pytest": ["replswitch.testing"],
     "sqlalchemy": ["replswitch.sqlalchemy"],

@@ -71,6 +71,8 @@ ALLOWED_PRODUCTS = {
     ("django_replswitch/checks.py", "wrapper.driver.engine != 'mysql'"),
     # The questions of the commands that list servers, by the word that the driver has for its server.
     ("replswitch/report/probe.py", "import replswitch.report.mysql"),
+    ("replswitch/report/probe.py", "import replswitch.report.postgresql"),
+    ("replswitch/report/postgresql.py", "import replswitch.drivers.postgresql"),
     ("replswitch/report/mysql.py", "import replswitch.drivers.mysql"),
     ("replswitch/report/standing.py", "'mariadb' in (self.version or '').lower()"),
 }

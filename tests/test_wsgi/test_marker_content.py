@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 NEVER: Final = {
     "mariadb": "mariadb:0-1-999999999",
     "mysql": "mysql:3e11fa47-71ca-11e1-9e33-c80aa9429562:1",
+    "postgresql": "postgresql:1:FFFFFFFF/0",
     "sqlite": "sqlite:9999999999999999999",
     "toy": "toy:999999999",
 }

@@ -59,8 +59,8 @@ def connect(
         slaves: the settings of each slave. A setting that is left out is the master's. Without slaves, the master
             serves slave state through a read-only link (S10). The setting ``"weight"`` is the slave's share of the
             reads, relative to the other slaves; the default is 1. A master with a weight serves a share too.
-        driver: ``"pymysql"``, ``"mysqlclient"`` or ``"sqlite3"``; or an instance of `replswitch.drivers.Driver`, for a
-            database that replswitch does not know.
+        driver: ``"pymysql"``, ``"mysqlclient"``, ``"psycopg"`` or ``"sqlite3"``; or an instance of
+            `replswitch.drivers.Driver`, for a database that replswitch does not know.
         autocommit: whether a statement outside ``begin()`` … ``commit()`` is committed by itself.
         name: the name of the replicated set in markers and messages. By default, markers use a digest of the
             master's address, which all databases of the master share, and messages use the database's own name.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from asyncio import _get_running_loop
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import wraps
+from inspect import isroutine
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Self
 
@@ -210,7 +212,21 @@ class Cursor:
     def __getattr__(self, name: str) -> Any:
         if self._raw is None or name.startswith("__"):
             raise AttributeError(f"A cursor that has not executed a statement has no {name!r}. Call execute() first.")
-        return getattr(self._raw, name)
+        found = getattr(self._raw, name)
+        return self._followed(found) if isroutine(found) else found
+
+    def _followed(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a method of the driver's own cursor; what it has written is recorded (M1)."""
+        link = self._link
+
+        @wraps(method)
+        def call(*args: Any, **options: Any) -> Any:
+            try:
+                return method(*args, **options)
+            finally:
+                self._finished(link)
+
+        return call
 
     @property
     def _executed(self) -> Raw:

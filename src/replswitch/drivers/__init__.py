@@ -17,6 +17,7 @@ __all__ = ["GONE", "Driver", "Fault", "Raw", "WriteTracker", "Written", "later",
 _DRIVERS: Final = {
     "pymysql": "replswitch[mysql]",
     "mysqlclient": "replswitch[mysqlclient]",
+    "psycopg": "replswitch[postgresql]",
     "sqlite3": "replswitch",
 }
 

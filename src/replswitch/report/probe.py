@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from replswitch.errors import ReplSwitchError
 from replswitch.report.mysql import ask_mysql
+from replswitch.report.postgresql import ask_postgresql
 from replswitch.report.standing import Asked, Standing
 
 if TYPE_CHECKING:
@@ -86,7 +87,11 @@ def _ask_sqlite(raw: Any, server: Asked, standing: Standing) -> None:
 
 
 #: The function that queries each kind of server.
-_QUESTIONS: Final[dict[str, Callable[[Any, Asked, Standing], None]]] = {"mysql": ask_mysql, "sqlite": _ask_sqlite}
+_QUESTIONS: Final[dict[str, Callable[[Any, Asked, Standing], None]]] = {
+    "mysql": ask_mysql,
+    "postgresql": ask_postgresql,
+    "sqlite": _ask_sqlite,
+}
 
 
 def _compare(servers: Sequence[Asked], found: Sequence[Standing]) -> None:

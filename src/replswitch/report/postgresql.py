@@ -1,0 +1,49 @@
+"""Query a server of PostgreSQL about itself and its replication."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+from replswitch.decision import MASTER
+from replswitch.drivers.postgresql import BEHIND
+
+if TYPE_CHECKING:
+    from replswitch.drivers import Raw
+    from replswitch.report.standing import Asked, Standing
+
+_ITSELF: Final = (
+    "SELECT current_setting('server_version'), pg_is_in_recovery(), system_identifier::text,"
+    " extract(epoch FROM pg_postmaster_start_time())::text FROM pg_control_system()"
+)
+
+
+def ask_postgresql(raw: Raw, server: Asked, standing: Standing) -> None:
+    """Ask a server.
+
+    Args:
+        raw: a connection to it.
+        server: the server.
+        standing: gets the answers.
+
+    Raises:
+        Exception: the driver's own error.
+    """
+    standing.reachable = True
+    standing.version, is_slave, system, started = raw.execute(_ITSELF).fetchone()
+    standing.read_only = is_slave
+    standing.variables = {"server_id": system, "server_uuid": started}
+    if server.state == MASTER:
+        return
+    if not is_slave:
+        standing.replication, standing.problem = "none", "it follows no master"
+        return
+    seconds, _, receives = raw.execute(BEHIND).fetchone()
+    if receives is None:
+        standing.replication = "unknown"
+        standing.note = "its user may not ask how replication goes. On the master: GRANT pg_read_all_stats TO the user"
+    elif receives:
+        standing.replication = "running"
+        standing.behind = None if seconds is None else math.floor(seconds)
+    else:
+        standing.replication, standing.problem = "stopped", "it receives nothing from its master"

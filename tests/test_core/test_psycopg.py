@@ -1,0 +1,436 @@
+"""connect() with psycopg on a PostgreSQL pair, beyond what holds for every driver."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+import replswitch
+from replswitch import MASTER, SLAVE, ConfigurationError, Connection, SlaveWriteError, carry, resume
+from replswitch.decorators import use_master, use_slave
+from replswitch.drivers import Fault, load_driver
+from replswitch.testing import PostgreSQLPair, Proxy
+
+if TYPE_CHECKING:
+    from tests.test_core.conftest import Make
+
+pytestmark = pytest.mark.parametrize("served", ["postgresql"], indirect=True)
+
+PROCEDURE = """
+CREATE OR REPLACE PROCEDURE put(first INT) LANGUAGE plpgsql AS $$
+BEGIN INSERT INTO message VALUES (first); COMMIT; INSERT INTO message VALUES (first + 1); COMMIT; END $$
+"""
+FUNCTION = """
+CREATE OR REPLACE FUNCTION add(number INT) RETURNS INT LANGUAGE sql AS
+'INSERT INTO message VALUES (number) RETURNING id'
+"""
+COUNT = "SELECT COUNT(*) FROM message"
+
+
+@pytest.fixture
+def pair(replicated_pair: Any, make: Make) -> PostgreSQLPair:
+    assert isinstance(replicated_pair, PostgreSQLPair)
+    return replicated_pair
+
+
+@pytest.fixture
+def db(make: Make, pair: PostgreSQLPair) -> Connection:
+    return make()
+
+
+def run(db: Connection, sql: str, *values: object) -> list[Any]:
+    with db.cursor() as cursor:
+        cursor.execute(sql, values or None)
+        return list(cursor.fetchall()) if cursor.description else []
+
+
+def side(db: Connection) -> str:
+    return db.queries[-1]["db"]
+
+
+def prepared(db: Connection, pair: PostgreSQLPair) -> None:
+    with use_master():
+        run(db, PROCEDURE)
+        run(db, FUNCTION)
+    pair.wait_caught_up()
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "INSERT INTO message VALUES (1)",
+        "INSERT INTO message VALUES (1) RETURNING id",
+        "WITH added AS (INSERT INTO message VALUES (1) RETURNING id) SELECT * FROM added",
+        "SELECT add(1)",
+        "SELECT 1; INSERT INTO message VALUES (1)",
+        "DO $$ BEGIN INSERT INTO message VALUES (1); END $$",
+        "BEGIN; INSERT INTO message VALUES (1); COMMIT",
+        "CALL put(1)",
+    ],
+)
+def test_m1_each_way_to_write_is_recorded_with_its_position(db: Connection, pair: PostgreSQLPair, sql: str) -> None:
+    prepared(db, pair)
+    pair.stop_slave()
+    with resume(""), use_master():
+        run(db, sql)
+        token = carry()
+    assert '"postgresql:1:' in token
+    with resume(token), use_slave():
+        assert run(db, COUNT) != [(0,)]
+        assert side(db) == MASTER
+    pair.start_slave()
+    pair.wait_caught_up()
+    with resume(token), use_slave():
+        assert run(db, COUNT) != [(0,)]
+        assert side(db) == SLAVE
+
+
+def test_m1_executemany_copy_and_stream_are_recorded(db: Connection, pair: PostgreSQLPair) -> None:
+    def many(cursor: Any) -> None:
+        cursor.executemany("INSERT INTO message VALUES (%s)", [(1,), (2,)])
+
+    def copy(cursor: Any) -> None:
+        cursor.execute("SELECT 1")
+        with cursor.copy("COPY message (id) FROM STDIN") as rows:
+            rows.write_row((3,))
+
+    def stream(cursor: Any) -> None:
+        cursor.execute("SELECT 1")
+        assert list(cursor.stream("INSERT INTO message VALUES (4) RETURNING id")) == [(4,)]
+
+    pair.stop_slave()
+    for number, write in enumerate((many, copy, stream)):
+        with resume(""), use_master(), db.cursor() as cursor:
+            write(cursor)
+            token = carry()
+        with resume(token), use_slave():
+            assert run(db, COUNT) == [(number + 2,)]
+
+
+@pytest.mark.parametrize("sql", ["SELECT 1", COUNT, "UPDATE message SET body = '' WHERE id = -1", "SHOW work_mem"])
+def test_m1_what_writes_nothing_makes_no_marker(db: Connection, pair: PostgreSQLPair, sql: str) -> None:
+    with resume(""), use_master():
+        run(db, sql)
+        db.begin()
+        run(db, sql)
+        db.commit()
+        assert carry() == ""
+
+
+def test_m1_a_transaction_is_recorded_at_its_commit_however_it_ends(db: Connection, pair: PostgreSQLPair) -> None:
+    def by_methods() -> None:
+        db.begin()
+        run(db, "INSERT INTO message VALUES (1)")
+        assert carry() == ""
+        db.commit()
+
+    def by_statements() -> None:
+        run(db, "BEGIN")
+        run(db, "INSERT INTO message VALUES (2)")
+        assert carry() == ""
+        run(db, "COMMIT")
+
+    pair.stop_slave()
+    for number, write in enumerate((by_methods, by_statements), 1):
+        with resume(""), use_master():
+            write()
+            token = carry()
+        with resume(token), use_slave():
+            assert run(db, COUNT) == [(number,)]
+    with resume(""), use_master():
+        db.begin()
+        run(db, "INSERT INTO message VALUES (3)")
+        db.rollback()
+        assert carry() == ""
+
+
+def test_m1_a_deferred_constraint_that_fails_at_the_commit_raises(db: Connection, pair: PostgreSQLPair) -> None:
+    with use_master():
+        run(db, "DROP TABLE IF EXISTS late")
+        run(db, "CREATE TABLE late (id INT UNIQUE DEFERRABLE INITIALLY DEFERRED)")
+        db.begin()
+        run(db, "INSERT INTO late VALUES (1), (1)")
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            db.commit()
+        assert run(db, "SELECT COUNT(*) FROM late") == [(0,)]
+        run(db, "DROP TABLE late")
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "INSERT INTO message VALUES (1)",
+        "SELECT add(1)",
+        "SELECT * FROM message FOR UPDATE",
+        "CREATE TABLE other (id INT)",
+        "TRUNCATE message",
+        "CREATE TEMPORARY TABLE mine (id INT)",
+    ],
+)
+def test_s8_what_a_slave_refuses_runs_on_the_master(db: Connection, pair: PostgreSQLPair, sql: str) -> None:
+    prepared(db, pair)
+    with resume(""), use_slave():
+        run(db, sql)
+        assert side(db) == MASTER
+    with use_master():
+        run(db, "DROP TABLE IF EXISTS other")
+
+
+def test_s8_a_transaction_that_has_read_nothing_moves_whole(db: Connection, pair: PostgreSQLPair) -> None:
+    with resume(""), use_slave():
+        db.begin()
+        run(db, "INSERT INTO message VALUES (1)")
+        run(db, "INSERT INTO message VALUES (2)")
+        db.commit()
+        assert side(db) == MASTER
+    with resume(""), use_slave():
+        db.begin()
+        run(db, COUNT)
+        with pytest.raises(SlaveWriteError):
+            run(db, "INSERT INTO message VALUES (3)")
+        db.rollback()
+    with use_master():
+        assert run(db, COUNT) == [(2,)]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SET default_transaction_read_only = off",
+        "SET SESSION default_transaction_read_only TO 'off'",
+        "BEGIN READ WRITE",
+        "SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE",
+        "SELECT set_config('transaction_read_only', 'off', false)",
+    ],
+)
+def test_s7_a_slaves_connection_stays_read_only(pair: PostgreSQLPair, sql: str) -> None:
+    driver = load_driver("psycopg")
+    with closing(driver.open(pair.master, read_only=True)) as raw:
+        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+            raw.cursor().execute(sql)
+        with suppress(psycopg.Error):
+            raw.cursor().execute("RESET ALL")
+            raw.cursor().execute("DISCARD ALL")
+        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+            raw.cursor().execute("INSERT INTO message VALUES (1)")
+
+
+@pytest.mark.parametrize(
+    "sql", ["SET work_mem = '2MB'", "SELECT set_config('work_mem', '2MB', false)", "SELECT pg_advisory_lock(7)"]
+)
+def test_s11_a_changed_session_is_given_to_nobody_else(db: Connection, pair: PostgreSQLPair, sql: str) -> None:
+    def process() -> Any:
+        return run(db, "SELECT pg_backend_pid()")
+
+    for state in (use_master, use_slave):
+        with resume(""), state():
+            before = process()
+        with resume(""), state():
+            assert process() == before
+            run(db, sql)
+        with resume(""), state():
+            assert process() != before
+
+
+def test_f1_a_session_that_was_ended_costs_no_read(db: Connection, pair: PostgreSQLPair) -> None:
+    with resume(""), use_slave():
+        number = run(db, "SELECT pg_backend_pid()")[0][0]
+        with closing(pair.admin("slave")) as admin:
+            admin.execute("SELECT pg_terminate_backend(%s)", (number,))
+        assert run(db, COUNT) == [(0,)]
+        assert side(db) == SLAVE
+
+
+def test_f1_a_slave_that_is_killed_costs_no_read(db: Connection, pair: PostgreSQLPair) -> None:
+    with resume(""), use_slave():
+        run(db, COUNT)
+        pair.kill("slave")
+        assert run(db, COUNT) == [(0,)]
+        assert side(db) == MASTER
+
+
+@pytest.mark.parametrize("fatal", [False, True], ids=["error", "fatal"])
+def test_f1_a_conflict_with_replay_reads_on_the_master(db: Connection, pair: PostgreSQLPair, fatal: bool) -> None:
+    with closing(pair.admin("slave")) as admin:
+        admin.execute("ALTER SYSTEM SET max_standby_streaming_delay = 100")
+        admin.execute("SELECT pg_reload_conf()")
+    with use_master():
+        run(db, "INSERT INTO message VALUES (1)")
+    pair.wait_caught_up()
+    try:
+        with resume(""), use_slave():
+            if fatal:  # a session in a transaction that has read is ended
+                db.begin()
+                run(db, "SELECT 7")
+            timer = threading.Timer(0.3, _truncate, (pair,))
+            timer.start()
+            if fatal:
+                run(db, COUNT)
+                timer.join()
+                time.sleep(1)
+                with pytest.raises(psycopg.Error):
+                    run(db, COUNT)
+                db.rollback()
+            else:
+                assert run(db, "SELECT COUNT(*), pg_sleep(2) FROM message")[0][0] in (0, 1)
+                assert side(db) == MASTER
+            timer.join()
+        pair.wait_caught_up()
+        with resume(""), use_slave():
+            run(db, COUNT)
+            assert side(db) == SLAVE, "the slave is well and must not rest"
+    finally:
+        with closing(pair.admin("slave")) as admin:
+            admin.execute("ALTER SYSTEM RESET max_standby_streaming_delay")
+            admin.execute("SELECT pg_reload_conf()")
+
+
+def _truncate(pair: PostgreSQLPair) -> None:
+    with closing(pair.connect()) as connection:
+        connection.execute("TRUNCATE message")
+
+
+def test_f1_what_only_the_master_can_read_is_read_there(db: Connection, pair: PostgreSQLPair) -> None:
+    with use_master():
+        run(db, "DROP TABLE IF EXISTS fast")
+        run(db, "CREATE UNLOGGED TABLE fast (id INT)")
+    pair.wait_caught_up()
+    with resume(""), use_slave():
+        assert run(db, "SELECT * FROM fast") == []
+        assert side(db) == MASTER
+    with use_master():
+        run(db, "DROP TABLE fast")
+
+
+def test_f4_a_table_that_has_not_arrived_is_read_on_the_master(db: Connection, pair: PostgreSQLPair) -> None:
+    pair.stop_slave()
+    with closing(pair.connect()) as connection:
+        connection.execute("DROP TABLE IF EXISTS fresh")
+        connection.execute("CREATE TABLE fresh (id INT)")
+    with resume(""), use_slave():
+        assert run(db, "SELECT * FROM fresh") == []
+        assert side(db) == MASTER
+    with closing(pair.connect()) as connection:
+        connection.execute("DROP TABLE fresh")
+
+
+@pytest.fixture
+def proxies(pair: PostgreSQLPair) -> Iterator[tuple[Proxy, Proxy]]:
+    with Proxy(pair.master["port"]) as master, Proxy(pair.slaves[0]["port"]) as slave:
+        yield master, slave
+
+
+def test_f5_a_slave_that_never_answers_costs_the_read_time_out(make: Make, proxies: tuple[Proxy, Proxy]) -> None:
+    _, slave = proxies
+    db = make(slaves=[{"port": slave.port, "read_timeout": 0.5}])
+    with resume(""), use_slave():
+        assert run(db, COUNT) == [(0,)]
+        assert side(db) == SLAVE
+        slave.drop()
+        began = time.monotonic()
+        with suppress(psycopg.OperationalError):
+            run(db, COUNT)
+        assert 0.4 < time.monotonic() - began < 10
+
+
+DELAY = 0.2
+
+
+def trips(proxy: Proxy, act: Any) -> int:
+    """The round trips: by the fastest of some runs, because the machine may be busy."""
+    taken = []
+    for number in range(3):
+        proxy.delay(DELAY)
+        began = time.monotonic()
+        act(number)
+        taken.append(time.monotonic() - began)
+        proxy.delay(0)
+    return round(min(taken) / DELAY)
+
+
+def test_p1_a_commit_costs_no_round_trip(make: Make, pair: PostgreSQLPair, proxies: tuple[Proxy, Proxy]) -> None:
+    master, _ = proxies
+    db = make(master={**pair.master, "port": master.port})
+
+    def block(number: int) -> None:
+        db.begin()
+        run(db, "INSERT INTO message VALUES (%s)", 10 + number)
+        db.commit()
+
+    with resume(""), use_master():
+        run(db, "SELECT 1")
+        assert trips(master, lambda number: run(db, "INSERT INTO message VALUES (%s)", number)) == 1
+        assert trips(master, block) == 3  # BEGIN, INSERT, COMMIT
+        assert trips(master, lambda _: run(db, "SELECT 1")) == 1
+        assert trips(master, lambda _: carry()) == 0
+
+
+class TestErrorsWhileConnecting:
+    def fault(self, settings: dict[str, Any]) -> Fault:
+        driver = load_driver("psycopg")
+        with pytest.raises(psycopg.Error) as raised:
+            driver.open(settings, read_only=False)
+        return driver.classify(raised.value)
+
+    def test_f1_no_server_is_told_from_a_wrong_password(self, pair: PostgreSQLPair) -> None:
+        assert self.fault({**pair.master, "port": 1}) is Fault.UNSENT
+        assert self.fault({**pair.master, "password": "wrong"}) is Fault.OTHER
+        assert self.fault({**pair.master, "dbname": "wrong"}) is Fault.OTHER
+
+    def test_f1_a_server_without_a_free_connection_is_full(self, pair: PostgreSQLPair) -> None:
+        with closing(pair.admin()) as admin:
+            admin.execute("ALTER ROLE shop CONNECTION LIMIT 0")
+            try:
+                assert self.fault(pair.master) is Fault.FULL
+            finally:
+                admin.execute("ALTER ROLE shop CONNECTION LIMIT -1")
+
+
+def test_p4_a_write_that_a_promotion_has_lost_is_never_taken_for_reached(make: Make, pair: PostgreSQLPair) -> None:
+    with PostgreSQLPair(slaves=2) as lossy:
+        with replswitch.connect(lossy.master, lossy.slaves, driver="psycopg") as db, use_master():
+            run(db, "CREATE TABLE message (id INT PRIMARY KEY)")
+            lossy.wait_caught_up()
+            for name in lossy.slave_names:
+                lossy.stop_slave(name)
+            with resume(""):
+                run(db, "INSERT INTO message VALUES (1)")
+                lost = carry()
+        lossy.kill("master")
+        with closing(lossy.admin("slave")) as admin:
+            admin.execute("SELECT pg_promote()")
+        lossy.master_name = "slave"
+        lossy.start_slave("slave2")
+        slave = lossy.slaves[1]
+        with replswitch.connect(lossy.master, [slave], driver="psycopg", name=_set_of(lost), debug=True) as db:
+            with use_master():
+                for number in range(2, 40):
+                    run(db, "INSERT INTO message VALUES (%s)", number)
+            lossy.kill("master")
+            with resume(lost), use_slave():
+                assert run(db, COUNT) == [(38,)]
+                assert side(db) == MASTER
+            lossy._wait_for("slave2", lossy._master_position(), time.monotonic() + 10)
+            with resume(""), use_slave():
+                assert run(db, COUNT) == [(38,)]
+                assert side(db) == SLAVE
+
+
+def _set_of(token: str) -> str:
+    return token.partition('"p":{"')[2].partition('"')[0]
+
+
+def test_settings_that_replswitch_sets_are_refused(pair: PostgreSQLPair) -> None:
+    with pytest.raises(ConfigurationError, match='"autocommit" of the master is set by replswitch itself'):
+        replswitch.connect({**pair.master, "autocommit": False}, driver="psycopg")
+
+
+def test_a_setting_that_nothing_knows_is_refused_before_anything_is_opened(pair: PostgreSQLPair) -> None:
+    with pytest.raises(ConfigurationError, match=r'Unknown setting of the master "database"'):
+        replswitch.connect({**pair.master, "database": "shop"}, driver="psycopg")
