@@ -74,7 +74,7 @@ FOREVER = 2**31 - 1
 class PostgreSQLPair(PostgreSQLSessions):
     """A PostgreSQL master and its slaves, each a server process of its own; streaming replication, hot standby.
 
-    Needs the programs of PostgreSQL 14 or newer (tried with 15 and 18): from the extra ``postgresql-server``, in
+    Needs the programs of PostgreSQL 14 or newer (tested with 18): from the extra ``postgresql-server``, in
     the PATH, or where Linux distributions install them; and psycopg 3. As root, the servers run under
     the account ``postgres`` or ``nobody``.
 
