@@ -70,19 +70,3 @@ def test_s10_a_session_can_be_used_after_a_statement_has_failed_on_a_slave(make_
             session.execute(text("SELECT nothing FROM nowhere"))
         with session.begin_nested():
             assert session.scalar(select(func.count(Message.id))) == ROWS
-
-
-def test_s10_in_master_state_another_session_writes_while_one_that_has_read_is_open(make_session: Any) -> None:
-    with make_session() as session, make_session() as other:
-        session.scalars(select(Message)).all()
-        write(other)
-        assert session.scalar(select(func.count(Message.id))) == ROWS + 1
-        write(session)
-
-
-def test_s5_a_savepoint_in_master_state_is_part_of_the_transaction(make_session: Any) -> None:
-    with make_session() as session:
-        with session.begin_nested():
-            session.add(Message(body="y"))
-        session.rollback()
-        assert session.scalar(select(func.count(Message.id))) == ROWS

@@ -161,8 +161,7 @@ class Driver:
         opens_connections: False if SQLAlchemy opens them, so that writes and positions are unknown.
         read_only_statement: the statement that makes a connection read-only that was opened elsewhere.
         in_memory: the database is in memory, so both states must share one connection.
-        begins_with_writes: the module begins a transaction at the first write only, so `begin_adopted` is called before
-            savepoints.
+        begins_with_writes: the module begins a transaction at the first write only, so `begin_adopted` is called first.
         commit_waits_for_readers: a commit waits for transactions that read, as on a single SQLite file.
     """
 

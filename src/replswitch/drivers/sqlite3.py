@@ -192,18 +192,15 @@ class SQLiteDriver(Driver):
             raw.changes_seen = raw.total_changes
 
     def adopt(self, raw: _Connection, *, read_only: bool, begin: str) -> None:
-        """Make sqlite3 begin transactions at the first write, with the level that the engine asks for.
+        """Make sqlite3 begin transactions with the level that the engine asks for.
 
-        On a reader it begins none, not even at a savepoint (S10).
+        On a reader it begins none: an idle session in a transaction would lock the file for other sessions (S10).
         """
         raw.isolation_level = None if read_only else begin  # type: ignore[assignment]  # the engine's own check
         raw.is_adopted = True
 
     def begin_adopted(self, raw: _Connection) -> None:
-        """Begin before a savepoint; else it would not be part of the transaction.
-
-        Reads stay outside, as with a plain engine. An idle session would else lock the file for other sessions (S10).
-        """
+        """Begin before the first statement; else neither reads nor savepoints would be part of the transaction."""
         if raw.isolation_level is not None and not raw.in_transaction:
             raw.execute(f"BEGIN {raw.isolation_level}").close()
 

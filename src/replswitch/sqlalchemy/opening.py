@@ -92,7 +92,7 @@ class Opener:
         self._port: Any = PoolPort(driver)
         self.settings: dict[str, Any] | None = None
 
-    events: ClassVar[tuple[str, ...]] = ("connect", "savepoint", "checkout", "after_cursor_execute", "handle_error")
+    events: ClassVar[tuple[str, ...]] = ("connect", "begin", "checkout", "after_cursor_execute", "handle_error")
 
     def listen(self, engine: Engine) -> None:
         """Listen to the events of ``engine`` from now on. The methods have the names of the events."""
@@ -140,7 +140,7 @@ class Opener:
         elif link.opened_at < self._server.lost_at or not self._driver.alive(raw):
             raise DisconnectionError("The server has closed the connection.")  # the pool then opens a new connection
 
-    def _savepoint(self, connection: Connection, _: str) -> None:
+    def _begin(self, connection: Connection) -> None:
         if self._driver.begins_with_writes:
             self._driver.begin_adopted(connection.connection.dbapi_connection)
 
