@@ -55,16 +55,16 @@ def _watch_sessions(store: Any) -> None:
             committed_elsewhere()
 
     @wraps(save)
-    def saving(self: Any, must_create: bool = False) -> Any:
+    def saving(self: Any, must_create: bool = False, *args: Any, **options: Any) -> Any:
         key = self.session_key
-        result = save(self, must_create)
+        result = save(self, must_create, *args, **options)
         note(self, key, is_new=must_create)
         return result
 
     @wraps(asave)
-    async def asaving(self: Any, must_create: bool = False) -> Any:
+    async def asaving(self: Any, must_create: bool = False, *args: Any, **options: Any) -> Any:
         key = self.session_key
-        result = await asave(self, must_create)
+        result = await asave(self, must_create, *args, **options)
         note(self, key, is_new=must_create)
         return result
 
@@ -80,7 +80,8 @@ def _watch_connection(connection: Any, **_: object) -> None:
 
 def _execute(execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any) -> Any:
     result = execute(sql, params, many, context)
-    if not (isinstance(sql, str) and (sql.startswith("SELECT") or sql.split(None, 1)[0].upper() in _HARMLESS)):
+    words = str(sql).split(None, 1)
+    if words and words[0].upper() not in _HARMLESS:
         _written(context["connection"])
     return result
 
