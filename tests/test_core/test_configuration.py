@@ -30,7 +30,10 @@ MASTER = {"host": "master.db", "user": "shop"}
         ({"master": MASTER, "slaves": [{"prot": 1}]}, r'Unknown setting of slave number 1 "prot".*"port"'),
         ({"master": MASTER, "slaves": [{"zzz": 1}]}, r'Unknown setting of slave number 1 "zzz"\. Known are: .*host'),
         ({"master": {**MASTER, "autocommit": True}}, r'"autocommit" of the master is set by replswitch'),
-        ({"master": MASTER, "driver": "oracle"}, r"Unknown driver 'oracle'.*'pymysql', 'mysqlclient', 'psycopg' and 'sqlite3'"),
+        (
+            {"master": MASTER, "driver": "oracle"},
+            r"Unknown driver 'oracle'.*'pymysql', 'mysqlclient', 'psycopg' and 'sqlite3'",
+        ),
         (
             {"master": MASTER, "on_slave_write": "ignore"},
             r'"on_slave_write" is \'ignore\'.*"master", "error" or "force"',
