@@ -48,10 +48,15 @@ def _keep_read_only(raw: Any, sql: str) -> None:
         sqlite3.OperationalError: the same error as for writes on that connection.
     """
     if _QUERY_ONLY.search(sql):
-        error = sqlite3.OperationalError("A connection for slave state stays read-only.")
-        error.sqlite_errorcode, error.sqlite_errorname = sqlite3.SQLITE_READONLY, "SQLITE_READONLY"
-        raise error
+        raise _read_only_error()
     raw.session_changed = raw.session_changed or _CHANGE.search(sql) is not None
+
+
+def _read_only_error() -> sqlite3.OperationalError:
+    # Not in the function above: a variable in the frame that raises makes a circle, which would keep the link open.
+    error = sqlite3.OperationalError("A connection for slave state stays read-only.")
+    error.sqlite_errorcode, error.sqlite_errorname = sqlite3.SQLITE_READONLY, "SQLITE_READONLY"
+    return error
 
 
 class _Buffered(sqlite3.Cursor):
