@@ -5,9 +5,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-# Each process has servers of its own, for a file of tests at a time. The files run in the order of their names: pytest-xdist
-# would otherwise begin with those that have most tests, and end with a few long tests in one process.
-SHARED := --numprocesses 4 --dist loadfile --no-loadscope-reorder
+# Each process has servers of its own, for a file of tests at a time.
+SHARED := --numprocesses 4 --dist loadfile
 
 .PHONY: help demo test test-all lint types format coverage bench build clean venv mariadb mysql mysqlclient FORCE
 .DEFAULT_GOAL := help

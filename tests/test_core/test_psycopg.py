@@ -80,7 +80,7 @@ def test_m1_each_way_to_write_is_recorded_with_its_position(db: Connection, pair
     with resume(""), use_master():
         run(db, sql)
         token = carry()
-    assert '"postgresql:1:' in token
+    assert '"postgresql:' in token
     with resume(token), use_slave():
         assert run(db, COUNT) != [(0,)]
         assert side(db) == MASTER

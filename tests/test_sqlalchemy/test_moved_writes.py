@@ -133,9 +133,9 @@ class TestCoreStatements:
 
     def test_s8_ddl_moves_to_the_master(self, shop: Any) -> None:
         with use_slave(), shop.Session() as session:
-            session.execute(text("CREATE TABLE other (id INTEGER)"))
+            session.execute(text("CREATE TABLE made_in_slave_state (id INTEGER)"))
             session.commit()
-            session.execute(text("DROP TABLE other"))
+            session.execute(text("DROP TABLE made_in_slave_state"))
         assert shop.took() == [SLAVE, MASTER, MASTER]
 
     def test_s8_a_write_on_a_connection_of_the_application_raises(self, shop: Any) -> None:
