@@ -241,22 +241,19 @@ class TestCommitsInAnswers:
 
     @told
     def test_p1_a_commit_costs_no_round_trip(self, db: Connection, pair: SessionPair) -> None:
-        insert(db)
-        with use_master(), statements(pair) as (master, _), recorded_whole(pair):
-            db.begin()
-            run(db, "INSERT INTO message (body) VALUES ('x')")
-            assert recorded() is None
-            db.commit()
-        assert len(master) == 3
+        self.commit_without_a_round_trip(db, pair, "INSERT INTO message (body) VALUES ('x')")
 
     @returning
     def test_p1_a_write_that_returns_rows_is_recorded_at_the_commit_without_a_round_trip(
         self, db: Connection, pair: SessionPair
     ) -> None:
+        self.commit_without_a_round_trip(db, pair, "INSERT INTO message (body) VALUES ('x') RETURNING id")
+
+    def commit_without_a_round_trip(self, db: Connection, pair: SessionPair, sql: str) -> None:
         insert(db)
         with use_master(), statements(pair) as (master, _), recorded_whole(pair):
             db.begin()
-            run(db, "INSERT INTO message (body) VALUES ('x') RETURNING id")
+            run(db, sql)
             assert recorded() is None
             db.commit()
         assert len(master) == 3

@@ -123,9 +123,9 @@ class _Connection(MySQLdb.connections.Connection, WriteTracker):
     def query(self, query: Any) -> None:
         self.in_doubt, self.asked_at, self.latest = True, time.monotonic(), query
         self.unread = not isinstance(query, bytes) or not query.startswith(b"SELECT") or b";" in query
-        if self.unread and self.stays_read_only:
-            keep_read_only(self, query)
         text = query if isinstance(query, str) else bytes(query).decode("latin-1")
+        if self.unread and self.stays_read_only:
+            keep_read_only(self, text)
         self.session_changed = self.session_changed or leaves_trace(text)
         if self.may_be_writable and not self.streams:
             self.may_be_writable = False

@@ -38,7 +38,7 @@ def position_of(row: Sequence[Any]) -> tuple[Hashable, Position | None]:
     """Return the identity and the position of a server from its answer to `POSITION`.
 
     The identity begins with the timeline: after a promotion, a slave counts as another server. All slaves
-    have the system identifier of their master, but each was started at a moment of its own.
+    have the system identifier of their master, so the time of the start distinguishes them.
 
     Raises:
         PositionError: the answer is not a position.
@@ -49,7 +49,7 @@ def position_of(row: Sequence[Any]) -> tuple[Hashable, Position | None]:
     if is_hidden:
         fall_back_to_clock(
             "A slave does not show its timeline, because the account may not see the state of replication: GRANT"
-            " pg_read_all_stats to it. Until then, a slave counts as having only what it has noted on its disk"
+            " pg_read_all_stats to it. Until then, a slave counts as having only what it has stored on its disk"
         )
     if timeline is None:  # no receiver runs, or it cannot be seen
         timeline, place = noted_timeline, noted_place

@@ -19,7 +19,7 @@ _ITSELF: Final = (
 
 
 def ask_postgresql(raw: Raw, server: Asked, standing: Standing) -> None:
-    """Ask a server.
+    """Query a server, and record its answers.
 
     Args:
         raw: a connection to it.
@@ -41,7 +41,9 @@ def ask_postgresql(raw: Raw, server: Asked, standing: Standing) -> None:
     seconds, _, receives = raw.execute(BEHIND).fetchone()
     if receives is None:
         standing.replication = "unknown"
-        standing.note = "its user may not ask how replication goes. On the master: GRANT pg_read_all_stats TO the user"
+        standing.note = (
+            "its user may not query the replication status. On the master: GRANT pg_read_all_stats TO the user"
+        )
     elif receives:
         standing.replication = "running"
         standing.behind = None if seconds is None else math.floor(seconds)

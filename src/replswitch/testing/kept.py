@@ -30,7 +30,7 @@ _all_kept: weakref.WeakSet[Kept] = weakref.WeakSet()
 class Kept:
     """A temporary folder, and processes that are started and killed by name.
 
-    Both are removed by :meth:`close`, and also when this process ends, for whatever reason. The processes do not
+    Both are removed by :meth:`close`, and also when this process ends, even if it is killed. The processes do not
     receive the signals of this process's terminal (Ctrl-C). In a process that is forked from this one,
     :meth:`close` does nothing.
 

@@ -75,8 +75,8 @@ class PostgreSQLPair(PostgreSQLSessions):
     """A PostgreSQL master and its slaves, each a server process of its own; streaming replication, hot standby.
 
     Needs the programs of PostgreSQL 14 or newer (tested with 18): from the extra ``postgresql-server``, in
-    the PATH, or where Linux distributions install them; and psycopg 3. As root, the servers run under
-    the account ``postgres`` or ``nobody``.
+    the PATH, or where Linux distributions install them; and psycopg 3. If you are root, the servers
+    run under the account ``postgres``, or under ``nobody`` if there is no such account.
 
     The lag may have a fraction, to the millisecond. It delays commits (``recovery_min_apply_delay``,
     runtime-config-replication). What a transaction has locked on the slave before its commit stays locked

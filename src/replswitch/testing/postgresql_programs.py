@@ -67,7 +67,7 @@ def account() -> Account | None:
         except KeyError:
             continue
         return entry.pw_uid, entry.pw_gid
-    return 65534, 65534  # nobody on most systems; the kernel does not ask whether an account has a name
+    return 65534, 65534  # the usual ids of that account; they need no entry in /etc/passwd
 
 
 def find_programs(user: Account | None, scratch: Path) -> Programs:

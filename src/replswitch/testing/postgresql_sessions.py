@@ -1,7 +1,7 @@
 """Sessions on the servers of a PostgreSQL pair, and what the superuser can read about a server.
 
-A server is looked after through its Unix socket, as superuser without a password; only the owner of the folder can
-reach that. The application's account comes through TCP on 127.0.0.1.
+The pair administers a server through its Unix socket, as superuser without a password. Only the owner of the folder can
+use this socket. The application's account connects over TCP, on 127.0.0.1.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from replswitch.errors import ConfigurationError
 from replswitch.testing.errors import PairError
+from replswitch.testing.processes import imported
 from replswitch.testing.promotion import PromotablePair
 
 if TYPE_CHECKING:
@@ -24,11 +25,11 @@ STATEMENT = re.compile(
     r"^\d{4}-\d\d-\d\d [^[\n]*\[\d+\] <(?P<user>[^>\n]*)> LOG:  (?:statement|execute [^:\n]*): (?P<sql>.*(?:\n\t.*)*)",
     re.MULTILINE,
 )
-"""A statement in the log. The server puts a tab before each further line of it."""
+"""A statement in the log. The server puts a tab before its second and later lines."""
 
 
 class PostgreSQLSessions(PromotablePair):
-    """A pair of servers that psycopg can talk to."""
+    """A pair of servers that psycopg connects to."""
 
     driver: ClassVar[str] = "psycopg"
     database_setting = "dbname"
@@ -57,7 +58,7 @@ class PostgreSQLSessions(PromotablePair):
     def status(self, name: str, variable: str) -> int:
         """Return one of a server's counters for the application's database (``pg_stat_database``).
 
-        A session adds what it has done when it ends, or some time after it has become idle (monitoring-stats).
+        A session adds to them when it ends, or some time after it has become idle (monitoring-stats).
 
         Args:
             name: which server.
@@ -125,16 +126,12 @@ class PostgreSQLSessions(PromotablePair):
 
     @abstractmethod
     def _reconfigure(self, name: str) -> None:
-        """Let a server know whether its statements are recorded."""
+        """Turn the recording of statements on a server on or off, as `_recorded` says."""
 
 
 def psycopg() -> Any:
     """Import psycopg when it is needed, not when pytest loads the plugin."""
-    try:
-        import psycopg  # noqa: PLC0415 - see above
-    except ImportError as error:
-        raise PairError("psycopg is not installed: pip install 'replswitch[postgresql]'") from error
-    return psycopg
+    return imported("psycopg", "postgresql")
 
 
 def _connect(**parameters: Any) -> Connection[Any]:

@@ -1,6 +1,6 @@
 """Pairs whose servers are processes on this machine: their ports, their files, their start and their end.
 
-The processes and their data live in a :class:`replswitch.testing.kept.Kept`.
+The processes and their data belong to a :class:`replswitch.testing.kept.Kept`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import logging
 import secrets
 import time
 from abc import abstractmethod
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from replswitch.testing.errors import PairError, ServerStartError
@@ -20,6 +21,22 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 logger = logging.getLogger(__name__)
+
+
+def imported(driver: str, extra: str) -> Any:
+    """Import the driver that connects to the servers, and return its module.
+
+    Args:
+        driver: the name of the module.
+        extra: the extra of replswitch that installs it.
+
+    Raises:
+        PairError: the driver is not installed.
+    """
+    try:
+        return import_module(driver)
+    except ImportError as error:
+        raise PairError(f"{driver} is not installed: pip install 'replswitch[{extra}]'") from error
 
 
 class ProcessPair(ReplicatedPair):
@@ -102,7 +119,7 @@ class ProcessPair(ReplicatedPair):
             except ServerStartError as error:
                 if self.port_taken not in error.log:
                     raise
-                logger.info("port %d was taken just before the %s had it", port, name)
+                logger.info("another process took port %d just before the %s", port, name)
             else:
                 self._ports[name] = port
 

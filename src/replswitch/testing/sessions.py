@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from replswitch.errors import ConfigurationError
 from replswitch.testing.errors import PairError
+from replswitch.testing.processes import imported
 from replswitch.testing.promotion import PromotablePair
 
 if TYPE_CHECKING:
@@ -119,11 +120,7 @@ class SessionPair(PromotablePair):
 
 def pymysql() -> Any:
     """Import PyMySQL when it is needed, not when pytest loads the plugin."""
-    try:
-        import pymysql  # noqa: PLC0415 - see above
-    except ImportError as error:
-        raise PairError("PyMySQL is not installed: pip install 'replswitch[mysql]'") from error
-    return pymysql
+    return imported("pymysql", "mysql")
 
 
 def pymysql_connect(**parameters: Any) -> Connection[Any]:
