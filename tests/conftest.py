@@ -26,6 +26,9 @@ SERVED: Final[dict[str, tuple[str, str | Driver]]] = {
 }
 """The pair's fixture, and the driver."""
 
+OF_BINDINGS: Final[dict[str, tuple[str, str]]] = {"postgresql-psycopg2": ("postgresql_pair", "psycopg2")}
+"""Likewise, with a driver that `connect()` refuses by its name: for tests that name it."""
+
 
 class Questions(NamedTuple):
     """The position queries of replswitch for a kind of server.
@@ -63,14 +66,14 @@ class Served(NamedTuple):
 @pytest.fixture(params=SERVED)
 def served(request: pytest.FixtureRequest) -> Served:
     """Each kind of pair, with each of its drivers: up, replicating, without a lag and caught up."""
-    pair, driver = SERVED[request.param]
+    pair, driver = {**SERVED, **OF_BINDINGS}[request.param]
     try:
-        load_driver(driver)
+        loaded = load_driver(driver, binding=request.param in OF_BINDINGS)
     except ConfigurationError as error:
         if os.environ.get("CI", "").lower() not in {"", "0", "false"}:
             pytest.fail(f"CI is set, so this must not be skipped: {error}")
         pytest.skip(str(error))
-    return Served(request.getfixturevalue(pair), driver)
+    return Served(request.getfixturevalue(pair), loaded if request.param in OF_BINDINGS else driver)
 
 
 @pytest.fixture

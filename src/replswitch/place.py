@@ -19,7 +19,7 @@ _LIBRARIES: Final = (
     _OWN
     | sys.stdlib_module_names
     | frozenset(
-        "MySQLdb aiomysql aiosqlite asyncmy psycopg pymysql sqlalchemy flask_sqlalchemy"  # noqa: SIM905 - readable so
+        "MySQLdb aiomysql aiosqlite asyncmy psycopg psycopg2 pymysql sqlalchemy flask_sqlalchemy"  # noqa: SIM905 - readable so
         " django rest_framework debug_toolbar flask werkzeug jinja2 starlette fastapi"
         " asgiref anyio greenlet gevent eventlet celery kombu billiard rq"
         " gunicorn uvicorn hypercorn daphne waitress uwsgidecorators mod_wsgi"

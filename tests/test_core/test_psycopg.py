@@ -1,26 +1,32 @@
-"""connect() with psycopg on a PostgreSQL pair, beyond what holds for every driver."""
+"""The drivers of PostgreSQL through connect(), beyond what holds for every driver."""
 
 from __future__ import annotations
 
+import io
+import os
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
-import psycopg
+import psycopg2
+import psycopg2.extras
 import pytest
 
 import replswitch
 from replswitch import MASTER, SLAVE, ConfigurationError, Connection, SlaveWriteError, carry, resume
 from replswitch.decorators import use_master, use_slave
-from replswitch.drivers import Fault, load_driver
+from replswitch.drivers import Driver, Fault, Written, load_driver
+from replswitch.positions import Position
 from replswitch.testing import PostgreSQLPair, Proxy
 
 if TYPE_CHECKING:
     from tests.test_core.conftest import Make
 
-pytestmark = pytest.mark.parametrize("served", ["postgresql"], indirect=True)
+with_each = pytest.mark.parametrize("served", ["postgresql", "postgresql-psycopg2"], indirect=True)
+with_psycopg = pytest.mark.parametrize("served", ["postgresql"], indirect=True)
+with_psycopg2 = pytest.mark.parametrize("served", ["postgresql-psycopg2"], indirect=True)
 
 PROCEDURE = """
 CREATE OR REPLACE PROCEDURE put(first INT) LANGUAGE plpgsql AS $$
@@ -37,6 +43,16 @@ COUNT = "SELECT COUNT(*) FROM message"
 def pair(replicated_pair: Any, make: Make) -> PostgreSQLPair:
     assert isinstance(replicated_pair, PostgreSQLPair)
     return replicated_pair
+
+
+@pytest.fixture
+def loaded(driver: Any) -> Driver:
+    return load_driver(driver)
+
+
+@pytest.fixture
+def module(loaded: Driver) -> Any:
+    return loaded.module
 
 
 @pytest.fixture
@@ -61,6 +77,7 @@ def prepared(db: Connection, pair: PostgreSQLPair) -> None:
     pair.wait_caught_up()
 
 
+@with_each
 @pytest.mark.parametrize(
     "sql",
     [
@@ -91,12 +108,16 @@ def test_m1_each_way_to_write_is_recorded_with_its_position(db: Connection, pair
         assert side(db) == SLAVE
 
 
-def test_m1_executemany_copy_and_stream_are_recorded(db: Connection, pair: PostgreSQLPair) -> None:
+@with_each
+def test_m1_executemany_copy_and_stream_are_recorded(db: Connection, pair: PostgreSQLPair, module: Any) -> None:
     def many(cursor: Any) -> None:
         cursor.executemany("INSERT INTO message VALUES (%s)", [(1,), (2,)])
 
     def copy(cursor: Any) -> None:
         cursor.execute("SELECT 1")
+        if module is psycopg2:
+            cursor.copy_expert("COPY message (id) FROM STDIN", io.StringIO("3\n"))
+            return
         with cursor.copy("COPY message (id) FROM STDIN") as rows:
             rows.write_row((3,))
 
@@ -105,7 +126,7 @@ def test_m1_executemany_copy_and_stream_are_recorded(db: Connection, pair: Postg
         assert list(cursor.stream("INSERT INTO message VALUES (4) RETURNING id")) == [(4,)]
 
     pair.stop_slave()
-    for number, write in enumerate((many, copy, stream)):
+    for number, write in enumerate((many, copy, stream)[: 2 if module is psycopg2 else 3]):
         with resume(""), use_master(), db.cursor() as cursor:
             write(cursor)
             token = carry()
@@ -113,6 +134,7 @@ def test_m1_executemany_copy_and_stream_are_recorded(db: Connection, pair: Postg
             assert run(db, COUNT) == [(number + 2,)]
 
 
+@with_each
 @pytest.mark.parametrize("sql", ["SELECT 1", COUNT, "UPDATE message SET body = '' WHERE id = -1", "SHOW work_mem"])
 def test_m1_what_writes_nothing_makes_no_marker(db: Connection, pair: PostgreSQLPair, sql: str) -> None:
     with resume(""), use_master():
@@ -123,6 +145,7 @@ def test_m1_what_writes_nothing_makes_no_marker(db: Connection, pair: PostgreSQL
         assert carry() == ""
 
 
+@with_each
 def test_m1_a_transaction_is_recorded_at_its_commit_however_it_ends(db: Connection, pair: PostgreSQLPair) -> None:
     def by_methods() -> None:
         db.begin()
@@ -150,18 +173,22 @@ def test_m1_a_transaction_is_recorded_at_its_commit_however_it_ends(db: Connecti
         assert carry() == ""
 
 
-def test_m1_a_deferred_constraint_that_fails_at_the_commit_raises(db: Connection, pair: PostgreSQLPair) -> None:
+@with_each
+def test_m1_a_deferred_constraint_that_fails_at_the_commit_raises(
+    db: Connection, pair: PostgreSQLPair, module: Any
+) -> None:
     with use_master():
         run(db, "DROP TABLE IF EXISTS late")
         run(db, "CREATE TABLE late (id INT UNIQUE DEFERRABLE INITIALLY DEFERRED)")
         db.begin()
         run(db, "INSERT INTO late VALUES (1), (1)")
-        with pytest.raises(psycopg.errors.UniqueViolation):
+        with pytest.raises(module.errors.UniqueViolation):
             db.commit()
         assert run(db, "SELECT COUNT(*) FROM late") == [(0,)]
         run(db, "DROP TABLE late")
 
 
+@with_each
 @pytest.mark.parametrize(
     "sql",
     [
@@ -182,6 +209,7 @@ def test_s8_what_a_slave_refuses_runs_on_the_master(db: Connection, pair: Postgr
         run(db, "DROP TABLE IF EXISTS other")
 
 
+@with_each
 def test_s8_a_transaction_that_has_read_nothing_moves_whole(db: Connection, pair: PostgreSQLPair) -> None:
     with resume(""), use_slave():
         db.begin()
@@ -199,6 +227,7 @@ def test_s8_a_transaction_that_has_read_nothing_moves_whole(db: Connection, pair
         assert run(db, COUNT) == [(2,)]
 
 
+@with_each
 @pytest.mark.parametrize(
     "sql",
     [
@@ -209,18 +238,19 @@ def test_s8_a_transaction_that_has_read_nothing_moves_whole(db: Connection, pair
         "SELECT set_config('transaction_read_only', 'off', false)",
     ],
 )
-def test_s7_a_slaves_connection_stays_read_only(pair: PostgreSQLPair, sql: str) -> None:
-    driver = load_driver("psycopg")
-    with closing(driver.open(pair.master, read_only=True)) as raw:
-        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+def test_s7_a_slaves_connection_stays_read_only(pair: PostgreSQLPair, loaded: Driver, sql: str) -> None:
+    module: Any = loaded.module
+    with closing(loaded.open(pair.master, read_only=True)) as raw:
+        with pytest.raises(module.errors.ReadOnlySqlTransaction):
             raw.cursor().execute(sql)
-        with suppress(psycopg.Error):
+        with suppress(module.Error):
             raw.cursor().execute("RESET ALL")
             raw.cursor().execute("DISCARD ALL")
-        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+        with pytest.raises(module.errors.ReadOnlySqlTransaction):
             raw.cursor().execute("INSERT INTO message VALUES (1)")
 
 
+@with_each
 @pytest.mark.parametrize(
     "sql", ["SET work_mem = '2MB'", "SELECT set_config('work_mem', '2MB', false)", "SELECT pg_advisory_lock(7)"]
 )
@@ -238,6 +268,7 @@ def test_s11_a_changed_session_is_given_to_nobody_else(db: Connection, pair: Pos
             assert process() != before
 
 
+@with_each
 def test_f1_a_session_that_was_ended_costs_no_read(db: Connection, pair: PostgreSQLPair) -> None:
     with resume(""), use_slave():
         number = run(db, "SELECT pg_backend_pid()")[0][0]
@@ -247,6 +278,7 @@ def test_f1_a_session_that_was_ended_costs_no_read(db: Connection, pair: Postgre
         assert side(db) == SLAVE
 
 
+@with_each
 def test_f1_a_slave_that_is_killed_costs_no_read(db: Connection, pair: PostgreSQLPair) -> None:
     with resume(""), use_slave():
         run(db, COUNT)
@@ -255,8 +287,11 @@ def test_f1_a_slave_that_is_killed_costs_no_read(db: Connection, pair: PostgreSQ
         assert side(db) == MASTER
 
 
+@with_each
 @pytest.mark.parametrize("fatal", [False, True], ids=["error", "fatal"])
-def test_f1_a_conflict_with_replay_reads_on_the_master(db: Connection, pair: PostgreSQLPair, fatal: bool) -> None:
+def test_f1_a_conflict_with_replay_reads_on_the_master(
+    db: Connection, pair: PostgreSQLPair, module: Any, fatal: bool
+) -> None:
     with closing(pair.admin("slave")) as admin:
         admin.execute("ALTER SYSTEM SET max_standby_streaming_delay = 100")
         admin.execute("SELECT pg_reload_conf()")
@@ -274,7 +309,7 @@ def test_f1_a_conflict_with_replay_reads_on_the_master(db: Connection, pair: Pos
                 run(db, COUNT)
                 timer.join()
                 time.sleep(1)
-                with pytest.raises(psycopg.Error):
+                with pytest.raises(module.Error):
                     run(db, COUNT)
                 db.rollback()
             else:
@@ -296,6 +331,7 @@ def _truncate(pair: PostgreSQLPair) -> None:
         connection.execute("TRUNCATE message")
 
 
+@with_each
 def test_f1_what_only_the_master_can_read_is_read_there(db: Connection, pair: PostgreSQLPair) -> None:
     with use_master():
         run(db, "DROP TABLE IF EXISTS fast")
@@ -308,6 +344,7 @@ def test_f1_what_only_the_master_can_read_is_read_there(db: Connection, pair: Po
         run(db, "DROP TABLE fast")
 
 
+@with_each
 def test_f4_a_table_that_has_not_arrived_is_read_on_the_master(db: Connection, pair: PostgreSQLPair) -> None:
     pair.stop_slave()
     with closing(pair.connect()) as connection:
@@ -326,6 +363,7 @@ def proxies(pair: PostgreSQLPair) -> Iterator[tuple[Proxy, Proxy]]:
         yield master, slave
 
 
+@with_psycopg
 def test_f5_a_slave_that_never_answers_costs_the_read_time_out(make: Make, proxies: tuple[Proxy, Proxy]) -> None:
     _, slave = proxies
     db = make(slaves=[{"port": slave.port, "read_timeout": 0.5}])
@@ -334,7 +372,7 @@ def test_f5_a_slave_that_never_answers_costs_the_read_time_out(make: Make, proxi
         assert side(db) == SLAVE
         slave.drop()
         began = time.monotonic()
-        with suppress(psycopg.OperationalError):
+        with suppress(load_driver("psycopg").module.OperationalError):
             run(db, COUNT)
         assert 0.4 < time.monotonic() - began < 10
 
@@ -354,6 +392,7 @@ def trips(proxy: Proxy, act: Any) -> int:
     return round(min(taken) / DELAY)
 
 
+@with_each
 def test_p1_a_commit_costs_no_round_trip(make: Make, pair: PostgreSQLPair, proxies: tuple[Proxy, Proxy]) -> None:
     master, _ = proxies
     db = make(master={**pair.master, "port": master.port})
@@ -371,27 +410,28 @@ def test_p1_a_commit_costs_no_round_trip(make: Make, pair: PostgreSQLPair, proxi
         assert trips(master, lambda _: carry()) == 0
 
 
+@with_each
 class TestErrorsWhileConnecting:
-    def fault(self, settings: dict[str, Any]) -> Fault:
-        driver = load_driver("psycopg")
-        with pytest.raises(psycopg.Error) as raised:
-            driver.open(settings, read_only=False)
-        return driver.classify(raised.value)
+    def fault(self, loaded: Driver, settings: dict[str, Any]) -> Fault:
+        with pytest.raises(loaded.module.Error) as raised:
+            loaded.open(settings, read_only=False)
+        return loaded.classify(raised.value)
 
-    def test_f1_no_server_is_told_from_a_wrong_password(self, pair: PostgreSQLPair) -> None:
-        assert self.fault({**pair.master, "port": 1}) is Fault.UNSENT
-        assert self.fault({**pair.master, "password": "wrong"}) is Fault.OTHER
-        assert self.fault({**pair.master, "dbname": "wrong"}) is Fault.OTHER
+    def test_f1_no_server_is_told_from_a_wrong_password(self, pair: PostgreSQLPair, loaded: Driver) -> None:
+        assert self.fault(loaded, {**pair.master, "port": 1}) is Fault.UNSENT
+        assert self.fault(loaded, {**pair.master, "password": "wrong"}) is Fault.OTHER
+        assert self.fault(loaded, {**pair.master, "dbname": "wrong"}) is Fault.OTHER
 
-    def test_f1_a_server_without_a_free_connection_is_full(self, pair: PostgreSQLPair) -> None:
+    def test_f1_a_server_without_a_free_connection_is_full(self, pair: PostgreSQLPair, loaded: Driver) -> None:
         with closing(pair.admin()) as admin:
             admin.execute("ALTER ROLE shop CONNECTION LIMIT 0")
             try:
-                assert self.fault(pair.master) is Fault.FULL
+                assert self.fault(loaded, pair.master) is Fault.FULL
             finally:
                 admin.execute("ALTER ROLE shop CONNECTION LIMIT -1")
 
 
+@with_psycopg
 def test_p4_a_write_that_a_promotion_has_lost_is_never_taken_for_reached(make: Make, pair: PostgreSQLPair) -> None:
     with PostgreSQLPair(slaves=2) as lossy:
         with replswitch.connect(lossy.master, lossy.slaves, driver="psycopg") as db, use_master():
@@ -426,11 +466,101 @@ def _set_of(token: str) -> str:
     return token.partition('"p":{"')[2].partition('"')[0]
 
 
+@with_psycopg
 def test_settings_that_replswitch_sets_are_refused(pair: PostgreSQLPair) -> None:
     with pytest.raises(ConfigurationError, match='"autocommit" of the master is set by replswitch itself'):
         replswitch.connect({**pair.master, "autocommit": False}, driver="psycopg")
 
 
+@with_psycopg
 def test_a_setting_that_nothing_knows_is_refused_before_anything_is_opened(pair: PostgreSQLPair) -> None:
     with pytest.raises(ConfigurationError, match=r'Unknown setting of the master "database"'):
         replswitch.connect({**pair.master, "database": "shop"}, driver="psycopg")
+
+
+@pytest.fixture
+def raw(pair: PostgreSQLPair, loaded: Driver) -> Iterator[Any]:
+    """A connection to the master as SQLAlchemy and Django use it."""
+    with closing(loaded.open(pair.master, read_only=False)) as opened:
+        loaded.adopt(opened, read_only=False, begin="")
+        yield opened
+
+
+def one(raw: Any, sql: str) -> Any:
+    with closing(raw.cursor()) as cursor:
+        cursor.execute(sql)
+        return cursor.fetchone()
+
+
+@with_each
+def test_p1_a_question_begins_no_transaction(raw: Any, loaded: Driver) -> None:
+    loaded.fetch_position(raw)
+    assert not loaded.in_transaction(raw)
+    raw.commit()
+    assert raw.pop_write_status() is Written.NO, "a commit without a transaction has written nothing"
+
+
+@with_psycopg2
+class TestTransactionsOfPsycopg2:
+    """They begin and end as those of psycopg2 itself, although the connection begins them by itself."""
+
+    def test_autocommit_can_be_turned_off_and_on(self, raw: Any, pair: PostgreSQLPair) -> None:
+        assert raw.autocommit is False
+        one(raw, "INSERT INTO message VALUES (1) RETURNING id")
+        with pytest.raises(psycopg2.ProgrammingError, match="inside a transaction"):
+            raw.autocommit = True
+        raw.rollback()
+        raw.autocommit = True
+        one(raw, "INSERT INTO message VALUES (2) RETURNING id")
+        raw.rollback()
+        raw.autocommit = False
+        assert one(raw, "SELECT array_agg(id) FROM message") == ([2],)
+
+    def test_an_isolation_level_holds_for_its_transactions(self, raw: Any) -> None:
+        serializable = psycopg2.extensions.ISOLATION_LEVEL_SERIALIZABLE
+        for level, name in ((serializable, "serializable"), (None, "read committed")):
+            raw.set_isolation_level(level)
+            assert raw.autocommit is False
+            assert one(raw, "SHOW transaction_isolation") == (name,)
+            raw.rollback()
+        raw.set_isolation_level(psycopg2.extensions.ISOLATION_LEVEL_AUTOCOMMIT)
+        assert raw.autocommit is True
+
+    def test_a_server_side_cursor_reads_in_them(self, raw: Any) -> None:
+        with closing(raw.cursor("one's", cursor_factory=psycopg2.extras.RealDictCursor)) as cursor:
+            cursor.itersize = 2
+            cursor.execute("SELECT generate_series(1, %s) AS n", (5,))
+            assert [row["n"] for row in cursor] == [1, 2, 3, 4, 5]
+        raw.commit()
+        assert raw.pop_write_status() is Written.NO
+
+    def test_a_with_block_commits(self, raw: Any) -> None:
+        with raw:
+            one(raw, "INSERT INTO message VALUES (1) RETURNING id")
+        assert isinstance(raw.pop_write_status(), Position)
+        with suppress(KeyError), raw:
+            one(raw, "INSERT INTO message VALUES (2) RETURNING id")
+            raise KeyError
+        assert one(raw, "SELECT COUNT(*) FROM message") == (1,)
+
+
+@with_each
+def test_a_two_phase_commit_is_refused(raw: Any, module: Any) -> None:
+    with pytest.raises(module.NotSupportedError, match="no two-phase commit"):
+        raw.tpc_begin(raw.xid(1, "replswitch", "one"))
+
+
+@with_each
+def test_s12_a_forked_child_does_not_end_its_parents_session(raw: Any) -> None:
+    process = one(raw, "SELECT pg_backend_pid()")
+    child = os.fork()
+    if not child:
+        raw.close()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert one(raw, "SELECT pg_backend_pid()") == process
+
+
+def test_connect_refuses_psycopg2_and_names_psycopg() -> None:
+    with pytest.raises(ConfigurationError, match='driver="psycopg"'):
+        replswitch.connect({"host": "master.db"}, driver="psycopg2")

@@ -22,6 +22,7 @@ IMPORTERS = {
     "MySQLdb": ["replswitch.drivers.mysqlclient"],
     "prometheus_client": ["replswitch.prometheus"],
     "psycopg": ["replswitch.drivers.psycopg", "replswitch.drivers.psycopg_connection", "replswitch.testing"],
+    "psycopg2": ["replswitch.drivers.psycopg2", "replswitch.drivers.psycopg2_connection"],
     "pymysql": ["replswitch.drivers.pymysql", "replswitch.drivers.tracking_connection", "replswitch.testing"],
     "pytest": ["replswitch.testing"],
     "sqlalchemy": ["replswitch.sqlalchemy"],

@@ -21,16 +21,29 @@ _DRIVERS: Final = {
     "sqlite3": "replswitch",
 }
 
+#: The drivers of the bindings for Django and SQLAlchemy only.
+_OF_BINDINGS: Final = {"psycopg2": "psycopg2"}
 
-def load_driver(driver: str | Driver) -> Driver:
+
+def load_driver(driver: str | Driver, *, binding: bool = False) -> Driver:
     """Return the driver with this name. A `Driver` that the application has made is returned unchanged.
+
+    Args:
+        driver: the name, or the driver.
+        binding: it is for a binding that can do without a read time-out, and without ``nextset()``.
 
     Raises:
         ConfigurationError: the driver is not known, or its module is not installed.
     """
     if isinstance(driver, Driver):
         return driver
-    if driver not in _DRIVERS:
+    packages = {**_DRIVERS, **_OF_BINDINGS}
+    if driver in _OF_BINDINGS and not binding:
+        raise ConfigurationError(
+            f"replswitch.connect() does not work with {driver}, which cannot limit the time to wait for an answer. Use"
+            " psycopg 3: driver=\"psycopg\", pip install 'replswitch[postgresql]'."
+        )
+    if driver not in packages:
         *others, last = map(repr, _DRIVERS)
         raise ConfigurationError(
             f"Unknown driver {driver!r}. replswitch.connect() works with {', '.join(others)} and {last}, and with "
@@ -40,6 +53,6 @@ def load_driver(driver: str | Driver) -> Driver:
         loaded: Driver = import_module(f"replswitch.drivers.{driver}").DRIVER
     except ImportError as error:
         raise ConfigurationError(
-            f"The driver {driver!r} needs {error.name}, which is not installed: pip install '{_DRIVERS[driver]}'."
+            f"The driver {driver!r} needs {error.name}, which is not installed: pip install '{packages[driver]}'."
         ) from error
     return loaded

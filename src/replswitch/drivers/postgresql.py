@@ -1,4 +1,4 @@
-"""The common part of the drivers of PostgreSQL: positions, and the meanings of errors.
+"""The common part of the drivers of PostgreSQL: settings, positions, and the meanings of errors.
 
 https://www.postgresql.org/docs/current/functions-admin.html and
 https://www.postgresql.org/docs/current/functions-info.html have the functions that are used.
@@ -6,17 +6,26 @@ https://www.postgresql.org/docs/current/functions-info.html have the functions t
 
 from __future__ import annotations
 
+import math
+import os
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from replswitch.drivers.driver import Fault
+from replswitch.checking import refuse_unknown
+from replswitch.drivers.driver import Driver, Fault, Written
+from replswitch.errors import ConfigurationError
 from replswitch.positions import PostgreSQLPosition
 from replswitch.positions.clock import fall_back_to_clock
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Hashable, Mapping, Sequence
 
+    from replswitch.drivers.driver import Raw, WriteTracker
     from replswitch.positions import Position
+
+#: The default time-outs in seconds, as with the drivers of MySQL (F5): libpq has none for an answer.
+CONNECT_TIMEOUT: Final = 3
+READ_TIMEOUT: Final = 20
 
 #: Returns the position and the identity of a server, in one row.
 #:
@@ -82,6 +91,27 @@ FAULTS: Final = {
 #: Codes that mean nothing special on the master: the application ends the transaction, or a part of it.
 ON_SLAVES_ONLY: Final = frozenset({"40001", "40P01", "0A000"})
 
+#: Answers to statements that change the session.
+CHANGES: Final = frozenset({"SET", "RESET", "PREPARE", "DEALLOCATE", "LISTEN", "UNLISTEN", "LOAD", "DECLARE"})
+
+#: Statements that change it without such an answer; and those that do so on the master.
+LEAVES_TRACE: Final = re.compile(r"\s*SELECT\b.*?(?:\bset_config\b|_advisory_)", re.IGNORECASE | re.DOTALL)
+TEMPORARY: Final = re.compile(r"\s*(?:CREATE\s+TEMP|SELECT\b.*?\bINTO\s+TEMP)", re.IGNORECASE | re.DOTALL)
+
+# What the modules say when a connection is used that was closed before.
+_CLOSED: Final = re.compile("connection is closed|connection already closed|the connection is lost")
+
+#: The text of the error for two-phase commits.
+NO_TWO_PHASE: Final = "replswitch has no two-phase commit: the position of COMMIT PREPARED is not known."
+
+# Answers of PQping: the server accepts connections, it refuses all of them, it does not answer.
+_OK: Final = 0
+_REJECT: Final = 1
+NO_RESPONSE: Final = 2
+
+# The code 53300 of a failed connect is not to be had.
+_FULL: Final = re.compile("too many|connection slots")
+
 _LETS_WRITE: Final = re.compile(
     r"\bREAD\s+WRITE\b|\b(?:default_)?transaction_read_only'?\s*(?:=|\bTO\b|,)\s*'?(?:0|of|f|n)", re.IGNORECASE
 )
@@ -97,3 +127,115 @@ SELECT CASE WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0
 def lets_write(sql: str) -> bool:
     """Return whether a statement would end the read-only mode of a slave's connection (S7)."""
     return _LETS_WRITE.search(sql) is not None
+
+
+class PostgreSQLFamilyDriver(Driver):
+    """The part of `replswitch.drivers.Driver` that does not depend on the module.
+
+    Its connections have the attributes ``is_reader``, ``timed_out``, ``process`` and ``written``, and the
+    method ``question``.
+
+    Attributes:
+        module_settings: the settings of the module's ``connect`` that are not libpq's, and those of replswitch.
+    """
+
+    engine = "postgresql"
+    own_settings: ClassVar[frozenset[str]] = frozenset()
+    module_settings: ClassVar[frozenset[str]] = frozenset()
+
+    def check(self, settings: Mapping[str, Any], server: str) -> None:
+        """Refuse settings that the module does not know, and those that replswitch sets itself."""
+        for name in sorted(self.own_settings & set(settings)):
+            raise ConfigurationError(f'The setting "{name}" of {server} is set by replswitch itself. Leave it out.')
+        refuse_unknown(f"setting of {server}", settings, self.known_settings(settings) | self.module_settings)
+
+    def known_settings(self, settings: Mapping[str, Any]) -> set[str]:
+        """Return the names of libpq's settings, or at least of those that are given."""
+        raise NotImplementedError
+
+    def target(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return libpq's settings of host, port, user and database; those of a connection string, too."""
+        raise NotImplementedError
+
+    def address(self, settings: Mapping[str, Any]) -> str:
+        """Return the host, with its port unless that is 5432."""
+        known = self.target(settings)
+        port = str(known.get("port") or 5432)
+        return f"{known.get('host') or known.get('hostaddr') or 'localhost'}{'' if port == '5432' else f':{port}'}"
+
+    def schema(self, settings: Mapping[str, Any]) -> str:
+        """Return the name of the database."""
+        known = self.target(settings)
+        return str(known.get("dbname") or known.get("user") or "")
+
+    def open_for_report(self, settings: Mapping[str, Any], seconds: float) -> Raw:
+        """Open a read-only connection with time-outs of its own."""
+        limits = {"connect_timeout": max(math.ceil(seconds), 2), "read_timeout": seconds}  # libpq takes 1 for 2
+        return self.open({**settings, **limits}, read_only=True)
+
+    def writes_of(self, raw: Raw) -> WriteTracker:
+        """Return the connection itself."""
+        tracker: WriteTracker = raw
+        return tracker
+
+    def alive(self, raw: Raw) -> bool:
+        """Check the socket. After a fork, a connection belongs to the parent process."""
+        return not raw.closed and raw.process == os.getpid() and not self.readable(raw)(0)
+
+    def ping(self, raw: Raw) -> None:
+        """Send a statement."""
+        raw.question("SELECT 1")
+
+    def reusable(self, raw: Raw) -> bool:
+        """Roll back an open transaction. A link with a changed session is closed instead (S11)."""
+        if raw.session_changed or not self.alive(raw):
+            return False
+        try:
+            raw.rollback()
+        except self.module.Error:
+            return False
+        raw.written = Written.NO
+        return True
+
+    def adopt(self, raw: Raw, *, read_only: bool, begin: str) -> None:
+        """Turn autocommit off."""
+        raw.autocommit = False
+
+    def fetch_position(self, raw: Raw) -> tuple[Hashable, Position | None]:
+        """Ask."""
+        return position_of(raw.question(POSITION))
+
+    def seconds_behind(self, raw: Raw) -> float | None:
+        """Ask a slave since when it has not applied what has arrived; None if the account may not see the receiver."""
+        seconds, is_slave, receives = raw.question(BEHIND)
+        if not is_slave or receives is None:
+            return None
+        return float(seconds) if receives else math.inf
+
+    def classify(self, error: BaseException, raw: Raw | None = None) -> Fault:
+        """Classify by SQLSTATE. A failed connect has none, so libpq's ping shows whether the server is there."""
+        state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+        if state in FAULTS and not (state in ON_SLAVES_ONLY and (raw is None or not raw.is_reader)):
+            return FAULTS[state]
+        if raw is not None:
+            if raw.timed_out:
+                return Fault.TIMED_OUT
+            if not raw.closed or state is not None:
+                return Fault.OTHER
+            return Fault.UNSENT if _CLOSED.search(str(error)) else Fault.LOST
+        if state is not None or not isinstance(error, self.module.OperationalError):
+            return Fault.OTHER
+        told = self.ping_again(error)
+        if told == _REJECT:
+            return Fault.DOWN
+        if told == _OK:
+            return Fault.FULL if _FULL.search(str(error)) else Fault.OTHER
+        return Fault.UNSENT if told is not None else Fault.OTHER
+
+    def ping_again(self, error: BaseException) -> int | None:
+        """Ping the server to which a connection has failed, with libpq's ``PQping``.
+
+        Returns:
+            libpq's answer; None if it is not known where the connection was to lead.
+        """
+        raise NotImplementedError

@@ -2,63 +2,44 @@
 
 from __future__ import annotations
 
-import math
-import os
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 from psycopg import pq
 
-from replswitch.checking import refuse_unknown
-from replswitch.drivers.driver import Driver, Fault, Written
-from replswitch.drivers.postgresql import BEHIND, FAULTS, ON_SLAVES_ONLY, POSITION, position_of
+from replswitch.drivers.postgresql import CONNECT_TIMEOUT, NO_RESPONSE, READ_TIMEOUT, PostgreSQLFamilyDriver
 from replswitch.drivers.psycopg_connection import PsycopgConnection
 from replswitch.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping
-
-    from replswitch.positions import Position
-
-#: Settings that replswitch sets itself.
-_OURS: Final = frozenset({"autocommit", "cursor_factory", "row_factory"})
-
-#: Settings that are not libpq's: psycopg's own, and the time-out for an answer, which replswitch adds.
-_OF_PSYCOPG: Final = frozenset({"conninfo", "context", "prepare_threshold", "read_timeout"})
-
-#: The default time-outs in seconds, as with the drivers of MySQL (F5): libpq has none for an answer.
-CONNECT_TIMEOUT: Final = 3
-READ_TIMEOUT: Final = 20
+    from collections.abc import Callable, Mapping
 
 
-class PsycopgDriver(Driver):
+class PsycopgDriver(PostgreSQLFamilyDriver):
     """See `replswitch.drivers.Driver`. The position of a write comes in the same round trip as its commit."""
 
     module = psycopg
-    engine = "postgresql"
+    own_settings = frozenset({"autocommit", "cursor_factory", "row_factory"})
+    module_settings = frozenset({"conninfo", "context", "prepare_threshold", "read_timeout"})
 
     def check(self, settings: Mapping[str, Any], server: str) -> None:
-        """Refuse settings that replswitch sets itself."""
-        for name in sorted(_OURS & set(settings)):
-            raise ConfigurationError(f'The setting "{name}" of {server} is set by replswitch itself. Leave it out.')
-        known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
-        refuse_unknown(f"setting of {server}", settings, known | _OF_PSYCOPG)
+        """Refuse settings that replswitch sets itself, and versions of libpq that are too old."""
+        super().check(settings, server)
         if not psycopg.Pipeline.is_supported():
             raise ConfigurationError(
                 f"replswitch needs libpq 14 or newer, to send several statements at once. Here it is"
                 f" {pq.version_pretty(pq.version())}: pip install 'replswitch[postgresql]' brings its own."
             )
 
-    def address(self, settings: Mapping[str, Any]) -> str:
-        """Return the host, with its port unless that is 5432."""
-        known = psycopg.conninfo.conninfo_to_dict(str(settings.get("conninfo") or ""), **_known(settings))
-        port = str(known.get("port") or 5432)
-        return f"{known.get('host') or known.get('hostaddr') or 'localhost'}{'' if port == '5432' else f':{port}'}"
+    def known_settings(self, settings: Mapping[str, Any]) -> set[str]:
+        """Ask libpq for all."""
+        return {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
 
-    def schema(self, settings: Mapping[str, Any]) -> str:
-        """Return the name of the database."""
-        known = psycopg.conninfo.conninfo_to_dict(str(settings.get("conninfo") or ""), **_known(settings))
-        return str(known.get("dbname") or known.get("user") or "")
+    def target(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings, merged with those of ``conninfo``."""
+        names = ("host", "hostaddr", "port", "dbname", "user")
+        known = {name: settings[name] for name in names if settings.get(name)}
+        return psycopg.conninfo.conninfo_to_dict(str(settings.get("conninfo") or ""), **known)
 
     def open(self, settings: Mapping[str, Any], *, read_only: bool) -> PsycopgConnection:
         """Connect. The setting that makes a slave's connection read-only survives RESET ALL and DISCARD ALL."""
@@ -75,37 +56,9 @@ class PsycopgDriver(Driver):
             raise
         return raw
 
-    def open_for_report(self, settings: Mapping[str, Any], seconds: float) -> PsycopgConnection:
-        """Open a read-only connection with time-outs of its own."""
-        limits = {"connect_timeout": max(math.ceil(seconds), 2), "read_timeout": seconds}  # libpq takes 1 for 2
-        return self.open({**settings, **limits}, read_only=True)
-
-    def writes_of(self, raw: PsycopgConnection) -> PsycopgConnection:
-        """Return the connection itself."""
-        return raw
-
     def readable(self, raw: PsycopgConnection) -> Callable[[int], object]:
         """Poll the socket."""
         return raw.poll
-
-    def alive(self, raw: PsycopgConnection) -> bool:
-        """Check the socket. After a fork, a connection belongs to the parent process."""
-        return not raw.closed and raw.process == os.getpid() and not raw.poll(0)
-
-    def ping(self, raw: PsycopgConnection) -> None:
-        """Send an empty statement."""
-        psycopg.Cursor(raw).execute("")
-
-    def reusable(self, raw: PsycopgConnection) -> bool:
-        """Roll back an open transaction. A link with a changed session is closed instead (S11)."""
-        if raw.session_changed or not self.alive(raw):
-            return False
-        try:
-            raw.rollback()
-        except psycopg.Error:
-            return False
-        raw.written = Written.NO
-        return True
 
     def begin(self, raw: PsycopgConnection) -> None:
         """Send BEGIN."""
@@ -116,43 +69,11 @@ class PsycopgDriver(Driver):
         """Return what the latest answer said."""
         return raw.info.transaction_status is not pq.TransactionStatus.IDLE and not raw.closed
 
-    def fetch_position(self, raw: PsycopgConnection) -> tuple[Hashable, Position | None]:
-        """Ask."""
-        row = psycopg.Cursor(raw).execute(POSITION).fetchone()
-        return position_of(row or ())
-
-    def seconds_behind(self, raw: PsycopgConnection) -> float | None:
-        """Ask a slave since when it has not applied what has arrived; None if the account may not see the receiver."""
-        seconds, is_slave, receives = psycopg.Cursor(raw).execute(BEHIND).fetchone() or (None, False, None)
-        if not is_slave or receives is None:
-            return None
-        return seconds if receives else math.inf
-
-    def classify(self, error: BaseException, raw: PsycopgConnection | None = None) -> Fault:
-        """Classify by SQLSTATE. A failed connect has none, so libpq's ping shows whether the server is there."""
-        state = getattr(error, "sqlstate", None)
-        if state in FAULTS and not (state in ON_SLAVES_ONLY and (raw is None or not raw.is_reader)):
-            return FAULTS[state]
-        if raw is not None and raw.timed_out:
-            return Fault.TIMED_OUT
-        if raw is not None:
-            if not raw.closed or state is not None:
-                return Fault.OTHER
-            return Fault.UNSENT if "the connection is closed" in str(error) else Fault.LOST
+    def ping_again(self, error: Any) -> int | None:
+        """Ping. psycopg keeps the connection in its error."""
         if isinstance(error, psycopg.errors.ConnectionTimeout):
-            return Fault.UNSENT
-        if state is not None or not isinstance(error, psycopg.OperationalError) or error.pgconn is None:
-            return Fault.OTHER
-        told = pq.Ping(pq.PGconn.ping(b" ".join(_again(error.pgconn))))
-        if told is pq.Ping.REJECT:
-            return Fault.DOWN
-        if told is pq.Ping.OK:
-            return Fault.FULL if "too many" in str(error) or "connection slots" in str(error) else Fault.OTHER
-        return Fault.UNSENT
-
-
-def _known(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: settings[name] for name in ("host", "hostaddr", "port", "dbname", "user") if settings.get(name)}
+            return NO_RESPONSE
+        return None if error.pgconn is None else pq.PGconn.ping(b" ".join(_again(error.pgconn)))
 
 
 def _again(pgconn: Any) -> list[bytes]:

@@ -12,10 +12,18 @@ import psycopg
 from psycopg import generators, pq, waiting
 from psycopg._preparing import Prepare  # `_maybe_prepare_gen` needs it
 
-from replswitch.drivers.driver import WriteTracker, Written, later
-from replswitch.drivers.postgresql import POSITION, WRITES, WRITTEN, lets_write, position_of
-from replswitch.positions import PostgreSQLPosition
-from replswitch.positions.clock import fall_back_to_clock
+from replswitch.drivers.driver import Written
+from replswitch.drivers.postgresql import (
+    CHANGES,
+    LEAVES_TRACE,
+    NO_TWO_PHASE,
+    POSITION,
+    TEMPORARY,
+    WRITES,
+    WRITTEN,
+    lets_write,
+)
+from replswitch.drivers.postgresql_tracker import PostgreSQLTracker
 
 if TYPE_CHECKING:
     from replswitch.positions import Position
@@ -33,13 +41,6 @@ _COPY: Final = re.compile(rb"\s*COPY\b", re.IGNORECASE)
 
 _WRITES: Final = WRITES.encode()
 _WRITTEN: Final = WRITTEN.encode()
-
-#: Answers to statements that change the session.
-_CHANGES: Final = frozenset({"SET", "RESET", "PREPARE", "DEALLOCATE", "LISTEN", "UNLISTEN", "LOAD", "DECLARE"})
-
-#: Statements that change it without such an answer.
-_LEAVES_TRACE: Final = re.compile(r"\s*SELECT\b.*?(?:\bset_config\b|_advisory_)", re.IGNORECASE | re.DOTALL)
-_TEMPORARY: Final = re.compile(r"\s*(?:CREATE\s+TEMP|SELECT\b.*?\bINTO\s+TEMP)", re.IGNORECASE | re.DOTALL)
 
 #: The server refuses several statements in one message of the extended protocol; then nothing has run.
 _SEVERAL: Final = b"exec_parse_message"
@@ -108,7 +109,7 @@ class TrackingCursor(psycopg.Cursor[Any]):
         self._set_results(results)
         self.status = Written.NO
         if writes[0].get_value(0, 0) == b"t" or (self.statusmessage or "").startswith(_OWN_TRANSACTIONS):
-            self.status = connection.place(written[0])
+            self.status = connection.place(written[0].get_value(0, 0).decode())
 
     def executemany(self, query: Any, params_seq: Any, **options: Any) -> None:
         """Run a statement several times. The position is asked for later."""
@@ -132,24 +133,16 @@ class TrackingCursor(psycopg.Cursor[Any]):
         return super().copy(statement, params, **options)
 
 
-class PsycopgConnection(psycopg.Connection[Any], WriteTracker):
+class PsycopgConnection(psycopg.Connection[Any], PostgreSQLTracker):
     """A connection that records what was committed through it.
 
     Attributes:
-        is_reader: the database refuses writes (S7).
         limit: seconds to wait for an answer; None to wait forever.
-        timed_out: no answer came in time, and the connection was closed.
-        tells: the server has positions.
+        seen: the state of the transaction after the latest statement.
     """
 
-    is_reader = False
     limit: float | None = None
-    timed_out = False
-    tells = False
-    written: Position | Written = Written.NO
     seen = _IDLE
-    timeline = 0
-    sizes = (0, 0)
 
     def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
         """Run a step of psycopg. If no answer comes in time, close the connection, on which it may still arrive."""
@@ -176,6 +169,11 @@ class PsycopgConnection(psycopg.Connection[Any], WriteTracker):
         except StopIteration as done:
             return done.value
 
+    def close(self) -> None:
+        """Close. A forked child must not end the session of its parent (S12)."""
+        if self.process == os.getpid():
+            super().close()
+
     def __del__(self, *_: object) -> None:
         """Do not warn: the connection is closed when nothing refers to it, but by the process that opened it (S12)."""
 
@@ -193,12 +191,18 @@ class PsycopgConnection(psycopg.Connection[Any], WriteTracker):
             self.polls[wanted] = poll.poll
         self.cursor_factory = TrackingCursor
         if not read_only:
-            row: Any = psycopg.Cursor(self).execute(POSITION).fetchone()
-            self.identity, position = position_of(row)
-            self.timeline, self.sizes = row[4], (row[5], row[6])
-            self.tells = position is not None and not row[2]
-            if row[2]:
-                fall_back_to_clock("The master reports no positions, because it is a standby")
+            self.recognise(self.question(POSITION))
+
+    def question(self, sql: str) -> Any:
+        """Return the row that a question of replswitch returns. It begins no transaction."""
+        if self.autocommit or self.info.transaction_status is not _IDLE:
+            return psycopg.Cursor(self).execute(sql).fetchone()
+        self.autocommit = True
+        try:
+            return psycopg.Cursor(self).execute(sql).fetchone()
+        finally:
+            if not self.closed:
+                self.autocommit = False
 
     def before(self, query: Any) -> None:
         """Refuse a statement that would let a slave's connection write (S7)."""
@@ -211,8 +215,8 @@ class PsycopgConnection(psycopg.Connection[Any], WriteTracker):
         )
         if self.is_reader and lets_write(text):
             raise psycopg.errors.ReadOnlySqlTransaction("A connection for slave state stays read-only.")
-        self.session_changed = self.session_changed or _LEAVES_TRACE.match(text) is not None
-        if not self.is_reader and _TEMPORARY.match(text):
+        self.session_changed = self.session_changed or LEAVES_TRACE.match(text) is not None
+        if not self.is_reader and TEMPORARY.match(text):
             self.session_changed = True
 
     def after(self, cursor: Any, status: Position | Written) -> None:
@@ -220,62 +224,43 @@ class PsycopgConnection(psycopg.Connection[Any], WriteTracker):
         now = self.info.transaction_status
         if now is not self.seen:
             self.seen, self.news = now, True
-        if (cursor.statusmessage or "").split(" ")[0] in _CHANGES:
+        if (cursor.statusmessage or "").split(" ")[0] in CHANGES:
             self.session_changed = True
         if not self.is_reader and now is _IDLE:
             self.note(status)
 
-    def note(self, status: Position | Written) -> None:
-        """Record a commit."""
-        if status is Written.NO:
-            return
-        if not self.tells:
-            status = Written.YES
-        self.written, self.news = later(self.written, status), True
-        if not isinstance(status, Written):
-            self.last_known_position = status
-        if self.on_write is not None:
-            self.on_write(self, False)
-
-    def place(self, result: Any) -> Position:
-        """Return the position in an answer to `WRITTEN`. The timeline of a master does not change."""
-        page, segment = self.sizes
-        lsn = result.get_value(0, 0).decode()
-        return PostgreSQLPosition.after_insert(self.timeline, lsn, page=page, segment=segment)
-
     def commit(self) -> None:
         """Commit, and ask in the same message whether something was written, and up to where."""
         if not self.tells or self.info.transaction_status is not _IN_TRANSACTION:
+            may_write = self.info.transaction_status is _IN_TRANSACTION and not self.is_reader
             super().commit()
             self.seen, self.news = self.info.transaction_status, True
-            if not self.is_reader:
-                self.note(Written.ASK)
+            if may_write:
+                self.note(Written.YES)
             return
         cursor = psycopg.Cursor(self).execute(f"{WRITES}; COMMIT; {WRITTEN}")
         (writes,) = cursor.fetchone() or (True,)
         cursor.nextset()
         cursor.nextset()
         self.seen, self.news = _IDLE, True
-        self.note(self.place(cursor.pgresult) if writes else Written.NO)
+        self.note(self.place(*(cursor.fetchone() or ())) if writes else Written.NO)
 
     def rollback(self) -> None:
         """Roll back."""
         super().rollback()
         self.seen, self.news = self.info.transaction_status, True
 
-    # WriteTracker
+    def tpc_begin(self, *_: object) -> None:
+        """Refuse two-phase commits, whose position is not known."""
+        raise psycopg.NotSupportedError(NO_TWO_PHASE)
 
-    def pop_write_status(self) -> Position | Written:
-        """Return what was committed."""
-        self.news = False
-        written, self.written = self.written, Written.NO
-        return written
+    # WriteTracker
 
     def ask(self, since: Position | None) -> Position | Written:
         """Ask how far the master is: at least as far as the last commit."""
         if not self.tells:
             return Written.YES
-        self.last_known_position = self.place(psycopg.Cursor(self).execute(WRITTEN).pgresult)
+        self.last_known_position = self.place(*self.question(WRITTEN))
         return self.last_known_position
 
 

@@ -1,0 +1,106 @@
+"""psycopg2, on PostgreSQL."""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg2
+import psycopg2.extensions
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE
+
+from replswitch.drivers.postgresql import CONNECT_TIMEOUT, NO_RESPONSE, READ_TIMEOUT, PostgreSQLFamilyDriver
+from replswitch.drivers.psycopg2_connection import Psycopg2Connection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+class Psycopg2Driver(PostgreSQLFamilyDriver):
+    """See `replswitch.drivers.Driver`. Statements outside transactions must be asked for."""
+
+    module = psycopg2
+    must_ask = True
+    own_settings = frozenset({"autocommit", "connection_factory", "cursor_factory", "async", "async_"})
+    module_settings = frozenset({"dsn", "database", "read_timeout"})
+
+    def known_settings(self, settings: Mapping[str, Any]) -> set[str]:
+        """Ask libpq about each."""
+        return {name for name in settings if _is_known(name)}
+
+    def target(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings, merged with those of ``dsn``."""
+        known = {name: settings[name] for name in _TARGET if settings.get(name)}
+        if settings.get("database"):
+            known["dbname"] = settings["database"]
+        return {**psycopg2.extensions.parse_dsn(settings.get("dsn") or ""), **known}
+
+    def open(self, settings: Mapping[str, Any], *, read_only: bool) -> Psycopg2Connection:
+        """Connect. The setting that makes a slave's connection read-only survives RESET ALL and DISCARD ALL.
+
+        psycopg2 cannot limit the time to wait for an answer. So ``read_timeout`` becomes libpq's ``tcp_user_timeout``
+        and its keepalives: they end a connection whose peer confirms nothing.
+        """
+        arguments: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT, **settings}
+        limit = arguments.pop("read_timeout", READ_TIMEOUT if read_only else None)
+        if read_only:
+            arguments["options"] = f"{settings.get('options') or ''} -c default_transaction_read_only=on".strip()
+        if limit is not None:
+            seconds = max(round(limit / 4), 1)
+            alive = {"keepalives_idle": seconds, "keepalives_interval": seconds, "keepalives_count": 3}
+            arguments = {"tcp_user_timeout": max(round(limit * 1000), 1), **alive, **arguments}
+        began = time.monotonic()
+        try:
+            raw: Psycopg2Connection = psycopg2.connect(**arguments, connection_factory=Psycopg2Connection)
+        except psycopg2.OperationalError as error:
+            is_late = time.monotonic() - began >= float(arguments["connect_timeout"]) > 0
+            known = {name: str(value) for name, value in self.target(arguments).items() if name in _TARGET}
+            target = psycopg2.extensions.make_dsn(connect_timeout=arguments["connect_timeout"], **known)
+            error.target = None if is_late else target  # type: ignore[attr-defined]
+            raise
+        try:
+            raw.prepare(read_only=read_only)
+        except BaseException:
+            raw.close()
+            raise
+        return raw
+
+    def readable(self, raw: Psycopg2Connection) -> Callable[[int], object]:
+        """Poll the socket."""
+        return raw.ready
+
+    def begin(self, raw: Psycopg2Connection) -> None:
+        """Send BEGIN."""
+        raw.send("BEGIN")
+        raw.seen = raw.info.transaction_status
+
+    def in_transaction(self, raw: Psycopg2Connection) -> bool:
+        """Return what the latest answer said."""
+        return not raw.closed and raw.info.transaction_status != TRANSACTION_STATUS_IDLE
+
+    def ping_again(self, error: Any) -> int | None:
+        """Ping, with the libpq that psycopg2 has loaded, because psycopg2 itself has no such function."""
+        if not hasattr(error, "target"):
+            return None
+        if error.target is None:
+            return NO_RESPONSE
+        try:
+            ping = ctypes.CDLL(psycopg2._psycopg.__file__).PQping
+        except (OSError, AttributeError):  # psycopg2 contains libpq, and does not show it
+            return NO_RESPONSE
+        return int(ping(error.target.encode()))
+
+
+def _is_known(name: str) -> bool:
+    try:
+        psycopg2.extensions.make_dsn(**{name: ""})
+    except (psycopg2.ProgrammingError, TypeError):
+        return False
+    return True
+
+
+_TARGET: Final = ("host", "hostaddr", "port", "dbname", "user")
+
+
+DRIVER: Final = Psycopg2Driver()

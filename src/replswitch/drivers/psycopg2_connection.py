@@ -1,0 +1,293 @@
+"""A connection of psycopg2 that asks for the position of a write.
+
+The position of a transaction comes in the same round trip as its commit. That of a statement outside transactions is
+queried once, before the next read of the scope from a slave or before its response.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+from contextlib import closing, suppress
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import psycopg2
+import psycopg2.extensions
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE as IDLE
+from psycopg2.extensions import TRANSACTION_STATUS_INTRANS as IN_TRANSACTION
+
+from replswitch.drivers.driver import Written, later
+from replswitch.drivers.postgresql import (
+    CHANGES,
+    LEAVES_TRACE,
+    NO_TWO_PHASE,
+    POSITION,
+    TEMPORARY,
+    WRITTEN,
+    lets_write,
+)
+from replswitch.drivers.postgresql_tracker import PostgreSQLTracker
+
+if TYPE_CHECKING:
+    from replswitch.positions import Position
+
+# psycopg2 shows the last result only, so the answer from before the commit is kept in a setting of the session.
+_COMMIT: Final = (
+    "SELECT set_config('replswitch.wrote', (pg_current_xact_id_if_assigned() IS NOT NULL)::text, false); COMMIT;"
+    " SELECT current_setting('replswitch.wrote'), pg_current_wal_insert_lsn()"
+)
+
+# Answers to statements that return rows, or that have changed none. They seldom write: with a function, a trigger or
+# WITH … INSERT.
+_SELDOM_WRITES: Final = re.compile(r"SELECT|SHOW|FETCH|EXPLAIN|(?:UPDATE|DELETE|MERGE|INSERT 0) 0\Z")
+
+
+class TrackingCursor(psycopg2.extensions.cursor):
+    """A cursor that records what its statements have written."""
+
+    if TYPE_CHECKING:
+        connection: Any
+
+    def execute(self, query: Any, vars: Any = None) -> None:  # noqa: A002 - psycopg2's own name
+        """Run a statement, and record what it has committed."""
+        self.connection.before(query)
+        if self.name is None:
+            super().execute(query, vars)
+            self.connection.after(self.statusmessage)
+        else:
+            self._declare(query, vars)
+
+    def _declare(self, query: Any, values: Any) -> None:
+        """Declare a server-side cursor. psycopg2 itself does so only in transactions that it has begun."""
+        name = psycopg2.extensions.quote_ident(str(self.name), self.connection)
+        scroll = {None: "", True: "SCROLL ", False: "NO SCROLL "}[self.scrollable]
+        hold = "WITH" if self.withhold else "WITHOUT"
+        sql = self.mogrify(query, values).decode(psycopg2.extensions.encodings[self.connection.encoding])
+        with closing(psycopg2.extensions.cursor(self.connection)) as plain:
+            plain.execute(f"DECLARE {name} {scroll}CURSOR {hold} HOLD FOR {sql}")
+        self.connection.after("SELECT")
+
+    def executemany(self, query: Any, vars_list: Any) -> None:
+        """Run a statement several times."""
+        self.connection.before(query)
+        super().executemany(query, vars_list)
+        self.connection.after("")
+
+    def callproc(self, *args: Any) -> Any:
+        """Call a function."""
+        self.connection.before("")
+        found = super().callproc(*args)
+        self.connection.after(self.statusmessage)
+        return found
+
+    def copy_expert(self, sql: Any, *args: Any, **options: Any) -> None:
+        """Copy rows from or to the server."""
+        self.connection.before(sql)
+        super().copy_expert(sql, *args, **options)
+        self.connection.after("")
+
+    def copy_from(self, *args: Any, **options: Any) -> None:
+        """Copy rows to the server."""
+        self.connection.before("")
+        super().copy_from(*args, **options)
+        self.connection.after("")
+
+    def copy_to(self, *args: Any, **options: Any) -> None:
+        """Copy rows from the server."""
+        self.connection.before("")
+        super().copy_to(*args, **options)
+        self.connection.after("")
+
+
+@cache
+def _tracking(cursor_class: type) -> Any:
+    """Return a subclass of a cursor class of the application that records what was written."""
+    if issubclass(cursor_class, TrackingCursor):
+        return cursor_class
+    if cursor_class is psycopg2.extensions.cursor:
+        return TrackingCursor
+    return type(f"Tracking{cursor_class.__name__}", (cursor_class, TrackingCursor), {})
+
+
+class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
+    """A connection that records what was committed through it.
+
+    For psycopg2 it is always in autocommit mode, because psycopg2 can only send COMMIT alone. So the connection sends
+    BEGIN itself, before the same statements as psycopg2 does.
+
+    Attributes:
+        begins: the next statement begins a transaction; the opposite of ``autocommit``.
+        in_doubt: a statement outside transactions may have written since the last `pop_write_status`.
+        only_rows: all such statements since the last question have returned rows.
+        is_moved: there may be writes later than `last_known_position` that counted for no scope.
+    """
+
+    begins = False
+    in_doubt = False
+    only_rows = True
+    is_moved = False
+    seen = IDLE
+    tells_of_others = True
+
+    def prepare(self, *, read_only: bool) -> None:
+        """Prepare a connection that was just opened."""
+        self.process = os.getpid()
+        self.is_reader = read_only
+        poll = select.poll()
+        poll.register(self.fileno(), select.POLLIN)
+        self.ready = poll.poll
+        self.set_autocommit(True)
+        if not read_only:
+            row = self.question(POSITION)
+            self.recognise(row)
+            if self.tells:
+                self.last_known_position = self.place(row[3])
+
+    def question(self, sql: str) -> Any:
+        """Return the row that a question of replswitch returns. It begins no transaction."""
+        with closing(psycopg2.extensions.cursor(self)) as cursor:
+            cursor.execute(sql)
+            return cursor.fetchone()
+
+    def cursor(self, name: Any = None, cursor_factory: Any = None, *args: Any, **options: Any) -> Any:
+        """Return a cursor that records what its statements have written."""
+        default: Any = self.cursor_factory
+        factory = _tracking(cursor_factory or default or TrackingCursor)
+        return super().cursor(name, factory, *args, **options)
+
+    def close(self) -> None:
+        """Close. A forked child must not end the session of its parent (S12)."""
+        if self.process == os.getpid():
+            super().close()
+
+    # Transactions
+
+    def set_autocommit(self, value: bool) -> None:
+        """Set psycopg2's own autocommit mode."""
+        own: Any = psycopg2.extensions.connection.autocommit
+        own.__set__(self, value)
+
+    @property
+    def autocommit(self) -> bool:
+        """Whether statements are committed by themselves."""
+        return not self.begins
+
+    @autocommit.setter
+    def autocommit(self, value: bool) -> None:
+        if self.info.transaction_status != IDLE:
+            raise psycopg2.ProgrammingError("autocommit cannot be set inside a transaction")
+        self.begins = not value
+
+    def set_isolation_level(self, level: int | None) -> None:
+        """Set the isolation level of the transactions, or autocommit mode."""
+        self.rollback()
+        self.begins = level != psycopg2.extensions.ISOLATION_LEVEL_AUTOCOMMIT
+        if self.begins:
+            self.isolation_level = level
+
+    def set_session(self, *args: Any, autocommit: bool | None = None, **options: Any) -> None:
+        """Set the characteristics of the transactions."""
+        super().set_session(*args, **options)
+        if autocommit is not None:
+            self.autocommit = autocommit
+
+    def commit(self) -> None:
+        """Commit, and ask in the same message whether something was written, and up to where."""
+        status = self.info.transaction_status
+        if status == IN_TRANSACTION and self.tells:
+            wrote, lsn = self.question(_COMMIT)
+            self.ended(self.place(lsn) if wrote == "true" else Written.NO)
+        elif status != IDLE or self.closed:
+            self.end("COMMIT", Written.YES if status == IN_TRANSACTION else Written.NO)
+
+    def rollback(self) -> None:
+        """Roll back."""
+        if self.info.transaction_status != IDLE or self.closed:
+            self.end("ROLLBACK", Written.NO)
+
+    def __enter__(self) -> Self:
+        """Begin a transaction."""
+        self.send("BEGIN")
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        """End it."""
+        (self.commit if kind is None else self.rollback)()
+
+    def tpc_begin(self, *_: object) -> None:
+        """Refuse two-phase commits, whose position is not known."""
+        raise psycopg2.NotSupportedError(NO_TWO_PHASE)
+
+    def send(self, sql: str) -> None:
+        """Run a statement that returns nothing."""
+        with closing(psycopg2.extensions.cursor(self)) as cursor:
+            cursor.execute(sql)
+
+    def end(self, sql: str, status: Written) -> None:
+        """End the transaction with a statement."""
+        self.send(sql)
+        self.ended(status)
+
+    def ended(self, status: Position | Written) -> None:
+        """Record the end of a transaction."""
+        self.seen, self.news = IDLE, True
+        if not self.is_reader:
+            self.note(status)
+
+    # Statements
+
+    def before(self, query: Any) -> None:
+        """Refuse a statement that would let a slave's connection write (S7), and begin a transaction if it is time."""
+        text = query if isinstance(query, str) else query.decode("latin-1") if isinstance(query, bytes) else None
+        text = query.as_string(self) if text is None else text
+        if self.is_reader and lets_write(text):
+            raise psycopg2.errors.ReadOnlySqlTransaction("A connection for slave state stays read-only.")
+        self.session_changed = self.session_changed or LEAVES_TRACE.match(text) is not None
+        if not self.is_reader and TEMPORARY.match(text):
+            self.session_changed = True
+        if self.begins and self.info.transaction_status == IDLE:
+            self.send("BEGIN")
+
+    def after(self, answer: str | None) -> None:
+        """Record what a statement has done."""
+        now, (kind, *_) = self.info.transaction_status, (answer or "").split(" ")
+        if now != self.seen:
+            self.seen, self.news = now, True
+        if kind in CHANGES:
+            self.session_changed = True
+        if not self.is_reader and now == IDLE:
+            self.has_rows = _SELDOM_WRITES.match(answer or "") is not None
+            self.only_rows = self.only_rows and self.has_rows
+            self.in_doubt = self.news = True
+            if self.on_write is not None:
+                self.on_write(self, False)
+
+    # WriteTracker
+
+    def pop_write_status(self) -> Position | Written:
+        """Return what was committed. A statement outside transactions may have written, even if it returned rows."""
+        status = super().pop_write_status()
+        in_doubt, self.in_doubt = self.in_doubt, False
+        self.has_rows = self.has_rows and in_doubt and status is Written.NO
+        return later(status, Written.NO if not in_doubt else Written.ASK if self.tells else Written.YES)
+
+    def ask(self, since: Position | None) -> Position | Written:
+        """Ask how far the master is: at least as far as the last commit."""
+        if not self.tells:
+            return Written.YES
+        only_rows, self.only_rows = self.only_rows, True
+        latest = self.last_known_position = self.place(*self.question(WRITTEN))
+        return Written.NO if only_rows and latest == since else latest
+
+    def discard_write_status(self, *, with_rows: bool) -> None:
+        """Record that the position must be queried before the next statement that counts."""
+        self.is_moved = self.is_moved or with_rows or not self.has_rows
+
+    def refresh_baseline(self) -> None:
+        """Ask for the position, if there may have been a write that counted for no scope."""
+        if self.is_moved and self.tells:
+            self.is_moved = False
+            with suppress(psycopg2.OperationalError, psycopg2.InterfaceError):  # the next statement fails likewise
+                self.ask(None)
