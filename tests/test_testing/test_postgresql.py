@@ -204,7 +204,8 @@ def test_status_returns_a_counter_of_the_server(pair: PostgreSQLPair) -> None:
 def test_admin_can_end_a_session(pair: PostgreSQLPair) -> None:
     with closing(pair.connect("slave")) as victim, closing(pair.admin("slave")) as admin:
         admin.execute("SELECT pg_terminate_backend(%s)", (victim.info.backend_pid,))
-        with pytest.raises(psycopg.errors.AdminShutdown):
+        # Not AdminShutdown: psycopg 3.2.1 may notice the closed socket first, and raises the base class.
+        with pytest.raises(psycopg.OperationalError, match="terminating connection due to administrator command"):
             victim.execute("SELECT 1")
 
 
