@@ -5,8 +5,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-# Each process has servers of its own, for a file of tests at a time.
-SHARED := --numprocesses 4 --dist loadfile
+# Four on two cores: the tests spend much of their time waiting.
+SHARED := --numprocesses 4
 
 .PHONY: help demo test test-all lint types format coverage bench build clean venv mariadb mysql mysqlclient FORCE
 .DEFAULT_GOAL := help

@@ -63,8 +63,8 @@ HERE = [version for version in SUPPORTED if is_here(version)]
 if HERE != SUPPORTED:
     print(f"Skipped, not on this machine: Python {', '.join(sorted(set(SUPPORTED) - set(HERE)))}")
 
-SHARED = ("--numprocesses", "4", "--dist", "loadfile")
-"""As in the Makefile: each process has servers of its own, for a file of tests at a time."""
+SHARED = ("--numprocesses", "4")
+"""As in the Makefile."""
 
 DJANGO = {"3.11": "5.2", "3.12": "6.1", "3.13": "6.1"}
 """The series of Django that is tested on each Python: the long-term one on the oldest, else the newest."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any, Final, NamedTuple
@@ -28,6 +29,32 @@ SERVED: Final[dict[str, tuple[str, str | Driver]]] = {
 
 OF_BINDINGS: Final[dict[str, tuple[str, str]]] = {"postgresql-psycopg2": ("postgresql_pair", "psycopg2")}
 """Likewise, with a driver that `connect()` refuses by its name: for tests that name it."""
+
+LONGEST_FIRST: Final = (
+    "tests/django_suite/test_with_pymysql.py",
+    "tests/test_chaos/test_chaos.py",
+    "tests/test_django/backend/test_pymysql.py",
+    "tests/django_suite/test_with_mysqlclient.py",
+    "tests/test_django/requests/test_cache.py",
+    "tests/test_django/requests/test_pymysql.py",
+    "tests/django_suite/test_comparison.py",
+    "tests/test_testing/test_promotion.py",
+    "tests/test_testing/test_contract.py",
+    "tests/test_sqlalchemy/test_contract.py",
+    "tests/test_testing/test_plugin.py",
+    "tests/test_wsgi/test_own_write.py",
+    "tests/test_engine/test_properties.py",
+    "tests/test_sqlalchemy/test_faults.py",
+    "tests/test_testing/test_servers.py",
+    "tests/test_django/requests/test_peers.py",
+    "tests/test_core/test_connection.py",
+    "tests/test_testing/test_postgresql.py",
+    "tests/test_examples/test_shops.py",
+    "tests/test_django/requests/test_threads_and_tasks.py",
+    "tests/test_engine/test_simulated.py",
+    "tests/test_wsgi/test_links.py",
+)
+"""The files that take longest. They begin first, so that none of them runs alone at the end."""
 
 
 class Questions(NamedTuple):
@@ -97,6 +124,20 @@ def message_pair(message_pair_of_module: MariaDBPair) -> MariaDBPair:
         cursor.execute("CREATE OR REPLACE TABLE message (id INT AUTO_INCREMENT PRIMARY KEY, body TEXT)")
     message_pair_of_module.wait_caught_up()
     return message_pair_of_module
+
+
+def pytest_configure() -> None:
+    """Let the processes that tests start be stopped with Ctrl-C (a hook of pytest).
+
+    A shell without job control starts `make test &` with SIGINT ignored, and every child process would inherit that.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put the files that take longest first (a hook of pytest)."""
+    places = {config.rootpath / file: place for place, file in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

@@ -11,22 +11,18 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parent
-ALL = [
-    "test_faults.py",
-    "test_links.py",
-    "test_slave_writes.py",
-    "test_switching.py",
-    "test_test_runs.py",
-    "test_threads.py",
-]
-ALL += ["test_transactions.py", "test_writes.py"]
+FILES = {
+    "links and faults": ["test_faults.py", "test_links.py", "test_switching.py", "test_threads.py"],
+    "writes": ["test_slave_writes.py", "test_test_runs.py", "test_transactions.py", "test_writes.py"],
+}
 
 
 @pytest.mark.skipif("PROJECT_WITHOUT_MYSQLCLIENT" in os.environ, reason="this is that run")
 @pytest.mark.timeout(300)
-def test_the_backend_tests_pass_with_pymysql() -> None:
+@pytest.mark.parametrize("files", FILES.values(), ids=FILES)
+def test_the_backend_tests_pass_with_pymysql(files: list[str]) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(str(FOLDER / name) for name in ALL)],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(str(FOLDER / name) for name in files)],
         env={**os.environ, "PROJECT_WITHOUT_MYSQLCLIENT": "1"},
         capture_output=True,
         text=True,
