@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 #: The number of decisions that a scope keeps: the first ones. They are sent in a response header.
 DECISIONS_KEPT: Final = 20
 
+_NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})
+
 # Threads may share a scope. Changes are rare, so one lock for all scopes is enough.
 _changing: Final = ProcessLock()
 
@@ -67,8 +69,8 @@ def waiting(scope: Scope | None = None) -> list[Scope]:
 class Scope:
     """What is known of one request. Outside a request, the outermost ``use_*()`` has a scope until it is reverted.
 
-    Most defaults are class attributes, and instances get them on first write: every ``with db.use_slave():`` outside a
-    request makes a scope, and few of these scopes have anything to record.
+    What every request sets and reads are slots, which is fastest. Other attributes have their default in the class,
+    because few scopes change them.
 
     Attributes:
         master_only: everything in this scope runs on the master, whichever state the code asks for.
@@ -102,36 +104,38 @@ class Scope:
         ended: the request is over. A thread or task that outlives it still sees the data of the scope.
     """
 
-    master_only = False
+    __slots__ = (
+        "__dict__", "__weakref__", "_at_end", "answered", "decision", "ended", "is_safe", "marker", "master_only",
+        "pending", "safe_request", "slaves", "version", "within", "wrote",
+    )  # fmt: skip
+
     recorded = False
     unrecorded = False
     has_unmarked = False
-    is_safe = False
     is_job = False
-    safe_request: SafeRequest | None = None
     written: frozenset[Hashable] = frozenset()
-    wrote: Marker | None = None
-    marker: Marker | None = None
     recently_marked = False
     must_see: Mapping[str, Position] = MappingProxyType({})
     must_see_since: float = 0
     has_waited = False
-    decision: Decision | None = None
-    answered = False
-    within: Scope | None = None
-    ended = False
     forced_master: Mapping[Hashable, str] = MappingProxyType({})
-    pending: Mapping[Hashable, Callable[[Scope], None]] = MappingProxyType({})
     avoided: frozenset[tuple[Hashable, object]] = frozenset()
 
     _late = False
     _decisions: tuple[Decision, ...] = ()
-    _at_end: tuple[Callable[[Scope], None], ...] = ()
     _settling: ProcessLock | None = None
 
     def __init__(self) -> None:
-        self.version = 0  # every statement reads it, and an instance attribute is faster than a class attribute
+        self.master_only = self.is_safe = self.answered = self.ended = False
+        self.wrote: Marker | None = None
+        self.marker: Marker | None = None
+        self.safe_request: SafeRequest | None = None
+        self.decision: Decision | None = None
+        self.within: Scope | None = None
+        self.version = 0
+        self.pending: Mapping[Hashable, Callable[[Scope], None]] = _NOTHING
         self.slaves: dict[Hashable, Any] = {}
+        self._at_end: tuple[Callable[[Scope], None], ...] = ()
 
     # What must be seen
 

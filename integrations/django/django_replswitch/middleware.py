@@ -118,9 +118,10 @@ def begin(request: HttpRequest, wanted: State | None = None) -> Frame:
     has_body = meta.get("CONTENT_LENGTH", "") not in {"", "0"} or "HTTP_TRANSFER_ENCODING" in meta
     # Not request.COOKIES, which has only one value for each name.
     tokens = policy.tokens(meta.get("HTTP_COOKIE", ""), meta.get("HTTP_REPLSWITCH_MARKER", ""))
-    frame = policy.begin(request.method or "", tokens, override, path=path, has_body=has_body)
-    if frame.scope.safe_request is not None:
-        frame.scope.safe_request.framework = DjangoRequest(request)
+    frame = policy.begin(request.method or "", tokens, override, path, has_body)
+    if (safe := frame.scope.safe_request) is not None:
+        safe.framework = framework = DjangoRequest()
+        framework.request, framework.before = request, (known.copy(), meta.copy())
     return frame
 
 
@@ -135,8 +136,9 @@ def begin_again(request: HttpRequest, first: Scope) -> Frame:
     policy, meta = request_policy(), request.META
     tokens = policy.tokens(meta.get("HTTP_COOKIE", ""), meta.get("HTTP_REPLSWITCH_MARKER", ""))
     frame = policy.begin_again(first, request.method or "", tokens)
-    if frame.scope.safe_request is not None:
-        frame.scope.safe_request.framework = DjangoRequest(request)
+    if (safe := frame.scope.safe_request) is not None:
+        safe.framework = framework = DjangoRequest()
+        framework.request = request  # there is no third try, so nothing to restore
     return frame
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import SyncToAsync
 from django.conf import settings
@@ -35,17 +35,23 @@ class _Uncached:
 
 
 class DjangoRequest(Framework):
-    """What Django knows of a request that may run again, and the state of the request before its first try."""
+    """What Django knows of a request that may run again, and the state of the request before its first try.
 
-    __slots__ = ("_before", "_request")
+    It has no ``__init__``, because every GET makes one: the middleware sets the slots.
 
-    def __init__(self, request: HttpRequest) -> None:
-        self._request = request
-        self._before = vars(request).copy(), request.META.copy()
+    Attributes:
+        request: the request.
+        before: copies of its attributes and of ``META``, from before the first try.
+    """
+
+    __slots__ = ("before", "request")
+
+    request: HttpRequest
+    before: tuple[dict[str, Any], dict[str, Any]]
 
     def endpoint(self) -> Hashable:
         """Return the route and the view's name; None before they are known."""
-        return endpoint_of(self._request)
+        return endpoint_of(self.request)
 
     def waits_for_this_thread(self) -> bool:
         """Return whether this thread runs synchronous code for an event loop, which receives the exceptions."""
@@ -53,14 +59,14 @@ class DjangoRequest(Framework):
 
     def refused(self) -> None:
         """Keep the response out of Django's page cache: the second try would be served from there."""
-        request = self._request
+        request = self.request
         if not isinstance(request, _Uncached):
             request.__class__ = type(type(request).__name__, (_Uncached, type(request)), {})
 
     def restore(self) -> None:
         """Reset the request to its state before the first try."""
-        request = self._request
-        for mapping, copy in zip((vars(request), request.META), self._before, strict=True):
+        request = self.request
+        for mapping, copy in zip((vars(request), request.META), self.before, strict=True):
             mapping.clear()
             mapping.update(copy)
         if isinstance(request, _Uncached):

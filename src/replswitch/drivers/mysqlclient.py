@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import re
 import select
-import time
 import weakref
 from math import inf
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 import MySQLdb.connections
@@ -121,12 +121,16 @@ class _Connection(MySQLdb.connections.Connection, WriteTracker):
         self.query(STAY_READ_ONLY)
 
     def query(self, query: Any) -> None:
-        self.in_doubt, self.asked_at, self.latest = True, time.monotonic(), query
-        self.unread = not isinstance(query, bytes) or not query.startswith(b"SELECT") or b";" in query
-        text = query if isinstance(query, str) else bytes(query).decode("latin-1")
-        if self.unread and self.stays_read_only:
-            keep_read_only(self, text)
-        self.session_changed = self.session_changed or leaves_trace(text)
+        self.in_doubt, self.asked_at, self.latest = True, monotonic(), query
+        # Most statements are a single SELECT. The text of those without a call and an assignment leaves no trace.
+        self.unread = type(query) is not bytes or not query.startswith(b"SELECT") or b";" in query
+        text = ""
+        if self.unread or b"(" in query or b":=" in query:
+            text = query if isinstance(query, str) else bytes(query).decode("latin-1")
+            if self.unread and self.stays_read_only:
+                keep_read_only(self, text)
+            if leaves_trace(text):
+                self.session_changed = True
         if self.may_be_writable and not self.streams:
             self.may_be_writable = False
             _send(self, STAY_READ_ONLY)
@@ -138,7 +142,7 @@ class _Connection(MySQLdb.connections.Connection, WriteTracker):
         if not self.field_count():  # type: ignore[no-untyped-call]  # likewise
             return None
         stream = _Stream(self, 1, self.converter)
-        self.stream = weakref.ref(stream)
+        self.stream, self.unread = weakref.ref(stream), True
         return stream
 
     @property
@@ -341,7 +345,7 @@ class MySQLClientDriver(MySQLFamilyDriver):
     def classify(self, error: BaseException, raw: _Connection | None = None) -> Fault:
         """Classify by the server's error code, and by the clock: the error message does not mention a time-out."""
         fault = super().classify(error, raw)
-        if fault is Fault.LOST and raw is not None and time.monotonic() >= raw.asked_at + _NEARLY * raw.limit:
+        if fault is Fault.LOST and raw is not None and monotonic() >= raw.asked_at + _NEARLY * raw.limit:
             return Fault.TIMED_OUT
         return fault
 

@@ -27,7 +27,7 @@ _WRITE: Final = Decision(MASTER, "method")
 REPLAY: Final = Decision(MASTER, "replay", final=True)
 
 
-def decide(method: str, *, marker: Marker | None = None, override: object = None, enabled: bool = True) -> Decision:
+def decide(method: str, marker: Marker | None = None, override: object = None, enabled: bool = True) -> Decision:
     """Decide the state of a request.
 
     Args:
@@ -43,7 +43,7 @@ def decide(method: str, *, marker: Marker | None = None, override: object = None
     Raises:
         ConfigurationError: ``override`` is any other value.
     """
-    if override not in (None, MASTER, SLAVE):
+    if override is not None and override not in (MASTER, SLAVE):
         raise ConfigurationError(
             f'The option "override" returned {override!r}. It may return "master", "slave", or None to let the '
             "method decide."

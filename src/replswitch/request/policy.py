@@ -70,7 +70,6 @@ class RequestPolicy:
         method: str,
         tokens: Sequence[str],
         override: object = None,
-        *,
         path: str | None = None,
         has_body: bool = False,
     ) -> Frame:
@@ -94,16 +93,15 @@ class RequestPolicy:
         options, around = self.options, stack()
         within = around.scope if around is not None and (around.scope.is_request or around.scope.is_job) else None
         scope = self._scope(tokens, within) if tokens or within is not None else Scope()
-        decision = decide(method, marker=scope.marker, override=override, enabled=options.enabled)
-        scope.decision, scope.is_safe, scope.master_only = decision, method in SAFE_METHODS, decision.final
-        if not scope.is_safe:
+        # Arguments by position, as in every call for each request: Python takes longer with keywords.
+        decision = decide(method, scope.marker, override, options.enabled)
+        scope.decision, scope.master_only = decision, decision.final
+        if method not in SAFE_METHODS:
             scope.wait_for_writes()
-        if path is not None and scope.is_safe and options.replay and options.enabled:
-            request = scope.safe_request = SafeRequest()
-            request.endpoints, request.endpoint = self.endpoints, path
-            request.is_repeatable = not has_body and method in _REPEATABLE
-            request.began_at, request.thread = time.monotonic(), get_ident()
-            request.commits_outside = Outside.commits
+            return instruction(decision.state, scope)
+        scope.is_safe = True
+        if path is not None and options.replay and options.enabled:
+            scope.safe_request = self._try(path, not has_body and method in _REPEATABLE)
             if self.endpoints.known:
                 self.reach(scope, path)
         return instruction(decision.state, scope)
@@ -122,6 +120,13 @@ class RequestPolicy:
         return scope
 
     # A safe request that writes (R5)
+
+    def _try(self, endpoint: Hashable, is_repeatable: bool) -> SafeRequest:
+        request = SafeRequest()
+        request.endpoints, request.endpoint, request.is_repeatable = self.endpoints, endpoint, is_repeatable
+        request.began_at, request.thread, request.refusal = time.monotonic(), get_ident(), None
+        request.commits_outside = Outside.commits
+        return request
 
     def reach(self, scope: Scope, endpoint: Hashable) -> None:
         """Force the master for a request, if earlier requests to the same endpoint have written.
@@ -148,8 +153,7 @@ class RequestPolicy:
         assert request is not None and request.refusal is not None  # noqa: S101, PT018 - for the type checker
         first.version += 1  # tasks that are left of the first try choose again, and are refused
         scope.decision, scope.is_safe, scope.master_only = REPLAY, True, True
-        scope.safe_request = SafeRequest()
-        scope.safe_request.endpoints, scope.safe_request.endpoint = self.endpoints, request.endpoint
+        scope.safe_request = self._try(request.endpoint, False)
         scope.call_at_end(self._learn)
         database, server, place = request.refusal
         if self.endpoints.is_new(request.endpoint, place):

@@ -68,7 +68,7 @@ class Framework:
 class SafeRequest:
     """One try of a request whose method promises to write nothing.
 
-    It has no ``__init__``, because every such request makes one: `replswitch.request.policy` sets only what is needed.
+    It has no ``__init__``, because every such request makes one: `replswitch.request.policy` sets its slots.
 
     Attributes:
         endpoints: what is known of the application's endpoints.
@@ -84,14 +84,25 @@ class SafeRequest:
         runs_again: this is the first try, and a second one follows.
     """
 
+    __slots__ = (
+        "__dict__",
+        "began_at",
+        "commits_outside",
+        "endpoint",
+        "endpoints",
+        "is_repeatable",
+        "refusal",
+        "thread",
+    )
+
     endpoints: Endpoints
     endpoint: Hashable
     framework: Framework = Framework()
-    is_repeatable = False
+    is_repeatable: bool
     began_at: float
     thread: int
     commits_outside: int
-    refusal: Refusal | None = None
+    refusal: Refusal | None
     has_committed_elsewhere = False
     is_streamed = False
     runs_again = False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
 from http.cookies import Morsel
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
@@ -27,6 +26,9 @@ if TYPE_CHECKING:
 
 # The values of the header Content-Length for a request without a body.
 _NO_BODY: Final = frozenset({"", "0"})
+
+# The types of a body that is made before the application returns.
+_WHOLE: Final = frozenset({list, tuple})
 
 # Marks the end of a body.
 _OVER: Final[Any] = object()
@@ -66,22 +68,22 @@ class ReplicationMiddleware:
             ConfigurationError: the option ``override`` returned a value that is neither a state nor None.
         """
         policy = self.policy
-        tokens = self.tokens(environ)
+        cookies, header = environ.get("HTTP_COOKIE", ""), environ.get("HTTP_REPLSWITCH_MARKER", "")
+        tokens = policy.tokens(cookies, header) if cookies or header else ()
         override = None if policy.options.override is None else self._override(environ)
-        method, https = environ["REQUEST_METHOD"], environ.get("wsgi.url_scheme") == "https"
         has_body = environ.get("CONTENT_LENGTH", "") not in _NO_BODY or "HTTP_TRANSFER_ENCODING" in environ
-        frame = policy.begin(method, tokens, override, path=environ.get("PATH_INFO", ""), has_body=has_body)
-        scope = frame.scope
-        as_it_came = None if scope.safe_request is None else environ.copy()
-        return _Response(self, environ, start_response, scope, method, https, as_it_came, frame).run()
+        response = _Response()
+        response.middleware, response.server, response.tokens = self, start_response, tokens
+        response.environ, response.received = environ, environ.copy()
+        response.top = policy.begin(environ["REQUEST_METHOD"], tokens, override, environ.get("PATH_INFO", ""), has_body)
+        response.scope = response.top.scope
+        response.status = response.exc_info = response.write = None
+        response.headers, response.body, response.sent = [], (), False
+        return response.run()
 
-    def tokens(self, environ: WSGIEnvironment) -> Sequence[str]:
-        """Return the possible markers in a request."""
-        cookies, header = environ.get("HTTP_COOKIE"), environ.get("HTTP_REPLSWITCH_MARKER")
-        return self.policy.tokens(cookies or "", header or "") if cookies or header else ()
-
-    def extra_headers(self, method: str, status: str, scope: Scope, *, https: bool) -> list[tuple[str, str]]:
+    def extra_headers(self, environ: WSGIEnvironment, status: str, scope: Scope) -> list[tuple[str, str]]:
         """Return the headers to add to a response: a marker, the debug header."""
+        method, https = environ["REQUEST_METHOD"], environ.get("wsgi.url_scheme") == "https"
         cookie, headers = self.policy.additions(scope, method, status[:3], https=lambda: https)
         if cookie is not None:
             name, token, attributes = cookie
@@ -102,55 +104,64 @@ class ReplicationMiddleware:
         return wanted
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class _Response:
-    """One request in the middleware; also the iterable that the server gets for a streamed body.
+    """One request in the middleware.
 
     The headers are sent with the first piece of the body that is not empty, because an application may commit until
-    then (M7). Empty pieces before it are left out, because the server must not get a piece before the headers. The
-    state holds only while the application runs (S9).
+    then (M7). The state holds only while the application runs (S9).
+
+    It has no ``__init__``, because every request makes one: the middleware sets the slots, which is fastest.
+
+    Attributes:
+        environ: the environ from the server. The application may change it.
+        received: a copy of the environ as the server made it.
+        server: the server's ``start_response()``.
+        tokens: the possible markers in the request.
+        top: the stack of the application: at first the instruction of the request, then as the application left it.
     """
+
+    __slots__ = (
+        "body", "environ", "exc_info", "headers", "middleware", "received", "scope", "sent", "server", "status",
+        "tokens", "top", "write",
+    )  # fmt: skip
 
     middleware: ReplicationMiddleware
     environ: WSGIEnvironment
+    received: WSGIEnvironment
     server: StartResponse
+    tokens: Sequence[str]
+    top: Frame | None
     scope: Scope
-    # The values from the server: an application may change its environ.
-    method: str
-    https: bool
-    as_it_came: WSGIEnvironment | None  # a copy of the environ, for a second try
-    top: Frame | None  # the stack as the application left it; set by hand, which is fastest
-    status: str | None = None
-    headers: Sequence[tuple[str, str]] = ()
-    exc_info: ExcInfo | None = None
-    write: Callable[[bytes], object] | None = None
-    sent: bool = False
-    body: Iterable[bytes] = ()
-    pieces: Iterator[bytes] | None = None
-    closed: bool = False
+    status: str | None
+    headers: list[tuple[str, str]]
+    exc_info: ExcInfo | None
+    write: Callable[[bytes], object] | None
+    body: Iterable[bytes]
+    sent: bool
 
     def run(self) -> Iterable[bytes]:
         """Call the application, and return the iterable for the server."""
-        file_wrapper = self.environ.get("wsgi.file_wrapper")
         try:
-            self._call_application()
+            self.call_application()
             body = self.body
-            if type(body) not in (list, tuple) and not (
-                isinstance(file_wrapper, type) and isinstance(body, file_wrapper)
-            ):
-                return self
+            if type(body) not in _WHOLE and not self._is_file(body):
+                return _Stream(self)
             # No code of the application runs any more. Return the body itself, so that the server can see its length,
             # or pass the file to the kernel.
             if not self.sent:
-                self._send_headers()
+                self.send_headers()
         except BaseException:
             self.close()
             raise
-        self.closed = True
         self.scope.end()
         return body
 
-    def _call_application(self) -> None:
+    def _is_file(self, body: Iterable[bytes]) -> bool:
+        wrapper = self.received.get("wsgi.file_wrapper")
+        return isinstance(wrapper, type) and isinstance(body, wrapper)
+
+    def call_application(self) -> None:
+        """Call the application, and once more if a write in its first try could not be moved (R5)."""
         is_replay = False
         outer = stack()
         set_stack(self.top)
@@ -164,10 +175,10 @@ class _Response:
             self.top = stack()
             set_stack(outer)
         request = self.scope.safe_request
-        if request is not None and request.refusal is not None and self._begins_again(is_replay=is_replay):
-            self._call_application()
+        if request is not None and request.refusal is not None and self.begins_again(is_replay=is_replay):
+            self.call_application()
 
-    def _begins_again(self, *, is_replay: bool) -> bool:
+    def begins_again(self, *, is_replay: bool) -> bool:
         """Prepare a second try if a write in the first one could not be moved (R5); else return False.
 
         Args:
@@ -186,13 +197,11 @@ class _Response:
         if first.has_committed():
             raise committed_on_close(request.refusal)
         first.end()
-        if self.as_it_came is not None:
-            self.environ.clear()
-            self.environ.update(self.as_it_came)
-        middleware = self.middleware
-        self.top = middleware.policy.begin_again(first, self.method, middleware.tokens(self.environ))
+        self.environ.clear()
+        self.environ.update(self.received)
+        self.top = self.middleware.policy.begin_again(first, self.received["REQUEST_METHOD"], self.tokens)
         self.scope = self.top.scope
-        self.status, self.headers, self.exc_info, self.pieces = None, (), None, None
+        self.status, self.headers, self.exc_info = None, [], None
         return True
 
     # What the application calls
@@ -213,57 +222,26 @@ class _Response:
 
     def _write_piece(self, data: bytes) -> None:
         if not self.sent:
-            self._send_headers()
+            self.send_headers()
         if self.write is not None:
             self.write(data)
 
-    def _send_headers(self) -> None:
+    def send_headers(self) -> None:
+        """Send the status and the headers, with a marker if the request wrote."""
         if self.status is None:
             return  # the server reports that the application never called start_response()
-        scope, middleware, headers = self.scope, self.middleware, [*self.headers]
-        if scope.wrote is not None or not scope.is_safe or scope.pending or middleware.policy.options.debug_header:
-            headers += middleware.extra_headers(self.method, self.status, scope, https=self.https)
-        exc_info, self.exc_info = self.exc_info, None
+        scope, headers = self.scope, self.headers
+        if scope.wrote is not None or not scope.is_safe or scope.pending or self.middleware.policy.options.debug_header:
+            headers = [*headers, *self.middleware.extra_headers(self.received, self.status, scope)]
         scope.answered = self.sent = True
-        server, status = self.server, self.status
-        self.write = server(status, headers, exc_info) if exc_info else server(status, headers)
-
-    # What the server calls
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        is_replay = False
-        outer = stack()
-        set_stack(self.top)
-        try:
-            if self.pieces is None:
-                self.pieces = iter(self.body)
-            piece = next(self.pieces, _OVER)
-            while not piece and not self.sent:
-                piece = next(self.pieces, _OVER)
-        except (Replay, BaseExceptionGroup, Exception) as raised:
-            if not repeats(raised, may_run_again=self.scope.may_run_again()):
-                raise
-            is_replay = True
-        finally:
-            self.top = stack()
-            set_stack(outer)
-        if not self.sent:
-            if self._begins_again(is_replay=is_replay):
-                self._call_application()
-                return next(self)
-            self._send_headers()
-        if piece is _OVER:
-            raise StopIteration
-        return piece
+        if self.exc_info is None:
+            self.write = self.server(self.status, headers)
+        else:
+            exc_info, self.exc_info = self.exc_info, None
+            self.write = self.server(self.status, headers, exc_info)
 
     def close(self) -> None:
         """End the request: the server has finished, or the client has disconnected."""
-        if self.closed:
-            return
-        self.closed = True
         if self.scope.safe_request is not None:
             self.scope.safe_request.is_repeatable = False  # the server no longer accepts another response
         try:
@@ -280,6 +258,54 @@ class _Response:
                 body.close()
         finally:
             set_stack(outer)
+
+
+class _Stream:
+    """The iterable that the server gets for a body that the application makes piece by piece.
+
+    Empty pieces before the first other one are left out, because the server must not get a piece before the headers.
+    """
+
+    def __init__(self, response: _Response) -> None:
+        self._response = response
+        self._pieces: Iterator[bytes] | None = None
+        self._closed = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        response, is_replay = self._response, False
+        outer = stack()
+        set_stack(response.top)
+        try:
+            if self._pieces is None:
+                self._pieces = iter(response.body)
+            piece = next(self._pieces, _OVER)
+            while not piece and not response.sent:
+                piece = next(self._pieces, _OVER)
+        except (Replay, BaseExceptionGroup, Exception) as raised:
+            if not repeats(raised, may_run_again=response.scope.may_run_again()):
+                raise
+            is_replay = True
+        finally:
+            response.top = stack()
+            set_stack(outer)
+        if not response.sent:
+            if response.begins_again(is_replay=is_replay):
+                self._pieces = None
+                response.call_application()
+                return next(self)
+            response.send_headers()
+        if piece is _OVER:
+            raise StopIteration
+        return piece
+
+    def close(self) -> None:
+        """End the request, once."""
+        if not self._closed:
+            self._closed = True
+            self._response.close()
 
     def __del__(self) -> None:
         # For servers that do not call close(): Python would close a generator in the state of the server's code.

@@ -196,7 +196,9 @@ class ConnectingWrapper(BaseDatabaseWrapper):
             return self._connect(server)
         if block is not None and link in block:
             return link
-        if link.process == getpid() and link.writes.streams:  # a cursor is still reading from it (S6)
+        if (
+            link.process == getpid() and link.writes.unread and link.writes.streams
+        ):  # a cursor is still reading from it (S6)
             del self._links[server]
             return self._connect(server)
         if link.process == getpid():

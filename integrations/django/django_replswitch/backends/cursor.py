@@ -23,13 +23,14 @@ class SwitchingCursor:
         wrapper: Django's connection, a `wrapper.SwitchingWrapper`.
     """
 
-    # None until a statement has run.
-    _link: WrapperLink | None = None
-    _raw: Any = None  # the driver's cursor on the link
-    _closed = False
+    # Slots are faster than attributes with a default in the class. The dictionary holds what callers set.
+    __slots__ = ("__dict__", "_closed", "_link", "_raw", "_wrapper")
 
     def __init__(self, wrapper: Any) -> None:
         self._wrapper = wrapper
+        self._link: WrapperLink | None = None  # None until a statement has run
+        self._raw: Any = None  # the driver's cursor on the link
+        self._closed = False
 
     def execute(self, sql: str, params: Any = None) -> Any:
         """Run a statement."""
@@ -111,7 +112,7 @@ class SwitchingCursor:
                 self.close()
             finally:
                 vars(self).clear()  # back to the state of a new cursor
-                self._wrapper = wrapper
+                self._raw, self._closed = None, False
             self._link, self._raw = link, link.cursor()
         return self._raw
 
