@@ -1,4 +1,4 @@
-"""The project on the MariaDB pair, with the tables of its models in both databases.
+"""The project on the pair of its driver, with the tables of its models in both databases.
 
 Django is set up while the tests are collected, because modules that import models need it; the servers are filled in
 when the first test asks for them.
@@ -11,22 +11,22 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import django
-import pymysql
 import pytest
 from django.conf import settings
 from django.core.management import call_command
 from django.db import connections
+from tests.test_django.project import dialect
+from tests.test_django.project.served import PROJECT
 
 from django_replswitch.servers import renew
 from replswitch.state import push, stack
 
 if TYPE_CHECKING:
-    from replswitch.testing import MariaDBPair
+    from tests.test_django.project.dialect import Pair
 
 ROOT = Path(__file__).parents[2]
 SOURCES = [path for path in map(str, (ROOT / "src", ROOT / "integrations" / "django")) if path in sys.path]
@@ -42,17 +42,16 @@ RunPython = Callable[..., str]
 
 
 @pytest.fixture(scope="session")
-def django_pair_of_session(mariadb_pair_of_session: MariaDBPair) -> Iterator[MariaDBPair]:
+def django_pair_of_session(request: pytest.FixtureRequest) -> Iterator[Pair]:
     """The pair with the project's tables in ``shop`` (alias ``default``) and ``test_other`` (alias ``other``)."""
-    pair = mariadb_pair_of_session
+    pair: Any = request.getfixturevalue(f"{PROJECT.pair}_of_session")
     (slave,) = pair.slaves
     for database in settings.DATABASES.values():
         database["HOST"], database["PORT"] = pair.master["host"], pair.master["port"]
         database["USER"], database["PASSWORD"] = pair.master["user"], pair.master["password"]
         database["SLAVES"] = [{"HOST": slave["host"], "PORT": slave["port"]}]
     forget_connections()
-    with closing(pair.connect()) as plain, plain.cursor() as cursor:
-        cursor.execute("CREATE DATABASE IF NOT EXISTS test_other")
+    dialect.create_database(pair, "test_other")
     for alias in connections:
         call_command("migrate", database=alias, run_syncdb=True, verbosity=0)
     forget_connections()
@@ -62,13 +61,14 @@ def django_pair_of_session(mariadb_pair_of_session: MariaDBPair) -> Iterator[Mar
 
 
 @pytest.fixture
-def django_pair(mariadb_pair: MariaDBPair, django_pair_of_session: MariaDBPair) -> Iterator[MariaDBPair]:
+def django_pair(request: pytest.FixtureRequest, django_pair_of_session: Pair) -> Iterator[Pair]:
     """The pair with empty tables, caught up. Django's connections are new, and nothing is switched."""
+    pair: Pair = request.getfixturevalue(PROJECT.pair)
     assert stack() is None
     forget_connections()
-    end_links_of_others(mariadb_pair)
-    empty_tables(mariadb_pair)
-    yield mariadb_pair
+    dialect.end_links(pair)  # what tests of other folders keep in their pools: tests here count the connections
+    dialect.empty_tables(pair)
+    yield pair
     for alias in connections:
         connections[alias].state_change_disabled = False  # type: ignore[attr-defined]
     forget_connections()
@@ -87,36 +87,11 @@ def forget_connections() -> None:
         del connections[connection.alias]
 
 
-def end_links_of_others(pair: MariaDBPair) -> None:
-    """End what tests of other folders keep in their pools: tests here count the application's connections."""
-    for server in ("master", "slave"):
-        with closing(pair.admin(server)) as admin, admin.cursor() as cursor:
-            cursor.execute("SELECT id FROM information_schema.processlist WHERE user = %s", (pair.user,))
-            for (number,) in cursor.fetchall():
-                with suppress(pymysql.Error):  # it has ended meanwhile
-                    cursor.execute("KILL %s", (number,))
-
-
-def empty_tables(pair: MariaDBPair) -> None:
-    """Delete what tests have written, on all servers."""
-    # Not as the application: the server may count the connection for a moment longer.
-    with closing(pair.admin("master")) as plain, plain.cursor() as cursor:
-        cursor.execute("SET foreign_key_checks = 0")
-        cursor.execute(
-            "SELECT table_schema, table_name FROM information_schema.tables WHERE table_schema IN"
-            " ('shop', 'test_other') AND table_name REGEXP '^(project_|django_session)'"
-        )
-        for schema, table in cursor.fetchall():
-            cursor.execute(f"DELETE FROM {schema}.{table}")
-    pair.wait_caught_up()
-
-
 @pytest.fixture
-def run_python(django_pair: MariaDBPair) -> RunPython:
+def run_python(django_pair: Pair) -> RunPython:
     """Run a script in a process of its own, on the same pair, and return what it prints.
 
-    Its settings are the project's; ``databases=`` replaces DATABASES. In ``PROJECT_WITHOUT_MYSQLCLIENT=1`` mysqlclient
-    is not there.
+    Its settings are the project's; ``databases=`` replaces DATABASES, ``PROJECT_DRIVER=`` the driver.
     """
 
     def run(script: str, *, databases: dict[str, Any] | None = None, **variables: str) -> str:

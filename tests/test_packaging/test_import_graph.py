@@ -21,7 +21,12 @@ IMPORTERS = {
     "itsdangerous": ["replswitch.request.marker"],
     "MySQLdb": ["replswitch.drivers.mysqlclient"],
     "prometheus_client": ["replswitch.prometheus"],
-    "psycopg": ["replswitch.drivers.psycopg", "replswitch.drivers.psycopg_connection", "replswitch.testing"],
+    "psycopg": [
+        "replswitch.drivers.psycopg",
+        "replswitch.drivers.psycopg_connection",
+        "replswitch.drivers.psycopg_server_cursor",
+        "replswitch.testing",
+    ],
     "psycopg2": ["replswitch.drivers.psycopg2", "replswitch.drivers.psycopg2_connection"],
     "pymysql": ["replswitch.drivers.pymysql", "replswitch.drivers.tracking_connection", "replswitch.testing"],
     "pytest": ["replswitch.testing"],

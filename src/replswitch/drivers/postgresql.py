@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from replswitch.checking import refuse_unknown
@@ -18,7 +19,7 @@ from replswitch.positions import PostgreSQLPosition
 from replswitch.positions.clock import fall_back_to_clock
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping, Sequence
+    from collections.abc import Hashable, Iterator, Mapping, Sequence
 
     from replswitch.drivers.driver import Raw, WriteTracker
     from replswitch.positions import Position
@@ -87,6 +88,9 @@ FAULTS: Final = {
     "57P05": Fault.UNSENT,  # idle_session_timeout
     "53300": Fault.FULL,  # too_many_connections
 }
+
+# read_only_sql_transaction
+_REFUSED: Final = "25006"
 
 #: Codes that mean nothing special on the master: the application ends the transaction, or a part of it.
 ON_SLAVES_ONLY: Final = frozenset({"40001", "40P01", "0A000"})
@@ -168,6 +172,34 @@ class PostgreSQLFamilyDriver(Driver):
         known = self.target(settings)
         return str(known.get("dbname") or known.get("user") or "")
 
+    def arguments(self, settings: Mapping[str, Any], *, read_only: bool) -> dict[str, Any]:
+        """Return the arguments of the module's ``connect()``.
+
+        The setting that makes a slave's connection read-only survives RESET ALL and DISCARD ALL.
+        """
+        arguments: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT, **settings}
+        if read_only:
+            arguments["options"] = f"{settings.get('options') or ''} -c default_transaction_read_only=on".strip()
+        return arguments
+
+    @contextmanager
+    def connecting(self, arguments: Mapping[str, Any]) -> Iterator[None]:
+        """Surround the module's ``connect()``."""
+        yield
+
+    def take(self, raw: Raw, settings: Mapping[str, Any], *, read_only: bool) -> bool:
+        """Track a connection that a binding has opened with `arguments`.
+
+        Args:
+            raw: the connection; new, or from a pool.
+            settings: the settings of the server.
+            read_only: it is a connection to a slave.
+
+        Returns:
+            False if a connection of a pool is dead. Close it, and take another one.
+        """
+        raise NotImplementedError
+
     def open_for_report(self, settings: Mapping[str, Any], seconds: float) -> Raw:
         """Open a read-only connection with time-outs of its own."""
         limits = {"connect_timeout": max(math.ceil(seconds), 2), "read_timeout": seconds}  # libpq takes 1 for 2
@@ -215,6 +247,8 @@ class PostgreSQLFamilyDriver(Driver):
     def classify(self, error: BaseException, raw: Raw | None = None) -> Fault:
         """Classify by SQLSTATE. A failed connect has none, so libpq's ping shows whether the server is there."""
         state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+        if state == _REFUSED and raw is not None and not raw.is_reader and _refuses_all(raw):
+            return Fault.READ_ONLY
         if state in FAULTS and not (state in ON_SLAVES_ONLY and (raw is None or not raw.is_reader)):
             return FAULTS[state]
         if raw is not None:
@@ -239,3 +273,8 @@ class PostgreSQLFamilyDriver(Driver):
             libpq's answer; None if it is not known where the connection was to lead.
         """
         raise NotImplementedError
+
+
+def _refuses_all(raw: Raw) -> bool:
+    """Return whether the server of a master's connection refuses all writes, as it reports by itself."""
+    return "on" in map(raw.info.parameter_status, ("in_hot_standby", "default_transaction_read_only"))

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 from psycopg import pq
 
-from replswitch.drivers.postgresql import CONNECT_TIMEOUT, NO_RESPONSE, READ_TIMEOUT, PostgreSQLFamilyDriver
+from replswitch.drivers.driver import Written
+from replswitch.drivers.postgresql import NO_RESPONSE, READ_TIMEOUT, PostgreSQLFamilyDriver
 from replswitch.drivers.psycopg_connection import PsycopgConnection
+from replswitch.drivers.psycopg_server_cursor import tracked
 from replswitch.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -42,27 +44,45 @@ class PsycopgDriver(PostgreSQLFamilyDriver):
         return psycopg.conninfo.conninfo_to_dict(str(settings.get("conninfo") or ""), **known)
 
     def open(self, settings: Mapping[str, Any], *, read_only: bool) -> PsycopgConnection:
-        """Connect. The setting that makes a slave's connection read-only survives RESET ALL and DISCARD ALL."""
-        arguments: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT, **settings, "autocommit": True}
-        limit = arguments.pop("read_timeout", READ_TIMEOUT if read_only else None)
-        if read_only:
-            arguments["options"] = f"{settings.get('options') or ''} -c default_transaction_read_only=on".strip()
-        raw: PsycopgConnection = PsycopgConnection.connect(**arguments)
+        """Connect."""
+        raw: PsycopgConnection = PsycopgConnection.connect(**self.arguments(settings, read_only=read_only))
         try:
-            raw.prepare(read_only=read_only)
-            raw.limit = limit
+            self._prepare(raw, settings, read_only=read_only)
         except BaseException:
             raw.close()
             raise
         return raw
+
+    def arguments(self, settings: Mapping[str, Any], *, read_only: bool) -> dict[str, Any]:
+        """Return the arguments of psycopg's ``connect()`` for a connection in autocommit mode."""
+        arguments = {**super().arguments(settings, read_only=read_only), "autocommit": True}
+        arguments.pop("read_timeout", None)
+        return arguments
+
+    def take(self, raw: Any, settings: Mapping[str, Any], *, read_only: bool) -> bool:
+        """Track a connection. Its cursors keep their class."""
+        if isinstance(raw, PsycopgConnection):  # from a pool
+            raw.written, raw.news = Written.NO, True
+            return self.alive(raw)
+        raw.__class__ = PsycopgConnection
+        factory = tracked(raw.cursor_factory)
+        self._prepare(raw, settings, read_only=read_only)
+        raw.cursor_factory = factory
+        return True
+
+    def _prepare(self, raw: PsycopgConnection, settings: Mapping[str, Any], *, read_only: bool) -> None:
+        raw.prepare(read_only=read_only)
+        raw.limit = settings.get("read_timeout", READ_TIMEOUT if read_only else None)
 
     def readable(self, raw: PsycopgConnection) -> Callable[[int], object]:
         """Poll the socket."""
         return raw.poll
 
     def begin(self, raw: PsycopgConnection) -> None:
-        """Send BEGIN."""
-        psycopg.Cursor(raw).execute("BEGIN")
+        """Send BEGIN, with the isolation level of the connection."""
+        level = raw.isolation_level
+        name = "" if level is None else f" ISOLATION LEVEL {level.name.replace('_', ' ')}"
+        psycopg.Cursor(raw).execute(f"BEGIN{name}")
         raw.seen = raw.info.transaction_status
 
     def in_transaction(self, raw: PsycopgConnection) -> bool:

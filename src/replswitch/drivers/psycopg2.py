@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import ctypes
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg2
 import psycopg2.extensions
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 
-from replswitch.drivers.postgresql import CONNECT_TIMEOUT, NO_RESPONSE, READ_TIMEOUT, PostgreSQLFamilyDriver
+from replswitch.drivers.postgresql import NO_RESPONSE, READ_TIMEOUT, PostgreSQLFamilyDriver
 from replswitch.drivers.psycopg2_connection import Psycopg2Connection
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 
 class Psycopg2Driver(PostgreSQLFamilyDriver):
@@ -37,34 +38,48 @@ class Psycopg2Driver(PostgreSQLFamilyDriver):
         return {**psycopg2.extensions.parse_dsn(settings.get("dsn") or ""), **known}
 
     def open(self, settings: Mapping[str, Any], *, read_only: bool) -> Psycopg2Connection:
-        """Connect. The setting that makes a slave's connection read-only survives RESET ALL and DISCARD ALL.
-
-        psycopg2 cannot limit the time to wait for an answer. So ``read_timeout`` becomes libpq's ``tcp_user_timeout``
-        and its keepalives: they end a connection whose peer confirms nothing.
-        """
-        arguments: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT, **settings}
-        limit = arguments.pop("read_timeout", READ_TIMEOUT if read_only else None)
-        if read_only:
-            arguments["options"] = f"{settings.get('options') or ''} -c default_transaction_read_only=on".strip()
-        if limit is not None:
-            seconds = max(round(limit / 4), 1)
-            alive = {"keepalives_idle": seconds, "keepalives_interval": seconds, "keepalives_count": 3}
-            arguments = {"tcp_user_timeout": max(round(limit * 1000), 1), **alive, **arguments}
-        began = time.monotonic()
-        try:
-            raw: Psycopg2Connection = psycopg2.connect(**arguments, connection_factory=Psycopg2Connection)
-        except psycopg2.OperationalError as error:
-            is_late = time.monotonic() - began >= float(arguments["connect_timeout"]) > 0
-            known = {name: str(value) for name, value in self.target(arguments).items() if name in _TARGET}
-            target = psycopg2.extensions.make_dsn(connect_timeout=arguments["connect_timeout"], **known)
-            error.target = None if is_late else target  # type: ignore[attr-defined]
-            raise
+        """Connect."""
+        arguments = self.arguments(settings, read_only=read_only)
+        with self.connecting(arguments):
+            raw: Psycopg2Connection = psycopg2.connect(**arguments)
         try:
             raw.prepare(read_only=read_only)
         except BaseException:
             raw.close()
             raise
         return raw
+
+    def arguments(self, settings: Mapping[str, Any], *, read_only: bool) -> dict[str, Any]:
+        """Return the arguments of psycopg2's ``connect()``.
+
+        psycopg2 cannot limit the time to wait for an answer. So ``read_timeout`` becomes libpq's ``tcp_user_timeout``
+        and its keepalives: they end a connection whose peer confirms nothing.
+        """
+        arguments = {**super().arguments(settings, read_only=read_only), "connection_factory": Psycopg2Connection}
+        limit = arguments.pop("read_timeout", READ_TIMEOUT if read_only else None)
+        if limit is not None:
+            seconds = max(round(limit / 4), 1)
+            alive = {"keepalives_idle": seconds, "keepalives_interval": seconds, "keepalives_count": 3}
+            arguments = {"tcp_user_timeout": max(round(limit * 1000), 1), **alive, **arguments}
+        return arguments
+
+    @contextmanager
+    def connecting(self, arguments: Mapping[str, Any]) -> Iterator[None]:
+        """Keep in an error where the connection was to lead, for `ping_again`."""
+        began = time.monotonic()
+        try:
+            yield
+        except psycopg2.OperationalError as error:
+            is_late = time.monotonic() - began >= float(arguments["connect_timeout"]) > 0
+            known = {name: str(value) for name, value in self.target(arguments).items() if name in _TARGET}
+            target = psycopg2.extensions.make_dsn(connect_timeout=arguments["connect_timeout"], **known)
+            error.target = None if is_late else target  # type: ignore[attr-defined]
+            raise
+
+    def take(self, raw: Psycopg2Connection, settings: Mapping[str, Any], *, read_only: bool) -> bool:
+        """Prepare a connection."""
+        raw.prepare(read_only=read_only)
+        return True
 
     def readable(self, raw: Psycopg2Connection) -> Callable[[int], object]:
         """Poll the socket."""

@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from replswitch.decision import MASTER, SLAVE, Decision
+from replswitch.drivers import GONE
 from replswitch.engine.choose import master_lacks, run
 from replswitch.engine.events import Incident
 from replswitch.engine.master import MasterLoss
@@ -160,8 +161,8 @@ class Database:
 
     def raise_if_master_is_gone(self, driver: Driver, error: Exception) -> None:
         """Raise NoServerError, and count the loss (F5), if a new connection's error means that the master is gone."""
-        if driver.is_gone(error):
-            self.master_loss.report(error, driver)
+        if (fault := driver.classify(error)) in GONE:
+            self.master_loss.report(error, fault)
             raise no_master(self.servers.master, error, driver) from error
 
     def servers_without_master(self, scope: Scope) -> tuple[Server, ...]:

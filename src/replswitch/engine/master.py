@@ -10,7 +10,6 @@ from replswitch.drivers import Fault
 from replswitch.engine.events import Incident
 
 if TYPE_CHECKING:
-    from replswitch.drivers import Driver
     from replswitch.engine.servers import Link, Server
 
 
@@ -34,9 +33,9 @@ class MasterLoss(Incident):
         self._downtime = downtime
         self._fault = Fault.LOST
 
-    def report(self, error: BaseException, driver: Driver) -> None:
+    def report(self, error: BaseException, fault: Fault) -> None:
         """Count that the master is not available, and log it if that is new."""
-        self._fault = driver.classify(error)
+        self._fault = fault
         self.happens(self._server.name, "The master %s is not available: %s", self._server.name, error)
 
     def refused(self) -> None:

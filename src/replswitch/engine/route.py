@@ -123,7 +123,7 @@ class Route(Selection):
         """
         situation = self._situation(attempt, link, error, joining=joining)
         action, effect = decide(situation)
-        self._apply(effect, link, error)
+        self._apply(effect, link, error, situation.fault)
         if action is Action.SPARE:
             lost: BaseException = self.master_error or error
             attempt.lose_master(situation, lost)
@@ -131,7 +131,7 @@ class Route(Selection):
                 return self.choose(attempt, picked=Choice(spare, SLAVE, "no-master"))
             # Decide again, but do not repeat effects that were applied already, such as counting the lost master.
             action, effect = decide(replace(situation, spare=Spare.NONE_LEFT))
-            self._apply(effect & Effect.MAY_HAVE_WRITTEN, link, error)
+            self._apply(effect & Effect.MAY_HAVE_WRITTEN, link, error, situation.fault)
         if action is Action.RAISE:
             return None
         if action is Action.MOVE:
@@ -143,6 +143,9 @@ class Route(Selection):
             if action is Action.NO_MASTER:
                 cause = self._master_is_lost(attempt) or self.master_error or error
             raise self._error_for(action, attempt, link, cause) from cause
+        if action is not Action.CHOOSE and self.block is not None and link in self.block:
+            self.block.links.remove(link)
+            self._port.leave(link)
         return self.for_statement(attempt)
 
     def _situation(self, attempt: Attempt, link: Link, error: Exception, *, joining: bool) -> Situation:
@@ -291,7 +294,7 @@ class Route(Selection):
             return Fault.DOWN
         return Fault.SLOW
 
-    def _apply(self, effect: Effect, link: Link, error: Exception) -> None:
+    def _apply(self, effect: Effect, link: Link, error: Exception, fault: Fault) -> None:
         block, database = self.block, self.database
         self.forget()
         if effect & Effect.END and block is not None:
@@ -304,7 +307,7 @@ class Route(Selection):
         if effect & Effect.AVOID:
             self._running_scope().avoid_slave(database.key, link.server)
         if effect & Effect.MASTER_LOST:
-            database.master_loss.report(error, self._port.driver)
+            database.master_loss.report(error, fault)
         if effect & Effect.MAY_HAVE_WRITTEN:
             database.writes.record()
 
@@ -316,13 +319,10 @@ class Route(Selection):
         self._port.drop(link.server, link)
 
     def _move(self, link: Link, error: Exception) -> None:
-        scope, block, database = self._running_scope(), self.block, self.database
+        scope, database = self._running_scope(), self.database
         outcome.report_moved_write(database.name, link.server.name, error, has_read=self.has_read)
         if scope is not NO_SCOPE:
             scope.force_master(database.key, "moved-write", again=True)
-        if block is not None and link in block:
-            block.links.remove(link)
-            self._port.leave(link)
 
     def _move_flush(self, scope: Scope) -> None:
         database, block, options = self.database, self.block, self.database.options

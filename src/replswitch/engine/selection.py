@@ -237,10 +237,10 @@ class Selection:
         try:
             return Choice(self._master(scope, why), MASTER, why, holds)
         except NoServerError as error:
-            cause = error.__cause__ or error
+            fault = self._port.driver.classify(cause := error.__cause__ or error)
             if attempt is None:  # else the loss was counted when the statement failed (F5)
-                self.database.master_loss.report(cause, self._port.driver)
-            return self._without_master(scope, cause, attempt, is_there=self._port.driver.classify(cause) is Fault.FULL)
+                self.database.master_loss.report(cause, fault)
+            return self._without_master(scope, cause, attempt, is_there=fault is Fault.FULL)
 
     def _master(self, scope: Scope, why: str) -> Link:
         database, block, port, server = self.database, self.block, self._port, self.database.servers.master

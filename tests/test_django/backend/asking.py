@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from django.db import connections, transaction
 from django.db.utils import ConnectionHandler
+from tests.test_django.project import dialect
+from tests.test_django.project.dialect import Pair, translated
 from tests.test_django.project.models import Message
-
-from replswitch.testing import MariaDBPair
 
 # Django 6.1 has a new name for it, and deprecates the old one.
 savepoint: Any = getattr(transaction, "savepoint_create", None) or transaction.savepoint
@@ -22,8 +22,8 @@ NEXT_ALIAS = iter(f"made{number}" for number in range(1_000_000))
 def ask(db: Any, sql: str) -> Any:
     """The first row of an answer; a single value without its tuple."""
     with db.cursor() as cursor:
-        cursor.execute(sql)
-        row = cursor.fetchone()
+        cursor.execute(translated(sql))
+        row = dialect.shown(db, cursor.fetchone() if cursor.description else None)
     return row[0] if row is not None and len(row) == 1 else row
 
 
@@ -32,19 +32,17 @@ def link_id(db: Any) -> int:
     return int(ask(db, "SELECT CONNECTION_ID()"))
 
 
-def on(pair: MariaDBPair, server: str, sql: str) -> Any:
+def on(pair: Pair, server: str, sql: str) -> Any:
     """The rows on one server, over a separate connection."""
-    with closing(pair.connect(server)) as plain, plain.cursor() as cursor:
-        cursor.execute(sql)
-        row = cursor.fetchone()
+    with closing(pair.connect(server)) as plain:
+        row = next(iter(dialect.run(plain, sql)), None)
     return row[0] if row is not None and len(row) == 1 else row
 
 
-def bodies(pair: MariaDBPair, server: str = "master") -> list[str]:
+def bodies(pair: Pair, server: str = "master") -> list[str]:
     """The messages that one server has committed."""
-    with closing(pair.connect(server)) as plain, plain.cursor() as cursor:
-        cursor.execute("SELECT body FROM project_message ORDER BY id")
-        return [row[0] for row in cursor.fetchall()]
+    with closing(pair.connect(server)) as plain:
+        return [row[0] for row in dialect.run(plain, "SELECT body FROM project_message ORDER BY id")]
 
 
 def seen() -> list[str]:
@@ -58,17 +56,14 @@ def sides(db: Any) -> list[str]:
     return [query["db"] for query in db.queries if not query["sql"].startswith(quiet)]
 
 
-def kill(pair: MariaDBPair, server: str, link: int) -> None:
+def kill(pair: Pair, server: str, link: int) -> None:
     """End a link from the server's side, as a restart, an idle timeout or an administrator does."""
-    with pair.admin(server) as admin, admin.cursor() as cursor:
-        cursor.execute(f"KILL {link}")
+    dialect.end(pair, server, link)
 
 
-def links_on(pair: MariaDBPair, server: str) -> set[int]:
+def links_on(pair: Pair, server: str) -> set[int]:
     """The application's links to a server."""
-    with pair.admin(server) as admin, admin.cursor() as cursor:
-        cursor.execute("SELECT id FROM information_schema.processlist WHERE user = 'shop'")
-        return {row[0] for row in cursor.fetchall()}
+    return dialect.links_of(pair, server)
 
 
 @contextmanager

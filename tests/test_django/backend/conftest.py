@@ -9,17 +9,16 @@ from typing import Any
 import pytest
 from django.db import connections
 from tests.test_django.backend.asking import connect, forget
-
-from replswitch.testing import MariaDBPair
+from tests.test_django.project.dialect import Pair
 
 Warnings = Callable[[], list[str]]
 
 
 @pytest.fixture
-def db(django_pair: MariaDBPair) -> Any:
+def db(django_pair: Pair) -> Any:
     """The connection ``default``, which keeps its queries."""
     db: Any = connections["default"]
-    assert db.mysql_version  # Django asks the server for it once, and closes the connection again
+    assert db.get_database_version()  # Django asks the server for it once, and closes the connection again
     db.force_debug_cursor = True
     return db
 

@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.mysql.base import DatabaseWrapper as MySQLWrapper
+from django.db.backends.postgresql.base import DatabaseWrapper as PostgreSQLWrapper
 from django.db.backends.sqlite3.base import DatabaseWrapper as SQLiteWrapper
 from django.utils.functional import cached_property
 from tests.test_django.backend.asking import ask
+from tests.test_django.project.dialect import Pair
 
 from django_replswitch.backends.connecting import LINK_ATTRIBUTES
-from replswitch.testing import MariaDBPair
 
 THE_DATABASE_S = {
     # Its settings, and what is derived from them
@@ -63,6 +64,7 @@ CACHED = {
     "mysql_server_data",
     "mysql_server_info",
     "mysql_version",
+    "pg_version",
     "sql_mode",
 }
 
@@ -77,7 +79,7 @@ class Nothing:
         pass
 
 
-@pytest.mark.parametrize("stock", [BaseDatabaseWrapper, MySQLWrapper, SQLiteWrapper])
+@pytest.mark.parametrize("stock", [BaseDatabaseWrapper, MySQLWrapper, PostgreSQLWrapper, SQLiteWrapper])
 def test_the_attributes_of_django_s_connections_are_known(
     stock: type[BaseDatabaseWrapper], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,7 +91,7 @@ def test_the_attributes_of_django_s_connections_are_known(
     assert (set(LINK_ATTRIBUTES) | THE_DATABASE_S) - found == set()
 
 
-@pytest.mark.parametrize("stock", [MySQLWrapper, SQLiteWrapper])
+@pytest.mark.parametrize("stock", [MySQLWrapper, PostgreSQLWrapper, SQLiteWrapper])
 def test_the_cached_properties_of_django_s_connections_are_known(stock: type[BaseDatabaseWrapper]) -> None:
     found = {name for name, _ in inspect.getmembers(stock, lambda value: isinstance(value, cached_property))}
     assert found - CACHED == set()
@@ -100,7 +102,7 @@ def test_a_stock_connection_begins_with_these_values() -> None:
     assert {name: getattr(stock, name) for name in LINK_ATTRIBUTES} == LINK_ATTRIBUTES
 
 
-def test_using_a_django_connection_adds_no_unknown_attribute(django_pair: MariaDBPair, db: Any) -> None:
+def test_using_a_django_connection_adds_no_unknown_attribute(django_pair: Pair, db: Any) -> None:
     """An attribute that is first set by a method, not by the constructor."""
     stock = MySQLWrapper(dict(db.settings_dict), "stock")
     stock.force_debug_cursor = True

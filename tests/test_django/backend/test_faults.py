@@ -13,17 +13,18 @@ from django.db import DatabaseError, OperationalError, connections, transaction
 from django.db.transaction import TransactionManagementError
 from django.test import override_settings
 from tests.test_django.backend.asking import ask, bodies, default_with, kill, link_id, links_on, seen, sides
+from tests.test_django.project import dialect
+from tests.test_django.project.dialect import Pair
 from tests.test_django.project.models import Message
 
 from replswitch import MASTER, SLAVE, NoServerError
 from replswitch.decorators import use_master, use_slave
-from replswitch.testing import MariaDBPair
 
 Warnings = Callable[[], list[str]]
 
 
 @contextmanager
-def killed(pair: MariaDBPair, server: str, link: int) -> Iterator[None]:
+def killed(pair: Pair, server: str, link: int) -> Iterator[None]:
     """A connection ends while the statement in the block runs."""
     killer = threading.Timer(0.3, kill, (pair, server, link))
     killer.start()
@@ -32,7 +33,7 @@ def killed(pair: MariaDBPair, server: str, link: int) -> Iterator[None]:
 
 
 class TestASlaveInABlock:
-    def test_s5_losing_a_slave_after_a_read_ends_the_block(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_s5_losing_a_slave_after_a_read_ends_the_block(self, django_pair: Pair, db: Any) -> None:
         with transaction.atomic():
             with use_slave():
                 kill(django_pair, "slave", link_id(db))
@@ -49,7 +50,7 @@ class TestASlaveInABlock:
             assert ask(db, "SELECT @@tx_read_only, @@autocommit") == (1, 1)
         assert bodies(django_pair) == ["new"]
 
-    def test_s5_losing_a_slave_in_a_savepoint_ends_the_block(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_s5_losing_a_slave_in_a_savepoint_ends_the_block(self, django_pair: Pair, db: Any) -> None:
         with transaction.atomic():
             with use_slave():
                 link = link_id(db)
@@ -61,7 +62,7 @@ class TestASlaveInABlock:
         assert bodies(django_pair) == []
 
     def test_s5_losing_a_slave_in_a_manual_transaction_raises_until_the_rollback(
-        self, django_pair: MariaDBPair, db: Any
+        self, django_pair: Pair, db: Any
     ) -> None:
         transaction.set_autocommit(False)
         with use_slave():
@@ -80,7 +81,7 @@ class TestASlaveInABlock:
         transaction.set_autocommit(True)
         assert bodies(django_pair) == ["new"]
 
-    def test_f1_the_first_read_of_a_block_runs_again_elsewhere(self, django_pair: MariaDBPair, persistent: Any) -> None:
+    def test_f1_the_first_read_of_a_block_runs_again_elsewhere(self, django_pair: Pair, persistent: Any) -> None:
         db = persistent
         with use_slave():
             link = link_id(db)
@@ -94,7 +95,8 @@ class TestASlaveInABlock:
 
 
 class TestWithoutTheMaster:
-    def test_f3_a_block_in_slave_state_reads_without_the_master(self, django_pair: MariaDBPair, db: Any) -> None:
+    @dialect.while_it_replicates
+    def test_f3_a_block_in_slave_state_reads_without_the_master(self, django_pair: Pair, db: Any) -> None:
         django_pair.stop_slave("slave")
         with use_slave():
             with use_master():
@@ -114,7 +116,7 @@ class TestWithoutTheMaster:
                     Message.objects.create(body="never")
 
     def test_f3_a_block_whose_first_statement_loses_the_master_reads_elsewhere(
-        self, django_pair: MariaDBPair, db: Any
+        self, django_pair: Pair, db: Any
     ) -> None:
         django_pair.stop_slave("slave")
         with use_slave():
@@ -131,7 +133,7 @@ class TestWithoutTheMaster:
                 )
 
     def test_s5_losing_the_master_after_a_write_ends_the_block(
-        self, django_pair: MariaDBPair, db: Any, warnings: Warnings
+        self, django_pair: Pair, db: Any, warnings: Warnings
     ) -> None:
         with pytest.raises(OperationalError), transaction.atomic():  # noqa: PT012 - the whole block is what raises
             Message.objects.create(body="never")
@@ -143,7 +145,7 @@ class TestWithoutTheMaster:
         assert "is not available" in warning
 
     def test_f5_losing_the_master_at_a_savepoint_ends_the_block_and_is_logged(
-        self, django_pair: MariaDBPair, db: Any, warnings: Warnings
+        self, django_pair: Pair, db: Any, warnings: Warnings
     ) -> None:
         with transaction.atomic():
             Message.objects.create(body="never")
@@ -156,7 +158,8 @@ class TestWithoutTheMaster:
         assert [re.findall(r"event=([a-z-]+)", line) for line in warnings()] == [["master-lost"], ["master-back"]]
 
 
-def test_s5_a_deadlock_ends_the_block_on_every_link(django_pair: MariaDBPair, db: Any) -> None:
+@dialect.only_mariadb  # PostgreSQL can roll back to a savepoint after it
+def test_s5_a_deadlock_ends_the_block_on_every_link(django_pair: Pair, db: Any) -> None:
     one, two = (Message.objects.create(body=body) for body in "ab")
     both = threading.Barrier(2)
 
@@ -186,7 +189,7 @@ class TestBegunByAStatement:
     """BEGIN in autocommit mode is the application's own transaction."""
 
     def test_s5_the_master_serves_the_rest_of_a_transaction_begun_by_a_statement(
-        self, django_pair: MariaDBPair, db: Any
+        self, django_pair: Pair, db: Any
     ) -> None:
         with db.use_master() as frame, db.cursor() as cursor:
             cursor.execute("BEGIN")
@@ -205,7 +208,7 @@ class TestBegunByAStatement:
 
     @pytest.mark.parametrize("end", ["ROLLBACK", "rollback()"])
     def test_s5_rollback_ends_a_transaction_begun_by_a_statement_on_every_link(
-        self, django_pair: MariaDBPair, db: Any, end: str
+        self, django_pair: Pair, db: Any, end: str
     ) -> None:
         with db.cursor() as cursor:
             with db.use_slave():
@@ -222,16 +225,14 @@ class TestBegunByAStatement:
             with state():
                 assert ask(db, "SELECT @@autocommit, @@in_transaction") == (1, 0)
 
-    def test_s5_commit_ends_a_transaction_begun_by_a_statement(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_s5_commit_ends_a_transaction_begun_by_a_statement(self, django_pair: Pair, db: Any) -> None:
         with db.cursor() as cursor:
             cursor.execute("BEGIN")
             Message.objects.create(body="a")
         db.commit()
         assert bodies(django_pair) == ["a"]
 
-    def test_s5_an_atomic_block_commits_a_transaction_begun_by_a_statement(
-        self, django_pair: MariaDBPair, db: Any
-    ) -> None:
+    def test_s5_an_atomic_block_commits_a_transaction_begun_by_a_statement(self, django_pair: Pair, db: Any) -> None:
         with db.cursor() as cursor:
             cursor.execute("BEGIN")
             Message.objects.create(body="a")
@@ -242,7 +243,7 @@ class TestBegunByAStatement:
         assert ask(db, "SELECT @@autocommit, @@in_transaction") == (1, 0)
 
     def test_s5_a_transaction_begun_by_a_statement_does_not_reach_the_next_request(
-        self, django_pair: MariaDBPair, persistent: Any
+        self, django_pair: Pair, persistent: Any
     ) -> None:
         with persistent.cursor() as cursor:
             cursor.execute("BEGIN")
@@ -255,17 +256,17 @@ class TestBegunByAStatement:
 class TestStatementsAtFault:
     def test_f1_a_statement_that_ends_its_own_connection_blames_no_server(self, db: Any, warnings: Warnings) -> None:
         with db.use_slave(), pytest.raises(OperationalError), db.cursor() as cursor:
-            cursor.execute("KILL CONNECTION_ID()")
+            cursor.execute(dialect.translated("KILL CONNECTION_ID()"))
         with db.use_slave():
             assert seen() == []
             assert sides(db)[-1] == SLAVE  # no server is out of rotation
         assert not [warning for warning in warnings() if "out of rotation" in warning or "is not available" in warning]
 
     def test_f4_any_error_while_connecting_to_a_slave_takes_it_out_of_rotation(
-        self, django_pair: MariaDBPair, db: Any, warnings: Warnings
+        self, django_pair: Pair, db: Any, warnings: Warnings
     ) -> None:
         port = django_pair.slaves[0]["port"]
-        wrong = ({"PASSWORD": "wrong"}, {"NAME": "nowhere"}, {"OPTIONS": {"init_command": "SELECT nothing"}})
+        wrong = ({"PASSWORD": "wrong"}, {"NAME": "nowhere"}, {"OPTIONS": dialect.REFUSED_OPTIONS})
         slaves = [{"PORT": port, "WEIGHT": 1e9, **settings} for settings in wrong]
         with default_with(*slaves, {"PORT": port, "WEIGHT": 1e-9}) as many:
             for _ in range(2):
@@ -277,7 +278,7 @@ class TestStatementsAtFault:
 
     @override_settings(REPLSWITCH={"FALLBACK": "error"})
     def test_no_server_error_with_fallback_error_is_an_operational_error_of_django(
-        self, django_pair: MariaDBPair, db: Any
+        self, django_pair: Pair, db: Any
     ) -> None:
         with (
             default_with({"PORT": django_pair.slaves[0]["port"], "PASSWORD": "wrong"}) as none,
@@ -292,12 +293,12 @@ class TestNotReplicatedYet:
     """A migration that the slave does not have yet (F4)."""
 
     @pytest.fixture(autouse=True)
-    def late(self, django_pair: MariaDBPair) -> Iterator[None]:
+    def late(self, django_pair: Pair) -> Iterator[None]:
         django_pair.stop_slave()
-        with closing(django_pair.admin("master")) as admin, admin.cursor() as cursor:
-            cursor.execute("CREATE TABLE shop.late (id INT)")
+        with closing(django_pair.connect()) as plain:
+            dialect.run(plain, "CREATE TABLE shop.late (id INT)")
             yield
-            cursor.execute("DROP TABLE shop.late")
+            dialect.run(plain, "DROP TABLE shop.late")
 
     def test_f4_an_undefined_table_on_the_slave_is_read_on_the_master(self, db: Any) -> None:
         with db.use_slave() as frame:
@@ -328,7 +329,7 @@ def test_s6_a_closed_cursor_keeps_rowcount_lastrowid_and_description(db: Any, st
             assert cursor.rowcount == 1
             key = cursor.lastrowid
         assert (cursor.rowcount, cursor.lastrowid, cursor.description) == (1, key, None)
-    assert Message.objects.get().pk == key
+    assert dialect.IS_POSTGRESQL or Message.objects.get().pk == key
 
 
 FORK = """
@@ -367,6 +368,7 @@ import os
 import django
 django.setup()
 from django.db import InterfaceError, connection, transaction
+from tests.test_django.project import dialect
 from tests.test_django.project.models import Message
 
 def stored():

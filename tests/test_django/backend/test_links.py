@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
@@ -14,11 +15,14 @@ from django.db import DatabaseError, Error, close_old_connections, connections, 
 from django.db.backends.signals import connection_created
 from django.test import override_settings
 from tests.test_django.backend.asking import ask, bodies, default_with, kill, link_id, links_on, seen, sides
+from tests.test_django.project import dialect
+from tests.test_django.project.dialect import Pair
 from tests.test_django.project.models import Message
+from tests.test_django.project.served import NAMES, PROJECT
 
 from django_replswitch.decorators import use_slave
 from replswitch import MASTER, SLAVE, NoServerError
-from replswitch.testing import MariaDBPair, Proxy
+from replswitch.testing import Proxy
 
 Warnings = Callable[[], list[str]]
 
@@ -46,7 +50,7 @@ def check_both(db: Any) -> None:
 
 
 class TestOpening:
-    def test_a_request_that_reads_opens_no_link_to_the_master(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_a_request_that_reads_opens_no_link_to_the_master(self, django_pair: Pair, db: Any) -> None:
         opened: list[str] = []
 
         def note(connection: Any, **_: Any) -> None:
@@ -68,7 +72,7 @@ class TestOpening:
         assert links_on(django_pair, "master") == set()
 
     def test_autocommit_commit_and_rollback_in_slave_state_open_no_link_to_the_master(
-        self, django_pair: MariaDBPair, db: Any
+        self, django_pair: Pair, db: Any
     ) -> None:
         with use_slave():
             assert transaction.get_autocommit()
@@ -80,17 +84,17 @@ class TestOpening:
             db.close()
         assert not links_on(django_pair, "master") | links_on(django_pair, "slave")
 
-    def test_a_request_that_writes_opens_no_link_to_the_slave(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_a_request_that_writes_opens_no_link_to_the_slave(self, django_pair: Pair, db: Any) -> None:
         Message.objects.create(body="a")
         assert seen() == ["a"]
         assert links_on(django_pair, "slave") == set()
 
-    def test_a_cursor_without_a_statement_opens_no_link_to_the_master(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_a_cursor_without_a_statement_opens_no_link_to_the_master(self, django_pair: Pair, db: Any) -> None:
         with use_slave(), db.cursor():
             pass
         assert links_on(django_pair, "master") == set()
 
-    def test_each_link_is_opened_once(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_each_link_is_opened_once(self, django_pair: Pair, db: Any) -> None:
         first = link_ids(db)
         assert link_ids(db) == first
         assert (links_on(django_pair, "master"), links_on(django_pair, "slave")) == ({first[0]}, {first[1]})
@@ -107,9 +111,7 @@ class TestOpening:
         finally:
             connection_created.disconnect(greet)
 
-    def test_ensure_connection_in_slave_state_opens_the_slave_link_only(
-        self, django_pair: MariaDBPair, db: Any
-    ) -> None:
+    def test_ensure_connection_in_slave_state_opens_the_slave_link_only(self, django_pair: Pair, db: Any) -> None:
         with db.use_slave():
             db.ensure_connection()
             assert db.connection is not None
@@ -119,7 +121,7 @@ class TestOpening:
 
 
 class TestClosing:
-    def test_close_closes_the_links_to_all_servers(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_close_closes_the_links_to_all_servers(self, django_pair: Pair, db: Any) -> None:
         before = link_ids(db)
         db.close()
         db.close()
@@ -128,13 +130,13 @@ class TestClosing:
         assert link_ids(db) != before
         check_both(db)
 
-    def test_close_in_slave_state_closes_all_links(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_close_in_slave_state_closes_all_links(self, django_pair: Pair, db: Any) -> None:
         link_ids(db)
         with db.use_slave():
             db.close()
         assert wait_for_none(django_pair)
 
-    def test_connections_close_all_closes_all_links(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_connections_close_all_closes_all_links(self, django_pair: Pair, db: Any) -> None:
         link_ids(db)
         link_ids(connections["other"])
         connections.close_all()
@@ -151,7 +153,7 @@ class TestClosing:
     @pytest.mark.parametrize("closed", ["by the application", "as too old"])
     @pytest.mark.parametrize("joined", [[SLAVE], [MASTER], [SLAVE, MASTER]], ids="+".join)
     def test_close_in_a_block_ends_all_its_links(
-        self, django_pair: MariaDBPair, db: Any, closed: str, joined: list[str]
+        self, django_pair: Pair, db: Any, closed: str, joined: list[str]
     ) -> None:
         link_ids(db)
         with transaction.atomic():
@@ -171,9 +173,7 @@ class TestClosing:
         check_both(db)
         assert bodies(django_pair) == ["a"]
 
-    def test_a_block_that_raises_after_close_leaves_a_usable_connection(
-        self, django_pair: MariaDBPair, db: Any
-    ) -> None:
+    def test_a_block_that_raises_after_close_leaves_a_usable_connection(self, django_pair: Pair, db: Any) -> None:
         with pytest.raises(ZeroDivisionError), transaction.atomic():  # noqa: PT012 - the whole block is what raises
             Message.objects.create(body="lost")
             db.close()
@@ -183,13 +183,13 @@ class TestClosing:
         assert bodies(django_pair) == ["a"]
 
 
-def wait_for_none(pair: MariaDBPair) -> bool:
+def wait_for_none(pair: Pair) -> bool:
     """Whether the servers see all links closed, which takes them a moment."""
     return any(not links_on(pair, "master") | links_on(pair, "slave") for _ in range(100))
 
 
 class TestMaxAge:
-    def test_without_conn_max_age_no_link_is_kept(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_without_conn_max_age_no_link_is_kept(self, django_pair: Pair, db: Any) -> None:
         link_ids(db)
         next_request()
         assert wait_for_none(django_pair)
@@ -229,7 +229,7 @@ class TestHealthChecks:
     @pytest.mark.parametrize("first", [MASTER, SLAVE])
     def test_health_checks_replace_dead_links(
         self,
-        django_pair: MariaDBPair,
+        django_pair: Pair,
         persistent: Any,
         warnings: Warnings,
         last: str,
@@ -273,7 +273,8 @@ class TestHealthChecks:
         assert warnings() == []
         check_both(db)
 
-    def test_health_checks_ping_each_link_once_a_request(self, django_pair: MariaDBPair, persistent: Any) -> None:
+    @dialect.only_mariadb  # on PostgreSQL, Django sends a statement
+    def test_health_checks_ping_each_link_once_a_request(self, django_pair: Pair, persistent: Any) -> None:
         before = link_ids(persistent)
         next_request()
         pings = [django_pair.status(server, "Com_admin_commands") for server in (MASTER, SLAVE)]
@@ -283,7 +284,8 @@ class TestHealthChecks:
             count + 1 for count in pings
         ]
 
-    def test_without_conn_health_checks_no_link_is_pinged(self, django_pair: MariaDBPair, persistent: Any) -> None:
+    @dialect.only_mariadb
+    def test_without_conn_health_checks_no_link_is_pinged(self, django_pair: Pair, persistent: Any) -> None:
         persistent.settings_dict["CONN_HEALTH_CHECKS"] = False
         before = link_ids(persistent)
         pings = [django_pair.status(server, "Com_admin_commands") for server in (MASTER, SLAVE)]
@@ -296,9 +298,7 @@ class TestHealthChecks:
 class TestGoneAway:
     """A link that dies in use, without health checks."""
 
-    def test_a_master_link_killed_between_requests_fails_no_write(
-        self, django_pair: MariaDBPair, persistent: Any
-    ) -> None:
+    def test_a_master_link_killed_between_requests_fails_no_write(self, django_pair: Pair, persistent: Any) -> None:
         persistent.settings_dict["CONN_HEALTH_CHECKS"] = False
         db = persistent
         master, slave = link_ids(db)
@@ -310,9 +310,7 @@ class TestGoneAway:
         assert (new_master == master, new_slave == slave) == (False, True)
         check_both(db)
 
-    def test_a_master_link_killed_during_a_write_fails_the_write(
-        self, django_pair: MariaDBPair, persistent: Any
-    ) -> None:
+    def test_a_master_link_killed_during_a_write_fails_the_write(self, django_pair: Pair, persistent: Any) -> None:
         killer = threading.Timer(0.3, kill, (django_pair, "master", link_id(persistent)))
         killer.start()
         with pytest.raises(DatabaseError):
@@ -321,9 +319,7 @@ class TestGoneAway:
         Message.objects.create(body="b")
         assert bodies(django_pair) == ["b"]
 
-    def test_f1_a_slave_link_killed_between_requests_fails_no_read(
-        self, django_pair: MariaDBPair, persistent: Any
-    ) -> None:
+    def test_f1_a_slave_link_killed_between_requests_fails_no_read(self, django_pair: Pair, persistent: Any) -> None:
         persistent.settings_dict["CONN_HEALTH_CHECKS"] = False
         db = persistent
         master, slave = link_ids(db)
@@ -337,20 +333,18 @@ class TestGoneAway:
             assert link_id(db) != slave
         assert link_id(db) == master
 
-    def test_f1_a_slave_link_killed_between_two_reads_fails_no_read(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_f1_a_slave_link_killed_between_two_reads_fails_no_read(self, django_pair: Pair, db: Any) -> None:
         with db.use_slave(), db.cursor() as cursor:
             cursor.execute("SELECT CONNECTION_ID()")
             kill(django_pair, "slave", cursor.fetchone()[0])
-            cursor.execute("SELECT 7, @@tx_read_only")
+            cursor.execute(dialect.translated("SELECT 7, @@tx_read_only"))
             assert cursor.fetchone() == (7, 1)
             assert sides(db)[-1] == SLAVE
 
-    def test_s6_a_scope_keeps_its_slave_after_a_lost_link(
-        self, django_pair: MariaDBPair, db: Any, warnings: Warnings
-    ) -> None:
+    def test_s6_a_scope_keeps_its_slave_after_a_lost_link(self, django_pair: Pair, db: Any, warnings: Warnings) -> None:
         """A connection that was ended says nothing about its server; a new one does."""
         port = django_pair.slaves[0]["port"]
-        slaves = [{"PORT": port, "OPTIONS": {"init_command": f"SET @me = {number}"}} for number in range(2)]
+        slaves = [{"PORT": port, "OPTIONS": dialect.variable("me", number)} for number in range(2)]
         with default_with(*slaves) as two, two.use_slave():
             me, link = ask(two, "SELECT @me, CONNECTION_ID()")
             killer = threading.Timer(0.3, kill, (django_pair, "slave", link))
@@ -362,12 +356,12 @@ class TestGoneAway:
         assert warnings() == []
 
     def test_f1_another_slave_serves_when_one_refuses_connections(
-        self, django_pair: MariaDBPair, db: Any, warnings: Warnings
+        self, django_pair: Pair, db: Any, warnings: Warnings
     ) -> None:
         port = django_pair.slaves[0]["port"]
         with Proxy(port) as proxy:
-            mostly = {"PORT": proxy.port, "WEIGHT": 1e9, "OPTIONS": {"init_command": "SET @me = 1"}}
-            with default_with(mostly, {"PORT": port, "OPTIONS": {"init_command": "SET @me = 2"}}) as two:
+            mostly = {"PORT": proxy.port, "WEIGHT": 1e9, "OPTIONS": dialect.variable("me", 1)}
+            with default_with(mostly, {"PORT": port, "OPTIONS": dialect.variable("me", 2)}) as two:
                 with two.use_slave():
                     assert ask(two, "SELECT @me") == 1
                     proxy.refuse()
@@ -380,7 +374,7 @@ class TestGoneAway:
 
     @override_settings(REPLSWITCH={"DOWNTIME": 0})
     def test_f1_reads_of_an_unreachable_slave_run_on_the_master(
-        self, django_pair: MariaDBPair, db: Any, warnings: Warnings
+        self, django_pair: Pair, db: Any, warnings: Warnings
     ) -> None:
         django_pair.kill("slave")
         Message.objects.create(body="a")
@@ -394,7 +388,7 @@ class TestGoneAway:
             assert seen() == ["a"]
             assert sides(db)[-1] == SLAVE
 
-    def test_f3_reads_continue_without_a_master(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_f3_reads_continue_without_a_master(self, django_pair: Pair, db: Any) -> None:
         link_ids(db)
         django_pair.kill("master")
         with db.use_slave():
@@ -408,7 +402,7 @@ class TestGoneAway:
         next_request()
         check_both(db)
 
-    def test_f3_a_slave_out_of_rotation_serves_when_the_master_is_gone(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_f3_a_slave_out_of_rotation_serves_when_the_master_is_gone(self, django_pair: Pair, db: Any) -> None:
         django_pair.kill("slave")
         with db.use_slave():
             assert seen() == []
@@ -422,7 +416,7 @@ class TestGoneAway:
         with pytest.raises(NoServerError, match="cannot be reached"):
             Message.objects.create(body="a")
 
-    def test_f3_a_read_lost_on_the_master_runs_elsewhere(self, django_pair: MariaDBPair, persistent: Any) -> None:
+    def test_f3_a_read_lost_on_the_master_runs_elsewhere(self, django_pair: Pair, persistent: Any) -> None:
         """No slave has what it must see but the one that is about to come up with it."""
         db = persistent
         django_pair.stop_slave()
@@ -443,7 +437,7 @@ class TestStateLeftByARequest:
 
     @pytest.mark.parametrize("joined", [[SLAVE], [MASTER], [SLAVE, MASTER]], ids="+".join)
     def test_s11_autocommit_left_off_is_on_in_the_next_request(
-        self, django_pair: MariaDBPair, persistent: Any, joined: list[str]
+        self, django_pair: Pair, persistent: Any, joined: list[str]
     ) -> None:
         db = persistent
         link_ids(db)
@@ -458,7 +452,7 @@ class TestStateLeftByARequest:
         check_both(db)
         assert bodies(django_pair) == []
 
-    def test_s11_no_transaction_is_left_open_on_the_slave(self, django_pair: MariaDBPair, persistent: Any) -> None:
+    def test_s11_no_transaction_is_left_open_on_the_slave(self, django_pair: Pair, persistent: Any) -> None:
         """It would hold up the slave's replication as soon as a table is altered."""
         with persistent.use_slave(), transaction.atomic():
             seen()
@@ -466,9 +460,8 @@ class TestStateLeftByARequest:
             with persistent.use_slave():
                 seen()
             Message.objects.create(body="a")
-        with django_pair.admin("slave") as admin, admin.cursor() as cursor:
-            cursor.execute("SELECT COUNT(*) FROM information_schema.innodb_trx")
-            assert cursor.fetchone() == (0,)
+        with closing(django_pair.admin("slave")) as admin:
+            assert dialect.run(admin, "SELECT COUNT(*) FROM information_schema.innodb_trx") == [(0,)]
 
     def test_reset_queries_empties_the_log(self, db: Any) -> None:
         seen()
@@ -476,21 +469,22 @@ class TestStateLeftByARequest:
         assert db.queries == []
 
 
-def test_a_slave_may_repeat_the_settings_of_its_alias(django_pair: MariaDBPair) -> None:
+def test_a_slave_may_repeat_the_settings_of_its_alias(django_pair: Pair) -> None:
     (slave,) = django_pair.slaves
-    names = {"database": "NAME", "user": "USER", "password": "PASSWORD", "host": "HOST", "port": "PORT"}
-    repeated = {"ENGINE": "django.db.backends.mysql", "CONN_MAX_AGE": 0, "DISABLE_SERVER_SIDE_CURSORS": False}
-    with default_with({**repeated, **{names[key]: value for key, value in slave.items()}}) as db, use_slave():
+    stock = f"django.db.backends.{PROJECT.backend}"
+    repeated = {"ENGINE": stock, "CONN_MAX_AGE": 0, "DISABLE_SERVER_SIDE_CURSORS": False}
+    with default_with({**repeated, **{NAMES[key]: value for key, value in slave.items()}}) as db, use_slave():
         assert ask(db, "SELECT @@port") == slave["port"]
 
 
+@dialect.only_mariadb
 class TestRowsThatAreReadOneByOne:
     """With the option ``cursorclass``, as for tables that do not fit into memory."""
 
     @pytest.mark.parametrize("side", ["slave", "master"])
     @pytest.mark.parametrize("rows", ["iterator", "cursor"])
     def test_s6_all_come_if_the_loop_writes_and_reads(
-        self, django_pair: MariaDBPair, make: Callable[..., Any], rows: str, side: str
+        self, django_pair: Pair, make: Callable[..., Any], rows: str, side: str
     ) -> None:
         kind = import_module(f"{make().Database.__name__}.cursors").SSCursor
         db = make(OPTIONS={"cursorclass": kind})

@@ -17,13 +17,13 @@ FILES = {
 }
 
 
-@pytest.mark.skipif("PROJECT_WITHOUT_MYSQLCLIENT" in os.environ, reason="this is that run")
+@pytest.mark.skipif("PROJECT_DRIVER" in os.environ, reason="this is that run")
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("files", FILES.values(), ids=FILES)
 def test_the_backend_tests_pass_with_pymysql(files: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(str(FOLDER / name) for name in files)],
-        env={**os.environ, "PROJECT_WITHOUT_MYSQLCLIENT": "1"},
+        env={**os.environ, "PROJECT_DRIVER": "pymysql"},
         capture_output=True,
         text=True,
         timeout=290,
@@ -44,5 +44,5 @@ call_command("check", databases=["default"])
 Message.objects.create(body="it's")
 print(connection.Database.__name__, Message.objects.get().body)
 """
-    assert run_python(script, PROJECT_WITHOUT_MYSQLCLIENT="1").split("\n")[-2] == "pymysql it's"
+    assert run_python(script, PROJECT_DRIVER="pymysql").split("\n")[-2] == "pymysql it's"
     assert run_python(script.replace(".create", ".get_or_create")).split("\n")[-2] == "MySQLdb it's"

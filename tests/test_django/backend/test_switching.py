@@ -12,17 +12,18 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connection, connections, transaction
 from django.test.utils import CaptureQueriesContext
 from tests.test_django.backend.asking import ask, default_with, on, seen, sides
+from tests.test_django.project import dialect
+from tests.test_django.project.dialect import Pair
 from tests.test_django.project.models import Message, Reply, Tag
 
 from django_replswitch.decorators import use_master, use_slave
 from replswitch import MASTER, SLAVE, RevertError
-from replswitch.testing import MariaDBPair
 
 Make = Callable[..., Any]
 
 
 @pytest.fixture
-def stale(django_pair: MariaDBPair, db: Any) -> Any:
+def stale(django_pair: Pair, db: Any) -> Any:
     """The connection over a slave that has nothing, while the master has the message "new"."""
     django_pair.stop_slave()
     Message.objects.create(body="new")
@@ -102,7 +103,7 @@ class TestOneAlias:
             assert ask(stale, "SELECT COUNT(*) FROM project_message") == 0
             assert list(Message.objects.raw("SELECT * FROM project_message")) == []
 
-    def test_related_managers_follow_the_state(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_related_managers_follow_the_state(self, django_pair: Pair, db: Any) -> None:
         message = Message.objects.create(body="a")
         django_pair.wait_caught_up()
         django_pair.stop_slave()
@@ -129,7 +130,7 @@ class TestOneAlias:
                 cursor.execute("SELECT COUNT(*) FROM project_message")
             assert cursor.fetchone() == (0,)
 
-    def test_s6_an_iterator_is_read_from_the_link_it_began_on(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_s6_an_iterator_is_read_from_the_link_it_began_on(self, django_pair: Pair, db: Any) -> None:
         Message.objects.bulk_create(Message(body=str(number)) for number in range(5))
         django_pair.wait_caught_up()
         with db.use_slave():
@@ -140,7 +141,7 @@ class TestOneAlias:
             found += [row.body for row in rows]
         assert found == ["0", "1", "2", "3", "4"]
 
-    def test_a_write_appears_on_the_slave_after_its_lag(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_a_write_appears_on_the_slave_after_its_lag(self, django_pair: Pair, db: Any) -> None:
         django_pair.lag = 1
         Message.objects.create(body="new")
         with db.use_slave():
@@ -151,7 +152,7 @@ class TestOneAlias:
 
 
 class TestQueries:
-    def test_queries_have_their_side_and_server(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_queries_have_their_side_and_server(self, django_pair: Pair, db: Any) -> None:
         seen()
         master = db.queries[-1]
         with db.use_slave():
@@ -181,7 +182,7 @@ class TestQueries:
         assert [query["db"] for query in captured] == [SLAVE, MASTER]
         assert [query["db"] for query in captured.captured_queries] == [SLAVE, MASTER]
 
-    def test_s5_begin_is_shown_where_the_first_statement_has_sent_it(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_s5_begin_is_shown_where_the_first_statement_has_sent_it(self, django_pair: Pair, db: Any) -> None:
         slave = f"127.0.0.1:{django_pair.slaves[0]['port']}"
         seen()
         with db.use_slave():
@@ -210,36 +211,34 @@ class TestQueries:
 class TestServers:
     """S6, S7, S10."""
 
-    def test_s7_a_slave_link_is_read_only(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_s7_a_slave_link_is_read_only(self, django_pair: Pair, db: Any) -> None:
         assert ask(db, "SELECT @@tx_read_only") == 0
         with db.use_slave():
             assert ask(db, "SELECT @@tx_read_only") == 1
 
-    def test_s7_a_slave_link_is_read_only_with_an_init_command_of_the_user(self, make: Make) -> None:
-        db = make(OPTIONS={"init_command": "SET @me = 7"})
+    def test_s7_a_slave_link_is_read_only_with_options_of_the_user(self, make: Make) -> None:
+        db = make(OPTIONS=dialect.variable("me", 7))
         with db.use_slave():
             assert ask(db, "SELECT @@tx_read_only, @me") == (1, 7)
         assert ask(db, "SELECT @@tx_read_only, @me") == (0, 7)
 
-    def test_settings_that_a_slave_leaves_out_are_those_of_the_master(
-        self, django_pair: MariaDBPair, make: Make
-    ) -> None:
+    def test_settings_that_a_slave_leaves_out_are_those_of_the_master(self, django_pair: Pair, make: Make) -> None:
         port = django_pair.slaves[0]["port"]
-        db = make(SLAVES=[{"PORT": port}], OPTIONS={"init_command": "SET @me = 7"})
+        db = make(SLAVES=[{"PORT": port}], OPTIONS=dialect.variable("me", 7))
         with db.use_slave():
             found = ask(db, "SELECT @@port, DATABASE(), CURRENT_USER(), @me")
         assert found == (port, "shop", "shop@%", 7)
 
-    def test_a_slave_may_have_settings_of_its_own(self, django_pair: MariaDBPair, make: Make) -> None:
+    def test_a_slave_may_have_settings_of_its_own(self, django_pair: Pair, make: Make) -> None:
         slave = {"PORT": django_pair.slaves[0]["port"], "NAME": "test_other"}
-        db = make(SLAVES=[{**slave, "OPTIONS": {"init_command": "SET @me = 8"}}])
+        db = make(SLAVES=[{**slave, "OPTIONS": dialect.variable("me", 8)}])
         with db.use_slave():
             assert ask(db, "SELECT DATABASE(), @me") == ("test_other", 8)
         assert ask(db, "SELECT DATABASE(), @me") == ("shop", None)
 
     @pytest.mark.parametrize("slaves", [{"SLAVES": []}, {"SLAVES": [{}]}])
     def test_s10_without_slaves_a_read_only_link_to_the_master_serves(
-        self, django_pair: MariaDBPair, make: Make, slaves: dict[str, Any]
+        self, django_pair: Pair, make: Make, slaves: dict[str, Any]
     ) -> None:
         db = make(**slaves)
         Message.objects.using(db.alias).create(body="a")
@@ -256,7 +255,7 @@ class TestServers:
             with pytest.raises(ImproperlyConfigured, match=r'SLAVES"\] must be a list'):
                 make(SLAVES=wrong)
 
-    def test_s6_one_slave_serves_all_reads_of_a_scope(self, django_pair: MariaDBPair, make: Make) -> None:
+    def test_s6_one_slave_serves_all_reads_of_a_scope(self, django_pair: Pair, make: Make) -> None:
         db = make(SLAVES=five_slaves(django_pair))
         seen_in_scopes = set()
         for _ in range(30):
@@ -266,7 +265,7 @@ class TestServers:
             seen_in_scopes |= served_by
         assert len(seen_in_scopes) > 1
 
-    def test_s6_one_slave_serves_all_threads_of_a_scope(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_s6_one_slave_serves_all_threads_of_a_scope(self, django_pair: Pair, db: Any) -> None:
         found = []
 
         def read() -> None:
@@ -284,7 +283,7 @@ class TestServers:
         assert len(set(found)) == 1, found
 
 
-def five_slaves(pair: MariaDBPair) -> list[dict[str, Any]]:
+def five_slaves(pair: Pair) -> list[dict[str, Any]]:
     """The slave five times; it calls itself otherwise each time."""
     port = pair.slaves[0]["port"]
-    return [{"PORT": port, "OPTIONS": {"init_command": f"SET @me = {number}"}} for number in range(5)]
+    return [{"PORT": port, "OPTIONS": dialect.variable("me", number)} for number in range(5)]

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from django.conf import settings
-
-from replswitch.testing import MariaDBPair
+from tests.test_django.project import dialect
+from tests.test_django.project.dialect import Pair
 
 RunPython = Callable[..., str]
 
@@ -44,16 +44,12 @@ def test_django_tests_leave_nothing_to_each_other(test_run: Callable[..., None])
     test_run("HasNoDataOfItsOwn")
 
 
-def test_every_link_uses_the_test_database(django_pair: MariaDBPair, test_run: Callable[..., None]) -> None:
+def test_every_link_uses_the_test_database(django_pair: Pair, test_run: Callable[..., None]) -> None:
     databases = copy.deepcopy(settings.DATABASES)
     databases["default"]["SLAVES"][0]["NAME"] = "shop_on_the_slave"
     test_run("UsesTheTestDatabase", databases=databases)
-    with django_pair.admin() as admin, admin.cursor() as cursor:
-        cursor.execute("SHOW DATABASES LIKE 'test\\_%shop'")
-        assert cursor.fetchall() == ()  # it is gone after the run
-    with django_pair.admin("slave") as admin, admin.cursor() as cursor:
-        cursor.execute("SHOW DATABASES LIKE 'shop_on_the_slave'")
-        assert cursor.fetchall() == ()
+    assert dialect.databases_like(django_pair, "master", "^test_.*shop") == []  # it is gone after the run
+    assert dialect.databases_like(django_pair, "slave", "^shop_on_the_slave$") == []
 
 
 def test_sqlite_in_memory_is_one_link(tmp_path: Path, test_run: Callable[..., None]) -> None:

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from django.db import DatabaseError, connections, transaction
 from tests.test_django.backend.asking import bodies, link_id, seen, sides
+from tests.test_django.project.dialect import Pair
 from tests.test_django.project.models import Message
 
 from django_replswitch.decorators import use_slave
 from replswitch import MASTER, SLAVE
-from replswitch.testing import MariaDBPair
 
 
 def in_threads(work: Callable[[int], Any], count: int) -> list[Any]:
@@ -28,7 +28,7 @@ def in_threads(work: Callable[[int], Any], count: int) -> list[Any]:
         return list(pool.map(run, range(count)))
 
 
-def test_each_thread_has_its_own_links(django_pair: MariaDBPair, db: Any) -> None:
+def test_each_thread_has_its_own_links(django_pair: Pair, db: Any) -> None:
     together = threading.Barrier(6)
 
     def work(number: int) -> tuple[str, int]:
@@ -61,7 +61,7 @@ def test_state_change_disabled_holds_in_all_threads(db: Any) -> None:
     assert in_threads(work, 2) == [MASTER, MASTER]
 
 
-def test_each_thread_has_its_own_transaction(django_pair: MariaDBPair, db: Any) -> None:
+def test_each_thread_has_its_own_transaction(django_pair: Pair, db: Any) -> None:
     together = threading.Barrier(4)
 
     def work(number: int) -> list[str]:
@@ -80,7 +80,7 @@ def test_each_thread_has_its_own_transaction(django_pair: MariaDBPair, db: Any) 
     assert sorted(bodies(django_pair)) == ["0", "2"]
 
 
-def test_threads_that_read_and_write_see_their_own_data(django_pair: MariaDBPair, db: Any) -> None:
+def test_threads_that_read_and_write_see_their_own_data(django_pair: Pair, db: Any) -> None:
     def work(number: int) -> list[str]:
         mine: Any = connections["default"]
         mine.force_debug_cursor = True

@@ -19,11 +19,12 @@ from tests.test_django.backend.asking import (
     seen,
     sides,
 )
+from tests.test_django.project import dialect
+from tests.test_django.project.dialect import Pair
 from tests.test_django.project.models import Message, Tag
 
 from replswitch import MASTER, SLAVE
 from replswitch.decorators import use_master, use_slave
-from replswitch.testing import MariaDBPair
 
 
 def create(body: str) -> Message:
@@ -31,7 +32,7 @@ def create(body: str) -> Message:
 
 
 class TestAtomic:
-    def test_a_block_in_slave_state_does_not_touch_the_master(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_a_block_in_slave_state_does_not_touch_the_master(self, django_pair: Pair, db: Any) -> None:
         with (
             django_pair.statements("master") as to_master,
             django_pair.statements("slave") as to_slave,
@@ -42,12 +43,12 @@ class TestAtomic:
             with transaction.atomic():
                 assert seen() == []
         assert (to_master, links_on(django_pair, "master")) == ([], set())
-        selects = [sql for sql in to_slave if sql.startswith("SELECT `project_message`")]
+        selects = [sql for sql in to_slave if sql.startswith(dialect.translated("SELECT `project_message`"))]
         assert len(selects) == 2
         assert "COMMIT" in [sql.upper() for sql in to_slave[-2:]]
 
     def test_s5_a_block_switched_to_the_master_first_opens_no_slave_transaction(
-        self, django_pair: MariaDBPair, db: Any
+        self, django_pair: Pair, db: Any
     ) -> None:
         with django_pair.statements("slave") as to_slave, use_slave(), transaction.atomic():
             with use_master():
@@ -58,16 +59,14 @@ class TestAtomic:
         assert (to_slave, links_on(django_pair, "slave")) == ([], set())
         assert bodies(django_pair) == ["a"]
 
-    def test_a_block_without_a_statement_opens_nothing(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_a_block_without_a_statement_opens_nothing(self, django_pair: Pair, db: Any) -> None:
         with transaction.atomic(), transaction.atomic():
             pass
         with rolled_back(), use_slave(), transaction.atomic():
             pass
         assert not links_on(django_pair, "master") | links_on(django_pair, "slave")
 
-    def test_s5_the_master_serves_the_rest_of_the_block_once_it_has_joined(
-        self, django_pair: MariaDBPair, db: Any
-    ) -> None:
+    def test_s5_the_master_serves_the_rest_of_the_block_once_it_has_joined(self, django_pair: Pair, db: Any) -> None:
         with transaction.atomic():
             with db.use_slave():
                 assert seen() == []
@@ -77,7 +76,7 @@ class TestAtomic:
         assert sides(db) == [SLAVE, MASTER, MASTER]
         assert bodies(django_pair) == ["a"]
 
-    def test_s5_an_exception_rolls_back_every_link_of_the_block(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_s5_an_exception_rolls_back_every_link_of_the_block(self, django_pair: Pair, db: Any) -> None:
         @use_master
         def view() -> None:
             create("a")
@@ -93,7 +92,7 @@ class TestAtomic:
             assert seen() == []
         assert sides(db)[-1] == SLAVE
 
-    def test_s5_blocks_one_after_another_are_separate(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_s5_blocks_one_after_another_are_separate(self, django_pair: Pair, db: Any) -> None:
         for number in range(3):
             with transaction.atomic(), db.use_slave():
                 ask(db, "SELECT 1")
@@ -106,13 +105,13 @@ class TestAtomic:
             with state():
                 assert ask(db, "SELECT @@autocommit, @@in_transaction") == (1, 0)
 
-    def test_s5_an_uncommitted_write_is_not_seen_by_other_connections(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_s5_an_uncommitted_write_is_not_seen_by_other_connections(self, django_pair: Pair, db: Any) -> None:
         with transaction.atomic():
             create("a")
             assert bodies(django_pair) == []
         assert bodies(django_pair) == ["a"]
 
-    def test_s5_blocks_of_two_aliases_are_separate(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_s5_blocks_of_two_aliases_are_separate(self, django_pair: Pair, db: Any) -> None:
         with rolled_back():
             create("a")
             with transaction.atomic(using="other"):
@@ -120,7 +119,7 @@ class TestAtomic:
         assert bodies(django_pair) == []
         assert Message.objects.using("other").count() == 1
 
-    def test_s5_a_durable_block_on_both_servers_works(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_s5_a_durable_block_on_both_servers_works(self, django_pair: Pair, db: Any) -> None:
         with use_slave(), transaction.atomic(durable=True):
             seen()
             with pytest.raises(RuntimeError, match="durable"), transaction.atomic(durable=True):
@@ -148,7 +147,7 @@ class TestAtomic:
 
 
 class TestSavepoints:
-    def test_a_link_that_joins_late_gets_the_open_savepoints(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_a_link_that_joins_late_gets_the_open_savepoints(self, django_pair: Pair, db: Any) -> None:
         with transaction.atomic():
             with db.use_slave():
                 seen()
@@ -161,7 +160,7 @@ class TestSavepoints:
                 create("c")
         assert bodies(django_pair) == ["b", "c"]
 
-    def test_a_link_that_joins_late_does_not_get_released_savepoints(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_a_link_that_joins_late_does_not_get_released_savepoints(self, django_pair: Pair, db: Any) -> None:
         with django_pair.statements("master") as to_master, transaction.atomic():
             with db.use_slave():
                 with transaction.atomic():
@@ -174,7 +173,7 @@ class TestSavepoints:
         assert sum(sql.startswith("RELEASE") for sql in to_master) == 1
         assert bodies(django_pair) == ["a"]
 
-    def test_savepoints_of_the_application_work_on_both_links(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_savepoints_of_the_application_work_on_both_links(self, django_pair: Pair, db: Any) -> None:
         with transaction.atomic():
             with db.use_slave():
                 seen()
@@ -192,7 +191,7 @@ class TestSavepoints:
         assert bodies(django_pair) == ["a", "d"]
 
     def test_a_savepoint_rolled_back_before_the_master_joins_leaves_the_block_usable(
-        self, django_pair: MariaDBPair, db: Any
+        self, django_pair: Pair, db: Any
     ) -> None:
         with transaction.atomic():
             outer = savepoint()
@@ -205,7 +204,7 @@ class TestSavepoints:
                 transaction.savepoint_rollback(inner)  # went with the rollback to the outer one
         assert bodies(django_pair) == []
 
-    def test_set_rollback_rolls_back_every_link(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_set_rollback_rolls_back_every_link(self, django_pair: Pair, db: Any) -> None:
         with transaction.atomic(), db.use_slave():
             seen()
             with db.use_master():
@@ -215,7 +214,7 @@ class TestSavepoints:
 
 
 class TestOnCommit:
-    def test_on_commit_runs_once_after_the_commit(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_on_commit_runs_once_after_the_commit(self, django_pair: Pair, db: Any) -> None:
         called: list[list[str]] = []
         with transaction.atomic():
             transaction.on_commit(lambda: called.append(bodies(django_pair)))
@@ -245,14 +244,14 @@ class TestOnCommit:
             transaction.on_commit(lambda: called.append(1))
         assert called == [1]
 
-    def test_on_commit_can_switch_and_write(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_on_commit_can_switch_and_write(self, django_pair: Pair, db: Any) -> None:
         with use_slave(), transaction.atomic():
             with db.use_master():
                 create("a")
             transaction.on_commit(lambda: create("b"))
         assert bodies(django_pair) == ["a", "b"]
 
-    def test_on_commit_runs_after_a_block_on_the_slave_alone(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_on_commit_runs_after_a_block_on_the_slave_alone(self, django_pair: Pair, db: Any) -> None:
         called: list[int] = []
         with db.use_slave(), transaction.atomic():
             seen()
@@ -264,9 +263,7 @@ class TestOnCommit:
 class TestLostLinks:
     """A server that goes away in a block."""
 
-    def test_s5_losing_the_slave_does_not_undo_the_commit_on_the_master(
-        self, django_pair: MariaDBPair, db: Any
-    ) -> None:
+    def test_s5_losing_the_slave_does_not_undo_the_commit_on_the_master(self, django_pair: Pair, db: Any) -> None:
         called: list[int] = []
         with transaction.atomic():
             with db.use_slave():
@@ -278,7 +275,7 @@ class TestLostLinks:
         with db.use_slave():
             assert ask(db, "SELECT @@tx_read_only, @@autocommit") == (1, 1)
 
-    def test_s5_losing_the_slave_does_not_fail_the_rollback(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_s5_losing_the_slave_does_not_fail_the_rollback(self, django_pair: Pair, db: Any) -> None:
         with rolled_back():
             with db.use_slave():
                 kill_after = link_id(db)
@@ -290,7 +287,7 @@ class TestLostLinks:
             assert ask(db, "SELECT @@tx_read_only, @@autocommit") == (1, 1)
         assert bodies(django_pair) == ["b"]
 
-    def test_s5_losing_the_master_fails_the_block(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_s5_losing_the_master_fails_the_block(self, django_pair: Pair, db: Any) -> None:
         with pytest.raises(DatabaseError), transaction.atomic():  # noqa: PT012 - the whole block is what raises
             with db.use_slave():
                 seen()
@@ -301,7 +298,7 @@ class TestLostLinks:
             create("c")
         assert bodies(django_pair) == ["c"]
 
-    def test_s5_losing_the_master_at_the_commit_fails_the_block(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_s5_losing_the_master_at_the_commit_fails_the_block(self, django_pair: Pair, db: Any) -> None:
         called: list[int] = []
         with pytest.raises(DatabaseError), transaction.atomic():  # noqa: PT012 - the whole block is what raises
             with db.use_slave():
@@ -316,7 +313,7 @@ class TestLostLinks:
             assert ask(db, "SELECT @@tx_read_only, @@autocommit, @@in_transaction") == (1, 1, 0)
         assert bodies(django_pair) == ["c"]
 
-    def test_s5_losing_the_slave_after_a_read_fails_the_block(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_s5_losing_the_slave_after_a_read_fails_the_block(self, django_pair: Pair, db: Any) -> None:
         with pytest.raises(DatabaseError), db.use_slave(), transaction.atomic():  # noqa: PT012 - the whole block is what raises
             kill(django_pair, "slave", link_id(db))
             seen()
@@ -327,9 +324,7 @@ class TestLostLinks:
 class TestByHand:
     """set_autocommit(False), commit(), rollback()."""
 
-    def test_s5_commit_and_rollback_end_a_manual_transaction_on_every_link(
-        self, django_pair: MariaDBPair, db: Any
-    ) -> None:
+    def test_s5_commit_and_rollback_end_a_manual_transaction_on_every_link(self, django_pair: Pair, db: Any) -> None:
         transaction.set_autocommit(False)
         assert not transaction.get_autocommit()
         with db.use_slave():
@@ -350,7 +345,7 @@ class TestByHand:
             with state():
                 assert ask(db, "SELECT @@autocommit, @@in_transaction") == (1, 0)
 
-    def test_s5_an_atomic_block_in_a_manual_transaction_is_a_savepoint(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_s5_an_atomic_block_in_a_manual_transaction_is_a_savepoint(self, django_pair: Pair, db: Any) -> None:
         transaction.set_autocommit(False)
         create("a")
         with rolled_back():
@@ -361,7 +356,7 @@ class TestByHand:
         transaction.set_autocommit(True)
         assert bodies(django_pair) == ["a"]
 
-    def test_m1_a_write_committed_by_turning_autocommit_on_is_recorded(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_m1_a_write_committed_by_turning_autocommit_on_is_recorded(self, django_pair: Pair, db: Any) -> None:
         with db.use_master() as frame:
             transaction.set_autocommit(False)
             create("a")
@@ -382,9 +377,7 @@ class TestByHand:
         with db.use_slave():
             db.commit()
 
-    def test_s5_autocommit_off_in_the_settings_begins_transactions(
-        self, django_pair: MariaDBPair, db: Any, make: Any
-    ) -> None:
+    def test_s5_autocommit_off_in_the_settings_begins_transactions(self, django_pair: Pair, db: Any, make: Any) -> None:
         db = make(AUTOCOMMIT=False)
         with db.use_slave():
             assert ask(db, "SELECT COUNT(*) FROM project_message") == 0
@@ -397,18 +390,18 @@ class TestByHand:
 
 
 class TestSelectForUpdate:
-    def test_select_for_update_locks_on_the_master(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_select_for_update_locks_on_the_master(self, django_pair: Pair, db: Any) -> None:
         create("a")
         with transaction.atomic():
             assert Message.objects.select_for_update().get().body == "a"
-            with pytest.raises(Exception, match="Lock wait timeout"):
+            with pytest.raises(Exception, match=dialect.LOCKED):
                 on(django_pair, "master", "SELECT * FROM project_message FOR UPDATE NOWAIT")
 
-    def test_select_for_update_in_slave_state_locks_on_the_master(self, django_pair: MariaDBPair, db: Any) -> None:
+    def test_select_for_update_in_slave_state_locks_on_the_master(self, django_pair: Pair, db: Any) -> None:
         create("a")
         with db.use_slave(), transaction.atomic():
             assert Message.objects.select_for_update().get().body == "a"
-            with pytest.raises(Exception, match="Lock wait timeout"):
+            with pytest.raises(Exception, match=dialect.LOCKED):
                 on(django_pair, "master", "SELECT * FROM project_message FOR UPDATE NOWAIT")
             assert sides(db)[-1] == MASTER
 
@@ -417,7 +410,7 @@ class TestSelectForUpdate:
             Message.objects.select_for_update().get()
 
 
-def test_two_connections_of_one_alias_have_separate_blocks(django_pair: MariaDBPair, db: Any) -> None:
+def test_two_connections_of_one_alias_have_separate_blocks(django_pair: Pair, db: Any) -> None:
     copy: Any = connections["default"].copy()
     with transaction.atomic():
         create("a")

@@ -11,16 +11,17 @@ import pytest
 from django.db import OperationalError, transaction
 from django.db.backends.signals import connection_created
 from tests.test_django.backend.asking import ask, bodies, kill, link_id
+from tests.test_django.project import dialect
+from tests.test_django.project.dialect import Pair
 from tests.test_django.project.models import Message
 
 from replswitch import MASTER, SLAVE, NoServerError, stats
-from replswitch.testing import MariaDBPair
 
 Served = tuple[str, str]
 
 
 @pytest.fixture
-def reading(django_pair: MariaDBPair, db: Any) -> Iterator[Any]:
+def reading(django_pair: Pair, db: Any) -> Iterator[Any]:
     """The connection in a scope that must see its own write, which no slave has."""
     django_pair.stop_slave("slave")
     with db.use_slave():
@@ -39,7 +40,7 @@ def address(parameters: dict[str, Any]) -> str:
     return f"127.0.0.1:{parameters['port']}"
 
 
-def test_f3_a_read_on_a_lost_master_runs_again_on_a_read_only_link(django_pair: MariaDBPair, reading: Any) -> None:
+def test_f3_a_read_on_a_lost_master_runs_again_on_a_read_only_link(django_pair: Pair, reading: Any) -> None:
     killer = threading.Timer(0.3, kill, (django_pair, "master", link_id(reading)))
     killer.start()
     assert ask(reading, "SELECT SLEEP(1), 1") == (0, 1)
@@ -48,9 +49,8 @@ def test_f3_a_read_on_a_lost_master_runs_again_on_a_read_only_link(django_pair: 
     assert ask(reading, "SELECT body FROM project_message") == "own"
 
 
-def test_f3_a_read_lost_on_the_master_runs_on_a_slave_that_has_caught_up(
-    django_pair: MariaDBPair, reading: Any
-) -> None:
+@dialect.while_it_replicates
+def test_f3_a_read_lost_on_the_master_runs_on_a_slave_that_has_caught_up(django_pair: Pair, reading: Any) -> None:
     django_pair.start_slave("slave")
     django_pair.wait_caught_up()
     django_pair.kill("master")
@@ -58,7 +58,7 @@ def test_f3_a_read_lost_on_the_master_runs_on_a_slave_that_has_caught_up(
     assert served(reading) == (SLAVE, address(django_pair.slaves[0]))
 
 
-def test_f3_a_read_without_any_server_names_the_master(django_pair: MariaDBPair, reading: Any) -> None:
+def test_f3_a_read_without_any_server_names_the_master(django_pair: Pair, reading: Any) -> None:
     django_pair.kill("master")
     for _ in range(2):
         with pytest.raises(
@@ -68,7 +68,7 @@ def test_f3_a_read_without_any_server_names_the_master(django_pair: MariaDBPair,
         assert isinstance(raised.value, OperationalError)
 
 
-def test_f1_a_write_whose_response_is_lost_does_not_run_again(django_pair: MariaDBPair, reading: Any) -> None:
+def test_f1_a_write_whose_response_is_lost_does_not_run_again(django_pair: Pair, reading: Any) -> None:
     django_pair.start_slave("slave")
     django_pair.wait_caught_up()
     with reading.use_master():  # what runs here may have written, so that the master's own connection serves
@@ -82,14 +82,11 @@ def test_f1_a_write_whose_response_is_lost_does_not_run_again(django_pair: Maria
 
 
 @pytest.mark.parametrize("block", [nullcontext, transaction.atomic])
-def test_f3_a_write_that_a_read_only_master_has_refused_runs_once_more(
-    django_pair: MariaDBPair, db: Any, block: Any
-) -> None:
+def test_f3_a_write_that_a_read_only_master_has_refused_runs_once_more(django_pair: Pair, db: Any, block: Any) -> None:
     """Over a new connection, because another server may have the name by now."""
 
     def set_read_only(value: str) -> None:
-        with django_pair.admin("master") as admin, admin.cursor() as cursor:
-            cursor.execute(f"SET GLOBAL read_only = {value}")
+        dialect.set_read_only(django_pair, value)
 
     def is_writable(**_: object) -> None:
         set_read_only("OFF")
@@ -108,7 +105,7 @@ def test_f3_a_write_that_a_read_only_master_has_refused_runs_once_more(
 
 
 def test_f5_a_block_that_cannot_begin_on_the_master_begins_again(
-    django_pair: MariaDBPair, persistent: Any, monkeypatch: pytest.MonkeyPatch
+    django_pair: Pair, persistent: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     db, begun = persistent, []
     begin_on = type(db).begin_on
@@ -116,7 +113,7 @@ def test_f5_a_block_that_cannot_begin_on_the_master_begins_again(
     def begin_on_a_dead_one(self: Any, link: Any) -> None:
         begun.append(link)
         if len(begun) == 1:
-            kill(django_pair, "master", link.raw.thread_id())
+            kill(django_pair, "master", dialect.number_of(link.raw))
         begin_on(self, link)
 
     before = sum(stats()["master-lost"].values())
@@ -130,14 +127,15 @@ def test_f5_a_block_that_cannot_begin_on_the_master_begins_again(
 
 @pytest.mark.parametrize("block", [nullcontext, transaction.atomic])
 def test_f5_a_read_only_master_is_logged_once_until_it_serves_again(
-    django_pair: MariaDBPair, db: Any, block: Any, caplog: pytest.LogCaptureFixture
+    django_pair: Pair, db: Any, block: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with django_pair.admin("master") as admin, admin.cursor() as cursor:
-        cursor.execute("SET GLOBAL read_only = ON")
+    dialect.set_read_only(django_pair, "ON")
+    try:
         for _ in range(5):
             with db.use_master(), pytest.raises(NoServerError, match="is read-only"), block():
                 Message.objects.create(body="refused")
-        cursor.execute("SET GLOBAL read_only = OFF")
+    finally:
+        dialect.set_read_only(django_pair, "OFF")
     with db.use_master():
         with block():
             Message.objects.create(body="new")

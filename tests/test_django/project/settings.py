@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from typing import Any
 
-from replswitch.testing import MariaDBPair
+from tests.test_django.project.served import ENGINE, hide_the_other
 
-if os.environ.get("PROJECT_WITHOUT_MYSQLCLIENT"):
-    sys.modules["MySQLdb"] = None  # type: ignore[assignment]  # as if it were not installed; PyMySQL replaces it
+hide_the_other()
 
 SECRET_KEY = "a long random string of the tests"
 ALLOWED_HOSTS = ["*"]
@@ -28,11 +26,11 @@ REPLSWITCH: dict[str, Any] = {}
 
 
 def _database(name: str) -> dict[str, Any]:
-    return {"ENGINE": "django_replswitch.backends.mysql", "NAME": name, "SLAVES": [{}]}
+    return {"ENGINE": ENGINE, "NAME": name, "SLAVES": [{}]}
 
 
 # In a process that a test starts, they are those of the test.
 DATABASES: dict[str, dict[str, Any]] = json.loads(os.environ.get("PROJECT_DATABASES", "null")) or {
-    "default": _database(MariaDBPair.database),
+    "default": _database("shop"),
     "other": _database("test_other"),
 }

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from wsgiref.types import StartResponse, WSGIEnvironment
 
-    from replswitch.testing import MariaDBPair
+    from tests.test_django.project.dialect import Pair
 
 # With the methods of this project's backend, which django-stubs cannot know.
 connection: Any = django.db.connection
@@ -222,7 +222,7 @@ class Site:
         pair: the servers.
     """
 
-    def __init__(self, pair: MariaDBPair, exits: ExitStack) -> None:
+    def __init__(self, pair: Pair, exits: ExitStack) -> None:
         self.pair = pair
         self._others = {server: self._links(server) for server in ("master", "slave")}  # of tests before this one
         self._exits = exits

@@ -10,13 +10,13 @@ import pytest
 from tests.test_django.requests.board import Site, Visitor, live_server, through_asgi, through_wsgi, write
 
 if TYPE_CHECKING:
-    from replswitch.testing import MariaDBPair
+    from tests.test_django.project.dialect import Pair
 
 Visitors = Callable[[], Visitor]
 
 
 @pytest.fixture
-def site(django_pair: MariaDBPair) -> Iterator[Site]:
+def site(django_pair: Pair) -> Iterator[Site]:
     """The board with one message, ``1``, on a pair without a lag."""
     write(1)
     django_pair.wait_caught_up()

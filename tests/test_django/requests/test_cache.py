@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.django_suite import suite_source
+from tests.test_django.project.served import NAMES, SERVED
 from tests.test_django.requests import cache_contract, cache_visits
 
 if TYPE_CHECKING:
@@ -17,16 +18,15 @@ if TYPE_CHECKING:
 
     from tests.conftest import Served
 
-ON = ["mariadb", "mariadb-mysqlclient", "mysql", "mysql-mysqlclient", "sqlite"]
-MODULES = {"pymysql": "pymysql", "mysqlclient": "MySQLdb", "sqlite3": "sqlite3.dbapi2"}
+ON = ["mariadb", "mariadb-mysqlclient", "mysql", "mysql-mysqlclient", "postgresql", "sqlite"]
+MODULES = {"pymysql": "pymysql", "mysqlclient": "MySQLdb", "psycopg": "psycopg", "sqlite3": "sqlite3.dbapi2"}
 
 
 def databases(served: Served) -> dict[str, Any]:
     """Return a setting DATABASES with a pair as the default."""
-    names = {"database": "NAME", "user": "USER", "password": "PASSWORD", "host": "HOST", "port": "PORT"}
     servers = (served.pair.master, served.pair.slaves[0])
-    master, slave = ({names[key]: value for key, value in server.items()} for server in servers)
-    engine = "sqlite3" if served.driver == "sqlite3" else "mysql"
+    master, slave = ({NAMES[key]: value for key, value in server.items()} for server in servers)
+    engine = SERVED[served.driver].backend if served.driver in SERVED else served.driver
     return {"default": {"ENGINE": f"django_replswitch.backends.{engine}", **master, "SLAVES": [slave]}}
 
 
@@ -36,7 +36,7 @@ def run(served: Served, script: ModuleType, *arguments: str) -> str:
         [sys.executable, str(script.__file__), *arguments],
         env={
             **os.environ,
-            **({"PROJECT_WITHOUT_MYSQLCLIENT": "1"} if served.driver == "pymysql" else {}),
+            "PROJECT_DRIVER": served.driver if served.driver in SERVED else "mysqlclient",
             "PYTHONPATH": os.pathsep.join(sys.path),
             "DJANGO_SETTINGS_MODULE": "tests.test_django.project.settings",
             "PROJECT_DATABASES": json.dumps(databases(served)),

@@ -127,7 +127,7 @@ def every_query_on_its_side(site: Site) -> Iterator[None]:
     site.pair.stop_slave()
     with ExitStack() as recording:
         # With mysqlclient each task may have two connections to the master; 100 tasks are over the server's own limit.
-        admin = recording.enter_context(closing(site.pair.admin("master")))
+        admin: Any = recording.enter_context(closing(site.pair.admin("master")))
         setting = "SET GLOBAL max_connections = "
         admin.query(setting + "1000")
         recording.callback(admin.query, setting + "DEFAULT")

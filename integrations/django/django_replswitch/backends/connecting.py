@@ -27,7 +27,7 @@ from replswitch.engine.writes import committed_elsewhere
 from replswitch.state import stack
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from replswitch.drivers import Driver, Raw
     from replswitch.engine.attempt import Attempt
@@ -79,9 +79,9 @@ class WrapperLink(Link):
 
     __slots__ = ("cursor", "parked", "savepoints")
 
-    def __init__(self, server: Server, raw: Raw, driver: Driver, cursor_options: dict[str, Any]) -> None:
+    def __init__(self, server: Server, raw: Raw, driver: Driver, cursor: Callable[[], Any]) -> None:
         super().__init__(server, raw, driver)
-        self.cursor = partial(raw.cursor, **cursor_options)
+        self.cursor = cursor
         self.savepoints: tuple[str, ...] = ()
         self.parked = LINK_ATTRIBUTES
 
@@ -92,14 +92,12 @@ class ConnectingWrapper(BaseDatabaseWrapper):
     Attributes:
         driver: the driver of all servers.
         stock: Django's own backend.
-        cursor_options: the arguments of the driver's ``cursor()`` with which it makes cursors of Django's backend.
         one_link: see `replswitch.engine.port.Port`.
         selected: the link that the object uses now; None if it is closed.
     """
 
     driver: ClassVar[Driver]
     stock: ClassVar[type[BaseDatabaseWrapper]]
-    cursor_options: ClassVar[dict[str, Any]] = {}
     one_link = False
 
     # Attributes of Django that the type stubs leave out.
@@ -270,10 +268,11 @@ class ConnectingWrapper(BaseDatabaseWrapper):
             Exception: the driver's own error.
         """
         attributes = vars(self)
-        kept = {name: attributes[name] for name in _KEPT}
+        kept = {name: attributes[name] for name in (*_KEPT, "settings_dict")}
         failed: Exception | None = None
         self.select(None)
         self._server, self._is_direct = server, True
+        self.settings_dict = merged(server, self.settings_dict, self.alias)
         try:
             super().connect()
         except Exception as error:  # noqa: BLE001 - raised below
@@ -292,7 +291,8 @@ class ConnectingWrapper(BaseDatabaseWrapper):
                 raise failed
             finally:
                 del failed  # break the circle of the error and this frame
-        link = WrapperLink(server, attributes["connection"], self.driver, self.cursor_options)
+        raw = attributes["connection"]
+        link = WrapperLink(server, raw, self.driver, self.cursor_maker(raw))
         link.writes.session_changed = False  # the statements that prepare every connection do not count
         self._links[server] = self.selected = link
         return link
@@ -302,14 +302,9 @@ class ConnectingWrapper(BaseDatabaseWrapper):
         cause = error.__cause__
         return cause if isinstance(error, Error) and isinstance(cause, self.Database.Error) else error
 
-    def get_connection_params(self) -> dict[str, Any]:
-        """Return the parameters of the selected server."""
-        settings = self.settings_dict
-        self.settings_dict = merged(self._server, settings, self.alias)
-        try:
-            return super().get_connection_params()
-        finally:
-            self.settings_dict = settings
+    def cursor_maker(self, raw: Raw) -> Callable[[], Any]:
+        """Return the function that makes a cursor of Django's backend on a connection."""
+        return raw.cursor  # type: ignore[no-any-return]
 
     def parameters(self, server: Server) -> dict[str, Any]:
         """Return the parameters with which the driver opens a connection to a server. Any thread may call this."""
@@ -336,6 +331,10 @@ class ConnectingWrapper(BaseDatabaseWrapper):
             block.links.remove(link)
         if self.route.link is link:
             self.route.forget()
+        self.close_raw(link)
+
+    def close_raw(self, link: Link) -> None:
+        """Close the connection of a link."""
         close_raw(link.raw, link.process)
 
 

@@ -24,13 +24,14 @@ class SwitchingCursor:
     """
 
     # Slots are faster than attributes with a default in the class. The dictionary holds what callers set.
-    __slots__ = ("__dict__", "_closed", "_link", "_raw", "_wrapper")
+    __slots__ = ("__dict__", "_closed", "_link", "_name", "_raw", "_wrapper")
 
     def __init__(self, wrapper: Any) -> None:
         self._wrapper = wrapper
         self._link: WrapperLink | None = None  # None until a statement has run
         self._raw: Any = None  # the driver's cursor on the link
         self._closed = False
+        self._name = ""  # of a server-side cursor
 
     def execute(self, sql: str, params: Any = None) -> Any:
         """Run a statement."""
@@ -62,7 +63,7 @@ class SwitchingCursor:
         route, news, has_rows = wrapper.route, link.writes.news, raw.description is not None
         if wrapper.driver.must_ask and has_rows:  # the driver does not report writes of such statements
             pending = route.pending
-            will_ask = pending is not None and not pending.resolved and link.raw.get_autocommit()
+            will_ask = pending is not None and not pending.resolved
             news = link.server.state == MASTER and not will_ask
         if news or route.block is not None:
             route.succeeded(link, has_rows=has_rows, follow=wrapper.autocommit)
@@ -113,8 +114,11 @@ class SwitchingCursor:
             finally:
                 vars(self).clear()  # back to the state of a new cursor
                 self._raw, self._closed = None, False
-            self._link, self._raw = link, link.cursor()
+            self._link, self._raw = link, self._open(link)
         return self._raw
+
+    def _open(self, link: WrapperLink) -> Any:
+        return link.cursor()
 
     def close(self) -> None:
         """Close the cursor and release its result. `rowcount`, `lastrowid` and `description` keep their values."""

@@ -82,7 +82,11 @@ class SwitchingWrapper(ConnectingWrapper):
             return super()._cursor(name)
         if vars(self)["connection"] is None:
             self.ensure_connection()
-        return self._prepare_cursor(SwitchingCursor(self))
+        return self._prepare_cursor(self.switching_cursor(name))
+
+    def switching_cursor(self, name: str | None) -> SwitchingCursor:
+        """Return a cursor between Django's and the driver's; one with a name is a server-side cursor."""
+        return SwitchingCursor(self)
 
     def connect(self) -> None:
         """Open a link to the side that the state asks for."""

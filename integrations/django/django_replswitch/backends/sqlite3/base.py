@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from django.db.backends.sqlite3 import base
 from django.utils.asyncio import async_unsafe
@@ -12,6 +13,9 @@ from replswitch import MASTER, SLAVE
 from replswitch.drivers.sqlite3 import DRIVER
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from replswitch.drivers import Raw
     from replswitch.engine.servers import Link
 
 
@@ -20,7 +24,6 @@ class DatabaseWrapper(SwitchingWrapper, base.DatabaseWrapper):
 
     driver = DRIVER
     stock = base.DatabaseWrapper
-    cursor_options: ClassVar[dict[str, Any]] = {"factory": base.SQLiteCursorWrapper}
 
     @property
     def one_link(self) -> bool:  # type: ignore[override]  # a test run changes it
@@ -33,6 +36,10 @@ class DatabaseWrapper(SwitchingWrapper, base.DatabaseWrapper):
         connection = super().get_new_connection({**conn_params, "factory": DRIVER.factory})
         DRIVER.prepare(connection, read_only=self._server.state == SLAVE)
         return connection
+
+    def cursor_maker(self, raw: Raw) -> Callable[[], Any]:
+        """Return the function that makes Django's own cursor on a connection."""
+        return partial(raw.cursor, factory=base.SQLiteCursorWrapper)
 
     def begin_on(self, link: Link) -> None:
         """Send BEGIN, as Django does in its atomic blocks, unless the application has already sent it."""

@@ -1,0 +1,103 @@
+"""The backend that ``ENGINE`` names."""
+
+from __future__ import annotations
+
+import weakref
+from functools import partial
+from os import getpid
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from django.db.backends.postgresql import base as django_base
+from django.utils.asyncio import async_unsafe
+
+from django_replswitch.backends.postgresql.cursor import NamedCursor, PostgreSQLCursor, cursor_on
+from django_replswitch.backends.wrapper import SwitchingWrapper
+from replswitch import SLAVE
+from replswitch.drivers import load_driver
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from replswitch.drivers import Raw
+    from replswitch.engine.servers import Link, Server
+
+base: Any = django_base  # with what the type stubs leave out
+
+#: The connection pools of Django (``OPTIONS["pool"]``): of each server, by alias, as Django's backend keeps them.
+_POOLS: Final[weakref.WeakKeyDictionary[Server, dict[str, Any]]] = weakref.WeakKeyDictionary()
+
+
+class DatabaseWrapper(SwitchingWrapper, django_base.DatabaseWrapper):
+    """Django's PostgreSQL connection, on a master and its slaves."""
+
+    driver: ClassVar[Any] = load_driver("psycopg" if base.is_psycopg3 else "psycopg2", binding=True)
+    stock = django_base.DatabaseWrapper
+
+    _configure_timezone: Any  # of Django, which the type stubs leave out
+
+    # Opening and closing
+
+    def get_connection_params(self) -> dict[str, Any]:
+        """Return the parameters of the server that is being opened. On a slave, they make a link read-only (S7)."""
+        arguments: dict[str, Any] = self.driver.arguments(
+            super().get_connection_params(), read_only=self._server.state == SLAVE
+        )
+        return arguments
+
+    @async_unsafe
+    def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
+        """Connect to the selected server, or take a connection of its pool that is alive."""
+        read_only = self._server.state == SLAVE
+        while True:
+            with self.driver.connecting(conn_params):
+                raw = super().get_new_connection(conn_params)
+            if self.driver.take(raw, self.settings_dict["OPTIONS"], read_only=read_only):
+                return raw
+            self._give_back(raw)
+
+    @property
+    def _connection_pools(self) -> dict[str, Any]:
+        return _POOLS.setdefault(self._server, {})
+
+    def close_pool(self) -> None:
+        """Close the pools of all servers of the alias."""
+        for pools in _POOLS.values():
+            if (pool := pools.pop(self.alias, None)) is not None:
+                pool.close()
+
+    def close_raw(self, link: Link) -> None:
+        """Close a connection, or give it back to its pool."""
+        if getattr(link.raw, "_pool", None) is None or link.process != getpid():
+            super().close_raw(link)
+            return
+        if not self.driver.reusable(link.raw):
+            super().close_raw(link)  # the pool then replaces it
+        self._give_back(link.raw)
+
+    @staticmethod
+    def _give_back(raw: Raw) -> None:
+        raw._pool.putconn(raw)
+
+    def _set_autocommit(self, autocommit: bool) -> None:
+        """Do nothing: the connections stay in autocommit mode, and `begin_on` begins transactions."""
+
+    def begin_on(self, link: Link) -> None:
+        """Begin a transaction, unless the application has already sent BEGIN."""
+        if not self.driver.in_transaction(link.raw):
+            self.driver.begin(link.raw)
+
+    def ensure_timezone(self) -> bool:
+        """Set the time zone on all links after the setting has changed."""
+        self.close_pool()
+        changed = [self._configure_timezone(link.raw) for link in self._links.values()]
+        return any(changed)
+
+    # Cursors
+
+    def switching_cursor(self, name: str | None) -> Any:
+        """Return a cursor between Django's and the driver's; one with a name is a server-side cursor."""
+        return PostgreSQLCursor(self) if name is None else NamedCursor(self, name)
+
+    def cursor_maker(self, raw: Raw) -> Callable[[], Any]:
+        """Return the function that makes Django's cursors on a connection."""
+        return partial(cursor_on, weakref.proxy(self), raw)

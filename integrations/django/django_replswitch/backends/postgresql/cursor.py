@@ -1,0 +1,135 @@
+"""Cursors of PostgreSQL: server-side cursors, and COPY."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+from django.db.backends.postgresql import base as django_base
+
+from django_replswitch.backends.cursor import SwitchingCursor
+from replswitch.engine.attempt import Attempt
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from django_replswitch.backends.connecting import WrapperLink
+    from replswitch.drivers import Raw
+
+base: Any = django_base  # with what the type stubs leave out
+
+
+class PostgreSQLCursor(SwitchingCursor):
+    """A cursor that can copy rows from and to the server."""
+
+    @property
+    def _query(self) -> Any:
+        """What Django shows in its log of queries."""
+        return getattr(self._raw, "_query", None)
+
+    def close(self) -> None:
+        """Close the cursor, and keep the number of rows, which psycopg forgets."""
+        if self._link is not None:
+            self.rowcount = self._raw.rowcount
+        super().close()
+
+    @contextmanager
+    def copy(self, *args: Any, **options: Any) -> Iterator[Any]:
+        """Copy rows. A COPY that a slave refuses moves, as it has not begun (S8)."""
+        wrapper, attempt = self._wrapper, Attempt()
+        link = wrapper.route.for_statement()
+        while True:
+            wrapper.select(link)
+            copying = self._on(link).copy(*args, **options)
+            try:
+                copy = copying.__enter__()
+                break
+            except wrapper.Database.Error as error:
+                link = wrapper.route.failed(attempt, link, error)
+                if link is None:
+                    raise
+        try:
+            yield copy
+        except BaseException as error:
+            if not copying.__exit__(type(error), error, error.__traceback__):
+                raise
+        else:
+            copying.__exit__(None, None, None)
+        wrapper.route.succeeded(link, has_rows=True, follow=wrapper.autocommit)
+
+
+class NamedCursor(PostgreSQLCursor):
+    """A server-side cursor, for ``iterator()``. Its rows arrive while they are fetched.
+
+    Args:
+        wrapper: Django's connection.
+        name: the name of the cursor.
+    """
+
+    def __init__(self, wrapper: Any, name: str) -> None:
+        super().__init__(wrapper)
+        self._name = name
+
+    def execute(self, sql: str, params: Any = None) -> Any:
+        """Declare the cursor."""
+        return self._run("execute", (sql, params), attempt=Attempt())
+
+    def fetchone(self) -> Any:
+        """Fetch a row."""
+        return self._fetch("fetchone")
+
+    def fetchmany(self, *size: int) -> Any:
+        """Fetch some rows."""
+        return self._fetch("fetchmany", *size)
+
+    def fetchall(self) -> Any:
+        """Fetch the rows that are left."""
+        return self._fetch("fetchall")
+
+    def __iter__(self) -> Iterator[Any]:
+        while (row := self.fetchone()) is not None:
+            yield row
+
+    def _fetch(self, method: str, *args: Any) -> Any:
+        # The statement runs while its rows are fetched, so a slave may refuse it only now.
+        return self._wrapper.route.read_on(self._link, getattr(self._bound, method), *args)
+
+    def _open(self, link: WrapperLink) -> Any:
+        return named_cursor_on(self._wrapper, link.raw, self._name)
+
+
+if base.is_psycopg3:
+    from replswitch.drivers.psycopg_server_cursor import tracked_by_server
+
+    def cursor_on(wrapper: Any, raw: Raw) -> Any:
+        """Return a cursor of the driver, as Django's backend makes it."""
+        cursor = raw.cursor()
+        # As Django does: the settings may have changed since the connection was opened.
+        loader = raw.adapters.get_loader(base.TIMESTAMPTZ_OID, base.Format.TEXT)
+        if wrapper.timezone != loader.timezone:
+            base.register_tzloader(wrapper.timezone, cursor)
+        return cursor
+
+    def named_cursor_on(wrapper: Any, raw: Raw, name: str) -> Any:
+        """Return a server-side cursor of the driver. Outside a transaction, the server keeps its rows."""
+        binds = wrapper.settings_dict["OPTIONS"].get("server_side_binding") is True
+        kind = tracked_by_server(raw.server_cursor_factory if binds else base.ServerSideCursor)
+        cursor = kind(raw, name=name, scrollable=False, withhold=not wrapper.driver.in_transaction(raw))
+        base.register_tzloader(wrapper.timezone, cursor)
+        return cursor
+
+else:
+
+    def cursor_on(wrapper: Any, raw: Raw) -> Any:
+        """Return a cursor of the driver, as Django's backend makes it."""
+        return _with_timezone(wrapper, raw.cursor())
+
+    def named_cursor_on(wrapper: Any, raw: Raw, name: str) -> Any:
+        """Return a server-side cursor of the driver. Outside a transaction, the server keeps its rows."""
+        held = not wrapper.driver.in_transaction(raw)
+        return _with_timezone(wrapper, raw.cursor(name, scrollable=False, withhold=held))
+
+    def _with_timezone(wrapper: Any, cursor: Any) -> Any:
+        cursor.tzinfo_factory = wrapper.tzinfo_factory if settings.USE_TZ else None
+        return cursor

@@ -1,0 +1,85 @@
+"""Cursors of other classes than psycopg's own, and server-side cursors: their connection records what they write."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import pq, sql
+
+from replswitch.drivers.driver import Written
+from replswitch.drivers.psycopg_connection import TrackingCursor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@lru_cache
+def tracked(kind: type[Any]) -> type[Any]:
+    """Return a class of cursors like ``kind`` whose statements are recorded."""
+    return type(kind.__name__, (TrackingCursor, kind), {"__module__": __name__})
+
+
+@lru_cache
+def tracked_by_server(kind: type[Any]) -> type[Any]:
+    """Return a class of server-side cursors like ``kind`` whose statements are recorded."""
+    mixins = (_ReadsFirst, _ServerSide) if issubclass(kind, psycopg.client_cursor.ClientCursorMixin) else (_ServerSide,)
+    return type(kind.__name__, (*mixins, kind), {"__module__": __name__})
+
+
+class _ServerSide:
+    """A server-side cursor."""
+
+    status = Written.ASK
+
+    def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
+        """Declare the cursor, and record that its statement may have written."""
+        connection: Any = self.connection  # type: ignore[attr-defined]  # of psycopg's cursor
+        connection.before(query)
+        self.declare(super().execute, query, params, **options)  # type: ignore[misc]  # likewise
+        connection.after(self, self.status)
+        return self
+
+    def declare(self, execute: Callable[..., Any], *args: Any, **options: Any) -> None:
+        """Declare the cursor."""
+        execute(*args, **options)
+
+
+class _ReadsFirst(_ServerSide):
+    """A server-side cursor that takes parameters on the client's side: several statements can be sent in one message.
+
+    Outside a transaction, its statement runs in the commit of DECLARE, so nothing shows whether it has written. So it
+    runs in a read-only transaction first: then it has not. If that is refused, it runs again.
+    """
+
+    _reads_only = False
+
+    def declare(self, execute: Callable[..., Any], *args: Any, **options: Any) -> None:
+        """Declare the cursor, in a read-only transaction if it is outside a transaction."""
+        connection: Any = self.connection  # type: ignore[attr-defined]  # likewise
+        if not connection.tells or connection.pgconn.transaction_status != pq.TransactionStatus.IDLE:
+            execute(*args, **options)
+            return
+        self._reads_only, self.status = True, Written.NO
+        try:
+            execute(*args, **options)
+        except psycopg.errors.ReadOnlySqlTransaction:
+            connection.rollback()
+            self._reads_only, self.status = False, Written.ASK
+            execute(*args, **options)
+        except psycopg.Error:
+            if not connection.closed:
+                connection.rollback()
+            raise
+        finally:
+            self._reads_only = False
+
+    def _make_declare_statement(self, query: Any) -> Any:
+        statement = super()._make_declare_statement(query)  # type: ignore[misc]  # likewise
+        if self._reads_only:
+            statement = sql.SQL("BEGIN READ ONLY; ") + statement + sql.SQL("\n; COMMIT")
+        return statement
+
+    def _execute_send(self, query: Any, *, force_extended: bool = False, binary: bool | None = None) -> None:
+        super()._execute_send(query, force_extended=force_extended and not self._reads_only, binary=binary)  # type: ignore[misc]
