@@ -69,8 +69,8 @@ def waiting(scope: Scope | None = None) -> list[Scope]:
 class Scope:
     """What is known of one request. Outside a request, the outermost ``use_*()`` has a scope until it is reverted.
 
-    What every request sets and reads are slots, which is fastest. Other attributes have their default in the class,
-    because few scopes change them.
+    Attributes that every request sets or reads are slots, because slots are the fastest. Other attributes have their
+    default in the class, because few scopes change them.
 
     Attributes:
         master_only: everything in this scope runs on the master, whichever state the code asks for.

@@ -37,7 +37,7 @@ class _Uncached:
 class DjangoRequest(Framework):
     """What Django knows of a request that may run again, and the state of the request before its first try.
 
-    It has no ``__init__``, because every GET makes one: the middleware sets the slots.
+    For speed, it has no ``__init__``: the middleware makes an object for each GET request, and sets its slots.
 
     Attributes:
         request: the request.

@@ -70,9 +70,9 @@ def secrets_of(app: Flask) -> list[str | bytes]:
     """
     if not app.secret_key:
         raise ConfigurationError(
-            f'The application "{app.name}" has no secret key, which signs its markers. Set '
-            'app.config["SECRET_KEY"] before ReplSwitch(app), or before init_app(app) in a factory: it reads the '
-            "configuration once."
+            f'The application "{app.name}" has no secret key to sign its markers with. Set '
+            'app.config["SECRET_KEY"] before ReplSwitch(app), or before init_app(app) in a factory: the configuration '
+            "is read only once."
         )
     older = app.config.get("SECRET_KEY_FALLBACKS") or ()
     if isinstance(older, str | bytes):

@@ -24,6 +24,11 @@ Raw = Any
 #: Seconds between two queries while waiting for a server to reach a position.
 _POLL_EVERY = 0.005
 
+#: The error message for a statement that would end the read-only mode of a slave's connection (S7).
+MUST_STAY_READ_ONLY = (
+    "replswitch does not let a statement make a slave's connection writable. Call use_master() to write."
+)
+
 
 class Fault(Enum):
     """The meaning of an error, as `replswitch.drivers.Driver.classify` returns it.

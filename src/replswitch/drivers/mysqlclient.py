@@ -34,8 +34,7 @@ if TYPE_CHECKING:
 
     from replswitch.positions import Position
 
-# CR_COMMANDS_OUT_OF_SYNC: a result is unread.
-_OUT_OF_SYNC: Final = 2014
+_OUT_OF_SYNC: Final = 2014  # CR_COMMANDS_OUT_OF_SYNC: a result is unread
 
 # `Connection.query` would call this function; calling it directly saves one call per statement.
 _send: Final[Any] = MySQLdb._mysql.connection.query
@@ -56,7 +55,6 @@ _CONTROL: Final = re.compile(
 
 # Statements that change the session on the master. On a slave, every other statement without a result does so.
 _CHANGE: Final = re.compile(rb"\s*(?:SET|USE|PREPARE|LOCK|HANDLER|CREATE\s+TEMPORARY)\b", re.IGNORECASE)
-
 
 _STOCK: Final[Any] = MySQLdb.connections.Connection
 
@@ -122,15 +120,14 @@ class _Connection(MySQLdb.connections.Connection, WriteTracker):
 
     def query(self, query: Any) -> None:
         self.in_doubt, self.asked_at, self.latest = True, monotonic(), query
-        # Most statements are a single SELECT. The text of those without a call and an assignment leaves no trace.
+        # Most statements are a single SELECT without a call or an assignment, which leaves the session unchanged.
         self.unread = type(query) is not bytes or not query.startswith(b"SELECT") or b";" in query
         text = ""
         if self.unread or b"(" in query or b":=" in query:
             text = query if isinstance(query, str) else bytes(query).decode("latin-1")
-            if self.unread and self.stays_read_only:
-                keep_read_only(self, text)
-            if leaves_trace(text):
-                self.session_changed = True
+            self.session_changed = leaves_trace(text) or self.session_changed
+        if self.unread and self.stays_read_only:
+            keep_read_only(self, text)
         if self.may_be_writable and not self.streams:
             self.may_be_writable = False
             _send(self, STAY_READ_ONLY)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from replswitch.drivers.driver import MUST_STAY_READ_ONLY
 from replswitch.drivers.mysql import READ_ONLY_TRANSACTION, is_mariadb, rows
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def keep_read_only(raw: Raw, sql: str | bytes) -> None:
         Exception: the driver's own error, the same one as for writes on that connection.
     """
     if _LETS_WRITE.search(sql.decode(errors="replace") if isinstance(sql, bytes | bytearray) else sql):
-        raise raw.OperationalError(READ_ONLY_TRANSACTION, "A connection for slave state stays read-only.")
+        raise raw.OperationalError(READ_ONLY_TRANSACTION, MUST_STAY_READ_ONLY)
 
 
 def became_writable(raw: Raw, *, wrote: bool) -> Exception:

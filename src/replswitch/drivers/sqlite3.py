@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
 from replswitch.checking import refuse_unknown
-from replswitch.drivers.driver import Driver, Fault, WriteTracker, Written
+from replswitch.drivers.driver import MUST_STAY_READ_ONLY, Driver, Fault, WriteTracker, Written
 from replswitch.errors import ConfigurationError
 from replswitch.positions.sqlite import SQLitePosition, note_beside
 
@@ -54,7 +54,7 @@ def _keep_read_only(raw: Any, sql: str) -> None:
 
 def _read_only_error() -> sqlite3.OperationalError:
     # Not in the function above: a variable in the frame that raises makes a circle, which would keep the link open.
-    error = sqlite3.OperationalError("A connection for slave state stays read-only.")
+    error = sqlite3.OperationalError(MUST_STAY_READ_ONLY)
     error.sqlite_errorcode, error.sqlite_errorname = sqlite3.SQLITE_READONLY, "SQLITE_READONLY"
     return error
 

@@ -21,12 +21,12 @@ _recording: ContextVar[bool | None] = ContextVar("replswitch.recording", default
 
 
 def is_recording() -> bool:
-    """Say whether the running code's writes make a marker."""
+    """Return whether the running code's writes make a marker."""
     return _recording.get() is True
 
 
 def is_repeatable() -> bool:
-    """Say whether the running code's writes make no marker, and may run twice (R5)."""
+    """Return whether the running code's writes make no marker, and may run twice (R5)."""
     return _recording.get() is None
 
 

@@ -86,7 +86,7 @@ class Standing:
 
     @property
     def is_mariadb(self) -> bool:
-        """Whether it is MariaDB, and not MySQL."""
+        """Whether the server is MariaDB rather than MySQL."""
         return "mariadb" in (self.version or "").lower()
 
     def as_json(self) -> dict[str, Any]:

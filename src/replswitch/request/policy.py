@@ -93,7 +93,7 @@ class RequestPolicy:
         options, around = self.options, stack()
         within = around.scope if around is not None and (around.scope.is_request or around.scope.is_job) else None
         scope = self._scope(tokens, within) if tokens or within is not None else Scope()
-        # Arguments by position, as in every call for each request: Python takes longer with keywords.
+        # The arguments are positional: this runs for each request, and keyword arguments are slower.
         decision = decide(method, scope.marker, override, options.enabled)
         scope.decision, scope.master_only = decision, decision.final
         if method not in SAFE_METHODS:

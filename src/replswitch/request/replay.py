@@ -68,7 +68,8 @@ class Framework:
 class SafeRequest:
     """One try of a request whose method promises to write nothing.
 
-    It has no ``__init__``, because every such request makes one: `replswitch.request.policy` sets its slots.
+    For speed, it has no ``__init__``: `replswitch.request.policy` makes an object for each safe request, and sets its
+    slots.
 
     Attributes:
         endpoints: what is known of the application's endpoints.

@@ -110,7 +110,7 @@ class _Response:
     The headers are sent with the first piece of the body that is not empty, because an application may commit until
     then (M7). The state holds only while the application runs (S9).
 
-    It has no ``__init__``, because every request makes one: the middleware sets the slots, which is fastest.
+    For speed, it has no ``__init__``: the middleware makes an object for each request, and sets its slots.
 
     Attributes:
         environ: the environ from the server. The application may change it.
@@ -263,7 +263,7 @@ class _Response:
 class _Stream:
     """The iterable that the server gets for a body that the application makes piece by piece.
 
-    Empty pieces before the first other one are left out, because the server must not get a piece before the headers.
+    Empty pieces at the beginning are left out, because the server must not get a piece before the headers.
     """
 
     def __init__(self, response: _Response) -> None:

@@ -47,7 +47,7 @@ PR_SET_PDEATHSIG = 1
 """From <linux/prctl.h>; see prctl(2)."""
 
 PR_SET_CHILD_SUBREAPER = 36
-"""Likewise."""
+"""From <linux/prctl.h>; see prctl(2)."""
 
 IPC_RMID = 0
 """From <linux/ipc.h>; see shmctl(2)."""
