@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, String, create_engine, event
+from sqlalchemy import Engine, String, Table, create_engine, event, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
 
 import replswitch
@@ -19,11 +19,14 @@ from replswitch.testing import ReplicatedPair
 SERVED = {
     "mariadb": ("mariadb_pair", "pymysql"),
     "mysqlclient": ("mariadb_pair", "mysqldb"),
+    "postgresql-psycopg": ("postgresql_pair", "psycopg"),
+    "postgresql-psycopg2": ("postgresql_pair", "psycopg2"),
     "sqlite": ("sqlite_pair", "pysqlite"),
 }
 """Which pair, and by which driver of SQLAlchemy's."""
 
-OURS = {"pymysql": "pymysql", "mysqldb": "mysqlclient", "pysqlite": "sqlite3"}
+OURS = {"mysqldb": "mysqlclient", "pysqlite": "sqlite3"}
+"""Names of drivers that are not those of SQLAlchemy."""
 
 
 class Base(DeclarativeBase):
@@ -72,6 +75,8 @@ def address(settings: dict[str, Any], driver: str) -> str:
     """The settings of a server of a pair as SQLAlchemy's URL."""
     if driver == "pysqlite":
         return f"sqlite:///{settings['database']}"
+    if "dbname" in settings:
+        return "postgresql+{}://{user}:{password}@{host}:{port}/{dbname}".format(driver, **settings)
     return "mysql+{}://{user}:{password}@{host}:{port}/{database}".format(driver, **settings)
 
 
@@ -80,12 +85,26 @@ def driver(request: pytest.FixtureRequest) -> str:
     """SQLAlchemy's name for the driver of the pair; the test runs with each."""
     name = SERVED[request.param][1]
     try:
-        load_driver(OURS[name])
+        load_driver(OURS.get(name, name), binding=True)
     except replswitch.ConfigurationError as error:
         if os.environ.get("CI", "").lower() not in {"", "0", "false"}:
             pytest.fail(f"CI is set, so this must not be skipped: {error}")
         pytest.skip(str(error))
     return name
+
+
+@pytest.fixture
+def strict(driver: str) -> str:
+    """An isolation level that slaves have, and that is not the default: those of PostgreSQL refuse SERIALIZABLE."""
+    return "REPEATABLE READ" if driver.startswith("psycopg") else "SERIALIZABLE"
+
+
+def skip_ids(engine: Engine, tables: Iterable[Table]) -> None:
+    """Let PostgreSQL go on after the ids that were inserted by hand, as the other databases do by themselves."""
+    if engine.dialect.name == "postgresql":
+        with engine.begin() as connection:
+            for table in tables:
+                connection.execute(text(f"SELECT setval(pg_get_serial_sequence('{table.name}', 'id'), 100)"))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import create_engine, func, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
-from tests.test_sqlalchemy.conftest import Message, Shop, address
+from tests.test_sqlalchemy.conftest import OURS, Message, Shop, address
 
 import replswitch
 from replswitch import carry, resume
@@ -19,8 +19,18 @@ from replswitch.sqlalchemy import RoutingSession, replicate
 if TYPE_CHECKING:
     from replswitch.testing import ReplicatedPair
 
-ASYNC = {"pymysql": "aiomysql", "mysqldb": "aiomysql", "pysqlite": "aiosqlite"}
-OURS = {"pymysql": "pymysql", "mysqldb": "mysqlclient", "pysqlite": "sqlite3"}
+ASYNC = {
+    "pymysql": "aiomysql",
+    "mysqldb": "aiomysql",
+    "psycopg": "psycopg",
+    "psycopg2": "psycopg",
+    "pysqlite": "aiosqlite",
+}
+
+
+def of_connect(driver: str) -> str:
+    """The driver of `connect()` for the same servers."""
+    return "psycopg" if driver == "psycopg2" else OURS.get(driver, driver)
 
 
 def number(shop: Shop) -> int:
@@ -37,7 +47,7 @@ def add(shop: Shop) -> None:
 def add_asynchronously(pair: ReplicatedPair, driver: str) -> str:
     """Write through an asynchronous engine of the pair. Return a token with the write, for a job."""
     urls = [
-        address(settings, driver).replace(f"+{driver}", f"+{ASYNC[driver]}").replace("sqlite:", "sqlite+aiosqlite:")
+        address(settings, driver).replace(f"+{driver}:", f"+{ASYNC[driver]}:").replace("sqlite:", "sqlite+aiosqlite:")
         for settings in (pair.master, pair.slaves[0])
     ]
 
@@ -71,7 +81,7 @@ def test_m8_a_write_by_connect_is_seen_by_a_session_in_the_same_request_and_the_
     make: Callable[..., Shop], replicated_pair: ReplicatedPair, driver: str
 ) -> None:
     shop = make()
-    db = replswitch.connect(replicated_pair.master, replicated_pair.slaves, driver=OURS[driver])
+    db = replswitch.connect(replicated_pair.master, replicated_pair.slaves, driver=of_connect(driver))
     replicated_pair.stop_slave()
     with use_master():
         with db.cursor() as cursor:
@@ -89,7 +99,10 @@ def test_m8_a_write_by_a_session_is_seen_by_connect_in_the_same_request(
 ) -> None:
     shop = make()
     replicated_pair.stop_slave()
-    with replswitch.connect(replicated_pair.master, replicated_pair.slaves, driver=OURS[driver]) as db, use_master():
+    with (
+        replswitch.connect(replicated_pair.master, replicated_pair.slaves, driver=of_connect(driver)) as db,
+        use_master(),
+    ):
         add(shop)
         with use_slave(), db.cursor() as cursor:
             cursor.execute("SELECT COUNT(*) FROM message")

@@ -19,7 +19,7 @@ from replswitch.decorators import use_master, use_slave
 from replswitch.scope import Scope
 from replswitch.sqlalchemy import RoutingSession, replicate
 from replswitch.state import beginning, push, stack
-from replswitch.testing import ReplicatedPair
+from replswitch.testing import PostgreSQLPair, ReplicatedPair
 
 Make = Callable[..., Any]
 
@@ -239,6 +239,7 @@ class TestTransactions:
                 with shop.db.use_slave(), shop.Session() as session:
                     assert count(shop, session) == number
 
+    @pytest.mark.parametrize("driver", ["mariadb", "mysqlclient", "sqlite"], indirect=True)  # others: transactions only
     def test_m1_writes_in_autocommit_mode_count_while_a_result_is_being_read(
         self, make: Make, replicated_pair: ReplicatedPair
     ) -> None:
@@ -377,15 +378,17 @@ class TestOwnWrites:
             assert scope().all_written() is None
 
     def test_p1_the_position_of_a_commit_is_known_without_a_query(
-        self, shop: Any, driver: str, monkeypatch: pytest.MonkeyPatch
+        self, shop: Any, driver: str, replicated_pair: ReplicatedPair, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """With mysqlclient, which does not show the answers, by one."""
         with shop.Session() as session:
             add(shop, session)
-        with use_master(), shop.Session() as session:
+        with use_master(), shop.Session() as session, ExitStack() as recording:
             raw: Any = session.connection().connection.dbapi_connection
             asked: list[Any] = []
-            if driver == "pysqlite":
+            if isinstance(replicated_pair, PostgreSQLPair):
+                asked = recording.enter_context(replicated_pair.statements("master"))
+            elif driver == "pysqlite":
                 raw.set_trace_callback(asked.append)
             else:
                 query = type(raw).query
@@ -399,8 +402,9 @@ class TestOwnWrites:
             wrote = scope().all_written()
             assert wrote is not None
             assert list(wrote.positions) == [shop.db.database.set_name]
-            assert sum("last_gtid" in str(sql) for sql in asked) == (driver == "mysqldb")
-            assert sum("INSERT" in str(sql) for sql in asked) == 1
+        questions = [str(sql) for sql in asked if "last_gtid" in str(sql) or "wal_insert_lsn" in str(sql)]
+        assert sum("COMMIT" not in sql for sql in questions) == (driver == "mysqldb")
+        assert sum("INSERT" in str(sql) for sql in asked) == 1
 
     def test_p1_opening_a_connection_sends_no_position_query(self, shop: Any, driver: str) -> None:
         with shop.Session() as session:
@@ -573,11 +577,11 @@ class TestBinds:
         with shop.Session() as session:
             assert count(shop, session) == 0
 
-    def test_execution_options_reach_the_connection_of_the_slave(self, shop: Any) -> None:
+    def test_execution_options_reach_the_connection_of_the_slave(self, shop: Any, strict: str) -> None:
         with use_slave(), shop.Session() as session:
-            connection = session.connection(execution_options={"isolation_level": "SERIALIZABLE"})
-            assert connection.get_execution_options()["isolation_level"] == "SERIALIZABLE"
-            assert connection.get_isolation_level() == "SERIALIZABLE"
+            connection = session.connection(execution_options={"isolation_level": strict})
+            assert connection.get_execution_options()["isolation_level"] == strict
+            assert connection.get_isolation_level() == strict
             count(shop, session)
         assert set(shop.took()) == {SLAVE}
 
@@ -697,10 +701,10 @@ class TestPools:
             add(shop, session)
             assert scope().all_written() is not None
 
-    def test_the_isolation_level_of_the_engine_stays_in_force(self, make: Make) -> None:
-        shop = make(engine={"isolation_level": "SERIALIZABLE"})
+    def test_the_isolation_level_of_the_engine_stays_in_force(self, make: Make, strict: str) -> None:
+        shop = make(engine={"isolation_level": strict})
         with use_slave(), shop.Session() as session:
-            assert session.connection().get_isolation_level() == "SERIALIZABLE"
+            assert session.connection().get_isolation_level() == strict
 
 
 @pytest.mark.parametrize("driver", ["mariadb", "mysqlclient"], indirect=True)

@@ -168,6 +168,7 @@ class Driver:
         read_only_statement: the statement that makes a connection read-only that was opened elsewhere.
         in_memory: the database is in memory, so both states must share one connection.
         begins_with_writes: the module begins a transaction at the first write only, so `begin_adopted` is called first.
+        has_serializable_slaves: transactions on slaves may have the isolation level SERIALIZABLE.
         commit_waits_for_readers: a commit waits for transactions that read, as on a single SQLite file.
     """
 
@@ -178,6 +179,7 @@ class Driver:
     read_only_statement = ""
     in_memory = False
     begins_with_writes = False
+    has_serializable_slaves = True
     commit_waits_for_readers = False
 
     # Settings

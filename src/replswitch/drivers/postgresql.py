@@ -144,6 +144,7 @@ class PostgreSQLFamilyDriver(Driver):
     """
 
     engine = "postgresql"
+    has_serializable_slaves = False
     own_settings: ClassVar[frozenset[str]] = frozenset()
     module_settings: ClassVar[frozenset[str]] = frozenset()
 

@@ -44,6 +44,12 @@ _COMMIT: Final = (
 _SELDOM_WRITES: Final = re.compile(r"SELECT|SHOW|FETCH|EXPLAIN|(?:UPDATE|DELETE|MERGE|INSERT 0) 0\Z")
 
 
+class _StaysReadOnlyError(psycopg2.errors.ReadOnlySqlTransaction):
+    """A refusal that no server has sent: psycopg2 itself gives such an error no code."""
+
+    sqlstate = "25006"
+
+
 class TrackingCursor(psycopg2.extensions.cursor):
     """A cursor that records what its statements have written."""
 
@@ -243,7 +249,7 @@ class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
         text = query if isinstance(query, str) else query.decode("latin-1") if isinstance(query, bytes) else None
         text = query.as_string(self) if text is None else text
         if self.is_reader and lets_write(text):
-            raise psycopg2.errors.ReadOnlySqlTransaction("A connection for slave state stays read-only.")
+            raise _StaysReadOnlyError("A connection for slave state stays read-only.")
         self.session_changed = self.session_changed or LEAVES_TRACE.match(text) is not None
         if not self.is_reader and TEMPORARY.match(text):
             self.session_changed = True

@@ -22,7 +22,13 @@ if TYPE_CHECKING:
     from replswitch.positions import Position
 
 # The drivers of replswitch, by their names in SQLAlchemy.
-_OURS: Final = {"pymysql": "pymysql", "mysqldb": "mysqlclient", "pysqlite": "sqlite3"}
+_OURS: Final = {
+    "pymysql": "pymysql",
+    "mysqldb": "mysqlclient",
+    "psycopg": "psycopg",
+    "psycopg2": "psycopg2",
+    "pysqlite": "sqlite3",
+}
 
 # The kind of server, and the statement that makes a session read-only, by the name of the dialect.
 _DIALECTS: Final = {
@@ -50,8 +56,8 @@ def driver_of(dialect: Any, settings: Mapping[str, Any]) -> Driver:
     """
     file = str(settings.get("database") or "")
     in_memory = dialect.name == "sqlite" and (not file or ":memory:" in file or "mode=memory" in file)
-    name = _OURS.get(dialect.driver)
-    return UnknownDriver(dialect, in_memory=in_memory) if name is None or in_memory else load_driver(name)
+    name = None if dialect.is_async else _OURS.get(dialect.driver)
+    return UnknownDriver(dialect, in_memory=in_memory) if name is None or in_memory else load_driver(name, binding=True)
 
 
 class UnknownDriver(Driver, WriteTracker):
@@ -80,6 +86,8 @@ class UnknownDriver(Driver, WriteTracker):
         if self.engine == "mysql":
             return _MYSQL.address(settings)
         host, port = settings.get("host"), settings.get("port")
+        if self._dialect.name == "postgresql" and str(port) == "5432":
+            port = None
         return f"{host}:{port}" if host and port else str(host or settings.get("database") or self._dialect.name)
 
     def location(self, settings: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from replswitch.engine.options import database_options
 from replswitch.engine.servers import Server, Servers
 from replswitch.errors import ConfigurationError
 from replswitch.sqlalchemy.opening import MasterOpener, Opener, settings_of, watch_other_engines
-from replswitch.sqlalchemy.pooled import SWITCH, SlaveEngine, options_of
+from replswitch.sqlalchemy.pooled import SWITCH, SlaveEngine, has_level, options_of
 from replswitch.state import Switch
 
 if TYPE_CHECKING:
@@ -107,7 +107,8 @@ def replicate(
 
     Raises:
         ConfigurationError: a value is not an engine; an engine is given twice, replicated already, in use, or of
-            another dialect or driver than the master's; or an option is of the wrong kind.
+            another dialect or driver than the master's; a slave cannot have its isolation level; or an option is of
+            the wrong kind.
     """
     checked = database_options(replicate, options)
     require_name(name)
@@ -125,6 +126,12 @@ def replicate(
     shares = _weights(weights, len(others))
     without_lag = f"left out with {engine.dialect.driver}, with which replswitch does not measure how far a slave lags"
     require(checked.max_lag is None or driver.opens_connections, "max_lag", checked.max_lag, without_lag)
+    for number, each in enumerate(others, start=1):
+        if not driver.has_serializable_slaves and has_level(each, "SERIALIZABLE"):
+            raise ConfigurationError(
+                f"The engine of slave number {number} has the isolation level SERIALIZABLE, which slaves of"
+                f' {engine.dialect.name} refuse. Give create_engine() isolation_level="REPEATABLE READ" for the slaves.'
+            )
     for each, its_settings in settings.items():
         driver.check(its_settings, f"the engine of {each.url.host or each.url.database}")
     for each in engines:

@@ -196,9 +196,14 @@ def usable(connection: Connection | None) -> bool:
 
 
 def is_autocommit(bind: Connection | Engine) -> bool:
-    """Return whether each statement is committed by itself: `create_engine` or an execution option can set this."""
+    """Return whether each statement is committed by itself."""
+    return has_level(bind, "AUTOCOMMIT")
+
+
+def has_level(bind: Connection | Engine, level: str) -> bool:
+    """Return whether transactions have an isolation level: `create_engine` or an execution option can set this."""
     by_engine = getattr(bind.dialect, "_on_connect_isolation_level", None)  # create_engine(isolation_level=…)
-    return bool(bind.get_execution_options().get("isolation_level", by_engine) == "AUTOCOMMIT")
+    return bool(bind.get_execution_options().get("isolation_level", by_engine) == level)
 
 
 def streams(context: Any) -> bool:
