@@ -38,6 +38,13 @@ def new_app() -> NewApp:
     return plain_app
 
 
+@pytest.fixture(params=["mariadb", "mysql", "postgresql", "sqlite"])
+def replicated_pair(request: pytest.FixtureRequest) -> ReplicatedPair:
+    """Each kind of pair."""
+    pair: ReplicatedPair = request.getfixturevalue(f"{request.param}_pair")
+    return pair
+
+
 @pytest.fixture(autouse=True)
 def _no_state_is_left() -> Iterator[None]:
     assert stack() is None

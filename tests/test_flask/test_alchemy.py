@@ -24,11 +24,11 @@ from replswitch.sqlalchemy import RoutingSession
 if TYPE_CHECKING:
     from tests.test_flask.conftest import NewApp, Visitor
 
-    from replswitch.testing import MariaDBPair, ReplicatedPair
+    from replswitch.testing import MariaDBPair, PostgreSQLPair, ReplicatedPair
 
 CreateApp = Callable[..., Flask]
 
-DRIVERS = {"pymysql": "mysql+pymysql", "sqlite3": "sqlite"}
+DRIVERS = {"pymysql": "mysql+pymysql", "psycopg": "postgresql+psycopg", "sqlite3": "sqlite"}
 
 
 class Base(DeclarativeBase):
@@ -50,7 +50,12 @@ def uri(pair: ReplicatedPair, server: dict[str, Any]) -> str:
     if pair.driver == "sqlite3":
         return f"sqlite:///{server['database']}"
     return sa.URL.create(
-        DRIVERS[pair.driver], server["user"], server["password"], server["host"], server["port"], server["database"]
+        DRIVERS[pair.driver],
+        server["user"],
+        server["password"],
+        server["host"],
+        server["port"],
+        server.get("dbname") or server["database"],
     ).render_as_string(hide_password=False)
 
 
@@ -463,6 +468,31 @@ class TestConfiguration:
     ) -> None:
         app = create_app(SQLALCHEMY_BINDS={"stats": uri(mariadb, mariadb.master)})
         assert app.extensions["replswitch"].database is None
+
+
+def test_psycopg2_serves_own_writes_and_the_command(
+    create_app: CreateApp, postgresql_pair: PostgreSQLPair, new_visitor: Visitors
+) -> None:
+    with closing(postgresql_pair.connect()) as connection:
+        connection.execute("DROP TABLE IF EXISTS alchemy_message")
+        connection.execute("CREATE TABLE alchemy_message (n INTEGER PRIMARY KEY)")
+    postgresql_pair.wait_caught_up()
+    uris = [uri(postgresql_pair, each) for each in (postgresql_pair.master, *postgresql_pair.slaves)]
+    master, slave = (each.replace("+psycopg:", "+psycopg2:") for each in uris)
+    app = create_app(SQLALCHEMY_DATABASE_URI=master, REPLSWITCH_SLAVES=[slave])
+    visitor = new_visitor(app)
+    assert visitor.get().sides == ["slave"]
+    postgresql_pair.stop_slave()
+    assert visitor.post(data={"n": 1}).markers
+    page = visitor.get()
+    assert (page.text, page.sides) == ("1", ["master"])
+    assert new_visitor(app).get().text == ""
+    postgresql_pair.start_slave()
+    postgresql_pair.wait_caught_up()
+    assert (visitor.get().text, visitor.get().sides) == ("1", ["slave"])
+    result = app.test_cli_runner().invoke(args=["replswitch"])
+    assert result.exit_code == 0, result.output
+    assert "running" in result.output
 
 
 class TestCommand:

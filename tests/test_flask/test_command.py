@@ -14,7 +14,7 @@ from flask import Flask
 
 import replswitch
 from flask_replswitch import ReplSwitch
-from replswitch.testing import MariaDBPair, MySQLPair
+from replswitch.testing import MariaDBPair, MySQLPair, PostgreSQLPair
 
 if TYPE_CHECKING:
     from click.testing import Result
@@ -86,6 +86,17 @@ def test_mysql_servers_are_reported(run_on: Run, mysql_pair: MySQLPair) -> None:
     result = run_on(master=mysql_pair.master, slaves=mysql_pair.slaves)
     assert result.exit_code == 1
     assert "replication is stopped" in result.output
+
+
+def test_postgresql_servers_are_reported(run_on: Run, postgresql_pair: PostgreSQLPair) -> None:
+    servers = {"master": postgresql_pair.master, "slaves": postgresql_pair.slaves, "driver": "psycopg"}
+    result = run_on("--format", "json", **servers)
+    assert result.exit_code == 0
+    assert (slave_of(result)["replication"], slave_of(result)["behind"]) == ("running", 0)
+    postgresql_pair.stop_slave()
+    result = run_on(**servers)
+    assert result.exit_code == 1
+    assert "it receives nothing from its master" in result.output
 
 
 def test_sqlite_files_are_reported(run_on: Run, sqlite_pair: SQLitePair) -> None:

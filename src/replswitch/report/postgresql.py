@@ -30,7 +30,7 @@ def ask_postgresql(raw: Raw, server: Asked, standing: Standing) -> None:
         Exception: the driver's own error.
     """
     standing.reachable = True
-    standing.version, is_slave, system, started = raw.execute(_ITSELF).fetchone()
+    standing.version, is_slave, system, started = raw.question(_ITSELF)
     standing.read_only = is_slave
     standing.variables = {"server_id": system, "server_uuid": started}
     if server.state == MASTER:
@@ -38,7 +38,7 @@ def ask_postgresql(raw: Raw, server: Asked, standing: Standing) -> None:
     if not is_slave:
         standing.replication, standing.problem = "none", "it follows no master"
         return
-    seconds, _, receives = raw.execute(BEHIND).fetchone()
+    seconds, _, receives = raw.question(BEHIND)
     if receives is None:
         standing.replication = "unknown"
         standing.note = (
