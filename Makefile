@@ -13,10 +13,10 @@ SHARED := --numprocesses 4
 
 help: ## list the targets (this list)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
-	@echo "Variables: PYTHON=$(PYTHON) (3.11 or newer), VENV=$(VENV), PORT (demo), ARGS (test, test-all, coverage, bench)."
+	@echo "Variables: PYTHON=$(PYTHON) (3.11 or newer), VENV=$(VENV), PORT and DATABASE (demo: mariadb, postgresql, sqlite), ARGS (test, test-all, coverage, bench)."
 
-demo: $(VENV)/installed ## run the message board on a replicated pair, until Ctrl-C (PORT=8000 sets its port)
-	@$(BIN)/python examples/board $(if $(PORT),--port $(PORT))
+demo: $(VENV)/installed ## run the message board on a replicated pair, until Ctrl-C (DATABASE=postgresql, PORT=8000)
+	@$(BIN)/python examples/board $(if $(PORT),--port $(PORT)) $(if $(DATABASE),--database $(DATABASE))
 
 test: mariadb mysql mysqlclient lint types ## everything before a commit: lint, types, all tests (ARGS="-k marker" narrows them)
 	$(BIN)/pytest $(SHARED) $(ARGS)

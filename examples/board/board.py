@@ -38,10 +38,12 @@ LONGEST_TEXT = 500
 # Databases differ in how they number rows, drivers in how they mark the place of a value (PEP 249, paramstyle).
 CREATE = {
     "pymysql": "CREATE TABLE message (id INTEGER PRIMARY KEY AUTO_INCREMENT, name TEXT, text TEXT, written_at DOUBLE)",
+    "psycopg": "CREATE TABLE message (id SERIAL PRIMARY KEY, name TEXT, text TEXT, written_at DOUBLE PRECISION)",
     "sqlite3": "CREATE TABLE message (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT, text TEXT, written_at DOUBLE)",
 }
 INSERT = {
     "pymysql": "INSERT INTO message (name, text, written_at) VALUES (%s, %s, %s)",
+    "psycopg": "INSERT INTO message (name, text, written_at) VALUES (%s, %s, %s) RETURNING id",
     "sqlite3": "INSERT INTO message (name, text, written_at) VALUES (?, ?, ?)",
 }
 LATEST = "SELECT id, name, text, written_at FROM message ORDER BY id DESC LIMIT 20"
@@ -82,7 +84,7 @@ class Board:
     """The WSGI application.
 
     Args:
-        driver: ``"pymysql"`` or ``"sqlite3"``.
+        driver: ``"pymysql"``, ``"psycopg"`` or ``"sqlite3"``.
         master: the settings of the master.
         slaves: the settings of each slave.
         secret: signs the cookie of a visitor who has just written.
@@ -147,7 +149,7 @@ class Board:
         """Write a message and return its number."""
         with self.db.cursor() as cursor:
             cursor.execute(INSERT[self.driver], (draft.name, draft.text, time.time()))
-            return int(cursor.lastrowid)
+            return int(cursor.fetchone()[0] if cursor.lastrowid is None else cursor.lastrowid)
 
     def latest(self) -> list[Message]:
         """Read the latest messages, the newest first."""

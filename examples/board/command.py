@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pair
 import waitress  # type: ignore[import-untyped]  # it has no types of its own
 
-from replswitch.testing import MariaDBPair, PairError
+from replswitch.testing import PairError
 
 from .backstage import Backstage
 from .board import Board, Draft
@@ -31,8 +31,13 @@ FIRST_PORT = 8000
 PORTS_TRIED = 100
 LAG = 3
 WELCOME = "Welcome! Post a message, and watch which server your requests go to."
-MARIADB = "Two MariaDB servers. They count the lag in whole seconds: a message may come up to one second later."
-SQLITE = "Two SQLite files; one is a copy of the other. If mariadbd is installed, these are real servers."
+ABOUT = {
+    "pymysql": "Two MariaDB servers. They count the lag in whole seconds: a message may come up to one second later.",
+    "psycopg": "Two PostgreSQL servers.",
+    "sqlite3": "Two SQLite files; one is a copy of the other. If MariaDB or PostgreSQL is installed, these are real"
+    " servers.",
+}
+"""The description of the servers, by their driver."""
 
 
 class CommandError(Exception):
@@ -47,7 +52,7 @@ def main() -> int:
     try:
         with listen(options.host, options.port) as listener:
             say("Starting the servers ...")
-            with pair.start(options.database) as servers:
+            with pair.start(options.database, options.real) as servers:
                 serve(listener, servers)
     except (CommandError, PairError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -108,8 +113,8 @@ def serve(listener: socket.socket, servers: ReplicatedPair) -> None:
         servers.wait_caught_up()
         servers.lag = LAG
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # it warns of requests that wait for a moment
-        engine = MARIADB if isinstance(servers, MariaDBPair) else SQLITE
-        server = waitress.create_server(Backstage(board, servers, engine), sockets=[listener], threads=8)
+        backstage = Backstage(board, servers, ABOUT[servers.driver])
+        server = waitress.create_server(backstage, sockets=[listener], threads=8)
         with closing(server):
             host, port = listener.getsockname()[:2]
             say(f"The board is at http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C stops it)")

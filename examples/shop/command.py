@@ -12,25 +12,31 @@ import pair
 from replswitch.testing import PairError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from replswitch.testing import ReplicatedPair
 
 LAG = 3
 
 
-def run(folder: str, framework: str, serve: Callable[[ReplicatedPair, int], None]) -> int:
+def run(
+    folder: str,
+    framework: str,
+    serve: Callable[[ReplicatedPair, int], None],
+    real: Sequence[str] = tuple(pair.REAL),
+) -> int:
     """Run a shop until Ctrl-C. Return the exit code.
 
     Args:
         folder: the folder of the shop, which is also how it is called.
         framework: the name of the framework.
         serve: fills the shop, and serves it on these servers and this port.
+        real: the servers that it works with, as `pair.add_option` takes them.
     """
-    options = parse(folder, framework)
+    options = parse(folder, framework, real)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with pair.start(options.database) as servers:
+        with pair.start(options.database, real) as servers:
             serve(servers, options.port)
     except PairError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -40,14 +46,14 @@ def run(folder: str, framework: str, serve: Callable[[ReplicatedPair, int], None
     return 0
 
 
-def parse(folder: str, framework: str) -> argparse.Namespace:
+def parse(folder: str, framework: str, real: Sequence[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         prog=f"python examples/{folder}",
         description=f"A shop in {framework} on a master and a lagging slave: an example of replswitch.",
     )
     parser.add_argument("--port", type=int, default=8000, help="the port; 0 for any free one (default: %(default)s)")
-    pair.add_option(parser)
+    pair.add_option(parser, real)
     return parser.parse_args()
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def main() -> int:
     """Run the shop until Ctrl-C. Return the exit code."""
-    return run("shop_django", "Django", serve)
+    return run("shop_django", "Django", serve, real=["mariadb"])
 
 
 def serve(pair: ReplicatedPair, port: int) -> None:

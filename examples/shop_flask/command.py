@@ -50,11 +50,11 @@ def address(settings: Mapping[str, Any]) -> str:
     if "host" not in settings:
         return f"sqlite:///{settings['database']}"
     url = URL.create(
-        "mysql+pymysql",
+        "postgresql+psycopg" if "dbname" in settings else "mysql+pymysql",
         settings["user"],
         settings["password"],
         settings["host"],
         settings["port"],
-        settings["database"],
+        settings.get("dbname") or settings["database"],
     )
     return url.render_as_string(hide_password=False)

@@ -71,6 +71,7 @@ def end(process: subprocess.Popen[str], number: signal.Signals) -> tuple[int, st
 def temporary_folder() -> Iterator[Path]:
     """Make a folder for the example's temporary files, and check that it is empty at the end."""
     folder = Path(tempfile.mkdtemp(prefix="example-"))  # tmp_path is too long for the servers' sockets
+    folder.chmod(0o755)  # PostgreSQL refuses to run as root, and then runs under another account
     try:
         yield folder
         assert not list(folder.iterdir())
@@ -80,7 +81,9 @@ def temporary_folder() -> Iterator[Path]:
 
 def database_word(database: str, lines: Sequence[str]) -> bool:
     """Return whether a line names the database that the example was started with."""
-    return any({"sqlite": "SQLite", "mariadb": "MariaDB"}[database] in line for line in lines)
+    return any(
+        {"sqlite": "SQLite", "mariadb": "MariaDB", "postgresql": "PostgreSQL"}[database] in line for line in lines
+    )
 
 
 class Answer(NamedTuple):

@@ -94,12 +94,12 @@ def board(database: str) -> Iterator[str]:
         assert not [each for each in processes if Path(f"/proc/{each}").exists()]
 
 
-@pytest.fixture(scope="module", params=["sqlite", "mariadb"])
+@pytest.fixture(scope="module", params=["sqlite", "mariadb", "postgresql"])
 def address(request: pytest.FixtureRequest) -> Iterator[str]:
     """The address of a board that runs for all tests."""
-    if request.param == "mariadb":
+    if request.param != "sqlite":
         # Skips where there is no server, except in CI.
-        request.getfixturevalue("mariadb_pair_of_session")
+        request.getfixturevalue(f"{request.param}_pair_of_session")
     with board(request.param) as address:
         yield address
 

@@ -40,7 +40,9 @@ SHOPS = {
         },
         "Error: That port is already in use.",
     ),
-    "flask": Shop("shop_flask", "", {"sqlite": "main", "mariadb": "shop"}, "is in use by another program"),
+    "flask": Shop(
+        "shop_flask", "", {"sqlite": "main", "mariadb": "shop", "postgresql": "shop"}, "is in use by another program"
+    ),
 }
 
 
@@ -92,12 +94,14 @@ def running(shop: Shop, database: str) -> Iterator[str]:
         assert "moved to the master" not in errors
 
 
-@pytest.fixture(scope="module", params=[f"{shop}-{database}" for shop in SHOPS for database in ("sqlite", "mariadb")])
+@pytest.fixture(
+    scope="module", params=[f"{name}-{database}" for name, shop in SHOPS.items() for database in shop.report]
+)
 def served(request: pytest.FixtureRequest) -> Iterator[tuple[Shop, str]]:
     """A shop that is shared by all tests, and its address."""
     shop, _, database = request.param.partition("-")
-    if database == "mariadb":
-        request.getfixturevalue("mariadb_pair_of_session")  # skips the test if MariaDB is not installed, except in CI
+    if database != "sqlite":
+        request.getfixturevalue(f"{database}_pair_of_session")  # skips the test if it is not installed, except in CI
     with running(SHOPS[shop], database) as address:
         yield SHOPS[shop], address
 
