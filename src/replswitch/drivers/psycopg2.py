@@ -9,13 +9,27 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg2
 import psycopg2.extensions
-from psycopg2.extensions import TRANSACTION_STATUS_IDLE
+from psycopg2.extensions import (
+    ISOLATION_LEVEL_READ_COMMITTED,
+    ISOLATION_LEVEL_READ_UNCOMMITTED,
+    ISOLATION_LEVEL_REPEATABLE_READ,
+    ISOLATION_LEVEL_SERIALIZABLE,
+    TRANSACTION_STATUS_IDLE,
+)
 
 from replswitch.drivers.postgresql import NO_RESPONSE, READ_TIMEOUT, PostgreSQLFamilyDriver
 from replswitch.drivers.psycopg2_connection import Psycopg2Connection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+
+
+_LEVELS: Final = {
+    ISOLATION_LEVEL_READ_UNCOMMITTED: " ISOLATION LEVEL READ UNCOMMITTED",
+    ISOLATION_LEVEL_READ_COMMITTED: " ISOLATION LEVEL READ COMMITTED",
+    ISOLATION_LEVEL_REPEATABLE_READ: " ISOLATION LEVEL REPEATABLE READ",
+    ISOLATION_LEVEL_SERIALIZABLE: " ISOLATION LEVEL SERIALIZABLE",
+}
 
 
 class Psycopg2Driver(PostgreSQLFamilyDriver):
@@ -86,8 +100,8 @@ class Psycopg2Driver(PostgreSQLFamilyDriver):
         return raw.ready
 
     def begin(self, raw: Psycopg2Connection) -> None:
-        """Send BEGIN."""
-        raw.send("BEGIN")
+        """Send BEGIN, with the isolation level of the connection."""
+        raw.send(f"BEGIN{_LEVELS.get(raw.isolation_level or 0, '')}")
         raw.seen = raw.info.transaction_status
 
     def in_transaction(self, raw: Psycopg2Connection) -> bool:

@@ -44,10 +44,10 @@ _COMMIT: Final = (
 _SELDOM_WRITES: Final = re.compile(r"SELECT|SHOW|FETCH|EXPLAIN|(?:UPDATE|DELETE|MERGE|INSERT 0) 0\Z")
 
 
-class _StaysReadOnlyError(psycopg2.errors.ReadOnlySqlTransaction):
-    """A refusal that no server has sent: psycopg2 itself gives such an error no code."""
+class _RefusedError(psycopg2.errors.ReadOnlySqlTransaction):
+    """The error of the server, with its code, which psycopg2 sets in errors of the server only."""
 
-    sqlstate = "25006"
+    pgcode = "25006"
 
 
 class TrackingCursor(psycopg2.extensions.cursor):
@@ -73,6 +73,7 @@ class TrackingCursor(psycopg2.extensions.cursor):
         sql = self.mogrify(query, values).decode(psycopg2.extensions.encodings[self.connection.encoding])
         with closing(psycopg2.extensions.cursor(self.connection)) as plain:
             plain.execute(f"DECLARE {name} {scroll}CURSOR {hold} HOLD FOR {sql}")
+            self.declared = plain.query
         self.connection.after("SELECT")
 
     def executemany(self, query: Any, vars_list: Any) -> None:
@@ -249,7 +250,7 @@ class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
         text = query if isinstance(query, str) else query.decode("latin-1") if isinstance(query, bytes) else None
         text = query.as_string(self) if text is None else text
         if self.is_reader and lets_write(text):
-            raise _StaysReadOnlyError("A connection for slave state stays read-only.")
+            raise _RefusedError("A connection for slave state stays read-only.")
         self.session_changed = self.session_changed or LEAVES_TRACE.match(text) is not None
         if not self.is_reader and TEMPORARY.match(text):
             self.session_changed = True

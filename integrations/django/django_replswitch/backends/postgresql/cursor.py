@@ -25,8 +25,13 @@ class PostgreSQLCursor(SwitchingCursor):
 
     @property
     def _query(self) -> Any:
-        """What Django shows in its log of queries."""
+        """What Django shows in its log of queries with psycopg 3."""
         return getattr(self._raw, "_query", None)
+
+    @property
+    def query(self) -> Any:
+        """What Django shows in its log of queries with psycopg2."""
+        return getattr(self._raw, "declared", None) or getattr(self._raw, "query", None)
 
     def close(self) -> None:
         """Close the cursor, and keep the number of rows, which psycopg forgets."""
@@ -36,7 +41,7 @@ class PostgreSQLCursor(SwitchingCursor):
 
     @contextmanager
     def copy(self, *args: Any, **options: Any) -> Iterator[Any]:
-        """Copy rows. A COPY that a slave refuses moves, as it has not begun (S8)."""
+        """Copy rows with psycopg 3. A COPY that a slave refuses moves, as it has not begun (S8)."""
         wrapper, attempt = self._wrapper, Attempt()
         link = wrapper.route.for_statement()
         while True:
@@ -57,6 +62,18 @@ class PostgreSQLCursor(SwitchingCursor):
         else:
             copying.__exit__(None, None, None)
         wrapper.route.succeeded(link, has_rows=True, follow=wrapper.autocommit)
+
+    def copy_expert(self, *args: Any) -> Any:
+        """Copy rows with psycopg2."""
+        return self._run("copy_expert", args)
+
+    def copy_from(self, *args: Any) -> Any:
+        """Copy rows to the server with psycopg2."""
+        return self._run("copy_from", args)
+
+    def copy_to(self, *args: Any) -> Any:
+        """Copy rows from the server with psycopg2."""
+        return self._run("copy_to", args)
 
 
 class NamedCursor(PostgreSQLCursor):
