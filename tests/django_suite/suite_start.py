@@ -1,4 +1,4 @@
-"""Starts Django's runtests.py in its process, with PyMySQL in mysqlclient's place where that was chosen."""
+"""Starts Django's runtests.py in its process, with the driver that was chosen."""
 
 from __future__ import annotations
 
@@ -21,8 +21,11 @@ def stand_in() -> None:
 
 
 if __name__ == "__main__":
-    if json.loads(os.environ["DJANGO_SUITE"])["driver"] == "pymysql":
+    driver = json.loads(os.environ["DJANGO_SUITE"])["driver"]
+    if driver == "pymysql":
         stand_in()
+    elif driver == "psycopg2":  # or Django prefers the other
+        sys.modules["psycopg"] = None  # type: ignore[assignment]
     sys.argv[0] = "runtests.py"
     sys.path[0] = str(Path.cwd())  # as it is for a script that is started in its own folder
     runpy.run_path("runtests.py", run_name="__main__")
