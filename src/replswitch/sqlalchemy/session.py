@@ -52,6 +52,8 @@ class RoutingSession(Session):
         self._routes: dict[Engine, SessionRoute | None] = {}
         self._calls = Calls()
         self._in_flush = False
+        # True if every statement without a `bind` of its own uses that of the session, and no other class decides.
+        self._has_one_bind = self._next_get_bind.__func__ is Session.get_bind and not options.get("binds")  # type: ignore[attr-defined]
         if "db" in options and not self._knows_db:
             del options["db"]  # Flask-SQLAlchemy passes it to every session class
         super().__init__(*args, **options)
@@ -68,8 +70,10 @@ class RoutingSession(Session):
             SlaveWriteError: the session is flushed in slave state, and the write may not move to the master.
         """
         # Every statement comes through here: do as little as possible if nothing has changed since the one before.
-        engine: Any
-        if options:
+        engine: Any = self.bind
+        if self._has_one_bind and engine is not None and bind is None:
+            pass  # what SQLAlchemy would return
+        elif options:
             engine = super().get_bind(mapper, clause=clause, bind=bind, **options)
         else:
             engine = self._next_get_bind(mapper, clause=clause, bind=bind)
@@ -83,6 +87,16 @@ class RoutingSession(Session):
         if frame is route.frame and route.scope.version == route.version and not self._flushing:
             return route.bind if route.pending is None else route.offer(route.pending)
         return route.choose(frame, flushing=self._flushing and self._has_changes())
+
+    def bind_mapper(self, mapper: Any, bind: Any) -> None:
+        """Bind a mapper to an engine; see `sqlalchemy.orm.Session.bind_mapper`."""
+        self._has_one_bind = False
+        super().bind_mapper(mapper, bind)
+
+    def bind_table(self, table: Any, bind: Any) -> None:
+        """Bind a table to an engine; see `sqlalchemy.orm.Session.bind_table`."""
+        self._has_one_bind = False
+        super().bind_table(table, bind)
 
     def _route_of(self, engine: Any) -> SessionRoute | None:
         if not isinstance(engine, Engine):
