@@ -30,7 +30,7 @@ def load_driver(driver: str | Driver, *, binding: bool = False) -> Driver:
 
     Args:
         driver: the name, or the driver.
-        binding: it is for a binding that can do without a read time-out, and without ``nextset()``.
+        binding: the driver is for a binding, which needs neither a read time-out nor ``nextset()``.
 
     Raises:
         ConfigurationError: the driver is not known, or its module is not installed.
@@ -40,8 +40,8 @@ def load_driver(driver: str | Driver, *, binding: bool = False) -> Driver:
     packages = {**_DRIVERS, **_OF_BINDINGS}
     if driver in _OF_BINDINGS and not binding:
         raise ConfigurationError(
-            f"replswitch.connect() does not work with {driver}, which cannot limit the time to wait for an answer. Use"
-            " psycopg 3: driver=\"psycopg\", pip install 'replswitch[postgresql]'."
+            f"replswitch.connect() does not work with {driver}, which has no read time-out. Use psycopg 3: set"
+            " driver=\"psycopg\", and run pip install 'replswitch[postgresql]'."
         )
     if driver not in packages:
         *others, last = map(repr, _DRIVERS)

@@ -87,7 +87,7 @@ class WriteTracker:
             ended since then. It is a plain attribute, because it is read after every statement.
         unread: a result may be unread; `replswitch.drivers.Driver.drain_results` reads it.
         owes_results: a result is unread, and another statement after it may still write.
-        streams: a result is being read row by row, so the server can be asked nothing else on the connection (S6). Then
+        streams: a result is being read row by row, so no other statement can run on the connection (S6). Then
             ``unread`` is True as well.
         session_changed: True on a slave's connection if a statement changed its session (variables, the current
             database), so that a write must not move away from it (S8).

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from replswitch.drivers.driver import Raw, WriteTracker
     from replswitch.positions import Position
 
-#: The default time-outs in seconds, as with the drivers of MySQL (F5): libpq has none for an answer.
+#: The default time-outs in seconds, as with the drivers of MySQL (F5). libpq itself has no read time-out.
 CONNECT_TIMEOUT: Final = 3
 READ_TIMEOUT: Final = 20
 
@@ -95,11 +95,13 @@ _REFUSED: Final = "25006"
 #: Codes that mean nothing special on the master: the application ends the transaction, or a part of it.
 ON_SLAVES_ONLY: Final = frozenset({"40001", "40P01", "0A000"})
 
-#: Answers to statements that change the session.
+#: Command tags of statements that change the session.
 CHANGES: Final = frozenset({"SET", "RESET", "PREPARE", "DEALLOCATE", "LISTEN", "UNLISTEN", "LOAD", "DECLARE"})
 
-#: Statements that change it without such an answer; and those that do so on the master.
+#: SELECT statements that change the session, although their command tag does not show it.
 LEAVES_TRACE: Final = re.compile(r"\s*SELECT\b.*?(?:\bset_config\b|_advisory_)", re.IGNORECASE | re.DOTALL)
+
+#: Statements that create temporary tables. On a master's connection, they change the session.
 TEMPORARY: Final = re.compile(r"\s*(?:CREATE\s+TEMP|SELECT\b.*?\bINTO\s+TEMP)", re.IGNORECASE | re.DOTALL)
 
 # What the modules say when a connection is used that was closed before.
@@ -113,7 +115,7 @@ _OK: Final = 0
 _REJECT: Final = 1
 NO_RESPONSE: Final = 2
 
-# The code 53300 of a failed connect is not to be had.
+# A failed connect has no SQLSTATE, so too_many_connections (53300) is recognized by its message.
 _FULL: Final = re.compile("too many|connection slots")
 
 _LETS_WRITE: Final = re.compile(
@@ -185,7 +187,7 @@ class PostgreSQLFamilyDriver(Driver):
 
     @contextmanager
     def connecting(self, arguments: Mapping[str, Any]) -> Iterator[None]:
-        """Surround the module's ``connect()``."""
+        """Wrap the module's ``connect()``, so that a subclass can add data to its errors."""
         yield
 
     def take(self, raw: Raw, settings: Mapping[str, Any], *, read_only: bool) -> bool:
@@ -203,7 +205,10 @@ class PostgreSQLFamilyDriver(Driver):
 
     def open_for_report(self, settings: Mapping[str, Any], seconds: float) -> Raw:
         """Open a read-only connection with time-outs of its own."""
-        limits = {"connect_timeout": max(math.ceil(seconds), 2), "read_timeout": seconds}  # libpq takes 1 for 2
+        limits = {
+            "connect_timeout": max(math.ceil(seconds), 2),
+            "read_timeout": seconds,
+        }  # libpq raises a connect_timeout of 1 to 2
         return self.open({**settings, **limits}, read_only=True)
 
     def writes_of(self, raw: Raw) -> WriteTracker:
@@ -235,11 +240,16 @@ class PostgreSQLFamilyDriver(Driver):
         raw.autocommit = False
 
     def fetch_position(self, raw: Raw) -> tuple[Hashable, Position | None]:
-        """Ask."""
+        """Query the identity and the position of the server."""
         return position_of(raw.question(POSITION))
 
     def seconds_behind(self, raw: Raw) -> float | None:
-        """Ask a slave since when it has not applied what has arrived; None if the account may not see the receiver."""
+        """Return for how many seconds a slave has not applied what it has received.
+
+        Returns:
+            the seconds; infinity if no WAL receiver is streaming; None if the server is not a slave, or if the account
+            may not see the WAL receiver.
+        """
         seconds, is_slave, receives = raw.question(BEHIND)
         if not is_slave or receives is None:
             return None
@@ -271,7 +281,7 @@ class PostgreSQLFamilyDriver(Driver):
         """Ping the server to which a connection has failed, with libpq's ``PQping``.
 
         Returns:
-            libpq's answer; None if it is not known where the connection was to lead.
+            libpq's answer; None if the target of the connection is not known.
         """
         raise NotImplementedError
 

@@ -29,12 +29,13 @@ class PsycopgDriver(PostgreSQLFamilyDriver):
         super().check(settings, server)
         if not psycopg.Pipeline.is_supported():
             raise ConfigurationError(
-                f"replswitch needs libpq 14 or newer, to send several statements at once. Here it is"
-                f" {pq.version_pretty(pq.version())}: pip install 'replswitch[postgresql]' brings its own."
+                f"replswitch needs libpq 14 or newer, to send several statements at once. The installed"
+                f" version is {pq.version_pretty(pq.version())}. To get psycopg's own libpq, run pip install"
+                " 'replswitch[postgresql]'."
             )
 
     def known_settings(self, settings: Mapping[str, Any]) -> set[str]:
-        """Ask libpq for all."""
+        """Return the names of all settings that libpq knows."""
         return {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
 
     def target(self, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,14 +91,14 @@ class PsycopgDriver(PostgreSQLFamilyDriver):
         return raw.info.transaction_status is not pq.TransactionStatus.IDLE and not raw.closed
 
     def ping_again(self, error: Any) -> int | None:
-        """Ping. psycopg keeps the connection in its error."""
+        """Ping the server of a failed connection, to which the error refers as ``pgconn``."""
         if isinstance(error, psycopg.errors.ConnectionTimeout):
             return NO_RESPONSE
         return None if error.pgconn is None else pq.PGconn.ping(b" ".join(_again(error.pgconn)))
 
 
 def _again(pgconn: Any) -> list[bytes]:
-    """Return where a connection was to lead, for a ping."""
+    """Return the connection parameters of a failed connection, for a ping."""
     return [
         option.keyword + b"='" + option.val.replace(b"\\", b"\\\\").replace(b"'", b"\\'") + b"'"
         for option in pgconn.info

@@ -33,7 +33,10 @@ _LEVELS: Final = {
 
 
 class Psycopg2Driver(PostgreSQLFamilyDriver):
-    """See `replswitch.drivers.Driver`. Statements outside transactions must be asked for."""
+    """See `replswitch.drivers.Driver`.
+
+    The position of a statement outside a transaction takes a query of its own.
+    """
 
     module = psycopg2
     must_ask = True
@@ -41,7 +44,7 @@ class Psycopg2Driver(PostgreSQLFamilyDriver):
     module_settings = frozenset({"dsn", "database", "read_timeout"})
 
     def known_settings(self, settings: Mapping[str, Any]) -> set[str]:
-        """Ask libpq about each."""
+        """Return the names in ``settings`` that libpq knows."""
         return {name for name in settings if _is_known(name)}
 
     def target(self, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,7 +69,7 @@ class Psycopg2Driver(PostgreSQLFamilyDriver):
     def arguments(self, settings: Mapping[str, Any], *, read_only: bool) -> dict[str, Any]:
         """Return the arguments of psycopg2's ``connect()``.
 
-        psycopg2 cannot limit the time to wait for an answer. So ``read_timeout`` becomes libpq's ``tcp_user_timeout``
+        psycopg2 has no read time-out. So ``read_timeout`` becomes libpq's ``tcp_user_timeout``
         and its keepalives: they end a connection whose peer confirms nothing.
         """
         arguments = {**super().arguments(settings, read_only=read_only), "connection_factory": Psycopg2Connection}
@@ -79,7 +82,7 @@ class Psycopg2Driver(PostgreSQLFamilyDriver):
 
     @contextmanager
     def connecting(self, arguments: Mapping[str, Any]) -> Iterator[None]:
-        """Keep in an error where the connection was to lead, for `ping_again`."""
+        """Add the target of the connection to an OperationalError, for `ping_again`."""
         began = time.monotonic()
         try:
             yield
@@ -116,7 +119,7 @@ class Psycopg2Driver(PostgreSQLFamilyDriver):
             return NO_RESPONSE
         try:
             ping = ctypes.CDLL(psycopg2._psycopg.__file__).PQping
-        except (OSError, AttributeError):  # psycopg2 contains libpq, and does not show it
+        except (OSError, AttributeError):  # psycopg2 contains a libpq whose functions it does not export
             return NO_RESPONSE
         return int(ping(error.target.encode()))
 

@@ -1,7 +1,7 @@
 """A connection of psycopg2 that asks for the position of a write.
 
-The position of a transaction comes in the same round trip as its commit. That of a statement outside transactions is
-queried once, before the next read of the scope from a slave or before its response.
+The position of a transaction comes in the same round trip as its commit. The position of a statement outside
+transactions is queried later, once: before the scope next reads from a slave, or before the response is sent.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import psycopg2.extensions
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE as IDLE
 from psycopg2.extensions import TRANSACTION_STATUS_INTRANS as IN_TRANSACTION
 
-from replswitch.drivers.driver import Written, later
+from replswitch.drivers.driver import MUST_STAY_READ_ONLY, Written, later
 from replswitch.drivers.postgresql import (
     CHANGES,
     LEAVES_TRACE,
@@ -39,8 +39,8 @@ _COMMIT: Final = (
     " SELECT current_setting('replswitch.wrote'), pg_current_wal_insert_lsn()"
 )
 
-# Answers to statements that return rows, or that have changed none. They seldom write: with a function, a trigger or
-# WITH … INSERT.
+# Command tags of statements that return rows or have changed no row. Such statements write only through a function, a
+# trigger or WITH … INSERT.
 _SELDOM_WRITES: Final = re.compile(r"SELECT|SHOW|FETCH|EXPLAIN|(?:UPDATE|DELETE|MERGE|INSERT 0) 0\Z")
 
 
@@ -121,14 +121,14 @@ def _tracking(cursor_class: type) -> Any:
 class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
     """A connection that records what was committed through it.
 
-    For psycopg2 it is always in autocommit mode, because psycopg2 can only send COMMIT alone. So the connection sends
-    BEGIN itself, before the same statements as psycopg2 does.
+    psycopg2's own autocommit mode is always on, because psycopg2's ``commit()`` cannot query the position in the same
+    message. So the connection sends BEGIN itself, before the statements before which psycopg2 would send it.
 
     Attributes:
         begins: the next statement begins a transaction; the opposite of ``autocommit``.
         in_doubt: a statement outside transactions may have written since the last `pop_write_status`.
-        only_rows: all such statements since the last question have returned rows.
-        is_moved: there may be writes later than `last_known_position` that counted for no scope.
+        only_rows: all statements outside transactions since the last `ask` have returned rows or changed none.
+        is_moved: there may be writes after `last_known_position` that no scope has recorded.
     """
 
     begins = False
@@ -153,7 +153,7 @@ class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
                 self.last_known_position = self.place(row[3])
 
     def question(self, sql: str) -> Any:
-        """Return the row that a question of replswitch returns. It begins no transaction."""
+        """Run a query of replswitch's own, and return its row. Do not begin a transaction."""
         with closing(psycopg2.extensions.cursor(self)) as cursor:
             cursor.execute(sql)
             return cursor.fetchone()
@@ -220,7 +220,7 @@ class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        """End it."""
+        """Commit the transaction, or roll it back after an exception."""
         (self.commit if kind is None else self.rollback)()
 
     def tpc_begin(self, *_: object) -> None:
@@ -246,11 +246,11 @@ class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
     # Statements
 
     def before(self, query: Any) -> None:
-        """Refuse a statement that would let a slave's connection write (S7), and begin a transaction if it is time."""
+        """Refuse a statement that would let a slave's connection write (S7). Begin a transaction if necessary."""
         text = query if isinstance(query, str) else query.decode("latin-1") if isinstance(query, bytes) else None
         text = query.as_string(self) if text is None else text
         if self.is_reader and lets_write(text):
-            raise _RefusedError("A connection for slave state stays read-only.")
+            raise _RefusedError(MUST_STAY_READ_ONLY)
         self.session_changed = self.session_changed or LEAVES_TRACE.match(text) is not None
         if not self.is_reader and TEMPORARY.match(text):
             self.session_changed = True
@@ -281,7 +281,7 @@ class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
         return later(status, Written.NO if not in_doubt else Written.ASK if self.tells else Written.YES)
 
     def ask(self, since: Position | None) -> Position | Written:
-        """Ask how far the master is: at least as far as the last commit."""
+        """Return the master's current position, which is at or after the last commit."""
         if not self.tells:
             return Written.YES
         only_rows, self.only_rows = self.only_rows, True
@@ -293,7 +293,7 @@ class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
         self.is_moved = self.is_moved or with_rows or not self.has_rows
 
     def refresh_baseline(self) -> None:
-        """Ask for the position, if there may have been a write that counted for no scope."""
+        """Query the position, if there may have been a write that no scope has recorded."""
         if self.is_moved and self.tells:
             self.is_moved = False
             with suppress(psycopg2.OperationalError, psycopg2.InterfaceError):  # the next statement fails likewise

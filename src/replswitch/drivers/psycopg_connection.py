@@ -12,7 +12,7 @@ import psycopg
 from psycopg import generators, pq, waiting
 from psycopg._preparing import Prepare  # `_maybe_prepare_gen` needs it
 
-from replswitch.drivers.driver import Written
+from replswitch.drivers.driver import MUST_STAY_READ_ONLY, Written
 from replswitch.drivers.postgresql import (
     CHANGES,
     LEAVES_TRACE,
@@ -119,14 +119,14 @@ class TrackingCursor(psycopg.Cursor[Any]):
         connection.after(self, Written.ASK)
 
     def stream(self, query: Any, params: Any = None, **options: Any) -> Any:
-        """Run a statement whose rows are read one by one. Likewise."""
+        """Run a statement whose rows are read one by one. The position is queried later."""
         connection: Any = self.connection
         connection.before(query)
-        connection.after(self, Written.ASK)  # a cursor of psycopg does not tell when its rows end
+        connection.after(self, Written.ASK)  # psycopg's cursor does not show when its rows end
         return super().stream(query, params, **options)
 
     def copy(self, statement: Any, params: Any = None, **options: Any) -> Any:
-        """Copy rows from or to the server. Likewise."""
+        """Copy rows from or to the server. The position is queried later."""
         connection: Any = self.connection
         connection.before(statement)
         connection.after(self, Written.ASK)
@@ -194,7 +194,7 @@ class PsycopgConnection(psycopg.Connection[Any], PostgreSQLTracker):
             self.recognise(self.question(POSITION))
 
     def question(self, sql: str) -> Any:
-        """Return the row that a question of replswitch returns. It begins no transaction."""
+        """Run a query of replswitch's own, and return its row. Do not begin a transaction."""
         if self.autocommit or self.info.transaction_status is not _IDLE:
             return psycopg.Cursor(self).execute(sql).fetchone()
         self.autocommit = True
@@ -214,7 +214,7 @@ class PsycopgConnection(psycopg.Connection[Any], PostgreSQLTracker):
             else query.as_string(self)
         )
         if self.is_reader and lets_write(text):
-            raise psycopg.errors.ReadOnlySqlTransaction("A connection for slave state stays read-only.")
+            raise psycopg.errors.ReadOnlySqlTransaction(MUST_STAY_READ_ONLY)
         self.session_changed = self.session_changed or LEAVES_TRACE.match(text) is not None
         if not self.is_reader and TEMPORARY.match(text):
             self.session_changed = True
@@ -257,7 +257,7 @@ class PsycopgConnection(psycopg.Connection[Any], PostgreSQLTracker):
     # WriteTracker
 
     def ask(self, since: Position | None) -> Position | Written:
-        """Ask how far the master is: at least as far as the last commit."""
+        """Return the master's current position, which is at or after the last commit."""
         if not self.tells:
             return Written.YES
         self.last_known_position = self.place(*self.question(WRITTEN))

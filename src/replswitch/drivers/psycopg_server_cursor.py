@@ -47,10 +47,11 @@ class _ServerSide:
 
 
 class _ReadsFirst(_ServerSide):
-    """A server-side cursor that takes parameters on the client's side: several statements can be sent in one message.
+    """A server-side cursor that merges parameters on the client, so that one message can hold several statements.
 
-    Outside a transaction, its statement runs in the commit of DECLARE, so nothing shows whether it has written. So it
-    runs in a read-only transaction first: then it has not. If that is refused, it runs again.
+    Outside a transaction, the query of a cursor WITH HOLD runs when DECLARE is committed, so replswitch cannot see
+    whether it has written. So the cursor is first declared in a read-only transaction. If the server refuses a write
+    there, the cursor is declared again without it, and the position is queried later.
     """
 
     _reads_only = False

@@ -85,7 +85,7 @@ class SwitchingWrapper(ConnectingWrapper):
         return self._prepare_cursor(self.switching_cursor(name))
 
     def switching_cursor(self, name: str | None) -> SwitchingCursor:
-        """Return a cursor between Django's and the driver's; one with a name is a server-side cursor."""
+        """Return a new `SwitchingCursor`. A subclass may return a server-side cursor if there is a name."""
         return SwitchingCursor(self)
 
     def connect(self) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 base: Any = django_base  # with what the type stubs leave out
 
-#: The connection pools of Django (``OPTIONS["pool"]``): of each server, by alias, as Django's backend keeps them.
+#: Django's connection pools (``OPTIONS["pool"]``), by server and by alias. Django itself keeps one for each alias.
 _POOLS: Final[weakref.WeakKeyDictionary[Server, dict[str, Any]]] = weakref.WeakKeyDictionary()
 
 
@@ -95,7 +95,7 @@ class DatabaseWrapper(SwitchingWrapper, django_base.DatabaseWrapper):
     # Cursors
 
     def switching_cursor(self, name: str | None) -> Any:
-        """Return a cursor between Django's and the driver's; one with a name is a server-side cursor."""
+        """Return a new cursor: a server-side cursor if there is a name."""
         return PostgreSQLCursor(self) if name is None else NamedCursor(self, name)
 
     def cursor_maker(self, raw: Raw) -> Callable[[], Any]:

@@ -30,18 +30,18 @@ class PostgreSQLCursor(SwitchingCursor):
 
     @property
     def query(self) -> Any:
-        """What Django shows in its log of queries with psycopg2."""
+        """The statement that Django shows in its log of queries with psycopg2."""
         return getattr(self._raw, "declared", None) or getattr(self._raw, "query", None)
 
     def close(self) -> None:
-        """Close the cursor, and keep the number of rows, which psycopg forgets."""
+        """Close the cursor. `rowcount` keeps its value, which psycopg would reset."""
         if self._link is not None:
             self.rowcount = self._raw.rowcount
         super().close()
 
     @contextmanager
     def copy(self, *args: Any, **options: Any) -> Iterator[Any]:
-        """Copy rows with psycopg 3. A COPY that a slave refuses moves, as it has not begun (S8)."""
+        """Run COPY with psycopg 3. If a slave refuses it, run it on the master: no row has been copied yet (S8)."""
         wrapper, attempt = self._wrapper, Attempt()
         link = wrapper.route.for_statement()
         while True:
@@ -129,7 +129,7 @@ if base.is_psycopg3:
         return cursor
 
     def named_cursor_on(wrapper: Any, raw: Raw, name: str) -> Any:
-        """Return a server-side cursor of the driver. Outside a transaction, the server keeps its rows."""
+        """Return a server-side cursor of the driver. Outside a transaction, it is declared WITH HOLD."""
         binds = wrapper.settings_dict["OPTIONS"].get("server_side_binding") is True
         kind = tracked_by_server(raw.server_cursor_factory if binds else base.ServerSideCursor)
         cursor = kind(raw, name=name, scrollable=False, withhold=not wrapper.driver.in_transaction(raw))
@@ -143,7 +143,7 @@ else:
         return _with_timezone(wrapper, raw.cursor())
 
     def named_cursor_on(wrapper: Any, raw: Raw, name: str) -> Any:
-        """Return a server-side cursor of the driver. Outside a transaction, the server keeps its rows."""
+        """Return a server-side cursor of the driver. Outside a transaction, it is declared WITH HOLD."""
         held = not wrapper.driver.in_transaction(raw)
         return _with_timezone(wrapper, raw.cursor(name, scrollable=False, withhold=held))
 
