@@ -67,8 +67,6 @@ ALLOWED_PRODUCTS = {
     # The backends for one product each, which have its name.
     ("django_replswitch/backends/sqlite3/base.py", "import replswitch.drivers.sqlite3"),
     ("django_replswitch/backends/mysql/base.py", "base.DatabaseWrapper.Database.__name__ == 'pymysql'"),
-    # A check of the settings, about slaves that are not read_only: the other products have no such thing.
-    ("django_replswitch/checks.py", "wrapper.driver.engine != 'mysql'"),
     # The questions of the commands that list servers, by the word that the driver has for its server.
     ("replswitch/report/probe.py", "import replswitch.report.mysql"),
     ("replswitch/report/probe.py", "import replswitch.report.postgresql"),

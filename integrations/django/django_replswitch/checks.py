@@ -55,6 +55,9 @@ _SESSIONS: Final = {
 # The packages that replswitch replaces, by the first part of their modules' names.
 _PREDECESSORS: Final = {"django_replicated": "django-replicated", "multidb": "django-multidb-router"}
 
+# The servers that replicate, by the word that the driver has for them.
+_REPLICATE: Final = ("mysql", "postgresql")
+
 _KINDS: Final[dict[str, Callable[..., CheckMessage]]] = {"E": Error, "W": Warning, "I": Info}
 
 Messages = list[CheckMessage]
@@ -248,23 +251,42 @@ def check_servers(*_: object, databases: Sequence[str] | None = None, **__: obje
     for alias in switching_aliases():
         database = connections.settings[alias]
         wrapper: Any = connections[alias]
-        if alias not in (databases or ()) or wrapper.driver.engine != "mysql" or not database.get("SLAVES"):
+        if alias not in (databases or ()) or wrapper.driver.engine not in _REPLICATE or not database.get("SLAVES"):
             continue
         servers = servers_of(database, alias)
-        for server, slave in zip(servers.slaves, standings(alias)[1:], strict=True):
+        master, *slaves = standings(alias)
+        found += _check_master(alias, master)
+        for server, slave in zip(servers.slaves, slaves, strict=True):
             # Another check reports a slave with the address of the master.
             if address(database, server) != address(database, servers.master):
                 found += _check_slave(f'The slave {slave.server} of DATABASES["{alias}"]', slave)
     return found
 
 
+def _check_master(alias: str, master: Standing) -> Messages:
+    if master.variables.get("synchronous_commit") != "remote_apply":
+        return []
+    text = (
+        f'Each commit on the master {master.server} of DATABASES["{alias}"] waits until its synchronous slaves have '
+        "applied it (synchronous_commit = remote_apply)."
+    )
+    hint = 'replswitch needs no such wait: a slave serves a visitor only if it has their writes. "on" is faster.'
+    return _say("replswitch.I002", text, hint)
+
+
 def _check_slave(who: str, slave: Standing) -> Messages:
     if not slave.reachable:
         text = f"{who} cannot be checked: {slave.problem}."
-        return _say("replswitch.W007", text, "Its reads go to the other slaves or to the master.")
+        hint = "Its reads go to the other slaves or to the master."
+        if "unsupported startup parameter" in str(slave.problem):
+            hint += " In PgBouncer, set ignore_startup_parameters = options."
+        return _say("replswitch.W007", text, hint)
     if slave.is_master:
         text = f"{who} is the master itself, under another address, so its reads run on the master."
         return _say("replswitch.W008", text, "Check which server this HOST points to.")
+    if slave.replication == "none" and slave.read_only is False and not slave.grants:
+        text = f"{who} is not in recovery: it follows no master, so it never has the writes of the visitors."
+        return _say("replswitch.W012", text, "Make it a standby of the master, or take it out of SLAVES.")
     if slave.replication == "cluster":
         return []  # every node of Galera may be written to
     if not slave.read_only:

@@ -54,7 +54,7 @@ def address(settings: Mapping[str, Any], server: Server) -> tuple[str, ...]:
     """Return the settings that decide where connections go: host, port and user (a proxy may route by user)."""
     found = merged(server, settings)
     options = found.get("OPTIONS") or {}
-    names = ("host", "port", "unix_socket", "read_default_file", "read_default_group", "user", "database")
+    names = ("host", "port", "unix_socket", "read_default_file", "read_default_group", "user", "database", "service")
     return (
         *(str(found.get(name) or "") for name in ("HOST", "NAME", "USER")),
         str(found.get("PORT") or 3306),

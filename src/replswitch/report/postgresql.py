@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 _ITSELF: Final = (
     "SELECT current_setting('server_version'), pg_is_in_recovery(), system_identifier::text,"
-    " extract(epoch FROM pg_postmaster_start_time())::text FROM pg_control_system()"
+    " extract(epoch FROM pg_postmaster_start_time())::text, current_setting('synchronous_commit'),"
+    " current_setting('synchronous_standby_names') FROM pg_control_system()"
 )
 
 
@@ -30,20 +31,25 @@ def ask_postgresql(raw: Raw, server: Asked, standing: Standing) -> None:
         Exception: the driver's own error.
     """
     standing.reachable = True
-    standing.version, is_slave, system, started = raw.question(_ITSELF)
+    standing.version, is_slave, system, started, commits, waits_for = raw.question(_ITSELF)
     standing.read_only = is_slave
     standing.variables = {"server_id": system, "server_uuid": started}
+    if waits_for and not is_slave:
+        standing.variables["synchronous_commit"] = commits
     if server.state == MASTER:
         return
     if not is_slave:
         standing.replication, standing.problem = "none", "it follows no master"
         return
     seconds, _, receives = raw.question(BEHIND)
+    (paused,) = raw.question("SELECT pg_is_wal_replay_paused()")
     if receives is None:
         standing.replication = "unknown"
         standing.note = (
             "its user may not query the replication status. On the master: GRANT pg_read_all_stats TO the user"
         )
+    elif paused:
+        standing.replication, standing.problem = "stopped", "it applies nothing: replay is paused"
     elif receives:
         standing.replication = "running"
         standing.behind = None if seconds is None else math.floor(seconds)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
     from replswitch.decision import State
     from replswitch.drivers import Raw
@@ -77,7 +77,7 @@ class Standing:
     note: str | None = None
     is_master: bool = False
     grants: list[str] = field(default_factory=list, repr=False)  # there may be the hash of a password in it
-    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+    variables: dict[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def identity(self) -> tuple[str, ...]:
