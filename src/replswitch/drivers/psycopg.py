@@ -10,7 +10,7 @@ from psycopg import pq
 from replswitch.drivers.driver import Written
 from replswitch.drivers.postgresql import NO_RESPONSE, READ_TIMEOUT, PostgreSQLFamilyDriver
 from replswitch.drivers.psycopg_connection import PsycopgConnection
-from replswitch.drivers.psycopg_server_cursor import tracked
+from replswitch.drivers.psycopg_server_cursor import TakenConnection
 from replswitch.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ class PsycopgDriver(PostgreSQLFamilyDriver):
         if isinstance(raw, PsycopgConnection):  # from a pool
             raw.written, raw.news = Written.NO, True
             return self.alive(raw)
-        raw.__class__ = PsycopgConnection
-        factory = tracked(raw.cursor_factory)
+        raw.__class__ = TakenConnection
+        factory = raw.cursor_factory
         self._prepare(raw, settings, read_only=read_only)
         raw.cursor_factory = factory
         return True

@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import pq, sql
 
 from replswitch.drivers.driver import Written
-from replswitch.drivers.psycopg_connection import TrackingCursor
+from replswitch.drivers.psycopg_connection import PsycopgConnection, TrackingCursor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-@lru_cache
+@cache
 def tracked(kind: type[Any]) -> type[Any]:
     """Return a class of cursors like ``kind`` whose statements are recorded."""
     return type(kind.__name__, (TrackingCursor, kind), {"__module__": __name__})
 
 
-@lru_cache
+class TakenConnection(PsycopgConnection):
+    """A connection whose ``cursor_factory`` stays the application's class."""
+
+    def cursor(self, name: str = "", **options: Any) -> Any:
+        """Return a cursor that is recorded."""
+        if name:
+            return super().cursor(name, **options)
+        factory: Any = self.cursor_factory
+        cursor = tracked(factory)(self, row_factory=options.get("row_factory") or self.row_factory)
+        if options.get("binary"):
+            cursor.format = pq.Format.BINARY
+        return cursor
+
+
+@cache
 def tracked_by_server(kind: type[Any]) -> type[Any]:
     """Return a class of server-side cursors like ``kind`` whose statements are recorded."""
     mixins = (_ReadsFirst, _ServerSide) if issubclass(kind, psycopg.client_cursor.ClientCursorMixin) else (_ServerSide,)

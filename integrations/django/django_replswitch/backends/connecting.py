@@ -116,7 +116,7 @@ class ConnectingWrapper(BaseDatabaseWrapper):
         self._shared = alias_state(alias, settings_dict)
         if alias == NO_DB_ALIAS:
             self.one_link = True
-        self.autocommit = settings_dict.get("AUTOCOMMIT", True)
+        self.autocommit = self._autocommit_of_settings = settings_dict.get("AUTOCOMMIT", True)
         self._links: dict[Server, WrapperLink] = {}
         self.selected: WrapperLink | None = None
         self._server = self._shared.servers.master  # the selected server, also while its link is being opened
@@ -166,7 +166,9 @@ class ConnectingWrapper(BaseDatabaseWrapper):
         replswitch does not see the statements that the application runs on it, so it looks for writes later (M1).
         """
         raw = vars(self)["connection"]
-        if raw is None or self._is_direct or self.one_link:
+        # When a transaction has begun, Django's own object has a connection.
+        is_begun = (self._autocommit_of_settings and not self.autocommit) and not self.closed_in_transaction
+        if (raw is None and not is_begun) or self._is_direct or self.one_link:
             return raw
         if stack() is None and self.selected is not None and self.selected.server.state == MASTER:
             return raw  # to choose again would only run a health check, which Django does not do here

@@ -38,7 +38,7 @@ class SwitchingCursor:
         # This repeats what `_run` does when the statement succeeds. Every query comes through here, and a call costs.
         wrapper = self._wrapper
         if self._closed:
-            raise wrapper.Database.ProgrammingError("The cursor is closed.")
+            raise wrapper.closed_cursor_error("The cursor is closed.")
         link = wrapper.route.for_statement()
         if link is not wrapper.selected:
             wrapper.select(link)
@@ -82,7 +82,7 @@ class SwitchingCursor:
     def _run(self, method: str, args: Any, link: Any = None, attempt: Attempt | None = None) -> Any:
         wrapper, attempt = self._wrapper, attempt or Attempt(single=False)
         if self._closed:
-            raise wrapper.Database.ProgrammingError("The cursor is closed.")
+            raise wrapper.closed_cursor_error("The cursor is closed.")
         link = link or wrapper.route.for_statement()
         while True:
             wrapper.select(link)

@@ -16,19 +16,18 @@ from django.utils.asyncio import async_unsafe
 
 from django_replswitch.backends.connecting import ConnectingWrapper
 from django_replswitch.backends.cursor import LoggedQuery, QueriesLog, SwitchingCursor
+from django_replswitch.backends.switch_methods import SwitchMethods
 from replswitch.engine.attempt import Attempt, Block
 from replswitch.state import stack
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from replswitch import State
     from replswitch.engine.servers import Link
     from replswitch.scope import Scope
-    from replswitch.state import Frame
 
 
-class SwitchingWrapper(ConnectingWrapper):
+class SwitchingWrapper(SwitchMethods, ConnectingWrapper):
     """A mixin for a backend's ``DatabaseWrapper``. Statements run on the link that the route chooses.
 
     While autocommit is off, the route always has a transaction (`Block`). In autocommit mode, it has one only if a
@@ -43,35 +42,12 @@ class SwitchingWrapper(ConnectingWrapper):
         self.queries_log = QueriesLog(self)
         self._unsent: list[LoggedQuery] = []
 
-    # Switching
-
-    def use_master(self) -> Frame:
-        """Use the master from now on, or in ``with connection.use_master():`` only in the block."""
-        return self.switch.use_master()
-
-    def use_slave(self) -> Frame:
-        """Use a slave from now on, or in ``with connection.use_slave():`` only in the block."""
-        return self.switch.use_slave()
-
-    def revert(self) -> None:
-        """Undo the latest of these calls; raise RevertError if there is none."""
-        self.switch.revert()
-
-    @property
-    def state(self) -> State:
-        """The side that the running code asks for."""
-        return self.switch.state
-
-    @property
-    def state_change_disabled(self) -> bool:
-        """Whether new instructions are ignored for this alias. Calls of `revert` stay balanced."""
-        return self.switch.state_change_disabled
-
-    @state_change_disabled.setter
-    def state_change_disabled(self, disabled: bool) -> None:
-        self.switch.state_change_disabled = disabled
-
     # Cursors
+
+    @property
+    def closed_cursor_error(self) -> Any:
+        """The class of the driver's error for a cursor that is closed."""
+        return getattr(self.Database, self.features.closed_cursor_error_class.__name__)
 
     def raise_as_stock(self, error: Exception) -> None:
         """Raise the error into which the cursor of Django's backend translates this one, if it is another error."""
@@ -91,6 +67,9 @@ class SwitchingWrapper(ConnectingWrapper):
     def connect(self) -> None:
         """Open a link to the side that the state asks for."""
         self.leave_closed_block()
+        if self._autocommit_of_settings != self.settings_dict.get("AUTOCOMMIT", True):  # it was changed
+            self._autocommit_of_settings = not self._autocommit_of_settings
+            self._forget_block()
         self.select(self.route.pick().link)
 
     @contextmanager
@@ -252,6 +231,8 @@ class SwitchingWrapper(ConnectingWrapper):
                     self.route.forget()
             if all(getattr(atomic, "_from_testcase", False) for atomic in self.atomic_blocks):
                 block.has_read = False  # a test case has ended; an application might have kept the data it read
+        elif not block.links:
+            self.select(self.route.for_statement())  # where it is an error
         self._on_block(block, self.ops.savepoint_rollback_sql(sid))
 
     def _savepoint_commit(self, sid: str) -> None:

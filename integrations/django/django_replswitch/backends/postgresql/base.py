@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import weakref
-from functools import partial
 from os import getpid
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from django.db.backends.postgresql import base as django_base
 from django.utils.asyncio import async_unsafe
 
-from django_replswitch.backends.postgresql.cursor import NamedCursor, PostgreSQLCursor, cursor_on
+from django_replswitch.backends.postgresql.cursor import NamedCursor, PostgreSQLCursor, cursor_maker
 from django_replswitch.backends.wrapper import SwitchingWrapper
 from replswitch import SLAVE
 from replswitch.drivers import load_driver
@@ -100,4 +99,4 @@ class DatabaseWrapper(SwitchingWrapper, django_base.DatabaseWrapper):
 
     def cursor_maker(self, raw: Raw) -> Callable[[], Any]:
         """Return the function that makes Django's cursors on a connection."""
-        return partial(cursor_on, weakref.proxy(self), raw)
+        return cursor_maker(weakref.proxy(self), raw)

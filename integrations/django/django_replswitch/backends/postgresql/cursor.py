@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -12,7 +13,7 @@ from django_replswitch.backends.cursor import SwitchingCursor
 from replswitch.engine.attempt import Attempt
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from django_replswitch.backends.connecting import WrapperLink
     from replswitch.drivers import Raw
@@ -22,6 +23,11 @@ base: Any = django_base  # with what the type stubs leave out
 
 class PostgreSQLCursor(SwitchingCursor):
     """A cursor that can copy rows from and to the server."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is closed."""
+        return self._closed
 
     @property
     def _query(self) -> Any:
@@ -117,11 +123,15 @@ class NamedCursor(PostgreSQLCursor):
 
 
 if base.is_psycopg3:
-    from replswitch.drivers.psycopg_server_cursor import tracked_by_server
+    from replswitch.drivers.psycopg_server_cursor import tracked, tracked_by_server
 
-    def cursor_on(wrapper: Any, raw: Raw) -> Any:
-        """Return a cursor of the driver, as Django's backend makes it."""
-        cursor = raw.cursor()
+    def cursor_maker(wrapper: Any, raw: Raw) -> Callable[[], Any]:
+        """Return the function that makes cursors of the driver on a connection, as Django's backend makes them."""
+        kind: Any = tracked(raw.cursor_factory)
+        return partial(_cursor_on, wrapper, raw, partial(kind, raw))
+
+    def _cursor_on(wrapper: Any, raw: Raw, make: Callable[[], Any]) -> Any:
+        cursor = make()
         # As Django does: the settings may have changed since the connection was opened.
         loader = raw.adapters.get_loader(base.TIMESTAMPTZ_OID, base.Format.TEXT)
         if wrapper.timezone != loader.timezone:
@@ -138,9 +148,12 @@ if base.is_psycopg3:
 
 else:
 
-    def cursor_on(wrapper: Any, raw: Raw) -> Any:
-        """Return a cursor of the driver, as Django's backend makes it."""
-        return _with_timezone(wrapper, raw.cursor())
+    def cursor_maker(wrapper: Any, raw: Raw) -> Callable[[], Any]:
+        """Return the function that makes cursors of the driver on a connection, as Django's backend makes them."""
+        return partial(_cursor_on, wrapper, raw, raw.cursor)
+
+    def _cursor_on(wrapper: Any, raw: Raw, make: Callable[[], Any]) -> Any:
+        return _with_timezone(wrapper, make())
 
     def named_cursor_on(wrapper: Any, raw: Raw, name: str) -> Any:
         """Return a server-side cursor of the driver. Outside a transaction, it is declared WITH HOLD."""
