@@ -98,6 +98,17 @@ def test_what_has_arrived_at_a_stopped_slave_is_not_applied_when_it_starts_again
     assert execute(pair, "slave", "SELECT * FROM message") == [(1,)]
 
 
+def test_a_reset_of_a_pair_that_replicates_ends_a_pause_and_changes_no_settings(pair: PostgreSQLPair) -> None:
+    edition = "SELECT current_setting('pair.edition')"
+    before = execute(pair, "slave", edition)
+    with closing(pair.admin("slave")) as admin:
+        admin.execute("SELECT pg_wal_replay_pause()")
+    execute(pair, "master", "INSERT INTO message VALUES (1)")
+    pair.reset()
+    assert execute(pair, "slave", "SELECT * FROM message") == [(1,)]
+    assert execute(pair, "slave", edition) == before
+
+
 def test_a_stopped_slave_has_no_connection_to_the_master(pair: PostgreSQLPair) -> None:
     asked = "SELECT count(*) FROM pg_stat_wal_receiver"
     with closing(pair.admin("slave")) as admin:

@@ -23,6 +23,9 @@ from replswitch.testing.kept import Kept
 OLDEST = 14
 """The first version that reports whether replay is paused (``pg_get_wal_replay_pause_state``, functions-admin)."""
 
+SCRAM_ITERATIONS = 16
+"""The first version in which the cost of a password can be set (``scram_iterations``, runtime-config-connection)."""
+
 BUILTIN_LOCALE = 17
 """The first version with a locale that is the same on each machine (``builtin``, locale)."""
 
