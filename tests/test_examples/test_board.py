@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import importlib
 import re
 import signal
 import socket
@@ -10,11 +11,22 @@ import time
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
 import pytest
-from tests.test_examples.running import Answer, Browser, database_word, end, example, temporary_folder, wait_for_address
+from tests.test_examples.running import (
+    ROOT,
+    Answer,
+    Browser,
+    database_word,
+    end,
+    example,
+    temporary_folder,
+    wait_for_address,
+)
+
+from replswitch.testing import MariaDBPair, PairError, PostgreSQLPair
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -280,6 +292,20 @@ class TestCommand:
             output, _ = process.communicate(timeout=15)
         assert process.returncode == 0
         assert all(option in output for option in ("--port", "--host", "--database"))
+
+
+class _NotInstalled(MariaDBPair):
+    def start(self, name: str | None = None) -> None:
+        raise PairError("mariadbd is not installed")
+
+
+@pytest.mark.usefixtures("postgresql_pair_of_session")  # skips where there is no server, except in CI
+def test_without_mariadb_the_servers_are_postgresql(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    pair: Any = importlib.import_module("pair")
+    monkeypatch.setitem(pair.REAL, "mariadb", ("MariaDB", _NotInstalled))
+    with pair.start("auto", list(pair.REAL)) as servers:
+        assert isinstance(servers, PostgreSQLPair)
 
 
 def children(pid: int) -> set[int]:
