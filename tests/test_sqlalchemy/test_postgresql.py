@@ -144,6 +144,14 @@ def test_f1_serializable_is_read_on_the_master(shop: Shop) -> None:
         assert shop.took()[-1] == MASTER
 
 
+def test_an_isolation_level_of_one_connection_is_never_lost_on_another(shop: Shop) -> None:
+    with resume(""), use_slave(), shop.Session() as session:
+        session.connection(execution_options={"isolation_level": "SERIALIZABLE"})
+        with pytest.raises(NotSupportedError, match="serializable"):
+            number(session)
+    assert set(shop.took()) == {SLAVE}
+
+
 def test_serializable_engines_of_slaves_are_refused(urls: list[str]) -> None:
     with pytest.raises(ConfigurationError, match="REPEATABLE READ"):
         replicate(create_engine(urls[0]), [create_engine(urls[1], isolation_level="SERIALIZABLE")])

@@ -150,6 +150,15 @@ class Calls:
         self.number, self.running = 1, 0
         self.attempts: dict[object, Attempt] = {}
 
+    def may_repeat(self, session: Session, connection: Connection) -> bool:
+        """Return whether the running call may run again, after a statement has failed on a connection.
+
+        A flush that fails is rolled back. An isolation level that `Session.connection` was given is that of one
+        connection, and would be lost on another.
+        """
+        own, general = (each.get_execution_options().get("isolation_level") for each in (connection, connection.engine))
+        return bool(self.running) and not session._flushing and own == general
+
 
 class LateRoute(Route):
     """A route whose links join the transaction late: not when they are chosen, but when the session connects.

@@ -307,7 +307,7 @@ class SessionRoute(PoolPort):
         if link is None or block is None or connection is None or not isinstance(error, self.driver.module.Error):
             return
         self._in_autocommit = is_autocommit(connection)
-        repeatable = self._calls.running and not self._session._flushing  # a flush that fails is rolled back
+        repeatable = self._calls.may_repeat(self._session, connection)
         attempt = Attempt(repeatable=False)
         if repeatable:
             single = not getattr(context.execution_context, "executemany", False)
