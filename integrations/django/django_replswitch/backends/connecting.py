@@ -167,7 +167,7 @@ class ConnectingWrapper(BaseDatabaseWrapper):
         """
         raw = vars(self)["connection"]
         # When a transaction has begun, Django's own object has a connection.
-        is_begun = (self._autocommit_of_settings and not self.autocommit) and not self.closed_in_transaction
+        is_begun = (self._autocommit_of_settings and not self.autocommit) and not self.needs_rollback
         if (raw is None and not is_begun) or self._is_direct or self.one_link:
             return raw
         if stack() is None and self.selected is not None and self.selected.server.state == MASTER:
