@@ -17,6 +17,7 @@ from django.core.wsgi import get_wsgi_application
 from django.http import HttpRequest, HttpResponse
 from django.test import AsyncClient, Client, override_settings
 from django.urls import path
+from tests.test_django.project import dialect
 from tests.test_django.project.models import Message
 from waitress import wasyncore  # type: ignore[import-untyped]  # waitress has no types
 from waitress.server import create_server  # type: ignore[import-untyped]
@@ -262,9 +263,7 @@ class Site:
         return len(self._links(server) - self._others[server])
 
     def _links(self, server: str) -> set[int]:
-        with closing(self.pair.admin(server)) as connection, connection.cursor() as cursor:
-            cursor.execute("SELECT id FROM information_schema.processlist WHERE user = %s", (self.pair.user,))
-            return {number for (number,) in cursor.fetchall()}
+        return dialect.links_of(self.pair, server)
 
     def visitor(self) -> Visitor:
         """A visitor through the test client."""

@@ -32,7 +32,7 @@ def own(sql: str) -> Any:
     kind = connection.connection.cursorclass if hasattr(connection.connection, "cursorclass") else None
     with connection.connection.cursor(kind) as cursor:
         cursor.execute(sql)
-        return cursor.fetchall()
+        return cursor.fetchall() if cursor.description else []
 
 
 def own_shown() -> str:

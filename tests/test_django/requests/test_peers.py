@@ -349,7 +349,7 @@ def test_p1_requests_that_read_and_write_send_no_extra_statement(site: Site) -> 
 
 def tells_of_writes() -> bool:
     """Whether the driver says of each commit whether it wrote."""
-    return bool(connection.Database.__name__ == "pymysql")
+    return connection.Database.__name__ in {"pymysql", "psycopg"}
 
 
 def test_a_request_without_a_query_opens_no_connection(site: Site) -> None:
