@@ -189,6 +189,32 @@ def test_m1_a_deferred_constraint_that_fails_at_the_commit_raises(
 
 
 @with_each
+@pytest.mark.parametrize("times", [1, 7], ids=["unprepared", "prepared"])
+@pytest.mark.parametrize(
+    "sql", ["INSERT INTO late VALUES (1), (1)", "SELECT add_late()"], ids=["by an INSERT", "by a function"]
+)
+def test_m1_a_deferred_constraint_that_fails_outside_a_transaction_raises(
+    db: Connection, pair: PostgreSQLPair, module: Any, sql: str, times: int
+) -> None:
+    with use_master():
+        run(db, "DROP TABLE IF EXISTS late")
+        run(db, "CREATE TABLE late (id INT UNIQUE DEFERRABLE INITIALLY DEFERRED)")
+        run(
+            db,
+            "CREATE OR REPLACE FUNCTION add_late() RETURNS INT LANGUAGE sql AS"
+            " 'INSERT INTO late VALUES (1), (1) RETURNING id'",
+        )
+        with resume(""):
+            for _ in range(times):
+                with pytest.raises(module.errors.UniqueViolation):
+                    run(db, sql)
+            assert carry() == ""
+        assert run(db, "SELECT COUNT(*) FROM late") == [(0,)]
+        run(db, "DROP FUNCTION add_late")
+        run(db, "DROP TABLE late")
+
+
+@with_each
 @pytest.mark.parametrize(
     "sql",
     [

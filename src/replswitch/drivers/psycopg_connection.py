@@ -91,25 +91,25 @@ class TrackingCursor(psycopg.Cursor[Any]):
             pgconn.send_query_params(_WRITTEN, None)
             pgconn.pipeline_sync()
             yield from generators.send(pgconn)
-            answers = []
-            for _ in range(6 if how is Prepare.SHOULD else 5):
-                answers.append((yield from generators.fetch_many(pgconn)))  # noqa: PERF401 - no comprehension can yield
+            answers = yield from _up_to_sync(pgconn)
+            written, *_ = yield from _up_to_sync(pgconn)
         finally:
             if pgconn.status == pq.ConnStatus.OK:
                 pgconn.exit_pipeline_mode()
-        *prepared, results, writes, _, written, _ = answers
-        for answer in prepared:
-            self._check_results(answer)
+        if how is Prepare.SHOULD:
+            self._check_results([answers.pop(0)])
+        result, writes, *failed = answers  # the commit may fail, by a deferred constraint
+        results = [result]
         if _is_several(results) and not pgq.params:
             yield from super()._maybe_prepare_gen(pgq, prepare=False, binary=binary)
             return
         if key is not None:
             connection._prepared.validate(key, how, name, results)
-        self._check_results(results)
+        self._check_results([*results, *failed])
         self._set_results(results)
         self.status = Written.NO
-        if writes[0].get_value(0, 0) == b"t" or (self.statusmessage or "").startswith(_OWN_TRANSACTIONS):
-            self.status = connection.place(written[0].get_value(0, 0).decode())
+        if writes.get_value(0, 0) == b"t" or (self.statusmessage or "").startswith(_OWN_TRANSACTIONS):
+            self.status = connection.place(written.get_value(0, 0).decode())
 
     def executemany(self, query: Any, params_seq: Any, **options: Any) -> None:
         """Run a statement several times. The position is asked for later."""
@@ -262,6 +262,14 @@ class PsycopgConnection(psycopg.Connection[Any], PostgreSQLTracker):
             return Written.YES
         self.last_known_position = self.place(*self.question(WRITTEN))
         return self.last_known_position
+
+
+def _up_to_sync(pgconn: Any) -> Any:
+    """Read the results in a pipeline up to its next Sync, a step of psycopg. Return them without that of the Sync."""
+    results: list[Any] = []
+    while not results or results[-1].status != pq.ExecStatus.PIPELINE_SYNC:
+        results += yield from generators.fetch_many(pgconn)
+    return results[:-1]
 
 
 def _is_several(results: list[Any]) -> bool:
