@@ -38,7 +38,7 @@ sys.exit(pytest.main(sys.argv[1:]))
 """
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)  # for a busy machine: each test in there has a limit of its own
 def test_the_main_request_tests_pass_with_pymysql() -> None:
     chosen = " or ".join(f"({file.removesuffix('.py')} and ({names}))" for file, names in AGAIN.items())
     files = [str(FOLDER / file) for file in AGAIN]
