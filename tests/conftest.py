@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import Any, Final, NamedTuple
 
+import hypothesis
 import pytest
 from tests.parameter_names import name_of
 from tests.toy_engine import TOY
@@ -127,11 +128,15 @@ def message_pair(message_pair_of_module: MariaDBPair) -> MariaDBPair:
 
 
 def pytest_configure() -> None:
-    """Let the processes that tests start be stopped with Ctrl-C (a hook of pytest).
+    """Let the processes that tests start be stopped with Ctrl-C, and examples take their time (a hook of pytest).
 
     A shell without job control starts `make test &` with SIGINT ignored, and every child process would inherit that.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # On a busy machine, the slowness of an example says nothing about it.
+    settings = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+    hypothesis.settings.register_profile("busy machine", settings)
+    hypothesis.settings.load_profile("busy machine")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -22,7 +22,7 @@ SIGNER = MarkerSigner("a secret")
 UUID = "3e11fa47-71ca-11e1-9e33-c80aa9429562"
 
 # The machine that runs the tests may be busy: time is not what is tested.
-patient = settings(deadline=None, max_examples=50)
+fewer = settings(max_examples=50)
 
 milliseconds = st.integers(0, 50_000).map(lambda age: round(NOW - age / 1000, 3))
 numbers = st.integers(1, 30)
@@ -54,7 +54,7 @@ def asks_for(one: Marker, other: Marker) -> bool:
     )
 
 
-@patient
+@fewer
 @given(markers)
 def test_a_marker_survives_writing_and_reading(marker: Marker) -> None:
     assert load(dump(marker)) == marker
@@ -62,7 +62,7 @@ def test_a_marker_survives_writing_and_reading(marker: Marker) -> None:
     assert read(SIGNER.write(marker), max_age=60) == marker
 
 
-@patient
+@fewer
 @given(markers, markers, markers)
 def test_m4_merging_markers_is_commutative_associative_and_idempotent(one: Marker, two: Marker, three: Marker) -> None:
     assert one.merge(two) == two.merge(one)
@@ -70,7 +70,7 @@ def test_m4_merging_markers_is_commutative_associative_and_idempotent(one: Marke
     assert one.merge(one) == one
 
 
-@patient
+@fewer
 @given(markers, markers)
 def test_m4_a_merged_marker_requires_what_both_required(one: Marker, two: Marker) -> None:
     merged = one.merge(two)
@@ -79,7 +79,7 @@ def test_m4_a_merged_marker_requires_what_both_required(one: Marker, two: Marker
     assert (merged.placed_at or 0) == max(one.placed_at or 0, two.placed_at or 0)
 
 
-@patient
+@fewer
 @given(st.lists(by_position, min_size=1, max_size=5), st.randoms())
 def test_m4_cookies_merge_alike_in_any_order(some: list[Marker], chance: Any) -> None:
     tokens = [SIGNER.write(marker) for marker in some]
@@ -145,7 +145,7 @@ def test_m2_dates_of_merged_positions_do_not_depend_on_the_order() -> None:
     assert one.merge(three).merge(two) == one.merge(two).merge(three) == two.merge(three).merge(one)
 
 
-@patient
+@fewer
 @given(by_position, st.integers(0, 120))
 def test_m2_what_holds_is_what_was_written_since(marker: Marker, age: int) -> None:
     holds = marker.holding(NOW + 10, max_age=0, position_max_age=age)
@@ -241,7 +241,7 @@ def test_an_empty_marker_does_not_hold(payload: dict[str, Any]) -> None:
     assert load(payload).holding(NOW, max_age=10, position_max_age=60) is None
 
 
-@patient
+@fewer
 @given(by_position, st.data())
 def test_m5_a_marker_changed_in_any_character_is_ignored(marker: Marker, data: st.DataObject) -> None:
     body, _, signature = SIGNER.write(marker).rpartition(".")
@@ -251,7 +251,7 @@ def test_m5_a_marker_changed_in_any_character_is_ignored(marker: Marker, data: s
         assert read(f"{body[:place]}{other}{body[place + 1 :]}.{signature}") is None
 
 
-@patient
+@fewer
 @given(milliseconds)
 def test_a_marker_of_the_format_without_positions_is_read(written_at: float) -> None:
     arguments = {"key_derivation": "hmac", "digest_method": hashlib.sha256}

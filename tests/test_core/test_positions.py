@@ -23,7 +23,7 @@ from replswitch.positions import (
 )
 
 # The machine that runs the tests may be busy: time is not what is tested.
-patient = settings(deadline=None, max_examples=50)
+fewer = settings(max_examples=50)
 
 UUIDS = ("3e11fa47-71ca-11e1-9e33-c80aa9429562", "00000000-0000-0000-0000-000000000001")
 TAGS = ("", "jobs", "_a1")
@@ -60,7 +60,7 @@ kinds = pytest.mark.parametrize("kind", POSITIONS)
 
 
 @kinds
-@patient
+@fewer
 @given(st.data())
 def test_merging_positions_is_commutative_associative_and_idempotent(kind: type[Position], data: st.DataObject) -> None:
     one, two, three = (data.draw(POSITIONS[kind]) for _ in range(3))
@@ -70,7 +70,7 @@ def test_merging_positions_is_commutative_associative_and_idempotent(kind: type[
 
 
 @kinds
-@patient
+@fewer
 @given(st.data())
 def test_a_merged_position_is_the_earliest_that_includes_both(kind: type[Position], data: st.DataObject) -> None:
     one, two, three = (data.draw(POSITIONS[kind]) for _ in range(3))
@@ -81,7 +81,7 @@ def test_a_merged_position_is_the_earliest_that_includes_both(kind: type[Positio
 
 
 @kinds
-@patient
+@fewer
 @given(st.data())
 def test_includes_is_a_partial_order_that_agrees_with_merge(kind: type[Position], data: st.DataObject) -> None:
     one, two, three = (data.draw(POSITIONS[kind]) for _ in range(3))
@@ -92,7 +92,7 @@ def test_includes_is_a_partial_order_that_agrees_with_merge(kind: type[Position]
 
 
 @kinds
-@patient
+@fewer
 @given(st.data())
 def test_a_position_survives_writing_and_reading(kind: type[Position], data: st.DataObject) -> None:
     position = data.draw(POSITIONS[kind])

@@ -378,7 +378,7 @@ def shared(steps: list[Any]) -> Callable[[Test], Test]:
 
 
 @pytest.mark.timeout(600)  # a thousand programs, and a machine may be busy
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(
     slaves=st.integers(1, 3),
     has=st.lists(st.integers(3, 5), min_size=3, max_size=3),
@@ -427,7 +427,7 @@ def test_no_sequence_of_faults_breaks_the_rules(
     assert len(world.committed) == len(set(world.committed)), "a write ran twice"
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(
     slaves=st.integers(1, 3),
     state=st.sampled_from([MASTER, SLAVE]),

@@ -193,7 +193,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(world=worlds(), steps=STEPS, state=st.sampled_from([MASTER, SLAVE]), seen=st.integers(0, 5))
 def test_no_sequence_of_faults_repeats_or_misses_a_write(
     world: World, steps: list[tuple[str, str]], state: Any, seen: int
@@ -235,7 +235,7 @@ def one_statement(port: SimulatedPort, scope: Scope, statement: str, number: int
         assert before[name] >= wanted.value, "a read ended at a server that lacks what must be seen"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(world=worlds(), reads=st.integers(1, 30))
 def test_f2_a_server_out_of_rotation_gets_no_read_while_the_master_serves(world: World, reads: int) -> None:
     world.up["master"] = True
@@ -253,7 +253,7 @@ def test_f2_a_server_out_of_rotation_gets_no_read_while_the_master_serves(world:
         assert name not in resting or port.route.master_error
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     up=st.lists(st.booleans(), min_size=3, max_size=3),
     reached=st.lists(st.integers(0, 9), min_size=3, max_size=3),

@@ -29,7 +29,7 @@ SECRET = "a secret"
 SIGNER = MarkerSigner(SECRET)
 
 # The machine that runs the tests may be busy: time is not what is tested.
-patient = settings(deadline=None, max_examples=100)
+fewer = settings(max_examples=100)
 
 seconds = st.floats(min_value=0, max_value=2**40)
 markers = st.builds(Marker, seconds)
@@ -61,7 +61,7 @@ def state_of(cookie: str, *, now: float | None = None) -> str:
 # Write and read
 
 
-@patient
+@fewer
 @given(markers)
 def test_a_marker_survives_writing_and_reading(marker: Marker) -> None:
     token = SIGNER.write(marker)
@@ -74,7 +74,7 @@ def test_a_marker_survives_writing_and_reading(marker: Marker) -> None:
     assert SIGNER.write(found) == token
 
 
-@patient
+@fewer
 @given(markers, markers, markers)
 def test_merging_is_commutative_associative_and_idempotent(one: Marker, two: Marker, three: Marker) -> None:
     assert one.merge(two) == two.merge(one)
@@ -83,13 +83,13 @@ def test_merging_is_commutative_associative_and_idempotent(one: Marker, two: Mar
     assert one.merge(two).merge(two) == one.merge(two)
 
 
-@patient
+@fewer
 @given(markers, markers)
 def test_m4_a_merged_marker_requires_what_both_required(one: Marker, two: Marker) -> None:
     assert one.merge(two).written_at == max(one.written_at or 0, two.written_at or 0)
 
 
-@patient
+@fewer
 @given(st.lists(st.integers(-30, 30), max_size=MAX_TOKENS), st.randoms())
 def test_m4_markers_merge_alike_in_any_order(ages: list[int], chance: Any) -> None:
     tokens = [SIGNER.write(Marker(NOW - age)) for age in ages]
@@ -99,7 +99,7 @@ def test_m4_markers_merge_alike_in_any_order(ages: list[int], chance: Any) -> No
     assert found == (Marker(NOW - min(holding)) if holding else None)
 
 
-@patient
+@fewer
 @given(st.floats(min_value=-1e6, max_value=1e6), st.floats(min_value=0.1, max_value=1e5))
 @example(0, 10)
 @example(10, 10)
@@ -119,7 +119,7 @@ def test_m2_a_marker_can_be_a_minute_in_the_future() -> None:
 # The cookies that a client may send
 
 
-@patient
+@fewer
 @given(texts)
 @example("")
 @example("just_updated")
@@ -135,28 +135,28 @@ def test_m5_no_cookie_header_raises_or_chooses_the_master(header: str) -> None:
     assert state_of(header) == "slave"
 
 
-@patient
+@fewer
 @given(st.binary(max_size=200))
 def test_m5_no_bytes_in_the_cookie_header_raise_or_choose_the_master(header: bytes) -> None:
     assert state_of(header.decode("latin-1")) == "slave"
     assert state_of("just_updated=" + header.decode("latin-1")) == "slave"
 
 
-@patient
+@fewer
 @given(texts, st.sampled_from(["just_updated", "just_updated_1", "just_updated_3"]))
 def test_m5_no_value_of_the_cookie_raises_or_chooses_the_master(value: str, name: str) -> None:
     for header in (f"{name}={value}", f'{name}="{value}"', f"a=b; {name}={value}; {name}={value}"):
         assert state_of(header) == "slave"
 
 
-@patient
+@fewer
 @given(st.text(st.characters()))
 def test_m5_arbitrary_text_as_a_marker_neither_raises_nor_holds(token: str) -> None:
     assert read(token) is None
     assert read(f"{token}.{token}", f".{token}", token * 50) is None
 
 
-@patient
+@fewer
 @given(st.floats(min_value=-50, max_value=9), st.data())
 def test_a_marker_that_was_cut_does_not_hold(age: float, data: st.DataObject) -> None:
     token = SIGNER.write(Marker(NOW - age))
@@ -167,7 +167,7 @@ def test_a_marker_that_was_cut_does_not_hold(age: float, data: st.DataObject) ->
     assert read(token[:begin] + token[end:]) is None or begin == end
 
 
-@patient
+@fewer
 @given(st.integers(-50, 9), st.integers(-50, 9))
 def test_a_marker_that_was_spliced_from_two_does_not_hold(one: int, two: int) -> None:
     assume(one != two)
@@ -177,7 +177,7 @@ def test_a_marker_that_was_spliced_from_two_does_not_hold(one: int, two: int) ->
     assert read(f"{first[0]}{second[0]}.{first[1]}") is None
 
 
-@patient
+@fewer
 @given(st.integers(-50, 9), st.text(st.characters(max_codepoint=255), min_size=1, max_size=5), st.data())
 def test_a_marker_that_was_changed_does_not_hold(age: int, change: str, data: st.DataObject) -> None:
     token = SIGNER.write(Marker(NOW - age))
@@ -190,7 +190,7 @@ def test_a_marker_that_was_changed_does_not_hold(age: int, change: str, data: st
     assert read(changed) is None
 
 
-@patient
+@fewer
 @given(st.integers(11, 10**6), st.text(st.characters(max_codepoint=255), max_size=5), st.data())
 def test_m5_no_change_makes_an_expired_marker_hold(age: int, change: str, data: st.DataObject) -> None:
     token = SIGNER.write(Marker(NOW - age))
@@ -198,7 +198,7 @@ def test_m5_no_change_makes_an_expired_marker_hold(age: int, change: str, data: 
     assert read(token[:place] + change + token[place + data.draw(st.integers(0, 3)) :]) is None
 
 
-@patient
+@fewer
 @given(st.text(min_size=1))
 def test_a_marker_that_was_signed_with_another_secret_does_not_hold(other: str) -> None:
     assume(other != SECRET)
@@ -207,7 +207,7 @@ def test_a_marker_that_was_signed_with_another_secret_does_not_hold(other: str) 
         assert read(str(URLSafeSerializer(other, salt=salt).dumps({"t": NOW}))) is None
 
 
-@patient
+@fewer
 @given(st.text())
 def test_m5_a_value_signed_with_another_salt_is_ignored(salt: str) -> None:
     assume(salt != "replswitch.marker")
@@ -223,7 +223,7 @@ json_values = st.recursive(
 )
 
 
-@patient
+@fewer
 @given(json_values)
 def test_m5_no_signed_payload_raises(payload: object) -> None:
     arguments = {"key_derivation": "hmac", "digest_method": hashlib.sha256}
@@ -309,7 +309,7 @@ def test_a_long_cookie_header_is_read_in_linear_time(junk: str) -> None:
 # Names
 
 
-@patient
+@fewer
 @given(st.integers(1, 40))
 def test_m4_the_cookie_names_are_used_in_turn(count: int) -> None:
     names = MarkerNames("name")
