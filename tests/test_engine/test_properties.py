@@ -86,7 +86,12 @@ class World:
 
 
 class Raw(WriteTracker):
-    """A connection of one worker."""
+    """A connection of one worker.
+
+    Attributes:
+        snapshot: how many writes its transaction shows: those that the server had when the transaction joined.
+        had_to_see: how many writes its request had to see at that time.
+    """
 
     def __init__(self, worker: Worker, server: str, *, read_only: bool, must_ask: bool) -> None:
         self.worker, self.world = worker, worker.world
@@ -95,7 +100,7 @@ class Raw(WriteTracker):
         self.is_dead = self.in_transaction = False
         self.written: list[int] = []  # not committed yet
         self.status: Position | Written = Written.NO
-        self.snapshot = 0
+        self.snapshot = self.had_to_see = 0
 
     @property
     def is_alive(self) -> bool:
@@ -126,6 +131,7 @@ class Raw(WriteTracker):
             self.is_dead = True
             raise SimulatedError(Fault.LOST)
         self.in_transaction, self.snapshot = True, self.world.has[self.server]
+        self.had_to_see = self.worker.request.must_see
 
     def commit(self) -> None:
         if not self.is_alive or (self.written and self.server in self.world.read_only):
@@ -272,12 +278,14 @@ class Worker(Port):
 
     def run(self, statement: str, numbers: Sequence[int]) -> None:
         """Run a statement as a binding does, and check where it has run."""
-        route, attempt, must_see = self.route, Attempt(single=len(numbers) == 1), self.request.must_see
+        route, attempt = self.route, Attempt(single=len(numbers) == 1)
         link = route.for_statement()
         for _ in range(40):
-            has = self.world.has[link.raw.server]
-            if link.server.state == SLAVE and link.raw.in_transaction:
+            has, must_see = self.world.has[link.raw.server], self.request.must_see
+            if link.raw.in_transaction:
                 has = link.raw.snapshot
+                if link.server.state == MASTER:  # it serves the rest of the transaction, whatever others write (S5)
+                    must_see = link.raw.had_to_see
             try:
                 link.raw.run(statement, numbers)
             except SimulatedError as error:
@@ -393,6 +401,8 @@ def shared(steps: list[Any]) -> Callable[[Test], Test]:
 @shared([(0, "read"), (1, "write"), (0, "read")])
 @shared([(0, "read"), ("down", "slave0"), (1, "write"), ("up", "slave0"), ("time", DOWNTIME + 1), (0, "read")])
 @shared([("replicate", "slave0"), (1, "read"), (0, "read"), FAILOVER, (0, "write"), (1, "read")])  # a former master
+# A transaction on a former master goes on there, and the next one does not.
+@shared([(1, "begin"), (1, "read"), FAILOVER, (0, "write"), (1, "read"), (1, "roll_back"), (1, "begin"), (1, "read")])
 def test_no_sequence_of_faults_breaks_the_rules(
     slaves: int,
     has: list[int],
@@ -487,3 +497,21 @@ def test_s5_the_master_serves_a_transaction_once_it_has_joined(monkeypatch: pyte
     worker.do("begin", 2)
     worker.do("read", 3)
     assert list(worker.request.scope.forced_master.values()) == ["marker"]
+
+
+def test_s5_a_transaction_goes_on_where_it_has_joined_after_a_failover() -> None:
+    """Although another thread of the request has written on the new master; the next transaction is there."""
+    world = World(dict.fromkeys(NAMES, True), {"first": 5, "slave0": 5}, itertools.repeat(None))
+    database, driver, request = new_database(world, 1), WorldDriver(must_ask=False), new_request(0)
+    worker, other = (Worker(database, world, driver, MASTER, request) for _ in range(2))
+    read_at = []
+    for step in ("begin", "read", "read", "roll_back", "begin", "read"):
+        worker.do(step, 0)
+        if step == "read":
+            assert worker.route.link is not None
+            read_at.append(worker.route.link.raw.server)
+            if len(read_at) == 1:
+                happen(world, *FAILOVER)
+                other.do("write", 1)
+    assert world.committed == [3]
+    assert read_at == ["first", "first", "slave0"]
