@@ -68,7 +68,7 @@ def wait_for(run: Run, name: str, wanted: Callable[[Any], bool]) -> dict[str, An
 
 def test_the_table_lists_master_and_slave(run: Run, mariadb_pair: MariaDBPair) -> None:
     result = run()
-    assert result.exit_code == 0
+    assert result.exit_code == 0, result.output
     title, headings, master, slave, _ = result.output.split("\n")
     assert title == "shop"
     assert headings.split() == ["state", "server", "reachable", "version", "read_only", "replication", "behind"]
@@ -80,7 +80,7 @@ def test_the_table_lists_master_and_slave(run: Run, mariadb_pair: MariaDBPair) -
 
 def test_mysql_servers_are_reported(run_on: Run, mysql_pair: MySQLPair) -> None:
     result = run_on("--format", "json", master=mysql_pair.master, slaves=mysql_pair.slaves)
-    assert result.exit_code == 0
+    assert result.exit_code == 0, result.output
     assert slave_of(result)["replication"] == "running"
     mysql_pair.stop_slave()
     result = run_on(master=mysql_pair.master, slaves=mysql_pair.slaves)
@@ -91,17 +91,17 @@ def test_mysql_servers_are_reported(run_on: Run, mysql_pair: MySQLPair) -> None:
 def test_postgresql_servers_are_reported(run_on: Run, postgresql_pair: PostgreSQLPair) -> None:
     servers = {"master": postgresql_pair.master, "slaves": postgresql_pair.slaves, "driver": "psycopg"}
     result = run_on("--format", "json", **servers)
-    assert result.exit_code == 0
+    assert result.exit_code == 0, result.output
     assert (slave_of(result)["replication"], slave_of(result)["behind"]) == ("running", 0)
     postgresql_pair.stop_slave()
     result = run_on(**servers)
     assert result.exit_code == 1
-    assert "it receives nothing from its master" in result.output
+    assert "it applies nothing: replay is paused" in result.output
 
 
 def test_sqlite_files_are_reported(run_on: Run, sqlite_pair: SQLitePair) -> None:
     result = run_on(master=sqlite_pair.master, slaves=sqlite_pair.slaves, driver="sqlite3")
-    assert result.exit_code == 0
+    assert result.exit_code == 0, result.output
     assert [line.split()[2] for line in result.output.strip().split("\n")[2:]] == ["yes", "yes"]
     missing = {"database": f"{sqlite_pair.master['database']}.missing"}
     result = run_on(master=sqlite_pair.master, slaves=[missing], driver="sqlite3")
@@ -112,7 +112,7 @@ def test_sqlite_files_are_reported(run_on: Run, sqlite_pair: SQLitePair) -> None
 
 def test_without_slaves_the_master_is_listed_as_slave(run_on: Run, replicated_pair: ReplicatedPair) -> None:
     result = run_on(master=replicated_pair.master, slaves=[], driver=replicated_pair.driver)
-    assert result.exit_code == 0
+    assert result.exit_code == 0, result.output
     assert result.output.endswith(": it is the master itself\n")
 
 
@@ -161,7 +161,7 @@ def test_a_user_without_the_right_to_ask_is_noted(run_on: Run, mariadb_pair: Mar
     mariadb_pair.wait_caught_up()
     who = {"user": "modest", "password": "modest"}
     result = run_on(master=mariadb_pair.master | who, slaves=[each | who for each in mariadb_pair.slaves])
-    assert result.exit_code == 0
+    assert result.exit_code == 0, result.output
     assert "GRANT SLAVE MONITOR ON *.* TO 'modest'@'%'" in result.output
 
 

@@ -166,9 +166,7 @@ class ConnectingWrapper(BaseDatabaseWrapper):
         replswitch does not see the statements that the application runs on it, so it looks for writes later (M1).
         """
         raw = vars(self)["connection"]
-        # When a transaction has begun, Django's own object has a connection.
-        is_begun = (self._autocommit_of_settings and not self.autocommit) and not self.needs_rollback
-        if (raw is None and not is_begun) or self._is_direct or self.one_link:
+        if raw is None or self._is_direct or self.one_link:
             return raw
         if stack() is None and self.selected is not None and self.selected.server.state == MASTER:
             return raw  # to choose again would only run a health check, which Django does not do here
@@ -196,9 +194,8 @@ class ConnectingWrapper(BaseDatabaseWrapper):
             return self._connect(server)
         if block is not None and link in block:
             return link
-        if (
-            link.process == getpid() and link.writes.unread and link.writes.streams
-        ):  # a cursor is still reading from it (S6)
+        writes = link.writes
+        if writes.unread and writes.streams and link.process == getpid():  # a cursor is still reading from it (S6)
             del self._links[server]
             return self._connect(server)
         if link.process == getpid():

@@ -64,15 +64,6 @@ class SwitchingWrapper(SwitchMethods, ConnectingWrapper):
         """Return a new `SwitchingCursor`. A subclass may return a server-side cursor if there is a name."""
         return SwitchingCursor(self)
 
-    @async_unsafe
-    def ensure_connection(self) -> None:
-        """Open a link if none is selected. It joins the transaction with its first statement."""
-        if vars(self)["connection"] is None:
-            if self.in_atomic_block and self.closed_in_transaction:
-                raise ProgrammingError("Cannot open a new connection in an atomic block.")
-            with self.wrap_database_errors:
-                self.connect()
-
     def connect(self) -> None:
         """Open a link to the side that the state asks for."""
         self.leave_closed_block()
