@@ -11,7 +11,7 @@ from django.contrib.sessions.backends.signed_cookies import SessionStore as Sign
 from django.db import connections
 from django.urls import set_urlconf
 
-from django_replswitch.backends.connecting import RefusedWriteError
+from django_replswitch.backends.errors import RefusedWriteError
 from replswitch.request.replay import Framework, committed_on_close
 
 if TYPE_CHECKING:

@@ -49,6 +49,30 @@ def check_both(db: Any) -> None:
         assert ask(db, STATE) == (1, 1, 0)
 
 
+class TestClosedMeanwhile:
+    """What the garbage collector ends, such as an earlier response, may close a link that was just chosen."""
+
+    @pytest.mark.parametrize("method", ["execute", "executemany"])
+    @pytest.mark.parametrize("state", ["master", "slave"])
+    def test_a_statement_whose_link_is_closed_as_it_is_chosen_runs_on_another_link(
+        self, db: Any, monkeypatch: pytest.MonkeyPatch, method: str, state: str
+    ) -> None:
+        choose, chosen = db.route.for_statement, []
+
+        def close_first() -> Any:
+            link = choose()
+            chosen.append(link)
+            if len(chosen) == 1:
+                db.close_link(link)
+            return link
+
+        monkeypatch.setattr(db.route, "for_statement", close_first)
+        with getattr(db, f"use_{state}")(), db.cursor() as cursor:
+            getattr(cursor, method)("SELECT %s", (1,) if method == "execute" else [(1,)])
+            assert cursor.fetchall() == ((1,),)
+        assert len({id(link) for link in chosen}) == 2
+
+
 class TestOpening:
     def test_a_request_that_reads_opens_no_link_to_the_master(self, django_pair: Pair, db: Any) -> None:
         opened: list[str] = []

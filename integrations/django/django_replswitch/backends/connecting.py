@@ -13,9 +13,10 @@ from os import getpid
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
-from django.db import DEFAULT_DB_ALIAS, DatabaseError, Error, OperationalError
+from django.db import DEFAULT_DB_ALIAS, Error
 from django.db.backends.base.base import NO_DB_ALIAS, BaseDatabaseWrapper
 
+from django_replswitch.backends.errors import NoMasterError, RefusedWriteError
 from django_replswitch.servers import alias_state, merged, remember_name
 from replswitch import MASTER, SLAVE, NoServerError, SlaveWriteError
 from replswitch.connect.pool import close_raw
@@ -58,14 +59,6 @@ _KEPT: Final = (
     "closed_in_transaction",
     "run_on_commit",
 )
-
-
-class NoMasterError(NoServerError, OperationalError):
-    """No server can serve the statement. Usually the master cannot be reached or is read-only."""
-
-
-class RefusedWriteError(SlaveWriteError, DatabaseError):
-    """A write reached a slave and could not be moved to the master."""
 
 
 class WrapperLink(Link):
@@ -143,6 +136,17 @@ class ConnectingWrapper(BaseDatabaseWrapper):
         if link is not None:
             self._server = link.server
 
+    def use(self, link: Link) -> Link:
+        """Select the link that was just chosen, and return it. If it was closed meanwhile, choose again.
+
+        Python's garbage collector may run at any time, and what it ends may close connections.
+        """
+        while not self._is_open(link):
+            self.route.forget()
+            link = self.route.for_statement()
+        self.select(link)
+        return link
+
     @contextmanager
     def _on(self, link: Link) -> Iterator[None]:
         """Run statements on one link, in any state. They do not count as changes of the session by the application."""
@@ -171,8 +175,7 @@ class ConnectingWrapper(BaseDatabaseWrapper):
         if stack() is None and self.selected is not None and self.selected.server.state == MASTER:
             return raw  # to choose again would only run a health check, which Django does not do here
         with self.wrap_database_errors:
-            link = self.route.for_statement()
-        self.select(link)
+            link = self.use(self.route.for_statement())
         frame, block = stack(), self.route.block
         if block is not None:  # replswitch looks for writes when the block ends
             block.has_run, block.is_recorded = True, block.is_recorded or is_recording()

@@ -41,7 +41,7 @@ class SwitchingCursor:
             raise wrapper.closed_cursor_error("The cursor is closed.")
         link = wrapper.route.for_statement()
         if link is not wrapper.selected:
-            wrapper.select(link)
+            link = wrapper.use(link)
         try:
             if self._raw is None:
                 if link.writes.unread:
@@ -83,7 +83,7 @@ class SwitchingCursor:
         wrapper, attempt = self._wrapper, attempt or Attempt(single=False)
         if self._closed:
             raise wrapper.closed_cursor_error("The cursor is closed.")
-        link = link or wrapper.route.for_statement()
+        link = link or wrapper.use(wrapper.route.for_statement())
         while True:
             wrapper.select(link)
             try:

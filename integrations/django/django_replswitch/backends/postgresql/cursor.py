@@ -49,7 +49,7 @@ class PostgreSQLCursor(SwitchingCursor):
     def copy(self, *args: Any, **options: Any) -> Iterator[Any]:
         """Run COPY with psycopg 3. If a slave refuses it, run it on the master: no row has been copied yet (S8)."""
         wrapper, attempt = self._wrapper, Attempt()
-        link = wrapper.route.for_statement()
+        link = wrapper.use(wrapper.route.for_statement())
         while True:
             wrapper.select(link)
             copying = self._on(link).copy(*args, **options)
