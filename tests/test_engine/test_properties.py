@@ -284,7 +284,7 @@ class Worker(Port):
             has, must_see = self.world.has[link.raw.server], self.request.must_see
             if link.raw.in_transaction:
                 has = link.raw.snapshot
-                if link.server.state == MASTER:  # it serves the rest of the transaction, whatever others write (S5)
+                if link.server.state == MASTER:  # it serves the whole transaction (S5)
                     must_see = link.raw.had_to_see
             try:
                 link.raw.run(statement, numbers)

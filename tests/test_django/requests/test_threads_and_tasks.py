@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 LONG = bool(os.environ.get("REPLSWITCH_LONG"))
 
 LASTS = 30 if LONG else 2.5
-"""Seconds, for the threads and for the tasks. A visit that has begun goes on to its end."""
+"""For how many seconds threads and tasks begin new visits. Visits that have begun are completed after that."""
 
 THREADS, TASKS = 8, 100 if LONG else 30
 

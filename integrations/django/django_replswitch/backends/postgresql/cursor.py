@@ -26,12 +26,12 @@ class PostgreSQLCursor(SwitchingCursor):
 
     @property
     def closed(self) -> bool:
-        """Whether it is closed."""
+        """Whether the cursor is closed."""
         return self._closed
 
     @property
     def _query(self) -> Any:
-        """What Django shows in its log of queries with psycopg 3."""
+        """The statement that Django shows in its log of queries with psycopg 3."""
         return getattr(self._raw, "_query", None)
 
     @property
