@@ -72,6 +72,10 @@ class Outcomes:
         """Return how many tests ended in each way."""
         return Counter(outcome.kind for outcome in self.tests.values())
 
+    def not_passed(self) -> list[str]:
+        """Return the labels of what did not pass: a test, or a class or a module that could not be set up."""
+        return sorted({test.rpartition("(")[2].rstrip(")") for test, one in self.tests.items() if one.kind != PASSED})
+
     def bad(self) -> int:
         """Return how many tests failed."""
         counts = self.counts()

@@ -43,9 +43,10 @@ class Run:
     """One run: an engine and what came of it.
 
     Attributes:
-        name: what the run is called in what is printed, and its databases on the server.
+        name: what the run is called in what is printed.
         engine: the engine of both aliases.
         folder: where the record and the output of the run are put.
+        keepdb: use the test databases of an earlier run with this setting, and leave them to a later one.
         outcomes: how the tests ended.
         seconds: how long it took, databases made and removed included.
     """
@@ -53,6 +54,7 @@ class Run:
     name: str
     engine: str
     folder: Path
+    keepdb: bool = False
     outcomes: Outcomes = field(default_factory=Outcomes)
     seconds: float = 0.0
 
@@ -76,7 +78,7 @@ class Run:
         record.write_text("")
         told = {
             "engine": self.engine,
-            "name": f"suite_{self.name}",
+            "name": "suite",
             "master": pair.master,
             "slaves": pair.slaves if slaves else [],
             "driver": driver,
@@ -88,6 +90,7 @@ class Run:
             "--settings=tests.django_suite.suite_settings",
             "--parallel=1",
             "--noinput",
+            *(["--keepdb"] if self.keepdb else []),
             *labels,
         ]
         began = time.perf_counter()

@@ -39,6 +39,6 @@ def unless_missing(done: subprocess.CompletedProcess[str]) -> subprocess.Complet
 
 def passes_as_with_djangos_engine(driver: str) -> None:
     """Fail if one of Django's own tests fails with our engine only."""
-    done = unless_missing(compare("--driver", driver))
+    done = unless_missing(compare("--driver", driver, "--brief"))
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -22,9 +22,10 @@ def sabotage(folder: Path, code: str) -> str:
 
 
 @pytest.mark.timeout(300)
-def test_a_test_that_fails_with_our_engine_only_is_reported(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [[], ["--brief"]], ids=["whole", "brief"])
+def test_a_test_that_fails_with_our_engine_only_is_reported(tmp_path: Path, options: list[str]) -> None:
     broken = sabotage(tmp_path, "from django.db.models import Model; Model.__str__ = lambda self: 'broken'")
-    done = unless_missing(compare("--keep", str(tmp_path / "kept"), "str", PYTHONPATH=broken))
+    done = unless_missing(compare("--keep", str(tmp_path / "kept"), *options, "str", PYTHONPATH=broken))
     assert done.returncode == 1, done.stdout + done.stderr
     assert "Fail with django_replswitch.backends.mysql, and not with django.db.backends.mysql: 1\n" in done.stdout
     assert re.search(r"^  str\.tests\.\w+\.\w+: failed \(passed with stock\)$", done.stdout, re.MULTILINE)
@@ -77,6 +78,20 @@ def test_a_failed_download_of_the_sdist_is_reported_in_one_line(tmp_path: Path) 
 def test_only_tests_that_fail_with_one_engine_are_differences(ours: str, stock: str, differs: bool) -> None:
     one, other = ({"test": Outcome(kind)} if kind else {} for kind in (ours, stock))
     assert only_in(one, other) == (["test"] if differs else [])
+
+
+def test_what_did_not_pass_can_be_run_again() -> None:
+    run = Outcomes()
+    ends = {
+        "one.tests.A.test_a": "passed",
+        "one.tests.A.test_b": "failed",
+        "one.tests.B.test_c": "skipped",
+        "setUpClass (one.tests.C)": "error",
+        "setUpModule (two.tests)": "error",
+        "tearDownClass (one.tests.A)": "error",
+    }
+    run.read(json.dumps({"test": test, "kind": kind}) for test, kind in ends.items())
+    assert run.not_passed() == ["one.tests.A", "one.tests.A.test_b", "one.tests.B.test_c", "one.tests.C", "two.tests"]
 
 
 def test_the_worst_outcome_of_a_test_name_counts() -> None:

@@ -5,8 +5,7 @@ Where a rule comes from MariaDB's manual, the page is named as in https://mariad
 
 from __future__ import annotations
 
-from replswitch.testing.launch import find_program, run
-from replswitch.testing.pair import MASTER
+from replswitch.testing.launch import find_program
 from replswitch.testing.replication import MARIADB
 from replswitch.testing.servers import ServerPair, as_root
 
@@ -46,7 +45,7 @@ GRANT SLAVE MONITOR, BINLOG MONITOR ON *.* TO {user}@'%';
 CREATE USER replication@'%' IDENTIFIED BY '{password}';
 GRANT REPLICATION SLAVE ON *.* TO replication@'%';
 """
-"""Every server begins with these, so none of it is in a binary log. The server listens on 127.0.0.1 alone."""
+"""The server listens on 127.0.0.1 alone."""
 
 
 class MariaDBPair(ServerPair):
@@ -64,30 +63,27 @@ class MariaDBPair(ServerPair):
     """
 
     dialect = MARIADB
+    accounts = ACCOUNTS
 
-    def _install(self) -> None:
-        folder = self._keeper.folder
-        accounts = folder / "accounts.sql"
-        accounts.write_text(ACCOUNTS.format(user=self.user, password=self.password, database=self.database))
-        argv = [
+    def _program(self) -> str:
+        return find_program("mariadbd", PACKAGE)
+
+    def _installer(self, program: str) -> list[str]:
+        return [
             find_program("mariadb-install-db", PACKAGE),
             "--no-defaults",
-            f"--datadir={self._data(MASTER)}",
-            f"--tmpdir={self._temporary(MASTER)}",
             "--auth-root-authentication-method=normal",
             "--skip-test-db",
             "--cross-bootstrap",  # no account for this machine's host name, which then need not resolve
-            f"--extra-file={accounts}",
             *as_root(),
             *_charset(),
             *LEAN,
             *SURVIVES_KILL_9[:1],
         ]
-        run(self._keeper, "mariadb-install-db", argv, folder / "install.log")
 
     def _command(self, name: str, port: int) -> list[str]:
         return [
-            find_program("mariadbd", PACKAGE),
+            self._program(),
             "--no-defaults",
             *self._options(name, port),
             "--log-slave-updates",

@@ -8,12 +8,11 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from pathlib import Path
 from typing import Any
 
 from replswitch.testing import launch
+from replswitch.testing.data_cache import cache_folder
 from replswitch.testing.errors import ServerNotFoundError
-from replswitch.testing.pair import MASTER
 from replswitch.testing.replication import MYSQL
 from replswitch.testing.servers import ServerPair, as_root
 from replswitch.testing.sessions import pymysql_connect
@@ -49,7 +48,7 @@ GRANT REPLICATION CLIENT ON *.* TO {user}@'%';
 CREATE USER replication@'%' IDENTIFIED BY '{password}';
 GRANT REPLICATION SLAVE ON *.* TO replication@'%';
 """
-"""Every server begins with these, so none of it is in a binary log. The server listens on 127.0.0.1 alone."""
+"""The server listens on 127.0.0.1 alone."""
 
 
 class MySQLPair(ServerPair):
@@ -67,33 +66,24 @@ class MySQLPair(ServerPair):
     """
 
     dialect = MYSQL
+    accounts = ACCOUNTS
 
-    def __init__(self, slaves: int = 1) -> None:
-        super().__init__(slaves)
-        self._program = ""
+    def _program(self) -> str:
+        return find_mysqld()
 
-    def _install(self) -> None:
-        self._program = find_mysqld()
-        accounts = self._keeper.folder / "accounts.sql"
-        accounts.write_text(ACCOUNTS.format(user=self.user, password=self.password, database=self.database))
-        argv = [
-            self._program,
+    def _installer(self, program: str) -> list[str]:
+        return [
+            program,
             "--no-defaults",
             "--initialize-insecure",  # root has no password
-            f"--datadir={self._data(MASTER)}",
-            f"--tmpdir={self._temporary(MASTER)}",
-            f"--init-file={accounts}",
             *as_root(),
             *LEAN,
             *SURVIVES_KILL_9[:1],
         ]
-        launch.run(self._keeper, "mysqld --initialize-insecure", argv, self._keeper.folder / "install.log")
-        # This file contains the server's UUID, which must be unique. Without the file, each server makes its own.
-        (self._data(MASTER) / "auto.cnf").unlink()
 
     def _command(self, name: str, port: int) -> list[str]:
         return [
-            self._program,
+            self._program(),
             "--no-defaults",
             *self._options(name, port),
             "--gtid-mode=ON",
@@ -140,8 +130,7 @@ def find_mysqld() -> str:
     Raises:
         ServerNotFoundError: it is not on this machine.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    beside = [*launch.SBIN, str(cache / "replswitch" / "mysql")]
+    beside = [*launch.SBIN, str(cache_folder() / "mysql")]
     for folder in [*os.environ.get("PATH", os.defpath).split(os.pathsep), *beside]:
         path = shutil.which("mysqld", path=folder)
         if path and _is_mysql(path):

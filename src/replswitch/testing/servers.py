@@ -7,16 +7,18 @@ import shutil
 import socket
 import time
 from abc import abstractmethod
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from replswitch.errors import ConfigurationError
+from replswitch.testing.data_cache import CachedData
 from replswitch.testing.errors import PairError
+from replswitch.testing.launch import run
+from replswitch.testing.pair import MASTER
 from replswitch.testing.replication import has_failed, not_caught_up
 from replswitch.testing.sessions import SessionPair, pymysql
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from replswitch.testing.replication import Dialect
 
 
@@ -27,9 +29,11 @@ class ServerPair(SessionPair):
         user: the application's account. It may do everything in ``database`` and in databases whose names
             begin with ``test_``, and it may query the state of replication.
         dialect: the statements of replication.
+        accounts: the statements that a new server runs, one in each line: they make the accounts and the database.
     """
 
     dialect: ClassVar[Dialect]
+    accounts: ClassVar[str]
     port_taken = "Bind on TCP/IP port"
 
     def _socket(self, name: str) -> Path:
@@ -45,6 +49,24 @@ class ServerPair(SessionPair):
         super()._check_lag(seconds)
         if seconds != int(seconds):
             raise ConfigurationError(f"lag={seconds!r}: {self.dialect.product} lags by whole seconds")
+
+    def _install(self) -> None:
+        # No binary log has these statements, because every server runs them.
+        sql = "SET sql_log_bin = 0;\n" + self.accounts
+        self._accounts.write_text(sql.format(user=self.user, password=self.password, database=self.database))
+        program = self._program()
+        command, data = self._installer(program), self._data(MASTER)
+        cached = CachedData(command, [program, command[0]])
+        if not cached.copy_to(data):
+            folders = [f"--datadir={data}", f"--tmpdir={self._temporary(MASTER)}"]
+            run(self._keeper, Path(command[0]).name, [*command, *folders], self._keeper.folder / "install.log")
+            # MySQL's server keeps its UUID there, which must be unique. Without the file, it makes a new one.
+            (data / "auto.cnf").unlink(missing_ok=True)
+            cached.keep(data)
+
+    @property
+    def _accounts(self) -> Path:
+        return self._keeper.folder / "accounts.sql"
 
     def _copy(self, source: Path, target: Path) -> None:
         shutil.copytree(source, target)
@@ -117,7 +139,9 @@ class ServerPair(SessionPair):
 
     def _options(self, name: str, port: int) -> list[str]:
         """Return the options of a server that both products know."""
+        is_new = name not in self._ports
         return [
+            *([f"--init-file={self._accounts}"] if is_new else []),
             f"--datadir={self._data(name)}",
             f"--tmpdir={self._temporary(name)}",
             f"--socket={self._socket(name)}",
@@ -130,6 +154,14 @@ class ServerPair(SessionPair):
             "--relay-log=relaylog",
             f"--read-only={'OFF' if name == self.master_name else 'ON'}",
         ]
+
+    @abstractmethod
+    def _program(self) -> str:
+        """Return the path of the server's program."""
+
+    @abstractmethod
+    def _installer(self, program: str) -> list[str]:
+        """Return the command that makes a data folder, without the options that name folders."""
 
     @abstractmethod
     def _delay(self) -> int:

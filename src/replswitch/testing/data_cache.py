@@ -1,0 +1,63 @@
+"""Data folders of new, empty servers. Each is made once and kept in the user's cache, because that takes seconds.
+
+The folder is ``replswitch/data`` in ``$XDG_CACHE_HOME`` or ``~/.cache``. It can be removed at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def cache_folder() -> Path:
+    """Return the folder of this user that contains what replswitch can make or download again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "replswitch"
+
+
+class CachedData:
+    """The data folder that a command makes.
+
+    Args:
+        command: the command, without the options that name the pair's own folders.
+        programs: the programs that make and use the folder. When one of them changes, the folder is made again.
+    """
+
+    def __init__(self, command: Sequence[str], programs: Sequence[str]) -> None:
+        stats = [(program, Path(program).stat()) for program in programs]
+        versions = [(program, stat.st_size, stat.st_mtime_ns) for program, stat in stats]
+        digest = hashlib.sha256(repr((command, versions)).encode()).hexdigest()[:16]
+        self._kind = f"{Path(programs[0]).name}-"
+        self._folder = cache_folder() / "data" / f"{self._kind}{digest}"
+
+    def copy_to(self, target: Path) -> bool:
+        """Copy the folder to a new one, and return whether it was there."""
+        try:
+            shutil.copytree(self._folder, target)
+        except OSError:  # it is not there, or another process removes it just now
+            shutil.rmtree(target, ignore_errors=True)
+            return False
+        return True
+
+    def keep(self, source: Path) -> None:
+        """Keep a copy of a folder that was just made, and remove those that other versions of the program have made.
+
+        If the cache cannot be written, the next pair makes its folder again.
+        """
+        shelf = self._folder.parent
+        with suppress(OSError):
+            shelf.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".new-", dir=shelf, ignore_cleanup_errors=True) as new:
+                copy = shutil.copytree(source, Path(new) / "data")
+                # In one step each, so that no other process sees a part of a folder.
+                copy.rename(self._folder)
+                for number, other in enumerate(shelf.glob(f"{self._kind}*")):
+                    if other != self._folder:
+                        other.rename(Path(new) / f"old{number}")
