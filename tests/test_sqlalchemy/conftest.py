@@ -116,15 +116,20 @@ def replicated_pair(request: pytest.FixtureRequest, driver: str) -> ReplicatedPa
 
 
 @pytest.fixture
-def urls(replicated_pair: ReplicatedPair, driver: str) -> list[str]:
+def addresses(replicated_pair: ReplicatedPair, driver: str) -> list[str]:
+    """The addresses of the master and the slaves."""
+    return [address(settings, driver) for settings in (replicated_pair.master, *replicated_pair.slaves)]
+
+
+@pytest.fixture
+def urls(replicated_pair: ReplicatedPair, addresses: list[str]) -> list[str]:
     """The addresses of the master and the slaves, which have an empty table of messages."""
-    found = [address(settings, driver) for settings in (replicated_pair.master, *replicated_pair.slaves)]
-    engine = create_engine(found[0])
+    engine = create_engine(addresses[0])
     Base.metadata.drop_all(engine)
     Base.metadata.create_all(engine)
     engine.dispose()
     replicated_pair.wait_caught_up()
-    return found
+    return addresses
 
 
 @pytest.fixture

@@ -130,11 +130,14 @@ class Make:
 
 @pytest.fixture(params=["stock", "master state", "slave state"])
 def make(
-    request: pytest.FixtureRequest, replicated_pair: ReplicatedPair, urls: list[str], caplog: pytest.LogCaptureFixture
+    request: pytest.FixtureRequest,
+    replicated_pair: ReplicatedPair,
+    addresses: list[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> Iterator[Make]:
     """Make sessions of one kind; two authors with books are there."""
     caplog.set_level(logging.ERROR, "replswitch")
-    master, slave = (create_engine(url) for url in urls[:2])
+    master, slave = (create_engine(url) for url in addresses[:2])
     Base.metadata.create_all(master)
     with Session(master) as session:
         for table in reversed(Base.metadata.sorted_tables):

@@ -9,6 +9,7 @@ import math
 import os
 import re
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -204,9 +205,16 @@ class PostgreSQLPair(PostgreSQLSessions):
     def _reload(self, name: str) -> None:
         """Let a server that runs read its settings, and wait until all of its processes have been told."""
         self._run(name, "SELECT pg_reload_conf()")
-        # The postmaster signals its children first, and forks those of new connections afterwards.
-        shown, edition = "SELECT current_setting('pair.edition', true) AS edition", str(self._edition)
-        self._until(name, "did not read its settings", lambda: self._run(name, shown)[0]["edition"] == edition)
+        self._until(name, "did not read its settings", lambda: self._shows(name, self._edition))
+
+    def _shows(self, name: str, edition: int) -> bool:
+        """Return whether a new session has an edition of the settings.
+
+        The postmaster signals its children first, and forks those of new connections afterwards.
+        """
+        with closing(self.admin(name)) as connection:
+            row = connection.execute("SELECT current_setting('pair.edition', true)").fetchone()
+        return row == (str(edition),)
 
     def _reconfigure(self, name: str) -> None:
         self._configure(name)

@@ -7,8 +7,10 @@ use this socket. The application's account connects over TCP, on 127.0.0.1.
 from __future__ import annotations
 
 import re
+import select
+import threading
 from abc import abstractmethod
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from replswitch.errors import ConfigurationError
@@ -37,6 +39,8 @@ class PostgreSQLSessions(PromotablePair):
     def __init__(self, slaves: int = 1) -> None:
         super().__init__(slaves)
         self._recorded: set[str] = set()
+        self._own: dict[str, Connection[Any]] = {}  # the pair's own sessions, by the name of the server
+        self._opening = threading.Lock()
 
     def connect(self, name: str | None = None) -> Connection[Any]:
         """Return a psycopg connection to one server, with the application's account and autocommit on.
@@ -112,12 +116,26 @@ class PostgreSQLSessions(PromotablePair):
             PairError: the server cannot be reached or refuses; the driver's error is the cause.
         """
         try:
-            with closing(self.admin(name)) as connection:
-                cursor = connection.execute(sql, values or None)
-                columns = [column.name for column in cursor.description or ()]
-                return [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()] if columns else []
+            cursor = self._session(name).execute(sql, values or None)
+            columns = [column.name for column in cursor.description or ()]
+            return [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()] if columns else []
         except psycopg().Error as error:
             raise PairError(f"the {name} failed at {sql!r}: {error}") from error
+
+    def _session(self, name: str) -> Connection[Any]:
+        """Return the pair's own session on a server. To open one takes longer than most statements."""
+        with self._opening:
+            session = self._own.get(name)
+            if session is None or session.closed or is_readable(session.fileno()):
+                if session is not None:
+                    session.close()
+                self._own[name] = session = self.admin(name)
+            return session
+
+    def _remove(self) -> None:
+        while self._own:
+            self._own.popitem()[1].close()
+        super()._remove()
 
     def _record(self, name: str, *, on: bool) -> None:
         with self._exclusively():
@@ -127,6 +145,13 @@ class PostgreSQLSessions(PromotablePair):
     @abstractmethod
     def _reconfigure(self, name: str) -> None:
         """Turn the recording of statements on a server on or off, as `_recorded` says."""
+
+
+def is_readable(socket: int) -> bool:
+    """Return whether a server has sent something unasked, as it does when it ends the connection."""
+    poll = select.poll()
+    poll.register(socket, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def psycopg() -> Any:
