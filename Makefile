@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Four on two cores: the tests spend much of their time waiting.
 SHARED := --numprocesses 4
 
-.PHONY: help demo test test-all lint types format coverage bench build clean venv mariadb mysql mysqlclient FORCE
+.PHONY: help demo test test-all lint types format coverage bench build clean venv mariadb mysql mysqlclient pgbouncer FORCE
 .DEFAULT_GOAL := help
 
 help: ## list the targets (this list)
@@ -18,10 +18,10 @@ help: ## list the targets (this list)
 demo: $(VENV)/installed ## run the message board on a replicated pair, until Ctrl-C (DATABASE=postgresql, PORT=8000)
 	@$(BIN)/python examples/board $(if $(PORT),--port $(PORT)) $(if $(DATABASE),--database $(DATABASE))
 
-test: mariadb mysql mysqlclient lint types ## everything before a commit: lint, types, all tests (ARGS="-k marker" narrows them)
+test: mariadb mysql mysqlclient pgbouncer lint types ## everything before a commit: lint, types, all tests (ARGS="-k marker" narrows them)
 	$(BIN)/pytest $(SHARED) $(ARGS)
 
-test-all: mariadb mysql mysqlclient ## the tests on every supported Python and framework that is here, and on the wheel
+test-all: mariadb mysql mysqlclient pgbouncer ## the tests on every supported Python and framework that is here, and on the wheel
 	$(BIN)/nox $(ARGS)
 
 lint: $(VENV)/installed ## style and layout (ruff)
@@ -35,7 +35,7 @@ format: $(VENV)/installed ## repair style and layout where ruff can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-coverage: mariadb mysql mysqlclient ## the tests, and the lines that none of them ran
+coverage: mariadb mysql mysqlclient pgbouncer ## the tests, and the lines that none of them ran
 	$(BIN)/coverage run -m pytest $(ARGS)
 	$(BIN)/coverage report --show-missing --skip-covered
 
@@ -57,6 +57,9 @@ mariadb:
 
 mysql: ## fetch a MySQL server for the tests, unless there is one (they do it themselves)
 	@tools/ensure-mysql
+
+pgbouncer:
+	@tools/ensure-pgbouncer
 
 # Not in the extra dev: where it cannot be compiled, everything else goes on without it.
 mysqlclient: $(VENV)/installed

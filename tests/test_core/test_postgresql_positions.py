@@ -11,7 +11,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from replswitch.drivers.postgresql import POSITION, position_of
+from replswitch.drivers import load_driver, postgresql_position
+from replswitch.drivers.postgresql_position import POSITION, position_of
 from replswitch.positions import Position, PostgreSQLPosition
 from replswitch.positions.clock import _logged
 from replswitch.testing import PostgreSQLPair
@@ -149,6 +150,25 @@ def test_each_server_has_an_identity_that_changes_with_its_start(pair: PostgreSQ
     assert identity("master") in before
 
 
+def test_what_a_slave_had_before_a_promotion_counts_for_all_servers_after_it() -> None:
+    postgresql_position._certain.clear()
+    postgresql_position._inherited.clear()
+    with PostgreSQLPair(slaves=2) as three:
+        with closing(three.connect()) as connection:
+            connection.execute("CREATE TABLE message (id INT PRIMARY KEY)")
+        seen = write(three, 1)
+        three.wait_caught_up()
+        assert position(three, "slave").includes(seen)
+        unseen = write(three, 2)
+        three.promote("slave")
+        newer = write(three, 3)
+        three.wait_caught_up()
+        for name in three.slave_names:  # one follows without a restart, the old master was started again
+            assert position(three, name).includes(seen)
+            assert position(three, name).includes(newer.merge(seen))
+            assert not position(three, name).includes(unseen), "nothing shows that it was not lost"
+
+
 def test_a_slave_reports_a_promotion_as_a_new_timeline(pair: PostgreSQLPair) -> None:
     old = write(pair, 1)
     pair.wait_caught_up()
@@ -158,7 +178,7 @@ def test_a_slave_reports_a_promotion_as_a_new_timeline(pair: PostgreSQLPair) -> 
     with closing(pair.connect("master")) as connection:
         assert reach(connection, newer)
     assert read(pair, "master") == [1, 2]
-    assert not position(pair, "master").includes(old)
+    assert position(pair, "master").includes(old), "the slave had it, so it is on the new timeline"
 
 
 def test_an_account_that_cannot_see_the_timeline_never_gets_a_place_too_far(
@@ -178,10 +198,35 @@ def test_an_account_that_cannot_see_the_timeline_never_gets_a_place_too_far(
             assert row is not None
             reached = position_of(row)[1]
             assert reached is None or ask(admin)[1].includes(reached)
-        assert "GRANT pg_read_all_stats" in caplog.text
+        assert "GRANT pg_monitor" in caplog.text
         for _ in range(2):
             admin.execute("CHECKPOINT")  # the slave notes how far it is
         assert reach(slave, wanted)
+
+
+@pytest.mark.parametrize("promoted", [False, True], ids=["first timeline", "after a promotion"])
+def test_a_slave_whose_master_is_gone_counts_as_having_all_that_it_has(pair: PostgreSQLPair, promoted: bool) -> None:
+    if promoted:
+        pair.promote("slave")
+    slave = pair.slave_names[0]
+    driver = load_driver("psycopg")
+    with closing(driver.open(pair.slaves[0], read_only=True)) as raw, closing(pair.connect()) as connection:
+        if promoted:  # the files of both timelines have the place where they part
+            connection.execute("SELECT pg_logical_emit_message(false, '', repeat('x', 1500000))")
+        for number in range(30):
+            connection.execute("INSERT INTO message VALUES (%s)", (number,))
+        wanted = ask(connection)[1]
+        pair.wait_caught_up()
+        pair.kill(pair.master_name)
+        with closing(pair.admin(slave)) as admin:
+            while admin.execute("SELECT FROM pg_stat_wal_receiver").rowcount:
+                time.sleep(0.01)
+        postgresql_position._certain.clear()
+        reached = driver.fetch_position(raw)[1]
+        assert reached is not None
+        assert reached.includes(wanted)
+        raw.may_list = False  # another account; then it has what a question has shown
+        assert driver.fetch_position(raw) == (driver.fetch_position(raw)[0], reached)
 
 
 def test_a_slave_that_does_not_replicate_counts_as_having_what_it_has_noted(pair: PostgreSQLPair) -> None:

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import psycopg2
 import psycopg2.extras
 import pytest
 
 import replswitch
-from replswitch import MASTER, SLAVE, ConfigurationError, Connection, SlaveWriteError, carry, resume
+from replswitch import MASTER, SLAVE, ConfigurationError, Connection, NoServerError, SlaveWriteError, carry, resume
 from replswitch.decorators import use_master, use_slave
 from replswitch.drivers import Driver, Fault, Written, load_driver
 from replswitch.positions import Position
@@ -114,15 +115,14 @@ def test_m1_executemany_copy_and_stream_are_recorded(db: Connection, pair: Postg
         cursor.executemany("INSERT INTO message VALUES (%s)", [(1,), (2,)])
 
     def copy(cursor: Any) -> None:
-        cursor.execute("SELECT 1")
         if module is psycopg2:
+            cursor.execute("SELECT 1")
             cursor.copy_expert("COPY message (id) FROM STDIN", io.StringIO("3\n"))
             return
         with cursor.copy("COPY message (id) FROM STDIN") as rows:
             rows.write_row((3,))
 
     def stream(cursor: Any) -> None:
-        cursor.execute("SELECT 1")
         assert list(cursor.stream("INSERT INTO message VALUES (4) RETURNING id")) == [(4,)]
 
     pair.stop_slave()
@@ -212,6 +212,204 @@ def test_m1_a_deferred_constraint_that_fails_outside_a_transaction_raises(
         assert run(db, "SELECT COUNT(*) FROM late") == [(0,)]
         run(db, "DROP FUNCTION add_late")
         run(db, "DROP TABLE late")
+
+
+@with_psycopg
+@pytest.mark.parametrize("sql", ["DISCARD ALL", "DEALLOCATE ALL", "DROP TABLE IF EXISTS none", "ROLLBACK"])
+def test_m1_statements_that_remove_prepared_ones_do_not_disturb_the_questions(
+    db: Connection, pair: PostgreSQLPair, sql: str
+) -> None:
+    with use_master():
+        for number in range(8):
+            run(db, "INSERT INTO message VALUES (%s)", number)
+        for number in range(8, 24):
+            with resume(""):
+                if number in (9, 16):
+                    run(db, sql)
+                run(db, "INSERT INTO message VALUES (%s)", number)
+                assert '"postgresql:' in carry()
+        assert run(db, COUNT) == [(24,)]
+
+
+@with_psycopg
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "CREATE INDEX CONCURRENTLY swift ON message (body)",
+        "/* a /* nested */ comment */ INSERT INTO message VALUES (1)",
+        "-- a comment\n(SELECT add(1))",
+        "EXECUTE put_one(1)",
+    ],
+)
+def test_m1_unusual_statements_are_recorded_too(db: Connection, pair: PostgreSQLPair, sql: str) -> None:
+    prepared(db, pair)
+    with resume(""), use_master():
+        if sql.startswith("EXECUTE"):
+            run(db, "PREPARE put_one AS INSERT INTO message VALUES ($1)")
+            assert carry() == ""
+        run(db, sql)
+        assert '"postgresql:' in carry()
+    with use_master():
+        run(db, "VACUUM message")
+        run(db, "DROP INDEX IF EXISTS swift")
+
+
+@with_psycopg
+def test_m1_a_procedure_that_fails_after_its_commit_has_written(
+    db: Connection, pair: PostgreSQLPair, module: Any
+) -> None:
+    prepared(db, pair)
+    with use_master():
+        run(db, "INSERT INTO message VALUES (2)")
+    with resume(""), use_master():
+        with pytest.raises(module.errors.UniqueViolation):
+            run(db, "CALL put(1)")
+        assert '"postgresql:' in carry()
+        assert run(db, COUNT) == [(2,)]
+
+
+@with_psycopg
+def test_m1_a_commit_that_begins_the_next_transaction_is_recorded(db: Connection, pair: PostgreSQLPair) -> None:
+    with resume(""), use_master():
+        run(db, "BEGIN")
+        run(db, "INSERT INTO message VALUES (1)")
+        run(db, "COMMIT AND CHAIN")
+        db.rollback()
+        assert carry() != ""
+    with use_master():
+        assert run(db, COUNT) == [(1,)]
+
+
+@with_psycopg
+def test_m1_a_rollback_that_is_sent_as_a_statement_makes_no_marker(db: Connection, pair: PostgreSQLPair) -> None:
+    with resume(""), use_master():
+        run(db, "BEGIN")
+        run(db, "INSERT INTO message VALUES (1)")
+        run(db, "ROLLBACK")
+        assert carry() == ""
+
+
+@with_psycopg
+def test_a_transaction_that_a_statement_begins_can_still_set_its_level(db: Connection, pair: PostgreSQLPair) -> None:
+    with use_master():
+        run(db, "BEGIN")
+        run(db, "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE")
+        assert run(db, "SHOW transaction_isolation") == [("serializable",)]
+        run(db, "COMMIT")
+
+
+@with_psycopg
+class TestCopyAndStream:
+    TO = "COPY (SELECT id FROM message ORDER BY id) TO STDOUT"
+    FROM = "COPY message (id) FROM STDIN"
+
+    def test_reads_run_on_a_slave(self, db: Connection, pair: PostgreSQLPair) -> None:
+        with use_master():
+            run(db, "INSERT INTO message VALUES (1), (2)")
+        pair.wait_caught_up()
+        with resume(""), use_slave(), db.cursor() as cursor:
+            with cursor.copy(self.TO) as copy:
+                assert list(copy.rows()) == [("1",), ("2",)]
+            assert side(db) == SLAVE
+            assert list(cursor.stream("SELECT id FROM message WHERE id > %s ORDER BY id", (1,))) == [(2,)]
+            assert side(db) == SLAVE
+            assert list(cursor.stream("SELECT id FROM message WHERE false")) == []
+            assert carry() == ""
+
+    def test_writes_move_to_the_master(self, db: Connection, pair: PostgreSQLPair) -> None:
+        with resume(""), use_slave(), db.cursor() as cursor:
+            with cursor.copy(self.FROM) as copy:
+                copy.write_row((1,))
+            assert side(db) == MASTER
+            assert carry() != ""
+        with resume(""), use_slave(), db.cursor() as cursor:
+            assert list(cursor.stream("INSERT INTO message VALUES (2) RETURNING id")) == [(2,)]
+            assert side(db) == MASTER
+        with use_master():
+            assert run(db, COUNT) == [(2,)]
+
+    def test_a_write_after_a_read_of_its_transaction_does_not_move(self, db: Connection, pair: PostgreSQLPair) -> None:
+        with resume(""), use_slave(), db.cursor() as cursor:
+            db.begin()
+            with cursor.copy(self.TO) as copy:
+                list(copy.rows())
+            with pytest.raises(SlaveWriteError), cursor.copy(self.FROM):
+                pass
+            db.rollback()
+
+    def test_reads_on_the_master_make_no_marker(self, db: Connection, pair: PostgreSQLPair) -> None:
+        with resume(""), use_master(), db.cursor() as cursor:
+            with cursor.copy(self.TO) as copy:
+                list(copy.rows())
+            list(cursor.stream(COUNT))
+            assert carry() == ""
+            with cursor.copy("COPY (INSERT INTO message VALUES (1) RETURNING id) TO STDOUT") as copy:
+                list(copy.rows())
+            assert '"postgresql:' in carry()
+
+    def test_an_error_leaves_the_connection_usable(self, db: Connection, pair: PostgreSQLPair, module: Any) -> None:
+        with resume(""), use_master(), db.cursor() as cursor:
+            with pytest.raises(module.errors.UndefinedTable), cursor.copy("COPY none TO STDOUT"):
+                pass
+            with pytest.raises(ZeroDivisionError), cursor.copy(self.TO):
+                raise ZeroDivisionError
+            for _ in cursor.stream("SELECT generate_series(1, 100000)"):
+                break
+            with pytest.raises(module.errors.BadCopyFileFormat), cursor.copy(self.FROM) as copy:
+                copy.write(b"1\t2\t3\n")
+            assert run(db, COUNT) == [(0,)]
+
+    def test_a_transaction_that_has_streamed_is_recorded(self, db: Connection, pair: PostgreSQLPair) -> None:
+        with resume(""), use_master(), db.cursor() as cursor:
+            db.begin()
+            assert list(cursor.stream("INSERT INTO message VALUES (1) RETURNING id")) == [(1,)]
+            db.commit()
+            assert '"postgresql:' in carry()
+
+    def test_several_reads_of_one_transaction_see_one_state(self, db: Connection, pair: PostgreSQLPair) -> None:
+        with use_master():
+            db.begin()
+            run(db, "INSERT INTO message VALUES (1)")
+            with db.cursor() as cursor, cursor.copy(self.TO) as copy:
+                assert list(copy.rows()) == [("1",)]
+            db.rollback()
+            assert run(db, COUNT) == [(0,)]
+
+
+@with_psycopg
+def test_a_server_side_cursor_reads_on_a_slave(db: Connection, pair: PostgreSQLPair, module: Any) -> None:
+    with use_master():
+        run(db, "INSERT INTO message VALUES (1), (2), (3)")
+    pair.wait_caught_up()
+    with resume(""), use_slave():
+        db.begin()
+        with db.cursor("some", row_factory=module.rows.dict_row) as cursor:
+            cursor.execute("SELECT id FROM message ORDER BY id")
+            assert cursor.fetchmany(2) == [{"id": 1}, {"id": 2}]
+            assert [column.name for column in cursor.description] == ["id"]
+            assert list(cursor) == [{"id": 3}]
+        assert [column.name for column in cursor.description] == ["id"], "a closed cursor keeps its description (S6)"
+        assert side(db) == SLAVE
+        with pytest.raises(SlaveWriteError):
+            run(db, "INSERT INTO message VALUES (4)")
+        db.rollback()
+
+
+@with_psycopg
+def test_m1_what_a_server_side_cursor_writes_is_recorded(db: Connection, pair: PostgreSQLPair) -> None:
+    prepared(db, pair)
+    with resume(""), use_master():
+        with db.cursor("some", withhold=True) as cursor:
+            cursor.execute("SELECT add(1)")
+            assert cursor.fetchall() == [(1,)]
+        assert carry() != ""
+    with resume(""), use_master():
+        db.begin()
+        with db.cursor("some") as cursor:
+            cursor.execute("SELECT add(2)")
+            assert cursor.fetchall() == [(2,)]
+        db.commit()
+        assert '"postgresql:' in carry()
 
 
 @with_each
@@ -437,6 +635,23 @@ def test_p1_a_commit_costs_no_round_trip(make: Make, pair: PostgreSQLPair, proxi
 
 
 @with_each
+def test_f2_a_standby_is_no_master(make: Make, pair: PostgreSQLPair, proxies: tuple[Proxy, Proxy]) -> None:
+    """After a promotion, the master's name may still lead to the former master, which is a slave that lags now."""
+    master, _ = proxies
+    db = make(master={**pair.master, "port": master.port})
+    right, master.target = master.target, pair.slaves[0]["port"]
+    with resume(""), use_master(), pytest.raises(NoServerError):
+        run(db, "INSERT INTO message VALUES (1)")
+    with resume(""), use_slave():
+        assert run(db, COUNT) == [(0,)]
+    pair.stop_slave()
+    master.target = right
+    with resume(""), use_master():
+        run(db, "INSERT INTO message VALUES (1)")
+        assert run(db, COUNT) == [(1,)]
+
+
+@with_each
 class TestErrorsWhileConnecting:
     def fault(self, loaded: Driver, settings: dict[str, Any]) -> Fault:
         with pytest.raises(loaded.module.Error) as raised:
@@ -447,6 +662,14 @@ class TestErrorsWhileConnecting:
         assert self.fault(loaded, {**pair.master, "port": 1}) is Fault.UNSENT
         assert self.fault(loaded, {**pair.master, "password": "wrong"}) is Fault.OTHER
         assert self.fault(loaded, {**pair.master, "dbname": "wrong"}) is Fault.OTHER
+
+    def test_f1_a_connection_that_breaks_while_it_is_opened_is_lost(
+        self, pair: PostgreSQLPair, loaded: Driver, proxies: tuple[Proxy, Proxy]
+    ) -> None:
+        master, _ = proxies
+        settings = {**pair.master, "port": master.port}
+        master.cut_after(20)
+        assert self.fault(loaded, settings) is Fault.UNSENT
 
     def test_f1_a_server_without_a_free_connection_is_full(self, pair: PostgreSQLPair, loaded: Driver) -> None:
         with closing(pair.admin()) as admin:
@@ -524,6 +747,60 @@ def test_p1_a_question_begins_no_transaction(raw: Any, loaded: Driver) -> None:
     assert not loaded.in_transaction(raw)
     raw.commit()
     assert raw.pop_write_status() is Written.NO, "a commit without a transaction has written nothing"
+
+
+@with_psycopg
+def test_m1_the_position_can_be_asked_for_when_a_procedure_fails(
+    raw: Any, db: Connection, pair: PostgreSQLPair
+) -> None:
+    """SQLAlchemy does so at once, outside any scope."""
+    prepared(db, pair)
+    raw.autocommit = True
+    seen: list[object] = []
+    raw.on_write = lambda tracker, _: seen.append(tracker.ask(None))
+    one(raw, "INSERT INTO message VALUES (2) RETURNING id")
+    del seen[:]
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        raw.cursor().execute("CALL put(1)")
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        raw.cursor().execute("SELECT 1; INSERT INTO message VALUES (1)")
+    assert len(seen) == 2
+    assert all(isinstance(each, Position) for each in seen)
+
+
+@with_psycopg
+@pytest.mark.parametrize("binds", ["on the client", "on the server"])
+def test_m1_a_class_of_cursors_of_the_application_is_recorded(pair: PostgreSQLPair, loaded: Driver, binds: str) -> None:
+    kind: Any = psycopg.ClientCursor if binds == "on the client" else psycopg.Cursor
+    texts: list[object] = []
+
+    class Counting(kind):  # type: ignore[misc]  # chosen above
+        def execute(self, query: Any, *args: Any, **options: Any) -> Any:
+            texts.append(query)
+            return super().execute(query, *args, **options)
+
+    opened: Any = psycopg.connect(**pair.master, cursor_factory=Counting, autocommit=True)
+    with closing(opened):
+        driver: Any = loaded
+        assert driver.take(opened, {}, read_only=False)
+        opened.pop_write_status()
+        with opened.cursor() as cursor:
+            assert isinstance(cursor, Counting)
+            cursor.execute("SELECT %s::int", (7,))
+            assert cursor.fetchone() == (7,)
+            assert opened.pop_write_status() is Written.NO
+            cursor.execute("INSERT INTO message VALUES (%s)", (1,))
+        assert isinstance(opened.pop_write_status(), Position)
+    assert texts == ["SELECT %s::int", "INSERT INTO message VALUES (%s)"]
+
+
+@with_each
+def test_s11_only_what_creates_a_temporary_table_changes_the_session(raw: Any) -> None:
+    one(raw, "SELECT 1 AS temp")
+    assert not raw.session_changed
+    with closing(raw.cursor()) as cursor:
+        cursor.execute("/* a comment */ CREATE LOCAL TEMP TABLE mine (id INT)")
+    assert raw.session_changed
 
 
 @with_psycopg2

@@ -24,6 +24,8 @@ IMPORTERS = {
     "psycopg": [
         "replswitch.drivers.psycopg",
         "replswitch.drivers.psycopg_connection",
+        "replswitch.drivers.psycopg_cursor",
+        "replswitch.drivers.psycopg_questions",
         "replswitch.drivers.psycopg_server_cursor",
         "replswitch.testing",
     ],

@@ -113,7 +113,7 @@ class Connection(Switch):
 
     # PEP 249
 
-    def cursor(self, *args: Any) -> Cursor:
+    def cursor(self, *args: Any, **options: Any) -> Cursor:
         """Return a cursor. The arguments are those of the driver's ``cursor()``, such as PyMySQL's ``DictCursor``.
 
         Raises:
@@ -122,7 +122,7 @@ class Connection(Switch):
         workers = self._workers
         if workers.closed:
             workers.check_open()
-        return Cursor(workers, self._driver, args)
+        return Cursor(workers, self._driver, args, options)
 
     def begin(self) -> None:
         """Begin a transaction. A link joins it with its first statement, and all links end it together (S5).

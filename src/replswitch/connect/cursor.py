@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from asyncio import _get_running_loop
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import wraps
 from inspect import isroutine
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from replswitch.decision import MASTER, SLAVE
 from replswitch.engine.attempt import Attempt
@@ -25,6 +26,14 @@ def materialize(args: Any) -> Any:
     return list(args) if isinstance(args, Iterator) else args
 
 
+class Result(NamedTuple):
+    """What is known of a result when its cursor is closed."""
+
+    description: Any
+    rowcount: int
+    lastrowid: Any
+
+
 class Cursor:
     """A cursor of PEP 249. After ``execute``, it also has the other attributes of the driver's own cursor.
 
@@ -32,17 +41,20 @@ class Cursor:
         workers: the state of each thread and task, of the connection that the cursor belongs to.
         driver: the driver of the connection.
         arguments: the arguments of the driver's ``cursor()``, such as PyMySQL's cursor class.
+        options: its keyword arguments, such as psycopg's ``row_factory``.
     """
 
     _link: Link | None = None
     _raw: Raw = None
-    _closed: tuple[Any, int, Any] = (None, -1, None)  # what stays after close()
+    _closed: Any = Result(None, -1, None)  # what stays after close()
     _arraysize = 1
 
-    def __init__(self, workers: Workers, driver: Driver, arguments: tuple[Any, ...]) -> None:
+    def __init__(
+        self, workers: Workers, driver: Driver, arguments: tuple[Any, ...], options: dict[str, Any] | None = None
+    ) -> None:
         self._workers = workers
         self._driver = driver
-        self._arguments = arguments
+        self._arguments = (arguments, options or {}) if arguments or options else ()
 
     # Run a statement
     def execute(self, sql: str, args: Any = None) -> Any:
@@ -74,7 +86,7 @@ class Cursor:
                 raise
             return self._run("execute", sql, args, following, attempt)
         if link.writes.news or route.block is not None:
-            route.succeeded(link, has_rows=raw.description is not None, follow=True)
+            route.succeeded(link, has_rows=self._driver.returned_rows(raw), follow=True)
         elif link.server.state == SLAVE:
             route.has_read = True
         return self if result is raw else result
@@ -96,7 +108,15 @@ class Cursor:
         raw = self._raw or self._bind(self._workers.state().route.pick().link)
         return raw.mogrify(sql, args)
 
-    def _run(self, method: str, sql: str, args: Any, link: Link | None = None, attempt: Attempt | None = None) -> Any:
+    def _run(
+        self,
+        method: str,
+        sql: str,
+        args: Any,
+        link: Link | None = None,
+        attempt: Attempt | None = None,
+        **options: Any,
+    ) -> Any:
         """Run a statement. If it fails, run it again on the link that the route returns, if there is one."""
         state = self._workers.state()
         if not state.autocommit:
@@ -105,14 +125,14 @@ class Cursor:
         link = link or state.route.for_statement()
         while True:
             try:
-                return self._run_on(state, link, method, sql, args)
+                return self._run_on(state, link, method, sql, args, options)
             except self._driver.module.Error as error:
                 following = state.route.failed(attempt, link, error)
                 if following is None:
                     raise
                 link = following
 
-    def _run_on(self, state: RouteState, link: Link, method: str, sql: str, args: Any) -> Any:
+    def _run_on(self, state: RouteState, link: Link, method: str, sql: str, args: Any, options: dict[str, Any]) -> Any:
         started = perf_counter()
         try:
             if link.writes.unread:
@@ -122,16 +142,17 @@ class Cursor:
                 self._link, self._raw = link, self._bind(link)
             raw = self._raw
             run = getattr(raw, method)
-            result = run(sql) if args is None else run(sql, args)
+            result = run(sql, **options) if args is None else run(sql, args, **options)
         finally:
             if self._workers.debug:
                 self._workers.log(state, link, sql, perf_counter() - started)
-        state.route.succeeded(link, has_rows=raw.description is not None, follow=True)
+        state.route.succeeded(link, has_rows=self._driver.returned_rows(raw), follow=True)
         return self if result is raw else result
 
     def _bind(self, link: Link) -> Raw:
         """Make a cursor of the driver on a link."""
-        raw = link.raw.cursor(*self._arguments)
+        arguments, options = self._arguments or ((), {})
+        raw = link.raw.cursor(*arguments, **options)
         if self._arraysize != 1:
             raw.arraysize = self._arraysize
         return raw
@@ -180,17 +201,17 @@ class Cursor:
     @property
     def description(self) -> Any:
         """The columns of the result; None if there is no result."""
-        return self._closed[0] if self._raw is None else self._raw.description
+        return (self._raw or self._closed).description
 
     @property
     def rowcount(self) -> int:
         """The number of rows found or changed; -1 before a statement has run."""
-        return int(self._closed[1] if self._raw is None else self._raw.rowcount)
+        return int((self._raw or self._closed).rowcount)
 
     @property
     def lastrowid(self) -> Any:
         """The key of the row inserted last; None if there is none."""
-        return self._closed[2] if self._raw is None else self._raw.lastrowid
+        return (self._raw or self._closed).lastrowid
 
     @property
     def arraysize(self) -> int:
@@ -209,7 +230,34 @@ class Cursor:
     def setoutputsize(self, size: int, column: int | None = None) -> None:
         """Do nothing, as PEP 249 allows."""
 
+    def _copy(self, statement: Any, params: Any = None, **options: Any) -> AbstractContextManager[Any]:
+        """Copy rows: psycopg's ``copy()``. What a slave refuses runs on the master."""
+
+        @contextmanager
+        def copying() -> Iterator[Any]:
+            begun = self._run("begin_copy", statement, params, **options)
+            with self._following(), begun:
+                yield begun.copy
+
+        return copying()
+
+    def _stream(self, query: Any, params: Any = None, **options: Any) -> Iterator[Any]:
+        """Yield rows one by one: psycopg's ``stream()``. What a slave refuses runs on the master."""
+        rows = self._run("begin_stream", query, params, **options)
+        with self._following():
+            yield from rows
+
+    @contextmanager
+    def _following(self) -> Iterator[None]:
+        link = self._link
+        try:
+            yield
+        finally:
+            self._finished(link)
+
     def __getattr__(self, name: str) -> Any:
+        if not name.startswith("_") and name in self._driver.streaming_methods:
+            return getattr(self, f"_{name}")
         if self._raw is None or name.startswith("__"):
             raise AttributeError(f"A cursor that has not executed a statement has no {name!r}. Call execute() first.")
         found = getattr(self._raw, name)
@@ -244,7 +292,8 @@ class Cursor:
         self._link, self._raw = None, None
         if raw is None:
             return
-        self._closed = raw.description, raw.rowcount, raw.lastrowid
+        keeps = self._driver.keeps_description
+        self._closed = raw if keeps else Result(raw.description, raw.rowcount, raw.lastrowid)
         try:
             raw.close()
         except self._driver.module.Error as error:

@@ -170,6 +170,10 @@ class Driver:
         begins_with_writes: the module begins a transaction at the first write only, so `begin_adopted` is called first.
         has_serializable_slaves: transactions on slaves may have the isolation level SERIALIZABLE.
         commit_waits_for_readers: a commit waits for transactions that read, as on a single SQLite file.
+        keeps_description: a cursor has its ``description`` when it is closed, too.
+        streaming_methods: methods of a cursor, beside those of PEP 249, that run a statement whose rows are passed one
+            by one: ``copy`` and ``stream``. The cursors have ``begin_copy`` and ``begin_stream`` for them, which return
+            when the statement has begun.
     """
 
     module: ModuleType
@@ -181,6 +185,8 @@ class Driver:
     begins_with_writes = False
     has_serializable_slaves = True
     commit_waits_for_readers = False
+    keeps_description = False
+    streaming_methods: frozenset[str] = frozenset()
 
     # Settings
 
@@ -258,6 +264,10 @@ class Driver:
 
     def drain_results(self, raw: Raw) -> None:
         """Read the results of an earlier statement that are unread, such as a procedure's further result sets."""
+
+    def returned_rows(self, raw: Raw) -> bool:
+        """Return whether the latest statement of a cursor has returned rows."""
+        return raw.description is not None
 
     # Transactions
 

@@ -1,8 +1,4 @@
-"""The common part of the drivers of PostgreSQL: settings, positions, and the meanings of errors.
-
-https://www.postgresql.org/docs/current/functions-admin.html and
-https://www.postgresql.org/docs/current/functions-info.html have the functions that are used.
-"""
+"""The common part of the drivers of PostgreSQL: settings, connections, and the meanings of errors."""
 
 from __future__ import annotations
 
@@ -14,9 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from replswitch.checking import refuse_unknown
 from replswitch.drivers.driver import Driver, Fault, Written
+from replswitch.drivers.postgresql_position import POSITION, lacks_timeline, position_of
 from replswitch.errors import ConfigurationError
-from replswitch.positions import PostgreSQLPosition
-from replswitch.positions.clock import fall_back_to_clock
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -27,52 +22,6 @@ if TYPE_CHECKING:
 #: The default time-outs in seconds, as with the drivers of MySQL (F5). libpq itself has no read time-out.
 CONNECT_TIMEOUT: Final = 3
 READ_TIMEOUT: Final = 20
-
-#: Returns the position and the identity of a server, in one row.
-#:
-#: On a slave the timeline must be read after the place: the receiver may already be on the next one, so a place is
-#: never taken for a later place of an earlier timeline. The last two places are what a slave has certainly applied. It
-#: stores them when it writes pages to the disk, so they can be minutes old.
-POSITION: Final = """\
-SELECT system_identifier::text, extract(epoch FROM pg_postmaster_start_time())::text, pg_is_in_recovery(),
-    CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END::text,
-    CASE WHEN pg_is_in_recovery() THEN (SELECT received_tli FROM pg_stat_wal_receiver)
-        ELSE ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::bigint END,
-    current_setting('wal_block_size')::int, pg_size_bytes(current_setting('wal_segment_size')),
-    min_recovery_end_timeline, min_recovery_end_lsn::text,
-    EXISTS (SELECT FROM pg_stat_wal_receiver WHERE received_tli IS NULL)
-FROM pg_control_system(), pg_control_recovery()"""
-
-
-def position_of(row: Sequence[Any]) -> tuple[Hashable, Position | None]:
-    """Return the identity and the position of a server from its answer to `POSITION`.
-
-    The identity begins with the timeline: after a promotion, a slave counts as another server. All slaves
-    have the system identifier of their master, so the time of the start distinguishes them.
-
-    Raises:
-        PositionError: the answer is not a position.
-    """
-    system, started, is_slave, place, timeline, page, segment, noted_timeline, noted_place, is_hidden = row
-    if not is_slave:
-        return (timeline, system, started), PostgreSQLPosition.after_insert(timeline, place, page=page, segment=segment)
-    if is_hidden:
-        fall_back_to_clock(
-            "A slave does not show its timeline, because the account may not see the state of replication: GRANT"
-            " pg_read_all_stats to it. Until then, a slave counts as having only what it has stored on its disk"
-        )
-    if timeline is None:  # no receiver runs, or it cannot be seen
-        timeline, place = noted_timeline, noted_place
-    reached = PostgreSQLPosition.parse(f"{timeline}:{place}") if timeline else None
-    return (timeline, system, started), reached
-
-
-#: The place up to which a master has written, for `PostgreSQLPosition.after_insert`. It must be asked after a commit: a
-#: place from before can be reached on a slave while the commit is not applied.
-WRITTEN: Final = "SELECT pg_current_wal_insert_lsn()"
-
-#: Whether the open transaction has written. Functions that write count, an UPDATE of no rows does not.
-WRITES: Final = "SELECT pg_current_xact_id_if_assigned() IS NOT NULL"
 
 #: The codes of https://www.postgresql.org/docs/current/errcodes-appendix.html, by the meaning on a slave's connection.
 FAULTS: Final = {
@@ -95,15 +44,6 @@ _REFUSED: Final = "25006"
 #: Codes that mean nothing special on the master: the application ends the transaction, or a part of it.
 ON_SLAVES_ONLY: Final = frozenset({"40001", "40P01", "0A000"})
 
-#: Command tags of statements that change the session.
-CHANGES: Final = frozenset({"SET", "RESET", "PREPARE", "DEALLOCATE", "LISTEN", "UNLISTEN", "LOAD", "DECLARE"})
-
-#: SELECT statements that change the session, although their command tag does not show it.
-LEAVES_TRACE: Final = re.compile(r"\s*SELECT\b.*?(?:\bset_config\b|_advisory_)", re.IGNORECASE | re.DOTALL)
-
-#: Statements that create temporary tables. On a master's connection, they change the session.
-TEMPORARY: Final = re.compile(r"\s*(?:CREATE\s+TEMP|SELECT\b.*?\bINTO\s+TEMP)", re.IGNORECASE | re.DOTALL)
-
 # What the modules say when a connection is used that was closed before.
 _CLOSED: Final = re.compile("connection is closed|connection already closed|the connection is lost")
 
@@ -115,11 +55,12 @@ _OK: Final = 0
 _REJECT: Final = 1
 NO_RESPONSE: Final = 2
 
-# A failed connect has no SQLSTATE, so too_many_connections (53300) is recognized by its message.
+# A failed connect has no SQLSTATE. Its message is that of a server that refuses the connection, or that of libpq after
+# the connection was lost.
 _FULL: Final = re.compile("too many|connection slots")
-
-_LETS_WRITE: Final = re.compile(
-    r"\bREAD\s+WRITE\b|\b(?:default_)?transaction_read_only'?\s*(?:=|\bTO\b|,)\s*'?(?:0|of|f|n)", re.IGNORECASE
+_STARTS: Final = re.compile("starting up|shutting down|recovery mode|not (?:yet )?accepting connections")
+_BROKEN: Final = re.compile(
+    "closed the connection|could not (?:receive|send)|[Cc]onnection (?:reset|refused)|[Tt]imed? ?out|[Bb]roken pipe"
 )
 
 #: The lag of a slave in seconds, whether it is a slave, and whether its receiver runs; None if that cannot be seen.
@@ -130,16 +71,12 @@ SELECT CASE WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0
     (SELECT status = 'streaming' FROM pg_stat_wal_receiver UNION ALL SELECT false LIMIT 1)"""
 
 
-def lets_write(sql: str) -> bool:
-    """Return whether a statement would end the read-only mode of a slave's connection (S7)."""
-    return _LETS_WRITE.search(sql) is not None
-
-
 class PostgreSQLFamilyDriver(Driver):
     """The part of `replswitch.drivers.Driver` that does not depend on the module.
 
-    Its connections have the attributes ``is_reader``, ``timed_out``, ``process`` and ``written``, and the
-    method ``question``.
+    Its connections are instances of `replswitch.drivers.postgresql_tracker.PostgreSQLTracker`. They also have the
+    attribute ``process``, the id of the process that has opened them, and the method ``question``, which runs a query
+    of replswitch's own and returns its row.
 
     Attributes:
         module_settings: the settings of the module's ``connect`` that are not libpq's, and those of replswitch.
@@ -200,6 +137,10 @@ class PostgreSQLFamilyDriver(Driver):
 
         Returns:
             False if a connection of a pool is dead. Close it, and take another one.
+
+        Raises:
+            Exception: the module's error, after the connection was closed: it was lost, or it leads to a standby that
+                should serve as the master.
         """
         raise NotImplementedError
 
@@ -240,8 +181,17 @@ class PostgreSQLFamilyDriver(Driver):
         raw.autocommit = False
 
     def fetch_position(self, raw: Raw) -> tuple[Hashable, Position | None]:
-        """Query the identity and the position of the server."""
-        return position_of(raw.question(POSITION))
+        """Query the identity and the position. A slave without a receiver is asked for its files, too."""
+        row = raw.question(POSITION)
+        files: Sequence[int] = ()
+        # The account may lack the right to list the files. In a transaction, the error would end the transaction.
+        if raw.may_list and (question := lacks_timeline(row)) and not self.in_transaction(raw):
+            module: Any = self.module
+            try:
+                files = raw.question(question)[0] or ()
+            except module.errors.InsufficientPrivilege:
+                raw.may_list = False
+        return position_of(row, files)
 
     def seconds_behind(self, raw: Raw) -> float | None:
         """Return for how many seconds a slave has not applied what it has received.
@@ -274,7 +224,7 @@ class PostgreSQLFamilyDriver(Driver):
         if told == _REJECT:
             return Fault.DOWN
         if told == _OK:
-            return Fault.FULL if _FULL.search(str(error)) else Fault.OTHER
+            return connect_fault(str(error))
         return Fault.UNSENT if told is not None else Fault.OTHER
 
     def ping_again(self, error: BaseException) -> int | None:
@@ -284,6 +234,18 @@ class PostgreSQLFamilyDriver(Driver):
             libpq's answer; None if the target of the connection is not known.
         """
         raise NotImplementedError
+
+
+def connect_fault(text: str) -> Fault:
+    """Return the meaning of a failed connect by its message, after a ping that the server has answered.
+
+    The server may have come back between the two, and a network may break one connection and not the next.
+    """
+    if _FULL.search(text):
+        return Fault.FULL
+    if _STARTS.search(text):
+        return Fault.DOWN
+    return Fault.UNSENT if _BROKEN.search(text) else Fault.OTHER
 
 
 def _refuses_all(raw: Raw) -> bool:

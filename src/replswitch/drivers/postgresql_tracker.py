@@ -1,17 +1,18 @@
-"""What the connections of all drivers of PostgreSQL record about writes."""
+"""What the connections of all drivers of PostgreSQL record about their statements."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from replswitch.drivers.driver import WriteTracker, Written, later
-from replswitch.drivers.postgresql import position_of
+from replswitch.drivers.driver import MUST_STAY_READ_ONLY, WriteTracker, Written, later
+from replswitch.drivers.postgresql_position import position_of
+from replswitch.drivers.postgresql_statement import statement
 from replswitch.positions import PostgreSQLPosition
-from replswitch.positions.clock import fall_back_to_clock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from replswitch.drivers.postgresql_statement import Statement
     from replswitch.positions import Position
 
 
@@ -19,33 +20,63 @@ class PostgreSQLTracker(WriteTracker):
     """The write tracker of a connection to PostgreSQL.
 
     Attributes:
+        read_only_error: the module's error of a server that refuses a write (SQLSTATE 25006).
+        standby_error: the module's error of a server that accepts no connections now (57P03).
         is_reader: the database refuses writes (S7).
         timed_out: no answer came in time, and the connection was closed.
         tells: the server has positions.
+        may_list: the account may see the names of the files of the log.
         written: the commits since the last `pop_write_status`.
         timeline: the timeline of the master. It does not change.
         sizes: the sizes of a page and of a segment of the log, in bytes.
     """
 
+    read_only_error: ClassVar[type[Exception]]
+    standby_error: ClassVar[type[Exception]]
     is_reader = False
     timed_out = False
     tells = False
+    may_list = True
     written: Position | Written = Written.NO
     timeline = 0
     sizes = (0, 0)
 
     def recognise(self, row: Sequence[Any]) -> None:
-        """Keep the identity of the master, from its answer to `replswitch.drivers.postgresql.POSITION`."""
+        """Keep the identity of the master, from its answer to `replswitch.drivers.postgresql_position.POSITION`.
+
+        Raises:
+            Exception: the server is a standby: after a promotion, the master's name may still lead to the former
+                master. The error is one of the module, which means that the server is not available.
+        """
+        if row[2]:
+            raise self.standby_error("The server is a standby, so it cannot serve as the master.")
         self.identity, position = position_of(row)
         self.timeline, self.sizes = row[4], (row[5], row[6])
-        self.tells = position is not None and not row[2]
-        if row[2]:
-            fall_back_to_clock("The master reports no positions, because it is a standby")
+        self.tells = position is not None
 
-    def place(self, lsn: str) -> Position:
-        """Return the position in an answer to `replswitch.drivers.postgresql.WRITTEN`."""
+    def position_at(self, lsn: str) -> Position:
+        """Return the position in an answer to `replswitch.drivers.postgresql_position.WRITTEN`."""
         page, segment = self.sizes
         return PostgreSQLPosition.after_insert(self.timeline, lsn, page=page, segment=segment)
+
+    def before(self, query: Any) -> Statement:
+        """Return what the text of a statement shows. Refuse one that would let a slave's connection write (S7)."""
+        if isinstance(query, str):
+            what = statement(query)
+        elif isinstance(query, bytes):
+            what = statement(query.decode("latin-1"))
+        elif hasattr(query, "as_string"):
+            what = statement(query.as_string(self))
+        else:  # a template string
+            what = statement("".join(getattr(query, "strings", ())))
+        if self.is_reader:
+            if what.lets_write:
+                raise self.read_only_error(MUST_STAY_READ_ONLY)
+        elif what.is_temporary:
+            self.session_changed = True
+        if what.leaves_trace:
+            self.session_changed = True
+        return what
 
     def note(self, status: Position | Written) -> None:
         """Record a commit."""

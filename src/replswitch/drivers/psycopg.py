@@ -10,17 +10,30 @@ from psycopg import pq
 from replswitch.drivers.driver import Written
 from replswitch.drivers.postgresql import NO_RESPONSE, READ_TIMEOUT, PostgreSQLFamilyDriver
 from replswitch.drivers.psycopg_connection import PsycopgConnection
-from replswitch.drivers.psycopg_server_cursor import TakenConnection
 from replswitch.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 
+#: Results with rows.
+_ROWS: Final = frozenset(
+    {
+        *(pq.ExecStatus.TUPLES_OK, pq.ExecStatus.SINGLE_TUPLE, pq.ExecStatus.TUPLES_CHUNK),
+        *(pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_BOTH),
+    }
+)
+
+#: Outside a transaction: idle, and the connection is closed.
+_OUTSIDE: Final = frozenset({pq.TransactionStatus.IDLE, pq.TransactionStatus.UNKNOWN})
+
+
 class PsycopgDriver(PostgreSQLFamilyDriver):
     """See `replswitch.drivers.Driver`. The position of a write comes in the same round trip as its commit."""
 
     module = psycopg
+    keeps_description = True
+    streaming_methods = frozenset({"copy", "stream"})
     own_settings = frozenset({"autocommit", "cursor_factory", "row_factory"})
     module_settings = frozenset({"conninfo", "context", "prepare_threshold", "read_timeout"})
 
@@ -46,12 +59,15 @@ class PsycopgDriver(PostgreSQLFamilyDriver):
 
     def open(self, settings: Mapping[str, Any], *, read_only: bool) -> PsycopgConnection:
         """Connect."""
-        raw: PsycopgConnection = PsycopgConnection.connect(**self.arguments(settings, read_only=read_only))
+        arguments = self.arguments(settings, read_only=read_only)
         try:
-            self._prepare(raw, settings, read_only=read_only)
-        except BaseException:
-            raw.close()
-            raise
+            raw: PsycopgConnection = PsycopgConnection.connect(**arguments)
+        except psycopg.OperationalError as error:
+            if not read_only or settings.get("options") or "unsupported startup parameter" not in str(error):
+                raise
+            del arguments["options"]  # PgBouncer accepts none
+            raw = PsycopgConnection.connect(**arguments)
+        self._prepare(raw, settings, read_only=read_only)
         return raw
 
     def arguments(self, settings: Mapping[str, Any], *, read_only: bool) -> dict[str, Any]:
@@ -65,30 +81,39 @@ class PsycopgDriver(PostgreSQLFamilyDriver):
         if isinstance(raw, PsycopgConnection):  # from a pool
             raw.written, raw.news = Written.NO, True
             return self.alive(raw)
-        raw.__class__ = TakenConnection
-        factory = raw.cursor_factory
+        raw.__class__ = PsycopgConnection
         self._prepare(raw, settings, read_only=read_only)
-        raw.cursor_factory = factory
         return True
 
     def _prepare(self, raw: PsycopgConnection, settings: Mapping[str, Any], *, read_only: bool) -> None:
-        raw.prepare(read_only=read_only)
         raw.limit = settings.get("read_timeout", READ_TIMEOUT if read_only else None)
+        try:
+            raw.prepare(read_only=read_only)
+        except BaseException:
+            raw.pgconn.finish()  # close() may give it back to a pool as it is
+            raise
+        if raw.is_pooled and "prepare_threshold" not in settings:
+            raw.prepare_threshold = None  # a prepared statement belongs to a session
 
     def readable(self, raw: PsycopgConnection) -> Callable[[int], object]:
         """Poll the socket."""
         return raw.poll
 
+    def returned_rows(self, raw: Any) -> bool:
+        """Look at the result. psycopg's ``description`` would create the descriptions of all columns."""
+        result = raw.pgresult
+        if result is None:
+            return False
+        # The result of a server-side cursor has only the description of its rows.
+        return result.status in _ROWS or (result.status == pq.ExecStatus.COMMAND_OK and result.nfields > 0)
+
     def begin(self, raw: PsycopgConnection) -> None:
         """Send BEGIN, with the isolation level of the connection."""
-        level = raw.isolation_level
-        name = "" if level is None else f" ISOLATION LEVEL {level.name.replace('_', ' ')}"
-        psycopg.Cursor(raw).execute(f"BEGIN{name}")
-        raw.seen = raw.info.transaction_status
+        raw.begin()
 
     def in_transaction(self, raw: PsycopgConnection) -> bool:
-        """Return what the latest answer said."""
-        return raw.info.transaction_status is not pq.TransactionStatus.IDLE and not raw.closed
+        """Return what the latest answer said. A transaction that replswitch has begun itself does not count."""
+        return raw.pgconn.transaction_status not in _OUTSIDE and not raw.is_framed
 
     def ping_again(self, error: Any) -> int | None:
         """Ping the server of a failed connection, to which the error refers as ``pgconn``."""

@@ -59,11 +59,7 @@ class Psycopg2Driver(PostgreSQLFamilyDriver):
         arguments = self.arguments(settings, read_only=read_only)
         with self.connecting(arguments):
             raw: Psycopg2Connection = psycopg2.connect(**arguments)
-        try:
-            raw.prepare(read_only=read_only)
-        except BaseException:
-            raw.close()
-            raise
+        self.take(raw, settings, read_only=read_only)
         return raw
 
     def arguments(self, settings: Mapping[str, Any], *, read_only: bool) -> dict[str, Any]:
@@ -95,7 +91,11 @@ class Psycopg2Driver(PostgreSQLFamilyDriver):
 
     def take(self, raw: Psycopg2Connection, settings: Mapping[str, Any], *, read_only: bool) -> bool:
         """Prepare a connection."""
-        raw.prepare(read_only=read_only)
+        try:
+            raw.prepare(read_only=read_only)
+        except BaseException:
+            raw.close()
+            raise
         return True
 
     def readable(self, raw: Psycopg2Connection) -> Callable[[int], object]:

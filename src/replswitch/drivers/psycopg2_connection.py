@@ -18,19 +18,14 @@ import psycopg2.extensions
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE as IDLE
 from psycopg2.extensions import TRANSACTION_STATUS_INTRANS as IN_TRANSACTION
 
-from replswitch.drivers.driver import MUST_STAY_READ_ONLY, Written, later
-from replswitch.drivers.postgresql import (
-    CHANGES,
-    LEAVES_TRACE,
-    NO_TWO_PHASE,
-    POSITION,
-    TEMPORARY,
-    WRITTEN,
-    lets_write,
-)
+from replswitch.drivers.driver import Written, later
+from replswitch.drivers.postgresql import NO_TWO_PHASE
+from replswitch.drivers.postgresql_position import POSITION, WRITTEN
+from replswitch.drivers.postgresql_statement import CHANGES
 from replswitch.drivers.postgresql_tracker import PostgreSQLTracker
 
 if TYPE_CHECKING:
+    from replswitch.drivers.postgresql_statement import Statement
     from replswitch.positions import Position
 
 # psycopg2 shows the last result only, so the answer from before the commit is kept in a setting of the session.
@@ -44,10 +39,15 @@ _COMMIT: Final = (
 _SELDOM_WRITES: Final = re.compile(r"SELECT|SHOW|FETCH|EXPLAIN|(?:UPDATE|DELETE|MERGE|INSERT 0) 0\Z")
 
 
-class _RefusedError(psycopg2.errors.ReadOnlySqlTransaction):
-    """The error of the server, with its code, which psycopg2 sets in errors of the server only."""
+# The errors of the server, with their codes, which psycopg2 sets in errors of the server only.
 
+
+class _ReadOnlyError(psycopg2.errors.ReadOnlySqlTransaction):
     pgcode = "25006"
+
+
+class _StandbyError(psycopg2.errors.CannotConnectNow):
+    pgcode = "57P03"
 
 
 class TrackingCursor(psycopg2.extensions.cursor):
@@ -131,6 +131,8 @@ class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
         is_moved: there may be writes after `last_known_position` that no scope has recorded.
     """
 
+    read_only_error = _ReadOnlyError
+    standby_error = _StandbyError
     begins = False
     in_doubt = False
     only_rows = True
@@ -150,7 +152,7 @@ class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
             row = self.question(POSITION)
             self.recognise(row)
             if self.tells:
-                self.last_known_position = self.place(row[3])
+                self.last_known_position = self.position_at(row[3])
 
     def question(self, sql: str) -> Any:
         """Run a query of replswitch's own, and return its row. Do not begin a transaction."""
@@ -205,7 +207,7 @@ class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
         status = self.info.transaction_status
         if status == IN_TRANSACTION and self.tells:
             wrote, lsn = self.question(_COMMIT)
-            self.ended(self.place(lsn) if wrote == "true" else Written.NO)
+            self.ended(self.position_at(lsn) if wrote == "true" else Written.NO)
         elif status != IDLE or self.closed:
             self.end("COMMIT", Written.YES if status == IN_TRANSACTION else Written.NO)
 
@@ -245,17 +247,12 @@ class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
 
     # Statements
 
-    def before(self, query: Any) -> None:
+    def before(self, query: Any) -> Statement:
         """Refuse a statement that would let a slave's connection write (S7). Begin a transaction if necessary."""
-        text = query if isinstance(query, str) else query.decode("latin-1") if isinstance(query, bytes) else None
-        text = query.as_string(self) if text is None else text
-        if self.is_reader and lets_write(text):
-            raise _RefusedError(MUST_STAY_READ_ONLY)
-        self.session_changed = self.session_changed or LEAVES_TRACE.match(text) is not None
-        if not self.is_reader and TEMPORARY.match(text):
-            self.session_changed = True
+        what = super().before(query)
         if self.begins and self.info.transaction_status == IDLE:
             self.send("BEGIN")
+        return what
 
     def after(self, answer: str | None) -> None:
         """Record what a statement has done."""
@@ -285,7 +282,7 @@ class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
         if not self.tells:
             return Written.YES
         only_rows, self.only_rows = self.only_rows, True
-        latest = self.last_known_position = self.place(*self.question(WRITTEN))
+        latest = self.last_known_position = self.position_at(*self.question(WRITTEN))
         return Written.NO if only_rows and latest == since else latest
 
     def discard_write_status(self, *, with_rows: bool) -> None:

@@ -1,168 +1,90 @@
-"""A connection of psycopg 3 that asks for the position of a write in the same round trip as its commit."""
+"""A connection of psycopg 3 that records what was committed through it."""
 
 from __future__ import annotations
 
 import os
-import re
 import select
-import time
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 from psycopg import generators, pq, waiting
-from psycopg._preparing import Prepare  # `_maybe_prepare_gen` needs it
+from psycopg.rows import tuple_row
 
-from replswitch.drivers.driver import MUST_STAY_READ_ONLY, Written
-from replswitch.drivers.postgresql import (
-    CHANGES,
-    LEAVES_TRACE,
-    NO_TWO_PHASE,
-    POSITION,
-    TEMPORARY,
-    WRITES,
-    WRITTEN,
-    lets_write,
-)
+from replswitch.drivers.driver import Written
+from replswitch.drivers.postgresql import NO_TWO_PHASE
+from replswitch.drivers.postgresql_position import POSITION, WRITES, WRITTEN
+from replswitch.drivers.postgresql_statement import CHANGES
 from replswitch.drivers.postgresql_tracker import PostgreSQLTracker
+from replswitch.drivers.psycopg_cursor import TrackingCursor, tracked
+from replswitch.drivers.psycopg_questions import COMMIT, PREPARED_AFTER, QuestionsConnection
+from replswitch.drivers.psycopg_server_cursor import tracked_by_server
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from replswitch.positions import Position
 
 _IDLE: Final = pq.TransactionStatus.IDLE
+_IN_TRANSACTION: Final = pq.TransactionStatus.INTRANS
+_FAILED: Final = pq.ExecStatus.FATAL_ERROR
+_ROWS: Final = pq.ExecStatus.TUPLES_OK
 _READ: Final = int(waiting.Wait.R)
 _WRITE: Final = int(waiting.Wait.W)
-_IN_TRANSACTION: Final = pq.TransactionStatus.INTRANS
 
-#: Statements, by the server's answer, that can write without a transaction of their own that shows it.
-_OWN_TRANSACTIONS: Final = ("CALL", "DO")
+_CHANGES: Final = frozenset(tag.encode() for tag in CHANGES)
 
-#: COPY does not work in libpq's pipeline mode.
-_COPY: Final = re.compile(rb"\s*COPY\b", re.IGNORECASE)
-
-_WRITES: Final = WRITES.encode()
-_WRITTEN: Final = WRITTEN.encode()
-
-#: The server refuses several statements in one message of the extended protocol; then nothing has run.
-_SEVERAL: Final = b"exec_parse_message"
-_FAILED: Final = pq.ExecStatus.FATAL_ERROR
+#: Command tags of statements that remove all prepared statements.
+_FORGETS: Final = frozenset({b"DISCARD ALL", b"DEALLOCATE ALL"})
 
 
-class TrackingCursor(psycopg.Cursor[Any]):
-    """A cursor whose connection records what its statements have written."""
-
-    lastrowid = None  # PostgreSQL has no such thing: INSERT … RETURNING
-
-    status: Position | Written = Written.ASK
-    """What the latest statement has written."""
-
-    def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
-        """Run a statement, and record what it has committed."""
-        connection: Any = self.connection
-        connection.before(query)
-        self.status = Written.ASK
-        super().execute(query, params, **options)
-        connection.after(self, self.status)
-        return self
-
-    def _maybe_prepare_gen(self, pgq: Any, *, prepare: Any = None, binary: Any = None) -> Any:
-        """Send a statement, and read its results: psycopg's own method, with the questions for a position added."""
-        connection: Any = self._conn
-        pgconn = self._pgconn
-        if (
-            not connection.tells
-            or connection._pipeline is not None
-            or pgconn.transaction_status != _IDLE
-            or _COPY.match(pgq.query)
-        ):
-            yield from super()._maybe_prepare_gen(pgq, prepare=prepare, binary=binary)
-            return
-        pgconn.enter_pipeline_mode()
-        try:
-            how, name = self._get_prepared(pgq, prepare)
-            if how is Prepare.NO:
-                self._execute_send(pgq, force_extended=True, binary=binary)
-            else:
-                if how is Prepare.SHOULD:
-                    self._send_prepare(name, pgq)
-                self._send_query_prepared(name, pgq, binary=binary)
-            key = connection._prepared.maybe_add_to_cache(pgq, how, name)
-            pgconn.send_query_params(_WRITES, None)
-            pgconn.pipeline_sync()  # the statement is committed here
-            pgconn.send_query_params(_WRITTEN, None)
-            pgconn.pipeline_sync()
-            yield from generators.send(pgconn)
-            answers = yield from _up_to_sync(pgconn)
-            written, *_ = yield from _up_to_sync(pgconn)
-        finally:
-            if pgconn.status == pq.ConnStatus.OK:
-                pgconn.exit_pipeline_mode()
-        if how is Prepare.SHOULD:
-            self._check_results([answers.pop(0)])
-        result, writes, *failed = answers  # the commit may fail, by a deferred constraint
-        results = [result]
-        if _is_several(results) and not pgq.params:
-            yield from super()._maybe_prepare_gen(pgq, prepare=False, binary=binary)
-            return
-        if key is not None:
-            connection._prepared.validate(key, how, name, results)
-        self._check_results([*results, *failed])
-        self._set_results(results)
-        self.status = Written.NO
-        if writes.get_value(0, 0) == b"t" or (self.statusmessage or "").startswith(_OWN_TRANSACTIONS):
-            self.status = connection.place(written.get_value(0, 0).decode())
-
-    def executemany(self, query: Any, params_seq: Any, **options: Any) -> None:
-        """Run a statement several times. The position is asked for later."""
-        connection: Any = self.connection
-        connection.before(query)
-        super().executemany(query, params_seq, **options)
-        connection.after(self, Written.ASK)
-
-    def stream(self, query: Any, params: Any = None, **options: Any) -> Any:
-        """Run a statement whose rows are read one by one. The position is queried later."""
-        connection: Any = self.connection
-        connection.before(query)
-        connection.after(self, Written.ASK)  # psycopg's cursor does not show when its rows end
-        return super().stream(query, params, **options)
-
-    def copy(self, statement: Any, params: Any = None, **options: Any) -> Any:
-        """Copy rows from or to the server. The position is queried later."""
-        connection: Any = self.connection
-        connection.before(statement)
-        connection.after(self, Written.ASK)
-        return super().copy(statement, params, **options)
-
-
-class PsycopgConnection(psycopg.Connection[Any], PostgreSQLTracker):
+class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
     """A connection that records what was committed through it.
 
     Attributes:
         limit: seconds to wait for an answer; None to wait forever.
         seen: the state of the transaction after the latest statement.
+        was_streamed: rows were read one by one since the last commit.
+        is_pooled: a connection pooler such as PgBouncer is in between, so each transaction may run in another session.
+        is_guarded: the database refuses writes only in transactions that are begun as read-only.
+        is_framed: the open transaction was begun by `streaming`.
     """
 
+    read_only_error = psycopg.errors.ReadOnlySqlTransaction
+    standby_error = psycopg.errors.CannotConnectNow
     limit: float | None = None
-    seen = _IDLE
+    seen: int = _IDLE
+    was_streamed = False
+    is_pooled = False
+    is_guarded = False
+    is_framed = False
 
     def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
-        """Run a step of psycopg. If no answer comes in time, close the connection, on which it may still arrive."""
-        return super().wait(gen, *args, **options) if self.limit is None else self._within(gen, self.limit)
+        """Run a step of psycopg. If it is interrupted, close the connection, on which the answer may still arrive."""
+        if args or options:  # notifies() has a time-out of its own
+            return super().wait(gen, *args, **options)
+        try:
+            if self.limit is None:
+                return waiting.wait(gen, self.pgconn.socket, interval=0.1)
+            return self._within(gen, self.limit * 1000)
+        except psycopg.Error:
+            raise
+        except BaseException:  # a signal, such as Ctrl-C
+            with suppress(psycopg.Error):
+                self.cancel_safe(timeout=2)
+            self.pgconn.finish()
+            raise
 
-    def _within(self, steps: Any, seconds: float) -> Any:
-        deadline = time.monotonic() + seconds
+    def _within(self, steps: Any, milliseconds: float) -> Any:
         polls = self.polls
         try:
             wanted = next(steps)
             while True:
-                try:
-                    events = polls[wanted](max(deadline - time.monotonic(), 0) * 1000)
-                except BaseException:  # a signal, such as Ctrl-C
-                    self.pgconn.finish()
-                    raise
+                events = polls[wanted](milliseconds)
                 if not events:
                     self.timed_out = True
                     self.pgconn.finish()
-                    raise psycopg.OperationalError(f"no answer came within {seconds:g} s")
+                    raise psycopg.OperationalError(f"no answer came within {milliseconds / 1000:g} s")
                 ((_, event),) = events
                 # Errors and the end of the connection count as both.
                 wanted = steps.send((event & ~select.POLLOUT and _READ) | (event & ~select.POLLIN and _WRITE))
@@ -178,9 +100,14 @@ class PsycopgConnection(psycopg.Connection[Any], PostgreSQLTracker):
         """Do not warn: the connection is closed when nothing refers to it, but by the process that opened it (S12)."""
 
     def prepare(self, *, read_only: bool) -> None:
-        """Prepare a connection that was just opened."""
+        """Prepare a connection that was just opened.
+
+        Raises:
+            psycopg.Error: it was lost; or it is to serve as the master's, and leads to a standby.
+        """
         self.process = os.getpid()
         self.is_reader = read_only
+        self.questions = {}
         poll = select.poll()
         poll.register(self.fileno(), select.POLLIN)
         self.poll = poll.poll
@@ -189,66 +116,155 @@ class PsycopgConnection(psycopg.Connection[Any], PostgreSQLTracker):
             poll = select.poll()
             poll.register(self.fileno(), events)
             self.polls[wanted] = poll.poll
-        self.cursor_factory = TrackingCursor
         if not read_only:
-            self.recognise(self.question(POSITION))
+            row = self.question(POSITION)
+            self.is_pooled = row[10] != self.pgconn.backend_pid
+            self.recognise(row)
+        elif self.info.parameter_status("default_transaction_read_only") == "off":
+            # A pooler has not passed the setting on. A standby refuses writes without it.
+            self.is_pooled = True
+            (is_standby,) = self.question("SELECT pg_is_in_recovery()")
+            self.is_guarded = not is_standby
+
+    def cursor(self, name: str = "", **options: Any) -> Any:
+        """Return a cursor that is recorded. Its class is a subclass of the one that the application has set."""
+        self._check_connection_ok()
+        kind: Any = self.cursor_factory
+        if not name and not options and kind is psycopg.Cursor:
+            return TrackingCursor(self)
+        is_binary = options.pop("binary", False)
+        options["row_factory"] = options.get("row_factory") or self.row_factory
+        if name:
+            server_kind: Any = self.server_cursor_factory
+            cursor = tracked_by_server(server_kind)(self, name=name, **options)
+        else:
+            cursor = tracked(kind)(self, **options)
+        if is_binary:
+            cursor.format = pq.Format.BINARY
+        return cursor
 
     def question(self, sql: str) -> Any:
         """Run a query of replswitch's own, and return its row. Do not begin a transaction."""
-        if self.autocommit or self.info.transaction_status is not _IDLE:
-            return psycopg.Cursor(self).execute(sql).fetchone()
+        if self.autocommit or self.pgconn.transaction_status != _IDLE:
+            return psycopg.Cursor(self, row_factory=tuple_row).execute(sql).fetchone()
         self.autocommit = True
         try:
-            return psycopg.Cursor(self).execute(sql).fetchone()
+            return psycopg.Cursor(self, row_factory=tuple_row).execute(sql).fetchone()
         finally:
             if not self.closed:
                 self.autocommit = False
 
-    def before(self, query: Any) -> None:
-        """Refuse a statement that would let a slave's connection write (S7)."""
-        text = (
-            query
-            if isinstance(query, str)
-            else query.decode("latin-1")
-            if isinstance(query, bytes)
-            else query.as_string(self)
-        )
-        if self.is_reader and lets_write(text):
-            raise psycopg.errors.ReadOnlySqlTransaction(MUST_STAY_READ_ONLY)
-        self.session_changed = self.session_changed or LEAVES_TRACE.match(text) is not None
-        if not self.is_reader and TEMPORARY.match(text):
-            self.session_changed = True
+    # Statements
 
     def after(self, cursor: Any, status: Position | Written) -> None:
         """Record what a statement has done."""
-        now = self.info.transaction_status
-        if now is not self.seen:
+        now = self.pgconn.transaction_status
+        was = self.seen
+        if now != was:
             self.seen, self.news = now, True
-        if (cursor.statusmessage or "").split(" ")[0] in CHANGES:
-            self.session_changed = True
-        if not self.is_reader and now is _IDLE:
+        for result in cursor._results:
+            if result.status == _ROWS:
+                continue
+            tag = result.command_status or b""
+            word = tag.partition(b" ")[0]
+            if tag in _FORGETS:
+                self.forget_questions()
+            if word in _CHANGES:
+                self.session_changed = True
+            elif word == b"COMMIT" and now != _IDLE and not self.is_reader:
+                self.note(Written.YES)  # and another transaction has begun
+            elif word == b"ROLLBACK" and was != _IDLE and len(cursor._results) == 1:
+                status = Written.NO
+        if now == _IDLE and status is not Written.NO and not self.is_reader:
             self.note(status)
+
+    @contextmanager
+    def streaming(self, cursor: Any, *, writes: bool = False) -> Iterator[None]:
+        """Run a statement that no question can be sent along with.
+
+        Args:
+            cursor: its cursor.
+            writes: it certainly writes, so its position is queried later. Otherwise, outside a transaction on the
+                master, it runs in a transaction of its own, whose commit asks whether it has written.
+        """
+        is_idle = self.pgconn.transaction_status == _IDLE
+        self.is_framed = is_idle and self.autocommit and ((self.tells and not writes) or self.is_guarded)
+        if self.is_framed:
+            self.begin()
+        self.streams = self.unread = True
+        try:
+            yield
+        except BaseException:
+            self.streams = self.unread = False
+            if self.is_framed and not self.closed:
+                self.rollback()
+            raise
+        else:
+            self.streams = self.unread = False
+            if self.is_framed:
+                self.commit()
+        finally:
+            if self.is_framed:
+                self.is_framed = False
+            else:
+                self.after(cursor, Written.ASK)
+
+    def place(self, result: Any) -> Position:
+        """Return the position in a result of `WRITTEN`."""
+        return self.position_at(result.get_value(0, 0).decode())
+
+    # Transactions
+
+    def _get_tx_start_command(self) -> bytes:
+        """Return psycopg's BEGIN, with the isolation level. The last access mode in it counts."""
+        command = super()._get_tx_start_command()
+        return command + b" READ ONLY" if self.is_guarded else command
+
+    def begin(self) -> None:
+        """Send BEGIN, with the isolation level of the connection."""
+        with self.lock:
+            self.pgconn.send_query(self._get_tx_start_command())
+            (result,) = self.wait(generators.execute(self.pgconn))
+            if result.status == _FAILED:
+                raise psycopg.errors.error_from_result(result)
+        self.seen = self.pgconn.transaction_status
 
     def commit(self) -> None:
         """Commit, and ask in the same message whether something was written, and up to where."""
-        if not self.tells or self.info.transaction_status is not _IN_TRANSACTION:
-            may_write = self.info.transaction_status is _IN_TRANSACTION and not self.is_reader
+        was = self.pgconn.transaction_status
+        if not self.tells or was != _IN_TRANSACTION or self._pipeline is not None:
             super().commit()
-            self.seen, self.news = self.info.transaction_status, True
-            if may_write:
-                self.note(Written.YES)
+            self.seen, self.news = self.pgconn.transaction_status, True
+            if not self.is_reader and was == _IN_TRANSACTION:
+                self.note(Written.ASK)
             return
-        cursor = psycopg.Cursor(self).execute(f"{WRITES}; COMMIT; {WRITTEN}")
-        (writes,) = cursor.fetchone() or (True,)
-        cursor.nextset()
-        cursor.nextset()
-        self.seen, self.news = _IDLE, True
-        self.note(self.place(*(cursor.fetchone() or ())) if writes else Written.NO)
+        questions = (WRITES, COMMIT, WRITTEN)
+        with self.lock:
+            if self.was_streamed:  # libpq reads the first answer of a pipeline row by row, too
+                self.was_streamed = False
+                self.pgconn.send_query("; ".join(questions).encode())
+                answers = self.wait(generators.execute(self.pgconn))
+            else:
+                self.pgconn.enter_pipeline_mode()
+                try:
+                    before = self.prepare_questions() if self.asked < PREPARED_AFTER else 0
+                    self.send(questions)
+                    self.pgconn.pipeline_sync()
+                    answers = self.answers()[before:]
+                finally:
+                    self.leave_pipeline()
+        self.seen, self.news = self.pgconn.transaction_status, True
+        for result in answers:
+            if result.status == _FAILED:
+                raise psycopg.errors.error_from_result(result)
+        writes, _, place = answers
+        if writes.get_value(0, 0) == b"t":
+            self.note(self.place(place))
 
     def rollback(self) -> None:
         """Roll back."""
         super().rollback()
-        self.seen, self.news = self.info.transaction_status, True
+        self.seen, self.news = self.pgconn.transaction_status, True
 
     def tpc_begin(self, *_: object) -> None:
         """Refuse two-phase commits, whose position is not known."""
@@ -260,20 +276,5 @@ class PsycopgConnection(psycopg.Connection[Any], PostgreSQLTracker):
         """Return the master's current position, which is at or after the last commit."""
         if not self.tells:
             return Written.YES
-        self.last_known_position = self.place(*self.question(WRITTEN))
+        self.last_known_position = self.position_at(*self.question(WRITTEN))
         return self.last_known_position
-
-
-def _up_to_sync(pgconn: Any) -> Any:
-    """Read the results in a pipeline up to its next Sync, a step of psycopg. Return them without that of the Sync."""
-    results: list[Any] = []
-    while not results or results[-1].status != pq.ExecStatus.PIPELINE_SYNC:
-        results += yield from generators.fetch_many(pgconn)
-    return results[:-1]
-
-
-def _is_several(results: list[Any]) -> bool:
-    """Return whether the server has refused several statements in one message, so that none has run."""
-    (result, *_) = results
-    field = result.error_field(pq.DiagnosticField.SOURCE_FUNCTION) if result.status == _FAILED else None
-    return bool(field == _SEVERAL and result.error_field(pq.DiagnosticField.SQLSTATE) == b"42601")

@@ -1,4 +1,4 @@
-"""Cursors of other classes than psycopg's own, and server-side cursors: their connection records what they write."""
+"""Server-side cursors of psycopg 3: their connection records what they write."""
 
 from __future__ import annotations
 
@@ -9,30 +9,9 @@ import psycopg
 from psycopg import pq, sql
 
 from replswitch.drivers.driver import Written
-from replswitch.drivers.psycopg_connection import PsycopgConnection, TrackingCursor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-
-@cache
-def tracked(kind: type[Any]) -> type[Any]:
-    """Return a class of cursors like ``kind`` whose statements are recorded."""
-    return type(kind.__name__, (TrackingCursor, kind), {"__module__": __name__})
-
-
-class TakenConnection(PsycopgConnection):
-    """A connection whose ``cursor_factory`` stays the application's class."""
-
-    def cursor(self, name: str = "", **options: Any) -> Any:
-        """Return a cursor that is recorded."""
-        if name:
-            return super().cursor(name, **options)
-        factory: Any = self.cursor_factory
-        cursor = tracked(factory)(self, row_factory=options.get("row_factory") or self.row_factory)
-        if options.get("binary"):
-            cursor.format = pq.Format.BINARY
-        return cursor
 
 
 @cache
@@ -43,21 +22,30 @@ def tracked_by_server(kind: type[Any]) -> type[Any]:
 
 
 class _ServerSide:
-    """A server-side cursor."""
+    """A server-side cursor. Outside a transaction, its query runs when DECLARE is committed, and may write there."""
 
+    lastrowid = None
     status = Written.ASK
 
     def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
         """Declare the cursor, and record that its statement may have written."""
         connection: Any = self.connection  # type: ignore[attr-defined]  # of psycopg's cursor
         connection.before(query)
-        self.declare(super().execute, query, params, **options)  # type: ignore[misc]  # likewise
-        connection.after(self, self.status)
+        if connection.is_guarded:
+            with connection.streaming(self):
+                super().execute(query, params, **options)  # type: ignore[misc]  # likewise
+        else:
+            self.declare(super().execute, query, params, **options)  # type: ignore[misc]  # likewise
+            connection.after(self, self.status)
         return self
 
     def declare(self, execute: Callable[..., Any], *args: Any, **options: Any) -> None:
         """Declare the cursor."""
         execute(*args, **options)
+
+    def _close(self) -> None:
+        # As with `replswitch.drivers.psycopg_cursor.TrackingCursor`, the latest result stays for its description.
+        self._closed = True
 
 
 class _ReadsFirst(_ServerSide):

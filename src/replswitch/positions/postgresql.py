@@ -4,9 +4,10 @@ https://www.postgresql.org/docs/current/continuous-archiving.html#BACKUP-TIMELIN
 timeline at the place up to which it had the old one. What the old master wrote after that place is lost, and the same
 places of the log stand for other writes on the new timeline. So a place is compared within its timeline only:
 
-- A server of a new timeline counts as having reached nothing of an old one, although it usually has all of it: only the
-  files of its history, which an application may not read, show where the timelines part. Visitors with a marker from
-  before a promotion read on the master until the marker ends. A write that was lost never counts as reached.
+- A server of a new timeline counts as having reached that place of an old one which this process has seen on a server
+  before that server changed to the new timeline. It may have more: only the files of its history, which an application
+  may not read, show where the timelines part. Visitors who wrote later, but before the promotion, read on the master
+  until their marker ends. A write that was lost never counts as reached.
 - A master has its own writes, and those of every earlier timeline that were not lost (`is_written_by`).
 """
 
@@ -70,7 +71,11 @@ class PostgreSQLPosition(Position):
         Raises:
             PositionError: ``lsn`` is not a place.
         """
-        ((_, place),) = cls.parse(f"{timeline}:{lsn}").places
+        high, _, low = lsn.partition("/")
+        try:
+            place = int(high, 16) << 32 | int(low, 16)
+        except ValueError:
+            raise PositionError(f"{lsn[:60]!r} is not a place in the log of PostgreSQL, such as 0/16B3748.") from None
         if place % segment == _LONG_HEADER:
             place -= _LONG_HEADER
         elif place % page == _HEADER:

@@ -45,9 +45,7 @@ def ask_postgresql(raw: Raw, server: Asked, standing: Standing) -> None:
     (paused,) = raw.question("SELECT pg_is_wal_replay_paused()")
     if receives is None:
         standing.replication = "unknown"
-        standing.note = (
-            "its user may not query the replication status. On the master: GRANT pg_read_all_stats TO the user"
-        )
+        standing.note = "its user may not query the replication status. On the master: GRANT pg_monitor TO the user"
     elif paused:
         standing.replication, standing.problem = "stopped", "it applies nothing: replay is paused"
     elif receives:

@@ -57,7 +57,7 @@ host replication replication 127.0.0.1/32 scram-sha-256
 
 ACCOUNTS = """\
 CREATE ROLE {user} LOGIN CREATEDB PASSWORD '{password}';
-GRANT pg_read_all_stats TO {user};
+GRANT pg_monitor TO {user};
 CREATE ROLE replication LOGIN REPLICATION PASSWORD '{password}';
 CREATE DATABASE {database} OWNER {user};
 """
@@ -91,7 +91,7 @@ class PostgreSQLPair(PostgreSQLSessions):
 
     Attributes:
         user: the application's account. It owns ``database``, it may create others, and it may query the state of
-            replication (``pg_read_all_stats``).
+            replication (``pg_monitor``).
     """
 
     port_taken = "could not create any TCP/IP sockets"

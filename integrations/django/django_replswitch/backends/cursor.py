@@ -79,7 +79,7 @@ class SwitchingCursor:
         """Call a stored procedure."""
         return self._run("callproc", (name, *params))
 
-    def _run(self, method: str, args: Any, link: Any = None, attempt: Attempt | None = None) -> Any:
+    def _run(self, method: str, args: Any, link: Any = None, attempt: Attempt | None = None, **options: Any) -> Any:
         wrapper, attempt = self._wrapper, attempt or Attempt(single=False)
         if self._closed:
             raise wrapper.closed_cursor_error("The cursor is closed.")
@@ -88,7 +88,7 @@ class SwitchingCursor:
             wrapper.select(link)
             try:
                 raw = self._on(link)
-                result = getattr(raw, method)(*args)
+                result = getattr(raw, method)(*args, **options)
             except wrapper.Database.Error as error:
                 link = wrapper.route.failed(attempt, link, error)
                 if link is None:

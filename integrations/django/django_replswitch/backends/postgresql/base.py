@@ -50,9 +50,14 @@ class DatabaseWrapper(SwitchingWrapper, django_base.DatabaseWrapper):
         while True:
             with self.driver.connecting(conn_params):
                 raw = super().get_new_connection(conn_params)
-            if self.driver.take(raw, self.settings_dict["OPTIONS"], read_only=read_only):
+            is_taken = False
+            try:
+                is_taken = self.driver.take(raw, self.settings_dict["OPTIONS"], read_only=read_only)
+            finally:
+                if not is_taken and getattr(raw, "_pool", None) is not None:
+                    self._give_back(raw)  # it is closed, so the pool replaces it
+            if is_taken:
                 return raw
-            self._give_back(raw)
 
     @property
     def _connection_pools(self) -> dict[str, Any]:

@@ -48,26 +48,11 @@ class PostgreSQLCursor(SwitchingCursor):
     @contextmanager
     def copy(self, *args: Any, **options: Any) -> Iterator[Any]:
         """Run COPY with psycopg 3. If a slave refuses it, run it on the master: no row has been copied yet (S8)."""
-        wrapper, attempt = self._wrapper, Attempt()
-        link = wrapper.use(wrapper.route.for_statement())
-        while True:
-            wrapper.select(link)
-            copying = self._on(link).copy(*args, **options)
-            try:
-                copy = copying.__enter__()
-                break
-            except wrapper.Database.Error as error:
-                link = wrapper.route.failed(attempt, link, error)
-                if link is None:
-                    raise
-        try:
-            yield copy
-        except BaseException as error:
-            if not copying.__exit__(type(error), error, error.__traceback__):
-                raise
-        else:
-            copying.__exit__(None, None, None)
-        wrapper.route.succeeded(link, has_rows=True, follow=wrapper.autocommit)
+        begun = self._run("begin_copy", args, attempt=Attempt(), **options)
+        link = self._link
+        with begun:
+            yield begun.copy
+        self._wrapper.route.succeeded(link, has_rows=True, follow=self._wrapper.autocommit)
 
     def copy_expert(self, *args: Any) -> Any:
         """Copy rows with psycopg2."""
@@ -123,7 +108,8 @@ class NamedCursor(PostgreSQLCursor):
 
 
 if base.is_psycopg3:
-    from replswitch.drivers.psycopg_server_cursor import tracked, tracked_by_server
+    from replswitch.drivers.psycopg_cursor import tracked
+    from replswitch.drivers.psycopg_server_cursor import tracked_by_server
 
     def cursor_maker(wrapper: Any, raw: Raw) -> Callable[[], Any]:
         """Return the function that makes cursors of the driver on a connection, as Django's backend makes them."""

@@ -1,0 +1,117 @@
+"""The queries for the positions of PostgreSQL's servers, and the meaning of their answers.
+
+https://www.postgresql.org/docs/current/functions-admin.html and
+https://www.postgresql.org/docs/current/functions-info.html have the functions that are used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from replswitch.positions import PostgreSQLPosition
+from replswitch.positions.clock import fall_back_to_clock
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
+    from replswitch.positions import Position
+
+#: Returns the position and the identity of a server, in one row.
+#:
+#: On a slave the timeline must be read after the place: the receiver may already be on the next one, so a place is
+#: never taken for a later place of an earlier timeline. The last two places are what a slave has certainly applied. It
+#: stores them when it writes pages to the disk, so they can be minutes old.
+POSITION: Final = """\
+SELECT system_identifier::text, extract(epoch FROM pg_postmaster_start_time())::text, pg_is_in_recovery(),
+    CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END::text,
+    CASE WHEN pg_is_in_recovery() THEN (SELECT received_tli FROM pg_stat_wal_receiver)
+        ELSE ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::bigint END,
+    current_setting('wal_block_size')::int, pg_size_bytes(current_setting('wal_segment_size')),
+    min_recovery_end_timeline, min_recovery_end_lsn::text,
+    EXISTS (SELECT FROM pg_stat_wal_receiver WHERE received_tli IS NULL), pg_backend_pid()
+FROM pg_control_system(), pg_control_recovery()"""
+
+#: The timelines of the files that may have the last byte which a slave without a receiver has applied, in an array. The
+#: slave replays from files of its log only, and it begins a new timeline in the middle of a file of the old one, which
+#: it keeps. The account needs the role pg_monitor for it.
+FILES: Final = """\
+SELECT array_agg(DISTINCT ('x' || substr(name, 1, 8))::bit(32)::bigint) FROM pg_ls_waldir()
+WHERE name ~ '^[0-9A-F]{{24}}$' AND substr(name, 9) = '{file}'"""
+
+#: The place up to which a master has written, for `PostgreSQLPosition.after_insert`. It must be asked after a commit: a
+#: place from before can be reached on a slave while the commit is not applied.
+WRITTEN: Final = "SELECT pg_current_wal_insert_lsn()"
+
+#: Whether the open transaction has written. Functions that write count, an UPDATE of no rows does not.
+WRITES: Final = "SELECT pg_current_xact_id_if_assigned() IS NOT NULL"
+
+#: The latest certain position of each server, by its system identifier and the time of its start. It never goes back
+#: until the server is started again.
+_certain: dict[tuple[str, str], PostgreSQLPosition] = {}
+_MOST_SERVERS: Final = 1000
+
+#: What the servers of a timeline have of earlier ones, by system identifier and timeline. A server that had a place of
+#: an earlier timeline, and is on this one without a restart, shows that this one began after that place.
+_inherited: dict[tuple[str, int], PostgreSQLPosition] = {}
+
+
+def lacks_timeline(row: Sequence[Any]) -> str:
+    """Return the query that shows the timeline of a slave without a receiver; empty if the timeline is known."""
+    if not row[2] or row[4] is not None or row[9] or not row[3]:
+        return ""
+    high, _, low = row[3].partition("/")
+    number = ((int(high, 16) << 32 | int(low, 16)) - 1) // row[6]
+    files = 2**32 // row[6]
+    return FILES.format(file=f"{number // files:08X}{number % files:08X}")
+
+
+def position_of(row: Sequence[Any], files: Sequence[int] = ()) -> tuple[Hashable, Position | None]:
+    """Return the identity and the position of a server from its answer to `POSITION`.
+
+    The identity begins with the timeline: after a promotion, a slave counts as another server. All slaves
+    have the system identifier of their master, so the time of the start distinguishes them.
+
+    Args:
+        row: the answer.
+        files: the answer to the query of `lacks_timeline`, if it was sent.
+
+    Raises:
+        PositionError: the answer is not a position.
+    """
+    system, started, is_slave, place, timeline, page, segment, noted_timeline, noted_place, is_hidden, *_ = row
+    if not is_slave:
+        own = PostgreSQLPosition.after_insert(timeline, place, page=page, segment=segment)
+        _keep(system, started, own)
+        return (timeline, system, started), own
+    if is_hidden:
+        fall_back_to_clock(
+            "A slave does not show its timeline, because the account may not see the state of replication: GRANT"
+            " pg_monitor to it. Until then, a slave counts as having only what it has stored on its disk"
+        )
+    if timeline is None and files and max(files) == max(min(files), noted_timeline):
+        timeline = max(files)  # the timeline that it has stored, or a later one
+    if timeline is not None:
+        own = PostgreSQLPosition.parse(f"{timeline}:{place}")
+        return (timeline, system, started), _keep(system, started, own)
+    # No receiver runs, or it cannot be seen.
+    noted = PostgreSQLPosition.parse(f"{noted_timeline}:{noted_place}") if noted_timeline else None
+    found = [each for each in (noted, _certain.get((system, started))) if each is not None]
+    if not found:
+        return (None, system, started), None
+    latest = max(found, key=lambda each: each.places[-1])
+    ((timeline, _),) = latest.places[-1:]
+    return (timeline, system, started), latest.merge(_inherited.get((system, timeline), latest))
+
+
+def _keep(system: str, started: str, own: PostgreSQLPosition) -> PostgreSQLPosition:
+    """Keep a certain position of a server. Return it, merged with what is known of earlier timelines."""
+    ((timeline, _),) = own.places
+    before = _certain.get((system, started))
+    inherited = _inherited.get((system, timeline))
+    if before is not None and before.places[-1][0] < timeline:
+        inherited = _inherited[system, timeline] = before if inherited is None else before.merge(inherited)
+    reached = own if inherited is None else own.merge(inherited)
+    if len(_certain) > _MOST_SERVERS:
+        _certain.clear()
+    _certain[system, started] = reached
+    return reached

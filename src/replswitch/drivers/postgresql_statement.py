@@ -1,0 +1,96 @@
+"""What the text of a statement for PostgreSQL shows.
+
+The first word of a statement shows its kind: which questions should be sent along with it (P1), and whether it can
+write or end a transaction. The text never decides where a statement runs.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Final
+
+#: The first word, after comments and parentheses.
+_FIRST: Final = re.compile(r"(?:[\s(;]|--[^\n]*(?:\n|$)|/\*.*?\*/)*+([a-z]*)", re.IGNORECASE | re.DOTALL)
+
+#: Command tags of statements that change the session.
+CHANGES: Final = frozenset({"SET", "RESET", "PREPARE", "DEALLOCATE", "LISTEN", "UNLISTEN", "LOAD", "DECLARE"})
+
+_LETS_WRITE: Final = re.compile(
+    r"\bREAD\s+WRITE\b|\b(?:default_)?transaction_read_only'?\s*(?:=|\bTO\b|,)\s*'?(?:0|of|f|n)", re.IGNORECASE
+)
+
+#: Statements that write nothing by themselves. If they end a transaction, that is the one that is open.
+_PLAIN: Final = frozenset(
+    {
+        *("abort", "begin", "close", "deallocate", "discard", "end", "fetch", "listen", "load", "lock", "move"),
+        *("notify", "prepare", "release", "reset", "rollback", "savepoint", "set", "start", "unlisten"),
+    }
+)
+
+#: Statements that write only through the functions that they call.
+_READS: Final = frozenset({"select", "show", "values", "table", "explain"})
+
+#: Statements that run in one transaction, and neither begin nor end one.
+_CHANGES_ROWS: Final = frozenset({"insert", "update", "delete", "merge", "with"})
+
+#: Statements that may commit several times, so that they have written even if they fail.
+_COMMITS: Final = frozenset({"", "call", "do"})
+
+#: Words of a query that writes in its WITH clause.
+_WRITES: Final = re.compile(r"\b(?:insert|update|delete|merge)\b", re.IGNORECASE)
+
+#: Functions that change the session, although the command tag does not show it.
+_LEAVES_TRACE: Final = re.compile(r"\bset_config\b|_advisory_", re.IGNORECASE)
+
+#: Creates a temporary table. On a master's connection, that changes the session.
+_TEMPORARY: Final = re.compile(r"\b(?:CREATE|REPLACE|LOCAL|GLOBAL|INTO)\s+TEMP(?:ORARY)?\b", re.IGNORECASE)
+
+_COPIES_IN: Final = re.compile(r"\bFROM\s+STDIN\b", re.IGNORECASE)
+
+#: Longer texts are not kept, because they are seldom sent twice.
+_LONGEST: Final = 4096
+
+
+class Statement:
+    """What the text of a statement shows.
+
+    Attributes:
+        lets_write: it would end the read-only mode of a slave's connection (S7).
+        leaves_trace: it changes its session, although the command tag does not show it.
+        is_temporary: it may create a temporary table.
+        is_plain: if it is a single statement, it writes nothing, and may begin or end a transaction.
+        goes_alone: no question can be sent along with it: it is plain, or COPY, or several statements.
+        may_write: it probably writes, so the question for the position is sent along with it.
+        changes_rows: it runs in one transaction, and neither begins nor ends one.
+        commits: it may commit several times.
+        copies_in: it is a COPY that takes rows from the client.
+        encoded: the text as bytes, the same in each encoding, if it has ASCII characters only; else None.
+    """
+
+    __slots__ = (
+        *("changes_rows", "commits", "copies_in", "encoded", "goes_alone", "is_plain", "is_temporary", "leaves_trace"),
+        *("lets_write", "may_write"),
+    )
+
+    def __init__(self, text: str) -> None:
+        found = _FIRST.match(text)
+        word = found[1].lower() if found else ""
+        self.lets_write = _LETS_WRITE.search(text) is not None
+        self.leaves_trace = word in {"select", "with"} and _LEAVES_TRACE.search(text) is not None
+        self.is_temporary = word in {"create", "select", "with"} and _TEMPORARY.search(text) is not None
+        self.is_plain = word in _PLAIN
+        self.goes_alone = self.is_plain or word == "copy"
+        self.may_write = word not in _READS and (word != "with" or _WRITES.search(text) is not None)
+        self.changes_rows = word in _CHANGES_ROWS
+        self.commits = word in _COMMITS
+        self.copies_in = word == "copy" and _COPIES_IN.search(text) is not None
+        self.encoded = text.encode() if text.isascii() else None
+
+
+def statement(text: str) -> Statement:
+    """Return what the text of a statement shows."""
+    return Statement(text) if len(text) > _LONGEST else _kept(text)
+
+
+_kept = lru_cache(maxsize=500)(Statement)

@@ -1,0 +1,180 @@
+"""connect() on PostgreSQL servers behind PgBouncer in transaction mode."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import replswitch
+from replswitch import MASTER, SLAVE, Connection, carry, resume
+from replswitch.decorators import use_master, use_slave
+from replswitch.drivers import load_driver
+from replswitch.testing import PostgreSQLPair
+from replswitch.testing.postgresql_programs import account
+
+PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+
+
+@contextmanager
+def bouncer(folder: Path, settings: dict[str, Any], **more: str) -> Iterator[int]:
+    """Start PgBouncer in front of a server; yield its port."""
+    if PROGRAM is None:
+        if os.environ.get("CI", "").lower() not in {"", "0", "false"}:
+            pytest.fail("CI is set, so this must not be skipped: PgBouncer is missing (tools/ensure-pgbouncer)")
+        pytest.skip("PgBouncer is missing: tools/ensure-pgbouncer installs it")
+    with closing(socket.create_server(("127.0.0.1", 0))) as free:
+        port = free.getsockname()[1]
+    uid, gid = account() or (None, None)
+    file = folder / f"{port}.ini"
+    options = {"pool_mode": "transaction", "auth_type": "any", "default_pool_size": "2", "listen_port": str(port)}
+    options |= {"listen_addr": "127.0.0.1", "unix_socket_dir": "", **more}
+    target = " ".join(f"{name}={settings[name]}" for name in ("host", "port", "dbname", "user", "password"))
+    lines = [f"{name} = {value}" for name, value in options.items()]
+    file.write_text(f"[databases]\n{settings['dbname']} = {target}\n[pgbouncer]\n" + "\n".join(lines) + "\n")
+    file.chmod(0o644)
+    process = subprocess.Popen(
+        [PROGRAM, "-q", str(file)],
+        cwd="/",
+        user=uid,
+        group=gid,
+        extra_groups=None if uid is None else [],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    with process:
+        try:
+            deadline = time.monotonic() + 20
+            while time.monotonic() < deadline:
+                try:
+                    socket.create_connection(("127.0.0.1", port), 1).close()
+                except OSError:
+                    time.sleep(0.02)
+                else:
+                    break
+            yield port
+        finally:
+            process.kill()
+
+
+@pytest.fixture(params=["refuses options", "drops options"])
+def db(
+    request: pytest.FixtureRequest, postgresql_pair: PostgreSQLPair, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Connection]:
+    pair = postgresql_pair
+    with closing(pair.connect()) as connection:
+        connection.execute("DROP TABLE IF EXISTS message")
+        connection.execute("CREATE TABLE message (id INT PRIMARY KEY, body TEXT)")
+        connection.execute(
+            "CREATE OR REPLACE FUNCTION add(number INT) RETURNS INT LANGUAGE sql AS"
+            " 'INSERT INTO message VALUES (number) RETURNING id'"
+        )
+    pair.wait_caught_up()
+    folder = tmp_path_factory.mktemp("pgbouncer")
+    for each in (folder, folder.parent, folder.parent.parent):
+        each.chmod(0o755)
+    more = {"ignore_startup_parameters": "options"} if request.param == "drops options" else {}
+    with ExitStack() as stack:
+        master, slave = (
+            stack.enter_context(bouncer(folder, settings, **more)) for settings in (pair.master, pair.slaves[0])
+        )
+        yield stack.enter_context(
+            replswitch.connect({**pair.master, "port": master}, [{"port": slave}], driver="psycopg", debug=True)
+        )
+    pair.reset()
+
+
+def run(db: Connection, sql: str, *values: object) -> list[Any]:
+    with db.cursor() as cursor:
+        cursor.execute(sql, values or None)
+        return list(cursor.fetchall()) if cursor.description else []
+
+
+def side(db: Connection) -> str:
+    return db.queries[-1]["db"]
+
+
+COUNT = "SELECT COUNT(*) FROM message"
+
+
+def test_visitors_see_their_own_writes(db: Connection, postgresql_pair: PostgreSQLPair) -> None:
+    with resume(""), use_slave():
+        assert run(db, COUNT) == [(0,)]
+        assert side(db) == SLAVE
+    postgresql_pair.stop_slave()
+    for number in range(12):  # often enough for statements that psycopg would prepare
+        with resume(""), use_master():
+            run(db, "INSERT INTO message VALUES (%s)", number)
+            token = carry()
+            assert '"postgresql:' in token
+        with resume(token), use_slave():
+            assert run(db, COUNT) == [(number + 1,)]
+            assert side(db) == MASTER
+    postgresql_pair.start_slave()
+    postgresql_pair.wait_caught_up()
+    with resume(token), use_slave():
+        assert run(db, COUNT) == [(12,)]
+        assert side(db) == SLAVE
+
+
+@pytest.mark.parametrize("behind", [False, True], ids=["on the slave", "on the master"])
+@pytest.mark.parametrize("sql", ["INSERT INTO message VALUES (2)", "SELECT add(2)", "TRUNCATE message"])
+def test_a_write_in_slave_state_moves_to_the_master(
+    db: Connection, postgresql_pair: PostgreSQLPair, sql: str, behind: bool
+) -> None:
+    postgresql_pair.stop_slave()
+    with resume(""), use_master():
+        run(db, "INSERT INTO message VALUES (1)")
+        token = carry()
+    with resume(token if behind else ""), use_slave():
+        assert run(db, "SELECT %s::int", 7) == [(7,)]
+        assert side(db) == (MASTER if behind else SLAVE)
+        before = carry()
+        run(db, sql)
+        assert carry() != before
+        db.begin()
+        run(db, "INSERT INTO message VALUES (3)")
+        db.commit()
+    with use_master():
+        assert run(db, "SELECT id FROM message ORDER BY id")[-1] == (3,)
+
+
+def test_a_read_only_connection_to_the_master_refuses_writes_in_every_way(
+    db: Connection, postgresql_pair: PostgreSQLPair
+) -> None:
+    driver, error = load_driver("psycopg"), db.Error
+    with closing(driver.open(db.servers.master.source.settings, read_only=True)) as raw:
+        write = "INSERT INTO message VALUES (1)"
+        cursor = raw.cursor()
+        with pytest.raises(error):
+            cursor.execute(write)
+        with pytest.raises(error):
+            cursor.executemany("INSERT INTO message VALUES (%s)", [(1,), (2,)])
+        with pytest.raises(error), cursor.copy("COPY message (id) FROM STDIN") as copy:
+            copy.write_row((1,))
+        with pytest.raises(error):
+            list(cursor.stream("INSERT INTO message VALUES (1) RETURNING id"))
+        driver.begin(raw)
+        with pytest.raises(error):
+            cursor.execute(write)
+        driver.rollback(raw)
+        cursor.execute("BEGIN")
+        with pytest.raises(error):
+            cursor.execute(write)
+        driver.rollback(raw)
+        with pytest.raises(error):
+            cursor.execute(f"SELECT 1; {write}")
+        assert cursor.execute(COUNT).fetchall() == [(0,)]
+        driver.adopt(raw, read_only=True, begin="")  # SQLAlchemy begins transactions by itself
+        with pytest.raises(error):
+            cursor.execute(write)
+        driver.rollback(raw)
+        assert cursor.execute(COUNT).fetchall() == [(0,)]
