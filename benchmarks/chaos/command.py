@@ -1,6 +1,6 @@
 """Chaos: servers die, come back, lag and change places, and no visitor notices.
 
-A MariaDB master and two slaves behind proxies, an application in a threaded WSGI server, 8 clients that read and write
+A master and two slaves behind proxies, an application in a threaded WSGI server, 8 clients that read and write
 without a pause, and one fault after another. At the end the script prints figures, and what must not happen: a failed
 read (except one that must see a write which no living server has), a missed own write, a write that was lost or carried
 out twice, a request that took too long, a server that is not used again, memory or connections that grew.
@@ -14,11 +14,15 @@ import tempfile
 import time
 from pathlib import Path
 
+from shared.product import PRODUCTS
+
 from chaos.faults import FAULTS
 from chaos.run import Run
 
-SIDES = ("connect", "django", "flask")
-DRIVERS = ("pymysql", "mysqlclient")
+SIDES = {"connect": tuple(PRODUCTS), "django": ("MariaDB", "MySQL"), "flask": ("MariaDB", "MySQL")}
+"""The sides, and the products that each runs on."""
+
+DRIVERS = sorted({driver for product in PRODUCTS.values() for driver in product.drivers})
 PARTS = {f"{part}/{parts}": FAULTS[part - 1 :: parts] for parts in (1, 2, 3) for part in range(1, parts + 1)}
 
 SHOWN = 20
@@ -35,7 +39,8 @@ def main() -> int:
     parser.add_argument("--hold", type=float, default=4, help="seconds that a fault lasts (4)")
     parser.add_argument("--seed", type=int, default=None, help="which faults come when; a run prints its own")
     parser.add_argument("--side", choices=SIDES, default="connect", help="the kind of application")
-    parser.add_argument("--driver", choices=DRIVERS, default="pymysql", help="the driver (pymysql)")
+    parser.add_argument("--product", choices=PRODUCTS, default="MariaDB", help="of the servers (MariaDB)")
+    parser.add_argument("--driver", choices=DRIVERS, help="the driver (pymysql, or psycopg on PostgreSQL)")
     parser.add_argument("--short", action="store_true", help="every fault once, as briefly as it can be noticed")
     parser.add_argument(
         "--part", choices=PARTS, default="1/1", help="all kinds of faults (1/1), or every second or third"
@@ -43,11 +48,17 @@ def main() -> int:
     parser.add_argument("--log", type=Path, help="the log file of the application; none by default")
     parser.add_argument("--check", action="store_true", help="exit with status 1 if something was wrong")
     given = parser.parse_args()
+    product = PRODUCTS[given.product]
+    driver = given.driver or product.drivers[0]
+    if given.product not in SIDES[given.side]:
+        parser.error(f"the side {given.side} does not run on {given.product}")
+    if driver not in product.drivers:
+        parser.error(f"{driver} is no driver of {given.product}")
     seed = int(time.time()) if given.seed is None else given.seed
     seconds, hold = (0, SHORT) if given.short else (given.minutes * 60, given.hold)
-    name = f"--side {given.side} --driver {given.driver} --seed {seed}"
+    name = f"--product {given.product} --side {given.side} --driver {driver} --seed {seed}"
     tell(name)
-    run = Run(given.side, given.driver, seconds=seconds, seed=seed, hold=hold, faults=PARTS[given.part], tell=tell)
+    run = Run(given.side, driver, product, seconds=seconds, seed=seed, hold=hold, faults=PARTS[given.part], tell=tell)
     with given.log.open("w") if given.log else tempfile.TemporaryFile("w") as log:
         figures = run.go(log)
     for row, figure in figures.rows:

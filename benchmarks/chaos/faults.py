@@ -7,13 +7,15 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from chaos.pages import TABLE
-from replswitch.testing import MariaDBPair, Proxy
+from chaos.pages import INDEX, TABLE
+from replswitch.testing import Proxy
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
+
+    from shared.product import Product
 
 MASTER: Final = "master"
 SLAVES: Final = ("slave A", "slave B")
@@ -27,9 +29,12 @@ ROUND_TRIPS: Final = 6
 
 
 class Field:
-    """A MariaDB master and two slaves, each behind a proxy with the address for the application.
+    """A master and two slaves, each behind a proxy with the address for the application.
 
     An address is a name: ``master``, ``slave A``, ``slave B``; after a promotion it leads to another server.
+
+    Args:
+        product: of the servers.
 
     Attributes:
         pair: the servers.
@@ -37,8 +42,9 @@ class Field:
         out: the addresses that have a fault.
     """
 
-    def __init__(self) -> None:
-        self.pair = MariaDBPair(slaves=2)
+    def __init__(self, product: Product) -> None:
+        self.product = product
+        self.pair: Any = product.pair(slaves=2)
         self.proxies: dict[str, Proxy] = {}
         self.out: set[str] = set()
         self._opened = ExitStack()
@@ -49,7 +55,8 @@ class Field:
             for address in (MASTER, *SLAVES):
                 self.proxies[address] = opened.enter_context(Proxy(self._port(address)))
             with closing(self.pair.connect()) as connection, connection.cursor() as cursor:
-                cursor.execute(TABLE)
+                cursor.execute(TABLE.format(key=self.product.key))
+                cursor.execute(INDEX)
             self.pair.wait_caught_up()
             self._opened = opened.pop_all()
         return self
@@ -60,7 +67,7 @@ class Field:
     def server(self, address: str) -> str:
         """Return the name of the server that an address leads to."""
         slaves = self.pair.slave_names
-        return self.pair.master_name if address == MASTER else slaves[SLAVES.index(address)]
+        return str(self.pair.master_name if address == MASTER else slaves[SLAVES.index(address)])
 
     def _port(self, address: str) -> int:
         slaves = dict(zip(self.pair.slave_names, self.pair.slaves, strict=True))
@@ -78,14 +85,11 @@ class Field:
 
     def connections(self) -> int:
         """Return how many connections of the application the servers have."""
-        return sum(
-            int(self._ask(name, "SELECT COUNT(*) FROM information_schema.processlist WHERE user = 'shop'"))
-            for name in self.pair.names
-        )
+        return sum(int(self._ask(name, self.product.connections)) for name in self.pair.names)
 
     def slave_has(self, client: int, number: int) -> bool:
         """Say whether a slave that has no fault has a client's note."""
-        sql = f"SELECT COUNT(*) FROM shop.note WHERE client = {client} AND number = {number}"
+        sql = f"SELECT COUNT(*) FROM {self.product.schema}note WHERE client = {client} AND number = {number}"
         return any(bool(self._ask(self.server(address), sql)) for address in SLAVES if address not in self.out)
 
     def _ask(self, name: str, sql: str) -> Any:

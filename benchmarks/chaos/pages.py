@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 TABLE = (
-    "CREATE TABLE note (id BIGINT AUTO_INCREMENT PRIMARY KEY, client INT NOT NULL, number INT NOT NULL,"
-    " token CHAR(32) NOT NULL, part INT NOT NULL, padding VARCHAR(500) NOT NULL, KEY (client, number))"
+    "CREATE TABLE note (id {key}, client INT NOT NULL, number INT NOT NULL,"
+    " token CHAR(32) NOT NULL, part INT NOT NULL, padding VARCHAR(500) NOT NULL)"
 )
+INDEX = "CREATE INDEX of_client ON note (client, number)"
 """No key makes a token unique, so that a write that ran twice is there twice."""
 
 KEPT = 20

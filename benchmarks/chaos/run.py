@@ -22,15 +22,13 @@ from chaos.server import THREADS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-CONNECT_TIMEOUT: Final = 1
+    from shared.product import Product
+
 READ_TIMEOUT: Final = 2
 COOKIE_MAX_AGE: Final = 3
 DOWNTIME: Final = 1.0
 MAX_LAG: Final = 5
 POOL_SIZE: Final = 5
-
-LIMIT: Final = CONNECT_TIMEOUT + READ_TIMEOUT + 1.0
-"""Seconds that a request may take: an answer that does not come, a new connection that neither does, and one more."""
 
 CLIENTS: Final = 8
 
@@ -78,7 +76,7 @@ def usage(process: subprocess.Popen[str], field: Field) -> Usage:
 @contextmanager
 def application(side: str, driver: str, field: Field, log: IO[str]) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """Start the application; yield its process and its port."""
-    timeouts = {"connect_timeout": CONNECT_TIMEOUT, "read_timeout": READ_TIMEOUT}
+    timeouts = {"connect_timeout": field.product.connect_timeout, "read_timeout": READ_TIMEOUT}
     settings = {
         "driver": driver,
         "master": field.parameters(MASTER, **timeouts),
@@ -110,7 +108,8 @@ class Run:
 
     Args:
         side: ``connect``, ``django`` or ``flask``.
-        driver: ``pymysql`` or ``mysqlclient``.
+        driver: of `replswitch.connect`.
+        product: of the servers.
         seconds: for how long there are faults; each kind comes once at least, however long that takes.
         seed: which faults come when.
         hold: seconds that a fault lasts.
@@ -122,6 +121,7 @@ class Run:
         self,
         side: str,
         driver: str,
+        product: Product,
         *,
         seconds: float,
         seed: int,
@@ -131,6 +131,9 @@ class Run:
     ) -> None:
         self._side = side
         self._driver = driver
+        self._product = product
+        # An answer that does not come, a new connection that neither does, and one second more.
+        self._limit = product.connect_timeout + READ_TIMEOUT + 1.0
         self._seconds = seconds
         self._seed = seed
         self._hold = hold
@@ -145,8 +148,8 @@ class Run:
         Args:
             log: where the application logs to.
         """
-        with Field() as field, application(self._side, self._driver, field, log) as (process, port):
-            ledger = Ledger(LIMIT)
+        with Field(self._product) as field, application(self._side, self._driver, field, log) as (process, port):
+            ledger = Ledger(self._limit)
             clients = [
                 Client(
                     number,
@@ -243,7 +246,7 @@ class Run:
         for name, count in sorted(Counter(window.name for window in ledger.windows).items()):
             rows.append((f"  {name}", str(count)))
         rows += [(name, str(count)) for name, count in sorted(ledger.counts.items())]
-        rows.append((f"slowest request, s (limit {LIMIT:g})", f"{ledger.slowest:.2f}"))
+        rows.append((f"slowest request, s (limit {self._limit:g})", f"{ledger.slowest:.2f}"))
         weights = dict.fromkeys(SLAVES, 1) if self._side == "flask" else WEIGHTS  # Flask-SQLAlchemy's have none
         for address, weight in weights.items():
             wanted = weight / sum(weights.values())

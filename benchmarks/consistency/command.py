@@ -2,14 +2,15 @@
 
 The same visitors (a form with a redirect, POSTs answered with JSON, a page with XHRs, two POSTs at once; then a GET
 every 100 ms) go to applications with replswitch, with other packages, and with plain Django that reads on the slave.
-All run on one real pair of MariaDB servers (or of MySQL's), at several lags and with replication stopped.
+All run on one real pair of MariaDB servers (or of MySQL's or PostgreSQL's), at several lags and with replication
+stopped.
 
 A read is stale when it lacks a write of its visitor that was answered before the read was sent. It was possible on the
 slave if the slave had all those writes by then; that is the ideal. A watcher finds out whether it had them: it looks at
 the slave's table every few milliseconds over a connection of its own. The database reports which server served a read,
 in the result of the query itself. So both are independent of the packages that are measured.
 
-Needs mariadbd (or mysqld), and the extra "bench".
+Needs mariadbd (or mysqld, or the servers of PostgreSQL), and the extra "bench".
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
+
+from shared.product import PRODUCTS
 
 from consistency.chart import ChartError, draw, load
 from consistency.ledger import MASTER, SLAVE, Ledger
@@ -30,15 +33,13 @@ from consistency.report import Results, SaveError, around, machine, name_of, pro
 from consistency.sides import SIDES, Side, SideError
 from consistency.visitors import Kind, Site, Visitor
 from consistency.watcher import Watcher
-from replswitch.testing import MariaDBPair, MySQLPair
 from replswitch.testing.errors import PairError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from replswitch.testing.servers import ServerPair
+    from replswitch.testing.pair import ReplicatedPair
 
-PAIRS: Final[dict[str, type[ServerPair]]] = {"MariaDB": MariaDBPair, "MySQL": MySQLPair}
 STOPPED = "stopped"
 LAGS = ("0", "1", "2", "10", STOPPED)
 
@@ -53,7 +54,8 @@ class Plan:
         kinds: the visitors.
         visitors: how many of each kind, for each side.
         together: how many sides are visited at the same time: a machine that is too busy makes everything late.
-        product: of the servers; a key of `PAIRS`.
+        product: of the servers; a key of `PRODUCTS`.
+        synchronous_commit: PostgreSQL's setting of the application; None for that of the server.
         seconds: how long a visit lasts, at least.
     """
 
@@ -64,6 +66,7 @@ class Plan:
     seconds: float
     together: int = 3
     product: str = "MariaDB"
+    synchronous_commit: str | None = None
 
     def seconds_at(self, lag: int | None) -> float:
         """Return how long visits last at a lag: so long that the slave gets there about half-way."""
@@ -79,15 +82,17 @@ class Plan:
 
 def run(plan: Plan) -> Results:
     """Run everything. Return the results for each side, lag and kind of visitors."""
-    with PAIRS[plan.product]() as pair, ExitStack() as stack:
+    product = PRODUCTS[plan.product]
+    options = {} if plan.synchronous_commit is None else {"options": f"-c synchronous_commit={plan.synchronous_commit}"}
+    with product.pair() as pair, ExitStack() as stack:
         make_table(pair, plan)
-        servers = {server_id(pair, name): side for name, side in (("master", MASTER), ("slave", SLAVE))}
+        servers = {int(ask(pair, name, product.server)): side for name, side in (("master", MASTER), ("slave", SLAVE))}
         results = Results()
-        results.server = version(pair, plan.product)
+        results.server = f"{plan.product} {ask(pair, 'master', product.version).partition('-')[0]}"
         sites = {}
         for side in plan.sides:
             tell(f"starting {side.label}")
-            sites[side] = Site(stack.enter_context(side.running(pair)), servers)
+            sites[side] = Site(stack.enter_context(side.running(pair, plan.product, options)), servers)
         numbers = count()
         for lag in plan.lags:
             for first in range(0, len(plan.sides), plan.together):
@@ -97,7 +102,7 @@ def run(plan: Plan) -> Results:
 
 
 def run_at(
-    lag: int | None, plan: Plan, pair: ServerPair, sites: dict[Side, Site], numbers: Iterator[int], results: Results
+    lag: int | None, plan: Plan, pair: ReplicatedPair, sites: dict[Side, Site], numbers: Iterator[int], results: Results
 ) -> None:
     """Let the visitors of one lag visit some sides, at the same time."""
     ledger, seconds = Ledger(), plan.seconds_at(lag)
@@ -139,32 +144,24 @@ def run_at(
         tell(f"  {side.label}: {stale} stale, {on_slave} on the slave of possible {ideal}")
 
 
-def make_table(pair: ServerPair, plan: Plan) -> None:
+def make_table(pair: ReplicatedPair, plan: Plan) -> None:
     """Create the table, with a first row for each visitor: each row of a read names its server."""
     rows = [(number, 0) for number in range(plan.all_visitors)]
     with closing(pair.connect()) as connection, connection.cursor() as cursor:
         cursor.execute(
-            "CREATE TABLE entry (id BIGINT AUTO_INCREMENT PRIMARY KEY, visitor INT NOT NULL, number INT NOT NULL,"
+            f"CREATE TABLE entry (id {PRODUCTS[plan.product].key}, visitor INT NOT NULL, number INT NOT NULL,"
             " UNIQUE (visitor, number))"
         )
         cursor.executemany("INSERT INTO entry (visitor, number) VALUES (%s, %s)", rows)
     pair.wait_caught_up()
 
 
-def server_id(pair: ServerPair, name: str) -> int:
-    """Return the id of a server."""
+def ask(pair: ReplicatedPair, name: str, expression: str) -> str:
+    """Return the value of an expression on a server."""
     with closing(pair.connect(name)) as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT @@server_id")
-        ((number,),) = cursor.fetchall()
-        return int(number)
-
-
-def version(pair: ServerPair, product: str) -> str:
-    """Return the version of the servers."""
-    with closing(pair.connect()) as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT VERSION()")
-        ((found,),) = cursor.fetchall()
-        return f"{product} {str(found).partition('-')[0]}"
+        cursor.execute(f"SELECT {expression}")
+        ((value,),) = cursor.fetchall()
+        return str(value)
 
 
 def tell(what: str) -> None:
@@ -198,7 +195,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     sides = {side.name: side for side in SIDES}
     kinds = {kind.name.lower(): kind for kind in Kind}
     parser.add_argument("--lags", nargs="+", type=whole_lag, metavar="SECONDS", help=f"default: {' '.join(LAGS)}")
-    parser.add_argument("--sides", nargs="+", choices=sides, default=list(sides), help="default: all")
+    parser.add_argument("--sides", nargs="+", choices=sides, help="default: all that the product has")
     parser.add_argument("--kinds", nargs="+", choices=kinds, default=list(kinds), help="of visitors; default: all")
     parser.add_argument("--visitors", type=number_above_0, metavar="N", help="of each kind, on each side; default: 3")
     parser.add_argument(
@@ -207,20 +204,30 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--together", type=number_above_0, default=3, metavar="N", help="sides at the same time; default: 3"
     )
-    parser.add_argument("--product", choices=PAIRS, default="MariaDB", help="of the servers; default: MariaDB")
+    parser.add_argument("--product", choices=PRODUCTS, default="MariaDB", help="of the servers; default: MariaDB")
+    parser.add_argument(
+        "--synchronous-commit", choices=("on", "off"), help="of PostgreSQL, for the application; default: on"
+    )
     parser.add_argument("--quick", action="store_true", help="lags 0, 2 and stopped, 1 visitor of each kind")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write consistency.md and consistency.svg there")
     parser.add_argument("--check", action="store_true", help="exit with status 1 when replswitch misses its limits")
     parsed = parser.parse_args(argv)
+    if parsed.product != "PostgreSQL" and parsed.synchronous_commit is not None:
+        parser.error("--synchronous-commit is a setting of PostgreSQL")
+    for name in parsed.sides or ():
+        if parsed.product not in sides[name].products:
+            parser.error(f"the side {name} does not run on {parsed.product}")
+    running = [side for side in SIDES if parsed.product in side.products and side.name in (parsed.sides or sides)]
     default = ("0", "2", STOPPED) if parsed.quick else LAGS
     parsed.plan = Plan(
-        [side for name, side in sides.items() if name in parsed.sides],
+        running,
         parsed.lags or list(map(whole_lag, default)),
         [kind for name, kind in kinds.items() if name in parsed.kinds],
         parsed.visitors or (1 if parsed.quick else 3),
         parsed.seconds,
         len(sides) if parsed.quick else parsed.together,
         parsed.product,
+        parsed.synchronous_commit,
     )
     return parsed
 

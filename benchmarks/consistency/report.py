@@ -28,7 +28,15 @@ LIMIT: Final = 0.95
 BEGIN, END = "<!-- results of benchmarks/consistency -->", "<!-- end of the results -->"
 
 #: The packages on which the results depend.
-PACKAGES: Final = ("Django", "django-replicated", "django-multidb-router", "Flask-SQLAlchemy", "mysqlclient", "PyMySQL")
+PACKAGES: Final = (
+    "Django",
+    "django-replicated",
+    "django-multidb-router",
+    "Flask-SQLAlchemy",
+    "mysqlclient",
+    "PyMySQL",
+    "psycopg",
+)
 
 
 class SaveError(Exception):

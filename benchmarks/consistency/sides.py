@@ -11,9 +11,15 @@ from typing import TYPE_CHECKING, Any, Final
 from shared.process import command, environment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-    from replswitch.testing.servers import ServerPair
+    from replswitch.testing.pair import ReplicatedPair
+
+
+MYSQL: Final = ("MariaDB", "MySQL")
+"""The products that all sides run on."""
+
+ALL: Final = (*MYSQL, "PostgreSQL")
 
 
 class SideError(Exception):
@@ -29,16 +35,25 @@ class Side:
         label: its name in tables.
         short: its name in the chart.
         is_ours: it is replswitch with positions, and must keep the limits.
+        products: the database products that it runs on.
     """
 
     name: str
     label: str
     short: str
     is_ours: bool = False
+    products: tuple[str, ...] = MYSQL
 
     @contextmanager
-    def running(self, pair: ServerPair) -> Iterator[int]:
+    def running(
+        self, pair: ReplicatedPair, product: str = "MariaDB", options: Mapping[str, str] | None = None
+    ) -> Iterator[int]:
         """Serve it in a process of its own, and yield the port.
+
+        Args:
+            pair: the servers.
+            product: their product.
+            options: further settings of the application's connections.
 
         Raises:
             SideError: the process has ended instead.
@@ -52,7 +67,8 @@ class Side:
         with process:  # it ends with its stdin
             assert process.stdin is not None
             assert process.stdout is not None
-            wanted: dict[str, Any] = {"side": self.name, "master": pair.master, "slave": pair.slaves[0]}
+            master, slave = ({**settings, **(options or {})} for settings in (pair.master, pair.slaves[0]))
+            wanted: dict[str, Any] = {"side": self.name, "product": product, "master": master, "slave": slave}
             process.stdin.write(json.dumps(wanted).encode() + b"\n")
             process.stdin.flush()
             answer = process.stdout.readline()
@@ -68,7 +84,7 @@ class Side:
 
 
 SIDES: Final = (
-    Side("connect", "replswitch, connect()", "replswitch", is_ours=True),
+    Side("connect", "replswitch, connect()", "replswitch", is_ours=True, products=ALL),
     Side("django", "replswitch, Django with mysqlclient", "replswitch", is_ours=True),
     Side("django-pymysql", "replswitch, Django with PyMySQL", "replswitch", is_ours=True),
     Side("flask", "replswitch, Flask-SQLAlchemy", "replswitch", is_ours=True),

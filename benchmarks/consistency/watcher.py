@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Self
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from replswitch.testing.servers import ServerPair
+    from replswitch.testing.pair import ReplicatedPair
 
 #: Seconds between two looks.
 EVERY: Final = 0.005
@@ -31,7 +31,7 @@ class Watcher:
         longest: seconds between the two looks that lay furthest apart.
     """
 
-    def __init__(self, pair: ServerPair, first: int, appeared: Callable[[int, int, float], None]) -> None:
+    def __init__(self, pair: ReplicatedPair, first: int, appeared: Callable[[int, int, float], None]) -> None:
         self._pair = pair
         self._first = first
         self._appeared = appeared
@@ -58,8 +58,7 @@ class Watcher:
 
     def _look_again_and_again(self) -> None:
         count, last = 0, time.monotonic()
-        with closing(self._pair.admin("slave")) as connection, connection.cursor() as cursor:
-            cursor.execute(f"USE {self._pair.database}")
+        with closing(self._pair.connect("slave")) as connection, connection.cursor() as cursor:
             while not self._enough.wait(EVERY):
                 cursor.execute("SELECT COUNT(*) FROM entry")
                 ((now_there,),) = cursor.fetchall()

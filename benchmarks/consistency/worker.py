@@ -5,7 +5,7 @@ servers are, answers with its port, and ends with its stdin.
 
 All applications do the same. ``POST /?visitor=…&number=…&status=…`` writes one row and answers with that status, a
 redirect or JSON; ``GET /?visitor=…`` shows the numbers of a visitor's rows, and says which server the database took
-them from: the query itself asks for ``@@server_id``.
+them from: the query itself asks for ``@@server_id``, or on PostgreSQL for the port.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from urllib.parse import parse_qsl
 
 from cost.django_project import MULTIDB, OURS, PLAIN, REPLICATED, Project
 from cost.django_worker import set_up
+from shared.product import PRODUCTS
 from waitress.server import create_server  # type: ignore[import-untyped]  # it has no types of its own
 
 from consistency.answers import SECRET, answer_to_read, answer_to_write
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 #: Requests that a side works on at the same time. Each may hold two connections, and MariaDB lets 151 in.
 THREADS: Final = 6
 
-READ: Final = "SELECT @@server_id, number FROM entry WHERE visitor = %s"
+READ: Final = "SELECT {server}, number FROM entry WHERE visitor = %s"
 WRITE: Final = "INSERT INTO entry (visitor, number) VALUES (%s, %s)"
 
 
@@ -45,14 +46,16 @@ def connect(servers: Servers) -> WSGIApplication:
     import replswitch  # noqa: PLC0415 - each side imports its own packages
     from replswitch.wsgi import ReplicationMiddleware  # noqa: PLC0415 - likewise
 
-    db = replswitch.connect(servers["master"], [servers["slave"]])
+    product = PRODUCTS[servers["product"]]
+    db = replswitch.connect(servers["master"], [servers["slave"]], driver=product.drivers[0])
+    read = READ.format(server=product.server)
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         query = dict(parse_qsl(environ["QUERY_STRING"]))
         visitor = int(query["visitor"])
         with db.cursor() as cursor:
             if environ["REQUEST_METHOD"] != "POST":
-                cursor.execute(READ, (visitor,))
+                cursor.execute(read, (visitor,))
                 body = answer_to_read(cursor.fetchall())
                 start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
                 return [body]
@@ -87,7 +90,7 @@ def flask(servers: Servers) -> WSGIApplication:
     )
     db.init_app(app)
     ReplSwitch(app)
-    read = text(READ.replace("%s", ":visitor"))
+    read = text(READ.format(server=PRODUCTS[servers["product"]].server).replace("%s", ":visitor"))
     write = text(WRITE.replace("(%s, %s)", "(:visitor, :number)"))
 
     @app.get("/")

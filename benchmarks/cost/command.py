@@ -16,6 +16,7 @@ from cost import (
     django_requests,
     django_statements,
     flask_requests,
+    postgresql,
     scaling,
     sessions,
     state,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 DEFAULT: tuple[Any, ...] = (
-    state, wsgi, connection, choosing, calls, statements, sessions, flask_requests, scaling,
+    state, wsgi, connection, postgresql, choosing, calls, statements, sessions, flask_requests, scaling,
 )  # fmt: skip
 """What runs if nothing is named. The others compare whole Django projects, and take longer."""
 

@@ -1,0 +1,62 @@
+"""What differs between the database products that the same application runs on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from replswitch.testing import MariaDBPair, MySQLPair, PostgreSQLPair
+
+if TYPE_CHECKING:
+    from replswitch.testing.pair import ReplicatedPair
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A database product.
+
+    Attributes:
+        pair: the class of its pairs.
+        drivers: of `replswitch.connect`; the first one is the default.
+        server: an expression for a number that differs between the servers of a pair.
+        version: an expression for the version of the server.
+        key: the type of a key that the server numbers.
+        connections: a query for the number of connections of the application.
+        schema: what comes before the name of a table for the administrator.
+        connect_timeout: the shortest time-out in seconds for a new connection that its drivers keep to.
+    """
+
+    pair: type[ReplicatedPair]
+    drivers: tuple[str, ...]
+    server: str
+    version: str
+    key: str
+    connections: str
+    schema: str
+    connect_timeout: int
+
+
+_MYSQL: Final = (
+    ("pymysql", "mysqlclient"),
+    "@@server_id",
+    "VERSION()",
+    "BIGINT AUTO_INCREMENT PRIMARY KEY",
+    "SELECT COUNT(*) FROM information_schema.processlist WHERE user = 'shop'",
+    "shop.",
+    1,
+)
+
+PRODUCTS: Final = {
+    "MariaDB": Product(MariaDBPair, *_MYSQL),
+    "MySQL": Product(MySQLPair, *_MYSQL),
+    "PostgreSQL": Product(
+        PostgreSQLPair,
+        ("psycopg",),
+        "inet_server_port()",
+        "current_setting('server_version')",
+        "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
+        "SELECT COUNT(*) FROM pg_stat_activity WHERE usename = 'shop'",
+        "",
+        2,  # libpq takes 1 for 2
+    ),
+}
