@@ -168,3 +168,21 @@ def test_s7_links_to_the_master_are_read_only_without_slaves(make: Make) -> None
         session.execute(insert(Message).values(body="a"))
         session.commit()
         assert shop.took() == [SLAVE, MASTER]
+
+
+@pytest.mark.parametrize("slaves", [0, 1])
+@pytest.mark.parametrize("autocommit", [False, True], ids=["transactions", "autocommit"])
+@pytest.mark.parametrize("value", [False, True], ids=["set to False", "reset after True"])
+def test_s7_a_link_of_slave_state_stays_read_only_after_postgresql_readonly(
+    make: Make, slaves: int, autocommit: bool, value: bool
+) -> None:
+    shop = make(slaves=slaves, engine={"isolation_level": "AUTOCOMMIT"} if autocommit else {})
+    for body in "ab":
+        with resume(""), use_slave(), shop.Session() as session:
+            connection = session.connection(execution_options={"postgresql_readonly": value})
+            assert connection.exec_driver_sql("SHOW transaction_read_only").scalar() == "on"
+        with resume(""), use_slave(), shop.Session() as session:  # the pool has reset the connection
+            session.execute(insert(Message).values(body=body))
+            session.commit()
+            assert shop.took()[-2:] == [SLAVE, MASTER]
+            assert carry() != ""

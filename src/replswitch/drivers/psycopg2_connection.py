@@ -196,11 +196,29 @@ class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
         if self.begins:
             self.isolation_level = level
 
-    def set_session(self, *args: Any, autocommit: bool | None = None, **options: Any) -> None:
-        """Set the characteristics of the transactions."""
-        super().set_session(*args, **options)
+    def set_session(
+        self,
+        isolation_level: Any = None,
+        readonly: Any = None,
+        deferrable: Any = None,
+        autocommit: bool | None = None,
+    ) -> None:
+        """Set the characteristics of the transactions. A slave's connection stays read-only (S7)."""
+        if self.is_reader and readonly is not None and not readonly:
+            readonly = "DEFAULT"
+        super().set_session(isolation_level, readonly, deferrable)
         if autocommit is not None:
             self.autocommit = autocommit
+
+    @property
+    def readonly(self) -> Any:
+        """Whether the transactions refuse writes; None for the server's default."""
+        own: Any = psycopg2.extensions.connection.readonly
+        return own.__get__(self)
+
+    @readonly.setter
+    def readonly(self, value: Any) -> None:
+        self.set_session(readonly="DEFAULT" if value is None else value)
 
     def commit(self) -> None:
         """Commit, and ask in the same message whether something was written, and up to where."""

@@ -220,6 +220,10 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
         command = super()._get_tx_start_command()
         return command + b" READ ONLY" if self.is_guarded else command
 
+    def set_read_only(self, value: bool | None) -> None:
+        """Set whether transactions refuse writes. A slave's connection stays read-only (S7)."""
+        super().set_read_only(value or None if self.is_reader else value)
+
     def begin(self) -> None:
         """Send BEGIN, with the isolation level of the connection."""
         with self.lock:
