@@ -16,7 +16,17 @@ import psycopg2.extras
 import pytest
 
 import replswitch
-from replswitch import MASTER, SLAVE, ConfigurationError, Connection, NoServerError, SlaveWriteError, carry, resume
+from replswitch import (
+    MASTER,
+    SLAVE,
+    ConfigurationError,
+    Connection,
+    NoServerError,
+    SlaveWriteError,
+    carry,
+    resume,
+    unrecorded,
+)
 from replswitch.decorators import use_master, use_slave
 from replswitch.drivers import Driver, Fault, Written, load_driver
 from replswitch.positions import Position
@@ -212,6 +222,34 @@ def test_m1_a_deferred_constraint_that_fails_outside_a_transaction_raises(
         assert run(db, "SELECT COUNT(*) FROM late") == [(0,)]
         run(db, "DROP FUNCTION add_late")
         run(db, "DROP TABLE late")
+
+
+@with_each
+def test_m1_what_the_server_writes_by_itself_is_no_write(db: Connection, pair: PostgreSQLPair) -> None:
+    with resume(""), use_master():
+        run(db, "INSERT INTO message VALUES (1)")
+        assert carry() != ""
+    with closing(pair.admin()) as admin, resume(""), use_master():
+        for sql in (COUNT, "UPDATE message SET body = 'x' WHERE id = 2"):
+            run(db, sql)
+            admin.execute("CHECKPOINT")
+            assert carry() == ""
+
+
+@with_each
+def test_m1_a_function_that_writes_before_an_unrecorded_transaction_is_recorded(
+    db: Connection, pair: PostgreSQLPair
+) -> None:
+    prepared(db, pair)
+    with resume(""), use_master():
+        run(db, "SELECT add(1)")
+        with unrecorded():
+            db.begin()
+            run(db, "INSERT INTO message VALUES (2)")
+            db.commit()
+            run(db, "INSERT INTO message VALUES (3)")
+        run(db, COUNT)
+        assert '"postgresql:' in carry()
 
 
 @with_psycopg

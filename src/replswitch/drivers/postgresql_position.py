@@ -28,7 +28,8 @@ SELECT system_identifier::text, extract(epoch FROM pg_postmaster_start_time())::
         ELSE ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::bigint END,
     current_setting('wal_block_size')::int, pg_size_bytes(current_setting('wal_segment_size')),
     min_recovery_end_timeline, min_recovery_end_lsn::text,
-    EXISTS (SELECT FROM pg_stat_wal_receiver WHERE received_tli IS NULL), pg_backend_pid()
+    EXISTS (SELECT FROM pg_stat_wal_receiver WHERE received_tli IS NULL), pg_backend_pid(),
+    pg_snapshot_xmax(pg_current_snapshot())::text
 FROM pg_control_system(), pg_control_recovery()"""
 
 #: The timelines of the files that may have the last byte which a slave without a receiver has applied, in an array. The

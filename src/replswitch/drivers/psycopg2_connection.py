@@ -28,10 +28,14 @@ if TYPE_CHECKING:
     from replswitch.drivers.postgresql_statement import Statement
     from replswitch.positions import Position
 
+# The position, and an id above those of all transactions that have ended. The server writes to its log by itself, and
+# also when a query reads rows that were just written, so an unchanged position is seldom seen.
+_WRITTEN: Final = f"{WRITTEN}, pg_snapshot_xmax(pg_current_snapshot())::text"
+
 # psycopg2 shows the last result only, so the answer from before the commit is kept in a setting of the session.
 _COMMIT: Final = (
     "SELECT set_config('replswitch.wrote', (pg_current_xact_id_if_assigned() IS NOT NULL)::text, false); COMMIT;"
-    " SELECT current_setting('replswitch.wrote'), pg_current_wal_insert_lsn()"
+    f" {_WRITTEN}, current_setting('replswitch.wrote')"
 )
 
 # Command tags of statements that return rows or have changed no row. Such statements write only through a function, a
@@ -129,6 +133,8 @@ class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
         in_doubt: a statement outside transactions may have written since the last `pop_write_status`.
         only_rows: all statements outside transactions since the last `ask` have returned rows or changed none.
         is_moved: there may be writes after `last_known_position` that no scope has recorded.
+        last_id: the id in the latest answer to `_WRITTEN`.
+        quiet_since: the position in the first answer with this id. No transaction that wrote has ended since then.
     """
 
     read_only_error = _ReadOnlyError
@@ -137,6 +143,8 @@ class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
     in_doubt = False
     only_rows = True
     is_moved = False
+    last_id = ""
+    quiet_since: Position
     seen = IDLE
     tells_of_others = True
 
@@ -152,7 +160,7 @@ class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
             row = self.question(POSITION)
             self.recognise(row)
             if self.tells:
-                self.last_known_position = self.position_at(row[3])
+                self.last_known_position = self.written_at(row[3], row[11])
 
     def question(self, sql: str) -> Any:
         """Run a query of replswitch's own, and return its row. Do not begin a transaction."""
@@ -224,8 +232,9 @@ class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
         """Commit, and ask in the same message whether something was written, and up to where."""
         status = self.info.transaction_status
         if status == IN_TRANSACTION and self.tells:
-            wrote, lsn = self.question(_COMMIT)
-            self.ended(self.position_at(lsn) if wrote == "true" else Written.NO)
+            lsn, last_id, wrote = self.question(_COMMIT)
+            position = self.written_at(lsn, last_id)
+            self.ended(position if wrote == "true" else Written.NO)
         elif status != IDLE or self.closed:
             self.end("COMMIT", Written.YES if status == IN_TRANSACTION else Written.NO)
 
@@ -300,8 +309,16 @@ class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
         if not self.tells:
             return Written.YES
         only_rows, self.only_rows = self.only_rows, True
-        latest = self.last_known_position = self.position_at(*self.question(WRITTEN))
-        return Written.NO if only_rows and latest == since else latest
+        latest = self.last_known_position = self.written_at(*self.question(_WRITTEN))
+        is_quiet = since is not None and since.includes(self.quiet_since)
+        return Written.NO if only_rows and is_quiet else latest
+
+    def written_at(self, lsn: str, last_id: str) -> Position:
+        """Return the position in an answer to `_WRITTEN`. Compare the id with the one of the answer before."""
+        position = self.position_at(lsn)
+        if last_id != self.last_id:
+            self.last_id, self.quiet_since = last_id, position
+        return position
 
     def discard_write_status(self, *, with_rows: bool) -> None:
         """Record that the position must be queried before the next statement that counts."""
