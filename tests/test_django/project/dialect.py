@@ -153,8 +153,12 @@ def set_read_only(pair: Any, value: str) -> None:
             return
         run(admin, f"ALTER SYSTEM SET default_transaction_read_only = {value}")
         run(admin, "SELECT pg_reload_conf()")
-        while run(admin, "SHOW default_transaction_read_only") != [(value.lower(),)]:
-            time.sleep(0.005)
+    while True:
+        # A new connection: the server signals the processes of all others first.
+        with closing(pair.admin("master")) as admin:
+            if run(admin, "SHOW default_transaction_read_only") == [(value.lower(),)]:
+                return
+        time.sleep(0.005)
 
 
 def end_links(pair: Pair) -> None:
