@@ -95,7 +95,6 @@ class TestASlaveInABlock:
 
 
 class TestWithoutTheMaster:
-    @dialect.while_it_replicates
     def test_f3_a_block_in_slave_state_reads_without_the_master(self, django_pair: Pair, db: Any) -> None:
         django_pair.stop_slave("slave")
         with use_slave():

@@ -19,11 +19,6 @@ IS_POSTGRESQL: Final = PROJECT.backend == "postgresql"
 only_mariadb = pytest.mark.skipif(IS_POSTGRESQL, reason="PostgreSQL has no such thing")
 """Marks a test of something that only MariaDB and MySQL have."""
 
-while_it_replicates = pytest.mark.skipif(
-    IS_POSTGRESQL, reason="a slave of PostgreSQL without a master does not show its timeline"
-)
-"""Marks a test of a slave that has lost its master, and is asked only then."""
-
 only_postgresql = pytest.mark.skipif(not IS_POSTGRESQL, reason="only PostgreSQL has such a thing")
 
 REFUSED: Final = "in a read-only transaction" if IS_POSTGRESQL else "(1792, "
