@@ -31,16 +31,12 @@ _making_scope: Final = ProcessLock()
 class Frame:
     """One instruction on the stack. As a context manager, it restores the stack from before the instruction.
 
-    A frame is its own context manager, it has no ``__init__``, and its scope is found or created on first access: every
-    request switches, and few blocks have anything to record.
-
-    Attributes:
-        scope: the scope of the running request, or of the outermost block outside a request.
+    A frame is its own context manager, it has no ``__init__``, and its scope is found or created when it is needed:
+    every request switches, and few blocks have anything to record.
     """
 
-    __slots__ = ("_replaced", "_scope", "parent", "scope", "state", "switch")
+    __slots__ = ("_replaced", "_scope", "parent", "state", "switch")
 
-    scope: Scope
     state: State
     switch: Switch | None  # None: the instruction applies to every database
     parent: Frame | None
@@ -50,10 +46,9 @@ class Frame:
     ignored_by: ClassVar[frozenset[Switch]] = frozenset()
     reason: ClassVar[str] = ""
 
-    def __getattr__(self, name: str) -> Scope:
-        # Python calls this method for a slot without a value. Later accesses find the value, without a call.
-        if name != "scope":
-            raise AttributeError(name)
+    @property
+    def scope(self) -> Scope:
+        """The scope of the running request, or of the outermost block outside a request."""
         frame = self
         while (scope := frame._scope) is None:
             if frame.parent is None:
@@ -62,7 +57,6 @@ class Frame:
                         frame._scope = Scope()
             else:
                 frame = frame.parent
-        self.scope = scope
         return scope
 
     @property
@@ -101,6 +95,14 @@ class Frame:
         moved.state, moved.switch, moved.parent, moved._scope = self.state, self.switch, parent, scope
         self._replaced = True
         return moved
+
+
+class ScopeFrame(Frame):
+    """An instruction that begins a given scope. The scope of a request is read often, so it is a slot: no call."""
+
+    __slots__ = ("scope",)
+
+    scope: Scope
 
 
 class IgnoredFrame(Frame):
@@ -149,16 +151,19 @@ def instruction(state: State, scope: Scope | None = None, switch: Switch | None 
             begins a new scope if none is open.
         switch: the switch of the database that it applies to; all databases by default.
     """
-    frame = Frame()
+    frame: Frame
     if _disabled:
         frame = IgnoredFrame()
         frame.ignored_by = _disabled
+    elif scope is None:
+        frame = Frame()
+    else:
+        frame = ScopeFrame()
+        frame.scope = scope
     frame.state = state
     frame.switch = switch
     frame.parent = _get()
     frame._scope = scope
-    if scope is not None:
-        frame.scope = scope
     return frame
 
 
@@ -267,10 +272,13 @@ class Switch:
     def state(self) -> State:
         """The state that the running code wants: ``"master"`` or ``"slave"``."""
         frame = self.deciding_frame()
-        if frame is None or frame.scope.master_only:
+        if frame is None:
             return MASTER
+        scope = frame.scope
         # If the writes of the database are not recorded, a recent marker cannot be checked against it.
-        return frame.state if self.records_writes or not frame.scope.recently_marked else MASTER
+        if scope.master_only or (scope.recently_marked and not self.records_writes):
+            return MASTER
+        return frame.state
 
     def deciding_frame(self) -> Frame | None:
         """Return the instruction that decides the state: the latest one that applies; None if there is none."""
