@@ -117,8 +117,8 @@ def begin(request: HttpRequest, wanted: State | None = None) -> Frame:
     path = request.path if is_whole else None
     has_body = meta.get("CONTENT_LENGTH", "") not in {"", "0"} or "HTTP_TRANSFER_ENCODING" in meta
     # Not request.COOKIES, which has only one value for each name.
-    tokens = policy.tokens(meta.get("HTTP_COOKIE", ""), meta.get("HTTP_REPLSWITCH_MARKER", ""))
-    frame = policy.begin(request.method or "", tokens, override, path, has_body)
+    cookies, header = meta.get("HTTP_COOKIE", ""), meta.get("HTTP_REPLSWITCH_MARKER", "")
+    frame = policy.begin(request.method or "", cookies, header, override, path, has_body)
     if (safe := frame.scope.safe_request) is not None:
         safe.framework = framework = DjangoRequest()
         framework.request, framework.before = request, (known.copy(), meta.copy())
@@ -134,8 +134,8 @@ def begin_again(request: HttpRequest, first: Scope) -> Frame:
     """
     restore(first)
     policy, meta = request_policy(), request.META
-    tokens = policy.tokens(meta.get("HTTP_COOKIE", ""), meta.get("HTTP_REPLSWITCH_MARKER", ""))
-    frame = policy.begin_again(first, request.method or "", tokens)
+    cookies, header = meta.get("HTTP_COOKIE", ""), meta.get("HTTP_REPLSWITCH_MARKER", "")
+    frame = policy.begin_again(first, request.method or "", cookies, header)
     if (safe := frame.scope.safe_request) is not None:
         safe.framework = framework = DjangoRequest()
         framework.request = request  # there is no third try, so nothing to restore

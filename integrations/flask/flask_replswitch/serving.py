@@ -50,8 +50,8 @@ def _begin(wanted: State) -> Frame:
     if policy is None:
         policy = RequestPolicy(request_options(configured(current_app).requests), secrets_of(current_app))
         current_app.extensions[_POLICY] = policy
-    tokens = policy.tokens(request.headers.get("Cookie", ""), request.headers.get(MARKER_HEADER, ""))
-    frame = policy.begin(request.method, tokens, wanted)
+    cookies, header = request.headers.get("Cookie", ""), request.headers.get(MARKER_HEADER, "")
+    frame = policy.begin(request.method, cookies, header, wanted)
     request.environ[_SCOPE] = frame.scope
 
     @after_this_request

@@ -19,7 +19,7 @@ from replswitch.scope import Outside, Scope
 from replswitch.state import Frame, instruction, stack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Hashable, Sequence
+    from collections.abc import Callable, Collection, Hashable
 
     from replswitch.decision import Decision
     from replswitch.request.options import RequestOptions, Secret
@@ -68,7 +68,8 @@ class RequestPolicy:
     def begin(
         self,
         method: str,
-        tokens: Sequence[str],
+        cookies: str,
+        header: str = "",
         override: object = None,
         path: str | None = None,
         has_body: bool = False,
@@ -79,7 +80,8 @@ class RequestPolicy:
 
         Args:
             method: the HTTP method.
-            tokens: the result of `tokens`.
+            cookies: the header ``Cookie``.
+            header: the header `MARKER_HEADER`.
             override: the result of the option ``override``.
             path: the path of the request, if the binding can run it again (R5); else None.
             has_body: the request has a body, which can be read only once.
@@ -92,7 +94,9 @@ class RequestPolicy:
         """
         options, around = self.options, stack()
         within = around.scope if around is not None and (around.scope.is_request or around.scope.is_job) else None
-        scope = self._scope(tokens, within) if tokens or within is not None else Scope()
+        # Most requests have no marker, so there is nothing to parse.
+        is_plain = within is None and not header and options.cookie_name not in cookies
+        scope = Scope() if is_plain else self._scope(cookies, header, within)
         # The arguments are positional: this runs for each request, and keyword arguments are slower.
         decision = decide(method, scope.marker, override, options.enabled)
         scope.decision, scope.master_only = decision, decision.final
@@ -106,11 +110,11 @@ class RequestPolicy:
                 self.reach(scope, path)
         return instruction(decision.state, scope)
 
-    def _scope(self, tokens: Sequence[str], within: Scope | None) -> Scope:
+    def _scope(self, cookies: str, header: str, within: Scope | None) -> Scope:
         """Make a scope that must see what its markers ask for, and what the enclosing request has written."""
         scope, marker = Scope(), None
         scope.within = within
-        if tokens and self.options.enabled:
+        if self.options.enabled and (tokens := self._tokens(cookies, header)):
             marker = self._signer.read(tokens, now=time.time(), **self._ages)
         known = within.all_written() if within is not None and self.options.enabled else None
         if known is not None and (known := known.holding(time.time(), **self._ages)) is not None:
@@ -141,15 +145,16 @@ class RequestPolicy:
                 scope.force_master(database, "learned")
             scope.call_at_end(partial(self._count_use, endpoint))
 
-    def begin_again(self, first: Scope, method: str, tokens: Sequence[str]) -> Frame:
+    def begin_again(self, first: Scope, method: str, cookies: str, header: str = "") -> Frame:
         """Begin the second try of a request whose first try `may_run_again`. The master serves all of it.
 
         Args:
             first: the scope of the first try.
             method: see `begin`.
-            tokens: likewise.
+            cookies: likewise.
+            header: likewise.
         """
-        request, scope = first.safe_request, self._scope(tokens, first.within)
+        request, scope = first.safe_request, self._scope(cookies, header, first.within)
         assert request is not None and request.refusal is not None  # noqa: S101, PT018 - for the type checker
         first.version += 1  # tasks that are left of the first try choose again, and are refused
         scope.decision, scope.is_safe, scope.master_only = REPLAY, True, True
@@ -180,16 +185,12 @@ class RequestPolicy:
         if scope.safe_request is not None and scope.written:
             scope.safe_request.learn(scope.written)
 
-    def tokens(self, cookies: str, header: str = "") -> list[str]:
+    def _tokens(self, cookies: str, header: str) -> list[str]:
         """Return the possible markers in a request, just as the client sent them.
 
-        Args:
-            cookies: the header ``Cookie``.
-            header: the header `MARKER_HEADER`, which is only used with the option ``header``; several markers are
-                separated by commas.
+        The header `MARKER_HEADER` is only used with the option ``header``. It separates several markers by commas.
         """
-        # Most requests have no marker, so there is nothing to parse.
-        found = marker_tokens(cookies, self.cookie_names) if self.options.cookie_name in cookies else []
+        found = marker_tokens(cookies, self.cookie_names)
         if header and self.options.header:
             found += map(str.strip, header.split(","))
         return found

@@ -15,7 +15,7 @@ from replswitch.request.replay import Replay, committed_on_close, repeats
 from replswitch.state import set_stack, stack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _NO_BODY: Final = frozenset({"", "0"})
 
 # The types of a body that is made before the application returns.
-_WHOLE: Final = frozenset({list, tuple})
+_WHOLE: Final[frozenset[type]] = frozenset({list, tuple})
 
 # Marks the end of a body.
 _OVER: Final[Any] = object()
@@ -69,17 +69,30 @@ class ReplicationMiddleware:
         """
         policy = self.policy
         cookies, header = environ.get("HTTP_COOKIE", ""), environ.get("HTTP_REPLSWITCH_MARKER", "")
-        tokens = policy.tokens(cookies, header) if cookies or header else ()
         override = None if policy.options.override is None else self._override(environ)
+        path = environ.get("PATH_INFO", "")
         has_body = environ.get("CONTENT_LENGTH", "") not in _NO_BODY or "HTTP_TRANSFER_ENCODING" in environ
         response = _Response()
-        response.middleware, response.server, response.tokens = self, start_response, tokens
+        response.middleware, response.server = self, start_response
         response.environ, response.received = environ, environ.copy()
-        response.top = policy.begin(environ["REQUEST_METHOD"], tokens, override, environ.get("PATH_INFO", ""), has_body)
+        response.top = policy.begin(environ["REQUEST_METHOD"], cookies, header, override, path, has_body)
         response.scope = response.top.scope
-        response.status = response.exc_info = response.write = None
-        response.headers, response.body, response.sent = [], (), False
-        return response.run()
+        response.status = response.write = None
+        response.body, response.sent = (), False
+        try:
+            response.call_application()
+            body = response.body
+            if type(body) not in _WHOLE and not response.is_file(body):
+                return _Stream(response)
+            # No code of the application runs any more. Return the body itself, so that the server can see its length,
+            # or pass the file to the kernel.
+            if not response.sent:
+                response.send_headers()
+        except BaseException:
+            response.close()
+            raise
+        response.scope.end()
+        return body
 
     def extra_headers(self, environ: WSGIEnvironment, status: str, scope: Scope) -> list[tuple[str, str]]:
         """Return the headers to add to a response: a marker, the debug header."""
@@ -116,20 +129,18 @@ class _Response:
         environ: the environ from the server. The application may change it.
         received: a copy of the environ as the server made it.
         server: the server's ``start_response()``.
-        tokens: the possible markers in the request.
         top: the stack of the application: at first the instruction of the request, then as the application left it.
     """
 
     __slots__ = (
-        "body", "environ", "exc_info", "headers", "middleware", "received", "scope", "sent", "server", "status",
-        "tokens", "top", "write",
+        "body", "environ", "exc_info", "headers", "middleware", "received", "scope", "sent", "server", "status", "top",
+        "write",
     )  # fmt: skip
 
     middleware: ReplicationMiddleware
     environ: WSGIEnvironment
     received: WSGIEnvironment
     server: StartResponse
-    tokens: Sequence[str]
     top: Frame | None
     scope: Scope
     status: str | None
@@ -139,24 +150,8 @@ class _Response:
     body: Iterable[bytes]
     sent: bool
 
-    def run(self) -> Iterable[bytes]:
-        """Call the application, and return the iterable for the server."""
-        try:
-            self.call_application()
-            body = self.body
-            if type(body) not in _WHOLE and not self._is_file(body):
-                return _Stream(self)
-            # No code of the application runs any more. Return the body itself, so that the server can see its length,
-            # or pass the file to the kernel.
-            if not self.sent:
-                self.send_headers()
-        except BaseException:
-            self.close()
-            raise
-        self.scope.end()
-        return body
-
-    def _is_file(self, body: Iterable[bytes]) -> bool:
+    def is_file(self, body: Iterable[bytes]) -> bool:
+        """Say whether the application has wrapped a file for the server."""
         wrapper = self.received.get("wsgi.file_wrapper")
         return isinstance(wrapper, type) and isinstance(body, wrapper)
 
@@ -197,11 +192,13 @@ class _Response:
         if first.has_committed():
             raise committed_on_close(request.refusal)
         first.end()
+        received = self.received
         self.environ.clear()
-        self.environ.update(self.received)
-        self.top = self.middleware.policy.begin_again(first, self.received["REQUEST_METHOD"], self.tokens)
+        self.environ.update(received)
+        cookies, header = received.get("HTTP_COOKIE", ""), received.get("HTTP_REPLSWITCH_MARKER", "")
+        self.top = self.middleware.policy.begin_again(first, received["REQUEST_METHOD"], cookies, header)
         self.scope = self.top.scope
-        self.status, self.headers, self.exc_info = None, [], None
+        self.status = self.exc_info = None
         return True
 
     # What the application calls
