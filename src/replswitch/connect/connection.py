@@ -181,7 +181,7 @@ class Connection(Switch):
 
     def ping(self, reconnect: bool = True) -> None:
         """Ping the server that serves the next statement. As before every statement, a lost link is replaced."""
-        self._driver.ping(self._workers.state().route.pick().link.raw)
+        self._driver.ping(self._workers.state().route.pick().raw)
 
     def __enter__(self) -> Self:
         return self
@@ -212,7 +212,7 @@ class Connection(Switch):
         # PEP 249, optional extensions: the module's exceptions are attributes of its connections.
         if name == "Warning" or name.endswith("Error"):
             return getattr(self._driver.module, name)
-        raw = self._workers.state().route.pick().link.raw if name in _OF_ANY_LINK else None
+        raw = self._workers.state().route.pick().raw if name in _OF_ANY_LINK else None
         if hasattr(raw, name):
             return getattr(raw, name)
         raise AttributeError(

@@ -105,7 +105,7 @@ class Cursor:
 
     def mogrify(self, sql: str, args: Any = None) -> Any:
         """Return a statement with its arguments, as the driver would send it. Not every driver can do this."""
-        raw = self._raw or self._bind(self._workers.state().route.pick().link)
+        raw = self._raw or self._bind(self._workers.state().route.pick())
         return raw.mogrify(sql, args)
 
     def _run(

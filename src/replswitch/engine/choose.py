@@ -7,7 +7,7 @@ servers.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 from replswitch.drivers import GONE
 from replswitch.engine.servers import Open
@@ -55,20 +55,9 @@ class Failed(NamedTuple):
 R = TypeVar("R")
 
 
-class Choice(NamedTuple):
-    """The chosen link.
-
-    Attributes:
-        link: the link.
-        side: the state that the link serves.
-        why: the reason for the choice.
-        holds: the master serves the database from now on, for this reason.
-    """
-
-    link: Link
-    side: State
-    why: str
-    holds: bool = False
+Choice: TypeAlias = "tuple[Link, State, str, bool]"
+"""The chosen link; the state that it serves; the reason for the choice; and whether the master serves the database from
+now on, for this reason. It is a plain tuple, because a named one takes much longer to make."""
 
 
 def choose(
@@ -77,8 +66,8 @@ def choose(
     candidates: Iterable[Server],
     must_see: Position | None,
     rotation: Rotation,
-    *,
     wait: float = 0,
+    *,
     is_last_resort: bool = False,
 ) -> Generator[Open | Ask | Wait, Any, Link | None]:
     """Choose the slave that serves the reads of a scope from now on.

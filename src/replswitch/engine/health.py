@@ -40,8 +40,9 @@ class Health:
         self._clock = clock
         self._lock = ProcessLock()
         self.resting: dict[Server, float] = {}
-        # The latest servers, the running sums of their weights, and for each server some orders that begin with it.
-        self._weights: tuple[Sequence[Server], list[float], list[Iterator[list[Server]]]] = ((), [], [])
+        # The latest servers, the sum of their weights, the running sums without the last one, and for each server some
+        # orders that begin with it.
+        self._weights: tuple[Sequence[Server], float, list[float], list[Iterator[list[Server]]]] = ((), 0, [], [])
 
     def candidates(self, servers: Sequence[Server]) -> Iterable[Server]:
         """Return the servers in the order in which a reader should try them; leave out those that are out of rotation.
@@ -53,12 +54,12 @@ class Health:
             return self._while_some_rest(servers)
         if len(servers) < 2:
             return servers
-        known, sums, orders = self._weights
+        known, total, sums, orders = self._weights
         if known is not servers:
-            sums = list(accumulate(server.weight for server in servers))
+            *sums, total = accumulate(server.weight for server in servers)
             orders = [cycle(_orders(server, servers)) for server in servers]
-            self._weights = servers, sums, orders
-        return next(orders[bisect(sums, random() * sums[-1], 0, len(sums) - 1)])  # noqa: S311 - spreads load, hides nothing
+            self._weights = servers, total, sums, orders
+        return next(orders[bisect(sums, random() * total)])  # noqa: S311 - spreads load, hides nothing
 
     def _while_some_rest(self, servers: Sequence[Server]) -> Iterator[Server]:
         tried = self._due(servers)

@@ -9,7 +9,6 @@ from replswitch.decision import MASTER, SLAVE
 from replswitch.drivers import GONE, Fault
 from replswitch.engine import outcome, refusal
 from replswitch.engine.attempt import Attempt, Block
-from replswitch.engine.choose import Choice
 from replswitch.engine.failure import REFUSED, Action, Effect, OnMaster, Progress, Role, Situation, Spare, decide
 from replswitch.engine.recording import is_recording
 from replswitch.engine.selection import NO_SCOPE, Selection
@@ -128,7 +127,7 @@ class Route(Selection):
             lost: BaseException = self.master_error or error
             attempt.lose_master(situation, lost)
             if (spare := self.spare(self._running_scope(), lost)) is not None:
-                return self.choose(attempt, picked=Choice(spare, SLAVE, "no-master"))
+                return self.choose(attempt, picked=(spare, SLAVE, "no-master", False))
             # Decide again, but do not repeat effects that were applied already, such as counting the lost master.
             action, effect = decide(replace(situation, spare=Spare.NONE_LEFT))
             self._apply(effect & Effect.MAY_HAVE_WRITTEN, link, error, situation.fault)

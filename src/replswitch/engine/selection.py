@@ -169,10 +169,10 @@ class Selection:
         """Force the database to the master from now on."""
         scope.force_master(self.database.key, why)
 
-    def pick(self) -> Choice:
-        """Choose for a query of the binding itself: do not join the transaction, record no decision in the scope."""
+    def pick(self) -> Link:
+        """Choose the link for a query of the binding itself: join no transaction, record no decision in the scope."""
         frame = stack()
-        return self._pick(frame, NO_SCOPE if frame is None else frame.scope, None, flushing=False)
+        return self._pick(frame, NO_SCOPE if frame is None else frame.scope, None, flushing=False)[0]
 
     def _pick(self, frame: Frame | None, scope: Scope, attempt: Attempt | None, *, flushing: bool) -> Choice:
         database, block = self.database, self.block
@@ -187,7 +187,8 @@ class Selection:
         if side == MASTER or scope is NO_SCOPE:
             return self._pick_master(scope, why, attempt)
         if self._port.one_link:
-            return self._pick_master(scope, why, attempt)._replace(side=SLAVE)
+            link, _, why, holds = self._pick_master(scope, why, attempt)
+            return link, SLAVE, why, holds
         return self._pick_slave(scope, why, attempt)
 
     # A slave
@@ -203,19 +204,18 @@ class Selection:
         if joined is not None and block is not None:
             if block.has_read or (key, joined.server) not in scope.avoided:
                 if self._shows(must_see):
-                    return Choice(joined, SLAVE, why)
+                    return joined, SLAVE, why, False
                 return self._pick_master(scope, self._reason_for_master(scope), attempt, holds=True)
             block.links.remove(joined)
             self._port.leave(joined)
         in_turn = database.rotation.candidates(scope, self._port)
         if (chosen := scope.slaves.get(key)) is not None:
             in_turn = chain((chosen,), (server for server in in_turn if server is not chosen))
-        steps = choose(scope, key, in_turn, must_see, database.rotation, wait=database.options.wait)
-        link = run(steps, self._port)
+        link = run(choose(scope, key, in_turn, must_see, database.rotation, database.options.wait), self._port)
         if link is None:
             return self._pick_master(scope, self._reason_for_master(scope), attempt, holds=True)
         self.slave_has = must_see
-        return Choice(link, SLAVE, why)
+        return link, SLAVE, why, False
 
     def _shows(self, must_see: Position | None) -> bool:
         """Say whether the slave in the transaction shows what must be seen.
@@ -235,7 +235,7 @@ class Selection:
     def _pick_master(self, scope: Scope, why: str, attempt: Attempt | None, *, holds: bool = False) -> Choice:
         """Choose the master; if it cannot be reached, choose a server that may serve a read instead (F3)."""
         try:
-            return Choice(self._master(scope, why), MASTER, why, holds)
+            return self._master(scope, why), MASTER, why, holds
         except NoServerError as error:
             fault = self._port.driver.classify(cause := error.__cause__ or error)
             if attempt is None:  # else the loss was counted when the statement failed (F5)
@@ -306,7 +306,7 @@ class Selection:
                 self.database.writes.record()
             master, driver = self.database.servers.master, self._port.driver
             raise self._port.as_own(outcome.no_master(master, cause, driver)) from cause
-        return Choice(link, SLAVE, "no-master")
+        return link, SLAVE, "no-master", False
 
     def spare(self, scope: Scope, cause: BaseException, *, is_there: bool = True) -> Link | None:
         """Return a link for a read that the lost master cannot serve; None if no server has what must be seen.

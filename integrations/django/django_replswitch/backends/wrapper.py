@@ -70,7 +70,7 @@ class SwitchingWrapper(SwitchMethods, ConnectingWrapper):
         if self._autocommit_of_settings != self.settings_dict.get("AUTOCOMMIT", True):  # it was changed
             self._autocommit_of_settings = not self._autocommit_of_settings
             self._forget_block()
-        self.select(self.route.pick().link)
+        self.select(self.route.pick())
 
     @contextmanager
     def temporary_connection(self) -> Iterator[Any]:
@@ -84,7 +84,7 @@ class SwitchingWrapper(SwitchMethods, ConnectingWrapper):
             return
         were_open = set(self._links.values())
         with self.wrap_database_errors:
-            link = self.route.pick().link
+            link = self.route.pick()
         with self._on(link):
             try:
                 with self.cursor() as cursor:
