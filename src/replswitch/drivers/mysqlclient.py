@@ -121,18 +121,18 @@ class _Connection(MySQLdb.connections.Connection, WriteTracker):
     def query(self, query: Any) -> None:
         self.in_doubt, self.asked_at, self.latest = True, monotonic(), query
         # Most statements are a single SELECT without a call or an assignment, which leaves the session unchanged.
-        self.unread = type(query) is not bytes or not query.startswith(b"SELECT") or b";" in query
+        self.unread = unread = type(query) is not bytes or not query.startswith(b"SELECT") or b";" in query
         text = ""
-        if self.unread or b"(" in query or b":=" in query:
+        if unread or b"(" in query or b":=" in query:
             text = query if isinstance(query, str) else bytes(query).decode("latin-1")
             self.session_changed = leaves_trace(text) or self.session_changed
-        if self.unread and self.stays_read_only:
+        if unread and self.stays_read_only:
             keep_read_only(self, text)
         if self.may_be_writable and not self.streams:
             self.may_be_writable = False
             _send(self, STAY_READ_ONLY)
         _send(self, bytes(query) if isinstance(query, bytearray) else query)
-        if self.unread and self.stays_read_only and RUNS_OTHERS.search(text):
+        if unread and self.stays_read_only and RUNS_OTHERS.search(text):
             self.may_be_writable = True
 
     def use_result(self) -> Any:
