@@ -62,11 +62,11 @@ class Questions(NamedTuple):
     """The position queries of replswitch for a kind of server.
 
     Attributes:
-        standing: how far it is, and which server.
+        position: how far it is, and which server.
         written: what was written last.
     """
 
-    standing: str
+    position: str
     written: str
 
 

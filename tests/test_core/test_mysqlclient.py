@@ -86,7 +86,7 @@ class TestQuestions:
                         assert run(warm, COUNT) == ((4,),)
                 carry()
         assert master == [INSERT.format(1), INSERT.format(2), questions.written, COUNT, COUNT]
-        assert slave == [questions.standing]
+        assert slave == [questions.position]
 
     @pytest.mark.parametrize("in_transaction", [False, True])
     @pytest.mark.parametrize("kind", ["whole", "pieces"])

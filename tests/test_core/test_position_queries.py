@@ -120,7 +120,7 @@ class TestQueriesOfPositions:
             for _ in range(3):
                 with db.use_slave():
                     run(db, COUNT)
-        assert slave == [questions.standing]
+        assert slave == [questions.position]
         of_application = [sql for sql in master if sql != questions.written]
         assert of_application == ["INSERT INTO message (body) VALUES ('x')"] * 2 + [COUNT] * 3
 
@@ -141,7 +141,7 @@ class TestQueriesOfPositions:
             for _ in range(3):
                 with replswitch.resume(token), db.use_slave():
                     run(db, COUNT)
-        assert slave == [questions.standing, COUNT, COUNT, COUNT]
+        assert slave == [questions.position, COUNT, COUNT, COUNT]
         assert later == [COUNT] * 3
 
     def test_p4_a_slave_is_asked_again_after_known_for(
@@ -155,7 +155,7 @@ class TestQueriesOfPositions:
         for _ in range(2):
             with statements(pair) as (_, slave), replswitch.resume(token), db.use_slave():
                 run(db, COUNT)
-            assert slave[-2:] == [questions.standing, COUNT]
+            assert slave[-2:] == [questions.position, COUNT]
 
     def test_p2_a_new_link_is_asked_for_the_identity_of_its_server(
         self, db: Connection, pair: SessionPair, questions: Questions
@@ -173,7 +173,7 @@ class TestQueriesOfPositions:
                 with replswitch.resume(token), db.use_slave():
                     run(db, COUNT)
         cursor.close()
-        assert slave.count(questions.standing) == 1
+        assert slave.count(questions.position) == 1
         assert slave.count(COUNT) == 2
 
     def test_a_slave_is_asked_its_position_before_a_transaction_begins(
@@ -189,7 +189,7 @@ class TestQueriesOfPositions:
                 with db.use_slave():
                     run(db, COUNT)
                 db.commit()
-        assert slave[:3] == [questions.standing, "BEGIN", COUNT]
+        assert slave[:3] == [questions.position, "BEGIN", COUNT]
 
 
 class TestCommitsInAnswers:

@@ -12,7 +12,7 @@ import pytest
 import replswitch
 from replswitch import ConfigurationError
 from replswitch.drivers.mysql import time_limits
-from replswitch.report import TIMEOUT, Asked, Standing, problems, servers_of, standings, table
+from replswitch.report import TIMEOUT, Asked, ServerStatus, problems, servers_of, statuses, table
 
 if TYPE_CHECKING:
     from replswitch.testing import ReplicatedPair
@@ -23,11 +23,11 @@ def test_the_report_lists_a_replicating_pair(replicated_pair: ReplicatedPair) ->
     pair.wait_caught_up()
     deadline = time.monotonic() + 10
     with replswitch.connect(pair.master, pair.slaves, driver=pair.driver) as db:
-        master, slave = standings(servers_of(db))
+        master, slave = statuses(servers_of(db))
         while slave.behind:  # the pair is shared, and it may have been stopped by the test before
             assert time.monotonic() < deadline, slave
             time.sleep(0.1)
-            master, slave = standings(servers_of(db))
+            master, slave = statuses(servers_of(db))
         assert db.database.name == ("main" if pair.driver == "sqlite3" else "shop")
     assert (master.state, slave.state) == ("master", "slave")
     assert master.reachable
@@ -45,7 +45,7 @@ def test_the_report_works_with_the_cursor_class_of_the_application(mariadb_pair:
     kind = import_module({"pymysql": "pymysql", "mysqlclient": "MySQLdb"}[driver] + ".cursors").DictCursor
     mariadb_pair.wait_caught_up()
     with replswitch.connect({**mariadb_pair.master, "cursorclass": kind}, mariadb_pair.slaves, driver=driver) as db:
-        master, slave = standings(servers_of(db))
+        master, slave = statuses(servers_of(db))
     assert master.version
     assert "MariaDB" in master.version
     assert any(grant.startswith("GRANT ") for grant in master.grants)
@@ -55,7 +55,7 @@ def test_the_report_works_with_the_cursor_class_of_the_application(mariadb_pair:
 def test_the_report_creates_no_missing_sqlite_file(tmp_path: Any) -> None:
     missing = tmp_path / "missing.db"
     with replswitch.connect({"database": str(missing)}, driver="sqlite3") as db:
-        master, slave = standings(servers_of(db))
+        master, slave = statuses(servers_of(db))
     assert master.problem == slave.problem == "no connection: unable to open database file"
     assert not missing.exists()
 
@@ -64,7 +64,7 @@ def test_a_sqlite_file_that_is_no_database_is_a_problem(tmp_path: Any) -> None:
     file = tmp_path / "letter.db"
     file.write_text("Dear reader, " * 100)
     with replswitch.connect({"database": str(file)}, driver="sqlite3") as db:
-        master, slave = standings(servers_of(db))
+        master, slave = statuses(servers_of(db))
     assert (master.reachable, slave.reachable) == (False, False)
     assert master.problem == slave.problem == "no connection: file is not a database"
 
@@ -72,7 +72,7 @@ def test_a_sqlite_file_that_is_no_database_is_a_problem(tmp_path: Any) -> None:
 def test_the_report_has_the_grants_of_the_user_and_does_not_show_them(replicated_pair: ReplicatedPair) -> None:
     pair = replicated_pair
     with replswitch.connect(pair.master, pair.slaves, driver=pair.driver) as db:
-        for each in standings(servers_of(db)):
+        for each in statuses(servers_of(db)):
             assert any(grant.startswith("GRANT ") for grant in each.grants) is (pair.driver == "pymysql")
             assert "GRANT" not in repr(each)
 
@@ -97,7 +97,7 @@ def test_a_slave_with_the_address_of_the_master_is_noted(address: str | None, is
         return Unknown()
 
     master = Asked("master", "db", look, OSError, address and "here")
-    found = standings([master, Asked("slave", "db", look, OSError, address)])
+    found = statuses([master, Asked("slave", "db", look, OSError, address)])
     assert [each.is_master for each in found] == [False, is_master]
     assert (found[1].note == "it is the master itself") is is_master
 
@@ -106,7 +106,7 @@ def test_errors_of_replswitch_are_reported_with_their_own_text() -> None:
     def fail(timeout: float) -> Any:
         raise ConfigurationError("There is no such file.")
 
-    (master,) = standings([Asked("master", "missing.db", fail, OSError)])
+    (master,) = statuses([Asked("master", "missing.db", fail, OSError)])
     assert (master.reachable, master.problem) == (False, "There is no such file.")
 
 
@@ -121,7 +121,7 @@ def test_the_timeout_of_a_server_is_the_given_or_its_own(given: float | None, ex
 
         return Asked("master", name, look, OSError, **own)
 
-    standings([server("first"), server("second", timeout=7)], given)
+    statuses([server("first"), server("second", timeout=7)], given)
     assert [seconds["first"], seconds["second"]] == expected
 
 
@@ -138,14 +138,14 @@ def test_a_server_that_does_not_answer_is_reported_after_the_timeout() -> None:
         raise OSError
 
     try:
-        (master,) = standings([Asked("master", "silent.db", never, OSError, timeout=0.1)])
+        (master,) = statuses([Asked("master", "silent.db", never, OSError, timeout=0.1)])
     finally:
         done.set()
     assert (master.server, master.reachable, master.problem) == ("silent.db", False, "no answer within 0.1 s")
 
 
 def test_a_server_of_an_unknown_driver_is_listed_with_a_note() -> None:
-    (master,) = standings([Asked("master", "other.db", lambda timeout: Unknown(), OSError)])
+    (master,) = statuses([Asked("master", "other.db", lambda timeout: Unknown(), OSError)])
     assert (master.reachable, master.problem) == (True, None)
     assert master.note is not None
     assert "does not know what to query" in master.note
@@ -156,14 +156,14 @@ def test_any_error_while_connecting_is_reported_as_a_problem(error: Exception) -
     def fail(timeout: float) -> Any:
         raise error
 
-    (master,) = standings([Asked("master", "broken.db", fail, OSError)])
+    (master,) = statuses([Asked("master", "broken.db", fail, OSError)])
     assert str(master.problem).startswith("no connection: ")
 
 
 def test_the_table_has_a_line_for_each_server() -> None:
     found = [
-        Standing("master", "master.db", reachable=True, version="10.11.6-MariaDB", read_only=False),
-        Standing("slave", "slave.db", note="what else there is", replication="running", behind=3, read_only=True),
+        ServerStatus("master", "master.db", reachable=True, version="10.11.6-MariaDB", read_only=False),
+        ServerStatus("slave", "slave.db", note="what else there is", replication="running", behind=3, read_only=True),
     ]
     assert table("shop", found).split("\n") == [
         "shop",

@@ -72,7 +72,7 @@ ALLOWED_PRODUCTS = {
     ("replswitch/report/probe.py", "import replswitch.report.postgresql"),
     ("replswitch/report/postgresql.py", "import replswitch.drivers.postgresql"),
     ("replswitch/report/mysql.py", "import replswitch.drivers.mysql"),
-    ("replswitch/report/standing.py", "'mariadb' in (self.version or '').lower()"),
+    ("replswitch/report/status.py", "'mariadb' in (self.version or '').lower()"),
 }
 """Likewise."""
 

@@ -414,7 +414,9 @@ class TestOwnWrites:
             connection = shop.master.connect()
             raw: Any = connection.connection.dbapi_connection
             connection.close()
-            assert not getattr(raw, "tells", None) or driver != "mysqldb"  # it would know by now, had it asked
+            assert (
+                not getattr(raw, "reports_positions", None) or driver != "mysqldb"
+            )  # it would know by now, had it asked
             assert scope().all_written() is None
 
     def test_a_write_outside_a_scope_is_not_recorded(self, shop: Any, replicated_pair: ReplicatedPair) -> None:

@@ -352,7 +352,7 @@ def test_p1_a_slave_is_asked_its_position_once_and_no_other_query_is_added(
     behind.post("n=1000")
     behind.send()  # and that to the master which refuses writes
     select, insert = "SELECT n FROM wsgi_message ORDER BY n", "INSERT INTO wsgi_message VALUES (3)"
-    ask = questions.standing
+    ask = questions.position
     with ExitStack() as recording:
         master = recording.enter_context(pair.statements("master"))
         slave = recording.enter_context(pair.statements("slave"))

@@ -18,13 +18,13 @@ from django.db import connections, router
 from django.utils.module_loading import import_string
 
 from django_replswitch import conf
-from django_replswitch.report import address, standings, switching_aliases
+from django_replswitch.report import address, statuses, switching_aliases
 from django_replswitch.servers import named_set, servers_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from replswitch.report import Standing
+    from replswitch.report import ServerStatus
 
 #: The settings in which a slave can differ from the master.
 SLAVE_KEYS: Final = ("HOST", "PORT", "NAME", "USER", "PASSWORD", "OPTIONS", "WEIGHT")
@@ -254,7 +254,7 @@ def check_servers(*_: object, databases: Sequence[str] | None = None, **__: obje
         if alias not in (databases or ()) or wrapper.driver.engine not in _REPLICATE or not database.get("SLAVES"):
             continue
         servers = servers_of(database, alias)
-        master, *slaves = standings(alias)
+        master, *slaves = statuses(alias)
         found += _check_master(alias, master)
         for server, slave in zip(servers.slaves, slaves, strict=True):
             # Another check reports a slave with the address of the master.
@@ -263,7 +263,7 @@ def check_servers(*_: object, databases: Sequence[str] | None = None, **__: obje
     return found
 
 
-def _check_master(alias: str, master: Standing) -> Messages:
+def _check_master(alias: str, master: ServerStatus) -> Messages:
     if master.variables.get("synchronous_commit") != "remote_apply":
         return []
     text = (
@@ -274,7 +274,7 @@ def _check_master(alias: str, master: Standing) -> Messages:
     return _say("replswitch.I002", text, hint)
 
 
-def _check_slave(who: str, slave: Standing) -> Messages:
+def _check_slave(who: str, slave: ServerStatus) -> Messages:
     if not slave.reachable:
         text = f"{who} cannot be checked: {slave.problem}."
         hint = "Its reads go to the other slaves or to the master."
@@ -303,7 +303,7 @@ def _check_slave(who: str, slave: Standing) -> Messages:
     return _say("replswitch.W010", text, hint)
 
 
-def _passes_read_only(slave: Standing) -> str | None:
+def _passes_read_only(slave: ServerStatus) -> str | None:
     """Return the privilege with which the user may write to a read_only slave; None if they have no such privilege."""
     if slave.variables.get("super_read_only") == "ON" or slave.variables.get("read_only") == "NO_LOCK_NO_ADMIN":
         return None

@@ -11,7 +11,14 @@ from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
 
 from django_replswitch.conf import request_policy
 from django_replswitch.other_stores import watch_other_stores
-from django_replswitch.replay import DjangoRequest, close_first, endpoint_of, let_go, may_run_again, restore
+from django_replswitch.replay import (
+    DjangoRequest,
+    close_first,
+    close_open_transactions,
+    endpoint_of,
+    may_run_again,
+    restore,
+)
 from replswitch.request.replay import Replay, repeats
 from replswitch.state import Frame, Resumable, push, set_stack, stack
 
@@ -54,7 +61,7 @@ class ReplicationMiddleware:
                 if safe is None or safe.refusal is None or not may_run_again(request, scope):
                     return finish(request, response, frame)
                 close_first(response, scope)
-        let_go()
+        close_open_transactions()
         frame = begin_again(request, scope)
         with push(frame):
             return finish(request, self.get_response(request), frame)
@@ -77,7 +84,7 @@ class ReplicationMiddleware:
                 if safe is None or safe.refusal is None or not may_run_again(request, scope):
                     return finish(request, response, frame)
                 await sync_to_async(close_first)(response, scope)
-        await sync_to_async(let_go)()
+        await sync_to_async(close_open_transactions)()
         frame = begin_again(request, scope)
         with push(frame):
             response = await self.get_response(request)

@@ -121,7 +121,7 @@ def close_first(response: HttpResponseBase, scope: Scope) -> None:
         raise RefusedWriteError(str(error), server=error.server, place=error.place)
 
 
-def let_go() -> None:
+def close_open_transactions() -> None:
     """Close the transactions that the first try has left open."""
     for connection in connections.all(initialized_only=True):
         if not connection.in_atomic_block:  # a test case runs its requests in an atomic block of its own

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from replswitch.engine.servers import Server
-    from replswitch.report import Standing
+    from replswitch.report import ServerStatus
 
 
 def switching_aliases() -> list[str]:
@@ -32,7 +32,7 @@ def _switches(engine: str) -> bool:
         return False  # Django reports this error when the alias is used
 
 
-def standings(alias: str, timeout: float | None = None) -> list[Standing]:
+def statuses(alias: str, timeout: float | None = None) -> list[ServerStatus]:
     """Ask all servers of an alias at the same time; the master comes first.
 
     Args:
@@ -40,7 +40,7 @@ def standings(alias: str, timeout: float | None = None) -> list[Standing]:
         timeout: how many seconds to wait for a connection, and for each answer. By default ``connect_timeout`` of the
             server's OPTIONS, or else `replswitch.report.TIMEOUT`.
     """
-    return replswitch.report.standings(asked_servers(alias), timeout)
+    return replswitch.report.statuses(asked_servers(alias), timeout)
 
 
 def asked_servers(alias: str) -> list[Asked]:

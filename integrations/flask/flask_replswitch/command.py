@@ -9,7 +9,7 @@ import click
 from flask import current_app
 from flask.cli import with_appcontext
 
-from replswitch.report import TIMEOUT, problems, standings, table
+from replswitch.report import TIMEOUT, problems, statuses, table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,10 +40,10 @@ def show(form: str, timeout: int) -> None:
             "No database is known. Call db.init_app(app) of Flask-SQLAlchemy before ReplSwitch(app), or give it the "
             "connections of replswitch.connect(): ReplSwitch(app, databases=[db])."
         )
-    found = {name: standings(servers, timeout) for name, servers in databases.items()}
+    found = {name: statuses(servers, timeout) for name, servers in databases.items()}
     if form == "json":
-        told: Any = {name: [each.as_json() for each in servers] for name, servers in found.items()}
-        click.echo(json.dumps(told, indent=2))
+        report: Any = {name: [each.as_json() for each in servers] for name, servers in found.items()}
+        click.echo(json.dumps(report, indent=2))
     else:
         click.echo("\n\n".join(table(name, servers) for name, servers in found.items()))
     wrong = [problem for name, servers in found.items() for problem in problems(name, servers)]

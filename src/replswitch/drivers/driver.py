@@ -95,7 +95,7 @@ class WriteTracker:
         last_known_position: the position of the latest write, as far as it is known.
         learns_after_rows: whether the end of a result can add something about a write that is pending.
         has_rows: the statement of the last `pop_write_status` has returned rows, as writes seldom do; False if unknown.
-        tells_of_others: `ask` may return the position of writes of other sessions, because the server has no other.
+        includes_others: `ask` may return the position of writes of other sessions, because the server has no other.
         on_write: called with the tracker when something may have been committed, and with True while a statement runs,
             so that the server cannot be queried. For a binding that does not see every statement.
         pending_in: the scope that must query the position of a write; None before the first one.
@@ -110,7 +110,7 @@ class WriteTracker:
     last_known_position: Position | None = None
     learns_after_rows = False
     has_rows = False
-    tells_of_others = False
+    includes_others = False
     on_write: Callable[[WriteTracker, bool], object] | None = None
     pending_in: ReferenceType[Scope] | None = None
 

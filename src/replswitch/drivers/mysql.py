@@ -122,14 +122,14 @@ def has_positions(raw: Raw, *, identify: bool = True) -> bool:
         raw: the connection.
         identify: query the identity of a MySQL server, too. Each row of the result moves the counters of its session.
     """
-    raw.tells_of_others = not is_mariadb(raw)
+    raw.includes_others = not is_mariadb(raw)
     identify = identify or is_mariadb(raw)
     wanted = _VARIABLES + _IDENTITY if identify else _VARIABLES
-    told = {text(name): text(value) for name, value in rows(raw, f"SHOW VARIABLES WHERE Variable_name IN {wanted}")}
+    shown = {text(name): text(value) for name, value in rows(raw, f"SHOW VARIABLES WHERE Variable_name IN {wanted}")}
     if identify:
-        raw.identity = (told.get("server_id"), told.get("hostname")) if is_mariadb(raw) else told.get("server_uuid")
-    raw.group = told.get("group_replication_group_name", "")  # its UUID is in the GTIDs of a group's transactions
-    variables = {name: value.upper() for name, value in told.items()}
+        raw.identity = (shown.get("server_id"), shown.get("hostname")) if is_mariadb(raw) else shown.get("server_uuid")
+    raw.group = shown.get("group_replication_group_name", "")  # its UUID is in the GTIDs of a group's transactions
+    variables = {name: value.upper() for name, value in shown.items()}
     reason = ""
     if variables.get("log_bin") != "ON" or variables.get("sql_log_bin") != "ON":
         reason = "its binary log is off"
@@ -309,8 +309,8 @@ class MySQLFamilyDriver(Driver):
             if error.args[0] == _ACCESS_DENIED:
                 return None
             raise
-        told = [source["seconds_behind_master"] for source in sources]
-        return max((math.inf if seconds is None else float(seconds) for seconds in told), default=None)
+        behind = [source["seconds_behind_master"] for source in sources]
+        return max((math.inf if seconds is None else float(seconds) for seconds in behind), default=None)
 
     def has_common_positions(self, raw: Raw) -> bool:
         """Return False for a node of Galera: the positions of its nodes are independent."""

@@ -91,7 +91,7 @@ class _Connection(MySQLdb.connections.Connection, WriteTracker):
     #: A reference to the latest result that is read row by row.
     stream: Callable[[], _Stream | None] | None = None
     #: On the master: a statement may have written since the last `pop_write_status`.
-    in_doubt = False
+    may_have_written = False
     #: A transaction is open, as far as the text of the statements shows.
     in_transaction = False
     #: A statement may have begun or ended a transaction; the text does not always show it.
@@ -119,7 +119,7 @@ class _Connection(MySQLdb.connections.Connection, WriteTracker):
         self.query(STAY_READ_ONLY)
 
     def query(self, query: Any) -> None:
-        self.in_doubt, self.asked_at, self.latest = True, monotonic(), query
+        self.may_have_written, self.asked_at, self.latest = True, monotonic(), query
         # Most statements are a single SELECT without a call or an assignment, which leaves the session unchanged.
         self.unread = unread = type(query) is not bytes or not query.startswith(b"SELECT") or b";" in query
         text = ""
@@ -205,7 +205,7 @@ class _MasterConnection(_Connection):
 
     stays_read_only = False
     #: Whether each write gets a position; None before the server was asked.
-    tells: bool | None = None
+    reports_positions: bool | None = None
     #: There may be writes later than `last_known_position` that counted for no scope.
     is_moved = False
     #: All statements since the last query of the position have returned rows.
@@ -214,7 +214,7 @@ class _MasterConnection(_Connection):
     changes = 0
 
     def _begin(self) -> None:
-        self.in_doubt = False  # only its settings were sent
+        self.may_have_written = False  # only its settings were sent
         # On MySQL it matters whether all results were rows; MariaDB is queried in any case.
         self.learns_after_rows = not is_mariadb(self)
 
@@ -228,7 +228,7 @@ class _MasterConnection(_Connection):
     def commit(self) -> None:
         super().commit()  # type: ignore[no-untyped-call]  # likewise
         if self.on_write is not None:
-            self.in_doubt = True
+            self.may_have_written = True
             self.on_write(self, False)
 
     def changes_session(self, text: bytes) -> bool:
@@ -241,20 +241,20 @@ class _MasterConnection(_Connection):
         A statement that returned rows may have written, too: MariaDB's INSERT … RETURNING, a call of a function. The
         next call returns ASK again, because a procedure may write after its rows.
         """
-        if not self.in_doubt or self.in_transaction:
+        if not self.may_have_written or self.in_transaction:
             return Written.NO
-        self.in_doubt = self.has_rows = has_rows = bool(self.open and self.field_count())  # type: ignore[no-untyped-call]  # types-mysqlclient leaves it out
+        self.may_have_written = self.has_rows = has_rows = bool(self.open and self.field_count())  # type: ignore[no-untyped-call]  # types-mysqlclient leaves it out
         if not has_rows:
             self.only_rows = False
-        return Written.YES if self.tells is False else Written.ASK
+        return Written.YES if self.reports_positions is False else Written.ASK
 
     def ask(self, since: Position | None) -> Position | Written:
         """Ask for the position of the latest write."""
-        in_doubt, latest = self.in_doubt, self.latest  # keep them: the queries below are not the application's
-        if self.tells is None:
-            self.tells = has_positions(self, identify=False)
-        written = last_written(self, since, only_rows=self.only_rows) if self.tells else Written.YES
-        self.in_doubt, self.only_rows, self.latest = in_doubt, True, latest
+        before = self.may_have_written, self.latest  # keep them: the queries below are not the application's
+        if self.reports_positions is None:
+            self.reports_positions = has_positions(self, identify=False)
+        written = last_written(self, since, only_rows=self.only_rows) if self.reports_positions else Written.YES
+        (self.may_have_written, self.latest), self.only_rows = before, True
         return written
 
     def discard_write_status(self, *, with_rows: bool) -> None:
@@ -308,7 +308,7 @@ class MySQLClientDriver(MySQLFamilyDriver):
                 self.rollback(raw)
         except MySQLdb.Error:
             return False
-        raw.in_doubt = False
+        raw.may_have_written = False
         return bool(raw.get_autocommit())  # type: ignore[no-untyped-call]  # likewise
 
     def begin(self, raw: _Connection) -> None:

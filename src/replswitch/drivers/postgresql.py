@@ -220,12 +220,12 @@ class PostgreSQLFamilyDriver(Driver):
             return Fault.UNSENT if _CLOSED.search(str(error)) else Fault.LOST
         if state is not None or not isinstance(error, self.module.OperationalError):
             return Fault.OTHER
-        told = self.ping_again(error)
-        if told == _REJECT:
+        reply = self.ping_again(error)
+        if reply == _REJECT:
             return Fault.DOWN
-        if told == _OK:
+        if reply == _OK:
             return connect_fault(str(error))
-        return Fault.UNSENT if told is not None else Fault.OTHER
+        return Fault.UNSENT if reply is not None else Fault.OTHER
 
     def ping_again(self, error: BaseException) -> int | None:
         """Ping the server to which a connection has failed, with libpq's ``PQping``.

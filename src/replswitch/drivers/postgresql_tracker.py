@@ -24,7 +24,7 @@ class PostgreSQLTracker(WriteTracker):
         standby_error: the module's error of a server that accepts no connections now (57P03).
         is_reader: the database refuses writes (S7).
         timed_out: no answer came in time, and the connection was closed.
-        tells: the server has positions.
+        reports_positions: the server has positions.
         may_list: the account may see the names of the files of the log.
         written: the commits since the last `pop_write_status`.
         timeline: the timeline of the master. It does not change.
@@ -35,7 +35,7 @@ class PostgreSQLTracker(WriteTracker):
     standby_error: ClassVar[type[Exception]]
     is_reader = False
     timed_out = False
-    tells = False
+    reports_positions = False
     may_list = True
     written: Position | Written = Written.NO
     timeline = 0
@@ -52,7 +52,7 @@ class PostgreSQLTracker(WriteTracker):
             raise self.standby_error("The server is a standby, so it cannot serve as the master.")
         self.identity, position = position_of(row)
         self.timeline, self.sizes = row[4], (row[5], row[6])
-        self.tells = position is not None
+        self.reports_positions = position is not None
 
     def position_at(self, lsn: str) -> Position:
         """Return the position in an answer to `replswitch.drivers.postgresql_position.WRITTEN`."""
@@ -82,7 +82,7 @@ class PostgreSQLTracker(WriteTracker):
         """Record a commit."""
         if status is Written.NO:
             return
-        if not self.tells:
+        if not self.reports_positions:
             status = Written.YES
         self.written, self.news = later(self.written, status), True
         if not isinstance(status, Written):

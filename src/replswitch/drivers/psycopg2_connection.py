@@ -130,7 +130,7 @@ class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
 
     Attributes:
         begins: the next statement begins a transaction; the opposite of ``autocommit``.
-        in_doubt: a statement outside transactions may have written since the last `pop_write_status`.
+        may_have_written: a statement outside transactions may have written since the last `pop_write_status`.
         only_rows: all statements outside transactions since the last `ask` have returned rows or changed none.
         is_moved: there may be writes after `last_known_position` that no scope has recorded.
         last_id: the id in the latest answer to `_WRITTEN`.
@@ -140,13 +140,13 @@ class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
     read_only_error = _ReadOnlyError
     standby_error = _StandbyError
     begins = False
-    in_doubt = False
+    may_have_written = False
     only_rows = True
     is_moved = False
     last_id = ""
     quiet_since: Position
     seen = IDLE
-    tells_of_others = True
+    includes_others = True
 
     def prepare(self, *, read_only: bool) -> None:
         """Prepare a connection that was just opened."""
@@ -159,7 +159,7 @@ class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
         if not read_only:
             row = self.question(POSITION)
             self.recognise(row)
-            if self.tells:
+            if self.reports_positions:
                 self.last_known_position = self.written_at(row[3], row[11])
 
     def question(self, sql: str) -> Any:
@@ -231,7 +231,7 @@ class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
     def commit(self) -> None:
         """Commit, and ask in the same message whether something was written, and up to where."""
         status = self.info.transaction_status
-        if status == IN_TRANSACTION and self.tells:
+        if status == IN_TRANSACTION and self.reports_positions:
             lsn, last_id, wrote = self.question(_COMMIT)
             position = self.written_at(lsn, last_id)
             self.ended(position if wrote == "true" else Written.NO)
@@ -291,7 +291,7 @@ class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
         if not self.is_reader and now == IDLE:
             self.has_rows = _SELDOM_WRITES.match(answer or "") is not None
             self.only_rows = self.only_rows and self.has_rows
-            self.in_doubt = self.news = True
+            self.may_have_written = self.news = True
             if self.on_write is not None:
                 self.on_write(self, False)
 
@@ -300,13 +300,15 @@ class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
     def pop_write_status(self) -> Position | Written:
         """Return what was committed. A statement outside transactions may have written, even if it returned rows."""
         status = super().pop_write_status()
-        in_doubt, self.in_doubt = self.in_doubt, False
-        self.has_rows = self.has_rows and in_doubt and status is Written.NO
-        return later(status, Written.NO if not in_doubt else Written.ASK if self.tells else Written.YES)
+        may_have_written, self.may_have_written = self.may_have_written, False
+        self.has_rows = self.has_rows and may_have_written and status is Written.NO
+        return later(
+            status, Written.NO if not may_have_written else Written.ASK if self.reports_positions else Written.YES
+        )
 
     def ask(self, since: Position | None) -> Position | Written:
         """Return the master's current position, which is at or after the last commit."""
-        if not self.tells:
+        if not self.reports_positions:
             return Written.YES
         only_rows, self.only_rows = self.only_rows, True
         latest = self.last_known_position = self.written_at(*self.question(_WRITTEN))
@@ -326,7 +328,7 @@ class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
 
     def refresh_baseline(self) -> None:
         """Query the position, if there may have been a write that no scope has recorded."""
-        if self.is_moved and self.tells:
+        if self.is_moved and self.reports_positions:
             self.is_moved = False
             with suppress(psycopg2.OperationalError, psycopg2.InterfaceError):  # the next statement fails likewise
                 self.ask(None)

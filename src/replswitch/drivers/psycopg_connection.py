@@ -188,7 +188,7 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
                 master, it runs in a transaction of its own, whose commit asks whether it has written.
         """
         is_idle = self.pgconn.transaction_status == _IDLE
-        self.is_framed = is_idle and self.autocommit and ((self.tells and not writes) or self.is_guarded)
+        self.is_framed = is_idle and self.autocommit and ((self.reports_positions and not writes) or self.is_guarded)
         if self.is_framed:
             self.begin()
         self.streams = self.unread = True
@@ -236,7 +236,7 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
     def commit(self) -> None:
         """Commit, and ask in the same message whether something was written, and up to where."""
         was = self.pgconn.transaction_status
-        if not self.tells or was != _IN_TRANSACTION or self._pipeline is not None:
+        if not self.reports_positions or was != _IN_TRANSACTION or self._pipeline is not None:
             super().commit()
             self.seen, self.news = self.pgconn.transaction_status, True
             if not self.is_reader and was == _IN_TRANSACTION:
@@ -278,7 +278,7 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
 
     def ask(self, since: Position | None) -> Position | Written:
         """Return the master's current position, which is at or after the last commit."""
-        if not self.tells:
+        if not self.reports_positions:
             return Written.YES
         self.last_known_position = self.position_at(*self.question(WRITTEN))
         return self.last_known_position

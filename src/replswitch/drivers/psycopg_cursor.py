@@ -106,7 +106,7 @@ class TrackingCursor(psycopg.Cursor[Any]):
                 else:
                     pgq = self._convert_query(query, params)
                 self._query = pgq
-                if is_idle and connection.tells:
+                if is_idle and connection.reports_positions:
                     if what.goes_alone:
                         status = self._run_alone(connection, what, pgq, prepare, binary)
                     else:

@@ -112,7 +112,7 @@ class _Connection(sqlite3.Connection, WriteTracker):
     is_reader = is_adopted = False
     changes_seen = 0
     #: Whether the file is the master of a `replswitch.testing.SQLitePair`, whose slaves can be asked for positions.
-    tells = False
+    reports_positions = False
 
     def cursor(self, factory: Any = sqlite3.Cursor) -> Any:
         return super().cursor(_buffered(factory) if self.is_reader else factory)
@@ -134,7 +134,7 @@ class _Connection(sqlite3.Connection, WriteTracker):
         seen, self.changes_seen = self.changes_seen, self.total_changes
         if seen == self.changes_seen:
             return Written.NO
-        return SQLitePosition(time.time_ns()) if self.tells else Written.YES
+        return SQLitePosition(time.time_ns()) if self.reports_positions else Written.YES
 
 
 class SQLiteDriver(Driver):
@@ -193,7 +193,7 @@ class SQLiteDriver(Driver):
             raw.is_reader = True
         else:
             file = _file(raw)  # a database in memory has none
-            raw.tells = bool(file) and note_beside(file).exists()
+            raw.reports_positions = bool(file) and note_beside(file).exists()
             raw.changes_seen = raw.total_changes
 
     def adopt(self, raw: _Connection, *, read_only: bool, begin: str) -> None:

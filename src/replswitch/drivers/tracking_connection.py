@@ -124,7 +124,7 @@ class TrackingConnection(Connection, WriteTracker):
     #: The counter of changes of a MySQL session when it was last queried.
     changes = 0
     #: Whether the server reports commits at all.
-    tells = False
+    reports_positions = False
     #: Whether the rows of a result end in an OK packet.
     ends_in_ok = False
 
@@ -182,7 +182,7 @@ class TrackingConnection(Connection, WriteTracker):
         if self._read_only:
             _refuse_writes(self)
         else:
-            self.tells = _track_commits(self)
+            self.reports_positions = _track_commits(self)
         self.written, self.session_changed = Written.NO, False
 
     def heard(self, status: int, rest: bytes = b"", *, wrote: bool = False) -> None:
@@ -211,7 +211,7 @@ class TrackingConnection(Connection, WriteTracker):
         except PositionError as error:
             fall_back_to_clock(f"The position of a commit cannot be read ({error})")
             written = Written.YES
-        if self.tells:
+        if self.reports_positions:
             self.written = later(self.written, written)
 
     def notify(self) -> None:
@@ -223,7 +223,7 @@ class TrackingConnection(Connection, WriteTracker):
 
     def pop_write_status(self) -> Position | Written:
         """Return the reported commits. If the server reports none, each statement outside a transaction counts."""
-        if not self.tells:
+        if not self.reports_positions:
             self.news = not self._read_only
             in_transaction = self.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS
             return Written.NO if self._read_only or in_transaction else Written.YES
@@ -265,7 +265,7 @@ class TrackingConnection(Connection, WriteTracker):
     def commit(self) -> None:
         """Commit. If the server does not report commits, each commit counts as a write."""
         super().commit()
-        if self.on_write is not None and not self.tells:
+        if self.on_write is not None and not self.reports_positions:
             self.on_write(self, False)
 
     def close(self) -> None:
@@ -285,7 +285,7 @@ class TrackingConnection(Connection, WriteTracker):
                 result.read()
         except pymysql.Error:
             # An error has no session state, and before it a procedure or executemany() may have written.
-            if self.tells and not self.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS:
+            if self.reports_positions and not self.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS:
                 self.last_known_position = self.last_known_position if self.written is Written.NO else None
                 self.written, self.news = later(self.written, Written.ASK), True
             raise

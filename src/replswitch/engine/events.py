@@ -96,7 +96,7 @@ def stats() -> dict[Event, dict[tuple[str, str], int]]:
     """
     with _lock:
         counted = dict(_counts)
-    told: dict[Event, dict[tuple[str, str], int]] = {event: {} for event in EVENTS}
+    counts: dict[Event, dict[tuple[str, str], int]] = {event: {} for event in EVENTS}
     for (event, database, server), number in counted.items():
-        told[event][database, server] = number
-    return told
+        counts[event][database, server] = number
+    return counts

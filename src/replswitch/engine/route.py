@@ -175,7 +175,7 @@ class Route(Selection):
             # If the master could not be reached when the server was chosen, it has not run the statement.
             OnMaster.NOT_RUN if self.master_error is not None and attempt.error is None else attempt.on_master,
             Spare.POSSIBLE if possible else Spare.NOT_ALLOWED,
-            first=attempt.is_first and (scope.wrote is wrote or link.writes.tells_of_others),
+            first=attempt.is_first and (scope.wrote is wrote or link.writes.includes_others),
             again=attempt.lost_again(link.server),
             exhausted=attempt.is_exhausted(role, len(self.database.servers.slaves)),
             may_move=attempt.repeatable and options.on_slave_write != "error" and not link.writes.session_changed,

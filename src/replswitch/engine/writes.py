@@ -186,7 +186,7 @@ class Writes:
             logger.info("The master did not report what was written: %s", error)
         if self._master_loss.lasts and not isinstance(status, Written):
             # If the answer also covers other sessions, the first one on a connection says nothing about this session.
-            self._master_loss.wrote(certain=since is not None or not tracker.tells_of_others)
+            self._master_loss.wrote(certain=since is not None or not tracker.includes_others)
         self.record_in(scope, status)
 
     def record_in(self, scope: Scope | None, status: Position | Written) -> None:

@@ -5,7 +5,7 @@ Each server is asked through a short connection of its own, outside the links th
 
 from __future__ import annotations
 
-from replswitch.report.probe import servers_of, standings
-from replswitch.report.standing import COLUMNS, TIMEOUT, Asked, Standing, problems, table
+from replswitch.report.probe import servers_of, statuses
+from replswitch.report.status import COLUMNS, TIMEOUT, Asked, ServerStatus, problems, table
 
-__all__ = ["COLUMNS", "TIMEOUT", "Asked", "Standing", "problems", "servers_of", "standings", "table"]
+__all__ = ["COLUMNS", "TIMEOUT", "Asked", "ServerStatus", "problems", "servers_of", "statuses", "table"]

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from replswitch.drivers import Raw
-    from replswitch.report.standing import Asked, Standing
+    from replswitch.report.status import Asked, ServerStatus
 
 # Not asked as @@name: a server that lacks one of them would refuse the whole statement.
 _VARIABLES: Final = (
@@ -32,66 +32,66 @@ _DENIED: Final = 1227
 _UNKNOWN_STATEMENT: Final = 1064
 
 
-def ask_mysql(raw: Raw, server: Asked, standing: Standing) -> None:
+def ask_mysql(raw: Raw, server: Asked, status: ServerStatus) -> None:
     """Ask a server.
 
     Args:
         raw: a connection to it.
         server: the server.
-        standing: gets the answers.
+        status: gets the answers.
 
     Raises:
         Exception: the driver's own error.
     """
-    standing.reachable = True
+    status.reachable = True
     variables = {row["variable_name"]: str(row["value"]) for row in records(raw, _VARIABLES)}
-    standing.variables = variables
-    standing.version = variables.get("version")
-    standing.read_only = any(variables.get(name, "OFF") != "OFF" for name in ("read_only", "innodb_read_only"))
-    standing.grants = [str(next(iter(row.values()))) for row in records(raw, "SHOW GRANTS")]
+    status.variables = variables
+    status.version = variables.get("version")
+    status.read_only = any(variables.get(name, "OFF") != "OFF" for name in ("read_only", "innodb_read_only"))
+    status.grants = [str(next(iter(row.values()))) for row in records(raw, "SHOW GRANTS")]
     if server.state == MASTER:
         return
     if variables.get("wsrep_on") == "ON" or any(map(variables.get, _CLUSTERS)):
-        standing.replication = "cluster"
+        status.replication = "cluster"
     else:
-        _ask_replication(raw, server, standing)
+        _ask_replication(raw, server, status)
 
 
-def _ask_replication(raw: Raw, server: Asked, standing: Standing) -> None:
+def _ask_replication(raw: Raw, server: Asked, status: ServerStatus) -> None:
     # MariaDB's statement shows every source of a slave with several. MySQL has REPLICA since 8.0.22, SLAVE until 8.3.
-    statements = ["SHOW ALL SLAVES STATUS"] if standing.is_mariadb else ["SHOW REPLICA STATUS", "SHOW SLAVE STATUS"]
+    statements = ["SHOW ALL SLAVES STATUS"] if status.is_mariadb else ["SHOW REPLICA STATUS", "SHOW SLAVE STATUS"]
     for statement in statements:
         try:
-            _judge_replication(standing, records(raw, statement))
+            _judge_replication(status, records(raw, statement))
         except server.error as error:
             if error.args[0] == _UNKNOWN_STATEMENT and statement != statements[-1]:
                 continue
             if error.args[0] != _DENIED:
                 raise
-            standing.replication, standing.note = "unknown", _grant(raw, standing)
+            status.replication, status.note = "unknown", _grant(raw, status)
         return
 
 
-def _grant(raw: Raw, standing: Standing) -> str:
-    privilege = "SLAVE MONITOR" if standing.is_mariadb else "REPLICATION CLIENT"
+def _grant(raw: Raw, status: ServerStatus) -> str:
+    privilege = "SLAVE MONITOR" if status.is_mariadb else "REPLICATION CLIENT"
     (row,) = records(raw, "SELECT CURRENT_USER() AS account")
     account = "@".join(f"'{part}'" for part in str(row["account"]).rpartition("@")[::2])
     return f"its user may not query the replication status. On the master: GRANT {privilege} ON *.* TO {account}"
 
 
-def _judge_replication(standing: Standing, sources: Iterable[Mapping[str, Any]]) -> None:
+def _judge_replication(status: ServerStatus, sources: Iterable[Mapping[str, Any]]) -> None:
     """Record the state of the replication. If a slave replicates from several masters, the worst state counts."""
-    standing.replication, standing.problem = "none", "it follows no master"
+    status.replication, status.problem = "none", "it follows no master"
     for source in sources:
         threads = {source["slave_io_running"], source["slave_sql_running"]}
         errors = " ".join(filter(None, (source["last_io_error"], source["last_sql_error"])))
         replication = "running" if threads == {"Yes"} else "connecting"
         if "No" in threads:
             replication = "broken" if errors else "stopped"
-        if _SEVERITY[replication] >= _SEVERITY[standing.replication]:
-            standing.replication = replication
-            standing.problem = _PROBLEMS.get(replication) and _PROBLEMS[replication] + (errors and f": {errors}")
+        if _SEVERITY[replication] >= _SEVERITY[status.replication]:
+            status.replication = replication
+            status.problem = _PROBLEMS.get(replication) and _PROBLEMS[replication] + (errors and f": {errors}")
         if source["seconds_behind_master"] is not None:
-            standing.behind = max(int(source["seconds_behind_master"]), standing.behind or 0)
-    if standing.replication != "running":
-        standing.behind = None
+            status.behind = max(int(source["seconds_behind_master"]), status.behind or 0)
+    if status.replication != "running":
+        status.behind = None

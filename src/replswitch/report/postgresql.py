@@ -10,7 +10,7 @@ from replswitch.drivers.postgresql import BEHIND
 
 if TYPE_CHECKING:
     from replswitch.drivers import Raw
-    from replswitch.report.standing import Asked, Standing
+    from replswitch.report.status import Asked, ServerStatus
 
 _ITSELF: Final = (
     "SELECT current_setting('server_version'), pg_is_in_recovery(), system_identifier::text,"
@@ -19,37 +19,37 @@ _ITSELF: Final = (
 )
 
 
-def ask_postgresql(raw: Raw, server: Asked, standing: Standing) -> None:
+def ask_postgresql(raw: Raw, server: Asked, status: ServerStatus) -> None:
     """Query a server, and record its answers.
 
     Args:
         raw: a connection to it.
         server: the server.
-        standing: gets the answers.
+        status: gets the answers.
 
     Raises:
         Exception: the driver's own error.
     """
-    standing.reachable = True
-    standing.version, is_slave, system, started, commits, waits_for = raw.question(_ITSELF)
-    standing.read_only = is_slave
-    standing.variables = {"server_id": system, "server_uuid": started}
+    status.reachable = True
+    status.version, is_slave, system, started, commits, waits_for = raw.question(_ITSELF)
+    status.read_only = is_slave
+    status.variables = {"server_id": system, "server_uuid": started}
     if waits_for and not is_slave:
-        standing.variables["synchronous_commit"] = commits
+        status.variables["synchronous_commit"] = commits
     if server.state == MASTER:
         return
     if not is_slave:
-        standing.replication, standing.problem = "none", "it follows no master"
+        status.replication, status.problem = "none", "it follows no master"
         return
     seconds, _, receives = raw.question(BEHIND)
     (paused,) = raw.question("SELECT pg_is_wal_replay_paused()")
     if receives is None:
-        standing.replication = "unknown"
-        standing.note = "its user may not query the replication status. On the master: GRANT pg_monitor TO the user"
+        status.replication = "unknown"
+        status.note = "its user may not query the replication status. On the master: GRANT pg_monitor TO the user"
     elif paused:
-        standing.replication, standing.problem = "stopped", "it applies nothing: replay is paused"
+        status.replication, status.problem = "stopped", "it applies nothing: replay is paused"
     elif receives:
-        standing.replication = "running"
-        standing.behind = None if seconds is None else math.floor(seconds)
+        status.replication = "running"
+        status.behind = None if seconds is None else math.floor(seconds)
     else:
-        standing.replication, standing.problem = "stopped", "it receives nothing from its master"
+        status.replication, status.problem = "stopped", "it receives nothing from its master"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from replswitch.errors import ReplSwitchError
 from replswitch.report.mysql import ask_mysql
 from replswitch.report.postgresql import ask_postgresql
-from replswitch.report.standing import Asked, Standing
+from replswitch.report.status import Asked, ServerStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,14 +34,14 @@ def _asked(server: Server) -> Asked:
     return Asked(server.state, server.name, opener, driver.module.Error, settings, engine=driver.engine)
 
 
-def standings(servers: Sequence[Asked], timeout: float | None = None) -> list[Standing]:
+def statuses(servers: Sequence[Asked], timeout: float | None = None) -> list[ServerStatus]:
     """Query the state of all servers of a database in parallel.
 
     Args:
         servers: the master first.
         timeout: seconds for a server to accept the connection, and to answer; each one's own by default.
     """
-    found = [Standing(server.state, server.name) for server in servers]
+    found = [ServerStatus(server.state, server.name) for server in servers]
     seconds = [timeout or server.timeout for server in servers]
     # Daemons: a server that never answers must not keep the program from ending.
     asking = [Thread(target=_ask, args=each, daemon=True) for each in zip(servers, found, seconds, strict=True)]
@@ -52,49 +52,49 @@ def standings(servers: Sequence[Asked], timeout: float | None = None) -> list[St
         thread.join(max(0, began + seconds[number] + _GRACE - time.monotonic()))
         if thread.is_alive():
             problem = f"no answer within {seconds[number]:g} s"
-            found[number] = Standing(server.state, server.name, problem=problem)
+            found[number] = ServerStatus(server.state, server.name, problem=problem)
     _compare(servers, found)
     return found
 
 
-def _ask(server: Asked, standing: Standing, timeout: float) -> None:
+def _ask(server: Asked, status: ServerStatus, timeout: float) -> None:
     try:
         with closing(server.open(timeout)) as raw:
-            _QUESTIONS.get(server.engine, _ask_nothing)(raw, server, standing)
+            _QUESTIONS.get(server.engine, _ask_nothing)(raw, server, status)
     except ReplSwitchError as error:
-        standing.problem = str(error)
+        status.problem = str(error)
     except Exception as error:  # noqa: BLE001 - every error of a server is reported
-        standing.problem = f"{'a query failed' if standing.reachable else 'no connection'}: {_words(error)}"
+        status.problem = f"{'a query failed' if status.reachable else 'no connection'}: {_words(error)}"
 
 
 def _words(error: Exception) -> str:
     return f"{error.args[1]} ({error.args[0]})" if len(error.args) > 1 else str(error)
 
 
-def _ask_nothing(raw: Any, server: Asked, standing: Standing) -> None:
-    standing.reachable = True
-    standing.note = "replswitch does not know what to query on it"
+def _ask_nothing(raw: Any, server: Asked, status: ServerStatus) -> None:
+    status.reachable = True
+    status.note = "replswitch does not know what to query on it"
 
 
-def _ask_sqlite(raw: Any, server: Asked, standing: Standing) -> None:
+def _ask_sqlite(raw: Any, server: Asked, status: ServerStatus) -> None:
     """Query the file. It has no replication status."""
     raw.execute("PRAGMA schema_version").close()  # nothing before it reads the file
-    standing.reachable = True
+    status.reachable = True
     files = {name: file for _, name, file in raw.execute("PRAGMA database_list")}
     if files.get("main"):
-        standing.variables = {"file": files["main"]}
-    standing.version = raw.execute("SELECT sqlite_version()").fetchone()[0]
+        status.variables = {"file": files["main"]}
+    status.version = raw.execute("SELECT sqlite_version()").fetchone()[0]
 
 
 #: The function that queries each kind of server.
-_QUESTIONS: Final[dict[str, Callable[[Any, Asked, Standing], None]]] = {
+_QUESTIONS: Final[dict[str, Callable[[Any, Asked, ServerStatus], None]]] = {
     "mysql": ask_mysql,
     "postgresql": ask_postgresql,
     "sqlite": _ask_sqlite,
 }
 
 
-def _compare(servers: Sequence[Asked], found: Sequence[Standing]) -> None:
+def _compare(servers: Sequence[Asked], found: Sequence[ServerStatus]) -> None:
     """Add what only a comparison of all servers shows."""
     master, *slaves = found
     if master.reachable and master.read_only:

@@ -268,8 +268,8 @@ class RequestPolicy:
 
     def debug_header(self, scope: Scope) -> str:
         """Return the decisions, separated by commas, each as ``slave; server=slave1.db; reason=method``."""
-        told = scope.decisions or (() if scope.decision is None else (scope.decision,))
-        return ", ".join(map(_header_value, told))
+        decisions = scope.decisions or (() if scope.decision is None else (scope.decision,))
+        return ", ".join(map(_header_value, decisions))
 
 
 def marker_tokens(cookie_header: str, names: Collection[str]) -> list[str]:

@@ -144,5 +144,5 @@ def find_mysqld() -> str:
 
 def _is_mysql(program: str) -> bool:
     """Distinguish MySQL from MariaDB, whose program can have the same name."""
-    told = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)  # noqa: S603 - a server
-    return told.returncode == 0 and "MariaDB" not in told.stdout
+    result = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)  # noqa: S603 - a server
+    return result.returncode == 0 and "MariaDB" not in result.stdout

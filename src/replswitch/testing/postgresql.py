@@ -175,7 +175,7 @@ class PostgreSQLPair(PostgreSQLSessions):
     # Replication
 
     def _configure(self, name: str, *, held: bool = True) -> None:
-        """Write the settings of a server that the test has chosen. The server reads them when it starts or is told to.
+        """Write the settings of a server that the test has chosen. The server reads them at its start and at a reload.
 
         Args:
             name: the server.
@@ -203,7 +203,7 @@ class PostgreSQLPair(PostgreSQLSessions):
         )
 
     def _reload(self, name: str) -> None:
-        """Let a server that runs read its settings, and wait until all of its processes have been told."""
+        """Let a server that runs read its settings, and wait until all of its processes have been signalled."""
         self._run(name, "SELECT pg_reload_conf()")
         self._until(name, "did not read its settings", lambda: self._shows(name, self._edition))
 
@@ -261,22 +261,22 @@ class PostgreSQLPair(PostgreSQLSessions):
 
     def _master_position(self) -> str:
         asked = "SELECT pg_current_wal_insert_lsn() AS inserted, pg_current_wal_flush_lsn() AS flushed"
-        (told,) = self._run(
+        (answer,) = self._run(
             self.master_name, f"{asked}, pg_current_wal_insert_lsn() > pg_current_wal_flush_lsn() AS late"
         )
-        if told["late"]:
+        if answer["late"]:
             # A commit with synchronous_commit=off, or an open transaction. Only what was flushed is sent to slaves, so
             # a commit that waits for that is made behind it.
             self._run(self.master_name, "SELECT pg_logical_emit_message(true, 'replswitch', '')")
-            return str(told["inserted"])
-        return str(told["flushed"])
+            return str(answer["inserted"])
+        return str(answer["flushed"])
 
     def _wait_for(self, name: str, position: Any, deadline: float) -> None:
         sql = "SELECT pg_last_wal_replay_lsn() AS reached, pg_last_wal_replay_lsn() >= %s::pg_lsn AS enough"
         try:
-            while not (told := self._run(name, sql, position)[0])["enough"]:
+            while not (answer := self._run(name, sql, position)[0])["enough"]:
                 if time.monotonic() >= deadline:
-                    raise self._not_caught_up(name, position, told["reached"])
+                    raise self._not_caught_up(name, position, answer["reached"])
                 time.sleep(0.005)
         except PairError as error:
             if isinstance(error, NotCaughtUpError) or self._is_up(name):
@@ -315,10 +315,10 @@ class PostgreSQLPair(PostgreSQLSessions):
 
     def _last_position(self, name: str) -> str:
         """Return the position behind the last record of a server that was shut down: that of its checkpoint."""
-        told = self._keeper.folder / "install.log"
+        output = self._keeper.folder / "install.log"
         self._finish("pg_controldata", [str(self._programs / "pg_controldata"), "-D", str(self._data(name))])
-        found = re.search(r"Latest checkpoint location: +([0-9A-F]+)/([0-9A-F]+)", told.read_text())
+        found = re.search(r"Latest checkpoint location: +([0-9A-F]+)/([0-9A-F]+)", output.read_text())
         if found is None:
-            raise ServerStartError("pg_controldata names no checkpoint.", server=name, log=told.read_text())
+            raise ServerStartError("pg_controldata names no checkpoint.", server=name, log=output.read_text())
         # A slave that has applied the record is at least one byte further.
         return f"{found[1]}/{int(found[2], 16) + 1:X}"

@@ -126,7 +126,7 @@ def _real(folder: Path) -> Path | None:
 def _version(folder: Path, user: Account | None) -> int:
     """Run the server's program under the account, and return its version. One that does not run has version 0."""
     uid, gid = user or (None, None)
-    told = subprocess.run(  # noqa: S603 - a server
+    result = subprocess.run(  # noqa: S603 - a server
         [folder / "postgres", "--version"],
         capture_output=True,
         text=True,
@@ -136,8 +136,8 @@ def _version(folder: Path, user: Account | None) -> int:
         group=gid,
         extra_groups=None if user is None else [],
     )
-    number = re.search(r"\(PostgreSQL\) (\d+)", told.stdout)
-    return int(number[1]) if number and told.returncode == 0 else 0
+    number = re.search(r"\(PostgreSQL\) (\d+)", result.stdout)
+    return int(number[1]) if number and result.returncode == 0 else 0
 
 
 class Template:

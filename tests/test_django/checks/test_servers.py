@@ -10,7 +10,7 @@ import pytest
 from django.core.checks import CheckMessage
 
 from django_replswitch import checks
-from replswitch.report import Standing
+from replswitch.report import ServerStatus
 from replswitch.testing import MariaDBPair
 
 ALIAS = "checked"
@@ -108,7 +108,7 @@ def test_a_user_who_can_write_despite_read_only_is_reported(
 def test_grants_that_bypass_read_only_are_recognised(
     version: str, variables: dict[str, str], grant: str, passes: bool
 ) -> None:
-    slave = Standing(
+    slave = ServerStatus(
         "slave",
         "slave.db",
         reachable=True,
@@ -122,7 +122,7 @@ def test_grants_that_bypass_read_only_are_recognised(
 
 
 def test_a_galera_node_that_is_not_read_only_has_no_message() -> None:
-    node = Standing(
+    node = ServerStatus(
         "slave", "node2.db", reachable=True, version="10.11.6-MariaDB", read_only=False, replication="cluster"
     )
     assert checks._check_slave("The slave", node) == []

@@ -9,7 +9,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections
 
-from django_replswitch.report import standings, switching_aliases
+from django_replswitch.report import statuses, switching_aliases
 from replswitch.report import TIMEOUT, problems, table
 
 
@@ -38,10 +38,10 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Ask, print, and fail if something is wrong."""
-        found = {alias: standings(alias, options["timeout"]) for alias in self._aliases(options["database"])}
+        found = {alias: statuses(alias, options["timeout"]) for alias in self._aliases(options["database"])}
         if options["format"] == "json":
-            told = {alias: [each.as_json() for each in servers] for alias, servers in found.items()}
-            self.stdout.write(json.dumps(told, indent=2))
+            report = {alias: [each.as_json() for each in servers] for alias, servers in found.items()}
+            self.stdout.write(json.dumps(report, indent=2))
         else:
             engines = {alias: connections.settings[alias]["ENGINE"] for alias in found}
             self.stdout.write("\n\n".join(table(f"{alias} ({engines[alias]})", found[alias]) for alias in found))

@@ -1,4 +1,4 @@
-"""A server to query (`Asked`), its state (`Standing`), and the table of a report."""
+"""A server to query (`Asked`), its state (`ServerStatus`), and the table of a report."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Asked:
 
 
 @dataclass
-class Standing:
+class ServerStatus:
     """The state of one server.
 
     Attributes:
@@ -101,7 +101,7 @@ class Standing:
         return tuple(words.get(value, str(value)) for value in values)
 
 
-def table(title: str, found: Iterable[Standing]) -> str:
+def table(title: str, found: Iterable[ServerStatus]) -> str:
     """Return the report as a table with a title."""
     found = list(found)
     rows = [COLUMNS, *(each.as_row() for each in found)]
@@ -114,6 +114,6 @@ def table(title: str, found: Iterable[Standing]) -> str:
     return "\n".join(lines)
 
 
-def problems(title: str, found: Iterable[Standing]) -> list[str]:
+def problems(title: str, found: Iterable[ServerStatus]) -> list[str]:
     """Return the problems, one line each."""
     return [f"{title}: the {each.state} {each.server}: {each.problem}" for each in found if each.problem]
