@@ -5,11 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,56 +16,40 @@ from replswitch import MASTER, SLAVE, Connection, carry, resume
 from replswitch.decorators import use_master, use_slave
 from replswitch.drivers import load_driver
 from replswitch.testing import PostgreSQLPair
+from replswitch.testing.kept import Kept
+from replswitch.testing.launch import free_port, run
 from replswitch.testing.postgresql_programs import account
 
 PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
 
 @contextmanager
-def bouncer(folder: Path, settings: dict[str, Any], **more: str) -> Iterator[int]:
+def bouncer(settings: dict[str, Any], **more: str) -> Iterator[int]:
     """Start PgBouncer in front of a server; yield its port."""
     if PROGRAM is None:
         if os.environ.get("CI", "").lower() not in {"", "0", "false"}:
             pytest.fail("CI is set, so this must not be skipped: PgBouncer is missing (tools/ensure-pgbouncer)")
         pytest.skip("PgBouncer is missing: tools/ensure-pgbouncer installs it")
-    with closing(socket.create_server(("127.0.0.1", 0))) as free:
-        port = free.getsockname()[1]
-    uid, gid = account() or (None, None)
-    file = folder / f"{port}.ini"
+    port = free_port()
     options = {"pool_mode": "transaction", "auth_type": "any", "default_pool_size": "2", "listen_port": str(port)}
     options |= {"listen_addr": "127.0.0.1", "unix_socket_dir": "", **more}
     target = " ".join(f"{name}={settings[name]}" for name in ("host", "port", "dbname", "user", "password"))
     lines = [f"{name} = {value}" for name, value in options.items()]
-    file.write_text(f"[databases]\n{settings['dbname']} = {target}\n[pgbouncer]\n" + "\n".join(lines) + "\n")
-    file.chmod(0o644)
-    process = subprocess.Popen(
-        [PROGRAM, "-q", str(file)],
-        cwd="/",
-        user=uid,
-        group=gid,
-        extra_groups=None if uid is None else [],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    with process:
-        try:
-            deadline = time.monotonic() + 20
-            while time.monotonic() < deadline:
-                try:
-                    socket.create_connection(("127.0.0.1", port), 1).close()
-                except OSError:
-                    time.sleep(0.02)
-                else:
-                    break
-            yield port
-        finally:
-            process.kill()
+    with closing(Kept(account())) as kept:  # it refuses to run as root
+        file = kept.folder / "pgbouncer.ini"
+        file.write_text(f"[databases]\n{settings['dbname']} = {target}\n[pgbouncer]\n" + "\n".join(lines) + "\n")
+        file.chmod(0o644)
+        run(kept, "pgbouncer", [PROGRAM, str(file)], kept.folder / "log", ready=lambda: listens(port))
+        yield port
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return not probe.connect_ex(("127.0.0.1", port))
 
 
 @pytest.fixture(params=["refuses options", "drops options"])
-def db(
-    request: pytest.FixtureRequest, postgresql_pair: PostgreSQLPair, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Connection]:
+def db(request: pytest.FixtureRequest, postgresql_pair: PostgreSQLPair) -> Iterator[Connection]:
     pair = postgresql_pair
     with closing(pair.connect()) as connection:
         connection.execute("DROP TABLE IF EXISTS message")
@@ -78,21 +59,16 @@ def db(
             " 'INSERT INTO message VALUES (number) RETURNING id'"
         )
     pair.wait_caught_up()
-    folder = tmp_path_factory.mktemp("pgbouncer")
-    for each in (folder, folder.parent, folder.parent.parent):
-        each.chmod(0o755)
     more = {"ignore_startup_parameters": "options"} if request.param == "drops options" else {}
     with ExitStack() as stack:
-        master, slave = (
-            stack.enter_context(bouncer(folder, settings, **more)) for settings in (pair.master, pair.slaves[0])
-        )
+        master, slave = (stack.enter_context(bouncer(settings, **more)) for settings in (pair.master, pair.slaves[0]))
         yield stack.enter_context(
             replswitch.connect({**pair.master, "port": master}, [{"port": slave}], driver="psycopg", debug=True)
         )
     pair.reset()
 
 
-def run(db: Connection, sql: str, *values: object) -> list[Any]:
+def rows(db: Connection, sql: str, *values: object) -> list[Any]:
     with db.cursor() as cursor:
         cursor.execute(sql, values or None)
         return list(cursor.fetchall()) if cursor.description else []
@@ -107,21 +83,21 @@ COUNT = "SELECT COUNT(*) FROM message"
 
 def test_visitors_see_their_own_writes(db: Connection, postgresql_pair: PostgreSQLPair) -> None:
     with resume(""), use_slave():
-        assert run(db, COUNT) == [(0,)]
+        assert rows(db, COUNT) == [(0,)]
         assert side(db) == SLAVE
     postgresql_pair.stop_slave()
     for number in range(12):  # often enough for statements that psycopg would prepare
         with resume(""), use_master():
-            run(db, "INSERT INTO message VALUES (%s)", number)
+            rows(db, "INSERT INTO message VALUES (%s)", number)
             token = carry()
             assert '"postgresql:' in token
         with resume(token), use_slave():
-            assert run(db, COUNT) == [(number + 1,)]
+            assert rows(db, COUNT) == [(number + 1,)]
             assert side(db) == MASTER
     postgresql_pair.start_slave()
     postgresql_pair.wait_caught_up()
     with resume(token), use_slave():
-        assert run(db, COUNT) == [(12,)]
+        assert rows(db, COUNT) == [(12,)]
         assert side(db) == SLAVE
 
 
@@ -132,19 +108,19 @@ def test_a_write_in_slave_state_moves_to_the_master(
 ) -> None:
     postgresql_pair.stop_slave()
     with resume(""), use_master():
-        run(db, "INSERT INTO message VALUES (1)")
+        rows(db, "INSERT INTO message VALUES (1)")
         token = carry()
     with resume(token if behind else ""), use_slave():
-        assert run(db, "SELECT %s::int", 7) == [(7,)]
+        assert rows(db, "SELECT %s::int", 7) == [(7,)]
         assert side(db) == (MASTER if behind else SLAVE)
         before = carry()
-        run(db, sql)
+        rows(db, sql)
         assert carry() != before
         db.begin()
-        run(db, "INSERT INTO message VALUES (3)")
+        rows(db, "INSERT INTO message VALUES (3)")
         db.commit()
     with use_master():
-        assert run(db, "SELECT id FROM message ORDER BY id")[-1] == (3,)
+        assert rows(db, "SELECT id FROM message ORDER BY id")[-1] == (3,)
 
 
 def test_a_read_only_connection_to_the_master_refuses_writes_in_every_way(
