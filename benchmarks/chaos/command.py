@@ -39,7 +39,7 @@ def main() -> int:
     parser.add_argument("--hold", type=float, default=4, help="seconds that a fault lasts (4)")
     parser.add_argument("--seed", type=int, default=None, help="which faults come when; a run prints its own")
     parser.add_argument("--side", choices=SIDES, default="connect", help="the kind of application")
-    parser.add_argument("--product", choices=PRODUCTS, default="MariaDB", help="of the servers (MariaDB)")
+    parser.add_argument("--product", choices=PRODUCTS, default="MariaDB", help="the product of the servers (MariaDB)")
     parser.add_argument("--driver", choices=DRIVERS, help="the driver (pymysql, or psycopg on PostgreSQL)")
     parser.add_argument("--short", action="store_true", help="every fault once, as briefly as it can be noticed")
     parser.add_argument(

@@ -34,7 +34,7 @@ class Field:
     An address is a name: ``master``, ``slave A``, ``slave B``; after a promotion it leads to another server.
 
     Args:
-        product: of the servers.
+        product: the product of the servers.
 
     Attributes:
         pair: the servers.

@@ -109,7 +109,7 @@ class Run:
     Args:
         side: ``connect``, ``django`` or ``flask``.
         driver: of `replswitch.connect`.
-        product: of the servers.
+        product: the product of the servers.
         seconds: for how long there are faults; each kind comes once at least, however long that takes.
         seed: which faults come when.
         hold: seconds that a fault lasts.
@@ -132,7 +132,7 @@ class Run:
         self._side = side
         self._driver = driver
         self._product = product
-        # An answer that does not come, a new connection that neither does, and one second more.
+        # The time-out of an answer, then the time-out of a new connection, and one second more.
         self._limit = product.connect_timeout + READ_TIMEOUT + 1.0
         self._seconds = seconds
         self._seed = seed

@@ -54,7 +54,7 @@ class Plan:
         kinds: the visitors.
         visitors: how many of each kind, for each side.
         together: how many sides are visited at the same time: a machine that is too busy makes everything late.
-        product: of the servers; a key of `PRODUCTS`.
+        product: the product of the servers; a key of `PRODUCTS`.
         synchronous_commit: PostgreSQL's setting of the application; None for that of the server.
         seconds: how long a visit lasts, at least.
     """
@@ -204,9 +204,11 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--together", type=number_above_0, default=3, metavar="N", help="sides at the same time; default: 3"
     )
-    parser.add_argument("--product", choices=PRODUCTS, default="MariaDB", help="of the servers; default: MariaDB")
     parser.add_argument(
-        "--synchronous-commit", choices=("on", "off"), help="of PostgreSQL, for the application; default: on"
+        "--product", choices=PRODUCTS, default="MariaDB", help="the product of the servers; default: MariaDB"
+    )
+    parser.add_argument(
+        "--synchronous-commit", choices=("on", "off"), help="of the applications on PostgreSQL; default: on"
     )
     parser.add_argument("--quick", action="store_true", help="lags 0, 2 and stopped, 1 visitor of each kind")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write consistency.md and consistency.svg there")

@@ -52,8 +52,8 @@ class Side:
 
         Args:
             pair: the servers.
-            product: their product.
-            options: further settings of the application's connections.
+            product: the product of the servers.
+            options: more settings for the application's connections.
 
         Raises:
             SideError: the process has ended instead.

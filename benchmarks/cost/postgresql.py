@@ -1,8 +1,9 @@
 """What statements through replswitch.connect() cost on PostgreSQL, against the same on a bare psycopg connection.
 
-A query is cursor(), execute("SELECT 1"), fetchone() and close(), on a real pair. An INSERT outside a transaction takes
-its position along. The transaction has a SELECT, an INSERT and an UPDATE. psycopg has no time-out for an answer, but
-its `wait` takes one, so slave state is held against a connection that passes it. Needs the servers of PostgreSQL.
+A query is cursor(), execute("SELECT 1"), fetchone() and close(), on a real pair. The position of an INSERT
+outside a transaction comes in the same round trip. The transaction has a SELECT, an INSERT and an UPDATE. psycopg has
+no time-out for an answer, but its `wait` takes one, so slave state is compared with a connection that passes it. Needs
+the servers of PostgreSQL.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ GROUPS = 16
 ROUNDS = 30
 
 QUERY = 1.10
-"""The most that a query, or a transaction, may take of one on a bare connection."""
+"""The limit for the time of a query or a transaction, divided by the time on a bare connection."""
 
 INSERT = 1.25
 """The same for an INSERT outside a transaction."""
@@ -72,7 +73,7 @@ def bare(settings: dict[str, Any], kind: Any = psycopg.Connection, *, autocommit
 
 
 def groups(master: dict[str, Any], slave: dict[str, Any]) -> Iterator[Times]:
-    """Measure what belongs together, each time with fresh connections."""
+    """Measure what is compared with each other together, each time on new connections."""
     with bare(master) as one, bare(master) as another:
         yield measure({"one": queries(one), "another": queries(another)}, ROUNDS)
     with replswitch.connect(master, [slave], driver="psycopg") as db, bare(master) as one:

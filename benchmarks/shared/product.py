@@ -1,4 +1,4 @@
-"""What differs between the database products that the same application runs on."""
+"""The differences between the database products on which the same application runs."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Product:
         drivers: of `replswitch.connect`; the first one is the default.
         server: an expression for a number that differs between the servers of a pair.
         version: an expression for the version of the server.
-        key: the type of a key that the server numbers.
+        key: the type of a key that the server generates.
         connections: a query for the number of connections of the application.
-        schema: what comes before the name of a table for the administrator.
-        connect_timeout: the shortest time-out in seconds for a new connection that its drivers keep to.
+        schema: the prefix of the name of a table in statements of the administrator.
+        connect_timeout: the shortest time-out in seconds for a new connection that its drivers support.
     """
 
     pair: type[ReplicatedPair]
@@ -57,6 +57,6 @@ PRODUCTS: Final = {
         "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
         "SELECT COUNT(*) FROM pg_stat_activity WHERE usename = 'shop'",
         "",
-        2,  # libpq takes 1 for 2
+        2,  # libpq raises 1 to 2
     ),
 }

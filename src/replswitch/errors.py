@@ -4,7 +4,7 @@
 
     ReplSwitchError
     ├── ConfigurationError    a setting or an option is wrong; raised when it is given, not at the first query
-    ├── RevertError           revert() found nothing of the application's to undo
+    ├── RevertError           revert() found no use_master() or use_slave() of the application to undo
     ├── PositionError         a text is not a valid replication position
     ├── SlaveWriteError       a write reached a slave and could not be moved to the master
     └── NoServerError         no server is left that can serve the statement

@@ -31,8 +31,8 @@ _making_scope: Final = ProcessLock()
 class Frame:
     """One instruction on the stack. As a context manager, it restores the stack from before the instruction.
 
-    A frame is its own context manager, it has no ``__init__``, and its scope is found or created when it is needed:
-    every request switches, and few blocks have anything to record.
+    A frame is its own context manager, it has no ``__init__``, and its scope is found or created when it is needed,
+    because every request switches, but few blocks record anything.
     """
 
     __slots__ = ("_replaced", "_scope", "parent", "state", "switch")
@@ -98,7 +98,7 @@ class Frame:
 
 
 class ScopeFrame(Frame):
-    """An instruction that begins a given scope. The scope of a request is read often, so it is a slot: no call."""
+    """An instruction with a given scope. The scope of a request is read often; a slot is faster than a property."""
 
     __slots__ = ("scope",)
 
@@ -270,7 +270,7 @@ class Switch:
 
     @property
     def state(self) -> State:
-        """The state that the running code wants: ``"master"`` or ``"slave"``."""
+        """The state that the running code asks for: ``"master"`` or ``"slave"``."""
         frame = self.deciding_frame()
         if frame is None:
             return MASTER

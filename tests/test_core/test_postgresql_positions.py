@@ -225,7 +225,7 @@ def test_a_slave_whose_master_is_gone_counts_as_having_all_that_it_has(pair: Pos
         reached = driver.fetch_position(raw)[1]
         assert reached is not None
         assert reached.includes(wanted)
-        raw.may_list = False  # another account; then it has what a question has shown
+        raw.may_list_files = False  # another account; then it has what a question has shown
         assert driver.fetch_position(raw) == (driver.fetch_position(raw)[0], reached)
 
 

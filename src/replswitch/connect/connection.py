@@ -216,6 +216,6 @@ class Connection(Switch):
         if hasattr(raw, name):
             return getattr(raw, name)
         raise AttributeError(
-            f"{type(self).__name__!r} object has no attribute {name!r}. It has several links, so it leaves out "
-            f"attributes that concern only one of them. {_INSTEAD.get(name, _ELSE)}"
+            f"{type(self).__name__!r} object has no attribute {name!r}. It has several links, so it has no "
+            f"attributes that belong to only one of them. {_INSTEAD.get(name, _ELSE)}"
         )

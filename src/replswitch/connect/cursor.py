@@ -27,7 +27,7 @@ def materialize(args: Any) -> Any:
 
 
 class Result(NamedTuple):
-    """What is known of a result when its cursor is closed."""
+    """The attributes of a result that a closed cursor keeps."""
 
     description: Any
     rowcount: int
@@ -231,7 +231,7 @@ class Cursor:
         """Do nothing, as PEP 249 allows."""
 
     def _copy(self, statement: Any, params: Any = None, **options: Any) -> AbstractContextManager[Any]:
-        """Copy rows: psycopg's ``copy()``. What a slave refuses runs on the master."""
+        """Copy rows, like psycopg's ``copy()``. If a slave refuses a statement, it runs on the master."""
 
         @contextmanager
         def copying() -> Iterator[Any]:
@@ -242,7 +242,7 @@ class Cursor:
         return copying()
 
     def _stream(self, query: Any, params: Any = None, **options: Any) -> Iterator[Any]:
-        """Yield rows one by one: psycopg's ``stream()``. What a slave refuses runs on the master."""
+        """Yield rows one by one, like psycopg's ``stream()``. If a slave refuses a statement, it runs on the master."""
         rows = self._run("begin_stream", query, params, **options)
         with self._following():
             yield from rows

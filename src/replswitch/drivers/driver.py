@@ -95,7 +95,7 @@ class WriteTracker:
         last_known_position: the position of the latest write, as far as it is known.
         learns_after_rows: whether the end of a result can add something about a write that is pending.
         has_rows: the statement of the last `pop_write_status` has returned rows, as writes seldom do; False if unknown.
-        includes_others: `ask` may return the position of writes of other sessions, because the server has no other.
+        includes_others: `ask` may return the position of other sessions' writes: the server has none for each session.
         on_write: called with the tracker when something may have been committed, and with True while a statement runs,
             so that the server cannot be queried. For a binding that does not see every statement.
         pending_in: the scope that must query the position of a write; None before the first one.
@@ -170,10 +170,10 @@ class Driver:
         begins_with_writes: the module begins a transaction at the first write only, so `begin_adopted` is called first.
         has_serializable_slaves: transactions on slaves may have the isolation level SERIALIZABLE.
         commit_waits_for_readers: a commit waits for transactions that read, as on a single SQLite file.
-        keeps_description: a cursor has its ``description`` when it is closed, too.
-        streaming_methods: methods of a cursor, beside those of PEP 249, that run a statement whose rows are passed one
-            by one: ``copy`` and ``stream``. The cursors have ``begin_copy`` and ``begin_stream`` for them, which return
-            when the statement has begun.
+        keeps_description: a closed cursor still has its ``description``.
+        streaming_methods: the methods of a cursor, beside those of PEP 249, that run a statement and pass its rows one
+            by one: ``copy`` and ``stream``. For each of them, the cursor has a method that returns as soon as the
+            statement has begun: ``begin_copy``, ``begin_stream``.
     """
 
     module: ModuleType

@@ -201,7 +201,7 @@ class _Connection(MySQLdb.connections.Connection, WriteTracker):
 
 
 class _MasterConnection(_Connection):
-    """A connection that knows whether a statement may have written."""
+    """A connection that records whether a statement may have written."""
 
     stays_read_only = False
     #: Whether each write gets a position; None before the server was asked.

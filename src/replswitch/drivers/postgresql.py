@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from replswitch.checking import refuse_unknown
 from replswitch.drivers.driver import Driver, Fault, Written
-from replswitch.drivers.postgresql_position import POSITION, lacks_timeline, position_of
+from replswitch.drivers.postgresql_position import POSITION, position_of, query_for_timeline
 from replswitch.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -41,10 +41,10 @@ FAULTS: Final = {
 # read_only_sql_transaction
 _REFUSED: Final = "25006"
 
-#: Codes that mean nothing special on the master: the application ends the transaction, or a part of it.
+#: Codes without a special meaning on the master: the application rolls back the transaction, or a part of it.
 ON_SLAVES_ONLY: Final = frozenset({"40001", "40P01", "0A000"})
 
-# What the modules say when a connection is used that was closed before.
+# The messages of psycopg and psycopg2 when a closed connection is used.
 _CLOSED: Final = re.compile("connection is closed|connection already closed|the connection is lost")
 
 #: The text of the error for two-phase commits.
@@ -139,8 +139,8 @@ class PostgreSQLFamilyDriver(Driver):
             False if a connection of a pool is dead. Close it, and take another one.
 
         Raises:
-            Exception: the module's error, after the connection was closed: it was lost, or it leads to a standby that
-                should serve as the master.
+            Exception: the module's error, after the connection was closed: it was lost, or it is a master's
+                connection and the server is a standby.
         """
         raise NotImplementedError
 
@@ -181,17 +181,17 @@ class PostgreSQLFamilyDriver(Driver):
         raw.autocommit = False
 
     def fetch_position(self, raw: Raw) -> tuple[Hashable, Position | None]:
-        """Query the identity and the position. A slave without a receiver is asked for its files, too."""
+        """Query the identity and the position. If a slave has no WAL receiver, query its WAL files, too."""
         row = raw.question(POSITION)
-        files: Sequence[int] = ()
+        timelines: Sequence[int] = ()
         # The account may lack the right to list the files. In a transaction, the error would end the transaction.
-        if raw.may_list and (question := lacks_timeline(row)) and not self.in_transaction(raw):
+        if raw.may_list_files and (query := query_for_timeline(row)) and not self.in_transaction(raw):
             module: Any = self.module
             try:
-                files = raw.question(question)[0] or ()
+                timelines = raw.question(query)[0] or ()
             except module.errors.InsufficientPrivilege:
-                raw.may_list = False
-        return position_of(row, files)
+                raw.may_list_files = False
+        return position_of(row, timelines)
 
     def seconds_behind(self, raw: Raw) -> float | None:
         """Return for how many seconds a slave has not applied what it has received.
@@ -249,5 +249,5 @@ def connect_fault(text: str) -> Fault:
 
 
 def _refuses_all(raw: Raw) -> bool:
-    """Return whether the server of a master's connection refuses all writes, as it reports by itself."""
+    """Return whether the server has reported that it refuses all writes. Use this for a master's connection."""
     return "on" in map(raw.info.parameter_status, ("in_hot_standby", "default_transaction_read_only"))

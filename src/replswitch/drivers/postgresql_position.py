@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 #: Returns the position and the identity of a server, in one row.
 #:
-#: On a slave the timeline must be read after the place: the receiver may already be on the next one, so a place is
-#: never taken for a later place of an earlier timeline. The last two places are what a slave has certainly applied. It
-#: stores them when it writes pages to the disk, so they can be minutes old.
+#: On a slave, the place must be read before the timeline. In the other order, a promotion in between would combine a
+#: place of the new timeline with the old timeline, and a lost write could count as reached. The columns
+#: ``min_recovery_end_…`` are a place that a slave has certainly applied. The slave stores it when it writes pages to
+#: the disk, so it can be minutes old.
 POSITION: Final = """\
 SELECT system_identifier::text, extract(epoch FROM pg_postmaster_start_time())::text, pg_is_in_recovery(),
     CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END::text,
@@ -32,18 +33,18 @@ SELECT system_identifier::text, extract(epoch FROM pg_postmaster_start_time())::
     pg_snapshot_xmax(pg_current_snapshot())::text
 FROM pg_control_system(), pg_control_recovery()"""
 
-#: The timelines of the files that may have the last byte which a slave without a receiver has applied, in an array. The
-#: slave replays from files of its log only, and it begins a new timeline in the middle of a file of the old one, which
-#: it keeps. The account needs the role pg_monitor for it.
+#: Returns the timelines that have a WAL file for the last byte that a slave has applied, in an array. It is for a slave
+#: without a WAL receiver: the slave applies only what is in its WAL files. If a timeline begins in the middle of a
+#: file, the slave also keeps the file of the old timeline. The account needs the role pg_monitor.
 FILES: Final = """\
 SELECT array_agg(DISTINCT ('x' || substr(name, 1, 8))::bit(32)::bigint) FROM pg_ls_waldir()
 WHERE name ~ '^[0-9A-F]{{24}}$' AND substr(name, 9) = '{file}'"""
 
-#: The place up to which a master has written, for `PostgreSQLPosition.after_insert`. It must be asked after a commit: a
-#: place from before can be reached on a slave while the commit is not applied.
+#: Returns the place up to which a master has written, for `PostgreSQLPosition.after_insert`. It must be queried after
+#: the commit: a slave can have reached an earlier place without the commit.
 WRITTEN: Final = "SELECT pg_current_wal_insert_lsn()"
 
-#: Whether the open transaction has written. Functions that write count, an UPDATE of no rows does not.
+#: Returns whether the open transaction has written. A function that writes counts; an UPDATE of no rows does not.
 WRITES: Final = "SELECT pg_current_xact_id_if_assigned() IS NOT NULL"
 
 #: The latest certain position of each server, by its system identifier and the time of its start. It never goes back
@@ -51,13 +52,14 @@ WRITES: Final = "SELECT pg_current_xact_id_if_assigned() IS NOT NULL"
 _certain: dict[tuple[str, str], PostgreSQLPosition] = {}
 _MOST_SERVERS: Final = 1000
 
-#: What the servers of a timeline have of earlier ones, by system identifier and timeline. A server that had a place of
-#: an earlier timeline, and is on this one without a restart, shows that this one began after that place.
+#: The places of earlier timelines that all servers of a timeline have, by system identifier and timeline. If a server
+#: has reported a place of an earlier timeline, and then reports this one without a restart, this timeline began at or
+#: after that place.
 _inherited: dict[tuple[str, int], PostgreSQLPosition] = {}
 
 
-def lacks_timeline(row: Sequence[Any]) -> str:
-    """Return the query that shows the timeline of a slave without a receiver; empty if the timeline is known."""
+def query_for_timeline(row: Sequence[Any]) -> str:
+    """Return the query for the timeline of a slave without a WAL receiver; empty if the timeline is known."""
     if not row[2] or row[4] is not None or row[9] or not row[3]:
         return ""
     high, _, low = row[3].partition("/")
@@ -66,7 +68,7 @@ def lacks_timeline(row: Sequence[Any]) -> str:
     return FILES.format(file=f"{number // files:08X}{number % files:08X}")
 
 
-def position_of(row: Sequence[Any], files: Sequence[int] = ()) -> tuple[Hashable, Position | None]:
+def position_of(row: Sequence[Any], timelines: Sequence[int] = ()) -> tuple[Hashable, Position | None]:
     """Return the identity and the position of a server from its answer to `POSITION`.
 
     The identity begins with the timeline: after a promotion, a slave counts as another server. All slaves
@@ -74,12 +76,12 @@ def position_of(row: Sequence[Any], files: Sequence[int] = ()) -> tuple[Hashable
 
     Args:
         row: the answer.
-        files: the answer to the query of `lacks_timeline`, if it was sent.
+        timelines: the answer to the query of `query_for_timeline`, if it was sent.
 
     Raises:
         PositionError: the answer is not a position.
     """
-    system, started, is_slave, place, timeline, page, segment, noted_timeline, noted_place, is_hidden, *_ = row
+    system, started, is_slave, place, timeline, page, segment, stored_timeline, stored_place, is_hidden, *_ = row
     if not is_slave:
         own = PostgreSQLPosition.after_insert(timeline, place, page=page, segment=segment)
         _keep(system, started, own)
@@ -89,14 +91,14 @@ def position_of(row: Sequence[Any], files: Sequence[int] = ()) -> tuple[Hashable
             "A slave does not show its timeline, because the account may not see the state of replication: GRANT"
             " pg_monitor to it. Until then, a slave counts as having only what it has stored on its disk"
         )
-    if timeline is None and files and max(files) == max(min(files), noted_timeline):
-        timeline = max(files)  # the timeline that it has stored, or a later one
+    if timeline is None and timelines and max(timelines) == max(min(timelines), stored_timeline):
+        timeline = max(timelines)  # it is the only one, or the one that the slave has stored
     if timeline is not None:
         own = PostgreSQLPosition.parse(f"{timeline}:{place}")
         return (timeline, system, started), _keep(system, started, own)
     # No receiver runs, or it cannot be seen.
-    noted = PostgreSQLPosition.parse(f"{noted_timeline}:{noted_place}") if noted_timeline else None
-    found = [each for each in (noted, _certain.get((system, started))) if each is not None]
+    stored = PostgreSQLPosition.parse(f"{stored_timeline}:{stored_place}") if stored_timeline else None
+    found = [each for each in (stored, _certain.get((system, started))) if each is not None]
     if not found:
         return (None, system, started), None
     latest = max(found, key=lambda each: each.places[-1])
@@ -105,7 +107,7 @@ def position_of(row: Sequence[Any], files: Sequence[int] = ()) -> tuple[Hashable
 
 
 def _keep(system: str, started: str, own: PostgreSQLPosition) -> PostgreSQLPosition:
-    """Keep a certain position of a server. Return it, merged with what is known of earlier timelines."""
+    """Store a certain position of a server. Return it, with the places of earlier timelines that the server has."""
     ((timeline, _),) = own.places
     before = _certain.get((system, started))
     inherited = _inherited.get((system, timeline))

@@ -1,7 +1,7 @@
 """What the text of a statement for PostgreSQL shows.
 
-The first word of a statement shows its kind: which questions should be sent along with it (P1), and whether it can
-write or end a transaction. The text never decides where a statement runs.
+The first word of a statement shows which questions should be sent with it (P1), and whether it can write or end a
+transaction. The text never decides where a statement runs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _LETS_WRITE: Final = re.compile(
     r"\bREAD\s+WRITE\b|\b(?:default_)?transaction_read_only'?\s*(?:=|\bTO\b|,)\s*'?(?:0|of|f|n)", re.IGNORECASE
 )
 
-#: Statements that write nothing by themselves. If they end a transaction, that is the one that is open.
+#: Statements that write nothing themselves. They can end the open transaction, but not a prepared one.
 _PLAIN: Final = frozenset(
     {
         *("abort", "begin", "close", "deallocate", "discard", "end", "fetch", "listen", "load", "lock", "move"),
@@ -48,7 +48,7 @@ _TEMPORARY: Final = re.compile(r"\b(?:CREATE|REPLACE|LOCAL|GLOBAL|INTO)\s+TEMP(?
 
 _COPIES_IN: Final = re.compile(r"\bFROM\s+STDIN\b", re.IGNORECASE)
 
-#: Longer texts are not kept, because they are seldom sent twice.
+#: Longer texts are not cached, because they are seldom sent twice.
 _LONGEST: Final = 4096
 
 
@@ -60,8 +60,8 @@ class Statement:
         leaves_trace: it changes its session, although the command tag does not show it.
         is_temporary: it may create a temporary table.
         is_plain: if it is a single statement, it writes nothing, and may begin or end a transaction.
-        goes_alone: no question can be sent along with it: it is plain, or COPY, or several statements.
-        may_write: it probably writes, so the question for the position is sent along with it.
+        goes_alone: no question can be sent with it: it is plain, or COPY, or several statements.
+        may_write: it probably writes, so the question for the position is sent with it.
         changes_rows: it runs in one transaction, and neither begins nor ends one.
         commits: it may commit several times.
         copies_in: it is a COPY that takes rows from the client.

@@ -25,10 +25,10 @@ class PostgreSQLTracker(WriteTracker):
         is_reader: the database refuses writes (S7).
         timed_out: no answer came in time, and the connection was closed.
         reports_positions: the server has positions.
-        may_list: the account may see the names of the files of the log.
+        may_list_files: the account may list the WAL files.
         written: the commits since the last `pop_write_status`.
         timeline: the timeline of the master. It does not change.
-        sizes: the sizes of a page and of a segment of the log, in bytes.
+        sizes: the sizes of a WAL page and of a WAL segment, in bytes.
     """
 
     read_only_error: ClassVar[type[Exception]]
@@ -36,17 +36,17 @@ class PostgreSQLTracker(WriteTracker):
     is_reader = False
     timed_out = False
     reports_positions = False
-    may_list = True
+    may_list_files = True
     written: Position | Written = Written.NO
     timeline = 0
     sizes = (0, 0)
 
     def recognise(self, row: Sequence[Any]) -> None:
-        """Keep the identity of the master, from its answer to `replswitch.drivers.postgresql_position.POSITION`.
+        """Store the identity of the master, from its answer to `replswitch.drivers.postgresql_position.POSITION`.
 
         Raises:
-            Exception: the server is a standby: after a promotion, the master's name may still lead to the former
-                master. The error is one of the module, which means that the server is not available.
+            Exception: ``standby_error``, because the server is a standby. This happens if, after a promotion, the host
+                name of the master still leads to the former master.
         """
         if row[2]:
             raise self.standby_error("The server is a standby, so it cannot serve as the master.")

@@ -90,17 +90,17 @@ class PsycopgDriver(PostgreSQLFamilyDriver):
         try:
             raw.prepare(read_only=read_only)
         except BaseException:
-            raw.pgconn.finish()  # close() may give it back to a pool as it is
+            raw.pgconn.finish()  # close() may return it to a pool instead
             raise
-        if raw.is_pooled and "prepare_threshold" not in settings:
-            raw.prepare_threshold = None  # a prepared statement belongs to a session
+        if raw.is_behind_pooler and "prepare_threshold" not in settings:
+            raw.prepare_threshold = None  # the next transaction may run in a session without the prepared statement
 
     def readable(self, raw: PsycopgConnection) -> Callable[[int], object]:
         """Poll the socket."""
         return raw.poll
 
     def returned_rows(self, raw: Any) -> bool:
-        """Look at the result. psycopg's ``description`` would create the descriptions of all columns."""
+        """Check the result itself. psycopg's ``description`` would create the descriptions of all columns."""
         result = raw.pgresult
         if result is None:
             return False
@@ -112,17 +112,17 @@ class PsycopgDriver(PostgreSQLFamilyDriver):
         raw.begin()
 
     def in_transaction(self, raw: PsycopgConnection) -> bool:
-        """Return what the latest answer said. A transaction that replswitch has begun itself does not count."""
-        return raw.pgconn.transaction_status not in _OUTSIDE and not raw.is_framed
+        """Return the status in the latest answer. A transaction that replswitch has begun itself does not count."""
+        return raw.pgconn.transaction_status not in _OUTSIDE and not raw.is_own_transaction
 
     def ping_again(self, error: Any) -> int | None:
         """Ping the server of a failed connection, to which the error refers as ``pgconn``."""
         if isinstance(error, psycopg.errors.ConnectionTimeout):
             return NO_RESPONSE
-        return None if error.pgconn is None else pq.PGconn.ping(b" ".join(_again(error.pgconn)))
+        return None if error.pgconn is None else pq.PGconn.ping(b" ".join(_ping_parameters(error.pgconn)))
 
 
-def _again(pgconn: Any) -> list[bytes]:
+def _ping_parameters(pgconn: Any) -> list[bytes]:
     """Return the connection parameters of a failed connection, for a ping."""
     return [
         option.keyword + b"='" + option.val.replace(b"\\", b"\\\\").replace(b"'", b"\\'") + b"'"

@@ -43,7 +43,7 @@ _COMMIT: Final = (
 _SELDOM_WRITES: Final = re.compile(r"SELECT|SHOW|FETCH|EXPLAIN|(?:UPDATE|DELETE|MERGE|INSERT 0) 0\Z")
 
 
-# The errors of the server, with their codes, which psycopg2 sets in errors of the server only.
+# The errors of the server, raised here. psycopg2 itself sets ``pgcode`` only in errors that the server has sent.
 
 
 class _ReadOnlyError(psycopg2.errors.ReadOnlySqlTransaction):
@@ -126,7 +126,7 @@ class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
     """A connection that records what was committed through it.
 
     psycopg2's own autocommit mode is always on, because psycopg2's ``commit()`` cannot query the position in the same
-    message. So the connection sends BEGIN itself, before the statements before which psycopg2 would send it.
+    message. So the connection sends BEGIN itself, before the same statements as psycopg2 would.
 
     Attributes:
         begins: the next statement begins a transaction; the opposite of ``autocommit``.

@@ -45,9 +45,9 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
         limit: seconds to wait for an answer; None to wait forever.
         seen: the state of the transaction after the latest statement.
         was_streamed: rows were read one by one since the last commit.
-        is_pooled: a connection pooler such as PgBouncer is in between, so each transaction may run in another session.
-        is_guarded: the database refuses writes only in transactions that are begun as read-only.
-        is_framed: the open transaction was begun by `streaming`.
+        is_behind_pooler: it leads to a pooler such as PgBouncer, so each transaction may run in another session.
+        is_guarded: the session is not read-only, so replswitch makes each of its transactions read-only (S7).
+        is_own_transaction: the open transaction was begun by `streaming`, not by the application.
     """
 
     read_only_error = psycopg.errors.ReadOnlySqlTransaction
@@ -55,12 +55,12 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
     limit: float | None = None
     seen: int = _IDLE
     was_streamed = False
-    is_pooled = False
+    is_behind_pooler = False
     is_guarded = False
-    is_framed = False
+    is_own_transaction = False
 
     def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
-        """Run a step of psycopg. If it is interrupted, close the connection, on which the answer may still arrive."""
+        """Run a generator of psycopg. If it is interrupted, close the connection: the answer may still arrive on it."""
         if args or options:  # notifies() has a time-out of its own
             return super().wait(gen, *args, **options)
         try:
@@ -86,7 +86,7 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
                     self.pgconn.finish()
                     raise psycopg.OperationalError(f"no answer came within {milliseconds / 1000:g} s")
                 ((_, event),) = events
-                # Errors and the end of the connection count as both.
+                # POLLERR and POLLHUP count as readable and as writable.
                 wanted = steps.send((event & ~select.POLLOUT and _READ) | (event & ~select.POLLIN and _WRITE))
         except StopIteration as done:
             return done.value
@@ -97,13 +97,13 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
             super().close()
 
     def __del__(self, *_: object) -> None:
-        """Do not warn: the connection is closed when nothing refers to it, but by the process that opened it (S12)."""
+        """Do not warn, unlike psycopg. libpq's object closes itself, but only in the process that opened it (S12)."""
 
     def prepare(self, *, read_only: bool) -> None:
         """Prepare a connection that was just opened.
 
         Raises:
-            psycopg.Error: it was lost; or it is to serve as the master's, and leads to a standby.
+            psycopg.Error: the connection was lost, or it is a master's connection and the server is a standby.
         """
         self.process = os.getpid()
         self.is_reader = read_only
@@ -118,16 +118,16 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
             self.polls[wanted] = poll.poll
         if not read_only:
             row = self.question(POSITION)
-            self.is_pooled = row[10] != self.pgconn.backend_pid
+            self.is_behind_pooler = row[10] != self.pgconn.backend_pid
             self.recognise(row)
         elif self.info.parameter_status("default_transaction_read_only") == "off":
             # A pooler has not passed the setting on. A standby refuses writes without it.
-            self.is_pooled = True
+            self.is_behind_pooler = True
             (is_standby,) = self.question("SELECT pg_is_in_recovery()")
             self.is_guarded = not is_standby
 
     def cursor(self, name: str = "", **options: Any) -> Any:
-        """Return a cursor that is recorded. Its class is a subclass of the one that the application has set."""
+        """Return a cursor whose statements are recorded. Its class is a subclass of the application's."""
         self._check_connection_ok()
         kind: Any = self.cursor_factory
         if not name and not options and kind is psycopg.Cursor:
@@ -172,7 +172,7 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
             if word in _CHANGES:
                 self.session_changed = True
             elif word == b"COMMIT" and now != _IDLE and not self.is_reader:
-                self.note(Written.YES)  # and another transaction has begun
+                self.note(Written.YES)  # and the same statements have begun another transaction
             elif word == b"ROLLBACK" and was != _IDLE and len(cursor._results) == 1:
                 status = Written.NO
         if now == _IDLE and status is not Written.NO and not self.is_reader:
@@ -180,32 +180,34 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
 
     @contextmanager
     def streaming(self, cursor: Any, *, writes: bool = False) -> Iterator[None]:
-        """Run a statement that no question can be sent along with.
+        """Run a statement with which no question can be sent.
 
         Args:
             cursor: its cursor.
-            writes: it certainly writes, so its position is queried later. Otherwise, outside a transaction on the
-                master, it runs in a transaction of its own, whose commit asks whether it has written.
+            writes: it certainly writes, so the position is queried later. Otherwise, outside a transaction on the
+                master, it runs in a transaction of its own, and whether it has written is asked with the commit.
         """
         is_idle = self.pgconn.transaction_status == _IDLE
-        self.is_framed = is_idle and self.autocommit and ((self.reports_positions and not writes) or self.is_guarded)
-        if self.is_framed:
+        self.is_own_transaction = (
+            is_idle and self.autocommit and ((self.reports_positions and not writes) or self.is_guarded)
+        )
+        if self.is_own_transaction:
             self.begin()
         self.streams = self.unread = True
         try:
             yield
         except BaseException:
             self.streams = self.unread = False
-            if self.is_framed and not self.closed:
+            if self.is_own_transaction and not self.closed:
                 self.rollback()
             raise
         else:
             self.streams = self.unread = False
-            if self.is_framed:
+            if self.is_own_transaction:
                 self.commit()
         finally:
-            if self.is_framed:
-                self.is_framed = False
+            if self.is_own_transaction:
+                self.is_own_transaction = False
             else:
                 self.after(cursor, Written.ASK)
 
@@ -216,7 +218,7 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
     # Transactions
 
     def _get_tx_start_command(self) -> bytes:
-        """Return psycopg's BEGIN, with the isolation level. The last access mode in it counts."""
+        """Return psycopg's BEGIN, with the isolation level. If it has two access modes, the last one counts."""
         command = super()._get_tx_start_command()
         return command + b" READ ONLY" if self.is_guarded else command
 
@@ -244,7 +246,7 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
             return
         questions = (WRITES, COMMIT, WRITTEN)
         with self.lock:
-            if self.was_streamed:  # libpq reads the first answer of a pipeline row by row, too
+            if self.was_streamed:  # in a pipeline, libpq would now read the first answer row by row, too
                 self.was_streamed = False
                 self.pgconn.send_query("; ".join(questions).encode())
                 answers = self.wait(generators.execute(self.pgconn))

@@ -51,7 +51,7 @@ class TrackingCursor(psycopg.Cursor[Any]):
     """A cursor whose connection records what its statements have written. See `tracked` for other classes of cursors.
 
     Attributes:
-        committed: what the latest statement has committed, if it has failed.
+        committed: what the latest statement has committed although it has failed.
     """
 
     lastrowid = None  # PostgreSQL has no such thing: INSERT … RETURNING
@@ -84,7 +84,7 @@ class TrackingCursor(psycopg.Cursor[Any]):
 
     def execute(self, query: Any, params: Any = None, *, prepare: Any = None, binary: Any = None) -> Any:
         """Run a statement, and record what it has committed."""
-        # This does what psycopg does in fewer steps, which take as long as a short query.
+        # This does the same as psycopg, in fewer steps: psycopg's own steps take as long as a short query.
         connection: Any = self._conn
         what: Statement = connection.before(query)
         is_idle = self._pgconn.transaction_status == _IDLE
@@ -117,7 +117,7 @@ class TrackingCursor(psycopg.Cursor[Any]):
                     self._run(connection, pgq, prepare, binary)
                 self._last_query = query
         except psycopg.Error:
-            # Not before the lock is released: the binding may query the position at once.
+            # This comes after the lock is released, because the binding may query the position at once.
             committed, self.committed = self.committed, Written.NO
             connection.note(committed)
             raise
@@ -161,7 +161,7 @@ class TrackingCursor(psycopg.Cursor[Any]):
     def _run_alone(
         self, connection: Any, what: Statement, pgq: Any, prepare: bool | None, binary: bool | None
     ) -> Position | Written:
-        """Run a statement that no question can be sent along with. Return what it has written."""
+        """Run a statement with which no question can be sent. Return what it has written."""
         try:
             self._run(connection, pgq, prepare, binary)
         except psycopg.Error:  # what ran before the error may be committed
@@ -202,7 +202,7 @@ class TrackingCursor(psycopg.Cursor[Any]):
         finally:
             connection.leave_pipeline()
         if before:
-            if answers[before - 1].status == _FAILED:  # when the statement was prepared
+            if answers[before - 1].status == _FAILED:  # the statement could not be prepared
                 before -= 1
             del answers[:before]
         result, status = answers[0], Written.NO
@@ -236,7 +236,7 @@ class TrackingCursor(psycopg.Cursor[Any]):
             connection.wait(prepared.maintain_gen(connection))
 
     def executemany(self, query: Any, params_seq: Any, **options: Any) -> None:
-        """Run a statement several times. The position is asked for later."""
+        """Run a statement several times. The position is queried later."""
         connection: Any = self._conn
         connection.before(query)
         if connection.is_guarded:
@@ -264,10 +264,10 @@ class TrackingCursor(psycopg.Cursor[Any]):
         with connection.streaming(self, writes=what.copies_in), super().copy(statement, params, **options) as copy:
             yield copy
 
-    # The same in two steps. If the first one fails, the statement can run again on another server.
+    # stream() and copy() in two steps. If the first step fails, the statement can run again on another server.
 
     def begin_stream(self, query: Any, params: Any = None, **options: Any) -> Iterator[Any]:
-        """Run a statement, and return an iterator over its rows. The first one has arrived."""
+        """Run a statement, wait for its first row, and return an iterator over all rows."""
         rows = self.stream(query, params, **options)
         return chain(*([row] for row in islice(rows, 1)), rows)
 

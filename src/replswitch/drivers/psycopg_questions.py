@@ -1,4 +1,4 @@
-"""The questions that psycopg 3 sends along with a statement, in one pipeline of libpq."""
+"""The questions that are sent with a statement of psycopg 3, in one pipeline of libpq."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from replswitch.drivers.postgresql_position import WRITES, WRITTEN
 BEGIN: Final = "BEGIN"
 COMMIT: Final = "COMMIT"
 
-#: Makes the database refuse writes in the running transaction, where no setting of the connection does.
+#: Makes the running transaction read-only, if no setting of the connection does so.
 GUARD: Final = "SELECT set_config('transaction_read_only', 'on', true)"
 
-#: How often questions are sent before they are prepared: a connection may be closed soon.
+#: How often questions are sent before they are prepared. For a connection that is soon closed, it is not worth it.
 PREPARED_AFTER: Final = 5
 
 _FAILED: Final = pq.ExecStatus.FATAL_ERROR
@@ -25,7 +25,7 @@ _COPIES: Final = frozenset({pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_OUT, pq.Ex
 
 
 class QuestionsConnection(psycopg.Connection[Any]):
-    """A connection that sends questions along with statements.
+    """A connection that sends questions with statements.
 
     Attributes:
         questions: the names of the prepared questions; empty before they are prepared.
@@ -38,7 +38,7 @@ class QuestionsConnection(psycopg.Connection[Any]):
     generation = 0
 
     def prepare_questions(self) -> int:
-        """Prepare the questions in a pipeline if they are sent often. Return the number of answers to that."""
+        """Prepare the questions, in a pipeline, if they are sent often. Return the number of results that this adds."""
         if self.prepare_threshold is None:
             return 0
         self.asked += 1
@@ -75,7 +75,7 @@ class QuestionsConnection(psycopg.Connection[Any]):
                 try:
                     results += self.wait(generators.fetch_many(pgconn))
                 except psycopg.OperationalError as error:
-                    if status == _FAILED:  # why the server has ended the session
+                    if status == _FAILED:  # it contains the reason why the server has ended the session
                         raise psycopg.errors.error_from_result(results[-1]) from error
                     raise
             elif (result := pgconn.get_result()) is not None:

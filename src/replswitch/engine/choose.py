@@ -57,7 +57,7 @@ R = TypeVar("R")
 
 Choice: TypeAlias = "tuple[Link, State, str, bool]"
 """The chosen link; the state that it serves; the reason for the choice; and whether the master serves the database from
-now on, for this reason. It is a plain tuple, because a named one takes much longer to make."""
+now on, for this reason. It is a plain tuple, because a NamedTuple takes much longer to create."""
 
 
 def choose(

@@ -4,10 +4,10 @@ https://www.postgresql.org/docs/current/continuous-archiving.html#BACKUP-TIMELIN
 timeline at the place up to which it had the old one. What the old master wrote after that place is lost, and the same
 places of the log stand for other writes on the new timeline. So a place is compared within its timeline only:
 
-- A server of a new timeline counts as having reached that place of an old one which this process has seen on a server
-  before that server changed to the new timeline. It may have more: only the files of its history, which an application
-  may not read, show where the timelines part. Visitors who wrote later, but before the promotion, read on the master
-  until their marker ends. A write that was lost never counts as reached.
+- If this process has seen a server at a place of an old timeline, and that server then changes to the new timeline, all
+  servers of the new timeline count as having reached that place. They may have more of the old timeline: only their
+  history files, which an application may not read, show where the timelines part. Visitors who wrote after that place,
+  but before the promotion, read from the master until their marker ends. A write that was lost never counts as reached.
 - A master has its own writes, and those of every earlier timeline that were not lost (`is_written_by`).
 """
 

@@ -188,7 +188,7 @@ class RequestPolicy:
     def _tokens(self, cookies: str, header: str) -> list[str]:
         """Return the possible markers in a request, just as the client sent them.
 
-        The header `MARKER_HEADER` is only used with the option ``header``. It separates several markers by commas.
+        The header `MARKER_HEADER` is only used with the option ``header``. In it, commas separate several markers.
         """
         found = marker_tokens(cookies, self.cookie_names)
         if header and self.options.header:

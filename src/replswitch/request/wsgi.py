@@ -151,7 +151,7 @@ class _Response:
     sent: bool
 
     def is_file(self, body: Iterable[bytes]) -> bool:
-        """Say whether the application has wrapped a file for the server."""
+        """Return whether a body is a file that the application has wrapped for the server."""
         wrapper = self.received.get("wsgi.file_wrapper")
         return isinstance(wrapper, type) and isinstance(body, wrapper)
 

@@ -1,4 +1,4 @@
-"""Data folders of new, empty servers. Each is made once and kept in the user's cache, because that takes seconds.
+"""Data folders of new, empty servers. Making one takes seconds, so each is made once and kept in the user's cache.
 
 The folder is ``replswitch/data`` in ``$XDG_CACHE_HOME`` or ``~/.cache``. It can be removed at any time.
 """
@@ -23,7 +23,7 @@ def cache_folder() -> Path:
 
 
 class CachedData:
-    """The data folder that a command makes.
+    """The data folder that a command makes, in the cache.
 
     Args:
         command: the command, without the options that name the pair's own folders.
@@ -41,23 +41,23 @@ class CachedData:
         """Copy the folder to a new one, and return whether it was there."""
         try:
             shutil.copytree(self._folder, target)
-        except OSError:  # it is not there, or another process removes it just now
+        except OSError:  # it is not there, or another process is removing it
             shutil.rmtree(target, ignore_errors=True)
             return False
         return True
 
     def keep(self, source: Path) -> None:
-        """Keep a copy of a folder that was just made, and remove those that other versions of the program have made.
+        """Keep a copy of a folder that was just made. Remove the folders that other versions of the program have made.
 
         If the cache cannot be written, the next pair makes its folder again.
         """
-        shelf = self._folder.parent
+        parent = self._folder.parent
         with suppress(OSError):
-            shelf.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".new-", dir=shelf, ignore_cleanup_errors=True) as new:
+            parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".new-", dir=parent, ignore_cleanup_errors=True) as new:
                 copy = shutil.copytree(source, Path(new) / "data")
-                # In one step each, so that no other process sees a part of a folder.
+                # Each folder is renamed in one step, so that no other process sees a part of it.
                 copy.rename(self._folder)
-                for number, other in enumerate(shelf.glob(f"{self._kind}*")):
+                for number, other in enumerate(parent.glob(f"{self._kind}*")):
                     if other != self._folder:
                         other.rename(Path(new) / f"old{number}")

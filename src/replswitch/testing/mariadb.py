@@ -45,7 +45,7 @@ GRANT SLAVE MONITOR, BINLOG MONITOR ON *.* TO {user}@'%';
 CREATE USER replication@'%' IDENTIFIED BY '{password}';
 GRANT REPLICATION SLAVE ON *.* TO replication@'%';
 """
-"""The server listens on 127.0.0.1 alone."""
+"""Any host may connect with these accounts; but the server listens on 127.0.0.1 only."""
 
 
 class MariaDBPair(ServerPair):

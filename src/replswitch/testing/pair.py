@@ -183,10 +183,10 @@ class ReplicatedPair(PairHooks):
                 self._wait_for(name, position, deadline)
 
     def reset(self) -> None:
-        """Undo what a test did to the servers: all are up and replicate, without a lag, and have caught up.
+        """Undo what a test did to the servers. Then all are up, replicate without a lag, and have caught up.
 
         Raises:
-            PairError: that could not be done; close the pair and start it again.
+            PairError: the servers could not be reset; close the pair and start it again.
         """
         for name in self.names:
             self.start(name)

@@ -208,9 +208,9 @@ class PostgreSQLPair(PostgreSQLSessions):
         self._until(name, "did not read its settings", lambda: self._shows(name, self._edition))
 
     def _shows(self, name: str, edition: int) -> bool:
-        """Return whether a new session has an edition of the settings.
+        """Return whether a new session has the given edition of the settings.
 
-        The postmaster signals its children first, and forks those of new connections afterwards.
+        If it has, all sessions were signalled: the postmaster signals its children before it forks for new connections.
         """
         with closing(self.admin(name)) as connection:
             row = connection.execute("SELECT current_setting('pair.edition', true)").fetchone()

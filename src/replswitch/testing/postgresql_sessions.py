@@ -123,7 +123,7 @@ class PostgreSQLSessions(PromotablePair):
             raise PairError(f"the {name} failed at {sql!r}: {error}") from error
 
     def _session(self, name: str) -> Connection[Any]:
-        """Return the pair's own session on a server. To open one takes longer than most statements."""
+        """Return the pair's own session on a server. It stays open: opening one takes longer than most statements."""
         with self._opening:
             session = self._own.get(name)
             if session is None or session.closed or is_readable(session.fileno()):
@@ -148,7 +148,7 @@ class PostgreSQLSessions(PromotablePair):
 
 
 def is_readable(socket: int) -> bool:
-    """Return whether a server has sent something unasked, as it does when it ends the connection."""
+    """Return whether there is something to read. Between statements, that is the end of the connection."""
     poll = select.poll()
     poll.register(socket, select.POLLIN)
     return bool(poll.poll(0))

@@ -29,7 +29,7 @@ class ServerPair(SessionPair):
         user: the application's account. It may do everything in ``database`` and in databases whose names
             begin with ``test_``, and it may query the state of replication.
         dialect: the statements of replication.
-        accounts: the statements that a new server runs, one in each line: they make the accounts and the database.
+        accounts: the statements that create the accounts and the database, one in each line. Each new server runs them.
     """
 
     dialect: ClassVar[Dialect]
@@ -51,7 +51,7 @@ class ServerPair(SessionPair):
             raise ConfigurationError(f"lag={seconds!r}: {self.dialect.product} lags by whole seconds")
 
     def _install(self) -> None:
-        # No binary log has these statements, because every server runs them.
+        # Every server runs these statements itself, so they must not be replicated.
         sql = "SET sql_log_bin = 0;\n" + self.accounts
         self._accounts.write_text(sql.format(user=self.user, password=self.password, database=self.database))
         program = self._program()
@@ -60,7 +60,7 @@ class ServerPair(SessionPair):
         if not cached.copy_to(data):
             folders = [f"--datadir={data}", f"--tmpdir={self._temporary(MASTER)}"]
             run(self._keeper, Path(command[0]).name, [*command, *folders], self._keeper.folder / "install.log")
-            # MySQL's server keeps its UUID there, which must be unique. Without the file, it makes a new one.
+            # It contains the UUID of a MySQL server, which must be unique. Without the file, each server makes its own.
             (data / "auto.cnf").unlink(missing_ok=True)
             cached.keep(data)
 

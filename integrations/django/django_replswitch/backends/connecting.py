@@ -1,7 +1,7 @@
 """Django's connection object with several physical connections, one of which is selected at a time.
 
-Selecting another physical connection exchanges the attributes that belong to one (`LINK_ATTRIBUTES`). So at any time
-the object looks like Django's own connection object, connected to the selected server.
+Selecting another physical connection exchanges its attributes (`LINK_ATTRIBUTES`). So at any time the object looks
+like Django's own connection object, connected to the selected server.
 """
 
 from __future__ import annotations
