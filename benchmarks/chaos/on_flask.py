@@ -100,7 +100,7 @@ def page(path: str) -> Response:
 
 
 def url(parameters: dict[str, Any], driver: str) -> URL:
-    """Return the address of a server, as SQLAlchemy wants it."""
+    """Return the address of a server, in the form that SQLAlchemy expects."""
     dialect = {"pymysql": "mysql+pymysql", "mysqlclient": "mysql+mysqldb"}[driver]
     timeouts = {name: str(parameters[name]) for name in ("connect_timeout", "read_timeout")}
     names = {"username": "user", "password": "password", "host": "host", "port": "port", "database": "database"}

@@ -162,7 +162,7 @@ def details(results: Results) -> str:
 
 
 def by_kind(results: Results) -> Iterator[str]:
-    """Yield the tables of the kinds of visitors, at the lag that is told of most: 2 s, or else the last."""
+    """Yield the tables of the kinds of visitors, at the lag that the text describes: 2 s, or else the last."""
     if len(results.kinds) == 1:
         return
     lag = 2 if 2 in results.lags else results.lags[-1]

@@ -60,7 +60,7 @@ def page(path: str) -> Response:
 
 
 def url(server: dict[str, Any], driver: str) -> URL:
-    """Return the address of a server, as SQLAlchemy wants it."""
+    """Return the address of a server, in the form that SQLAlchemy expects."""
     names = {"username": "user", "password": "password", "host": "host", "port": "port", "database": "database"}
     return URL.create(DIALECTS[driver], **{name: server[key] for name, key in names.items()})
 

@@ -1,4 +1,4 @@
-"""The state that the running code wants: an immutable stack for each thread and each asyncio task.
+"""The state that the running code asks for: an immutable stack for each thread and each asyncio task.
 
 One ContextVar holds the top frame of the stack; a frame refers to the frame below it. Threads start with an empty
 stack, child tasks with a copy of their parent's stack. Frames never change, so nothing flows back.

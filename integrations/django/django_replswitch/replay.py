@@ -35,7 +35,7 @@ class _Uncached:
 
 
 class DjangoRequest(Framework):
-    """What Django knows of a request that may run again, and the state of the request before its first try.
+    """The part of a request that Django handles, if it may run again, and its state before the first try.
 
     For speed, it has no ``__init__``: the middleware makes an object for each GET request, and sets its slots.
 

@@ -60,7 +60,7 @@ _STOCK: Final[Any] = MySQLdb.connections.Connection
 
 
 class _Stream(MySQLdb._mysql.result):
-    """A result that its cursor reads row by row, and that knows when it has been read to its end."""
+    """A result that its cursor reads row by row, and that records when it has been read to its end."""
 
     ended = False
 
@@ -75,7 +75,7 @@ class _Stream(MySQLdb._mysql.result):
 
 
 class _Connection(MySQLdb.connections.Connection, WriteTracker):
-    """A connection that knows whether it is alive, and that a forked child does not close. It is read-only (S7).
+    """A connection that can check whether it is alive, and that a forked child does not close. It is read-only (S7).
 
     Args:
         settings: the settings of mysqlclient.

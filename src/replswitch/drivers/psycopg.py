@@ -48,7 +48,7 @@ class PsycopgDriver(PostgreSQLFamilyDriver):
             )
 
     def known_settings(self, settings: Mapping[str, Any]) -> set[str]:
-        """Return the names of all settings that libpq knows."""
+        """Return the names of all settings that libpq supports."""
         return {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
 
     def target(self, settings: Mapping[str, Any]) -> dict[str, Any]:

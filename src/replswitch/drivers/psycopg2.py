@@ -44,7 +44,7 @@ class Psycopg2Driver(PostgreSQLFamilyDriver):
     module_settings = frozenset({"dsn", "database", "read_timeout"})
 
     def known_settings(self, settings: Mapping[str, Any]) -> set[str]:
-        """Return the names in ``settings`` that libpq knows."""
+        """Return the names in ``settings`` that libpq supports."""
         return {name for name in settings if _is_known(name)}
 
     def target(self, settings: Mapping[str, Any]) -> dict[str, Any]:

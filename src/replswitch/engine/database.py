@@ -38,7 +38,7 @@ class Database:
     """One replicated database.
 
     Args:
-        switch: the state that the running code wants.
+        switch: the state that the running code asks for.
         name: the display name of the database.
         servers: its servers.
         options: its options.
@@ -137,7 +137,7 @@ class Database:
     def reads_only(self, scope: Scope, why: str, driver: Driver) -> bool:
         """Say whether a statement for the master can use a read-only link.
 
-        It can if the code wants a slave, and no slave has caught up yet. With a driver that does not report writes,
+        It can if the code asks for a slave, and no slave has caught up yet. With a driver that does not report writes,
         this saves the question afterwards whether the statement has written. It never can if markers have no
         positions: a write whose position is unknown is seen most safely on the server where it was made.
 
@@ -168,7 +168,7 @@ class Database:
     def servers_without_master(self, scope: Scope) -> tuple[Server, ...]:
         """Return the servers that may run a statement instead of a lost master, over read-only links.
 
-        There are none unless the code wants a slave, so that the statement is most likely a read. Any server that has
+        There are none unless the code asks for a slave, so the statement is most likely a read. Any server that has
         what must be seen will do. If that position is unknown, only the server that the master's name points to now
         will do.
         """

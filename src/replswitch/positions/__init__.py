@@ -1,8 +1,8 @@
 """Positions: places in a master's stream of replication. One module for each database product.
 
 Two positions can be merged to the later one (`Position.merge`), and compared: has a server at this position reached the
-other one (`Position.includes`)? `str`, `write` and `read` convert a position to text and back. The driver knows which
-position a commit has.
+other one (`Position.includes`)? `str`, `write` and `read` convert a position to text and back. The driver finds out
+which position a commit has.
 """
 
 from __future__ import annotations

@@ -197,7 +197,7 @@ class MarkerSigner:
 
     def __init__(self, secret: Secret) -> None:
         secrets = _secrets(secret)
-        # itsdangerous wants the newest last.
+        # itsdangerous expects the newest one last.
         self._serializer: URLSafeSerializer = URLSafeSerializer(
             secrets[::-1],
             salt="replswitch.marker",

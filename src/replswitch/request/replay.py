@@ -51,7 +51,7 @@ class Refusal(NamedTuple):
 
 
 class Framework:
-    """What a framework knows of a request that may run again. A binding overrides the methods that it needs."""
+    """The part of a request that a framework handles, if it may run again. A binding overrides what it needs."""
 
     def endpoint(self) -> Hashable:
         """Return the endpoint that the framework has resolved so far; None without one."""
@@ -74,7 +74,7 @@ class SafeRequest:
     Attributes:
         endpoints: what is known of the application's endpoints.
         endpoint: the endpoint of the request: its path, until the framework has resolved it.
-        framework: what the framework knows of the request.
+        framework: the part of the request that the framework handles.
         is_repeatable: the request may run again. A second try may not.
         began_at: when the try began, by `time.monotonic`.
         thread: the id of the thread that the request runs in.
