@@ -130,7 +130,6 @@ def test_a_lost_write_is_not_reached_on_the_timeline_of_the_promoted_server(pair
             assert read(lossy, "slave2") == [1, *range(3, 60)]
             for connection in (master, slave):
                 assert not ask(connection)[1].includes(lost)
-                assert not ask(connection)[1].includes(kept)
             assert lost.is_written_by(identity)
 
 
@@ -167,6 +166,31 @@ def test_what_a_slave_had_before_a_promotion_counts_for_all_servers_after_it() -
             assert position(three, name).includes(seen)
             assert position(three, name).includes(newer.merge(seen))
             assert not position(three, name).includes(unseen), "nothing shows that it was not lost"
+
+
+def answer(server: str, timeline: int | None, place: str, **more: Any) -> list[Any]:
+    """An answer to `POSITION` of a slave."""
+    stored = more.get("stored", (0, None))
+    return ["5", server, True, place, timeline, 8192, 2**24, *stored, False, 1, "700"]
+
+
+@pytest.mark.parametrize("receives", [True, False], ids=["receives", "has lost its source"])
+def test_p4_a_server_has_no_more_of_an_earlier_timeline_than_it_has_applied(
+    receives: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that applies late receives the new timeline before it has applied all of the old one."""
+    monkeypatch.setattr(postgresql_position, "_certain", {})
+    monkeypatch.setattr(postgresql_position, "_inherited", {})
+    position_of(answer("first", 1, "0/180"))
+    position_of(answer("first", 2, "0/190"))
+    shows = {"timeline": 2} if receives else {"timeline": None, "stored": (2, "0/100")}
+    _, late = position_of(answer("late", place="0/100", **shows))
+    assert late is not None
+    assert late.includes(PostgreSQLPosition.parse("1:0/100"))
+    assert not late.includes(PostgreSQLPosition.parse("1:0/150"))
+    _, caught_up = position_of(answer("late", 2, "0/190"))
+    assert caught_up is not None
+    assert caught_up.includes(PostgreSQLPosition.parse("1:0/180"))
 
 
 def test_a_slave_reports_a_promotion_as_a_new_timeline(pair: PostgreSQLPair) -> None:

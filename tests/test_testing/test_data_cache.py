@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import closing
 from pathlib import Path
 
@@ -55,10 +56,13 @@ def test_a_new_version_of_the_program_replaces_the_folder(
 ) -> None:
     CachedData(["install"], [str(program)]).keep(made)
     program.write_text("version 2.0")
+    (cache / ".new-killed").mkdir()
+    os.utime(cache / ".new-killed", (1, 1))
+    (cache / ".new-running").mkdir()
     cached = CachedData(["install"], [str(program)])
     assert not cached.copy_to(tmp_path / "new")
     cached.keep(made)
-    assert len(list(cache.iterdir())) == 1
+    assert sorted(path.name.partition("d-")[0] for path in cache.iterdir()) == [".new-running", "serve"]
 
 
 def test_a_folder_that_was_removed_in_part_is_made_again(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from replswitch.positions import PostgreSQLPosition
-from replswitch.positions.clock import fall_back_to_clock
+from replswitch.positions.clock import warn_once
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -52,9 +52,9 @@ WRITES: Final = "SELECT pg_current_xact_id_if_assigned() IS NOT NULL"
 _certain: dict[tuple[str, str], PostgreSQLPosition] = {}
 _MOST_SERVERS: Final = 1000
 
-#: The places of earlier timelines that all servers of a timeline have, by system identifier and timeline. If a server
-#: has reported a place of an earlier timeline, and then reports this one without a restart, this timeline began at or
-#: after that place.
+#: The places of earlier timelines that a timeline contains, by system identifier and timeline. If a server has reported
+#: a place of an earlier timeline, and then reports this one without a restart, this timeline began at or after that
+#: place.
 _inherited: dict[tuple[str, int], PostgreSQLPosition] = {}
 
 
@@ -87,9 +87,9 @@ def position_of(row: Sequence[Any], timelines: Sequence[int] = ()) -> tuple[Hash
         _keep(system, started, own)
         return (timeline, system, started), own
     if is_hidden:
-        fall_back_to_clock(
+        warn_once(
             "A slave does not show its timeline, because the account may not see the state of replication: GRANT"
-            " pg_monitor to it. Until then, a slave counts as having only what it has stored on its disk"
+            " pg_monitor to it. Until then, a slave counts as having only what it has stored on its disk."
         )
     if timeline is None and timelines and max(timelines) == max(min(timelines), stored_timeline):
         timeline = max(timelines)  # it is the only one, or the one that the slave has stored
@@ -103,7 +103,7 @@ def position_of(row: Sequence[Any], timelines: Sequence[int] = ()) -> tuple[Hash
         return (None, system, started), None
     latest = max(found, key=lambda each: each.places[-1])
     ((timeline, _),) = latest.places[-1:]
-    return (timeline, system, started), latest.merge(_inherited.get((system, timeline), latest))
+    return (timeline, system, started), _with_history(latest, _inherited.get((system, timeline)))
 
 
 def _keep(system: str, started: str, own: PostgreSQLPosition) -> PostgreSQLPosition:
@@ -113,8 +113,20 @@ def _keep(system: str, started: str, own: PostgreSQLPosition) -> PostgreSQLPosit
     inherited = _inherited.get((system, timeline))
     if before is not None and before.places[-1][0] < timeline:
         inherited = _inherited[system, timeline] = before if inherited is None else before.merge(inherited)
-    reached = own if inherited is None else own.merge(inherited)
+    reached = _with_history(own, inherited)
     if len(_certain) > _MOST_SERVERS:
         _certain.clear()
     _certain[system, started] = reached
     return reached
+
+
+def _with_history(own: PostgreSQLPosition, inherited: PostgreSQLPosition | None) -> PostgreSQLPosition:
+    """Return a position with those places of earlier timelines that the server has.
+
+    The places go on across timelines. So a server that has not applied all of an earlier timeline has no more of it
+    than its own place shows.
+    """
+    if inherited is None:
+        return own
+    _, reached = own.places[-1]
+    return own.merge(PostgreSQLPosition(tuple((timeline, min(place, reached)) for timeline, place in inherited.places)))

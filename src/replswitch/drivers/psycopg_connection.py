@@ -121,10 +121,8 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
             self.is_behind_pooler = row[10] != self.pgconn.backend_pid
             self.recognise(row)
         elif self.info.parameter_status("default_transaction_read_only") == "off":
-            # A pooler has not passed the setting on. A standby refuses writes without it.
-            self.is_behind_pooler = True
-            (is_standby,) = self.question("SELECT pg_is_in_recovery()")
-            self.is_guarded = not is_standby
+            # A pooler has not passed the setting on. A standby refuses writes without it, but it may be promoted.
+            self.is_behind_pooler = self.is_guarded = True
 
     def cursor(self, name: str = "", **options: Any) -> Any:
         """Return a cursor whose statements are recorded. Its class is a subclass of the application's."""
@@ -191,10 +189,10 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
         self.is_own_transaction = (
             is_idle and self.autocommit and ((self.reports_positions and not writes) or self.is_guarded)
         )
-        if self.is_own_transaction:
-            self.begin()
-        self.streams = self.unread = True
         try:
+            if self.is_own_transaction:
+                self.begin()
+            self.streams = self.unread = True
             yield
         except BaseException:
             self.streams = self.unread = False

@@ -84,13 +84,12 @@ class QuestionsConnection(psycopg.Connection[Any]):
                 raise psycopg.OperationalError("the connection is lost")
 
     def leave_pipeline(self) -> None:
-        """End the pipeline. If answers are unread, close the connection."""
+        """End the pipeline. If answers are unread, because a statement could not be sent, close the connection."""
         if self.pgconn.status == pq.ConnStatus.OK:
             try:
                 self.pgconn.exit_pipeline_mode()
-            except psycopg.Error:
+            except psycopg.Error:  # the error that is already on its way is the cause
                 self.pgconn.finish()
-                raise
 
     def _deallocate(self, name: bytes | None) -> Any:
         """Remove a prepared statement. psycopg removes all of them after a DROP, an ALTER and a ROLLBACK."""

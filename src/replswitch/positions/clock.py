@@ -7,12 +7,17 @@ from typing import Final
 
 logger = logging.getLogger("replswitch.positions")
 
-# The reasons that were logged already. Each is logged once, not once for each connection.
+# The texts that were logged already. Each is logged once, not once for each connection.
 _logged: Final[set[str]] = set()
 
 
 def fall_back_to_clock(reason: str) -> None:
     """Log why markers have no positions and hold for a fixed time; once for each reason."""
-    if reason not in _logged:
-        _logged.add(reason)
-        logger.warning("%s. After a write the visitor's reads stay on the master for `cookie_max_age`.", reason)
+    warn_once(f"{reason}. After a write the visitor's reads stay on the master for `cookie_max_age`.")
+
+
+def warn_once(text: str) -> None:
+    """Log a warning once in each process."""
+    if text not in _logged:
+        _logged.add(text)
+        logger.warning("%s", text)

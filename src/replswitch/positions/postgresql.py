@@ -5,9 +5,10 @@ timeline at the place up to which it had the old one. What the old master wrote 
 places of the log stand for other writes on the new timeline. So a place is compared within its timeline only:
 
 - If this process has seen a server at a place of an old timeline, and that server then changes to the new timeline, all
-  servers of the new timeline count as having reached that place. They may have more of the old timeline: only their
-  history files, which an application may not read, show where the timelines part. Visitors who wrote after that place,
-  but before the promotion, read from the master until their marker ends. A write that was lost never counts as reached.
+  servers of the new timeline that have applied as much count as having reached that place. They may have more of the
+  old timeline: only their history files, which an application may not read, show where the timelines part. Visitors who
+  wrote after that place, but before the promotion, read from the master until their marker ends. A write that was lost
+  never counts as reached.
 - A master has its own writes, and those of every earlier timeline that were not lost (`is_written_by`).
 """
 

@@ -9,6 +9,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,7 +50,8 @@ class CachedData:
     def keep(self, source: Path) -> None:
         """Keep a copy of a folder that was just made. Remove the folders that other versions of the program have made.
 
-        If the cache cannot be written, the next pair makes its folder again.
+        What a killed process has left is removed an hour later. If the cache cannot be written, the next pair makes its
+        folder again.
         """
         parent = self._folder.parent
         with suppress(OSError):
@@ -58,6 +60,7 @@ class CachedData:
                 copy = shutil.copytree(source, Path(new) / "data")
                 # Each folder is renamed in one step, so that no other process sees a part of it.
                 copy.rename(self._folder)
-                for number, other in enumerate(parent.glob(f"{self._kind}*")):
-                    if other != self._folder:
+                for number, other in enumerate([*parent.glob(f"{self._kind}*"), *parent.glob(".new-*")]):
+                    is_new = other.name.startswith(".new-") and other.stat().st_mtime > time.time() - 3600
+                    if other != self._folder and not is_new:
                         other.rename(Path(new) / f"old{number}")

@@ -66,7 +66,10 @@ def test_a_correct_pair_has_no_message(use_databases: Databases, database: dict[
     (title, _, master, slave, _), complaint = shown()
     assert title == "checked (django_replswitch.backends.postgresql)"
     assert master.split()[-3:] == ["no", "-", "-"]
-    assert slave.split()[-4:] == ["yes", "running", "0", "s"]
+    # What the server writes to its log by itself arrives a moment before it is applied. The lag is then the age of the
+    # last commit, a second or two here.
+    read_only, replication, lag, unit = slave.split()[-4:]
+    assert (read_only, replication, int(lag) < 10, unit) == ("yes", "running", True, "s")
     assert complaint == ""
 
 
