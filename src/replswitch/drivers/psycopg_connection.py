@@ -166,7 +166,7 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
             tag = result.command_status or b""
             word = tag.partition(b" ")[0]
             if tag in _FORGETS:
-                self.forget_questions()
+                self.forget_prepared()
             if word in _CHANGES:
                 self.session_changed = True
             elif word == b"COMMIT" and now != _IDLE and not self.is_reader:

@@ -101,3 +101,8 @@ class QuestionsConnection(psycopg.Connection[Any]):
         """Prepare the questions again later, because a statement has removed them."""
         self.questions.clear()
         self.asked = 0
+
+    def forget_prepared(self) -> None:
+        """Forget all prepared statements, which a statement has removed. psycopg 3.2.1 itself does not notice it."""
+        self._prepared.clear()
+        self.forget_questions()
