@@ -14,6 +14,8 @@ import psycopg
 import psycopg2
 import psycopg2.extras
 import pytest
+from tests.altered import altered
+from tests.round_trips import RoundTrips
 
 import replswitch
 from replswitch import (
@@ -554,13 +556,10 @@ def test_f1_a_slave_that_is_killed_costs_no_read(db: Connection, pair: PostgreSQ
 def test_f1_a_conflict_with_replay_reads_on_the_master(
     db: Connection, pair: PostgreSQLPair, module: Any, fatal: bool
 ) -> None:
-    with closing(pair.admin("slave")) as admin:
-        admin.execute("ALTER SYSTEM SET max_standby_streaming_delay = 100")
-        admin.execute("SELECT pg_reload_conf()")
     with use_master():
         run(db, "INSERT INTO message VALUES (1)")
     pair.wait_caught_up()
-    try:
+    with altered(pair, "slave", max_standby_streaming_delay="100"):
         with resume(""), use_slave():
             if fatal:  # a session in a transaction that has read is ended
                 db.begin()
@@ -582,10 +581,6 @@ def test_f1_a_conflict_with_replay_reads_on_the_master(
         with resume(""), use_slave():
             run(db, COUNT)
             assert side(db) == SLAVE, "the slave is well and must not rest"
-    finally:
-        with closing(pair.admin("slave")) as admin:
-            admin.execute("ALTER SYSTEM RESET max_standby_streaming_delay")
-            admin.execute("SELECT pg_reload_conf()")
 
 
 def _truncate(pair: PostgreSQLPair) -> None:
@@ -639,37 +634,24 @@ def test_f5_a_slave_that_never_answers_costs_the_read_time_out(make: Make, proxi
         assert 0.4 < time.monotonic() - began < 10
 
 
-DELAY = 0.2
-
-
-def trips(proxy: Proxy, act: Any) -> int:
-    """The round trips: by the fastest of some runs, because the machine may be busy."""
-    taken = []
-    for number in range(3):
-        proxy.delay(DELAY)
-        began = time.monotonic()
-        act(number)
-        taken.append(time.monotonic() - began)
-        proxy.delay(0)
-    return round(min(taken) / DELAY)
-
-
 @with_each
-def test_p1_a_commit_costs_no_round_trip(make: Make, pair: PostgreSQLPair, proxies: tuple[Proxy, Proxy]) -> None:
-    master, _ = proxies
-    db = make(master={**pair.master, "port": master.port})
+def test_p1_a_commit_costs_no_round_trip(
+    make: Make, pair: PostgreSQLPair, loaded: Driver, proxies: tuple[Proxy, Proxy]
+) -> None:
+    db, trips = make(master={**pair.master, "port": proxies[0].port}), RoundTrips(*proxies)
 
-    def block(number: int) -> None:
+    def block() -> None:
         db.begin()
-        run(db, "INSERT INTO message VALUES (%s)", 10 + number)
+        run(db, "INSERT INTO message VALUES (2)")
         db.commit()
 
     with resume(""), use_master():
         run(db, "SELECT 1")
-        assert trips(master, lambda number: run(db, "INSERT INTO message VALUES (%s)", number)) == 1
-        assert trips(master, block) == 3  # BEGIN, INSERT, COMMIT
-        assert trips(master, lambda _: run(db, "SELECT 1")) == 1
-        assert trips(master, lambda _: carry()) == 0
+        assert trips(lambda: run(db, "INSERT INTO message VALUES (1)")) == 1
+        assert trips(block) == 3  # BEGIN, INSERT, COMMIT
+        assert trips(lambda: run(db, "SELECT 1")) == 1
+        assert trips(carry) == int(loaded.must_ask), "statements outside transactions are asked about later, once"
+        assert trips(carry) == 0
 
 
 @with_each

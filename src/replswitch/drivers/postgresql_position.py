@@ -59,11 +59,18 @@ _inherited: dict[tuple[str, int], PostgreSQLPosition] = {}
 
 
 def query_for_timeline(row: Sequence[Any]) -> str:
-    """Return the query for the timeline of a slave without a WAL receiver; empty if the timeline is known."""
+    """Return the query for the timeline of a slave without a WAL receiver; empty if the timeline is known.
+
+    A slave that has applied nothing since its timeline was known is still on it.
+    """
     if not row[2] or row[4] is not None or row[9] or not row[3]:
         return ""
     high, _, low = row[3].partition("/")
-    number = ((int(high, 16) << 32 | int(low, 16)) - 1) // row[6]
+    place = int(high, 16) << 32 | int(low, 16)
+    known = _certain.get((row[0], row[1]))
+    if known is not None and known.places[-1][1] == place:
+        return ""
+    number = (place - 1) // row[6]
     files = 2**32 // row[6]
     return FILES.format(file=f"{number // files:08X}{number % files:08X}")
 

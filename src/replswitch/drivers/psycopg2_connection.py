@@ -312,8 +312,8 @@ class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
             return Written.YES
         only_rows, self.only_rows = self.only_rows, True
         latest = self.last_known_position = self.written_at(*self.question(_WRITTEN))
-        is_quiet = since is not None and since.includes(self.quiet_since)
-        return Written.NO if only_rows and is_quiet else latest
+        is_quiet = only_rows and since is not None and since.includes(self.quiet_since)
+        return Written.NO if is_quiet else latest
 
     def written_at(self, lsn: str, last_id: str) -> Position:
         """Return the position in an answer to `_WRITTEN`. Compare the id with the one of the answer before."""

@@ -67,18 +67,18 @@ def links_on(pair: Pair, server: str) -> set[int]:
 
 
 @contextmanager
-def default_with(*slaves: dict[str, Any]) -> Iterator[Any]:
-    """The alias ``default`` with other slaves, in every thread."""
+def default_with(*slaves: dict[str, Any], **master: Any) -> Iterator[Any]:
+    """The alias ``default`` with other slaves, and with other settings of the master, in every thread."""
     settings = connections.settings["default"]
-    before = settings["SLAVES"]
+    before = dict(settings)
     connections["default"].close()
-    settings["SLAVES"] = list(slaves)
+    settings |= {**master, "SLAVES": list(slaves)}
     del connections["default"]
     try:
         connections["default"].force_debug_cursor = True
         yield connections["default"]
     finally:
-        settings["SLAVES"] = before
+        settings |= before
         connections["default"].close()
         del connections["default"]
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from django.db import DatabaseError, connections, transaction
 from django.test import override_settings
+from tests.altered import altered
 from tests.test_django.backend.asking import ask, bodies, on, seen, sides
 from tests.test_django.project import dialect
 from tests.test_django.project.dialect import Pair
@@ -232,32 +233,27 @@ class TestFaults:
         self, django_pair: Pair, db: Any, five: list[str], warnings: Any, block: bool
     ) -> None:
         """A conflict with replay (40001) is no fault of the slave, which stays in rotation."""
-        with closing(django_pair.admin("slave")) as admin:
-            dialect.run(admin, "ALTER SYSTEM SET max_standby_streaming_delay = 0")
-            dialect.run(admin, "SELECT pg_reload_conf()")
 
         def change() -> None:
             with closing(django_pair.connect()) as plain:
                 dialect.run(plain, "ALTER TABLE project_message ALTER body SET DEFAULT 'x'")
 
         changer = threading.Timer(0.3, change)
-        try:
-            with db.use_slave():
-                changer.start()
-                if block:
-                    with transaction.atomic():
+        with altered(django_pair, "slave", max_standby_streaming_delay="0"):
+            try:
+                with db.use_slave():
+                    changer.start()
+                    if block:
+                        with transaction.atomic():
+                            assert ask(db, "SELECT SLEEP(1), (SELECT COUNT(*) FROM project_message)") == (0, 5)
+                    else:
                         assert ask(db, "SELECT SLEEP(1), (SELECT COUNT(*) FROM project_message)") == (0, 5)
-                else:
-                    assert ask(db, "SELECT SLEEP(1), (SELECT COUNT(*) FROM project_message)") == (0, 5)
-            with db.use_slave():
-                seen()
-                assert sides(db)[-1] == SLAVE
-        finally:
-            changer.join()
-            with closing(django_pair.admin("slave")) as admin:
-                dialect.run(admin, "ALTER SYSTEM RESET max_standby_streaming_delay")
-                dialect.run(admin, "SELECT pg_reload_conf()")
-            ask(db, "ALTER TABLE project_message ALTER body DROP DEFAULT")
+                with db.use_slave():
+                    seen()
+                    assert sides(db)[-1] == SLAVE
+            finally:
+                changer.join()
+                ask(db, "ALTER TABLE project_message ALTER body DROP DEFAULT")
         assert not [warning for warning in warnings() if "out of rotation" in warning]
 
     def test_s8_get_or_create_in_a_block_of_slave_state_raises_and_leaves_the_block_usable(self, db: Any) -> None:
