@@ -37,6 +37,8 @@ LONGEST_FIRST: Final = (
     "tests/test_django/backend/test_pymysql.py",
     "tests/django_suite/test_with_mysqlclient.py",
     "tests/test_django/requests/test_cache.py",
+    "tests/test_django/backend/test_postgresql.py",
+    "tests/test_django/requests/test_postgresql.py",
     "tests/test_django/requests/test_pymysql.py",
     "tests/django_suite/test_comparison.py",
     "tests/test_testing/test_promotion.py",

@@ -1,21 +1,11 @@
-"""Tests of this folder run again on PostgreSQL, with each of its drivers, in processes of their own.
-
-With other words: ``PROJECT_DRIVER=psycopg pytest tests/test_django/backend`` runs all of them.
-"""
+"""Tests of this folder run again on PostgreSQL, with each of its drivers, in processes of their own."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-
-from replswitch import ConfigurationError
-from replswitch.drivers import load_driver
-
-FOLDER = Path(__file__).parent
+from tests.test_django.again import outermost, run_again
 
 AGAIN = {
     "psycopg": {
@@ -32,29 +22,16 @@ AGAIN = {
         "test_writes.py": "recorded",
         "test_transactions.py": "Savepoints or ByHand",
         "test_slave_writes.py": "AfterARead or whole or session_raises or lets_its_link",
+        "../requests/test_round_trips.py": "",
+        "../requests/test_markers.py": "(changes_nothing and wsgi) or commits_a_change or merges_and",
+        "../requests/test_own_connection.py": "is_marked",
     },
 }
 """The tests by driver and file, as ``pytest -k`` takes them."""
 
 
-@pytest.mark.skipif("PROJECT_DRIVER" in os.environ, reason="this is that run")
+@outermost
 @pytest.mark.timeout(900)  # for a busy machine: each test in there has a limit of its own
 @pytest.mark.parametrize("driver", AGAIN)
 def test_the_backend_tests_pass_on_postgresql(driver: str) -> None:
-    try:
-        load_driver(driver, binding=True)
-    except ConfigurationError as error:
-        if os.environ.get("CI", "").lower() not in {"", "0", "false"}:
-            pytest.fail(f"CI is set, so this must not be skipped: {error}")
-        pytest.skip(str(error))
-    names = {file.removesuffix(".py"): chosen for file, chosen in AGAIN[driver].items()}
-    chosen = " or ".join(f"({file} and ({some}))" if some else file for file, some in names.items())
-    files = [str(FOLDER / file) for file in AGAIN[driver]]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files, "-k", chosen],
-        env={**os.environ, "PROJECT_DRIVER": driver},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_again(Path(__file__).parent, driver, AGAIN[driver])

@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.test_django.again import outermost, run_again
 
-FOLDER = Path(__file__).parent
 FILES = {
     "links and faults": ["test_faults.py", "test_links.py", "test_switching.py", "test_threads.py"],
     "writes": ["test_slave_writes.py", "test_test_runs.py", "test_transactions.py", "test_writes.py"],
 }
 
 
-@pytest.mark.skipif("PROJECT_DRIVER" in os.environ, reason="this is that run")
+@outermost
 @pytest.mark.timeout(900)  # for a busy machine: each test in there has a limit of its own
 @pytest.mark.parametrize("files", FILES.values(), ids=FILES)
 def test_the_backend_tests_pass_with_pymysql(files: list[str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(str(FOLDER / name) for name in files)],
-        env={**os.environ, "PROJECT_DRIVER": "pymysql"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_again(Path(__file__).parent, "pymysql", dict.fromkeys(files, ""))
 
 
 def test_a_project_without_mysqlclient_runs_with_pymysql(run_python: Callable[..., str]) -> None:

@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from tests.test_django.backend.asking import ask, default_with
+from tests.test_django.project import dialect
+from tests.test_django.project.dialect import IS_POSTGRESQL, only_mariadb
 from tests.test_django.project.models import Message, Reply, Tag
 from tests.test_django.requests.board import (
     Page,
@@ -22,7 +25,6 @@ from tests.test_django.requests.board import (
     Visitor,
     answer,
     connection,
-    connections,
     live_server,
     shown,
     through_asgi,
@@ -32,12 +34,13 @@ from tests.test_django.requests.board import (
 
 from django_replswitch.decorators import use_master, use_slave
 from replswitch import SlaveWriteError
-from replswitch.testing import MariaDBPair
+from replswitch.testing import MariaDBPair, PostgreSQLPair
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from tests.test_django.conftest import RunPython
+    from tests.test_django.project.dialect import Pair
     from tests.test_django.requests.conftest import Visitors
 
 
@@ -307,6 +310,7 @@ def test_s9_a_streaming_response_reads_in_the_state_of_its_request(
     assert page.text == f"{found};" * 3
 
 
+@only_mariadb
 def test_p1_requests_that_read_and_write_send_no_extra_statement(site: Site) -> None:
     @use_slave
     def both(request: HttpRequest) -> HttpResponse:
@@ -349,7 +353,7 @@ def test_p1_requests_that_read_and_write_send_no_extra_statement(site: Site) -> 
 
 def tells_of_writes() -> bool:
     """Whether the driver says of each commit whether it wrote."""
-    return connection.Database.__name__ in {"pymysql", "psycopg"}
+    return bool(connection.Database.__name__ == "pymysql")
 
 
 def test_a_request_without_a_query_opens_no_connection(site: Site) -> None:
@@ -452,28 +456,25 @@ def test_a_django_test_run_needs_one_alias_only(site: Site, run_python: RunPytho
 
 
 @pytest.fixture(scope="module")
-def two_slaves() -> Iterator[MariaDBPair]:
-    with MariaDBPair(slaves=2) as pair:
-        with closing(pair.connect()) as plain, plain.cursor() as cursor:
-            cursor.execute("CREATE TABLE project_message (id INT AUTO_INCREMENT PRIMARY KEY, body VARCHAR(100))")
-            cursor.execute("INSERT INTO project_message (body) VALUES ('1')")
+def two_slaves() -> Iterator[Pair]:
+    with (PostgreSQLPair if IS_POSTGRESQL else MariaDBPair)(slaves=2) as pair:
+        with closing(pair.connect()) as plain:
+            dialect.run(plain, "CREATE TABLE project_message (id SERIAL PRIMARY KEY, body VARCHAR(100))")
+            dialect.run(plain, "INSERT INTO project_message (body) VALUES ('1')")
         pair.wait_caught_up()
         yield pair
 
 
 @pytest.fixture
-def wide_site(django_pair: MariaDBPair, two_slaves: MariaDBPair, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+def wide_site(django_pair: Pair, two_slaves: Pair) -> Iterator[Site]:
     """The board with one message, on a pair with two slaves."""
     two_slaves.reset()
-    master, slaves = two_slaves.master, two_slaves.slaves
-    there = {"HOST": master["host"], "PORT": master["port"], "PASSWORD": two_slaves.password}
-    there["SLAVES"] = [{"HOST": slave["host"], "PORT": slave["port"]} for slave in slaves]
-    for name, value in there.items():
-        monkeypatch.setitem(connections.settings["default"], name, value)
-    forget_connections()
-    with ExitStack() as exits:
+    slaves = [{"PORT": slave["port"]} for slave in two_slaves.slaves]
+    with (
+        default_with(*slaves, PORT=two_slaves.master["port"], PASSWORD=two_slaves.password),
+        ExitStack() as exits,
+    ):
         yield Site(two_slaves, exits)
-    forget_connections()
 
 
 def ports(request: HttpRequest) -> HttpResponse:
@@ -481,15 +482,8 @@ def ports(request: HttpRequest) -> HttpResponse:
     asked = []
     for _ in range(3):
         shown()
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT @@port")
-            asked.append(cursor.fetchall()[0][0])
+        asked.append(ask(connection, "SELECT @@port"))
     return answer(" ".join(map(str, asked)))
-
-
-def forget_connections() -> None:
-    connection.close()
-    del connections["default"]
 
 
 @pytest.mark.parametrize("door", [through_wsgi, through_asgi])

@@ -5,13 +5,10 @@ Tests of this folder run once more in a process that has no mysqlclient, on a pa
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-
-FOLDER = Path(__file__).parent
+from tests.test_django.again import outermost, run_again
 
 AGAIN = {
     "test_situations.py": "get_after_a_post and wsgi",
@@ -28,20 +25,8 @@ AGAIN = {
 }
 """The tests by file, as ``pytest -k`` takes them."""
 
-WITHOUT_MYSQLCLIENT = """
-import sys
 
-sys.modules["MySQLdb"] = None
-import pytest
-
-sys.exit(pytest.main(sys.argv[1:]))
-"""
-
-
+@outermost
 @pytest.mark.timeout(900)  # for a busy machine: each test in there has a limit of its own
 def test_the_main_request_tests_pass_with_pymysql() -> None:
-    chosen = " or ".join(f"({file.removesuffix('.py')} and ({names}))" for file, names in AGAIN.items())
-    files = [str(FOLDER / file) for file in AGAIN]
-    command = [sys.executable, "-c", WITHOUT_MYSQLCLIENT, "-q", "--no-header", "-p", "no:cacheprovider", *files]
-    done = subprocess.run([*command, "-k", chosen], capture_output=True, text=True, check=False, cwd=FOLDER.parents[2])
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_again(Path(__file__).parent, "pymysql", AGAIN)

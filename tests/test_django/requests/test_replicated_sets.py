@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from django.http import HttpRequest, HttpResponse
 from tests.test_django.backend.asking import ask, connect, forget
+from tests.test_django.project.dialect import IS_POSTGRESQL, only_mariadb
 from tests.test_django.project.models import Message
+from tests.test_django.project.served import DRIVER, ENGINE
 from tests.test_django.requests.board import answer, connections, write
 
 import replswitch
@@ -18,11 +20,10 @@ if TYPE_CHECKING:
     from tests.test_django.requests.conftest import Visitors
 
 SQLITE = "django_replswitch.backends.sqlite3"
-MYSQL = "django_replswitch.backends.mysql"
 
 
 def in_other() -> str:
-    """Read the messages of the other alias's database through the alias ``default``."""
+    """Read the messages of the other alias's database through the alias ``default``, as MariaDB can."""
     with connections["default"].cursor() as cursor:
         cursor.execute("SELECT body FROM test_other.project_message ORDER BY id")
         return " ".join(body for (body,) in cursor.fetchall())
@@ -36,6 +37,7 @@ def two_aliases(request: HttpRequest) -> HttpResponse:
         return answer(in_other())
 
 
+@only_mariadb
 def test_m8_a_write_by_one_alias_is_seen_by_another_in_the_same_request_and_the_next(
     site: Site, new_visitor: Visitors
 ) -> None:
@@ -48,6 +50,7 @@ def test_m8_a_write_by_one_alias_is_seen_by_another_in_the_same_request_and_the_
     assert page.side == "master"
 
 
+@only_mariadb
 def test_m8_another_alias_on_the_slave_when_it_has_caught_up(site: Site, new_visitor: Visitors) -> None:
     site.serve(two_aliases=two_aliases)
     visitor = new_visitor()
@@ -58,10 +61,21 @@ def test_m8_another_alias_on_the_slave_when_it_has_caught_up(site: Site, new_vis
     assert page.side == "slave"
 
 
-def test_m8_a_write_by_connect_is_seen_by_an_alias_in_the_same_request(site: Site) -> None:
-    driver: Any = connections["default"].driver.module.__name__.replace("MySQLdb", "mysqlclient")
+def test_m8_a_write_by_one_alias_counts_for_all_aliases_of_the_master(site: Site) -> None:
     site.pair.stop_slave()
-    with replswitch.connect(site.pair.master, site.pair.slaves, driver=driver) as db, use_master():
+    with use_master():
+        Message.objects.using("other").create(body="2")
+        with use_slave():
+            ask(connections["default"], "SELECT 1")
+            assert connections["default"].route.reason == "own-write"
+    with use_slave():
+        ask(connections["default"], "SELECT 1")
+        assert connections["default"].route.side == "slave"
+
+
+def test_m8_a_write_by_connect_is_seen_by_an_alias_in_the_same_request(site: Site) -> None:
+    site.pair.stop_slave()
+    with replswitch.connect(site.pair.master, site.pair.slaves, driver=DRIVER) as db, use_master():
         with db.cursor() as cursor:
             cursor.execute("INSERT INTO project_message (body) VALUES ('2')")
         with use_slave():
@@ -70,7 +84,7 @@ def test_m8_a_write_by_connect_is_seen_by_an_alias_in_the_same_request(site: Sit
 
 def test_m8_a_write_by_an_alias_is_seen_by_connect_in_the_same_request(site: Site) -> None:
     site.pair.stop_slave()
-    with replswitch.connect(site.pair.master, site.pair.slaves) as db, use_master():
+    with replswitch.connect(site.pair.master, site.pair.slaves, driver=DRIVER) as db, use_master():
         write(2)
         with use_slave(), db.cursor() as cursor:
             cursor.execute("SELECT COUNT(*) FROM project_message")
@@ -87,7 +101,7 @@ def test_m8_a_write_of_unknown_position_keeps_other_aliases_on_the_master(site: 
 
 def set_of(**settings: Any) -> tuple[str, str]:
     """Return the name of an alias's replicated set in markers, and the alias's name in messages."""
-    wrapper = connect(**{"ENGINE": MYSQL, **settings})
+    wrapper = connect(**{"ENGINE": ENGINE, **settings})
     try:
         database = wrapper.route.database
         return database.set_name, "alias" if database.name == wrapper.alias else database.name
@@ -96,6 +110,12 @@ def set_of(**settings: Any) -> tuple[str, str]:
 
 
 SERVER = {"HOST": "master.db", "NAME": "shop", "SLAVES": [{"HOST": "slave.db"}]}
+PORT = 5432 if IS_POSTGRESQL else 3306
+
+
+def set_of_connect(**master: Any) -> str:
+    """Return the name that `replswitch.connect` gives to the same."""
+    return replswitch.connect(master, driver=DRIVER).database.set_name
 
 
 @pytest.mark.parametrize(
@@ -103,18 +123,18 @@ SERVER = {"HOST": "master.db", "NAME": "shop", "SLAVES": [{"HOST": "slave.db"}]}
     [
         SERVER,
         {**SERVER, "NAME": "log", "USER": "another", "PASSWORD": "another"},
-        {**SERVER, "PORT": "3306"},
+        {**SERVER, "PORT": str(PORT)},
         {**SERVER, "SLAVES": []},
-        {"NAME": "shop", "OPTIONS": {"host": "master.db", "port": 3306}},
+        {"NAME": "shop", "OPTIONS": {"host": "master.db", "port": PORT}},
     ],
 )
 def test_m8_the_set_is_named_by_the_address_of_the_master_and_messages_by_the_alias(settings: Any) -> None:
-    theirs = replswitch.connect({"host": "master.db", "database": "shop"}).database.set_name
-    assert set_of(**settings) == (theirs, "alias")
+    assert set_of(**settings) == (set_of_connect(host="master.db"), "alias")
 
 
+@only_mariadb
 def test_m8_a_socket_is_an_address(django_pair: Any) -> None:
-    theirs = replswitch.connect({"unix_socket": "/run/db.sock"}).database.set_name
+    theirs = set_of_connect(unix_socket="/run/db.sock")
     assert set_of(HOST="/run/db.sock", NAME="shop")[0] == theirs
     assert set_of(NAME="shop", OPTIONS={"unix_socket": "/run/db.sock"})[0] == theirs
     assert set_of(NAME="shop")[0] != theirs
