@@ -2,50 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing
 from typing import Any
 
 import pytest
+from tests.bouncer import DROPS_OPTIONS, bouncers
 
 import replswitch
 from replswitch import MASTER, SLAVE, Connection, carry, resume
 from replswitch.decorators import use_master, use_slave
 from replswitch.drivers import load_driver
 from replswitch.testing import PostgreSQLPair
-from replswitch.testing.kept import Kept
-from replswitch.testing.launch import free_port, run
-from replswitch.testing.postgresql_programs import account
-
-PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-
-
-@contextmanager
-def bouncer(settings: dict[str, Any], **more: str) -> Iterator[int]:
-    """Start PgBouncer in front of a server; yield its port."""
-    if PROGRAM is None:
-        if os.environ.get("CI", "").lower() not in {"", "0", "false"}:
-            pytest.fail("CI is set, so this must not be skipped: PgBouncer is missing (tools/ensure-pgbouncer)")
-        pytest.skip("PgBouncer is missing: tools/ensure-pgbouncer installs it")
-    port = free_port()
-    options = {"pool_mode": "transaction", "auth_type": "any", "default_pool_size": "2", "listen_port": str(port)}
-    options |= {"listen_addr": "127.0.0.1", "unix_socket_dir": "", **more}
-    target = " ".join(f"{name}={settings[name]}" for name in ("host", "port", "dbname", "user", "password"))
-    lines = [f"{name} = {value}" for name, value in options.items()]
-    with closing(Kept(account())) as kept:  # it refuses to run as root
-        file = kept.folder / "pgbouncer.ini"
-        file.write_text(f"[databases]\n{settings['dbname']} = {target}\n[pgbouncer]\n" + "\n".join(lines) + "\n")
-        file.chmod(0o644)
-        run(kept, "pgbouncer", [PROGRAM, str(file)], kept.folder / "log", ready=lambda: listens(port))
-        yield port
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return not probe.connect_ex(("127.0.0.1", port))
 
 
 @pytest.fixture(params=["refuses options", "drops options"])
@@ -59,12 +27,12 @@ def db(request: pytest.FixtureRequest, postgresql_pair: PostgreSQLPair) -> Itera
             " 'INSERT INTO message VALUES (number) RETURNING id'"
         )
     pair.wait_caught_up()
-    more = {"ignore_startup_parameters": "options"} if request.param == "drops options" else {}
-    with ExitStack() as stack:
-        master, slave = (stack.enter_context(bouncer(settings, **more)) for settings in (pair.master, pair.slaves[0]))
-        yield stack.enter_context(
-            replswitch.connect({**pair.master, "port": master}, [{"port": slave}], driver="psycopg", debug=True)
-        )
+    more = DROPS_OPTIONS if request.param == "drops options" else {}
+    with (
+        bouncers(pair, **more) as (master, slave),
+        replswitch.connect({**pair.master, "port": master}, [{"port": slave}], driver="psycopg", debug=True) as db,
+    ):
+        yield db
     pair.reset()
 
 
@@ -154,3 +122,17 @@ def test_a_read_only_connection_to_the_master_refuses_writes_in_every_way(
             cursor.execute(write)
         driver.rollback(raw)
         assert cursor.execute(COUNT).fetchall() == [(0,)]
+
+
+def test_a_prepare_threshold_is_reported_once(
+    postgresql_pair: PostgreSQLPair, caplog: pytest.LogCaptureFixture
+) -> None:
+    driver = load_driver("psycopg")
+    with bouncers(postgresql_pair) as (port, _):
+        for _ in range(2):
+            driver.open({**postgresql_pair.master, "port": port, "prepare_threshold": 5}, read_only=False).close()
+        (line,) = [record.getMessage() for record in caplog.records]
+        assert f"127.0.0.1:{port}" in line
+        assert "PgBouncer 1.22" in line
+        driver.open({**postgresql_pair.master, "port": port, "prepare_threshold": None}, read_only=False).close()
+    assert len(caplog.records) == 1

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import create_engine, func, insert, select, text
 from sqlalchemy.exc import NotSupportedError
 from sqlalchemy.orm import sessionmaker
+from tests.bouncer import DROPS_OPTIONS, bouncers
 from tests.round_trips import RoundTrips
 from tests.test_sqlalchemy.conftest import Message, Shop, address
 
@@ -185,3 +186,40 @@ def test_s7_a_link_of_slave_state_stays_read_only_after_postgresql_readonly(
             session.commit()
             assert shop.took()[-2:] == [SLAVE, MASTER]
             assert carry() != ""
+
+
+def test_m1_behind_pgbouncer_visitors_see_their_own_writes(
+    urls: list[str], replicated_pair: PostgreSQLPair, driver: str
+) -> None:
+    pair = replicated_pair
+    with bouncers(pair, **DROPS_OPTIONS) as ports:
+        servers = [{**server, "port": port} for server, port in zip((pair.master, *pair.slaves), ports, strict=True)]
+        master, slave = (create_engine(address(server, driver)) for server in servers)
+        shop = Shop(master, [slave])
+        with resume(""), use_slave(), shop.Session() as session:
+            assert number(session) == 0
+        assert shop.took() == [SLAVE]
+        pair.stop_slave()
+        for count in range(12):  # often enough for statements that psycopg would prepare
+            with resume(""), use_slave(), shop.Session() as session:
+                session.execute(insert(Message).values(body="x"))
+                session.commit()
+                token = carry()
+            assert '"postgresql:' in token
+            with resume(token), use_slave(), shop.Session() as session:
+                assert number(session) == count + 1
+        shop.close()
+
+
+@pytest.mark.parametrize("sslmode", ["require", "wrong"])
+def test_f4_a_slave_with_a_wrong_sslmode_leaves_rotation_with_one_log_line(
+    urls: list[str], sslmode: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    shop = Shop(create_engine(urls[0]), [create_engine(urls[1], connect_args={"sslmode": sslmode})])
+    for _ in range(3):
+        with resume(""), use_slave(), shop.Session() as session:
+            assert number(session) == 0
+    assert shop.took() == [MASTER] * 3
+    (line,) = [record.getMessage() for record in caplog.records if "out of rotation" in record.getMessage()]
+    assert "SSL was required" in line or 'invalid sslmode value: "wrong"' in line
+    shop.close()

@@ -55,6 +55,9 @@ _SESSIONS: Final = {
 # The packages that replswitch replaces, by the first part of their modules' names.
 _PREDECESSORS: Final = {"django_replicated": "django-replicated", "multidb": "django-multidb-router"}
 
+# Our backends, which have the names of Django's.
+_BACKENDS: Final = ("mysql", "postgresql", "sqlite3")
+
 # The servers that replicate, by the word that the driver has for them.
 _REPLICATE: Final = ("mysql", "postgresql")
 
@@ -82,7 +85,9 @@ def check_slaves(*_: object, **__: object) -> Messages:
         if alias in switching:
             found += _check_alias(where, alias, database)
         elif "SLAVES" in database:
-            engine, hint = database["ENGINE"], 'Set "ENGINE": "django_replswitch.backends.mysql".'
+            engine = database["ENGINE"]
+            name = engine.rpartition(".")[2]
+            hint = f'Set "ENGINE": "django_replswitch.backends.{name if name in _BACKENDS else "mysql"}".'
             text = f'{where} has SLAVES, but its ENGINE, "{engine}", ignores them: everything goes to the master.'
             found += _say("replswitch.E001", text, hint)
     return found

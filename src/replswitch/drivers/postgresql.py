@@ -10,14 +10,20 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from replswitch.checking import refuse_unknown
 from replswitch.drivers.driver import Driver, Fault, Written
-from replswitch.drivers.postgresql_position import POSITION, position_of, query_for_timeline
+from replswitch.drivers.postgresql_position import POSITION, masters, position_of, query_for_timeline
 from replswitch.errors import ConfigurationError
+from replswitch.positions.clock import warn_once
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Mapping, Sequence
 
     from replswitch.drivers.driver import Raw, WriteTracker
     from replswitch.positions import Position
+
+_NO_STANDBY: Final = (
+    "The server {} is given as a slave, but it is not in recovery: it follows no master, so it serves no reads that"
+    " must see a write. Make it a standby of the master, or take it out of the slaves."
+)
 
 #: The default time-outs in seconds, as with the drivers of MySQL (F5). libpq itself has no read time-out.
 CONNECT_TIMEOUT: Final = 3
@@ -191,7 +197,10 @@ class PostgreSQLFamilyDriver(Driver):
                 timelines = raw.question(query)[0] or ()
             except module.errors.InsufficientPrivilege:
                 raw.may_list_files = False
-        return position_of(row, timelines)
+        identity, position = position_of(row, timelines, is_reader=raw.is_reader)
+        if position is None and not row[2] and masters:  # before one is known, this could be the master itself
+            warn(raw, _NO_STANDBY)
+        return identity, position
 
     def seconds_behind(self, raw: Raw) -> float | None:
         """Return for how many seconds a slave has not applied what it has received.
@@ -234,6 +243,11 @@ class PostgreSQLFamilyDriver(Driver):
             libpq's answer; None if the target of the connection is not known.
         """
         raise NotImplementedError
+
+
+def warn(raw: Raw, text: str) -> None:
+    """Log a warning about the server of a connection, once in each process."""
+    warn_once(text.format(f"{raw.info.host}:{raw.info.port}"))
 
 
 def connect_fault(text: str) -> Fault:

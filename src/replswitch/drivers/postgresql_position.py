@@ -47,10 +47,13 @@ WRITTEN: Final = "SELECT pg_current_wal_insert_lsn()"
 #: Returns whether the open transaction has written. A function that writes counts; an UPDATE of no rows does not.
 WRITES: Final = "SELECT pg_current_xact_id_if_assigned() IS NOT NULL"
 
-#: The latest certain position of each server, by its system identifier and the time of its start. It never goes back
-#: until the server is started again.
+#: The latest certain position of each server that this process has asked as a master or as a standby, by its system
+#: identifier and the time of its start. It never goes back until the server is started again.
 _certain: dict[tuple[str, str], PostgreSQLPosition] = {}
 _MOST_SERVERS: Final = 1000
+
+#: The system identifiers and the starts of the masters that this process has connected to.
+masters: set[tuple[str, str]] = set()
 
 #: The places of earlier timelines that a timeline contains, by system identifier and timeline. If a server has reported
 #: a place of an earlier timeline, and then reports this one without a restart, this timeline began at or after that
@@ -75,15 +78,21 @@ def query_for_timeline(row: Sequence[Any]) -> str:
     return FILES.format(file=f"{number // files:08X}{number % files:08X}")
 
 
-def position_of(row: Sequence[Any], timelines: Sequence[int] = ()) -> tuple[Hashable, Position | None]:
+def position_of(
+    row: Sequence[Any], timelines: Sequence[int] = (), *, is_reader: bool = False
+) -> tuple[Hashable, Position | None]:
     """Return the identity and the position of a server from its answer to `POSITION`.
 
     The identity begins with the timeline: after a promotion, a slave counts as another server. All slaves
     have the system identifier of their master, so the time of the start distinguishes them.
 
+    A server that is given as a slave and is not in recovery writes a log of its own, whose places say nothing about the
+    writes of the master. It counts only if this process knows it as its master, or as a slave that was promoted.
+
     Args:
         row: the answer.
         timelines: the answer to the query of `query_for_timeline`, if it was sent.
+        is_reader: the server was queried over a connection to a slave.
 
     Raises:
         PositionError: the answer is not a position.
@@ -91,6 +100,10 @@ def position_of(row: Sequence[Any], timelines: Sequence[int] = ()) -> tuple[Hash
     system, started, is_slave, place, timeline, page, segment, stored_timeline, stored_place, is_hidden, *_ = row
     if not is_slave:
         own = PostgreSQLPosition.after_insert(timeline, place, page=page, segment=segment)
+        if is_reader and (system, started) not in _certain:
+            return (timeline, system, started), None
+        if not is_reader:
+            masters.add((system, started))
         _keep(system, started, own)
         return (timeline, system, started), own
     if is_hidden:

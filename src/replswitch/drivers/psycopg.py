@@ -8,13 +8,18 @@ import psycopg
 from psycopg import pq
 
 from replswitch.drivers.driver import Written
-from replswitch.drivers.postgresql import NO_RESPONSE, READ_TIMEOUT, PostgreSQLFamilyDriver
+from replswitch.drivers.postgresql import NO_RESPONSE, READ_TIMEOUT, PostgreSQLFamilyDriver, warn
 from replswitch.drivers.psycopg_connection import PsycopgConnection
 from replswitch.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+
+_PREPARED: Final = (
+    "The connection to {} goes through a connection pooler, and prepare_threshold is set. Prepared statements need"
+    " PgBouncer 1.22 or newer, with max_prepared_statements above 0. Otherwise leave prepare_threshold out."
+)
 
 #: Results with rows.
 _ROWS: Final = frozenset(
@@ -94,6 +99,8 @@ class PsycopgDriver(PostgreSQLFamilyDriver):
             raise
         if raw.is_behind_pooler and "prepare_threshold" not in settings:
             raw.prepare_threshold = None  # the next transaction may run in a session without the prepared statement
+        elif raw.is_behind_pooler and raw.prepare_threshold is not None:
+            warn(raw, _PREPARED)
 
     def readable(self, raw: PsycopgConnection) -> Callable[[int], object]:
         """Poll the socket."""

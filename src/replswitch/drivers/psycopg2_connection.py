@@ -43,6 +43,10 @@ _COMMIT: Final = (
 _SELDOM_WRITES: Final = re.compile(r"SELECT|SHOW|FETCH|EXPLAIN|(?:UPDATE|DELETE|MERGE|INSERT 0) 0\Z")
 
 
+_NOT_READ_ONLY: Final = (
+    "the connection does not refuse writes, because a connection pooler has not passed default_transaction_read_only on"
+)
+
 # The errors of the server, raised here. psycopg2 itself sets ``pgcode`` only in errors that the server has sent.
 
 
@@ -149,7 +153,12 @@ class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
     includes_others = True
 
     def prepare(self, *, read_only: bool) -> None:
-        """Prepare a connection that was just opened."""
+        """Prepare a connection that was just opened.
+
+        Raises:
+            psycopg2.Error: it was lost; it is to serve as the master's, and leads to a standby; or it is to refuse
+                writes, and would not.
+        """
         self.process = os.getpid()
         self.is_reader = read_only
         poll = select.poll()
@@ -161,6 +170,11 @@ class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
             self.recognise(row)
             if self.reports_positions:
                 self.last_known_position = self.written_at(row[3], row[11])
+        elif self.info.parameter_status("default_transaction_read_only") == "off":
+            # A pooler has not passed the setting on. A standby refuses writes without it.
+            (is_standby,) = self.question("SELECT pg_is_in_recovery()")
+            if not is_standby:
+                raise psycopg2.OperationalError(_NOT_READ_ONLY)
 
     def question(self, sql: str) -> Any:
         """Run a query of replswitch's own, and return its row. Do not begin a transaction."""

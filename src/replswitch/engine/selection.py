@@ -8,7 +8,7 @@ from os import getpid
 from typing import TYPE_CHECKING, Any, Final
 
 from replswitch.decision import MASTER, SLAVE
-from replswitch.drivers import Fault
+from replswitch.drivers import GONE, Fault
 from replswitch.engine import outcome
 from replswitch.engine.choose import Choice, Failed, choose, choose_master_read_only, run
 from replswitch.engine.failure import OnMaster
@@ -265,19 +265,19 @@ class Selection:
         return link
 
     def _master_read_only(self, scope: Scope) -> Link | None:
-        """Return a read-only link to the master; None if the master has reached its connection limit."""
-        database, port = self.database, self._port
-        server = database.servers.master_read_only
+        """Return a read-only link to the master; None if the master is there, and refuses such a connection."""
+        database, port, server = self.database, self._port, self.database.servers.master_read_only
         must_see = scope.must_see.get(database.set_name)
         found = run(choose_master_read_only(server, must_see, scope, database.rotation), port)
-        if isinstance(found, Failed):
-            if found.fault is Fault.FULL:
-                return None
-            raise found.error
-        if found is not None:
+        if found is None:
+            port.drop(server)
+            return port.open(server)
+        if not isinstance(found, Failed):
             return found
-        port.drop(server)
-        return port.open(server)
+        if found.fault in GONE and found.fault is not Fault.FULL:
+            raise found.error
+        scope.avoid_slave(database.key, server)
+        return None
 
     # Without the master
 

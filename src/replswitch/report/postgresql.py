@@ -36,6 +36,8 @@ def ask_postgresql(raw: Raw, server: Asked, status: ServerStatus) -> None:
     status.variables = {"server_id": system, "server_uuid": started}
     if waits_for and not is_slave:
         status.variables["synchronous_commit"] = commits
+        if commits == "remote_apply":
+            status.note = "each commit waits for synchronous slaves (remote_apply), which replswitch does not need"
     if server.state == MASTER:
         return
     if not is_slave:

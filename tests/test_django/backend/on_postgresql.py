@@ -10,15 +10,17 @@ from typing import Any
 
 import pytest
 from django.db import DatabaseError, connections, transaction
+from django.db.models import F
 from django.test import override_settings
 from tests.altered import altered
-from tests.test_django.backend.asking import ask, bodies, on, seen, sides
+from tests.bouncer import DROPS_OPTIONS, bouncers
+from tests.test_django.backend.asking import ask, bodies, default_with, on, seen, sides
 from tests.test_django.project import dialect
 from tests.test_django.project.dialect import Pair
 from tests.test_django.project.models import Message, Tag
 from tests.test_django.project.served import DRIVER
 
-from replswitch import MASTER, SLAVE, SlaveWriteError
+from replswitch import MASTER, SLAVE, SlaveWriteError, carry, resume
 from replswitch.decorators import use_slave
 
 WRITES = "CREATE OR REPLACE FUNCTION writes() RETURNS int VOLATILE LANGUAGE sql AS $$ {} RETURNING 1 $$"
@@ -278,3 +280,24 @@ class TestFaults:
         with use_slave():
             ask(db, "VACUUM project_tag")
             assert sides(db)[-1] == MASTER
+
+
+@pytest.mark.parametrize("settings", [DROPS_OPTIONS, {}], ids=["drops options", "refuses options"])
+def test_m1_behind_pgbouncer_visitors_see_their_own_writes(
+    django_pair: Pair, db: Any, settings: dict[str, str]
+) -> None:
+    with bouncers(django_pair, **settings) as (master, slave), default_with({"PORT": slave}, PORT=master) as ours:
+        with resume(""), use_slave():
+            assert Tag.objects.count() == 0
+            assert ours.route.side == (SLAVE if settings else MASTER)
+        django_pair.stop_slave()
+        for number in range(12):  # often enough for statements that psycopg would prepare
+            with resume(""), use_slave():
+                Tag.objects.create(name=str(number))
+                token = carry()
+            assert '"postgresql:' in token
+            with resume(token), use_slave():
+                assert Tag.objects.count() == number + 1
+                before = carry()
+                Tag.objects.update(name=F("name"))
+                assert carry() != before, "a write on a connection that should refuse it was not recorded"

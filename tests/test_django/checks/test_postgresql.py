@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
 import pytest
 from django.core.checks import CheckMessage
 from django.core.management import CommandError, call_command
+from tests.altered import remote_apply
 
 from django_replswitch import checks
 from django_replswitch.management.commands import replswitch as command
@@ -31,18 +31,6 @@ def database(postgresql_pair: PostgreSQLPair) -> dict[str, Any]:
         "PORT": master["port"],
         "SLAVES": [{"PORT": slave["port"]}],
     }
-
-
-@pytest.fixture
-def remote_apply(postgresql_pair: PostgreSQLPair) -> Iterator[None]:
-    def run(*statements: str) -> None:
-        with closing(postgresql_pair.admin()) as admin:
-            for sql in (*statements, "SELECT pg_reload_conf()"):
-                admin.execute(sql)
-
-    run("ALTER SYSTEM SET synchronous_commit = remote_apply", "ALTER SYSTEM SET synchronous_standby_names = '*'")
-    yield
-    run("ALTER SYSTEM RESET synchronous_commit", "ALTER SYSTEM RESET synchronous_standby_names")
 
 
 def found() -> list[CheckMessage]:
@@ -106,7 +94,12 @@ def test_paused_replay_is_reported(
             admin.execute("SELECT pg_wal_replay_resume()")
 
 
-@pytest.mark.usefixtures("remote_apply")
-def test_commits_that_wait_for_slaves_are_i002(use_databases: Databases, database: dict[str, Any]) -> None:
+def test_commits_that_wait_for_slaves_are_i002(
+    use_databases: Databases, database: dict[str, Any], postgresql_pair: PostgreSQLPair
+) -> None:
     use_databases(checked=database)
-    assert [message.id for message in found()] == ["replswitch.I002"]
+    with remote_apply(postgresql_pair):
+        assert [message.id for message in found()] == ["replswitch.I002"]
+        lines, complaint = shown()
+    assert "replswitch does not need" in lines[-2]
+    assert complaint == ""

@@ -120,9 +120,12 @@ class TestNoFalseAlarms:
 
 class TestSlaves:
     def test_slaves_of_another_engine_are_reported(self, use_databases: Any) -> None:
-        use_databases(default=dict(SERVERS), old={**STOCK, "SLAVES": [{"HOST": "slave.db"}]})
-        assert ids() == ["E001"]
-        assert '"django.db.backends.mysql", ignores them' in found()[0].msg
+        for engine, ours in {"mysql": "mysql", "postgresql": "postgresql", "sqlite3": "sqlite3"}.items():
+            old = {**STOCK, "ENGINE": f"django.db.backends.{engine}", "SLAVES": [{"HOST": "slave.db"}]}
+            use_databases(default=dict(SERVERS), old=old)
+            assert ids() == ["E001"]
+            assert f'"django.db.backends.{engine}", ignores them' in found()[0].msg
+            assert f'"django_replswitch.backends.{ours}"' in str(found()[0].hint)
 
     @pytest.mark.parametrize("slaves", ["slave.db", {"HOST": "slave.db"}, ["slave.db"], None])
     def test_slaves_that_are_not_a_list_of_mappings_are_e002(self, use_databases: Any, slaves: object) -> None:
