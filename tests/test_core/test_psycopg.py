@@ -406,6 +406,32 @@ class TestCopyAndStream:
             db.commit()
             assert '"postgresql:' in carry()
 
+    def rows(self, cursor: Any, way: str) -> Iterator[int]:
+        if way == "stream":
+            yield from (row[0] for row in cursor.stream("SELECT id FROM message ORDER BY id"))
+        else:
+            with cursor.copy(self.TO) as copy:
+                yield from (int(row[0]) for row in copy.rows())
+
+    @pytest.mark.parametrize("way", ["stream", "copy"])
+    @pytest.mark.parametrize("state", [use_slave, use_master])
+    def test_s6_all_rows_come_if_the_loop_writes_and_reads(
+        self, db: Connection, pair: PostgreSQLPair, state: Any, way: str
+    ) -> None:
+        with use_master():
+            run(db, "INSERT INTO message SELECT generate_series(1, 5)")
+        pair.wait_caught_up()
+        seen = []
+        with resume(""), state(), db.cursor() as cursor:
+            for number in self.rows(cursor, way):
+                seen.append(number)
+                with use_master():
+                    run(db, "INSERT INTO message VALUES (%s)", 10 + number)
+                with use_slave():
+                    assert run(db, COUNT) == [(5 + number,)]
+            assert '"postgresql:' in carry()
+        assert seen == [1, 2, 3, 4, 5]
+
     def test_several_reads_of_one_transaction_see_one_state(self, db: Connection, pair: PostgreSQLPair) -> None:
         with use_master():
             db.begin()
@@ -462,6 +488,7 @@ def test_m1_what_a_server_side_cursor_writes_is_recorded(db: Connection, pair: P
         "CREATE TABLE other (id INT)",
         "TRUNCATE message",
         "CREATE TEMPORARY TABLE mine (id INT)",
+        "SELECT 7; INSERT INTO message VALUES (1)",
     ],
 )
 def test_s8_what_a_slave_refuses_runs_on_the_master(db: Connection, pair: PostgreSQLPair, sql: str) -> None:
@@ -489,6 +516,17 @@ def test_s8_a_transaction_that_has_read_nothing_moves_whole(db: Connection, pair
         db.rollback()
     with use_master():
         assert run(db, COUNT) == [(2,)]
+
+
+@with_each
+@pytest.mark.parametrize("sql", ["SET my.who = 'ann'", "SELECT set_config('my.who', 'ann', false)"])
+def test_s8_a_write_after_a_change_of_its_session_is_refused(db: Connection, pair: PostgreSQLPair, sql: str) -> None:
+    with resume(""), use_slave():
+        run(db, sql)
+        with pytest.raises(SlaveWriteError, match="changed the session"):
+            run(db, "INSERT INTO message VALUES (1, current_setting('my.who'))")
+    with use_master():
+        assert run(db, COUNT) == [(0,)]
 
 
 @with_each

@@ -119,8 +119,8 @@ class PsycopgDriver(PostgreSQLFamilyDriver):
         raw.begin()
 
     def in_transaction(self, raw: PsycopgConnection) -> bool:
-        """Return the status in the latest answer. A transaction that replswitch has begun itself does not count."""
-        return raw.pgconn.transaction_status not in _OUTSIDE and not raw.is_own_transaction
+        """Return the status in the latest answer. While rows are read one by one, the connection is always in use."""
+        return raw.pgconn.transaction_status not in _OUTSIDE and not raw.is_alone
 
     def ping_again(self, error: Any) -> int | None:
         """Ping the server of a failed connection, to which the error refers as ``pgconn``."""

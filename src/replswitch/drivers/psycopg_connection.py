@@ -48,6 +48,7 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
         is_behind_pooler: it leads to a pooler such as PgBouncer, so each transaction may run in another session.
         is_guarded: the session is not read-only, so replswitch makes each of its transactions read-only (S7).
         is_own_transaction: the open transaction was begun by `streaming`, not by the application.
+        is_alone: the rows of a statement are being read that runs in no transaction of the application.
     """
 
     read_only_error = psycopg.errors.ReadOnlySqlTransaction
@@ -58,6 +59,7 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
     is_behind_pooler = False
     is_guarded = False
     is_own_transaction = False
+    is_alone = False
 
     def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
         """Run a generator of psycopg. If it is interrupted, close the connection: the answer may still arrive on it."""
@@ -185,10 +187,8 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
             writes: it certainly writes, so the position is queried later. Otherwise, outside a transaction on the
                 master, it runs in a transaction of its own, and whether it has written is asked with the commit.
         """
-        is_idle = self.pgconn.transaction_status == _IDLE
-        self.is_own_transaction = (
-            is_idle and self.autocommit and ((self.reports_positions and not writes) or self.is_guarded)
-        )
+        self.is_alone = self.autocommit and self.pgconn.transaction_status == _IDLE
+        self.is_own_transaction = self.is_alone and ((self.reports_positions and not writes) or self.is_guarded)
         try:
             if self.is_own_transaction:
                 self.begin()
@@ -204,6 +204,7 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
             if self.is_own_transaction:
                 self.commit()
         finally:
+            self.is_alone = False
             if self.is_own_transaction:
                 self.is_own_transaction = False
             else:
