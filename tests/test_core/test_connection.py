@@ -23,7 +23,7 @@ Make = Callable[..., Connection]
 COUNT = "SELECT COUNT(*) FROM message"
 
 # mysqlclient does not show whether a transaction is open.
-unless_unseen = pytest.mark.parametrize("served", ["mariadb", "mysql", "sqlite"], indirect=True)
+unless_unseen = pytest.mark.parametrize("served", ["mariadb", "mysql", "postgresql", "sqlite"], indirect=True)
 
 
 def insert(db: Connection, number: int) -> None:
@@ -88,7 +88,7 @@ class TestSides:
         assert sides(two) == [SLAVE]
 
     # The lag is the pair's, and takes its time: a second driver would show nothing new.
-    @pytest.mark.parametrize("served", ["mariadb", "mysql", "sqlite"], indirect=True)
+    @pytest.mark.parametrize("served", ["mariadb", "mysql", "postgresql", "sqlite"], indirect=True)
     def test_the_pair_s_slave_lags_and_catches_up(self, db: Connection, replicated_pair: ReplicatedPair) -> None:
         replicated_pair.lag = 1
         insert(db, 1)

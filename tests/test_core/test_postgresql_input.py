@@ -75,14 +75,23 @@ def test_a_slave_that_is_the_master_itself_serves_what_it_has_written(
     assert "not in recovery" not in caplog.text
 
 
-@pytest.mark.parametrize("sslmode", ["require", "wrong"])
-def test_f4_a_slave_with_a_wrong_sslmode_leaves_rotation_with_one_log_line(
-    make: Make, replicated_pair: Any, sslmode: str, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"sslmode": "require"}, "SSL was required"),
+        ({"sslmode": "wrong"}, 'invalid sslmode value: "wrong"'),
+        ({"password": "wrong"}, "password authentication failed"),
+        ({"dbname": "none"}, 'database "none" does not exist'),
+    ],
+    ids=str,
+)
+def test_f4_a_slave_with_a_wrong_setting_leaves_rotation_with_one_log_line(
+    make: Make, replicated_pair: Any, wrong: dict[str, str], words: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    db = make(slaves=[{**replicated_pair.slaves[0], "sslmode": sslmode}])
+    db = make(slaves=[{**replicated_pair.slaves[0], **wrong}])
     assert [read(db, "") for _ in range(3)] == [(0, MASTER)] * 3
     (line,) = [record.getMessage() for record in caplog.records if "out of rotation" in record.getMessage()]
-    assert "SSL was required" in line or 'invalid sslmode value: "wrong"' in line
+    assert words in line
 
 
 @pytest.mark.parametrize("sslmode", ["require", "wrong"])

@@ -19,17 +19,19 @@ if TYPE_CHECKING:
 
     from tests.test_flask.conftest import NewApp
 
-    from replswitch.testing import MariaDBPair
+    from replswitch.testing import ReplicatedPair
 
 
-@pytest.fixture
-def pair(mariadb_pair: MariaDBPair) -> MariaDBPair:
-    """The MariaDB pair, with a table that has one row."""
-    with closing(mariadb_pair.connect()) as connection, connection.cursor() as cursor:
-        cursor.execute("CREATE OR REPLACE TABLE peer_message (n INTEGER PRIMARY KEY)")
+@pytest.fixture(params=["mariadb", "postgresql"])
+def pair(request: pytest.FixtureRequest) -> ReplicatedPair:
+    """A pair with a table that has one row."""
+    pair: ReplicatedPair = request.getfixturevalue(f"{request.param}_pair")
+    with closing(pair.connect()) as connection, closing(connection.cursor()) as cursor:
+        cursor.execute("DROP TABLE IF EXISTS peer_message")
+        cursor.execute("CREATE TABLE peer_message (n INTEGER PRIMARY KEY)")
         cursor.execute("INSERT INTO peer_message VALUES (1)")
-    mariadb_pair.wait_caught_up()
-    return mariadb_pair
+    pair.wait_caught_up()
+    return pair
 
 
 @pytest.fixture
@@ -40,7 +42,8 @@ def exits() -> Iterator[ExitStack]:
 
 
 def uri(server: dict[str, Any]) -> str:
-    return f"mysql+pymysql://{server['user']}:{server['password']}@{server['host']}:{server['port']}/shop"
+    scheme = "postgresql+psycopg" if "dbname" in server else "mysql+pymysql"
+    return f"{scheme}://{server['user']}:{server['password']}@{server['host']}:{server['port']}/shop"
 
 
 def engine(server: dict[str, Any], exits: ExitStack) -> sa.Engine:
@@ -59,7 +62,7 @@ def visit(app: Flask) -> None:
 
 
 def test_flask_sqlalchemy_works_with_an_application_factory(
-    pair: MariaDBPair, new_app: NewApp, exits: ExitStack
+    pair: ReplicatedPair, new_app: NewApp, exits: ExitStack
 ) -> None:
     class Base(DeclarativeBase):
         pass
@@ -100,7 +103,9 @@ def test_flask_sqlalchemy_works_with_an_application_factory(
             exits.callback(each.dispose)
 
 
-def test_a_routing_session_works_without_flask_sqlalchemy(pair: MariaDBPair, new_app: NewApp, exits: ExitStack) -> None:
+def test_a_routing_session_works_without_flask_sqlalchemy(
+    pair: ReplicatedPair, new_app: NewApp, exits: ExitStack
+) -> None:
     master = engine(pair.master, exits)
     database = replicate(master, [engine(slave, exits) for slave in pair.slaves])
     session_of = sessionmaker(master, class_=RoutingSession)
@@ -127,7 +132,7 @@ def test_a_routing_session_works_without_flask_sqlalchemy(pair: MariaDBPair, new
     assert result.output.startswith("shop\n")
 
 
-def test_m5_a_cookie_that_is_no_marker_is_ignored(pair: MariaDBPair, new_app: NewApp) -> None:
+def test_m5_a_cookie_that_is_no_marker_is_ignored(pair: ReplicatedPair, new_app: NewApp) -> None:
     app = new_app()
     ReplSwitch(app)
     app.add_url_rule("/", "page", lambda: Response("page"))

@@ -29,7 +29,9 @@ servers = pytest.mark.parametrize(
 
 # A MySQL says what it has written itself, and not what a session has. So with mysqlclient, which hears nothing of it,
 # a statement that may have written counts where anybody has written since the link was asked last: here, at all.
-unless_unseen = pytest.mark.parametrize("served", ["mariadb", "mariadb-mysqlclient", "mysql", "sqlite"], indirect=True)
+unless_unseen = pytest.mark.parametrize(
+    "served", ["mariadb", "mariadb-mysqlclient", "mysql", "postgresql", "sqlite"], indirect=True
+)
 
 TEXT = [("Content-Type", "text/plain")]
 
@@ -400,7 +402,9 @@ def test_an_open_transaction_of_one_response_is_not_read_by_another_in_its_threa
     assert board.on("master") == [1, 2]
 
 
-@servers
+@pytest.mark.parametrize(
+    "served", ["mariadb", "mariadb-mysqlclient", "mysql", "mysql-mysqlclient", "postgresql"], indirect=True
+)
 def test_a_write_does_not_join_the_open_transaction_of_another_response_in_its_thread(
     board: Board, exchange: SendRequest, send: SendRequest
 ) -> None:

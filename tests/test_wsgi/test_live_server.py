@@ -114,7 +114,9 @@ def check_visits(port: int) -> None:
     assert min(client.pages for client in clients) > 3
 
 
-@pytest.mark.parametrize("served", ["mariadb", "mysql-mysqlclient"], indirect=True)  # each server and driver once
+@pytest.mark.parametrize(
+    "served", ["mariadb", "mysql-mysqlclient", "postgresql"], indirect=True
+)  # each server and driver once
 def test_m1_parallel_clients_of_a_live_server_miss_no_own_write(board: Board) -> None:
     board.pair.lag = 1
 

@@ -119,7 +119,7 @@ def test_m1_a_thread_that_reads_makes_no_marker(board: Board, browser_of: Any) -
 
 
 # Without mysqlclient, which does not show when a write happened, so an earlier write may count.
-@pytest.mark.parametrize("served", ["mariadb", "mysql", "sqlite"], indirect=True)
+@pytest.mark.parametrize("served", ["mariadb", "mysql", "postgresql", "sqlite"], indirect=True)
 def test_m1_a_commit_in_a_thread_before_or_after_the_request_makes_no_marker(board: Board, browser_of: Any) -> None:
     with ThreadPoolExecutor(1) as pool:  # the application's pool: its thread and its links are used again
         browser = browser_of(behind(board, board.numbers, lambda work: pool.submit(work).result()))
