@@ -640,6 +640,23 @@ def test_f1_what_only_the_master_can_read_is_read_there(db: Connection, pair: Po
 
 
 @with_each
+def test_f1_a_slave_that_receives_nothing_exceeds_max_lag(
+    make: Make, pair: PostgreSQLPair, caplog: pytest.LogCaptureFixture
+) -> None:
+    db = make(max_lag=60)
+    with resume(""), use_slave():
+        run(db, COUNT)
+        assert side(db) == SLAVE
+    pair.stop_slave()
+    db = make(max_lag=60)
+    for _ in range(2):
+        with resume(""), use_slave():
+            run(db, COUNT)
+            assert side(db) == MASTER
+    assert caplog.text.count("more than 60 s behind (max_lag)") == 1
+
+
+@with_each
 def test_f4_a_table_that_has_not_arrived_is_read_on_the_master(db: Connection, pair: PostgreSQLPair) -> None:
     pair.stop_slave()
     with closing(pair.connect()) as connection:
