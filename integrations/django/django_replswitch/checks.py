@@ -56,7 +56,7 @@ _SESSIONS: Final = {
 _PREDECESSORS: Final = {"django_replicated": "django-replicated", "multidb": "django-multidb-router"}
 
 # Our backends, which have the names of Django's.
-_BACKENDS: Final = ("mysql", "postgresql", "sqlite3")
+_BACKENDS: Final = ("mysql", "postgis", "postgresql", "sqlite3")
 
 # The servers that replicate, by the word that the driver has for them.
 _REPLICATE: Final = ("mysql", "postgresql")

@@ -15,6 +15,7 @@ from django.test import override_settings
 from tests.altered import altered
 from tests.bouncer import DROPS_OPTIONS, bouncers
 from tests.test_django.backend.asking import ask, bodies, default_with, on, seen, sides
+from tests.test_django.conftest import RunPython
 from tests.test_django.project import dialect
 from tests.test_django.project.dialect import Pair
 from tests.test_django.project.models import Message, Tag
@@ -301,3 +302,47 @@ def test_m1_behind_pgbouncer_visitors_see_their_own_writes(
                 before = carry()
                 Tag.objects.update(name=F("name"))
                 assert carry() != before, "a write on a connection that should refuse it was not recorded"
+
+
+POSTGIS = """
+import sys
+from types import ModuleType
+
+from django.db import connection
+from django.db.backends.postgresql import base
+
+prepared = []
+
+
+class DatabaseWrapper(base.DatabaseWrapper):
+    def get_new_connection(self, conn_params):
+        raw = super().get_new_connection(conn_params)
+        prepared.append(raw)
+        return raw
+
+
+# Django's own module needs GDAL.
+name = "django.contrib.gis.db.backends.postgis.base"
+sys.modules[name] = ModuleType(name)
+sys.modules[name].DatabaseWrapper = DatabaseWrapper
+
+import django
+
+django.setup()
+from replswitch.decorators import use_slave
+from tests.test_django.project.models import Tag
+
+with use_slave():
+    assert Tag.objects.count() == 0
+    assert connection.route.side == "slave"
+    Tag.objects.create(name="a")
+    assert connection.route.side == "master"
+assert connection.stock is DatabaseWrapper
+print(len(prepared))
+"""
+
+
+def test_the_backend_of_postgis_is_django_s_on_all_servers(django_pair: Pair, run_python: RunPython) -> None:
+    engine = "django_replswitch.backends.postgis"
+    databases = {"default": {**connections.settings["default"], "ENGINE": engine}}
+    assert run_python(POSTGIS, databases=databases).split() == ["2"]
