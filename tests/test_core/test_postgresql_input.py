@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.altered import remote_apply
 
-from replswitch import MASTER, SLAVE, Connection, carry, resume
+from replswitch import MASTER, SLAVE, Connection, NoServerError, carry, resume
 from replswitch.decorators import use_master, use_slave
 from replswitch.positions import clock
 from replswitch.report import servers_of, statuses
@@ -92,6 +92,16 @@ def test_f4_a_slave_with_a_wrong_setting_leaves_rotation_with_one_log_line(
     assert [read(db, "") for _ in range(3)] == [(0, MASTER)] * 3
     (line,) = [record.getMessage() for record in caplog.records if "out of rotation" in record.getMessage()]
     assert words in line
+    assert "\n" not in line
+
+
+def test_s8_the_warning_of_a_moved_write_is_one_line(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    db = make()
+    with resume(""), use_slave():
+        run(db, "INSERT INTO message VALUES (1)")
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "read-only transaction. Before it" in line
+    assert "\n" not in line
 
 
 @pytest.mark.parametrize("sslmode", ["require", "wrong"])
@@ -111,3 +121,10 @@ def test_if_commits_wait_for_slaves_own_writes_are_read_there_at_once(make: Make
         master, slave = statuses(servers_of(db))
     assert "replswitch does not need" in str(master.note)
     assert (master.problem, slave.problem) == (None, None)
+
+
+def test_f3_the_error_of_a_lost_master_is_one_line(make: Make, replicated_pair: Any) -> None:
+    db = make(master={**replicated_pair.master, "port": 1}, slaves=replicated_pair.slaves)
+    with use_master(), pytest.raises(NoServerError, match=r"refused.*\. Start it, or correct its settings\.") as raised:
+        run(db, COUNT)
+    assert "\n" not in str(raised.value)

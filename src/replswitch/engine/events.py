@@ -49,9 +49,13 @@ def tell(event: Event, database: str, server: str, text: str, *values: object) -
     """
     count(event, database, server)
     facts = {"event": event, "database": database, "server": server}
-    logger.warning(
-        "%s [event=%s database=%s server=%s]", text % values, event, database, server, extra={"replswitch": facts}
-    )
+    told = text % tuple(in_one_line(value) if isinstance(value, BaseException) else value for value in values)
+    logger.warning("%s [event=%s database=%s server=%s]", told, event, database, server, extra={"replswitch": facts})
+
+
+def in_one_line(error: BaseException) -> str:
+    """Return the text of an error. That of PostgreSQL's drivers has several lines."""
+    return " ".join(str(error).split())
 
 
 class Incident:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from replswitch.drivers import Fault
-from replswitch.engine.events import tell
+from replswitch.engine.events import in_one_line, tell
 from replswitch.errors import NoServerError
 from replswitch.place import application_place
 
@@ -21,15 +21,16 @@ def no_master(server: Server, error: BaseException, driver: Driver) -> NoServerE
         why = "accepts no further connections"
         cure = "Open fewer connections in the application, or raise the server's limit."
     return NoServerError(
-        f"The master {server.name} {why}: {error}. {cure} Reads in slave state continue meanwhile.", server=server.name
+        f"The master {server.name} {why}: {in_one_line(error)}. {cure} Reads in slave state continue meanwhile.",
+        server=server.name,
     )
 
 
 def master_is_read_only(server: Server, error: BaseException) -> NoServerError:
     """Return the error for a master that has become read-only, and has stayed so beyond the moment of a failover."""
     return NoServerError(
-        f"The master {server.name} is read-only: {error}. If another server is the master now, point the name to it; "
-        "otherwise make this one writable. The refused write has changed nothing; earlier commits remain.",
+        f"The master {server.name} is read-only: {in_one_line(error)}. If another server is the master now, point the "
+        "name to it; otherwise make this one writable. The refused write has changed nothing; earlier commits remain.",
         server=server.name,
     )
 
@@ -61,7 +62,7 @@ def report_moved_write(database: str, server: str, error: BaseException | None, 
         error: the slave's error; None for a session's flush, which is moved before a slave is tried.
         has_read: the scope has read from a slave before.
     """
-    refused = "" if error is None else f" It was refused on a read-only connection to {server}: {error}."
+    refused = "" if error is None else f" It was refused on a read-only connection to {server}: {in_one_line(error)}."
     text = (
         "A write in slave state was moved to the master, at %s.%s Before it, this request or job had %s from a slave. "
         "Call use_master() before it."
