@@ -49,8 +49,8 @@ def tell(event: Event, database: str, server: str, text: str, *values: object) -
     """
     count(event, database, server)
     facts = {"event": event, "database": database, "server": server}
-    told = text % tuple(in_one_line(value) if isinstance(value, BaseException) else value for value in values)
-    logger.warning("%s [event=%s database=%s server=%s]", told, event, database, server, extra={"replswitch": facts})
+    line = text % tuple(in_one_line(value) if isinstance(value, BaseException) else value for value in values)
+    logger.warning("%s [event=%s database=%s server=%s]", line, event, database, server, extra={"replswitch": facts})
 
 
 def in_one_line(error: BaseException) -> str:
