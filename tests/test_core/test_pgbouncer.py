@@ -136,3 +136,17 @@ def test_a_prepare_threshold_is_reported_once(
         assert "PgBouncer 1.22" in line
         driver.open({**postgresql_pair.master, "port": port, "prepare_threshold": None}, read_only=False).close()
     assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("db", ["drops options"], indirect=True)
+def test_s7_a_link_to_a_slave_stays_read_only_when_the_slave_is_promoted(
+    db: Connection, postgresql_pair: PostgreSQLPair
+) -> None:
+    with resume(""), use_slave():
+        assert rows(db, COUNT) == [(0,)]
+        assert side(db) == SLAVE
+    postgresql_pair.promote("slave")
+    with resume(""), use_slave(), pytest.raises(replswitch.ReplSwitchError):
+        rows(db, "INSERT INTO message VALUES (1)")  # the master's entry still leads to the former master
+    with closing(postgresql_pair.connect()) as connection:
+        assert connection.execute(COUNT).fetchone() == (0,)

@@ -173,7 +173,7 @@ class _Connection(MySQLdb.connections.Connection, WriteTracker):
             text = self.latest.encode(errors="replace") if isinstance(self.latest, str) else self.latest
             control = _CONTROL.match(text)
             self.may_be_open = self.may_be_open or control is not None
-            if control is not None and control["call"] and self.stays_read_only and self.affected_rows():  # type: ignore[no-untyped-call]
+            if control is not None and control["call"] and self.stays_read_only and self.affected_rows():  # type: ignore[no-untyped-call]  # types-mysqlclient leaves it out
                 self.may_be_writable = False  # else the query would set the mode again
                 check_read_only(self, text)
                 self.may_be_writable = True  # SET TRANSACTION does not show in the variable
@@ -183,7 +183,7 @@ class _Connection(MySQLdb.connections.Connection, WriteTracker):
             call = _CONTROL.match(self.latest.encode(errors="replace") if isinstance(self.latest, str) else self.latest)
             self.session_changed = self.session_changed or (call is not None and call["call"] is not None)
         if control is None or control["call"]:
-            may_begin = control is not None or self.field_count() or self.affected_rows()  # type: ignore[no-untyped-call]
+            may_begin = control is not None or self.field_count() or self.affected_rows()  # type: ignore[no-untyped-call]  # likewise
             if may_begin and not self.get_autocommit():  # type: ignore[no-untyped-call]  # likewise
                 self.in_transaction = True
         elif control["begin"] or control["end"]:

@@ -86,7 +86,7 @@ class Psycopg2Driver(PostgreSQLFamilyDriver):
             is_late = time.monotonic() - began >= float(arguments["connect_timeout"]) > 0
             known = {name: str(value) for name, value in self.target(arguments).items() if name in _TARGET}
             target = psycopg2.extensions.make_dsn(connect_timeout=arguments["connect_timeout"], **known)
-            error.target = None if is_late else target  # type: ignore[attr-defined]
+            error.target = None if is_late else target  # type: ignore[attr-defined]  # added here
             raise
 
     def take(self, raw: Psycopg2Connection, settings: Mapping[str, Any], *, read_only: bool) -> bool:

@@ -274,7 +274,7 @@ class TrackingCursor(psycopg.Cursor[Any]):
     def begin_copy(self, statement: Any, params: Any = None, **options: Any) -> ExitStack:
         """Begin to copy. Return the open context; its attribute ``copy`` is psycopg's object."""
         stack = ExitStack()
-        stack.copy = stack.enter_context(self.copy(statement, params, **options))  # type: ignore[attr-defined]
+        stack.copy = stack.enter_context(self.copy(statement, params, **options))  # type: ignore[attr-defined]  # added here
         return stack
 
 

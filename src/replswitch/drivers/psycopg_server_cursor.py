@@ -85,4 +85,4 @@ class _ReadsFirst(_ServerSide):
         return statement
 
     def _execute_send(self, query: Any, *, force_extended: bool = False, binary: bool | None = None) -> None:
-        super()._execute_send(query, force_extended=force_extended and not self._reads_only, binary=binary)  # type: ignore[misc]
+        super()._execute_send(query, force_extended=force_extended and not self._reads_only, binary=binary)  # type: ignore[misc]  # the base class is mixed in

@@ -160,7 +160,7 @@ class TrackingConnection(Connection, WriteTracker):
         if sslp:
             return super()._create_ssl_ctx(sslp)  # type: ignore[misc]  # types-PyMySQL leaves it out
         if TrackingConnection._default_tls is None:
-            TrackingConnection._default_tls = super()._create_ssl_ctx(sslp)  # type: ignore[misc]
+            TrackingConnection._default_tls = super()._create_ssl_ctx(sslp)  # type: ignore[misc]  # the stubs leave it out
         return TrackingConnection._default_tls
 
     def _request_authentication(self) -> None:

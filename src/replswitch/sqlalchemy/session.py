@@ -53,7 +53,7 @@ class RoutingSession(Session):
         self._calls = Calls()
         self._in_flush = False
         # True if every statement without a `bind` of its own uses that of the session, and no other class decides.
-        self._has_one_bind = self._next_get_bind.__func__ is Session.get_bind and not options.get("binds")  # type: ignore[attr-defined]
+        self._has_one_bind = self._next_get_bind.__func__ is Session.get_bind and not options.get("binds")  # type: ignore[attr-defined]  # a method has a function
         if "db" in options and not self._knows_db:
             del options["db"]  # Flask-SQLAlchemy passes it to every session class
         super().__init__(*args, **options)

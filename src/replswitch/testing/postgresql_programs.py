@@ -92,7 +92,7 @@ def find_programs(user: Account | None, scratch: Path) -> Programs:
             if WHEEL not in folder.parts:
                 passed_over.append(f"{folder} cannot be entered by the user id {user and user[0]}")
                 continue
-            folder = shutil.copytree(folder.parent, scratch / "programs", symlinks=True) / "bin"  # noqa: PLW2901
+            folder = shutil.copytree(folder.parent, scratch / "programs", symlinks=True) / "bin"  # noqa: PLW2901 - the copy replaces it
             version = _version(folder, user)
         if version >= OLDEST:
             return Programs(folder, version)

@@ -306,7 +306,7 @@ class ConnectingWrapper(BaseDatabaseWrapper):
 
     def cursor_maker(self, raw: Raw) -> Callable[[], Any]:
         """Return the function that makes a cursor of Django's backend on a connection."""
-        return raw.cursor  # type: ignore[no-any-return]
+        return raw.cursor  # type: ignore[no-any-return]  # the driver decides its type
 
     def parameters(self, server: Server) -> dict[str, Any]:
         """Return the parameters with which the driver opens a connection to a server. Any thread may call this."""
