@@ -24,7 +24,7 @@ AGAIN = {
         "test_slave_writes.py": "AfterARead or whole or session_raises or lets_its_link",
         "../requests/test_round_trips.py": "",
         "../requests/test_markers.py": "(changes_nothing and wsgi) or commits_a_change or merges_and",
-        "../requests/test_own_connection.py": "is_marked",
+        "../requests/test_own_connection.py": "is_marked or is_open",
     },
 }
 """The tests by driver and file, as ``pytest -k`` takes them."""

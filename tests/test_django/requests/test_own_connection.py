@@ -11,7 +11,7 @@ from django.test import Client
 from tests.test_django.project.models import Message
 from tests.test_django.requests.board import Site, answer, connection, page_of, shown, write
 
-from django_replswitch.decorators import use_slave
+from django_replswitch.decorators import use_master, use_slave
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -109,3 +109,15 @@ def test_s6_the_drivers_connection_is_none_before_the_first_statement(site: Site
     connection.close()
     response: Any = Client().get("/view")
     assert page_of(response, response).text == "True"
+
+
+def test_s6_the_drivers_connection_is_open_in_an_atomic_block_before_its_first_statement(site: Site) -> None:
+    site.pair.lag = 3
+    write(2)
+    for switch, text in ((use_slave, "1"), (use_master, "1 2")):
+        connection.close()
+        with switch(), transaction.atomic():
+            assert connection.connection is not None
+            assert own_shown() == shown() == text
+            connection.close()
+            assert connection.connection is None

@@ -17,7 +17,7 @@ AGAIN = {
     "test_sessions.py": "transaction or atomic or (login and wsgi)",
     "test_streaming.py": "after_the_headers or only_read or earlier_chunks",
     "test_replay.py": "(counter and wsgi) or (Declined and wsgi) or (catches and wsgi)",
-    "test_own_connection.py": "is_marked",
+    "test_own_connection.py": "is_marked or is_open",
     "test_waited_threads.py": "test_m1_a_commit_in_a_thread and wsgi",
     "test_within.py": "wsgi and through_call",
     "test_replicated_sets.py": "not asgi and not live",

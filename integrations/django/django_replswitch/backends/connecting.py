@@ -165,13 +165,16 @@ class ConnectingWrapper(BaseDatabaseWrapper):
 
     @property
     def connection(self) -> Any:
-        """The driver's connection, on the side that the state asks for (S6); None if none is open.
+        """The driver's connection, on the side that the state asks for (S6).
 
+        It is None if none is open and there is no atomic block: Django opens a connection as soon as a block begins.
         replswitch does not see the statements that the application runs on it, so it looks for writes later (M1).
         """
         raw = vars(self)["connection"]
-        if raw is None or self._is_direct or self.one_link:
+        if self._is_direct or self.one_link:
             return raw
+        if raw is None and (not self.in_atomic_block or self.closed_in_transaction):
+            return None
         if stack() is None and self.selected is not None and self.selected.server.state == MASTER:
             return raw  # to choose again would only run a health check, which Django does not do here
         with self.wrap_database_errors:
