@@ -173,7 +173,7 @@ class ConnectingWrapper(BaseDatabaseWrapper):
         raw = vars(self)["connection"]
         if self._is_direct or self.one_link:
             return raw
-        if raw is None and (not self.in_atomic_block or self.closed_in_transaction):
+        if raw is None and (not self.in_atomic_block or self.needs_rollback):
             return None
         if stack() is None and self.selected is not None and self.selected.server.state == MASTER:
             return raw  # to choose again would only run a health check, which Django does not do here
