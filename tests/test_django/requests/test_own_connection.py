@@ -111,7 +111,7 @@ def test_s6_the_drivers_connection_is_none_before_the_first_statement(site: Site
     assert page_of(response, response).text == "True"
 
 
-def test_s6_the_drivers_connection_is_open_in_an_atomic_block_before_its_first_statement(site: Site) -> None:
+def test_s6_the_drivers_connection_is_open_in_a_transaction_before_its_first_statement(site: Site) -> None:
     site.pair.lag = 3
     write(2)
     for switch, text in ((use_slave, "1"), (use_master, "1 2")):
@@ -121,3 +121,7 @@ def test_s6_the_drivers_connection_is_open_in_an_atomic_block_before_its_first_s
             assert own_shown() == shown() == text
             connection.close()
             assert connection.connection is None
+    connection.set_autocommit(False)
+    assert own_shown() == "1 2"
+    connection.rollback()
+    connection.set_autocommit(True)

@@ -167,13 +167,13 @@ class ConnectingWrapper(BaseDatabaseWrapper):
     def connection(self) -> Any:
         """The driver's connection, on the side that the state asks for (S6).
 
-        It is None if none is open and there is no atomic block: Django opens a connection as soon as a block begins.
+        It is None before the first statement, but for transactions: Django connects as soon as one begins.
         replswitch does not see the statements that the application runs on it, so it looks for writes later (M1).
         """
         raw = vars(self)["connection"]
         if self._is_direct or self.one_link:
             return raw
-        if raw is None and (not self.in_atomic_block or self.needs_rollback):
+        if raw is None and not self._is_in_transaction():
             return None
         if stack() is None and self.selected is not None and self.selected.server.state == MASTER:
             return raw  # to choose again would only run a health check, which Django does not do here
@@ -186,6 +186,12 @@ class ConnectingWrapper(BaseDatabaseWrapper):
             look = partial(_look, self._shared.database.writes, link, get_ident())
             frame.scope.add_pending(("own", link), look)
         return link.raw
+
+    def _is_in_transaction(self) -> bool:
+        """Return whether the application has begun a transaction with Django's functions, and it is not lost."""
+        if self.needs_rollback or self.closed_in_transaction:
+            return False
+        return self.in_atomic_block or self.autocommit != self._autocommit_of_settings
 
     @connection.setter
     def connection(self, raw: Any) -> None:
