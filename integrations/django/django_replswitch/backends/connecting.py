@@ -187,15 +187,15 @@ class ConnectingWrapper(BaseDatabaseWrapper):
             frame.scope.add_pending(("own", link), look)
         return link.raw
 
+    @connection.setter
+    def connection(self, raw: Any) -> None:
+        vars(self)["connection"] = raw
+
     def _is_in_transaction(self) -> bool:
         """Return whether the application has begun a transaction with Django's functions, and it is not lost."""
         if self.needs_rollback or self.closed_in_transaction:
             return False
         return self.in_atomic_block or self.autocommit != self._autocommit_of_settings
-
-    @connection.setter
-    def connection(self, raw: Any) -> None:
-        vars(self)["connection"] = raw
 
     # replswitch.engine.port.Port
 

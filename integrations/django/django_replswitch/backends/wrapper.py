@@ -155,6 +155,7 @@ class SwitchingWrapper(SwitchMethods, ConnectingWrapper):
         if self._is_direct:  # a link is being opened
             self._set_autocommit(autocommit)
             return
+        self.leave_closed_block()
         self.validate_no_atomic_block()
         if self.selected is not None and self.health_check_enabled and self.route.block is None:
             with suppress(self.Database.Error):  # on an error, the first statement opens a link, maybe another one
