@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import ssl
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any, Final, NamedTuple
@@ -130,11 +131,12 @@ def message_pair(message_pair_of_module: MariaDBPair) -> MariaDBPair:
 
 
 def pytest_configure() -> None:
-    """Let the processes that tests start be stopped with Ctrl-C, and examples take their time (a hook of pytest).
-
-    A shell without job control starts `make test &` with SIGINT ignored, and every child process would inherit that.
-    """
+    """Prepare the process of the tests (a hook of pytest)."""
+    # Ctrl-C must stop the processes that tests start. A shell without job control starts `make test &` with SIGINT
+    # ignored, and they would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # PyMySQL loads the certificates of the system for each connection, in 30 ms, and never verifies one with them.
+    ssl.SSLContext.load_default_certs = lambda context, purpose=None: None  # type: ignore[assignment, method-assign]
     # On a busy machine, the slowness of an example says nothing about it.
     settings = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
     hypothesis.settings.register_profile("busy machine", settings)
