@@ -45,7 +45,30 @@ def environ(method: str = "GET", query: str = "", *, cookie: str | None = None, 
     return made
 
 
-class Exchange:
+class Answer:
+    """What the headers of a response say."""
+
+    def values(self, name: str) -> list[str]:
+        """All headers of one name."""
+        raise NotImplementedError
+
+    @property
+    def cookies(self) -> list[str]:
+        return self.values("Set-Cookie")
+
+    @property
+    def told(self) -> str:
+        """The text of the debug header."""
+        (value,) = self.values("Replswitch")
+        return value
+
+    @property
+    def side(self) -> str:
+        """The side that served the request, which the debug header says."""
+        return self.told.partition(";")[0]
+
+
+class Exchange(Answer):
     """One request and its response as a server sees them, one step at a time. As strict as PEP 3333 is.
 
     After each step it looks whether the middleware has left the state of the thread as it was.
@@ -136,21 +159,6 @@ class Exchange:
     def values(self, name: str) -> list[str]:
         """All headers of one name."""
         return [value for key, value in self.headers if key.lower() == name.lower()]
-
-    @property
-    def cookies(self) -> list[str]:
-        return self.values("Set-Cookie")
-
-    @property
-    def told(self) -> str:
-        """The text of the debug header."""
-        (value,) = self.values("Replswitch")
-        return value
-
-    @property
-    def side(self) -> str:
-        """The side that served the request, which the debug header says."""
-        return self.told.partition(";")[0]
 
 
 @dataclass

@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from functools import partial
+from http.cookies import Morsel
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
@@ -76,7 +77,8 @@ class RequestPolicy:
     ) -> Frame:
         """Begin a request and decide its state.
 
-        If the request is made inside another request or a job in the same process, each sees what the other writes.
+        If the request is made inside another request or a job in the same process, each sees what the other writes. A
+        request or job that has ended does not count: a server may run the next request of a connection in its context.
 
         Args:
             method: the HTTP method.
@@ -93,7 +95,7 @@ class RequestPolicy:
             ConfigurationError: ``override`` is neither a state nor None.
         """
         options, around = self.options, stack()
-        within = around.scope if around is not None and (around.scope.is_request or around.scope.is_job) else None
+        within = None if around is None else _enclosing(around.scope)
         # Most requests have no marker, so there is nothing to parse.
         is_plain = within is None and not header and options.cookie_name not in cookies
         scope = Scope() if is_plain else self._scope(cookies, header, within)
@@ -266,10 +268,26 @@ class RequestPolicy:
             headers.append((DEBUG_HEADER, self.debug_header(scope)))
         return cookie, headers
 
+    def extra_headers(self, scope: Scope, method: str, status: int | str, *, is_https: bool) -> list[tuple[str, str]]:
+        """Return the headers to add to a response, for a framework without response objects. See `cookie`."""
+        cookie, headers = self.additions(scope, method, status, https=lambda: is_https)
+        if cookie is not None:
+            name, token, attributes = cookie
+            morsel: Morsel[str] = Morsel()
+            morsel.set(name, token, token)
+            morsel.update({key.replace("_", "-"): value or "" for key, value in attributes.items()})
+            headers.append(("Set-Cookie", morsel.OutputString()))
+        return headers
+
     def debug_header(self, scope: Scope) -> str:
         """Return the decisions, separated by commas, each as ``slave; server=slave1.db; reason=method``."""
         decisions = scope.decisions or (() if scope.decision is None else (scope.decision,))
         return ", ".join(map(_header_value, decisions))
+
+
+def _enclosing(scope: Scope) -> Scope | None:
+    """Return the scope if it is that of a running request or job."""
+    return scope if (scope.is_request or scope.is_job) and not scope.ended else None
 
 
 def marker_tokens(cookie_header: str, names: Collection[str]) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from http.cookies import Morsel
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from webob import Request
@@ -93,18 +92,6 @@ class ReplicationMiddleware:
             raise
         response.scope.end()
         return body
-
-    def extra_headers(self, environ: WSGIEnvironment, status: str, scope: Scope) -> list[tuple[str, str]]:
-        """Return the headers to add to a response: a marker, the debug header."""
-        method, https = environ["REQUEST_METHOD"], environ.get("wsgi.url_scheme") == "https"
-        cookie, headers = self.policy.additions(scope, method, status[:3], https=lambda: https)
-        if cookie is not None:
-            name, token, attributes = cookie
-            morsel: Morsel[str] = Morsel()
-            morsel.set(name, token, token)
-            morsel.update({key.replace("_", "-"): value or "" for key, value in attributes.items()})
-            headers.append(("Set-Cookie", morsel.OutputString()))
-        return headers
 
     def _override(self, environ: WSGIEnvironment) -> object:
         options = self.policy.options
@@ -229,7 +216,9 @@ class _Response:
             return  # the server reports that the application never called start_response()
         scope, headers = self.scope, self.headers
         if scope.wrote is not None or not scope.is_safe or scope.pending or self.middleware.policy.options.debug_header:
-            headers = [*headers, *self.middleware.extra_headers(self.received, self.status, scope)]
+            method, is_https = self.received["REQUEST_METHOD"], self.received.get("wsgi.url_scheme") == "https"
+            extra = self.middleware.policy.extra_headers(scope, method, self.status[:3], is_https=is_https)
+            headers = [*headers, *extra]
         scope.answered = self.sent = True
         if self.exc_info is None:
             self.write = self.server(self.status, headers)

@@ -1,0 +1,300 @@
+"""ASGI middleware: choose the state of a request, and add a marker to its response if it wrote. See the ASGI 3 spec.
+
+https://asgi.readthedocs.io/en/latest/specs/www.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Unpack
+
+from replswitch.errors import ConfigurationError, ReplSwitchError
+from replswitch.request.options import RequestOptionNames, Secret, request_options
+from replswitch.request.policy import RequestPolicy
+from replswitch.request.replay import Replay, committed_on_close, repeats
+from replswitch.state import set_stack, stack
+
+if TYPE_CHECKING:
+    from replswitch.state import Frame
+
+Message = MutableMapping[str, Any]
+ConnectionScope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApplication = Callable[[ConnectionScope, Receive, Send], Awaitable[None]]
+
+# The headers of a request that are read.
+_READ: Final = frozenset({b"cookie", b"replswitch-marker", b"content-length", b"transfer-encoding"})
+
+# The messages that send a part of the body; the last two are extensions of ASGI.
+_BODY: Final = frozenset({"http.response.body", "http.response.pathsend", "http.response.zerocopysend"})
+
+_DISCONNECT: Final = "http.disconnect"
+
+# Names have to be in lower case, but not every application follows that.
+_CONTENT_TYPE: Final = frozenset({b"content-type", b"Content-Type"})
+_EVENT_STREAM: Final = b"text/event-stream"
+
+
+class ReplicationMiddleware:
+    """Switches the databases of an ASGI application by the method of each request, and reads and writes markers.
+
+    GET, HEAD, OPTIONS, TRACE and QUERY ask for a slave, every other method for the master (R1). A request with a
+    marker sees what its visitor has written. Wrap the whole application, so that error pages made by other middleware
+    carry the marker too. Websockets and lifespan pass unchanged.
+
+    Args:
+        app: the ASGI application.
+        secret: the key that signs the markers; a string, or several with the newest first.
+        options: see `replswitch.request.options.RequestOptions`. ``override`` gets the connection scope.
+
+    Raises:
+        ConfigurationError: there is no secret, or an option is unknown or of the wrong kind.
+    """
+
+    def __init__(
+        self, app: ASGIApplication, secret: Secret | None = None, **options: Unpack[RequestOptionNames]
+    ) -> None:
+        if not callable(app):
+            raise ConfigurationError(
+                f"ReplicationMiddleware wraps an ASGI application, and {app!r} cannot be called. Give the application "
+                "itself: ReplicationMiddleware(app, secret=…)."
+            )
+        self.app = app
+        self.policy = RequestPolicy(request_options(options), secret)
+
+    async def __call__(self, scope: ConnectionScope, receive: Receive, send: Send) -> None:
+        """Serve one connection.
+
+        Raises:
+            ConfigurationError: the option ``override`` returned a value that is neither a state nor None.
+        """
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        policy = self.policy
+        cookies, header, has_body = _read(scope["headers"])
+        override = None
+        if policy.options.override is not None and policy.options.enabled:
+            override = policy.options.override(scope)
+        outer = stack()
+        frame = policy.begin(scope["method"], cookies, header, override, scope["path"], has_body)
+        first = _Attempt(policy, scope, frame, outer, receive, send)
+        if (safe := frame.scope.safe_request) is not None and safe.is_repeatable:
+            first.keep()
+        attempt: _Attempt | None = first
+        try:
+            while attempt is not None:
+                following = None
+                set_stack(attempt.frame)
+                try:
+                    await self.app(scope, attempt.receive, attempt.send)
+                except (Replay, BaseExceptionGroup, Exception) as raised:
+                    if not repeats(raised, may_run_again=attempt.scope.may_run_again()):
+                        raise
+                    following = attempt.next()
+                else:
+                    if not attempt.scope.answered:
+                        following = await attempt.returned()
+                finally:
+                    attempt.scope.end()
+                attempt = following
+        finally:
+            set_stack(outer)
+
+
+def _read(headers: Iterable[tuple[bytes, bytes]]) -> tuple[str, str, bool]:
+    """Return the cookies and the markers in the headers of a request, and whether it has a body."""
+    cookies = markers = ""
+    has_body = False
+    for name, value in headers:
+        if name not in _READ:
+            continue
+        if name == b"cookie":  # over HTTP/2, there may be several
+            cookies = f"{cookies}; {value.decode('latin-1')}" if cookies else value.decode("latin-1")
+        elif name == b"replswitch-marker":
+            markers = f"{markers},{value.decode('latin-1')}"
+        elif value != b"0":
+            has_body = True
+    return cookies, markers, has_body
+
+
+class _Attempt:
+    """One run of the application for a request.
+
+    The headers are sent with the first piece of the body that is not empty, because an application may commit until
+    then (M7). The state holds only while the application runs (S9): the code of the server runs in the outer stack,
+    because it may keep the context in which it is called, for the next request of the connection.
+
+    Args:
+        policy: the policy of the middleware.
+        asgi_scope: the connection scope from the server. The application may change it.
+        frame: the instruction of the request.
+        outer: the stack of the server.
+        receive: the server's ``receive()``.
+        send: the server's ``send()``.
+
+    Attributes:
+        before: a copy of the connection scope as the server made it.
+        scope: what belongs to the request in this attempt.
+        received: the messages that the application has received; None if the request cannot run again.
+        again: the messages that the application has received in an earlier attempt.
+        start: the message with the status and the headers, until it is sent.
+        is_over: another attempt has followed. Tasks that are left of this one see a client that has disconnected.
+        discarded: the error to raise if the response was discarded, but the request may not run again after all.
+    """
+
+    __slots__ = (
+        "again", "asgi_scope", "before", "discarded", "frame", "is_over", "outer", "policy", "received", "scope",
+        "server_receive", "server_send", "start",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        policy: RequestPolicy,
+        asgi_scope: ConnectionScope,
+        frame: Frame,
+        outer: Frame | None,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        self.policy, self.asgi_scope, self.before = policy, asgi_scope, dict(asgi_scope)
+        self.frame, self.scope, self.outer = frame, frame.scope, outer
+        self.server_receive, self.server_send = receive, send
+        self.received: list[Message] | None = None
+        self.start: Message | None = None
+        self.discarded: Exception | None = None
+        self.again: Sequence[Message] = ()
+        self.is_over = False
+
+    def keep(self) -> None:
+        """Keep what a second attempt needs: the parts of the connection scope that applications change in place."""
+        self.received = []
+        self.before["headers"] = list(self.before["headers"])
+        if (state := self.before.get("state")) is not None:
+            self.before["state"] = state.copy()
+
+    async def returned(self) -> _Attempt | None:
+        """Continue after the application has returned without a part of the body.
+
+        Returns:
+            the next attempt if a write in this one could not be moved (R5), else None.
+        """
+        if self._is_refused() and self.scope.may_run_again():
+            return self.next()
+        if self.discarded is not None:
+            raise self.discarded
+        if self.start is not None:
+            set_stack(self.outer)
+            await self.server_send(self._released())  # the server reports that the body is missing
+        return None
+
+    def next(self) -> _Attempt:
+        """Return the next attempt, with the connection scope as the server made it."""
+        safe, before = self.scope.safe_request, self.before
+        assert safe is not None  # noqa: S101 - for the type checker
+        safe.runs_again = self.is_over = True
+        set_stack(self.outer)
+        self.asgi_scope.clear()
+        self.asgi_scope.update(before)
+        cookies, header, _ = _read(before["headers"])
+        frame = self.policy.begin_again(self.scope, before["method"], cookies, header)
+        following = _Attempt(self.policy, self.asgi_scope, frame, self.outer, self.server_receive, self.server_send)
+        following.again = self.received or ()
+        return following
+
+    def _is_refused(self) -> bool:
+        safe = self.scope.safe_request
+        return safe is not None and safe.refusal is not None
+
+    # What the application calls
+
+    async def receive(self) -> Message:
+        """Return the next message of the client."""
+        if self.is_over:
+            return {"type": _DISCONNECT}
+        if self.again:
+            message, *self.again = self.again
+            return message
+        inner = stack()
+        set_stack(self.outer)
+        try:
+            message = await self.server_receive()
+        finally:
+            set_stack(inner)
+        if self.received is not None:
+            self._keep(message)
+        return message
+
+    def _keep(self, message: Message) -> None:
+        """Keep a message for a second attempt. There is none if the client sends a body, or has disconnected."""
+        safe = self.scope.safe_request
+        if message["type"] == _DISCONNECT or message.get("body") or message.get("more_body"):
+            self.received = None
+            if safe is not None:
+                safe.is_repeatable = False
+        elif self.received is not None:
+            self.received.append(dict(message))
+
+    async def send(self, message: Message) -> None:
+        """Send a message to the client. Hold the headers back until the first piece of the body that is not empty.
+
+        Raises:
+            Replay: the response is discarded, because a write in the request could not be moved.
+            ReplSwitchError: the application has sent the headers already.
+        """
+        start = None
+        if not self.scope.answered:
+            if self.is_over:
+                return
+            kind = message["type"]
+            if kind == "http.response.start":
+                self._hold(message)
+                if not _is_event_stream(message):
+                    return
+                message = self._released()
+            elif kind in _BODY and self.start is not None:
+                if message.get("more_body") and not message.get("body") and kind == "http.response.body":
+                    return
+                start = self._released()
+        inner = stack()
+        set_stack(self.outer)
+        try:
+            if start is not None:
+                await self.server_send(start)
+            await self.server_send(message)
+        finally:
+            set_stack(inner)
+
+    def _hold(self, start: Message) -> None:
+        if self.start is not None:
+            raise ReplSwitchError(
+                "The application sent http.response.start a second time, which the ASGI specification forbids."
+            )
+        self.start = start
+
+    def _released(self) -> Message:
+        """Return the message with the status and the headers, and a marker if the request wrote."""
+        scope, start = self.scope, self.start
+        assert start is not None  # noqa: S101 - for the type checker
+        safe = scope.safe_request
+        if safe is not None and safe.refusal is not None and scope.may_run_again():
+            self.discarded = committed_on_close(safe.refusal)
+            raise Replay(self.discarded)
+        self.start = None
+        if scope.wrote is not None or not scope.is_safe or scope.pending or self.policy.options.debug_header:
+            before = self.before
+            is_https = before.get("scheme") == "https"
+            extra = self.policy.extra_headers(scope, before["method"], start["status"], is_https=is_https)
+            added = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in extra]
+            start = {**start, "headers": [*start.get("headers", ()), *added]}
+        scope.answered = True
+        return start
+
+
+def _is_event_stream(start: Message) -> bool:
+    """Return whether the body is a stream of events. Its client wants the headers before the first event."""
+    for name, value in start.get("headers", ()):
+        if name in _CONTENT_TYPE:
+            return bool(value[: len(_EVENT_STREAM)].lower() == _EVENT_STREAM)
+    return False

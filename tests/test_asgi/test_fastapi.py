@@ -1,0 +1,209 @@
+"""FastAPI and Starlette in the middleware: endpoints, dependencies, streams, background tasks, error pages."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from tests.test_asgi.conftest import ASGIBoard, Browser, Exchange, http_scope
+from tests.test_wsgi.test_replay import count
+
+from replswitch.decorators import use_master, use_slave
+
+fastapi = pytest.importorskip("fastapi")
+background = pytest.importorskip("starlette.background")
+responses = pytest.importorskip("starlette.responses")
+pytestmark = pytest.mark.parametrize("served", ["sqlite"], indirect=True)
+
+KINDS = pytest.mark.parametrize("kind", ["def", "async def"])
+
+
+def endpoint(kind: str, work: Callable[[], Any]) -> Callable[[], Any]:
+    """An endpoint that FastAPI runs in a thread, or in the event loop."""
+
+    async def awaited() -> Any:
+        await asyncio.sleep(0)
+        return work()
+
+    def called() -> Any:
+        return work()
+
+    return called if kind == "def" else awaited
+
+
+@pytest.fixture
+def api(board: ASGIBoard) -> Any:
+    """A board: GET shows the numbers, POST writes ``?n=…``; as JSON."""
+    api = fastapi.FastAPI()
+    api.get("/")(board.numbers)
+
+    def add(n: int) -> None:
+        board.write(n)
+
+    async def form(n: int) -> Any:
+        board.write(n)
+        return responses.RedirectResponse("/", 303)
+
+    api.post("/", status_code=201)(add)
+    api.post("/form")(form)
+    return api
+
+
+@pytest.mark.parametrize("path", ["/", "/form"])
+def test_m1_the_next_get_sees_the_write(board: ASGIBoard, api: Any, path: str) -> None:
+    browser = Browser(board.within(api))
+    board.pair.stop_slave()
+    assert len(browser.send("POST", "n=2", path=path).cookies) == 1
+    assert browser.send().body == b"[1,2]"
+    assert Browser(board.within(api)).send().body == b"[1]"
+
+
+def test_m1_each_of_many_concurrent_visitors_sees_their_own_write(board: ASGIBoard, api: Any) -> None:
+    board.pair.stop_slave()
+    app = board.within(api)
+
+    async def visit(number: int) -> bool:
+        browser = Browser(app)
+        await browser.asend("POST", f"n={number}", path="/form" if number % 2 else "/")
+        return str(number).encode() in (await browser.asend()).body.strip(b"[]").split(b",")
+
+    async def main() -> list[bool]:
+        return list(await asyncio.gather(*map(visit, range(2, 22))))
+
+    assert all(asyncio.run(main()))
+
+
+@KINDS
+def test_m1_an_error_page_for_an_unhandled_exception_is_marked(board: ASGIBoard, api: Any, kind: str) -> None:
+    def fail() -> None:
+        board.write(2)
+        raise LookupError
+
+    api.post("/fail")(endpoint(kind, fail))
+
+    async def main() -> Exchange:
+        exchange = Exchange(board.within(api), http_scope("POST", "/fail"))
+        with suppress(LookupError):
+            await exchange.run()
+        return exchange
+
+    answer = asyncio.run(main())
+    assert (answer.code, len(answer.cookies)) == (500, 1)
+
+
+@KINDS
+@pytest.mark.parametrize("dependency", ["def", "async def", "async def with yield"])
+def test_s3_async_dependencies_switch_the_endpoint_and_sync_ones_do_not(
+    board: ASGIBoard, api: Any, kind: str, dependency: str
+) -> None:
+    def sync() -> None:
+        board.db.use_master()
+
+    async def asynchronous() -> None:
+        board.db.use_master()
+
+    async def with_yield() -> AsyncIterator[None]:
+        with use_master():
+            yield
+
+    found = {"def": sync, "async def": asynchronous, "async def with yield": with_yield}[dependency]
+    api.get("/side", dependencies=[fastapi.Depends(found)])(endpoint(kind, lambda: board.db.state))
+    side = "slave" if dependency == "def" else "master"
+    app = board.within(api)
+    for _ in range(2):
+        assert Browser(app).send(path="/side").body == f'"{side}"'.encode()
+
+
+@KINDS
+def test_decorated_endpoints_have_the_state(board: ASGIBoard, api: Any, kind: str) -> None:
+    api.get("/stock")(use_master(endpoint(kind, lambda: board.db.state)))
+    assert Browser(board.within(api)).send(path="/stock").body == b'"master"'
+
+
+@KINDS
+def test_r5_a_view_counter_runs_again_and_leaves_its_dependencies(board: ASGIBoard, api: Any, kind: str) -> None:
+    left: list[str] = []
+
+    async def dependency() -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            left.append("async")
+
+    def in_a_thread() -> Iterator[None]:
+        try:
+            yield
+        finally:
+            left.append("sync")
+
+    depends = [fastapi.Depends(dependency), fastapi.Depends(in_a_thread)]
+    api.get("/count", dependencies=depends)(endpoint(kind, lambda: count(board).decode()))
+    answer = Browser(board.within(api)).send(path="/count")
+    assert (answer.body, answer.told.endswith("reason=replay")) == (b'"1 2"', True)
+    assert sorted(left) == ["async", "async", "sync", "sync"]
+    assert board.on("master") == [1, 2]
+
+
+@pytest.mark.parametrize("kind", ["a generator", "an async generator"])
+def test_s9_the_pieces_of_a_stream_have_the_state(board: ASGIBoard, api: Any, kind: str) -> None:
+    def pieces() -> Iterator[str]:
+        yield from (board.db.state, " ", board.db.state)
+
+    async def async_pieces() -> AsyncIterator[str]:
+        with use_slave():
+            yield board.db.state
+            yield " "
+            yield board.db.state
+
+    def stream() -> Any:
+        return responses.StreamingResponse(pieces() if kind == "a generator" else async_pieces())
+
+    api.api_route("/stream", methods=["GET", "POST"])(stream)
+    assert Browser(board.within(api)).send(path="/stream").body == b"slave slave"
+    body = Browser(board.within(api)).send("POST", path="/stream").body
+    assert body == (b"master master" if kind == "a generator" else b"slave slave")
+
+
+def test_m7_a_write_in_a_stream_before_its_first_piece_is_marked(board: ASGIBoard, api: Any) -> None:
+    def pieces() -> Iterator[str]:
+        board.write(2)
+        yield "written"
+
+    api.post("/stream")(lambda: responses.StreamingResponse(pieces()))
+    assert len(Browser(board.within(api)).send("POST", path="/stream").cookies) == 1
+
+
+@KINDS
+def test_m7_a_background_task_writes_in_the_state_of_its_request(
+    board: ASGIBoard, api: Any, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    states: list[str] = []
+
+    def work() -> None:
+        states.append(board.db.state)
+        board.write(2)
+
+    task = background.BackgroundTask(endpoint(kind, work))
+    api.post("/later")(lambda: responses.PlainTextResponse("accepted", 202, background=task))
+    answer = Browser(board.within(api)).send("POST", path="/later")
+    assert (states, answer.cookies) == (["master"], [])
+    assert [" in write. " in record.message for record in caplog.records] == [True]
+
+
+def test_a_middleware_of_starlette_with_a_task_of_its_own_changes_nothing(board: ASGIBoard, api: Any) -> None:
+    """BaseHTTPMiddleware runs the application in another task, and passes its messages on."""
+
+    async def passing(request: Any, call_next: Any) -> Any:
+        return await call_next(request)
+
+    api.middleware("http")(passing)
+    api.get("/count")(endpoint("async def", lambda: count(board).decode()))
+    browser = Browser(board.within(api))
+    board.pair.stop_slave()
+    assert len(browser.send("POST", "n=2").cookies) == 1
+    assert browser.send().body == b"[1,2]"
+    assert browser.send(path="/count").body == b'"1 2 3"'
+    assert Browser(board.within(api)).send(path="/count").told.endswith("reason=replay")
