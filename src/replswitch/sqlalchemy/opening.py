@@ -175,7 +175,13 @@ class MasterOpener(Opener):
             commit = dialect.do_commit
 
             def commit_and_look(raw: Any) -> None:
-                commit(raw)
+                try:
+                    commit(raw)
+                except Exception:
+                    raise
+                except BaseException:
+                    self._look_after_cancellation(raw)
+                    raise
                 self._look(self._driver.writes_of(raw))
 
             dialect.do_commit = commit_and_look
@@ -196,6 +202,11 @@ class MasterOpener(Opener):
 
     def _look(self, tracker: WriteTracker, busy: bool = False) -> None:
         self.database.writes.look(tracker, tracker, busy=busy)
+
+    def _look_after_cancellation(self, raw: Raw) -> None:
+        # A task of an asyncio driver was cancelled before the answer, so the server may have committed.
+        if not self._driver.opens_connections:
+            self._look(self._driver.writes_of(raw))
 
     def _commit(self, connection: Connection) -> None:
         route = route_of(connection)
@@ -233,6 +244,8 @@ class MasterOpener(Opener):
 
     def _handle_error(self, context: ExceptionContext) -> None:
         connection, error = context.connection, context.original_exception
+        if not isinstance(error, Exception) and connection is not None and is_autocommit(connection):
+            self._look_after_cancellation(connection.connection.dbapi_connection)
         if context.is_pre_ping or not isinstance(error, self._driver.module.Error):
             return
         if connection is None:
