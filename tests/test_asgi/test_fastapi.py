@@ -207,3 +207,17 @@ def test_a_middleware_of_starlette_with_a_task_of_its_own_changes_nothing(board:
     assert browser.send().body == b"[1,2]"
     assert browser.send(path="/count").body == b'"1 2 3"'
     assert Browser(board.within(api)).send(path="/count").told.endswith("reason=replay")
+
+
+@pytest.mark.parametrize("scope", ["function", "request", "request, and hold"])
+def test_m7_a_commit_behind_the_yield_of_a_dependency(board: ASGIBoard, api: Any, scope: str) -> None:
+    """FastAPI runs it after the response, unless the dependency has the scope "function"."""
+
+    async def unit_of_work() -> AsyncIterator[None]:
+        yield
+        board.write(2)
+
+    depends = [fastapi.Depends(unit_of_work, scope=scope.partition(",")[0])]
+    api.post("/work", dependencies=depends)(lambda: "done")
+    app = board.within(api, hold=scope.endswith("hold"))
+    assert len(Browser(app).send("POST", path="/work").cookies) == (0 if scope == "request" else 1)

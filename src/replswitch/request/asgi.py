@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
+from replswitch.checking import require
 from replswitch.errors import ConfigurationError, ReplSwitchError
 from replswitch.request.options import RequestOptionNames, Secret, request_options
 from replswitch.request.policy import RequestPolicy
@@ -46,6 +47,8 @@ class ReplicationMiddleware:
     Args:
         app: the ASGI application.
         secret: the key that signs the markers; a string, or several with the newest first.
+        hold: a response in one piece waits until the application returns, so that its marker includes a commit after
+            the response. Background tasks delay the response then.
         options: see `replswitch.request.options.RequestOptions`. ``override`` gets the connection scope.
 
     Raises:
@@ -53,14 +56,21 @@ class ReplicationMiddleware:
     """
 
     def __init__(
-        self, app: ASGIApplication, secret: Secret | None = None, **options: Unpack[RequestOptionNames]
+        self,
+        app: ASGIApplication,
+        secret: Secret | None = None,
+        *,
+        hold: bool = False,
+        **options: Unpack[RequestOptionNames],
     ) -> None:
         if not callable(app):
             raise ConfigurationError(
                 f"ReplicationMiddleware wraps an ASGI application, and {app!r} cannot be called. Give the application "
                 "itself: ReplicationMiddleware(app, secret=…)."
             )
+        require(isinstance(hold, bool), "hold", hold, "True or False")
         self.app = app
+        self.hold = hold
         self.policy = RequestPolicy(request_options(options), secret)
 
     async def __call__(self, scope: ConnectionScope, receive: Receive, send: Send) -> None:
@@ -79,7 +89,7 @@ class ReplicationMiddleware:
             override = policy.options.override(scope)
         outer = stack()
         frame = policy.begin(scope["method"], cookies, header, override, scope["path"], has_body)
-        first = _Attempt(policy, scope, frame, outer, receive, send)
+        first = _Attempt(self, scope, frame, outer, receive, send)
         if (safe := frame.scope.safe_request) is not None and safe.is_repeatable:
             first.keep()
         attempt: _Attempt | None = first
@@ -127,7 +137,7 @@ class _Attempt:
     because it may keep the context in which it is called, for the next request of the connection.
 
     Args:
-        policy: the policy of the middleware.
+        middleware: the middleware.
         asgi_scope: the connection scope from the server. The application may change it.
         frame: the instruction of the request.
         outer: the stack of the server.
@@ -140,31 +150,33 @@ class _Attempt:
         received: the messages that the application has received; None if the request cannot run again.
         again: the messages that the application has received in an earlier attempt.
         start: the message with the status and the headers, until it is sent.
+        held: the messages that wait until the application returns, in their order; see the option ``hold``.
         is_over: another attempt has followed. Tasks that are left of this one see a client that has disconnected.
         discarded: the error to raise if the response was discarded, but the request may not run again after all.
     """
 
     __slots__ = (
-        "again", "asgi_scope", "before", "discarded", "frame", "is_over", "outer", "policy", "received", "scope",
-        "server_receive", "server_send", "start",
+        "again", "asgi_scope", "before", "discarded", "frame", "held", "is_over", "middleware", "outer", "received",
+        "scope", "server_receive", "server_send", "start",
     )  # fmt: skip
 
     def __init__(
         self,
-        policy: RequestPolicy,
+        middleware: ReplicationMiddleware,
         asgi_scope: ConnectionScope,
         frame: Frame,
         outer: Frame | None,
         receive: Receive,
         send: Send,
     ) -> None:
-        self.policy, self.asgi_scope, self.before = policy, asgi_scope, dict(asgi_scope)
+        self.middleware, self.asgi_scope, self.before = middleware, asgi_scope, dict(asgi_scope)
         self.frame, self.scope, self.outer = frame, frame.scope, outer
         self.server_receive, self.server_send = receive, send
         self.received: list[Message] | None = None
         self.start: Message | None = None
         self.discarded: Exception | None = None
         self.again: Sequence[Message] = ()
+        self.held: list[Message] | None = None
         self.is_over = False
 
     def keep(self) -> None:
@@ -175,7 +187,7 @@ class _Attempt:
             self.before["state"] = state.copy()
 
     async def returned(self) -> _Attempt | None:
-        """Continue after the application has returned without a part of the body.
+        """Continue after the application has returned, and nothing of the response was sent.
 
         Returns:
             the next attempt if a write in this one could not be moved (R5), else None.
@@ -185,8 +197,10 @@ class _Attempt:
         if self.discarded is not None:
             raise self.discarded
         if self.start is not None:
+            messages = [self._released(), *(self.held or ())]  # if there is no body, the server reports that
             set_stack(self.outer)
-            await self.server_send(self._released())  # the server reports that the body is missing
+            for message in messages:
+                await self.server_send(message)
         return None
 
     def next(self) -> _Attempt:
@@ -198,8 +212,8 @@ class _Attempt:
         self.asgi_scope.clear()
         self.asgi_scope.update(before)
         cookies, header, _ = _read(before["headers"])
-        frame = self.policy.begin_again(self.scope, before["method"], cookies, header)
-        following = _Attempt(self.policy, self.asgi_scope, frame, self.outer, self.server_receive, self.server_send)
+        frame = self.middleware.policy.begin_again(self.scope, before["method"], cookies, header)
+        following = _Attempt(self.middleware, self.asgi_scope, frame, self.outer, self.server_receive, self.server_send)
         following.again = self.received or ()
         return following
 
@@ -248,13 +262,19 @@ class _Attempt:
             if self.is_over:
                 return
             kind = message["type"]
+            if self.held is not None:
+                self.held.append(message)
+                return
             if kind == "http.response.start":
-                self._hold(message)
+                self._keep_start(message)
                 if not _is_event_stream(message):
                     return
                 message = self._released()
             elif kind in _BODY and self.start is not None:
                 if message.get("more_body") and not message.get("body") and kind == "http.response.body":
+                    return
+                if self.middleware.hold and _is_whole(self.start, message):
+                    self.held = [message]
                     return
                 start = self._released()
         inner = stack()
@@ -266,7 +286,7 @@ class _Attempt:
         finally:
             set_stack(inner)
 
-    def _hold(self, start: Message) -> None:
+    def _keep_start(self, start: Message) -> None:
         if self.start is not None:
             raise ReplSwitchError(
                 "The application sent http.response.start a second time, which the ASGI specification forbids."
@@ -275,21 +295,29 @@ class _Attempt:
 
     def _released(self) -> Message:
         """Return the message with the status and the headers, and a marker if the request wrote."""
-        scope, start = self.scope, self.start
+        scope, start, policy = self.scope, self.start, self.middleware.policy
         assert start is not None  # noqa: S101 - for the type checker
         safe = scope.safe_request
         if safe is not None and safe.refusal is not None and scope.may_run_again():
             self.discarded = committed_on_close(safe.refusal)
             raise Replay(self.discarded)
         self.start = None
-        if scope.wrote is not None or not scope.is_safe or scope.pending or self.policy.options.debug_header:
+        if scope.wrote is not None or not scope.is_safe or scope.pending or policy.options.debug_header:
             before = self.before
             is_https = before.get("scheme") == "https"
-            extra = self.policy.extra_headers(scope, before["method"], start["status"], is_https=is_https)
+            extra = policy.extra_headers(scope, before["method"], start["status"], is_https=is_https)
             added = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in extra]
             start = {**start, "headers": [*start.get("headers", ()), *added]}
         scope.answered = True
         return start
+
+
+def _is_whole(start: Message, piece: Message) -> bool:
+    """Return whether a message has the whole body. An empty message may follow, as after Starlette's own middleware."""
+    if not piece.get("more_body"):
+        return True
+    length = str(len(piece["body"])).encode()
+    return any(name.lower() == b"content-length" and value == length for name, value in start.get("headers", ()))
 
 
 def _is_event_stream(start: Message) -> bool:
