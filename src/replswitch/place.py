@@ -19,8 +19,8 @@ _LIBRARIES: Final = (
     _OWN
     | sys.stdlib_module_names
     | frozenset(
-        "MySQLdb aiomysql aiosqlite asyncmy psycopg psycopg2 pymysql sqlalchemy flask_sqlalchemy"  # noqa: SIM905 - readable so
-        " django rest_framework debug_toolbar flask werkzeug jinja2 starlette fastapi"
+        "MySQLdb aiomysql aiosqlite asyncmy asyncpg psycopg psycopg2 pymysql sqlalchemy flask_sqlalchemy"  # noqa: SIM905 - readable so
+        " django rest_framework debug_toolbar flask werkzeug jinja2 starlette fastapi litestar quart"
         " asgiref anyio greenlet gevent eventlet celery kombu billiard rq"
         " gunicorn uvicorn hypercorn daphne waitress uwsgidecorators mod_wsgi"
         " wrapt opentelemetry sentry_sdk newrelic ddtrace _pytest pluggy".split()

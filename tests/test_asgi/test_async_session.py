@@ -19,7 +19,7 @@ from replswitch import unrecorded
 from replswitch.asgi import ReplicationMiddleware
 from replswitch.decorators import use_master, use_slave
 from replswitch.sqlalchemy import EngineSwitch, RoutingSession, replicate
-from replswitch.testing import SQLitePair
+from replswitch.testing import ReplicatedPair, SQLitePair
 
 
 class Shop:
@@ -31,7 +31,7 @@ class Shop:
         browser: a visitor of `app`.
     """
 
-    def __init__(self, pair: SQLitePair, **options: Any) -> None:
+    def __init__(self, pair: ReplicatedPair, **options: Any) -> None:
         urls = [f"{each['database']}" for each in (pair.master, *pair.slaves)]
         self.engines = [create_async_engine(f"sqlite+aiosqlite:///{url}") for url in urls]
         master, *slaves = self.engines
@@ -78,7 +78,7 @@ async def count(session: AsyncSession) -> list[int]:
 
 
 @asynccontextmanager
-async def shop_on(pair: SQLitePair, **options: Any) -> AsyncIterator[Shop]:
+async def shop_on(pair: ReplicatedPair, **options: Any) -> AsyncIterator[Shop]:
     empty_table(pair)
     shop = Shop(pair, **options)
     try:
@@ -99,6 +99,10 @@ def test_m1_the_next_get_sees_the_write(sqlite_pair: SQLitePair) -> None:
             answer = await shop.visitor.asend()
             assert (answer.body, answer.side, answer.cookies) == (b"1 2", "master", [])
             assert (await Browser(shop.visitor.app).asend()).body == b"1", "the marker reached another visitor"
+            sqlite_pair.start_slave()
+            sqlite_pair.wait_caught_up()
+            answer = await shop.visitor.asend()
+            assert (answer.body, answer.side) == (b"1 2", "slave")
 
     asyncio.run(main())
 

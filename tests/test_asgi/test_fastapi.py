@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
 from tests.test_asgi.conftest import ASGIBoard, Browser, Exchange, http_scope
+from tests.test_asgi.test_async_session import numbers, shop_on, write
 from tests.test_wsgi.test_replay import count
 
 from replswitch.decorators import use_master, use_slave
@@ -221,3 +223,29 @@ def test_m7_a_commit_behind_the_yield_of_a_dependency(board: ASGIBoard, api: Any
     api.post("/work", dependencies=depends)(lambda: "done")
     app = board.within(api, hold=scope.endswith("hold"))
     assert len(Browser(app).send("POST", path="/work").cookies) == (0 if scope == "request" else 1)
+
+
+def test_m1_a_dependency_that_commits_its_async_session_before_the_response(board: ASGIBoard, api: Any) -> None:
+    async def main() -> None:
+        async with shop_on(board.pair) as shop:
+
+            async def unit_of_work() -> AsyncIterator[AsyncSession]:
+                async with shop.session.begin() as session:
+                    yield session
+
+            async def add(session: AsyncSession) -> None:
+                await write(session, 2)
+
+            async def show(session: AsyncSession) -> list[int]:
+                return await numbers(session)
+
+            depends = Annotated[AsyncSession, fastapi.Depends(unit_of_work, scope="function")]
+            for call, route in ((add, api.post("/async", status_code=201)), (show, api.get("/async"))):
+                call.__annotations__["session"] = depends
+                route(call)
+            browser = Browser(board.within(api))
+            board.pair.stop_slave()
+            assert len((await browser.asend("POST", path="/async")).cookies) == 1
+            assert (await browser.asend(path="/async")).body == b"[1,2]"
+
+    asyncio.run(main())

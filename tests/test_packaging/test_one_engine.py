@@ -62,8 +62,6 @@ PRODUCT_WORDS = {*PRODUCTS, "mysql", "mariadb", "mysqlclient", "mysqldb", "sqlit
 PRODUCT_ATTRIBUTES = {"vendor", "module", "is_mariadb"}
 
 ALLOWED_PRODUCTS = {
-    # Which engines SQLAlchemy has, and which driver of ours takes their connections, says `driver_of` there.
-    ("replswitch/sqlalchemy/engines.py", "import replswitch.drivers.unknown"),
     # The backends for one product each, which have its name.
     ("django_replswitch/backends/sqlite3/base.py", "import replswitch.drivers.sqlite3"),
     ("django_replswitch/backends/mysql/base.py", "base.DatabaseWrapper.Database.__name__ == 'pymysql'"),

@@ -1,4 +1,4 @@
-"""AsyncSession, on a driver that replswitch does not open itself: routed, read-only slaves, markers by time."""
+"""AsyncSession, on drivers whose connections SQLAlchemy opens: routed, read-only slaves, positions."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ from sqlalchemy.ext.asyncio import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from replswitch import MASTER, SLAVE, SlaveWriteError
+from replswitch import MASTER, SLAVE, SlaveWriteError, unrecorded
 from replswitch.decorators import use_master, use_slave
-from replswitch.positions import clock
 from replswitch.positions.sqlite import SQLitePosition
 from replswitch.request.marker import Marker
 from replswitch.sqlalchemy import EngineSwitch, RoutingSession, replicate
@@ -131,6 +130,29 @@ def test_f1_to_ask_an_async_session_for_its_engine_takes_no_connection(pair: Rep
     assert asyncio.run(main()) == [SLAVE]
 
 
+def test_to_ask_an_async_session_for_its_engine_asks_no_server(pair: ReplicatedPair) -> None:
+    """It is no coroutine, so it cannot wait for an answer. Libraries call it to find out the dialect."""
+
+    async def main() -> list[str]:
+        async with shop_on(pair) as shop:
+            with shop.db.use_master() as frame:
+                async with shop.session() as session:
+                    session.add(Note(body="hello"))
+                    await session.commit()
+                wrote = frame.scope.all_written()
+                assert wrote is not None
+            pair.wait_caught_up()
+            shop.took()
+            with shop.db.use_slave() as frame:
+                frame.scope.adopt_marker(wrote, 10)
+                async with shop.session() as session:
+                    assert session.get_bind() is shop.db.master
+                    assert await bodies(session) == ["hello"]
+            return shop.took()
+
+    assert asyncio.run(main()) == [SLAVE]
+
+
 def test_s3_async_tasks_have_their_own_states(pair: ReplicatedPair) -> None:
     async def main() -> list[str]:
         async with shop_on(pair) as shop:
@@ -148,32 +170,64 @@ def test_s3_async_tasks_have_their_own_states(pair: ReplicatedPair) -> None:
     assert asyncio.run(main()) == [MASTER, SLAVE] * 5
 
 
-def test_p3_async_own_writes_keep_reads_on_the_master_by_time(
-    pair: ReplicatedPair, caplog: pytest.LogCaptureFixture
-) -> None:
-    clock._logged.clear()
-    pair.stop_slave()
-
+def test_p1_an_async_commit_has_a_position_and_a_slave_that_has_reached_it_serves(pair: ReplicatedPair) -> None:
     async def main() -> None:
         async with shop_on(pair) as shop:
+            pair.stop_slave()
             with use_master():
                 async with shop.session() as session:
                     session.add(Note(body="hello"))
                     await session.commit()
                     with shop.db.use_slave():
                         assert await bodies(session) == ["hello"]
+                assert set(shop.took()) == {MASTER}
                 frame = stack()
                 assert frame is not None
                 wrote = frame.scope.all_written()
                 assert wrote is not None
-                assert wrote.written_at is not None
-                assert not wrote.positions
-            assert set(shop.took()) == {MASTER}
+                assert (wrote.written_at, len(wrote.positions)) == (None, 1)
+                pair.start_slave()
+                pair.wait_caught_up()
+            with shop.db.use_slave() as later:
+                later.scope.adopt_marker(wrote, 10)
+                async with shop.session() as session:
+                    assert await bodies(session) == ["hello"]
+            assert shop.took() == [SLAVE]
 
-    pair.start_slave()
     asyncio.run(main())
-    lines = [record.getMessage() for record in caplog.records if record.name == "replswitch.positions"]
-    assert len(lines) == 1
+
+
+def test_m1_an_async_commit_that_has_written_nothing_makes_no_marker(pair: ReplicatedPair) -> None:
+    """Also on a connection on which an earlier request has written."""
+
+    async def main() -> None:
+        async with shop_on(pair, {"pool_size": 1}) as shop:
+            for is_write in (False, True, False):
+                with shop.db.use_master() as frame:
+                    async with shop.session() as session:
+                        if is_write:
+                            session.add(Note(body="hello"))
+                        await bodies(session)
+                        await session.commit()
+                    assert (frame.scope.all_written() is not None) is is_write
+
+    asyncio.run(main())
+
+
+def test_m1_an_async_write_in_unrecorded_makes_no_marker_later(pair: ReplicatedPair) -> None:
+    async def main() -> None:
+        async with shop_on(pair, {"pool_size": 1}) as shop:
+            with unrecorded(), use_master():
+                async with shop.session() as session:
+                    session.add(Note(body="hello"))
+                    await session.commit()
+            with shop.db.use_master() as frame:
+                async with shop.session() as session:
+                    await bodies(session)
+                    await session.commit()
+                assert frame.scope.all_written() is None
+
+    asyncio.run(main())
 
 
 def test_m1_an_async_rollback_is_not_recorded(pair: ReplicatedPair) -> None:

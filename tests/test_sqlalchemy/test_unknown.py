@@ -12,8 +12,10 @@ from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.pool import QueuePool
 
 from replswitch import SLAVE, ConfigurationError
+from replswitch.drivers import Written
 from replswitch.drivers.unknown import UnknownDriver
 from replswitch.engine.servers import Server
+from replswitch.positions import clock
 from replswitch.sqlalchemy import replicate
 from replswitch.sqlalchemy.opening import Opener
 
@@ -69,3 +71,15 @@ def test_s7_a_dialect_without_read_only_sessions_is_refused() -> None:
     engine = engine_of(dialect)
     with pytest.raises(ConfigurationError, match="mssql"):
         replicate(engine)
+
+
+def test_p3_every_commit_of_an_unknown_driver_counts_as_a_write_and_one_line_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock._logged.clear()
+    dialect = PGDialect(dbapi=MODULE)  # type: ignore[no-untyped-call]  # likewise
+    dialect.driver = "stand_in"
+    driver = UnknownDriver(dialect)
+    assert [driver.after_commit(None).pop_write_status() for _ in range(2)] == [Written.YES] * 2
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "replswitch.positions"]
+    assert "stand_in" in line

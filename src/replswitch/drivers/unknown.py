@@ -1,7 +1,8 @@
-"""Drivers whose connections SQLAlchemy opens, not replswitch: asyncio drivers, and those of other databases.
+"""Drivers whose connections SQLAlchemy opens, not replswitch: asyncio drivers, and those that replswitch does not know.
 
 Their connections are made read-only by a statement, if the database has one. Their writes are not noticed, so markers
-have no positions (P3).
+have no positions (P3), except with the asyncio drivers in `replswitch.drivers.async_mysql` and
+`replswitch.drivers.async_sqlite`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Final
 
-from replswitch.drivers import Driver, Fault, WriteTracker, Written, load_driver
+from replswitch.drivers import Driver, Fault, WriteTracker, Written
 from replswitch.drivers.mysql import MySQLFamilyDriver
 from replswitch.drivers.sqlite3 import DRIVER as SQLITE3
 from replswitch.errors import ConfigurationError
@@ -20,15 +21,6 @@ if TYPE_CHECKING:
 
     from replswitch.drivers import Raw
     from replswitch.positions import Position
-
-# The drivers of replswitch, by their names in SQLAlchemy.
-_OURS: Final = {
-    "pymysql": "pymysql",
-    "mysqldb": "mysqlclient",
-    "psycopg": "psycopg",
-    "psycopg2": "psycopg2",
-    "pysqlite": "sqlite3",
-}
 
 # The kind of server, and the statement that makes a session read-only, by the name of the dialect.
 _DIALECTS: Final = {
@@ -42,22 +34,6 @@ _MYSQL: Final = MySQLFamilyDriver()
 
 # read_only_sql_transaction: https://www.postgresql.org/docs/current/errcodes-appendix.html
 _READ_ONLY_TRANSACTION: Final = "25006"
-
-
-def driver_of(dialect: Any, settings: Mapping[str, Any]) -> Driver:
-    """Return the driver for the connections of an SQLAlchemy dialect.
-
-    Args:
-        dialect: the dialect.
-        settings: the settings of its connections.
-
-    Raises:
-        ConfigurationError: no statement is known that makes sessions of this database read-only.
-    """
-    file = str(settings.get("database") or "")
-    in_memory = dialect.name == "sqlite" and (not file or ":memory:" in file or "mode=memory" in file)
-    name = None if dialect.is_async else _OURS.get(dialect.driver)
-    return UnknownDriver(dialect, in_memory=in_memory) if name is None or in_memory else load_driver(name, binding=True)
 
 
 class UnknownDriver(Driver, WriteTracker):

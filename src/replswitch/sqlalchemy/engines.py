@@ -10,7 +10,7 @@ from sqlalchemy.pool import NullPool, QueuePool
 
 from replswitch.checking import is_number, require, require_name
 from replswitch.decision import MASTER, SLAVE
-from replswitch.drivers.unknown import driver_of
+from replswitch.drivers.dialects import driver_of
 from replswitch.engine.database import Database
 from replswitch.engine.options import database_options
 from replswitch.engine.servers import Server, Servers

@@ -13,6 +13,7 @@ from sqlalchemy import Engine, event
 from sqlalchemy.exc import DisconnectionError, InvalidatePoolError
 
 from replswitch.decision import MASTER, SLAVE
+from replswitch.drivers.driver import UNKNOWN
 from replswitch.engine.attempt import Attempt
 from replswitch.engine.recording import is_recording
 from replswitch.engine.route import Route
@@ -180,9 +181,10 @@ class MasterOpener(Opener):
                 except Exception:
                     raise
                 except BaseException:
-                    self._look_after_cancellation(raw)
+                    self._look_after_cancellation()
                     raise
-                self._look(self._driver.writes_of(raw))
+                tracker = self._driver.after_commit(raw)
+                self.database.writes.look(tracker, tracker, at_once=True)
 
             dialect.do_commit = commit_and_look
 
@@ -203,10 +205,10 @@ class MasterOpener(Opener):
     def _look(self, tracker: WriteTracker, busy: bool = False) -> None:
         self.database.writes.look(tracker, tracker, busy=busy)
 
-    def _look_after_cancellation(self, raw: Raw) -> None:
+    def _look_after_cancellation(self) -> None:
         # A task of an asyncio driver was cancelled before the answer, so the server may have committed.
         if not self._driver.opens_connections:
-            self._look(self._driver.writes_of(raw))
+            self.database.writes.look(UNKNOWN, UNKNOWN)
 
     def _commit(self, connection: Connection) -> None:
         route = route_of(connection)
@@ -245,7 +247,7 @@ class MasterOpener(Opener):
     def _handle_error(self, context: ExceptionContext) -> None:
         connection, error = context.connection, context.original_exception
         if not isinstance(error, Exception) and connection is not None and is_autocommit(connection):
-            self._look_after_cancellation(connection.connection.dbapi_connection)
+            self._look_after_cancellation()
         if context.is_pre_ping or not isinstance(error, self._driver.module.Error):
             return
         if connection is None:

@@ -47,11 +47,10 @@ class SessionRoute(PoolPort):
 
     Attributes:
         route: finds the link for each statement.
-        frame: the top of the stack when the latest engine was chosen. While `frame`, `version` and the session's
-            transaction are unchanged, the chosen engine is used again.
+        frame: the top of the stack when the latest engine was chosen.
         scope: the scope of `frame`; outside any scope, one that never changes.
-        version: the version of `scope` when the latest engine was chosen.
-        bind: the engine that was chosen.
+        version: the version of `scope` at that time.
+        bind: the chosen engine. While `frame`, `version` and the transaction are unchanged, it is used again.
         pending: the connection to a slave that the session is about to get; None once it has the connection.
         retryable: the latest error after which the failed call runs again.
     """
@@ -92,18 +91,19 @@ class SessionRoute(PoolPort):
             SlaveWriteError: it is a flush in slave state, and may not move to the master.
         """
         route = self.route
+        self._only_asks = not self._calls.running and not self._session._flushing
+        if self._only_asks and self._engine.dialect.is_async and self._database.asks_slaves(frame):
+            return self._engine  # here, an asyncio driver cannot wait for the answer of a slave
         if route.block is None:
             route.begin(Block())
         scope = NO_SCOPE if frame is None else frame.scope
         version = scope.version  # read before choosing: a change from here on makes the next statement choose again
-        self._only_asks = not self._calls.running and not self._session._flushing
         link: Link | None = None
         try:
             link = route.for_statement(self._calls.attempts.get(self), flushing=flushing)
         except self.driver.module.Error as error:
-            raise DBAPIError.instance(
-                None, None, error, self.driver.module.Error, dialect=self._engine.dialect
-            ) from error
+            kind, dialect = self.driver.module.Error, self._engine.dialect
+            raise DBAPIError.instance(None, None, error, kind, dialect=dialect) from error
         finally:
             self._keep_only(link)
         self.frame, self.scope, self.version = frame, scope, version

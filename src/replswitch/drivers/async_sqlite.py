@@ -1,0 +1,75 @@
+"""aiosqlite. SQLAlchemy opens its connections. For tests and development: SQLite does not replicate."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+from replswitch.drivers.driver import WriteTracker, Written
+from replswitch.drivers.unknown import UnknownDriver
+from replswitch.positions.sqlite import SQLitePosition, note_beside
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from replswitch.drivers import Raw
+    from replswitch.positions import Position
+
+
+class _Tracker(WriteTracker):
+    """The write tracker of one connection: it compares the number of changed rows with the previous one.
+
+    Args:
+        connection: the connection of aiosqlite.
+        file: the path of the database.
+    """
+
+    def __init__(self, connection: Any, file: str) -> None:
+        self._connection = connection
+        self._changes_seen: int = connection.total_changes
+        self._reports_positions = note_beside(file).exists()
+
+    def pop_write_status(self) -> Position | Written:
+        """Return whether rows have changed. Inside a transaction nothing is committed yet."""
+        if self._connection.in_transaction:
+            return Written.NO
+        seen, self._changes_seen = self._changes_seen, self._connection.total_changes
+        if seen == self._changes_seen:
+            return Written.NO
+        return SQLitePosition(time.time_ns()) if self._reports_positions else Written.YES
+
+    def refresh_baseline(self) -> None:
+        """Leave out what was rolled back, which does not lower the number."""
+        self.pop_write_status()
+
+
+class AsyncSQLiteDriver(UnknownDriver):
+    """See `replswitch.drivers.Driver`. DDL changes no rows and is not noticed."""
+
+    def writes_of(self, raw: Raw) -> WriteTracker:
+        """Return the tracker, which the driver's own connection keeps."""
+        kept = vars(raw.driver_connection)
+        if "replswitch" not in kept:
+            kept["replswitch"] = _Tracker(raw.driver_connection, _file(raw))
+        tracker: WriteTracker = kept["replswitch"]
+        return tracker
+
+    def fetch_position(self, raw: Raw) -> tuple[Hashable, Position | None]:
+        """Return the file, and the position in the note beside it."""
+        file = _file(raw)
+        note = note_beside(file)
+        text = note.read_text() if note.exists() else ""
+        return file, SQLitePosition.parse(text) if text else None
+
+    def wait_for(self, raw: Raw, position: Position, seconds: float) -> bool:
+        """Look once: to wait here would stop the event loop."""
+        reached = self.fetch_position(raw)[1]
+        return reached is not None and reached.includes(position)
+
+
+def _file(raw: Raw) -> str:
+    """Return the path of the file that is open."""
+    with closing(raw.cursor()) as cursor:
+        cursor.execute("PRAGMA database_list")
+        return str(cursor.fetchall()[0][2])

@@ -1,0 +1,46 @@
+"""Which driver takes the connections of an SQLAlchemy dialect."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from replswitch.drivers import load_driver
+from replswitch.drivers.async_mysql import AsyncMySQLDriver
+from replswitch.drivers.async_sqlite import AsyncSQLiteDriver
+from replswitch.drivers.unknown import UnknownDriver
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from replswitch.drivers import Driver
+
+# The drivers of replswitch, by their names in SQLAlchemy.
+_OURS: Final = {
+    "pymysql": "pymysql",
+    "mysqldb": "mysqlclient",
+    "psycopg": "psycopg",
+    "psycopg2": "psycopg2",
+    "pysqlite": "sqlite3",
+}
+
+# The asyncio drivers that can be asked for positions, by their names in SQLAlchemy.
+_ASYNC: Final = {"aiomysql": AsyncMySQLDriver, "asyncmy": AsyncMySQLDriver, "aiosqlite": AsyncSQLiteDriver}
+
+
+def driver_of(dialect: Any, settings: Mapping[str, Any]) -> Driver:
+    """Return the driver for the connections of an SQLAlchemy dialect.
+
+    Args:
+        dialect: the dialect.
+        settings: the settings of its connections.
+
+    Raises:
+        ConfigurationError: no statement is known that makes sessions of this database read-only.
+    """
+    file = str(settings.get("database") or "")
+    in_memory = dialect.name == "sqlite" and (not file or ":memory:" in file or "mode=memory" in file)
+    name = None if dialect.is_async else _OURS.get(dialect.driver)
+    if name is not None and not in_memory:
+        return load_driver(name, binding=True)
+    kind = UnknownDriver if in_memory else _ASYNC.get(dialect.driver, UnknownDriver)
+    return kind(dialect, in_memory=in_memory)
