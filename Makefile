@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# The tests start hundreds of processes, and none of them should compile all modules again.
+export PYTHONDONTWRITEBYTECODE :=
 
 # Four on two cores: the tests spend much of their time waiting.
 SHARED := --numprocesses 4
