@@ -18,7 +18,7 @@ PACKAGES = {"replswitch", "django_replswitch", "flask_replswitch"}
 
 RUNS_TESTS = {
     "aiomysql", "aiosqlite", "cryptography", "fastapi", "Flask", "Flask-SQLAlchemy", "greenlet", "hypothesis",
-    "psycopg2-binary", "pytest", "pytest-timeout", "pytest-xdist", "sybil", "uvicorn", "waitress",
+    "psycopg-pool", "psycopg2-binary", "pytest", "pytest-timeout", "pytest-xdist", "sybil", "uvicorn", "waitress",
 }  # fmt: skip
 TOOLS = [requirement for requirement in EXTRAS["dev"] if Requirement(requirement).name in RUNS_TESTS]
 """The part of the extra ``dev`` that the tests import."""

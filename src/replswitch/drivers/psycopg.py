@@ -85,7 +85,10 @@ class PsycopgDriver(PostgreSQLFamilyDriver):
         """Track a connection. Its cursors keep their class."""
         if isinstance(raw, PsycopgConnection):  # from a pool
             raw.written, raw.news = Written.NO, True
-            return self.alive(raw)
+            if self.alive(raw):
+                return True
+            raw.pgconn.finish()  # close() may return it to the pool instead, which would not notice that it is dead
+            return False
         raw.__class__ = PsycopgConnection
         self._prepare(raw, settings, read_only=read_only)
         return True

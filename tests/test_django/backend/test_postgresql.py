@@ -10,6 +10,7 @@ from tests.test_django.again import outermost, run_again
 AGAIN = {
     "psycopg": {
         "on_postgresql.py": "",
+        "postgresql_pools.py": "",
         "test_writes.py": "",
         "test_transactions.py": "Atomic or Savepoints or LostLinks or ByHand or ForUpdate",
         "test_faults.py": "savepoint or BegunByAStatement or AtFault or NotReplicated or closed_cursor",

@@ -47,6 +47,11 @@ class DatabaseWrapper(SwitchingWrapper, django_base.DatabaseWrapper):
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         """Connect to the selected server, or take a connection of its pool that is alive."""
         read_only = self._server.state == SLAVE
+        options = self.settings_dict["OPTIONS"]
+        if read_only and (pool := options.get("pool")):
+            # A read waits no longer for a pool that cannot connect than it would for a new connection.
+            pool = {"timeout": conn_params["connect_timeout"], **({} if pool is True else pool)}
+            self.settings_dict["OPTIONS"] = {**options, "pool": pool}  # the settings of this server alone
         while True:
             with self.driver.connecting(conn_params):
                 raw = super().get_new_connection(conn_params)
