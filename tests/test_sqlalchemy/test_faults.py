@@ -245,6 +245,16 @@ class TestSlaves:
         assert caplog.text.count("is out of rotation") == 1
 
     @on_servers
+    def test_f1_a_read_whose_slave_dies_needs_one_place_in_the_pool(
+        self, make: Make, server_pair: MariaDBPair, dying: Callable[[Any], None]
+    ) -> None:
+        shop = make(engine={"pool_size": 1, "max_overflow": 0, "pool_timeout": 2})
+        dying(shop.engines[1])
+        with use_slave(), shop.Session() as session:
+            assert read(shop, session) == 0
+        assert shop.took() == [SLAVE, SLAVE]
+
+    @on_servers
     def test_f1_a_statement_that_loses_two_connections_takes_no_server_out_of_rotation(
         self, urls: list[str], make: Make, server_pair: MariaDBPair
     ) -> None:

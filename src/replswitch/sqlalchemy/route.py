@@ -64,7 +64,7 @@ class SessionRoute(PoolPort):
         self._let_master_go()
         self._leases: dict[Server, Lease] = {}
         self._joined: dict[Link, Connection] = {}
-        self._abandoned: list[tuple[Connection, bool]] = []  # connections that left the transaction, and if it is dead
+        self._abandoned: list[Connection] = []  # connections that left the transaction
         self._only_asks = False  # the application only asks for the engine, and may run no statement
         self._in_autocommit = False  # whether the latest failed statement ran in autocommit mode
         self._transaction_read = self._scope_read = 0  # the number of the first call that read from a slave; 0: none
@@ -167,7 +167,9 @@ class SessionRoute(PoolPort):
         """Remove a connection from the session's transaction, once no statement runs on it."""
         connection = self._joined.pop(link, None)
         if connection is not None:
-            self._abandoned.append((connection, is_dead))
+            self._abandoned.append(connection)
+            if is_dead and usable(connection):
+                connection.invalidate()  # at once: the session may need its place in the pool for the next connection
         if link is self._master:
             self._let_master_go()
 
@@ -196,10 +198,8 @@ class SessionRoute(PoolPort):
 
     def _leave_abandoned(self) -> None:
         abandoned, self._abandoned = self._abandoned, []
-        for connection, is_dead in abandoned:
+        for connection in abandoned:
             remove_from(self._session, connection)
-            if is_dead and usable(connection):
-                connection.invalidate()
             connection.close()
 
     # The session's transaction
