@@ -19,9 +19,11 @@ PACKAGES = {
 
 IMPORTERS = {
     "itsdangerous": ["replswitch.request.marker"],
+    "asyncpg": ["replswitch.drivers.async_asyncpg"],
     "MySQLdb": ["replswitch.drivers.mysqlclient"],
     "prometheus_client": ["replswitch.prometheus"],
     "psycopg": [
+        "replswitch.drivers.async_psycopg",
         "replswitch.drivers.psycopg",
         "replswitch.drivers.psycopg_connection",
         "replswitch.drivers.psycopg_cursor",

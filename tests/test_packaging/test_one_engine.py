@@ -57,7 +57,7 @@ ALLOWED_DECISIONS = {
 }
 """The names that may be used outside the engine, with the reason."""
 
-PRODUCTS = {"sqlite3", "pymysql", "MySQLdb", "psycopg", "psycopg2", "asyncpg", "aiomysql", "aiosqlite"}
+PRODUCTS = {"sqlite3", "pymysql", "MySQLdb", "psycopg", "psycopg2", "asyncpg", "aiomysql", "aiosqlite", "asyncmy"}
 PRODUCT_WORDS = {*PRODUCTS, "mysql", "mariadb", "mysqlclient", "mysqldb", "sqlite", "pysqlite", "postgresql"}
 PRODUCT_ATTRIBUTES = {"vendor", "module", "is_mariadb"}
 

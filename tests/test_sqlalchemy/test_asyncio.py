@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from tests.asyncio_drivers import PAIRS, address, installed
 
 from replswitch import MASTER, SLAVE, SlaveWriteError, unrecorded
 from replswitch.decorators import use_master, use_slave
@@ -25,7 +26,7 @@ from replswitch.positions.sqlite import SQLitePosition
 from replswitch.request.marker import Marker
 from replswitch.sqlalchemy import EngineSwitch, RoutingSession, replicate
 from replswitch.state import stack
-from replswitch.testing import MariaDBPair, ReplicatedPair, SQLitePair
+from replswitch.testing import MariaDBPair, ReplicatedPair
 
 
 class Base(DeclarativeBase):
@@ -60,35 +61,43 @@ class Shop:
         return ran
 
 
-@pytest.fixture(params=["aiosqlite", "aiomysql"])
-def pair(request: pytest.FixtureRequest) -> ReplicatedPair:
-    name = "sqlite_pair" if request.param == "aiosqlite" else "mariadb_pair"
-    found: ReplicatedPair = request.getfixturevalue(name)
+Make = Callable[..., AbstractAsyncContextManager[Shop]]
+
+
+@pytest.fixture(params=PAIRS)
+def driver(request: pytest.FixtureRequest) -> str:
+    """SQLAlchemy's name for the driver; the test runs with each."""
+    return installed(request.param)
+
+
+@pytest.fixture
+def pair(request: pytest.FixtureRequest, driver: str) -> ReplicatedPair:
+    """The pair of servers for the driver."""
+    found: ReplicatedPair = request.getfixturevalue(PAIRS[driver])
     return found
 
 
-def address(pair: ReplicatedPair, settings: dict[str, Any]) -> str:
-    if isinstance(pair, SQLitePair):
-        return f"sqlite+aiosqlite:///{settings['database']}"
-    return "mysql+aiomysql://{user}:{password}@{host}:{port}/{database}".format(**settings)
+@pytest.fixture
+def shop_on(pair: ReplicatedPair, driver: str) -> Make:
+    """Makes the tables, and a shop on the pair; ``of_master`` are arguments of its engine."""
 
+    @asynccontextmanager
+    async def make(of_master: dict[str, Any] | None = None, **options: Any) -> AsyncIterator[Shop]:
+        master = create_async_engine(address(pair.master, driver), **of_master or {})
+        slave = create_async_engine(address(pair.slaves[0], driver))
+        async with master.begin() as connection:
+            await connection.run_sync(Base.metadata.drop_all)
+            await connection.run_sync(Base.metadata.create_all)
+        await master.dispose()
+        pair.wait_caught_up()
+        shop = Shop(master, slave, **options)
+        try:
+            yield shop
+        finally:
+            for engine in (master, slave):
+                await engine.dispose()
 
-@asynccontextmanager
-async def shop_on(pair: ReplicatedPair, of_master: dict[str, Any] | None = None, **options: Any) -> AsyncIterator[Shop]:
-    """Make the tables, and a shop on the pair; ``of_master`` are arguments of its engine."""
-    master = create_async_engine(address(pair, pair.master), **of_master or {})
-    slave = create_async_engine(address(pair, pair.slaves[0]))
-    async with master.begin() as connection:
-        await connection.run_sync(Base.metadata.drop_all)
-        await connection.run_sync(Base.metadata.create_all)
-    await master.dispose()
-    pair.wait_caught_up()
-    shop = Shop(master, slave, **options)
-    try:
-        yield shop
-    finally:
-        for engine in (master, slave):
-            await engine.dispose()
+    return make
 
 
 def write_by_cursor(connection: Connection) -> None:
@@ -101,9 +110,9 @@ async def bodies(session: AsyncSession) -> list[str]:
     return list(await session.scalars(select(Note.body)))
 
 
-def test_async_sessions_follow_the_state(pair: ReplicatedPair) -> None:
+def test_async_sessions_follow_the_state(pair: ReplicatedPair, shop_on: Make) -> None:
     async def main() -> list[str]:
-        async with shop_on(pair) as shop:
+        async with shop_on() as shop:
             async with shop.session() as session:
                 await bodies(session)
             with shop.db.use_slave():
@@ -116,9 +125,9 @@ def test_async_sessions_follow_the_state(pair: ReplicatedPair) -> None:
     assert asyncio.run(main()) == [MASTER, SLAVE]
 
 
-def test_f1_to_ask_an_async_session_for_its_engine_takes_no_connection(pair: ReplicatedPair) -> None:
+def test_f1_to_ask_an_async_session_for_its_engine_takes_no_connection(pair: ReplicatedPair, shop_on: Make) -> None:
     async def main() -> list[str]:
-        async with shop_on(pair) as shop:
+        async with shop_on() as shop:
             with shop.db.use_slave() as frame:
                 # What a scope must see of another database is not asked of this one's slaves.
                 frame.scope.adopt_marker(Marker(positions={"other": SQLitePosition(7)}), 10)
@@ -130,11 +139,11 @@ def test_f1_to_ask_an_async_session_for_its_engine_takes_no_connection(pair: Rep
     assert asyncio.run(main()) == [SLAVE]
 
 
-def test_to_ask_an_async_session_for_its_engine_asks_no_server(pair: ReplicatedPair) -> None:
+def test_to_ask_an_async_session_for_its_engine_asks_no_server(pair: ReplicatedPair, shop_on: Make) -> None:
     """It is no coroutine, so it cannot wait for an answer. Libraries call it to find out the dialect."""
 
     async def main() -> list[str]:
-        async with shop_on(pair) as shop:
+        async with shop_on() as shop:
             with shop.db.use_master() as frame:
                 async with shop.session() as session:
                     session.add(Note(body="hello"))
@@ -153,9 +162,9 @@ def test_to_ask_an_async_session_for_its_engine_asks_no_server(pair: ReplicatedP
     assert asyncio.run(main()) == [SLAVE]
 
 
-def test_s3_async_tasks_have_their_own_states(pair: ReplicatedPair) -> None:
+def test_s3_async_tasks_have_their_own_states(pair: ReplicatedPair, shop_on: Make) -> None:
     async def main() -> list[str]:
-        async with shop_on(pair) as shop:
+        async with shop_on() as shop:
 
             async def work(side: str) -> str:
                 with use_slave() if side == SLAVE else use_master():
@@ -170,9 +179,11 @@ def test_s3_async_tasks_have_their_own_states(pair: ReplicatedPair) -> None:
     assert asyncio.run(main()) == [MASTER, SLAVE] * 5
 
 
-def test_p1_an_async_commit_has_a_position_and_a_slave_that_has_reached_it_serves(pair: ReplicatedPair) -> None:
+def test_p1_an_async_commit_has_a_position_and_a_slave_that_has_reached_it_serves(
+    pair: ReplicatedPair, shop_on: Make
+) -> None:
     async def main() -> None:
-        async with shop_on(pair) as shop:
+        async with shop_on() as shop:
             pair.stop_slave()
             with use_master():
                 async with shop.session() as session:
@@ -197,11 +208,11 @@ def test_p1_an_async_commit_has_a_position_and_a_slave_that_has_reached_it_serve
     asyncio.run(main())
 
 
-def test_m1_an_async_commit_that_has_written_nothing_makes_no_marker(pair: ReplicatedPair) -> None:
+def test_m1_an_async_commit_that_has_written_nothing_makes_no_marker(pair: ReplicatedPair, shop_on: Make) -> None:
     """Also on a connection on which an earlier request has written."""
 
     async def main() -> None:
-        async with shop_on(pair, {"pool_size": 1}) as shop:
+        async with shop_on({"pool_size": 1}) as shop:
             for is_write in (False, True, False):
                 with shop.db.use_master() as frame:
                     async with shop.session() as session:
@@ -214,9 +225,9 @@ def test_m1_an_async_commit_that_has_written_nothing_makes_no_marker(pair: Repli
     asyncio.run(main())
 
 
-def test_m1_an_async_write_in_unrecorded_makes_no_marker_later(pair: ReplicatedPair) -> None:
+def test_m1_an_async_write_in_unrecorded_makes_no_marker_later(pair: ReplicatedPair, shop_on: Make) -> None:
     async def main() -> None:
-        async with shop_on(pair, {"pool_size": 1}) as shop:
+        async with shop_on({"pool_size": 1}) as shop:
             with unrecorded(), use_master():
                 async with shop.session() as session:
                     session.add(Note(body="hello"))
@@ -230,9 +241,9 @@ def test_m1_an_async_write_in_unrecorded_makes_no_marker_later(pair: ReplicatedP
     asyncio.run(main())
 
 
-def test_m1_an_async_rollback_is_not_recorded(pair: ReplicatedPair) -> None:
+def test_m1_an_async_rollback_is_not_recorded(pair: ReplicatedPair, shop_on: Make) -> None:
     async def main() -> None:
-        async with shop_on(pair) as shop:
+        async with shop_on() as shop:
             with use_master():
                 async with shop.session() as session:
                     session.add(Note(body="hello"))
@@ -245,10 +256,10 @@ def test_m1_an_async_rollback_is_not_recorded(pair: ReplicatedPair) -> None:
 
 
 @pytest.mark.parametrize("by", ["engine", "execution options", "its cursor"])
-def test_m1_an_async_write_in_autocommit_mode_is_recorded(pair: ReplicatedPair, by: str) -> None:
+def test_m1_an_async_write_in_autocommit_mode_is_recorded(pair: ReplicatedPair, shop_on: Make, by: str) -> None:
     async def main() -> None:
         level = {} if by == "execution options" else {"isolation_level": "AUTOCOMMIT"}
-        async with shop_on(pair, level) as shop:
+        async with shop_on(level) as shop:
             pair.stop_slave()
             master = shop.master
             if by == "execution options":
@@ -272,13 +283,11 @@ def test_m1_an_async_write_in_autocommit_mode_is_recorded(pair: ReplicatedPair, 
     pair.start_slave()
 
 
-def test_s8_async_writes_in_slave_state_move_to_the_master(
-    pair: ReplicatedPair, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_s8_async_writes_in_slave_state_move_to_the_master(shop_on: Make, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "replswitch")
 
     async def main() -> list[str]:
-        async with shop_on(pair) as shop:
+        async with shop_on() as shop:
             with use_slave():
                 async with shop.session() as session:
                     await session.execute(insert(Note).values(body="one"))
@@ -299,9 +308,9 @@ def test_s8_async_writes_in_slave_state_move_to_the_master(
     assert "Call use_master() before it." in caplog.text
 
 
-def test_f1_async_reads_of_a_slave_that_is_down_run_on_the_master(pair: ReplicatedPair) -> None:
+def test_f1_async_reads_of_a_slave_that_is_down_run_on_the_master(pair: ReplicatedPair, shop_on: Make) -> None:
     async def main() -> list[str]:
-        async with shop_on(pair) as shop:
+        async with shop_on() as shop:
             pair.kill("slave")
             for _ in range(2):
                 with use_slave():
@@ -312,9 +321,9 @@ def test_f1_async_reads_of_a_slave_that_is_down_run_on_the_master(pair: Replicat
     assert asyncio.run(main()) == [MASTER, MASTER]
 
 
-def test_async_scoped_sessions_and_streams_read_from_the_slave(pair: ReplicatedPair) -> None:
+def test_async_scoped_sessions_and_streams_read_from_the_slave(pair: ReplicatedPair, shop_on: Make) -> None:
     async def main() -> list[str]:
-        async with shop_on(pair) as shop:
+        async with shop_on() as shop:
             session = async_scoped_session(shop.session, scopefunc=asyncio.current_task)
             session.add_all([Note(body="one"), Note(body="two")])
             await session.commit()
@@ -334,7 +343,7 @@ def test_s7_async_connections_to_the_slave_are_read_only(mariadb_pair: MariaDBPa
     """Though the server itself would let them write: without a slave, it is the master's."""
 
     async def main() -> None:
-        master, same = (create_async_engine(address(mariadb_pair, mariadb_pair.master)) for _ in range(2))
+        master, same = (create_async_engine(address(mariadb_pair.master, "aiomysql")) for _ in range(2))
         replicate(master, [same])
         async with same.connect() as connection:
             with pytest.raises(Exception, match="READ ONLY"):

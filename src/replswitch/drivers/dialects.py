@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from replswitch.drivers import load_driver
-from replswitch.drivers.async_mysql import AsyncMySQLDriver
-from replswitch.drivers.async_sqlite import AsyncSQLiteDriver
 from replswitch.drivers.unknown import UnknownDriver
 
 if TYPE_CHECKING:
@@ -24,7 +23,13 @@ _OURS: Final = {
 }
 
 # The asyncio drivers that can be asked for positions, by their names in SQLAlchemy.
-_ASYNC: Final = {"aiomysql": AsyncMySQLDriver, "asyncmy": AsyncMySQLDriver, "aiosqlite": AsyncSQLiteDriver}
+_ASYNC: Final = {
+    "aiomysql": ("async_mysql", "AsyncMySQLDriver"),
+    "aiosqlite": ("async_sqlite", "AsyncSQLiteDriver"),
+    "asyncmy": ("async_mysql", "AsyncMySQLDriver"),
+    "asyncpg": ("async_asyncpg", "AsyncpgDriver"),
+    "psycopg": ("async_psycopg", "AsyncPsycopgDriver"),
+}
 
 
 def driver_of(dialect: Any, settings: Mapping[str, Any]) -> Driver:
@@ -42,5 +47,8 @@ def driver_of(dialect: Any, settings: Mapping[str, Any]) -> Driver:
     name = None if dialect.is_async else _OURS.get(dialect.driver)
     if name is not None and not in_memory:
         return load_driver(name, binding=True)
-    kind = UnknownDriver if in_memory else _ASYNC.get(dialect.driver, UnknownDriver)
+    kind = UnknownDriver
+    if dialect.is_async and dialect.driver in _ASYNC and not in_memory:
+        module, attribute = _ASYNC[dialect.driver]
+        kind = getattr(import_module(f"replswitch.drivers.{module}"), attribute)
     return kind(dialect, in_memory=in_memory)

@@ -98,6 +98,7 @@ class WriteTracker:
         includes_others: `ask` may return the position of other sessions' writes: the server has none for each session.
         on_write: called with the tracker when something may have been committed, and with True while a statement runs,
             so that the server cannot be queried. For a binding that does not see every statement.
+        reports_all: each commit is in `pop_write_status`, also one that SQLAlchemy does not see.
         pending_in: the scope that must query the position of a write; None before the first one.
     """
 
@@ -111,6 +112,7 @@ class WriteTracker:
     learns_after_rows = False
     has_rows = False
     includes_others = False
+    reports_all = False
     on_write: Callable[[WriteTracker, bool], object] | None = None
     pending_in: ReferenceType[Scope] | None = None
 
@@ -164,8 +166,7 @@ class Driver:
             for others.
         must_ask: True if `WriteTracker.pop_write_status` never returns a position, so that the server must be queried
             for it. Reads on the master then run over read-only connections, which need no such query.
-        opens_connections: False if SQLAlchemy opens them, so that writes and positions are unknown.
-        read_only_statement: the statement that makes a connection read-only that was opened elsewhere.
+        opens_connections: False if SQLAlchemy opens them, with `arguments`.
         in_memory: the database is in memory, so both states must share one connection.
         begins_with_writes: the module begins a transaction at the first write only, so `begin_adopted` is called first.
         has_serializable_slaves: transactions on slaves may have the isolation level SERIALIZABLE.
@@ -180,7 +181,6 @@ class Driver:
     engine = ""
     must_ask = False
     opens_connections = True
-    read_only_statement = ""
     in_memory = False
     begins_with_writes = False
     has_serializable_slaves = True
@@ -223,6 +223,10 @@ class Driver:
         """Open a connection in autocommit mode. With ``read_only`` the database itself refuses writes (S7)."""
         raise NotImplementedError
 
+    def arguments(self, settings: Mapping[str, Any], *, read_only: bool) -> dict[str, Any]:
+        """Return the arguments of the module's ``connect``, for a binding that opens the connections itself."""
+        return dict(settings)
+
     def open_for_report(self, settings: Mapping[str, Any], seconds: float) -> Raw:
         """Open a read-only connection with a time-out in seconds, for the commands that list servers."""
         return self.open(settings, read_only=True)
@@ -231,7 +235,7 @@ class Driver:
         """Prepare a connection for SQLAlchemy, which begins transactions by itself.
 
         Args:
-            raw: the connection, from `open`.
+            raw: the connection, from `open`, or opened with `arguments`.
             read_only: it is a connection to a slave.
             begin: the isolation level of the engine, if transactions begin with it; else empty.
         """

@@ -44,8 +44,9 @@ FAULTS: Final = {
     "53300": Fault.FULL,  # too_many_connections
 }
 
-# read_only_sql_transaction
+# read_only_sql_transaction, insufficient_privilege
 _REFUSED: Final = "25006"
+_NO_RIGHT: Final = "42501"
 
 #: Codes without a special meaning on the master: the application rolls back the transaction, or a part of it.
 ON_SLAVES_ONLY: Final = frozenset({"40001", "40P01", "0A000"})
@@ -53,11 +54,16 @@ ON_SLAVES_ONLY: Final = frozenset({"40001", "40P01", "0A000"})
 # The messages of psycopg and psycopg2 when a closed connection is used.
 _CLOSED: Final = re.compile("connection is closed|connection already closed|the connection is lost")
 
+#: The text of the error for a connection to a slave that is not read-only.
+NOT_READ_ONLY: Final = (
+    "the connection does not refuse writes, because a connection pooler has not passed default_transaction_read_only on"
+)
+
 #: The text of the error for two-phase commits.
 NO_TWO_PHASE: Final = "replswitch has no two-phase commit: the position of COMMIT PREPARED is not known."
 
 # Answers of PQping: the server accepts connections, it refuses all of them, it does not answer.
-_OK: Final = 0
+OK: Final = 0
 _REJECT: Final = 1
 NO_RESPONSE: Final = 2
 
@@ -192,10 +198,11 @@ class PostgreSQLFamilyDriver(Driver):
         timelines: Sequence[int] = ()
         # The account may lack the right to list the files. In a transaction, the error would end the transaction.
         if raw.may_list_files and (query := query_for_timeline(row)) and not self.in_transaction(raw):
-            module: Any = self.module
             try:
                 timelines = raw.question(query)[0] or ()
-            except module.errors.InsufficientPrivilege:
+            except self.module.Error as error:
+                if _state(error) != _NO_RIGHT:
+                    raise
                 raw.may_list_files = False
         identity, position = position_of(row, timelines, is_reader=raw.is_reader)
         if position is None and not row[2] and masters:  # before one is known, this could be the master itself
@@ -216,7 +223,7 @@ class PostgreSQLFamilyDriver(Driver):
 
     def classify(self, error: BaseException, raw: Raw | None = None) -> Fault:
         """Classify by SQLSTATE. A failed connect has none, so libpq's ping shows whether the server is there."""
-        state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+        state = _state(error)
         if state == _REFUSED and raw is not None and not raw.is_reader and _refuses_all(raw):
             return Fault.READ_ONLY
         if state in FAULTS and not (state in ON_SLAVES_ONLY and (raw is None or not raw.is_reader)):
@@ -232,7 +239,7 @@ class PostgreSQLFamilyDriver(Driver):
         reply = self.ping_again(error)
         if reply == _REJECT:
             return Fault.DOWN
-        if reply == _OK:
+        if reply == OK:
             return connect_fault(str(error))
         return Fault.UNSENT if reply is not None else Fault.OTHER
 
@@ -245,9 +252,14 @@ class PostgreSQLFamilyDriver(Driver):
         raise NotImplementedError
 
 
+def _state(error: BaseException) -> str | None:
+    """Return the SQLSTATE of an error; None if the server has not sent it."""
+    return getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+
+
 def warn(raw: Raw, text: str) -> None:
     """Log a warning about the server of a connection, once in each process."""
-    warn_once(text.format(f"{raw.info.host}:{raw.info.port}"))
+    warn_once(text.format(raw.server_name))
 
 
 def connect_fault(text: str) -> Fault:
@@ -264,4 +276,4 @@ def connect_fault(text: str) -> Fault:
 
 def _refuses_all(raw: Raw) -> bool:
     """Return whether the server has reported that it refuses all writes. Use this for a master's connection."""
-    return "on" in map(raw.info.parameter_status, ("in_hot_standby", "default_transaction_read_only"))
+    return "on" in map(raw.reported, ("in_hot_standby", "default_transaction_read_only"))

@@ -39,7 +39,18 @@ class PostgreSQLTracker(WriteTracker):
     may_list_files = True
     written: Position | Written = Written.NO
     timeline = 0
+    info: Any
     sizes = (0, 0)
+
+    @property
+    def server_name(self) -> str:
+        """The address of the server."""
+        return f"{self.info.host}:{self.info.port}"
+
+    def reported(self, name: str) -> str | None:
+        """Return a setting that the server has reported; None if it does not report it."""
+        value: str | None = self.info.parameter_status(name)
+        return value
 
     def recognise(self, row: Sequence[Any]) -> None:
         """Store the identity of the master, from its answer to `replswitch.drivers.postgresql_position.POSITION`.

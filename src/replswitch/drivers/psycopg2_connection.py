@@ -19,7 +19,7 @@ from psycopg2.extensions import TRANSACTION_STATUS_IDLE as IDLE
 from psycopg2.extensions import TRANSACTION_STATUS_INTRANS as IN_TRANSACTION
 
 from replswitch.drivers.driver import Written, later
-from replswitch.drivers.postgresql import NO_TWO_PHASE
+from replswitch.drivers.postgresql import NO_TWO_PHASE, NOT_READ_ONLY
 from replswitch.drivers.postgresql_position import POSITION, WRITTEN
 from replswitch.drivers.postgresql_statement import CHANGES
 from replswitch.drivers.postgresql_tracker import PostgreSQLTracker
@@ -42,10 +42,6 @@ _COMMIT: Final = (
 # trigger or WITH … INSERT.
 _SELDOM_WRITES: Final = re.compile(r"SELECT|SHOW|FETCH|EXPLAIN|(?:UPDATE|DELETE|MERGE|INSERT 0) 0\Z")
 
-
-_NOT_READ_ONLY: Final = (
-    "the connection does not refuse writes, because a connection pooler has not passed default_transaction_read_only on"
-)
 
 # The errors of the server, raised here. psycopg2 itself sets ``pgcode`` only in errors that the server has sent.
 
@@ -174,7 +170,7 @@ class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
             # A pooler has not passed the setting on. A standby refuses writes without it.
             (is_standby,) = self.question("SELECT pg_is_in_recovery()")
             if not is_standby:
-                raise psycopg2.OperationalError(_NOT_READ_ONLY)
+                raise psycopg2.OperationalError(NOT_READ_ONLY)
 
     def question(self, sql: str) -> Any:
         """Run a query of replswitch's own, and return its row. Do not begin a transaction."""

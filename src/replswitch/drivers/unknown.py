@@ -53,7 +53,7 @@ class UnknownDriver(Driver, WriteTracker):
                 "state might be lost. Use it with MariaDB, MySQL, SQLite or PostgreSQL."
             )
         self.module = dialect.loaded_dbapi
-        self.engine, self.read_only_statement = _DIALECTS[dialect.name]
+        self.engine, self._read_only_statement = _DIALECTS[dialect.name]
         self.in_memory = in_memory
         self._dialect = dialect
 
@@ -80,6 +80,14 @@ class UnknownDriver(Driver, WriteTracker):
         """Return the name of the database; "main" for SQLite, where each server has another file name."""
         names = map(settings.get, ("database", "dbname"))
         return "main" if self.engine == "sqlite" else str(next(filter(None, names), "")) or _MYSQL.schema(settings)
+
+    def adopt(self, raw: Raw, *, read_only: bool, begin: str) -> None:
+        """Make the connection to a slave read-only."""
+        if read_only:
+            cursor = raw.cursor()
+            cursor.execute(self._read_only_statement)
+            cursor.close()
+            raw.commit()  # PostgreSQL drivers have begun a transaction, and a rollback would undo the statement
 
     def writes_of(self, raw: Raw) -> WriteTracker:
         """Return this object. It counts every commit as a write."""

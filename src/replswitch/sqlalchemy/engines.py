@@ -20,6 +20,8 @@ from replswitch.sqlalchemy.pooled import SWITCH, SlaveEngine, has_level, options
 from replswitch.state import Switch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from replswitch.drivers import Driver
@@ -144,14 +146,14 @@ def replicate(
     master_read_only = Server(server.name, SLAVE)  # a database in memory never uses it
     if not driver.in_memory:
         # If there are slaves, it is seldom used, and an idle connection might go to a former master: keep none.
-        stand_in = create_engine(
+        stand_in: Any = _maker(engine)(
             engine.url,
             echo=engine.echo,
             execution_options=options_of(engine),
             hide_parameters=engine.hide_parameters,
             poolclass=NullPool if others else None,
         )
-        master_read_only = _slave(stand_in, driver, server.name, 1, opener)
+        master_read_only = _slave(getattr(stand_in, "sync_engine", stand_in), driver, server.name, 1, opener)
         found = found or (master_read_only,)
     servers = Servers(server, found, master_read_only, bool(others))
     label = name or driver.schema(settings[engine]) or server.name
@@ -161,6 +163,15 @@ def replicate(
     watch_other_engines()
     engine.update_execution_options(**{SWITCH: switch})
     return switch
+
+
+def _maker(engine: Engine) -> Callable[..., Engine | AsyncEngine]:
+    """Return the function that makes an engine of the same kind."""
+    if not engine.dialect.is_async:
+        return create_engine
+    from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415 - it needs greenlet
+
+    return create_async_engine
 
 
 def _why_not(engine: object, before: list[Engine]) -> str | None:

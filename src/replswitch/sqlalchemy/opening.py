@@ -97,25 +97,35 @@ class Opener:
 
     def listen(self, engine: Engine) -> None:
         """Listen to the events of ``engine`` from now on. The methods have the names of the events."""
-        if self._driver.opens_connections:
-            event.listen(engine, "do_connect", self._open)
+        event.listen(engine, "do_connect", self._open if self._driver.opens_connections else self._let_open)
         for name in self.events:
             event.listen(engine, name, getattr(self, f"_{name}"))
         roll_back_quietly(engine, self._driver, self._server)
 
     def _open(self, _: Any, entry: ConnectionPoolEntry, positional: Any, named: Any) -> Raw:
-        settings = self.settings = _settings(positional, named)
-        if self._master is not None:
-            if self._master.settings is None:
-                with self._port.borrowed(self._master._server):
-                    pass  # borrowing a connection has set its `settings`
-            settings = self._master.settings or settings
+        self.settings = _settings(positional, named)
+        settings = self._masters_settings() or self.settings
         self._driver.check(settings, f"the engine of {self._driver.address(settings)}")
         read_only = self._server.state == SLAVE
         raw = self._driver.open(settings, read_only=read_only)
         self._driver.adopt(raw, read_only=read_only, begin=named.get("isolation_level", ""))
         entry.info[_OPENED_BY] = self
         return raw
+
+    def _masters_settings(self) -> dict[str, Any]:
+        """Return the settings of the master's connections, if they are to be used here; else none."""
+        if self._master is None:
+            return {}
+        if self._master.settings is None:
+            with self._port.borrowed(self._master._server):
+                pass  # borrowing a connection has set its `settings`
+        return self._master.settings or {}
+
+    def _let_open(self, *about: Any) -> None:
+        """Change the settings with which SQLAlchemy opens a connection."""
+        named: dict[str, Any] = about[3]
+        self.settings = {**named, **self._masters_settings()}
+        named.update(self._driver.arguments(self.settings, read_only=self._server.state == SLAVE))
 
     def _connect(self, raw: Raw, entry: ConnectionPoolEntry) -> None:
         driver = self._driver
@@ -125,13 +135,10 @@ class Opener:
                 'or another listener for "do_connect"). Give create_engine() the address and connect_args instead, so '
                 "that replswitch can open the connections."
             )
-        if self._server.state == SLAVE and driver.read_only_statement:
-            cursor = raw.cursor()
-            cursor.execute(driver.read_only_statement)
-            cursor.close()
-            raw.commit()  # PostgreSQL drivers have begun a transaction, and a rollback would undo the statement
+        if not driver.opens_connections:
+            driver.adopt(raw, read_only=self._server.state == SLAVE, begin="")
         link = entry.info[LINK] = Link(self._server, raw, driver)
-        if driver.opens_connections:
+        if driver.opens_connections or link.writes.reports_all:
             link.writes.pop_write_status()  # the statements with which SQLAlchemy sets a connection up are no writes
 
     def _checkout(self, raw: Raw, entry: ConnectionPoolEntry, _: Any) -> None:
@@ -203,7 +210,8 @@ class MasterOpener(Opener):
             raw.on_write = self._look  # the driver reports every commit, also those without an event of SQLAlchemy
 
     def _look(self, tracker: WriteTracker, busy: bool = False) -> None:
-        self.database.writes.look(tracker, tracker, busy=busy)
+        # Later, the event loop would run other code than SQLAlchemy's, so an asyncio driver could not ask.
+        self.database.writes.look(tracker, tracker, at_once=not self._driver.opens_connections, busy=busy)
 
     def _look_after_cancellation(self) -> None:
         # A task of an asyncio driver was cancelled before the answer, so the server may have committed.
@@ -223,7 +231,7 @@ class MasterOpener(Opener):
 
     def _look_last(self, raw: Raw) -> None:
         tracker = self._driver.writes_of(raw)
-        if self._driver.opens_connections or is_autocommit(self._server.source):
+        if self._driver.opens_connections or tracker.reports_all or is_autocommit(self._server.source):
             self.database.writes.look(tracker, tracker, at_once=True)
 
     # In autocommit mode each statement is committed by itself.

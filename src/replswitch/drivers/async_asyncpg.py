@@ -1,0 +1,242 @@
+"""asyncpg, on PostgreSQL, under SQLAlchemy's ``AsyncEngine``."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+
+import asyncpg
+
+from replswitch.drivers.async_postgresql import AsyncPostgreSQLDriver, AsyncTracker
+from replswitch.drivers.driver import Fault, Written
+from replswitch.drivers.postgresql import NO_RESPONSE, READ_TIMEOUT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from replswitch.drivers.driver import Raw
+
+# asyncpg's own text.
+_ITS_COMMIT: Final = "COMMIT;"
+
+# asyncpg shows no rows of several statements in one message. So the answer is a message of the level INFO, which
+# servers send with any `client_min_messages`.
+_TELL: Final = (
+    "DO $$BEGIN RAISE INFO 'replswitch: % %', current_setting('replswitch.wrote', true),"
+    " pg_current_wal_insert_lsn(); END$$"
+)
+_WHETHER: Final = "SELECT set_config('replswitch.wrote', (pg_current_xact_id_if_assigned() IS NOT NULL)::text, false)"
+_COMMIT: Final = f"{_WHETHER}; COMMIT; {_TELL}"
+_SAID: Final = "replswitch: "
+
+# In the context of an error of `_TELL`, after the commit.
+_OF_QUESTION: Final = "inline_code_block"
+
+# The class of SQLSTATEs of lost connections. asyncpg itself sets them.
+_LOST: Final = "08"
+
+
+class AsyncpgConnection(AsyncTracker, asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
+    """A connection that asks for the position of a transaction together with its commit.
+
+    Attributes:
+        seen: the number of statements that asyncpg had sent at the last commit, rollback or answer.
+        said: the server's answer to `_TELL`.
+        tells: the account may run `_TELL`. Otherwise the position is queried after the commit.
+    """
+
+    read_only_error = asyncpg.exceptions.ReadOnlySQLTransactionError
+    standby_error = asyncpg.exceptions.CannotConnectNowError
+    seen = -1
+    said = ""
+    tells = True
+
+    @property
+    def has_run(self) -> bool:
+        """Whether asyncpg has sent statements since."""
+        return bool(self._protocol.queries_count != self.seen)
+
+    @has_run.setter
+    def has_run(self, value: bool) -> None:
+        self.seen = -1 if value else self._protocol.queries_count
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is closed."""
+        return bool(self.is_closed())
+
+    def reported(self, name: str) -> str | None:
+        """Return a setting that the server has reported."""
+        return getattr(self.get_settings(), name, None)
+
+    @property
+    def server_name(self) -> str:
+        """The address of the server."""
+        return ":".join(map(str, self._addr)) if isinstance(self._addr, tuple) else str(self._addr)
+
+    async def set_up(self, *, read_only: bool) -> None:
+        """Prepare a connection that was just opened. Check that the account may run `_TELL`."""
+        await super().set_up(read_only=read_only)
+        if self.reports_positions:
+            try:
+                await super().execute(_TELL)
+            except asyncpg.exceptions.PostgresError:
+                self.tells = False
+        self.has_run = False
+
+    async def answer(self, sql: str) -> Any:
+        """Run a query of replswitch's own, and return its row. Outside a transaction, it begins none."""
+        return await super().fetchrow(sql)
+
+    # asyncpg's methods
+
+    async def prepare(self, query: Any, **options: Any) -> Any:
+        """Prepare a statement."""
+        self.before(query)
+        return await super().prepare(query, **options)
+
+    async def execute(self, query: Any, *args: Any, **options: Any) -> Any:
+        """Run a statement, or several. A transaction of asyncpg ends with this method, too."""
+        was = self.is_in_transaction()
+        if query == _ITS_COMMIT and was and self.reports_positions and self.tells:
+            return await self._commit(**options)
+        self.before(query)
+        answer = await super().execute(query, *args, **options)
+        if was and not self.is_in_transaction():
+            self.ended(Written.NO if query.startswith("ROLLBACK") else Written.ASK)
+        return answer
+
+    async def _commit(self, **options: Any) -> Any:
+        """Commit, and ask in the same message whether something was written, and up to where."""
+        self.said = ""
+        self.add_log_listener(_hear)
+        try:
+            await super().execute(_COMMIT, **options)
+        except asyncpg.exceptions.InFailedSQLTransactionError:
+            answer = await super().execute(_ITS_COMMIT, **options)  # which rolls back
+            self.ended(Written.NO)
+            return answer
+        except asyncpg.exceptions.PostgresError as error:
+            if _OF_QUESTION not in (error.context or ""):
+                raise
+        finally:
+            self.remove_log_listener(_hear)
+        wrote, _, place = self.said.partition(" ")
+        status: Any = self.position_at(place) if wrote == "true" else Written.NO
+        self.ended(status if place else Written.ASK)
+        return "COMMIT"
+
+    async def executemany(self, command: Any, args: Any, **options: Any) -> Any:
+        """Run a statement several times."""
+        self.before(command)
+        return await super().executemany(command, args, **options)
+
+    async def fetch(self, query: Any, *args: Any, **options: Any) -> Any:
+        """Run a statement, and return its rows."""
+        self.before(query)
+        return await super().fetch(query, *args, **options)
+
+    async def fetchrow(self, query: Any, *args: Any, **options: Any) -> Any:
+        """Run a statement, and return its first row."""
+        self.before(query)
+        return await super().fetchrow(query, *args, **options)
+
+    async def fetchval(self, query: Any, *args: Any, **options: Any) -> Any:
+        """Run a statement, and return a value of its first row."""
+        self.before(query)
+        return await super().fetchval(query, *args, **options)
+
+    def cursor(self, query: Any, *args: Any, **options: Any) -> Any:
+        """Return a cursor for a statement."""
+        self.before(query)
+        return super().cursor(query, *args, **options)
+
+    async def _copy_in(self, *args: Any, **options: Any) -> Any:
+        """Copy rows to the server. asyncpg does not count this as a statement."""
+        self.has_run = True
+        return await super()._copy_in(*args, **options)
+
+
+def _hear(connection: Any, message: Any) -> None:
+    """Keep the server's answer to a question of replswitch."""
+    if message.message.startswith(_SAID):
+        connection.said = message.message.removeprefix(_SAID)
+
+
+@cache
+def _tracked(kind: Any) -> Any:
+    """Return a class of connections like asyncpg's, or the application's own, that tracks its writes."""
+    if kind is asyncpg.Connection:
+        return AsyncpgConnection
+    return type(kind.__name__, (AsyncpgConnection, kind), {"__module__": __name__})
+
+
+class _Adapted:
+    """The part of SQLAlchemy's connection that sees errors, and statements that are prepared already."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+        _connection: Any
+
+    def _handle_exception(self, error: Exception) -> Any:
+        """Raise an error of the network as a lost connection. asyncpg passes on what the operating system reports."""
+        tracker = self._connection
+        if isinstance(error, TimeoutError) and tracker.is_reader:  # the time-out of a statement
+            tracker.timed_out = True
+            tracker.terminate()
+        if isinstance(error, OSError) and (tracker.timed_out or not isinstance(error, TimeoutError)):
+            error = asyncpg.exceptions.ConnectionFailureError(f"the connection is lost: {error!r}")
+        super()._handle_exception(error)  # type: ignore[misc]  # of SQLAlchemy's class
+
+    async def _prepare(self, operation: Any, *args: Any) -> Any:
+        """Return a prepared statement."""
+        self._connection.before(operation)
+        return await super()._prepare(operation, *args)  # type: ignore[misc]  # likewise
+
+
+@cache
+def _adapted(kind: Any) -> Any:
+    """Return a subclass of SQLAlchemy's class of connections."""
+    return type(kind.__name__, (_Adapted, kind), {"__module__": __name__, "__slots__": ()})
+
+
+class AsyncpgDriver(AsyncPostgreSQLDriver):
+    """See `replswitch.drivers.Driver`."""
+
+    timeout_setting = "timeout"
+
+    def with_read_only(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings with a parameter of the session, and with a time-out of its statements."""
+        parameters = {**(settings.get("server_settings") or {}), "default_transaction_read_only": "on"}
+        return {"command_timeout": READ_TIMEOUT, **settings, "server_settings": parameters}
+
+    async def connect(self, *args: Any, **settings: Any) -> AsyncpgConnection:
+        """Connect. Raise errors of the operating system as the module's."""
+        kind: Any = _tracked(settings.pop("connection_class", asyncpg.Connection))
+        try:
+            raw: AsyncpgConnection = await asyncpg.connect(*args, connection_class=kind, **settings)
+        except OSError as error:
+            raise self.module.OperationalError(f"the server cannot be reached: {error!r}") from error
+        return raw
+
+    def abort(self, raw: AsyncpgConnection) -> None:
+        """Close the socket."""
+        raw.terminate()
+
+    def adopt(self, raw: Raw, *, read_only: bool, begin: str) -> None:
+        """Let the tracker wait for the server, and see errors."""
+        super().adopt(raw, read_only=read_only, begin=begin)
+        if isinstance(raw.driver_connection, AsyncpgConnection):
+            kind: Any = type(raw)
+            raw.__class__ = _adapted(kind)
+
+    def classify(self, error: BaseException, raw: Raw | None = None) -> Fault:
+        """Classify. asyncpg has SQLSTATEs of its own for lost connections."""
+        fault = super().classify(error, raw)
+        is_lost = fault is Fault.OTHER and str(getattr(error, "sqlstate", None) or "").startswith(_LOST)
+        return Fault.LOST if is_lost else fault
+
+    def ping_again(self, error: BaseException) -> int | None:
+        """Return that the server does not answer: its errors have an SQLSTATE."""
+        return NO_RESPONSE

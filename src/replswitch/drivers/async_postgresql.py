@@ -1,0 +1,223 @@
+"""The common part of the asyncio drivers of PostgreSQL. SQLAlchemy opens their connections.
+
+SQLAlchemy calls their coroutines from synchronous code (``run_async``), so the methods here come in pairs: a coroutine
+of the connection, and a method of the tracker or the driver that waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from replswitch.drivers.driver import Written, later
+from replswitch.drivers.postgresql import CONNECT_TIMEOUT, NOT_READ_ONLY, PostgreSQLFamilyDriver
+from replswitch.drivers.postgresql_position import POSITION, WRITTEN
+from replswitch.drivers.postgresql_tracker import PostgreSQLTracker
+from replswitch.drivers.unknown import UnknownDriver
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Hashable, Mapping
+
+    from replswitch.drivers.driver import Fault, Raw, WriteTracker
+    from replswitch.positions import Position
+
+# The place, and an id above those of all transactions that have ended. A statement that has begun after an earlier
+# answer, and has written, has raised this id.
+_WRITTEN: Final = f"{WRITTEN}::text, pg_snapshot_xmax(pg_current_snapshot())::text"
+
+# Seconds between two queries while waiting for a slave.
+_POLL_EVERY: Final = 0.005
+
+# PgBouncer's message.
+_NO_STARTUP_PARAMETER: Final = "unsupported startup parameter"
+
+
+class AsyncTracker(PostgreSQLTracker):
+    """The write tracker of a connection of an asyncio driver, which is the connection itself.
+
+    The position of a transaction comes in the same round trip as its commit. After a statement in autocommit mode, the
+    master is asked in the same task.
+
+    Attributes:
+        run: waits for a coroutine function, in SQLAlchemy's greenlet. `AsyncPostgreSQLDriver.adopt` sets it.
+        has_run: statements have run since the last commit, rollback or answer.
+        last_id: the id in the latest answer to `_WRITTEN`.
+        is_moved: there may be writes after `last_known_position` that no scope has recorded.
+    """
+
+    includes_others = True
+    reports_all = True
+    run: Callable[[Callable[[Any], Awaitable[Any]]], Any]
+    last_id = ""
+    is_moved = False
+    process = 0
+
+    if TYPE_CHECKING:
+        has_run: bool
+        is_in_transaction: Callable[[], bool]
+
+    async def answer(self, sql: str) -> Any:
+        """Run a query of replswitch's own, and return its row. Do not begin a transaction."""
+        raise NotImplementedError
+
+    def question(self, sql: str) -> Any:
+        """Likewise, in SQLAlchemy's greenlet."""
+        return self.run(lambda _: self.answer(sql))
+
+    async def set_up(self, *, read_only: bool) -> None:
+        """Prepare a connection that was just opened.
+
+        Raises:
+            Exception: ``standby_error``: it is to serve as the master's, and the server is a standby; or it is to
+                refuse writes, and would not.
+        """
+        self.process = os.getpid()
+        self.is_reader = read_only
+        if not read_only:
+            row = await self.answer(POSITION)
+            self.recognise(row)
+            self.last_id = row[11]
+        elif self.reported("default_transaction_read_only") == "off":
+            # A pooler has not passed the setting on. A standby refuses writes without it.
+            (is_standby,) = await self.answer("SELECT pg_is_in_recovery()")
+            if not is_standby:
+                raise self.standby_error(NOT_READ_ONLY)
+        self.has_run = False
+
+    def ended(self, status: Position | Written) -> None:
+        """Record the end of a transaction."""
+        self.has_run = False
+        if not self.is_reader:
+            self.note(status)
+
+    # WriteTracker
+
+    def pop_write_status(self) -> Position | Written:
+        """Return what was committed, and ASK if a statement outside a transaction may have written."""
+        status = super().pop_write_status()
+        if self.is_reader or not self.has_run or self.is_in_transaction():
+            return status
+        self.has_run = False
+        return later(status, Written.ASK if self.reports_positions else Written.YES)
+
+    def ask(self, since: Position | None) -> Position | Written:
+        """Return the master's current position, which is at or after the last commit."""
+        if not self.reports_positions:
+            return Written.YES
+        place, latest = self.question(_WRITTEN)
+        self.has_run = False
+        before, self.last_id = self.last_id, latest
+        self.last_known_position = self.position_at(place)
+        return Written.NO if latest == before else self.last_known_position
+
+    def discard_write_status(self, *, with_rows: bool) -> None:
+        """Record that the position must be queried before the next statement that counts."""
+        self.is_moved = True
+
+    def refresh_baseline(self) -> None:
+        """Query the position, if there may have been a write that no scope has recorded."""
+        if self.is_moved:
+            self.is_moved = False
+            self.ask(None)
+
+
+class AsyncPostgreSQLDriver(UnknownDriver, PostgreSQLFamilyDriver):
+    """See `replswitch.drivers.Driver`.
+
+    If the application opens the connections with a function of its own, they are those of an `UnknownDriver`.
+
+    Attributes:
+        timeout_setting: the name of the driver's connect time-out.
+    """
+
+    timeout_setting: ClassVar[str]
+
+    def check(self, settings: Mapping[str, Any], server: str) -> None:
+        """Leave the settings to the driver."""
+
+    def arguments(self, settings: Mapping[str, Any], *, read_only: bool) -> dict[str, Any]:
+        """Return the settings, with the function that opens the connection."""
+        arguments = {self.timeout_setting: CONNECT_TIMEOUT, **settings}
+        arguments.setdefault("async_creator_fn", partial(self._open, read_only))
+        return arguments
+
+    async def _open(self, read_only: bool, *args: Any, **settings: Any) -> AsyncTracker:
+        """Connect."""
+        arguments = self.with_read_only(settings) if read_only else settings
+        try:
+            raw: AsyncTracker = await self.connect(*args, **arguments)
+        except Exception as error:
+            if not read_only or _NO_STARTUP_PARAMETER not in str(error):
+                raise
+            raw = await self.connect(*args, **settings)
+        try:
+            await raw.set_up(read_only=read_only)
+        except BaseException:
+            self.abort(raw)
+            raise
+        return raw
+
+    def with_read_only(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return settings of a connection whose transactions are read-only, also after RESET ALL and DISCARD ALL."""
+        raise NotImplementedError
+
+    async def connect(self, *args: Any, **settings: Any) -> Any:
+        """Connect, and return a connection that tracks what it commits."""
+        raise NotImplementedError
+
+    def abort(self, raw: Any) -> None:
+        """Close a connection at once."""
+        raise NotImplementedError
+
+    def adopt(self, raw: Raw, *, read_only: bool, begin: str) -> None:
+        """Let the tracker wait for the server. Make a connection read-only that the application has opened."""
+        tracker = raw.driver_connection
+        if isinstance(tracker, AsyncTracker):
+            tracker.run = raw.run_async
+        else:
+            super().adopt(raw, read_only=read_only, begin=begin)
+
+    def writes_of(self, raw: Raw) -> WriteTracker:
+        """Return the driver's own connection."""
+        tracker = raw.driver_connection
+        return tracker if isinstance(tracker, AsyncTracker) else self
+
+    def in_transaction(self, raw: Raw) -> bool:
+        """Return the status in the latest answer."""
+        tracker = getattr(raw, "driver_connection", raw)
+        return isinstance(tracker, AsyncTracker) and tracker.is_in_transaction()
+
+    def alive(self, raw: Raw) -> bool:
+        """Return whether the connection is open. After a fork, it belongs to the parent process."""
+        tracker = raw.driver_connection
+        return not isinstance(tracker, AsyncTracker) or (not self.is_lost(tracker) and tracker.process == os.getpid())
+
+    def is_lost(self, tracker: Any) -> bool:
+        """Return whether a connection is closed, without a round trip."""
+        return bool(tracker.closed)
+
+    def fetch_position(self, raw: Raw) -> tuple[Hashable, Position | None]:
+        """Query the identity and the position of the server."""
+        tracker: Any = self.writes_of(raw)
+        return super().fetch_position(raw) if tracker is self else PostgreSQLFamilyDriver.fetch_position(self, tracker)
+
+    def wait_for(self, raw: Raw, position: Position, seconds: float) -> bool:
+        """Poll, without stopping the event loop."""
+        until = time.monotonic() + seconds
+        while True:
+            reached = self.fetch_position(raw)[1]
+            if reached is not None and reached.includes(position):
+                return True
+            if time.monotonic() >= until:
+                return False
+            raw.run_async(lambda _: asyncio.sleep(_POLL_EVERY))
+
+    def classify(self, error: BaseException, raw: Raw | None = None) -> Fault:
+        """Classify by SQLSTATE, and by whether the connection is closed."""
+        tracker: Any = None if raw is None else self.writes_of(raw)
+        if tracker is self:
+            return super().classify(error, raw)
+        return PostgreSQLFamilyDriver.classify(self, error, tracker)

@@ -1,0 +1,181 @@
+"""The asynchronous side of psycopg 3, on PostgreSQL, under SQLAlchemy's ``AsyncEngine``."""
+
+from __future__ import annotations
+
+import re
+import select
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg
+from psycopg import generators, pq
+from psycopg.rows import tuple_row
+
+from replswitch.drivers.async_postgresql import AsyncPostgreSQLDriver, AsyncTracker
+from replswitch.drivers.driver import Written
+from replswitch.drivers.postgresql import NO_RESPONSE, NO_TWO_PHASE, OK
+from replswitch.drivers.postgresql_position import WRITES, WRITTEN
+from replswitch.drivers.postgresql_statement import CHANGES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from replswitch.drivers.postgresql_statement import Statement
+
+_IDLE: Final = pq.TransactionStatus.IDLE
+_OUTSIDE: Final = frozenset({_IDLE, pq.TransactionStatus.UNKNOWN})
+_IN_TRANSACTION: Final = pq.TransactionStatus.INTRANS
+_FAILED: Final = pq.ExecStatus.FATAL_ERROR
+
+# Unlike in a pipeline, the answers to several statements in one message come without preparing them.
+_COMMIT: Final = f"{WRITES}; COMMIT; {WRITTEN}".encode()
+
+# In the text of a failed connect: the server has answered.
+_ANSWERED: Final = re.compile("FATAL|SSL")
+
+
+class _Recorded:
+    """The part of a cursor that shows its connection what has run."""
+
+    if TYPE_CHECKING:
+        _conn: Any
+        _results: list[Any]
+
+    async def execute(self, query: Any, *args: Any, **options: Any) -> Any:
+        """Run a statement."""
+        self._conn.before(query)
+        made = await super().execute(query, *args, **options)  # type: ignore[misc]  # of psycopg's class
+        self._conn.after(self._results)
+        return made
+
+    async def executemany(self, query: Any, *args: Any, **options: Any) -> None:
+        """Run a statement several times."""
+        self._conn.before(query)
+        await super().executemany(query, *args, **options)  # type: ignore[misc]  # likewise
+
+    def stream(self, query: Any, *args: Any, **options: Any) -> Any:
+        """Run a statement whose rows are read one by one."""
+        self._conn.before(query)
+        return super().stream(query, *args, **options)  # type: ignore[misc]  # likewise
+
+    def copy(self, statement: Any, *args: Any, **options: Any) -> Any:
+        """Copy rows from or to the server."""
+        self._conn.before(statement)
+        return super().copy(statement, *args, **options)  # type: ignore[misc]  # likewise
+
+
+@cache
+def _recorded(kind: Any) -> Any:
+    """Return a class of cursors like ``kind`` whose connection sees what has run."""
+    return kind if issubclass(kind, _Recorded) else type(kind.__name__, (_Recorded, kind), {"__module__": __name__})
+
+
+class AsyncPsycopgConnection(psycopg.AsyncConnection[Any], AsyncTracker):
+    """A connection that asks for the position of a transaction together with its commit."""
+
+    read_only_error = psycopg.errors.ReadOnlySqlTransaction
+    standby_error = psycopg.errors.CannotConnectNow
+    has_run = False
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        poll = select.poll()
+        poll.register(self.fileno(), select.POLLIN)
+        self.poll = poll.poll
+
+    async def answer(self, sql: str) -> Any:
+        """Run a query of replswitch's own, and return its row. Do not begin a transaction."""
+        begins = not self._autocommit and self.pgconn.transaction_status == _IDLE
+        self._autocommit = self._autocommit or begins
+        try:
+            cursor = await psycopg.AsyncCursor(self, row_factory=tuple_row).execute(sql)
+            return await cursor.fetchone()
+        finally:
+            self._autocommit = self._autocommit and not begins
+
+    def cursor(self, *args: Any, **options: Any) -> Any:
+        """Return a cursor whose statements the connection sees. Its class is a subclass of the application's."""
+        kind: Any = self.cursor_factory
+        server_kind: Any = self.server_cursor_factory
+        self.cursor_factory, self.server_cursor_factory = _recorded(kind), _recorded(server_kind)
+        return super().cursor(*args, **options)
+
+    def before(self, query: Any) -> Statement:
+        """Record that a statement runs. Refuse one that would let a slave's connection write (S7)."""
+        self.has_run = True
+        return super().before(query)
+
+    def after(self, results: list[Any]) -> None:
+        """Record what a statement has done."""
+        for result in results:
+            word = (result.command_status or b"").partition(b" ")[0].decode()
+            if word in CHANGES:
+                self.session_changed = True
+            elif word == "COMMIT":
+                self.note(Written.YES if self.is_in_transaction() else Written.ASK)
+
+    def is_in_transaction(self) -> bool:
+        """Return the status in the latest answer."""
+        return self.pgconn.transaction_status not in _OUTSIDE
+
+    async def commit(self) -> None:
+        """Commit, and ask in the same message whether something was written, and up to where."""
+        was = self.pgconn.transaction_status
+        if not self.reports_positions or was != _IN_TRANSACTION or self._pipeline is not None:
+            await super().commit()
+            if was not in _OUTSIDE:
+                self.ended(Written.ASK if was == _IN_TRANSACTION else Written.NO)
+            return
+        async with self.lock:
+            self.pgconn.send_query(_COMMIT)
+            answers = await self.wait(generators.execute(self.pgconn))
+        for result in answers:
+            if result.status == _FAILED:
+                raise psycopg.errors.error_from_result(result)
+        writes, _, place = answers
+        is_write = writes.get_value(0, 0) == b"t"
+        self.ended(self.position_at(place.get_value(0, 0).decode()) if is_write else Written.NO)
+
+    async def rollback(self) -> None:
+        """Roll back."""
+        was = self.pgconn.transaction_status
+        await super().rollback()
+        if was not in _OUTSIDE:
+            self.ended(Written.NO)
+
+    async def set_read_only(self, value: bool | None) -> None:
+        """Set whether transactions refuse writes. A slave's connection stays read-only (S7)."""
+        await super().set_read_only(value or None if self.is_reader else value)
+
+    async def tpc_begin(self, *_: object) -> None:
+        """Refuse two-phase commits, whose position is not known."""
+        raise psycopg.NotSupportedError(NO_TWO_PHASE)
+
+
+class AsyncPsycopgDriver(AsyncPostgreSQLDriver):
+    """See `replswitch.drivers.Driver`."""
+
+    timeout_setting = "connect_timeout"
+
+    def with_read_only(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings with libpq's ``options``."""
+        options = f"{settings.get('options') or ''} -c default_transaction_read_only=on".strip()
+        return {**settings, "options": options}
+
+    async def connect(self, *args: Any, **settings: Any) -> AsyncPsycopgConnection:
+        """Connect."""
+        return await AsyncPsycopgConnection.connect(*args, **settings)
+
+    def abort(self, raw: AsyncPsycopgConnection) -> None:
+        """Close the socket."""
+        raw.pgconn.finish()
+
+    def is_lost(self, tracker: AsyncPsycopgConnection) -> bool:
+        """Look at the socket, too: between statements, a server sends nothing until it closes the connection."""
+        return tracker.closed or bool(tracker.poll(0))
+
+    def ping_again(self, error: BaseException) -> int | None:
+        """Return what libpq's ``PQping`` would, by the text of the error: a ping would stop the event loop."""
+        if isinstance(error, psycopg.errors.ConnectionTimeout):
+            return NO_RESPONSE
+        return OK if _ANSWERED.search(str(error)) else NO_RESPONSE

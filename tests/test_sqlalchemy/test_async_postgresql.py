@@ -1,0 +1,222 @@
+"""AsyncSession on a PostgreSQL pair, with asyncpg and psycopg, beyond what holds for every asyncio driver."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from sqlalchemy import insert, select, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from tests.asyncio_drivers import OF_POSTGRESQL, address, installed
+from tests.test_sqlalchemy.conftest import Base, Message
+
+from replswitch import ConfigurationError, NoServerError, SlaveWriteError, carry, resume
+from replswitch.decorators import use_master, use_slave
+from replswitch.sqlalchemy import RoutingSession, replicate
+from replswitch.testing import PostgreSQLPair, Proxy
+
+DELAY = 0.1
+
+
+@pytest.fixture(params=OF_POSTGRESQL)
+def driver(request: pytest.FixtureRequest) -> str:
+    """SQLAlchemy's name for the driver; the test runs with each."""
+    return installed(request.param)
+
+
+class Shop:
+    """A replicated database with asynchronous engines.
+
+    Attributes:
+        engines: the master's and the slave's.
+        session: makes its sessions.
+    """
+
+    def __init__(self, *engines: AsyncEngine) -> None:
+        self.engines = engines
+        self.session = async_sessionmaker(engines[0], class_=AsyncSession, sync_session_class=RoutingSession)
+
+    async def dispose(self) -> None:
+        for engine in self.engines:
+            await engine.dispose()
+
+    async def bodies(self) -> list[str]:
+        async with self.session() as session:
+            return list(await session.scalars(select(Message.body)))
+
+
+def running(pair: PostgreSQLPair, driver: str, work: Callable[[Shop], Awaitable[None]], **options: Any) -> None:
+    """Run something on a shop of the pair, whose master's engine has these options."""
+
+    async def main() -> None:
+        master, slave = (create_async_engine(address(each, driver), **options) for each in (pair.master, *pair.slaves))
+        async with master.begin() as connection:
+            await connection.run_sync(Base.metadata.drop_all)
+            await connection.run_sync(Base.metadata.create_all)
+        await master.dispose()
+        pair.wait_caught_up()
+        replicate(master, [slave])
+        shop = Shop(master, slave)
+        try:
+            await work(shop)
+        finally:
+            await shop.dispose()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("what", ["a write", "a read"])
+@pytest.mark.parametrize("ours", [False, True], ids=["stock", "replicated"])
+def test_p1_an_async_commit_costs_no_round_trip(
+    postgresql_pair: PostgreSQLPair, driver: str, ours: bool, what: str
+) -> None:
+    async def main() -> float:
+        with Proxy(postgresql_pair.master["port"]) as proxy:
+            master = create_async_engine(address({**postgresql_pair.master, "port": proxy.port}, driver))
+            if ours:
+                replicate(master, [create_async_engine(address(postgresql_pair.slaves[0], driver))])
+            statement = text("CREATE TABLE IF NOT EXISTS note (n int)" if what == "a write" else "SELECT 1")
+
+            async def run() -> None:
+                async with master.begin() as connection:
+                    await connection.execute(statement)
+
+            await run()
+            proxy.delay(DELAY)
+            with resume(""), use_master():
+                began = time.monotonic()
+                await run()
+                took = time.monotonic() - began
+            proxy.delay(0)
+            await master.dispose()
+            return took / DELAY
+
+    assert int(asyncio.run(main())) == 3  # BEGIN, the statement, COMMIT
+
+
+def test_p1_each_async_commit_has_its_position(postgresql_pair: PostgreSQLPair, driver: str) -> None:
+    async def work(shop: Shop) -> None:
+        for is_write in (True, False, True):
+            with resume(""), use_master():
+                async with shop.session() as session:
+                    if is_write:
+                        await session.execute(insert(Message).values(body="x"))
+                    await session.scalars(select(Message))
+                    await session.commit()
+                assert ('"postgresql:' in carry()) is is_write
+
+    running(postgresql_pair, driver, work)
+
+
+def test_m1_in_autocommit_mode_writes_have_a_position_and_reads_make_no_marker(
+    postgresql_pair: PostgreSQLPair, driver: str
+) -> None:
+    async def work(shop: Shop) -> None:
+        for body in (None, "x", None):
+            with resume(""), use_master():
+                async with shop.session() as session:
+                    await session.execute(insert(Message).values(body=body) if body else select(Message))
+                assert ('"postgresql:' in carry()) is bool(body)
+
+    running(postgresql_pair, driver, work, isolation_level="AUTOCOMMIT")
+
+
+def test_m1_after_an_error_an_async_commit_rolls_back_and_makes_no_marker(
+    postgresql_pair: PostgreSQLPair, driver: str
+) -> None:
+    async def work(shop: Shop) -> None:
+        with resume(""), use_master():
+            async with shop.engines[0].connect() as connection:
+                await connection.execute(insert(Message).values(body="x"))
+                with pytest.raises(DBAPIError):
+                    await connection.execute(text("SELECT 1/0"))
+                await connection.commit()
+                assert list(await connection.execute(select(Message))) == []
+            assert carry() == ""
+
+    running(postgresql_pair, driver, work)
+
+
+def test_m1_a_refused_async_commit_raises_its_error(postgresql_pair: PostgreSQLPair, driver: str) -> None:
+    async def work(shop: Shop) -> None:
+        async with shop.engines[0].connect() as connection:
+            await connection.execute(
+                text("ALTER TABLE message ADD CONSTRAINT once UNIQUE (body) DEFERRABLE INITIALLY DEFERRED")
+            )
+            await connection.commit()
+            await connection.execute(insert(Message), [{"body": "x"}, {"body": "x"}])
+            with pytest.raises(DBAPIError, match="once"):
+                await connection.commit()
+        with resume(""), use_master():
+            assert await shop.bodies() == []
+
+    running(postgresql_pair, driver, work)
+
+
+END_SESSIONS = """\
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = current_user AND pid <> pg_backend_pid()
+"""
+
+LETS_WRITE = ["SET default_transaction_read_only = off", "BEGIN READ WRITE", "SET TRANSACTION READ WRITE"]
+
+
+def test_s7_async_links_of_slave_state_stay_read_only(postgresql_pair: PostgreSQLPair, driver: str) -> None:
+    """Also those to the master, which without slaves serves slave state."""
+
+    async def main() -> None:
+        pair = postgresql_pair
+        master = create_async_engine(
+            address({**pair.master, "password": "from connect_args"}, driver),
+            connect_args={"password": pair.master["password"]},
+        )
+        db = replicate(master)
+        shop = Shop(master, *map(AsyncEngine, db.slaves))
+        with resume(""), use_slave():
+            for statement in (*LETS_WRITE, "RESET ALL"):
+                async with shop.session() as session:
+                    options: Any = {"isolation_level": "AUTOCOMMIT", "postgresql_readonly": False}
+                    with suppress(SlaveWriteError, DBAPIError):
+                        await session.connection(execution_options=options)
+                        await session.execute(text(statement))
+                async with shop.session() as session:
+                    assert await session.scalar(text("SHOW transaction_read_only")) == "on", statement
+        await shop.dispose()
+
+    asyncio.run(main())
+
+
+def test_f3_a_standby_is_not_used_as_the_master(postgresql_pair: PostgreSQLPair, driver: str) -> None:
+    async def main() -> None:
+        master = create_async_engine(address(postgresql_pair.slaves[0], driver))
+        db = replicate(master)
+        shop = Shop(master, *map(AsyncEngine, db.slaves))
+        with use_master(), pytest.raises(NoServerError):
+            async with shop.session() as session:
+                await session.execute(text("SELECT 1"))
+        await shop.dispose()
+
+    asyncio.run(main())
+
+
+def test_f1_an_async_read_whose_session_the_server_has_ended_runs_again(
+    postgresql_pair: PostgreSQLPair, driver: str
+) -> None:
+    async def work(shop: Shop) -> None:
+        with resume(""), use_slave():
+            for _ in range(2):
+                assert await shop.bodies() == []
+                with postgresql_pair.connect("slave") as connection:
+                    connection.execute(END_SESSIONS)
+
+    running(postgresql_pair, driver, work)
+
+
+def test_serializable_engines_of_slaves_are_refused(postgresql_pair: PostgreSQLPair, driver: str) -> None:
+    urls = [address(each, driver) for each in (postgresql_pair.master, *postgresql_pair.slaves)]
+    with pytest.raises(ConfigurationError, match="REPEATABLE READ"):
+        replicate(create_async_engine(urls[0]), [create_async_engine(urls[1], isolation_level="SERIALIZABLE")])
