@@ -19,6 +19,7 @@ PACKAGES = {
 
 IMPORTERS = {
     "itsdangerous": ["replswitch.request.marker"],
+    "aiomysql": ["replswitch.drivers.async_aiomysql"],
     "asyncpg": ["replswitch.drivers.async_asyncpg"],
     "MySQLdb": ["replswitch.drivers.mysqlclient"],
     "prometheus_client": ["replswitch.prometheus"],

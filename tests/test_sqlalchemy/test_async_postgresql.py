@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
@@ -18,9 +17,7 @@ from tests.test_sqlalchemy.conftest import Base, Message
 from replswitch import ConfigurationError, NoServerError, SlaveWriteError, carry, resume
 from replswitch.decorators import use_master, use_slave
 from replswitch.sqlalchemy import RoutingSession, replicate
-from replswitch.testing import PostgreSQLPair, Proxy
-
-DELAY = 0.1
+from replswitch.testing import PostgreSQLPair
 
 
 @pytest.fixture(params=OF_POSTGRESQL)
@@ -70,35 +67,6 @@ def running(pair: PostgreSQLPair, driver: str, work: Callable[[Shop], Awaitable[
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("what", ["a write", "a read"])
-@pytest.mark.parametrize("ours", [False, True], ids=["stock", "replicated"])
-def test_p1_an_async_commit_costs_no_round_trip(
-    postgresql_pair: PostgreSQLPair, driver: str, ours: bool, what: str
-) -> None:
-    async def main() -> float:
-        with Proxy(postgresql_pair.master["port"]) as proxy:
-            master = create_async_engine(address({**postgresql_pair.master, "port": proxy.port}, driver))
-            if ours:
-                replicate(master, [create_async_engine(address(postgresql_pair.slaves[0], driver))])
-            statement = text("CREATE TABLE IF NOT EXISTS note (n int)" if what == "a write" else "SELECT 1")
-
-            async def run() -> None:
-                async with master.begin() as connection:
-                    await connection.execute(statement)
-
-            await run()
-            proxy.delay(DELAY)
-            with resume(""), use_master():
-                began = time.monotonic()
-                await run()
-                took = time.monotonic() - began
-            proxy.delay(0)
-            await master.dispose()
-            return took / DELAY
-
-    assert int(asyncio.run(main())) == 3  # BEGIN, the statement, COMMIT
-
-
 def test_p1_each_async_commit_has_its_position(postgresql_pair: PostgreSQLPair, driver: str) -> None:
     async def work(shop: Shop) -> None:
         for is_write in (True, False, True):
@@ -111,19 +79,6 @@ def test_p1_each_async_commit_has_its_position(postgresql_pair: PostgreSQLPair, 
                 assert ('"postgresql:' in carry()) is is_write
 
     running(postgresql_pair, driver, work)
-
-
-def test_m1_in_autocommit_mode_writes_have_a_position_and_reads_make_no_marker(
-    postgresql_pair: PostgreSQLPair, driver: str
-) -> None:
-    async def work(shop: Shop) -> None:
-        for body in (None, "x", None):
-            with resume(""), use_master():
-                async with shop.session() as session:
-                    await session.execute(insert(Message).values(body=body) if body else select(Message))
-                assert ('"postgresql:' in carry()) is bool(body)
-
-    running(postgresql_pair, driver, work, isolation_level="AUTOCOMMIT")
 
 
 def test_m1_after_an_error_an_async_commit_rolls_back_and_makes_no_marker(

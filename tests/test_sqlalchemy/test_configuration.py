@@ -203,9 +203,12 @@ class TestRefused:
         with pytest.raises(ConfigurationError, match=r'option of replicate\(\) "max_age"'):
             replicate(engine(), max_age=10)  # type: ignore[call-arg]  # what is tested
 
-    def test_max_lag_with_a_driver_without_lag_query_is_refused(self) -> None:
-        with pytest.raises(ConfigurationError, match="max_lag"):
-            replicate(create_async_engine("sqlite+aiosqlite:///shop.db"), max_lag=5)
+    @pytest.mark.parametrize(
+        "url", ["sqlite+aiosqlite:///shop.db", "postgresql+psycopg://h/shop", "mysql+aiomysql://h/"]
+    )
+    def test_max_lag_with_an_asyncio_driver_is_refused(self, url: str) -> None:
+        with pytest.raises(ConfigurationError, match=r"max_lag.*(aiosqlite|psycopg|aiomysql)"):
+            replicate(create_async_engine(url), max_lag=5)
 
     @pytest.mark.parametrize("setting", ["autocommit=1", "no_such_setting=1"])
     def test_settings_in_the_url_that_the_driver_does_not_take_are_refused(self, setting: str) -> None:

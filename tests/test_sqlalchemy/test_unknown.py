@@ -80,6 +80,6 @@ def test_p3_every_commit_of_an_unknown_driver_counts_as_a_write_and_one_line_say
     dialect = PGDialect(dbapi=MODULE)  # type: ignore[no-untyped-call]  # likewise
     dialect.driver = "stand_in"
     driver = UnknownDriver(dialect)
-    assert [driver.after_commit(None).pop_write_status() for _ in range(2)] == [Written.YES] * 2
+    assert [driver.writes_of(None).pop_write_status() for _ in range(2)] == [Written.YES] * 2
     (line,) = [record.getMessage() for record in caplog.records if record.name == "replswitch.positions"]
     assert "stand_in" in line

@@ -24,9 +24,9 @@ _OURS: Final = {
 
 # The asyncio drivers that can be asked for positions, by their names in SQLAlchemy.
 _ASYNC: Final = {
-    "aiomysql": ("async_mysql", "AsyncMySQLDriver"),
+    "aiomysql": ("async_aiomysql", "AiomysqlDriver"),
     "aiosqlite": ("async_sqlite", "AsyncSQLiteDriver"),
-    "asyncmy": ("async_mysql", "AsyncMySQLDriver"),
+    "asyncmy": ("async_asyncmy", "AsyncmyDriver"),
     "asyncpg": ("async_asyncpg", "AsyncpgDriver"),
     "psycopg": ("async_psycopg", "AsyncPsycopgDriver"),
 }

@@ -247,10 +247,6 @@ class Driver:
         """Return the tracker of the connection's writes; the same object each time."""
         return UNKNOWN
 
-    def after_commit(self, raw: Raw) -> WriteTracker:
-        """Return the write tracker of a connection that has just committed, for a binding that opens no connections."""
-        return self.writes_of(raw)
-
     def readable(self, raw: Raw) -> Callable[[int], object]:
         """Return a function that, called with 0, is true if the connection has something to read.
 

@@ -21,6 +21,13 @@ _READ_ONLY: Final = {b"tx_read_only", b"transaction_read_only"}
 # A variable of the session, its database, or another part of its state has changed.
 _STATE_CHANGE: Final = 2
 
+#: SERVER_SESSION_STATE_CHANGED: the answer has a change that the session tracks.
+#: https://dev.mysql.com/doc/dev/mysql-server/latest/mysql__com_8h.html
+SESSION_CHANGED: Final = 0x4000
+
+#: Only these are tracked, so that the flag means nothing else.
+TRACK: Final = "session_track_schema = OFF, session_track_state_change = ON, session_track_transaction_info = OFF"
+
 # The lengths of longer integers by their first byte.
 _SIZES: Final = {0xFC: 2, 0xFD: 3, 0xFE: 8}
 
@@ -81,6 +88,14 @@ def session_track(rest: bytes) -> tuple[str, bool, bool]:
     except _MALFORMED as error:
         raise PositionError("The server's answer is malformed: its session state cannot be read.") from error
     return gtid, changed, writable
+
+
+def tracking(*, is_mariadb: bool) -> str:
+    """Return the statement that makes the server report the position of each commit in its answer."""
+    track = "session_track_gtids = OWN_GTID, session_track_system_variables = ''"
+    if is_mariadb:
+        track = "session_track_system_variables = 'last_gtid'"
+    return f"SET SESSION {track}, {TRACK}"
 
 
 def _string(data: bytes, at: int) -> tuple[bytes, int]:

@@ -22,7 +22,7 @@ from replswitch.drivers.mysql import (
     rows,
 )
 from replswitch.drivers.read_only import became_writable, keep_read_only
-from replswitch.drivers.session_track import session_track, status_of
+from replswitch.drivers.session_track import SESSION_CHANGED, TRACK, session_track, status_of, tracking
 from replswitch.errors import PositionError
 from replswitch.positions import MariaDBPosition, MySQLPosition
 from replswitch.positions.clock import fall_back_to_clock
@@ -31,10 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from replswitch.positions import Position
-
-# SERVER_SESSION_STATE_CHANGED: the answer has a change that the session tracks.
-# https://dev.mysql.com/doc/dev/mysql-server/latest/mysql__com_8h.html
-_SESSION_CHANGED: Final = 0x4000
 
 # How many results a connection keeps the descriptions of, so that it need not parse them again.
 _DESCRIPTIONS_KEPT: Final = 100
@@ -196,7 +192,7 @@ class TrackingConnection(Connection, WriteTracker):
         if (status ^ self.server_status) & SERVER_STATUS.SERVER_STATUS_IN_TRANS:
             self.news = True
         self.server_status = status
-        if not status & _SESSION_CHANGED:
+        if not status & SESSION_CHANGED:
             return
         self.news = True
         written: Position | Written = Written.NO if rest else Written.ASK  # the packet may have no room for more
@@ -307,16 +303,12 @@ class TrackingConnection(Connection, WriteTracker):
         return answer
 
 
-# Only these are tracked, so that the flag means nothing else.
-_TRACK: Final = "session_track_schema = OFF, session_track_state_change = ON, session_track_transaction_info = OFF"
-
-
 def _refuse_writes(raw: TrackingConnection) -> None:
     """Have the database refuse writes, and report when a statement changes the session or writes. One round trip."""
     variable = "tx_read_only" if is_mariadb(raw) else "transaction_read_only"
     tracks = raw.server_capabilities & CLIENT.SESSION_TRACK
     gtids, reported = ("", ",last_gtid") if is_mariadb(raw) else ("session_track_gtids = OWN_GTID, ", "")
-    variables = f"{gtids}{_TRACK}, session_track_system_variables = '{variable}{reported}'" if tracks else ""
+    variables = f"{gtids}{TRACK}, session_track_system_variables = '{variable}{reported}'" if tracks else ""
     rows(raw, f"SET SESSION {variable} = ON{', ' * bool(variables)}{variables}")
 
 
@@ -327,8 +319,5 @@ def _track_commits(raw: TrackingConnection) -> bool:
     if not raw.server_capabilities & CLIENT.SESSION_TRACK:
         fall_back_to_clock("The master reports no positions, because it cannot track sessions")
         return False
-    track = "session_track_gtids = OWN_GTID, session_track_system_variables = ''"
-    if is_mariadb(raw):
-        track = "session_track_system_variables = 'last_gtid'"
-    rows(raw, f"SET SESSION {track}, {_TRACK}")
+    rows(raw, tracking(is_mariadb=is_mariadb(raw)))
     return True

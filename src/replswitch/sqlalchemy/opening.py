@@ -190,7 +190,7 @@ class MasterOpener(Opener):
                 except BaseException:
                     self._look_after_cancellation()
                     raise
-                tracker = self._driver.after_commit(raw)
+                tracker = self._driver.writes_of(raw)
                 self.database.writes.look(tracker, tracker, at_once=True)
 
             dialect.do_commit = commit_and_look

@@ -1,0 +1,67 @@
+"""aiomysql, on MariaDB and MySQL, under SQLAlchemy's ``AsyncEngine``."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Any, Final
+
+from aiomysql.connection import MySQLResult, OKPacketWrapper, OperationalError
+
+from replswitch.drivers.async_mysql import AsyncMySQLDriver, Tracked
+
+# CR_COMMANDS_OUT_OF_SYNC: https://dev.mysql.com/doc/mysql-errors/en/client-error-reference.html
+_OUT_OF_SYNC: Final = 2014
+
+
+class _Result(MySQLResult):  # type: ignore[misc]  # aiomysql has no types
+    """A result that keeps the flags in the packet after the last row."""
+
+    def _check_packet_is_eof(self, packet: Any) -> bool:
+        if not super()._check_packet_is_eof(packet):
+            return False
+        # Marker, number of warnings, status:
+        # https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_basic_eof_packet.html
+        _, self.server_status = struct.unpack_from("<HH", packet.get_all_data(), 1)
+        return True
+
+
+class _Connection(Tracked):
+    """These methods do the same as aiomysql's, which do not keep the answers."""
+
+    if TYPE_CHECKING:
+        _affected_rows: Any
+        _read_packet: Any
+        server_status: int
+
+    async def _read_ok_packet(self) -> bool:
+        """Read the answer to a commit, for example."""
+        packet = await self._read_packet()
+        if not packet.is_ok_packet():
+            raise OperationalError(_OUT_OF_SYNC, "Command Out of Sync")
+        answer = OKPacketWrapper(packet)
+        self.server_status = answer.server_status
+        self.replswitch.heard(answer.server_status, answer.message)
+        return True
+
+    async def _read_result(self, *, unbuffered: bool) -> None:
+        self._result: Any = None
+        result = _Result(self)
+        if unbuffered:
+            try:
+                await result.init_unbuffered_query()
+            except BaseException:
+                result.unbuffered_active = False
+                result.connection = None
+                raise
+        else:
+            await result.read()
+        self._result = result
+        self._affected_rows = result.affected_rows
+        if result.server_status is not None:
+            self.server_status = result.server_status
+
+
+class AiomysqlDriver(AsyncMySQLDriver):
+    """See `replswitch.drivers.Driver`."""
+
+    tracked = _Connection

@@ -1,0 +1,114 @@
+"""The positions of writes with asyncio drivers, on each kind of server: in which answer they come."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import insert, text
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from tests.asyncio_drivers import OF_SERVERS, PAIRS, address, installed
+from tests.test_sqlalchemy.conftest import Base, Message
+
+from replswitch import carry, resume, unrecorded
+from replswitch.decorators import use_master
+from replswitch.sqlalchemy import RoutingSession, replicate
+from replswitch.testing import Proxy, ReplicatedPair
+
+DELAY = 0.1
+
+ON_MYSQL = [f"{name} on MySQL" for name, pair in PAIRS.items() if pair == "mariadb_pair"]
+
+
+@pytest.fixture(params=[*OF_SERVERS, *ON_MYSQL])
+def served(request: pytest.FixtureRequest) -> tuple[ReplicatedPair, str]:
+    """A pair, and SQLAlchemy's name for the driver."""
+    name, _, on_mysql = request.param.partition(" on ")
+    installed(name)
+    return request.getfixturevalue("mysql_pair" if on_mysql else PAIRS[name]), name
+
+
+@asynccontextmanager
+async def master_of(
+    served: tuple[ReplicatedPair, str], port: int | None = None, *, ours: bool = True, **options: Any
+) -> AsyncIterator[AsyncEngine]:
+    """The master's engine, with the table of messages; its pool has one connection."""
+    pair, driver = served
+    settings = pair.master if port is None else {**pair.master, "port": port}
+    plain = create_async_engine(address(pair.master, driver))
+    async with plain.begin() as connection:
+        await connection.run_sync(Base.metadata.drop_all)
+        await connection.run_sync(Base.metadata.create_all)
+    await plain.dispose()
+    pair.wait_caught_up()
+    master, slave = (create_async_engine(address(each, driver), **options) for each in (settings, *pair.slaves))
+    if ours:
+        replicate(master, [slave])
+    try:
+        async with master.connect():
+            pass
+        yield master
+    finally:
+        await master.dispose()
+        await slave.dispose()
+
+
+READ = text("SELECT body FROM message")
+WRITE = insert(Message).values(body="x")
+
+
+@pytest.mark.parametrize("level", [None, "AUTOCOMMIT"])
+def test_p1_the_position_comes_with_the_write_and_reads_make_no_marker(
+    served: tuple[ReplicatedPair, str], level: str | None
+) -> None:
+    options: dict[str, Any] = {} if level is None else {"isolation_level": level}
+
+    async def main() -> None:
+        async with master_of(served, **options) as master:
+            for statement in (READ, WRITE, READ, WRITE):
+                with resume(""), use_master():
+                    async with master.begin() as connection:
+                        await connection.execute(statement)
+                    assert ('"p":' in carry()) is (statement is WRITE), statement
+
+    asyncio.run(main())
+
+
+def test_m1_a_write_in_autocommit_mode_in_unrecorded_makes_no_marker_later(served: tuple[ReplicatedPair, str]) -> None:
+    async def main() -> None:
+        async with master_of(served, isolation_level="AUTOCOMMIT") as master:
+            with resume(""), use_master():
+                with unrecorded():
+                    async with AsyncSession(master, sync_session_class=RoutingSession) as session:
+                        await session.execute(WRITE)
+                async with AsyncSession(master, sync_session_class=RoutingSession) as session:
+                    await session.execute(READ)
+                assert carry() == ""
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("statement", [READ, WRITE], ids=["a read", "a write"])
+def test_p1_an_async_commit_costs_no_round_trip(served: tuple[ReplicatedPair, str], statement: Any) -> None:
+    async def trips(*, ours: bool) -> int:
+        with Proxy(served[0].master["port"]) as proxy:
+            async with master_of(served, proxy.port, ours=ours) as master:
+
+                async def run() -> None:
+                    async with master.begin() as connection:
+                        await connection.execute(statement)
+
+                await run()
+                proxy.delay(DELAY)
+                with resume(""), use_master():
+                    began = time.monotonic()
+                    await run()
+                    took = time.monotonic() - began
+                proxy.delay(0)
+                return int(took / DELAY)
+
+    assert asyncio.run(trips(ours=True)) == asyncio.run(trips(ours=False))
