@@ -17,7 +17,7 @@ from tests.test_sqlalchemy.conftest import Base, Message
 from replswitch import ConfigurationError, NoServerError, SlaveWriteError, carry, resume
 from replswitch.decorators import use_master, use_slave
 from replswitch.sqlalchemy import RoutingSession, replicate
-from replswitch.testing import PostgreSQLPair
+from replswitch.testing import PostgreSQLPair, Proxy
 
 
 @pytest.fixture(params=OF_POSTGRESQL)
@@ -169,6 +169,28 @@ def test_f1_an_async_read_whose_session_the_server_has_ended_runs_again(
                     connection.execute(END_SESSIONS)
 
     running(postgresql_pair, driver, work)
+
+
+def test_f5_an_async_read_on_a_slave_that_does_not_answer_runs_on_the_master(
+    postgresql_pair: PostgreSQLPair, driver: str
+) -> None:
+    limits = {"asyncpg": {"command_timeout": 0.3, "timeout": 0.3}, "psycopg": {"read_timeout": 0.3}}[driver]
+
+    async def main() -> None:
+        with Proxy(postgresql_pair.slaves[0]["port"]) as proxy:
+            master = create_async_engine(address(postgresql_pair.master, driver))
+            url = address({**postgresql_pair.slaves[0], "port": proxy.port}, driver)
+            slave = create_async_engine(url, connect_args=limits)
+            replicate(master, [slave])
+            shop = Shop(master, slave)
+            for _ in range(2):
+                with resume(""), use_slave():
+                    async with shop.session() as session:
+                        assert await asyncio.wait_for(session.scalar(text("SELECT 1")), 10) == 1
+                proxy.drop()
+            await shop.dispose()
+
+    asyncio.run(main())
 
 
 def test_serializable_engines_of_slaves_are_refused(postgresql_pair: PostgreSQLPair, driver: str) -> None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import select
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
-from psycopg import generators, pq
+from psycopg import generators, pq, waiting
 from psycopg.rows import tuple_row
 
 from replswitch.drivers.async_postgresql import AsyncPostgreSQLDriver, AsyncTracker
 from replswitch.drivers.driver import Written
-from replswitch.drivers.postgresql import NO_RESPONSE, NO_TWO_PHASE, OK
+from replswitch.drivers.postgresql import NO_RESPONSE, NO_TWO_PHASE, OK, READ_TIMEOUT
 from replswitch.drivers.postgresql_position import WRITES, WRITTEN
 from replswitch.drivers.postgresql_statement import CHANGES
 
@@ -71,17 +72,39 @@ def _recorded(kind: Any) -> Any:
 
 
 class AsyncPsycopgConnection(psycopg.AsyncConnection[Any], AsyncTracker):
-    """A connection that asks for the position of a transaction together with its commit."""
+    """A connection that asks for the position of a transaction together with its commit.
+
+    Attributes:
+        limit: seconds to wait for an answer; None to wait forever.
+    """
 
     read_only_error = psycopg.errors.ReadOnlySqlTransaction
     standby_error = psycopg.errors.CannotConnectNow
     has_run = False
+    limit: float | None = None
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         poll = select.poll()
         poll.register(self.fileno(), select.POLLIN)
         self.poll = poll.poll
+
+    async def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
+        """Wait for an answer. If it does not come in time, or nobody waits for it any more, close the connection."""
+        if self.limit is None or args or options:
+            return await super().wait(gen, *args, **options)
+        try:
+            async with asyncio.timeout(self.limit):
+                return await waiting.wait_async(gen, self.pgconn.socket, interval=0.1)
+        except psycopg.Error:
+            raise
+        except TimeoutError as error:
+            self.timed_out = True
+            self.pgconn.finish()
+            raise psycopg.OperationalError(f"no answer came within {self.limit:g} s") from error
+        except BaseException:
+            self.pgconn.finish()
+            raise
 
     async def answer(self, sql: str) -> Any:
         """Run a query of replswitch's own, and return its row. Do not begin a transaction."""
@@ -160,11 +183,14 @@ class AsyncPsycopgDriver(AsyncPostgreSQLDriver):
     def with_read_only(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Return the settings with libpq's ``options``."""
         options = f"{settings.get('options') or ''} -c default_transaction_read_only=on".strip()
-        return {**settings, "options": options}
+        return {"read_timeout": READ_TIMEOUT, **settings, "options": options}
 
     async def connect(self, *args: Any, **settings: Any) -> AsyncPsycopgConnection:
-        """Connect."""
-        return await AsyncPsycopgConnection.connect(*args, **settings)
+        """Connect. The setting ``read_timeout`` is replswitch's own."""
+        limit = settings.pop("read_timeout", None)
+        raw = await AsyncPsycopgConnection.connect(*args, **settings)
+        raw.limit = limit
+        return raw
 
     def abort(self, raw: AsyncPsycopgConnection) -> None:
         """Close the socket."""
