@@ -32,6 +32,9 @@ _SAID: Final = "replswitch: "
 # In the context of an error of `_TELL`, after the commit.
 _OF_QUESTION: Final = "inline_code_block"
 
+# In asyncpg's error for a statement that it has not sent, because the server has just ended the session.
+_NOT_SENT: Final = "cannot switch to state"
+
 # The class of SQLSTATEs of lost connections. asyncpg itself sets them.
 _LOST: Final = "08"
 
@@ -187,6 +190,9 @@ class _Adapted:
             tracker.terminate()
         if isinstance(error, OSError) and (tracker.timed_out or not isinstance(error, TimeoutError)):
             error = asyncpg.exceptions.ConnectionFailureError(f"the connection is lost: {error!r}")
+        elif isinstance(error, asyncpg.exceptions.InternalClientError) and _NOT_SENT in str(error):
+            tracker.terminate()
+            error = asyncpg.exceptions.InterfaceError(f"the connection is closed: {error}")
         super()._handle_exception(error)  # type: ignore[misc]  # of SQLAlchemy's class
 
     async def _prepare(self, operation: Any, *args: Any) -> Any:
@@ -211,13 +217,21 @@ class AsyncpgDriver(AsyncPostgreSQLDriver):
         parameters = {**(settings.get("server_settings") or {}), "default_transaction_read_only": "on"}
         return {"command_timeout": READ_TIMEOUT, **settings, "server_settings": parameters}
 
-    async def connect(self, *args: Any, **settings: Any) -> AsyncpgConnection:
-        """Connect. Raise errors of the operating system as the module's."""
-        kind: Any = _tracked(settings.pop("connection_class", asyncpg.Connection))
+    async def _open(self, read_only: bool, *args: Any, **settings: Any) -> AsyncTracker:
+        """Connect. Raise all errors as the module's: SQLAlchemy 2.0 does so only after connecting."""
         try:
-            raw: AsyncpgConnection = await asyncpg.connect(*args, connection_class=kind, **settings)
+            return await super()._open(read_only, *args, **settings)
         except OSError as error:
             raise self.module.OperationalError(f"the server cannot be reached: {error!r}") from error
+        except asyncpg.exceptions.PostgresError as error:
+            made = self.module.OperationalError(str(error))
+            made.sqlstate = made.pgcode = error.sqlstate
+            raise made from error
+
+    async def connect(self, *args: Any, **settings: Any) -> AsyncpgConnection:
+        """Connect."""
+        kind: Any = _tracked(settings.pop("connection_class", asyncpg.Connection))
+        raw: AsyncpgConnection = await asyncpg.connect(*args, connection_class=kind, **settings)
         return raw
 
     def abort(self, raw: AsyncpgConnection) -> None:
