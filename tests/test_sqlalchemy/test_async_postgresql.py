@@ -12,6 +12,7 @@ from sqlalchemy import insert, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from tests.asyncio_drivers import OF_POSTGRESQL, address, installed
+from tests.bouncer import DROPS_OPTIONS, bouncers
 from tests.test_sqlalchemy.conftest import Base, Message
 
 from replswitch import ConfigurationError, NoServerError, SlaveWriteError, carry, resume
@@ -188,6 +189,37 @@ def test_f5_an_async_read_on_a_slave_that_does_not_answer_runs_on_the_master(
                     async with shop.session() as session:
                         assert await asyncio.wait_for(session.scalar(text("SELECT 1")), 10) == 1
                 proxy.drop()
+            await shop.dispose()
+
+    asyncio.run(main())
+
+
+def test_m1_behind_pgbouncer_async_sessions_see_their_own_writes(postgresql_pair: PostgreSQLPair) -> None:
+    """With psycopg: how asyncpg prepares statements there is up to the application."""
+    pair = postgresql_pair
+
+    async def main() -> None:
+        with bouncers(pair, **DROPS_OPTIONS) as ports:
+            servers = [{**each, "port": port} for each, port in zip((pair.master, *pair.slaves), ports, strict=True)]
+            master, slave = (create_async_engine(address(each, "psycopg")) for each in servers)
+            replicate(master, [slave])
+            shop = Shop(master, slave)
+            async with master.begin() as connection:
+                await connection.run_sync(Base.metadata.drop_all)
+                await connection.run_sync(Base.metadata.create_all)
+                raw = await connection.get_raw_connection()
+                assert raw.driver_connection.prepare_threshold is None  # type: ignore[union-attr]
+            pair.wait_caught_up()
+            pair.stop_slave()
+            for count in range(1, 9):  # often enough for statements that psycopg would prepare
+                with resume(""), use_slave():
+                    async with shop.session() as session:
+                        await session.execute(insert(Message).values(body="x"))
+                        await session.commit()
+                    token = carry()
+                assert '"postgresql:' in token
+                with resume(token), use_slave():
+                    assert len(await shop.bodies()) == count
             await shop.dispose()
 
     asyncio.run(main())

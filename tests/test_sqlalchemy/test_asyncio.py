@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.pool import AsyncAdaptedQueuePool
 from tests.asyncio_drivers import PAIRS, address, installed
 
 from replswitch import MASTER, SLAVE, SlaveWriteError, unrecorded
@@ -27,6 +28,9 @@ from replswitch.request.marker import Marker
 from replswitch.sqlalchemy import EngineSwitch, RoutingSession, replicate
 from replswitch.state import stack
 from replswitch.testing import MariaDBPair, ReplicatedPair
+
+# Before 2.0.38, SQLAlchemy has no pool for aiosqlite by default.
+ONE_CONNECTION: dict[str, Any] = {"poolclass": AsyncAdaptedQueuePool, "pool_size": 1}
 
 
 class Base(DeclarativeBase):
@@ -212,7 +216,7 @@ def test_m1_an_async_commit_that_has_written_nothing_makes_no_marker(pair: Repli
     """Also on a connection on which an earlier request has written."""
 
     async def main() -> None:
-        async with shop_on({"pool_size": 1}) as shop:
+        async with shop_on(ONE_CONNECTION) as shop:
             for is_write in (False, True, False):
                 with shop.db.use_master() as frame:
                     async with shop.session() as session:
@@ -227,7 +231,7 @@ def test_m1_an_async_commit_that_has_written_nothing_makes_no_marker(pair: Repli
 
 def test_m1_an_async_write_in_unrecorded_makes_no_marker_later(pair: ReplicatedPair, shop_on: Make) -> None:
     async def main() -> None:
-        async with shop_on({"pool_size": 1}) as shop:
+        async with shop_on(ONE_CONNECTION) as shop:
             with unrecorded(), use_master():
                 async with shop.session() as session:
                     session.add(Note(body="hello"))

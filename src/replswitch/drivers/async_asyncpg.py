@@ -72,6 +72,10 @@ class AsyncpgConnection(AsyncTracker, asyncpg.Connection):  # type: ignore[misc]
         """Return a setting that the server has reported."""
         return getattr(self.get_settings(), name, None)
 
+    def session_id(self) -> int:
+        """Return the id of the server's process."""
+        return int(self.get_server_pid())
+
     @property
     def server_name(self) -> str:
         """The address of the server."""

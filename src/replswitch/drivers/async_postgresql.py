@@ -80,12 +80,22 @@ class AsyncTracker(PostgreSQLTracker):
             row = await self.answer(POSITION)
             self.recognise(row)
             self.last_id = row[11]
+            if row[10] != self.session_id():
+                self.forbid_prepared()
         elif self.reported("default_transaction_read_only") == "off":
             # A pooler has not passed the setting on. A standby refuses writes without it.
+            self.forbid_prepared()
             (is_standby,) = await self.answer("SELECT pg_is_in_recovery()")
             if not is_standby:
                 raise self.standby_error(NOT_READ_ONLY)
         self.has_run = False
+
+    def session_id(self) -> int:
+        """Return the id of the server's process, as it was sent at the start. A pooler sends another one."""
+        raise NotImplementedError
+
+    def forbid_prepared(self) -> None:
+        """Prepare no statements by itself: behind a pooler, the next transaction may run in another session."""
 
     def ended(self, status: Position | Written) -> None:
         """Record the end of a transaction."""

@@ -76,12 +76,14 @@ class AsyncPsycopgConnection(psycopg.AsyncConnection[Any], AsyncTracker):
 
     Attributes:
         limit: seconds to wait for an answer; None to wait forever.
+        has_own_threshold: the application has set ``prepare_threshold``.
     """
 
     read_only_error = psycopg.errors.ReadOnlySqlTransaction
     standby_error = psycopg.errors.CannotConnectNow
     has_run = False
     limit: float | None = None
+    has_own_threshold = False
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -137,6 +139,15 @@ class AsyncPsycopgConnection(psycopg.AsyncConnection[Any], AsyncTracker):
             elif word == "COMMIT":
                 self.note(Written.YES if self.is_in_transaction() else Written.ASK)
 
+    def session_id(self) -> int:
+        """Return the id of the server's process."""
+        return self.pgconn.backend_pid
+
+    def forbid_prepared(self) -> None:
+        """Set the threshold of psycopg, unless the application has chosen one."""
+        if not self.has_own_threshold:
+            self.prepare_threshold = None
+
     def is_in_transaction(self) -> bool:
         """Return the status in the latest answer."""
         return self.pgconn.transaction_status not in _OUTSIDE
@@ -189,7 +200,7 @@ class AsyncPsycopgDriver(AsyncPostgreSQLDriver):
         """Connect. The setting ``read_timeout`` is replswitch's own."""
         limit = settings.pop("read_timeout", None)
         raw = await AsyncPsycopgConnection.connect(*args, **settings)
-        raw.limit = limit
+        raw.limit, raw.has_own_threshold = limit, "prepare_threshold" in settings
         return raw
 
     def abort(self, raw: AsyncPsycopgConnection) -> None:
