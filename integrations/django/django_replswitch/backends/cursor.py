@@ -60,13 +60,13 @@ class SwitchingCursor:
                 wrapper.raise_as_stock(error)
                 raise
             return self._run("execute", (sql, params), following, attempt)
-        route, news, has_rows = wrapper.route, link.writes.news, raw.description is not None
-        if wrapper.driver.must_ask and has_rows:  # the driver does not report writes of such statements
+        route, news, driver = wrapper.route, link.writes.news, wrapper.driver
+        if driver.must_ask and raw.description is not None:  # the driver does not report writes of such statements
             pending = route.pending
             will_ask = pending is not None and not pending.resolved
             news = link.server.state == MASTER and not will_ask
         if news or route.block is not None:
-            route.succeeded(link, has_rows=has_rows, follow=wrapper.autocommit)
+            route.succeeded(link, has_rows=driver.returned_rows(raw), follow=wrapper.autocommit)
         elif link.server.state == SLAVE:
             route.has_read = True
         return result
@@ -96,7 +96,8 @@ class SwitchingCursor:
                         wrapper.raise_as_stock(error)
                     raise
             else:
-                wrapper.route.succeeded(link, has_rows=raw.description is not None, follow=wrapper.autocommit)
+                has_rows = wrapper.driver.returned_rows(raw)
+                wrapper.route.succeeded(link, has_rows=has_rows, follow=wrapper.autocommit)
                 return result
 
     def nextset(self) -> Any:
@@ -126,7 +127,8 @@ class SwitchingCursor:
         link, self._link = self._link, None
         if link is None:
             return
-        self.description = self._raw.description  # drivers forget it
+        if not self._wrapper.driver.keeps_description:
+            self.description = self._raw.description
         try:
             self._raw.close()
         except self._wrapper.Database.Error as error:
