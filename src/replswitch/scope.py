@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from itertools import count
 from math import inf
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -30,6 +31,8 @@ _NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})
 # Threads may share a scope. Changes are rare, so one lock for all scopes is enough.
 _changing: Final = ProcessLock()
 
+_numbers: Final = count(1)
+
 # The unsafe requests that are running, by the ids of their scopes.
 _unsafe: Final[WeakValueDictionary[int, Scope]] = WeakValueDictionary()
 
@@ -38,8 +41,9 @@ class Outside:
     """Counts what happens in this process outside any request.
 
     Attributes:
-        commits: the number of commits on a master. If it grows during a request, the request does not run again (R5): a
-            thread that the request has started may have made the commit, and nothing shows whether it did.
+        commits: a number that each commit on a master changes. If it changes during a request, the request does not run
+            again (R5): a thread that the request has started may have made the commit, and nothing shows whether it
+            did.
     """
 
     commits = 0
@@ -48,8 +52,7 @@ class Outside:
     def count(cls, scope: Scope | None) -> None:
         """Count a commit, unless it was made in a request's scope."""
         if scope is None or not scope.with_enclosing()[-1].is_request:  # a job outside any request may make requests
-            with _changing:
-                cls.commits += 1
+            cls.commits = next(_numbers)  # atomic, so it needs no lock
 
 
 def waiting(scope: Scope | None = None) -> list[Scope]:
@@ -61,6 +64,8 @@ def waiting(scope: Scope | None = None) -> list[Scope]:
         scope: the scope of the write, which may be the scope of a block; None outside any scope.
     """
     if scope is not None and (scope.is_request or scope.within is not None):
+        return []
+    if not _unsafe:  # as for most writes outside a request
         return []
     found = [reference() for reference in _unsafe.valuerefs()]
     return [each for each in found if each is not None and not each.answered]
