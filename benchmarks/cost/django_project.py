@@ -46,8 +46,8 @@ class Project:
 
     Attributes:
         built_with: whose database settings, middleware and router it has.
-        driver: the module: ``MySQLdb`` (mysqlclient) or ``pymysql``.
-        master: the master's connection parameters, as PyMySQL takes them.
+        driver: the module: ``MySQLdb`` (mysqlclient), ``pymysql`` or ``psycopg``.
+        master: the master's connection parameters, as the module takes them.
         slave: the slave's.
         atomic: ``ATOMIC_REQUESTS``.
         health_checks: ``CONN_HEALTH_CHECKS``.
@@ -81,7 +81,7 @@ class Project:
             "stock_slave": self._database(self.slave),
         }
         if self.built_with == OURS:
-            databases["default"]["ENGINE"] = "django_replswitch.backends.mysql"
+            databases["default"]["ENGINE"] = f"django_replswitch.backends.{self._engine}"
             slaves = [self.slave, *self.more_slaves]
             databases["default"]["SLAVES"] = [{"HOST": slave["host"], "PORT": slave["port"]} for slave in slaves]
         if self.built_with in {STOCK, OURS}:
@@ -105,14 +105,18 @@ class Project:
         replicated = {name: value for name, value in defaults.items() if name.startswith("REPLICATED_")}
         return {**replicated, "REPLICATED_DATABASE_SLAVES": ["slave"], "REPLICA_DATABASES": ["slave"]}
 
+    @property
+    def _engine(self) -> str:
+        return "postgresql" if self.driver == "psycopg" else "mysql"
+
     def _database(self, server: dict[str, Any]) -> dict[str, Any]:
         return {
-            "ENGINE": "django.db.backends.mysql",
+            "ENGINE": f"django.db.backends.{self._engine}",
             "HOST": server["host"],
             "PORT": server["port"],
             "USER": server["user"],
-            "PASSWORD": server["password"],
-            "NAME": server["database"],
+            "PASSWORD": server.get("password", ""),
+            "NAME": server.get("database") or server["dbname"],
             "OPTIONS": self.options.copy(),
             "CONN_MAX_AGE": None,  # queries are measured, not connecting
             "CONN_HEALTH_CHECKS": self.health_checks,

@@ -1,15 +1,16 @@
-"""What a query through our Django backend costs, against the same query through django.db.backends.mysql.
+"""What a query through our Django backend costs, against the same query through Django's own.
 
 A query is a get() of the ORM by the primary key, or a cursor with SELECT 1 and fetchone(); with each driver, on a real
-pair of MariaDB servers. The sides are processes of their own that take turns: in one process the interpreter would
-adapt itself to one of the two backends. Two processes differ by themselves, so there are several groups of fresh ones,
-and the ratio of two with stock Django stands in the table too. What the process itself works is told apart: the rest,
-the server and the way to it, is one and the same for both sides. Needs mariadbd, mysqlclient and PyMySQL.
+pair of servers of MariaDB or PostgreSQL. The sides are processes of their own that take turns: in one process the
+interpreter would adapt itself to one of the two backends. Two processes differ by themselves, so there are several
+groups of fresh ones, and the ratio of two with stock Django stands in the table too. What the process itself works is
+told apart: the rest, the server and the way to it, is one and the same for both sides. Needs mariadbd, mysqlclient and
+PyMySQL, the servers of PostgreSQL, and psycopg.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cost.django_project import OURS, STOCK
 from cost.django_side import DRIVERS, alternate, django_pair, extend, project_of, workers
@@ -18,19 +19,20 @@ from cost.ratio import Row, Times, ratio
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from replswitch.testing import MariaDBPair
-
 GROUPS = 5
 ROUNDS = 25
 
 LIMIT = 1.03
 """The most that a get() may take of stock Django's."""
 
-#: What a query is called, and its limit. A cursor with SELECT 1 does next to nothing besides, and only informs.
-KINDS: dict[str, tuple[str, float | None]] = {"orm": ("get()", LIMIT), "cursor": ("SELECT 1", None)}
+PSYCOPG = 1.05
+"""The same with psycopg, where each query in master state also asks whether it has written."""
+
+#: What a query is called. A cursor with SELECT 1 does next to nothing besides, and only informs.
+KINDS: dict[str, str] = {"orm": "get()", "cursor": "SELECT 1"}
 
 
-def measured(pair: MariaDBPair, driver: str, kind: str) -> tuple[Times, Times]:
+def measured(pair: Any, driver: str, kind: str) -> tuple[Times, Times]:
     """Measure one kind of query with one driver: what went by, and what the processor worked."""
     elapsed: Times = {}
     worked: Times = {}
@@ -55,12 +57,20 @@ def rows() -> Iterator[Row]:
     """Yield the rows."""
     with django_pair() as pair:
         for driver in DRIVERS:
-            for kind, (name, most) in KINDS.items():
-                elapsed, worked = measured(pair, driver, kind)
-                for title, ours, stock, limit in (
-                    (f"{name}, {driver}: stock Django / stock Django", "another", "stock slave", None),
-                    ("  our backend / stock Django, slave state", "slave", "stock slave", most),
-                    ("  our backend / stock Django, master state", "master", "stock master", most),
-                ):
-                    yield ratio(title, elapsed, ours, stock, limit=limit)
-                    yield ratio("    the processor's time in it", worked, ours, stock)
+            yield from rows_of(pair, driver, LIMIT)
+    with django_pair("psycopg") as pair:
+        yield from rows_of(pair, "psycopg", PSYCOPG)
+
+
+def rows_of(pair: Any, driver: str, limit: float) -> Iterator[Row]:
+    """Yield the rows of a driver."""
+    for kind, name in KINDS.items():
+        elapsed, worked = measured(pair, driver, kind)
+        most = limit if kind == "orm" else None
+        for title, ours, stock, at_most in (
+            (f"{name}, {driver}: stock Django / stock Django", "another", "stock slave", None),
+            ("  our backend / stock Django, slave state", "slave", "stock slave", most),
+            ("  our backend / stock Django, master state", "master", "stock master", most),
+        ):
+            yield ratio(title, elapsed, ours, stock, limit=at_most)
+            yield ratio("    the processor's time in it", worked, ours, stock)

@@ -15,15 +15,17 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from shared.process import command, environment
 
 from cost.django_project import STOCK, Project
-from replswitch.testing import MariaDBPair
+from replswitch.testing import MariaDBPair, PostgreSQLPair
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from cost.ratio import Times
 
-#: The drivers by the names of their distributions.
+#: The drivers of MySQL by the names of their distributions.
 DRIVERS: Final = {"mysqlclient": "MySQLdb", "PyMySQL": "pymysql"}
+
+_MODULES: Final = {**DRIVERS, "psycopg": "psycopg"}
 
 #: How long a batch should take, in seconds: the way to another process, and what is cold there, must not count.
 BATCH: Final = 0.005
@@ -69,18 +71,18 @@ class Worker:
 
 
 @contextmanager
-def django_pair() -> Iterator[MariaDBPair]:
+def django_pair(driver: str = "mysqlclient") -> Iterator[Any]:
     """Start a pair with the tables of the project."""
-    with MariaDBPair() as pair:
-        with Worker(project_of(pair, STOCK)) as worker:
+    with PostgreSQLPair() if driver == "psycopg" else MariaDBPair() as pair:
+        with Worker(project_of(pair, STOCK, driver)) as worker:
             worker.do("create")
         pair.wait_caught_up()
         yield pair
 
 
-def project_of(pair: MariaDBPair, built_with: str, driver: str = "mysqlclient", **settings: Any) -> Project:
+def project_of(pair: Any, built_with: str, driver: str = "mysqlclient", **settings: Any) -> Project:
     """Make a project on a pair."""
-    return Project(built_with, DRIVERS[driver], pair.master, pair.slaves[0], **settings)
+    return Project(built_with, _MODULES[driver], pair.master, pair.slaves[0], **settings)
 
 
 @contextmanager
