@@ -299,7 +299,7 @@ class Cursor:
         except self._driver.module.Error as error:
             if not (self._workers.closed or self._workers.state().route.failed_late(link, error)):
                 raise
-        if not self._workers.closed:
+        if link is not None and link.writes.news and not self._workers.closed:
             self._finished(link)
 
     def __enter__(self) -> Self:

@@ -192,6 +192,10 @@ class PostgreSQLFamilyDriver(Driver):
         """Turn autocommit off."""
         raw.autocommit = False
 
+    def begin_now(self, raw: Raw) -> None:
+        """Begin a transaction, and send BEGIN at once."""
+        self.begin(raw)
+
     def fetch_position(self, raw: Raw) -> tuple[Hashable, Position | None]:
         """Query the identity and the position. If a slave has no WAL receiver, query its WAL files, too."""
         row = raw.question(POSITION)

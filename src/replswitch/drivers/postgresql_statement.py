@@ -49,7 +49,7 @@ _TEMPORARY: Final = re.compile(r"\b(?:CREATE|REPLACE|LOCAL|GLOBAL|INTO)\s+TEMP(?
 _COPIES_IN: Final = re.compile(r"\bFROM\s+STDIN\b", re.IGNORECASE)
 
 #: Longer texts are not cached, because they are seldom sent twice.
-_LONGEST: Final = 4096
+LONGEST: Final = 4096
 
 
 class Statement:
@@ -90,7 +90,7 @@ class Statement:
 
 def statement(text: str) -> Statement:
     """Return what the text of a statement shows."""
-    return Statement(text) if len(text) > _LONGEST else _kept(text)
+    return Statement(text) if len(text) > LONGEST else kept(text)
 
 
-_kept = lru_cache(maxsize=500)(Statement)
+kept = lru_cache(maxsize=500)(Statement)

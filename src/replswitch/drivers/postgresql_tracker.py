@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from replswitch.drivers.driver import MUST_STAY_READ_ONLY, WriteTracker, Written, later
 from replswitch.drivers.postgresql_position import position_of
-from replswitch.drivers.postgresql_statement import statement
+from replswitch.drivers.postgresql_statement import LONGEST, kept, statement
 from replswitch.positions import PostgreSQLPosition
 
 if TYPE_CHECKING:
@@ -72,7 +72,9 @@ class PostgreSQLTracker(WriteTracker):
 
     def before(self, query: Any) -> Statement:
         """Return what the text of a statement shows. Refuse one that would let a slave's connection write (S7)."""
-        if isinstance(query, str):
+        if query.__class__ is str and len(query) <= LONGEST:
+            what = kept(query)
+        elif isinstance(query, str):
             what = statement(query)
         elif isinstance(query, bytes):
             what = statement(query.decode("latin-1"))
@@ -95,7 +97,8 @@ class PostgreSQLTracker(WriteTracker):
             return
         if not self.reports_positions:
             status = Written.YES
-        self.written, self.news = later(self.written, status), True
+        self.written = status if self.written is Written.NO else later(self.written, status)
+        self.news = True
         if not isinstance(status, Written):
             self.last_known_position = status
         if self.on_write is not None:

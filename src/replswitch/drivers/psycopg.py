@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 from psycopg import pq
 
-from replswitch.drivers.driver import Written
+from replswitch.drivers.driver import Fault, Written
 from replswitch.drivers.postgresql import NO_RESPONSE, READ_TIMEOUT, PostgreSQLFamilyDriver, warn
 from replswitch.drivers.psycopg_connection import PsycopgConnection
 from replswitch.errors import ConfigurationError
@@ -100,10 +100,13 @@ class PsycopgDriver(PostgreSQLFamilyDriver):
         except BaseException:
             raw.pgconn.finish()  # close() may return it to a pool instead
             raise
-        if raw.is_behind_pooler and "prepare_threshold" not in settings:
+        if "prepare_threshold" in settings:
+            raw.may_prepare = raw.prepare_threshold is not None
+            if raw.is_behind_pooler and raw.may_prepare:
+                warn(raw, _PREPARED)
+        elif raw.is_behind_pooler:
             raw.prepare_threshold = None  # the next transaction may run in a session without the prepared statement
-        elif raw.is_behind_pooler and raw.prepare_threshold is not None:
-            warn(raw, _PREPARED)
+            raw.may_prepare = False
 
     def readable(self, raw: PsycopgConnection) -> Callable[[int], object]:
         """Poll the socket."""
@@ -118,12 +121,21 @@ class PsycopgDriver(PostgreSQLFamilyDriver):
         return result.status in _ROWS or (result.status == pq.ExecStatus.COMMAND_OK and result.nfields > 0)
 
     def begin(self, raw: PsycopgConnection) -> None:
-        """Send BEGIN, with the isolation level of the connection."""
+        """Begin a transaction, with the isolation level of the connection. BEGIN is sent with its first statement."""
         raw.begin()
+
+    def begin_now(self, raw: PsycopgConnection) -> None:
+        """Begin a transaction, and send BEGIN at once."""
+        raw.begin_now()
 
     def in_transaction(self, raw: PsycopgConnection) -> bool:
         """Return the status in the latest answer. While rows are read one by one, the connection is always in use."""
-        return raw.pgconn.transaction_status not in _OUTSIDE and not raw.is_alone
+        return raw.begins or (raw.pgconn.transaction_status not in _OUTSIDE and not raw.is_alone)
+
+    def classify(self, error: BaseException, raw: Any = None) -> Fault:
+        """Classify an error. If the connection is lost before BEGIN is answered, the statement is not committed."""
+        fault = super().classify(error, raw)
+        return Fault.UNSENT if fault is Fault.LOST and raw is not None and raw.begins else fault
 
     def ping_again(self, error: Any) -> int | None:
         """Ping the server of a failed connection, to which the error refers as ``pgconn``."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import select
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
-from psycopg import generators, pq, waiting
+from psycopg import pq
 from psycopg.rows import tuple_row
 
 from replswitch.drivers.driver import Written
@@ -19,18 +18,18 @@ from replswitch.drivers.postgresql_tracker import PostgreSQLTracker
 from replswitch.drivers.psycopg_cursor import TrackingCursor, tracked
 from replswitch.drivers.psycopg_questions import COMMIT, PREPARED_AFTER, QuestionsConnection
 from replswitch.drivers.psycopg_server_cursor import tracked_by_server
+from replswitch.positions import PostgreSQLPosition
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from replswitch.positions import Position
 
+_OK: Final = int(pq.ConnStatus.OK)
 _IDLE: Final = pq.TransactionStatus.IDLE
 _IN_TRANSACTION: Final = pq.TransactionStatus.INTRANS
 _FAILED: Final = pq.ExecStatus.FATAL_ERROR
 _ROWS: Final = pq.ExecStatus.TUPLES_OK
-_READ: Final = int(waiting.Wait.R)
-_WRITE: Final = int(waiting.Wait.W)
 
 _CHANGES: Final = frozenset(tag.encode() for tag in CHANGES)
 
@@ -42,56 +41,24 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
     """A connection that records what was committed through it.
 
     Attributes:
-        limit: seconds to wait for an answer; None to wait forever.
         seen: the state of the transaction after the latest statement.
         was_streamed: rows were read one by one since the last commit.
         is_behind_pooler: it leads to a pooler such as PgBouncer, so each transaction may run in another session.
         is_guarded: the session is not read-only, so replswitch makes each of its transactions read-only (S7).
+        begins: a transaction has begun, but its BEGIN is not sent yet: it is sent with the first statement.
         is_own_transaction: the open transaction was begun by `streaming`, not by the application.
         is_alone: the rows of a statement are being read that runs in no transaction of the application.
     """
 
     read_only_error = psycopg.errors.ReadOnlySqlTransaction
     standby_error = psycopg.errors.CannotConnectNow
-    limit: float | None = None
     seen: int = _IDLE
     was_streamed = False
     is_behind_pooler = False
     is_guarded = False
+    begins = False
     is_own_transaction = False
     is_alone = False
-
-    def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
-        """Run a generator of psycopg. If it is interrupted, close the connection: the answer may still arrive on it."""
-        if args or options:  # notifies() has a time-out of its own
-            return super().wait(gen, *args, **options)
-        try:
-            if self.limit is None:
-                return waiting.wait(gen, self.pgconn.socket, interval=0.1)
-            return self._within(gen, self.limit * 1000)
-        except psycopg.Error:
-            raise
-        except BaseException:  # a signal, such as Ctrl-C
-            with suppress(psycopg.Error):
-                self.cancel_safe(timeout=2)
-            self.pgconn.finish()
-            raise
-
-    def _within(self, steps: Any, milliseconds: float) -> Any:
-        polls = self.polls
-        try:
-            wanted = next(steps)
-            while True:
-                events = polls[wanted](milliseconds)
-                if not events:
-                    self.timed_out = True
-                    self.pgconn.finish()
-                    raise psycopg.OperationalError(f"no answer came within {milliseconds / 1000:g} s")
-                ((_, event),) = events
-                # POLLERR and POLLHUP count as readable and as writable.
-                wanted = steps.send((event & ~select.POLLOUT and _READ) | (event & ~select.POLLIN and _WRITE))
-        except StopIteration as done:
-            return done.value
 
     def close(self) -> None:
         """Close. A forked child must not end the session of its parent (S12)."""
@@ -110,14 +77,7 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
         self.process = os.getpid()
         self.is_reader = read_only
         self.questions = {}
-        poll = select.poll()
-        poll.register(self.fileno(), select.POLLIN)
-        self.poll = poll.poll
-        self.polls = {_READ: poll.poll}
-        for wanted, events in ((_WRITE, select.POLLOUT), (_READ | _WRITE, select.POLLIN | select.POLLOUT)):
-            poll = select.poll()
-            poll.register(self.fileno(), events)
-            self.polls[wanted] = poll.poll
+        self.open_polls()
         if not read_only:
             row = self.question(POSITION)
             self.is_behind_pooler = row[10] != self.pgconn.backend_pid
@@ -128,7 +88,8 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
 
     def cursor(self, name: str = "", **options: Any) -> Any:
         """Return a cursor whose statements are recorded. Its class is a subclass of the application's."""
-        self._check_connection_ok()
+        if self.pgconn.status != _OK:
+            self._check_connection_ok()
         kind: Any = self.cursor_factory
         if not name and not options and kind is psycopg.Cursor:
             return TrackingCursor(self)
@@ -145,13 +106,15 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
 
     def question(self, sql: str) -> Any:
         """Run a query of replswitch's own, and return its row. Do not begin a transaction."""
-        if self.autocommit or self.pgconn.transaction_status != _IDLE:
-            return psycopg.Cursor(self, row_factory=tuple_row).execute(sql).fetchone()
-        self.autocommit = True
+        begins, self.begins = self.begins, False
+        begins_later = not self.autocommit and self.pgconn.transaction_status == _IDLE
+        if begins_later:
+            self.autocommit = True
         try:
             return psycopg.Cursor(self, row_factory=tuple_row).execute(sql).fetchone()
         finally:
-            if not self.closed:
+            self.begins = begins
+            if begins_later and not self.closed:
                 self.autocommit = False
 
     # Statements
@@ -187,11 +150,11 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
             writes: it certainly writes, so the position is queried later. Otherwise, outside a transaction on the
                 master, it runs in a transaction of its own, and whether it has written is asked with the commit.
         """
-        self.is_alone = self.autocommit and self.pgconn.transaction_status == _IDLE
+        self.is_alone = self.autocommit and not self.in_transaction
         self.is_own_transaction = self.is_alone and ((self.reports_positions and not writes) or self.is_guarded)
         try:
             if self.is_own_transaction:
-                self.begin()
+                self.begin_now()
             self.streams = self.unread = True
             yield
         except BaseException:
@@ -212,7 +175,8 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
 
     def place(self, result: Any) -> Position:
         """Return the position in a result of `WRITTEN`."""
-        return self.position_at(result.get_value(0, 0).decode())
+        page, segment = self.sizes
+        return PostgreSQLPosition.after_insert(self.timeline, result.get_value(0, 0), page=page, segment=segment)
 
     # Transactions
 
@@ -225,17 +189,46 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
         """Set whether transactions refuse writes. A slave's connection stays read-only (S7)."""
         super().set_read_only(value or None if self.is_reader else value)
 
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction has begun."""
+        return self.begins or self.pgconn.transaction_status != _IDLE
+
     def begin(self) -> None:
-        """Send BEGIN, with the isolation level of the connection."""
+        """Begin a transaction. BEGIN is sent with its first statement, so it takes no round trip."""
+        self.begins = True
+
+    def begin_now(self) -> None:
+        """Send BEGIN, before a statement with which it cannot be sent."""
         with self.lock:
-            self.pgconn.send_query(self._get_tx_start_command())
-            (result,) = self.wait(generators.execute(self.pgconn))
-            if result.status == _FAILED:
-                raise psycopg.errors.error_from_result(result)
-        self.seen = self.pgconn.transaction_status
+            self.wait(self._exec_command(self._get_tx_start_command()))
+        self.begun()
+
+    def begun(self) -> None:
+        """Note that the server has begun the transaction."""
+        self.begins, self.seen, self.news = False, _IN_TRANSACTION, True
+
+    def _start_query(self) -> Any:
+        """Send BEGIN first, if psycopg itself sends the first statement of a transaction."""
+        if not self.begins:
+            yield from super()._start_query()
+            return
+        yield from self._exec_command(self._get_tx_start_command())
+        if self._pipeline is not None:
+            yield from self._pipeline._sync_gen()
+        self.begun()
+
+    @contextmanager
+    def transaction(self, *args: Any, **options: Any) -> Iterator[psycopg.Transaction]:
+        """Open psycopg's block. Inside a transaction, it needs the BEGIN, because it makes a savepoint."""
+        if self.begins:
+            self.begin_now()
+        with super().transaction(*args, **options) as block:
+            yield block
 
     def commit(self) -> None:
         """Commit, and ask in the same message whether something was written, and up to where."""
+        self.begins = False
         was = self.pgconn.transaction_status
         if not self.reports_positions or was != _IN_TRANSACTION or self._pipeline is not None:
             super().commit()
@@ -248,7 +241,7 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
             if self.was_streamed:  # in a pipeline, libpq would now read the first answer row by row, too
                 self.was_streamed = False
                 self.pgconn.send_query("; ".join(questions).encode())
-                answers = self.wait(generators.execute(self.pgconn))
+                answers = self.answers()
             else:
                 self.pgconn.enter_pipeline_mode()
                 try:
@@ -266,8 +259,14 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
         if writes.get_value(0, 0) == b"t":
             self.note(self.place(place))
 
+    def follow(self) -> None:
+        """Note that nothing is new while a transaction is open: what it writes is recorded at its end."""
+        if self.written is Written.NO and self.seen == _IN_TRANSACTION == self.pgconn.transaction_status:
+            self.news = False
+
     def rollback(self) -> None:
         """Roll back."""
+        self.begins = False
         super().rollback()
         self.seen, self.news = self.pgconn.transaction_status, True
 

@@ -1,8 +1,4 @@
-"""Cursors of psycopg 3 that ask for the position of a write in the same round trip as its commit.
-
-Statements and questions are sent with libpq's functions (`psycopg.pq`), because psycopg's own pipeline takes twice as
-long as a statement. psycopg's own methods fetch the rows.
-"""
+"""Cursors of psycopg 3 whose connection records what their statements have written."""
 
 from __future__ import annotations
 
@@ -13,12 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import ref
 
 import psycopg
-from psycopg import adapt, client_cursor, generators, pq
-from psycopg._preparing import Prepare  # the statements that psycopg prepares on a connection
+from psycopg import adapt, pq
 
 from replswitch.drivers.driver import Written
-from replswitch.drivers.postgresql_position import WRITES, WRITTEN
-from replswitch.drivers.psycopg_questions import BEGIN, COMMIT, GUARD, PREPARED_AFTER
+from replswitch.drivers.psycopg_running import RunningCursor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,51 +20,47 @@ if TYPE_CHECKING:
     from replswitch.drivers.postgresql_statement import Statement
     from replswitch.positions import Position
 
-_IDLE: Final = pq.TransactionStatus.IDLE
-_TEXT: Final = pq.Format.TEXT
-_FAILED: Final = pq.ExecStatus.FATAL_ERROR
-_ROWS: Final = pq.ExecStatus.TUPLES_OK
-_DONE: Final = pq.ExecStatus.COMMAND_OK
+_IDLE: Final = int(pq.TransactionStatus.IDLE)
+_ROWS: Final = int(pq.ExecStatus.TUPLES_OK)
 
-#: The questions after a statement: whether it has written, and up to where.
-_WHETHER: Final = (WRITES,)
-_WHERE: Final = (WRITTEN,)
-_IN_TRANSACTION: Final = (BEGIN, WRITES, COMMIT, WRITTEN)
-
-#: Command tags of statements that can write in a transaction which has ended before the question arrives.
-_OWN_TRANSACTIONS: Final = (
-    *(b"ALTER", b"ANALYZE", b"CALL", b"CLUSTER", b"CREATE", b"DO", b"DROP", b"REINDEX", b"REPACK", b"VACUUM"),
-    b"COMMIT PREPARED",
-)
-
-#: The function of the server that refuses several statements in one message of the extended protocol; none has run.
-_SEVERAL: Final = b"exec_parse_message"
+#: psycopg's steps for prepared statements, and its steps after a statement.
+_PREPARING: Final = ("_get_prepared", "_send_query_prepared")
+_TAKING: Final = ("_check_results", "_set_results", "_select_current_result", "_make_row_maker")
 
 
-class TrackingCursor(psycopg.Cursor[Any]):
+class TrackingCursor(RunningCursor):
     """A cursor whose connection records what its statements have written. See `tracked` for other classes of cursors.
 
     Attributes:
-        committed: what the latest statement has committed although it has failed.
+        is_used: a statement has run.
     """
 
     lastrowid = None  # PostgreSQL has no such thing: INSERT … RETURNING
-    committed: Position | Written = Written.NO
+    is_used = False
+
+    # The state before the first statement, so that a new cursor need not set it.
+    arraysize = 1
+    format = pq.Format.TEXT
+    pgresult: Any = None
+    _closed = False
+    _execmany_returning: bool | None = None
+    _iresult = 0
+    _last_query: Any = None
+    _pos = 0
+    _query: Any = None
+    _rowcount = -1
+    _statusmessage: bytes | None = None
 
     def __init__(self, connection: Any, **options: Any) -> None:
-        if options or type(self) is not TrackingCursor:
+        if options:
             super().__init__(connection, **options)
             return
         # Like psycopg, but without a copy of the adapters, which takes a tenth of the time of a short query.
         self._conn = connection
         self._pgconn = connection.pgconn
-        self._adapters = connection.adapters
+        self._adapters = connection._adapters or connection.adapters
         self._row_factory = connection.row_factory
-        self.format = _TEXT
-        self.arraysize = 1
-        self._closed = False
-        self._last_query = None
-        self._reset()
+        self._results = []
 
     @property
     def adapters(self) -> adapt.AdaptersMap:
@@ -87,31 +77,43 @@ class TrackingCursor(psycopg.Cursor[Any]):
         # This does the same as psycopg, in fewer steps: psycopg's own steps take as long as a short query.
         connection: Any = self._conn
         what: Statement = connection.before(query)
-        is_idle = self._pgconn.transaction_status == _IDLE
         status: Position | Written = Written.ASK
-        if self._closed or connection._pipeline is not None or (is_idle and not connection._autocommit):
+        if self._closed or connection._pipeline is not None:
+            self.is_used = True
             super().execute(query, params, prepare=prepare, binary=binary)
             connection.after(self, status)
             return self
+        is_idle = self._pgconn.transaction_status == _IDLE
+        begins = is_idle and (connection.begins or not connection._autocommit)
+        if begins and what.goes_alone and not what.is_plain:
+            connection.begin_now()
+            is_idle = begins = False
         try:
             with connection.lock:
                 if self._last_query is None or self._last_query is not query:
-                    shared = connection.adapters
+                    shared = connection._adapters
                     self._tx = adapt.Transformer(connection if self._adapters is shared else self)
                     self._last_query = None
-                self._reset()
-                if params is None and what.encoded is not None and query.__class__ is str:
+                if self.is_used:
+                    self._reset()
+                self.is_used = True
+                encoded = what.encoded if query.__class__ is str else None
+                if encoded is not None and params is None:
                     pgq = self._query_cls(self._tx)
-                    pgq.query = what.encoded
+                    pgq.query = encoded
                 else:
-                    pgq = self._convert_query(query, params)
+                    pgq = self._convert_query(query if encoded is None else encoded, params)
                 self._query = pgq
-                if is_idle and connection.reports_positions:
+                if not is_idle:
+                    self._run(connection, pgq, prepare, binary)
+                elif begins:
+                    self._run_first(connection, what, pgq, prepare, binary)
+                elif connection.reports_positions:
                     if what.goes_alone:
                         status = self._run_alone(connection, what, pgq, prepare, binary)
                     else:
                         status = self._run_and_ask(connection, what, pgq, prepare, binary)
-                elif is_idle and connection.is_guarded:
+                elif connection.is_guarded:
                     self._run_guarded(connection, pgq, binary)
                 else:
                     self._run(connection, pgq, prepare, binary)
@@ -121,124 +123,42 @@ class TrackingCursor(psycopg.Cursor[Any]):
             committed, self.committed = self.committed, Written.NO
             connection.note(committed)
             raise
-        if status is not Written.NO or self._results[0].status != _ROWS or connection.seen != _IDLE:
+        results = self._results
+        if (
+            (what.changes_rows or results[0].status == _ROWS)
+            and len(results) == 1
+            and self._pgconn.transaction_status == connection.seen
+        ):  # neither the session nor the state of its transaction has changed
+            if status is not Written.NO and connection.seen == _IDLE and not connection.is_reader:
+                connection.note(status)
+        else:
             connection.after(self, status)
         return self
+
+    def fetchone(self) -> Any:
+        """Return the next row; None after the last."""
+        result = self.pgresult
+        if self._closed or result is None or result.status != _ROWS:
+            return super().fetchone()  # it knows the error
+        position = self._pos
+        if position >= result.ntuples:
+            return None
+        row = self._tx.load_row(position, self._make_row)
+        self._pos = position + 1
+        return row
 
     def close(self) -> None:
         """Close the cursor. Keep the latest result for its description, which takes long to create."""
         self._closed = True
         self._results = []
 
-    def _run(self, connection: Any, pgq: Any, prepare: bool | None, binary: bool | None) -> None:
-        """Run a statement, or several of them."""
-        pgconn, prepared = self._pgconn, connection._prepared
-        how, name = self._get_prepared(pgq, prepare)
-        if how is Prepare.NO:
-            self._execute_send(pgq, binary=binary)
-        else:
-            if how is Prepare.SHOULD:
-                self._send_prepare(name, pgq)
-                self._check_results(connection.wait(generators.execute(pgconn)))
-            self._send_query_prepared(name, pgq, binary=binary)
-        key = prepared.maybe_add_to_cache(pgq, how, name)
-        self._take(connection, connection.wait(generators.execute(pgconn)), key, how, name)
-
-    def _run_guarded(self, connection: Any, pgq: Any, binary: bool | None) -> None:
-        """Run a statement in a transaction that refuses writes."""
-        pgconn = self._pgconn
-        pgconn.enter_pipeline_mode()
-        try:
-            pgconn.send_query_params(GUARD.encode(), None)
-            self._execute_send(pgq, force_extended=True, binary=binary)
-            pgconn.pipeline_sync()
-            answers = connection.answers()
-        finally:
-            connection.leave_pipeline()
-        self._check_results(answers)
-        self._set_results(answers[1:2])
-
-    def _run_alone(
-        self, connection: Any, what: Statement, pgq: Any, prepare: bool | None, binary: bool | None
-    ) -> Position | Written:
-        """Run a statement with which no question can be sent. Return what it has written."""
-        try:
-            self._run(connection, pgq, prepare, binary)
-        except psycopg.Error:  # what ran before the error may be committed
-            self.committed = Written.ASK if self._pgconn.transaction_status == _IDLE else Written.YES
-            raise
-        return Written.NO if what.is_plain and len(self._results) == 1 else Written.ASK
-
-    def _run_and_ask(
-        self, connection: Any, what: Statement, pgq: Any, prepare: bool | None, binary: bool | None
-    ) -> Position | Written:
-        """Run a statement outside a transaction on the master. Return what it has written."""
-        pgconn, may_write, before = self._pgconn, what.may_write, 0
-        how, name = self._get_prepared(pgq, prepare)
-        pgconn.enter_pipeline_mode()
-        try:
-            if connection.asked < PREPARED_AFTER:
-                before = connection.prepare_questions()
-            if how is Prepare.NO:
-                self._execute_send(pgq, force_extended=True, binary=binary)
-            else:
-                if how is Prepare.SHOULD:
-                    self._send_prepare(name, pgq)
-                    before += 1
-                self._send_query_prepared(name, pgq, binary=binary)
-            key = connection._prepared.maybe_add_to_cache(pgq, how, name)
-            if not may_write:
-                connection.send(_WHETHER)
-            elif what.changes_rows:  # the statement joins the transaction that begins after it
-                connection.send(_IN_TRANSACTION)
-            else:  # some statements run in no transaction, and others in several
-                connection.send(_WHETHER)
-                pgconn.pipeline_sync()  # it is committed here
-                connection.send(_WHERE)
-            pgconn.pipeline_sync()
-            answers = connection.answers()
-            if may_write and not what.changes_rows:
-                answers += connection.answers()
-        finally:
-            connection.leave_pipeline()
-        if before:
-            if answers[before - 1].status == _FAILED:  # the statement could not be prepared
-                before -= 1
-            del answers[:before]
-        result, status = answers[0], Written.NO
-        if result.status == _FAILED and _is_several(self, pgq, result):
-            what.goes_alone = True
-            return self._run_alone(connection, what, pgq, prepare, binary)
-        failed = next((each for each in answers if each.status == _FAILED), None)  # perhaps at the commit
-        if failed is not None:
-            if what.commits:
-                self.committed = connection.place(answers[-1]) if answers[-1].status == _ROWS else Written.ASK
-            result = failed
-        else:
-            writes = answers[2 if len(answers) > 3 else 1].get_value(0, 0) == b"t"
-            if writes or (result.status == _DONE and result.command_status.startswith(_OWN_TRANSACTIONS)):
-                status = connection.place(answers[-1]) if may_write else Written.ASK
-                what.may_write = True
-        if key is not None or result.status != _ROWS:
-            self._take(connection, [result], key, how, name)
-        else:
-            self._set_results([result])
-        return status
-
-    def _take(self, connection: Any, results: list[Any], key: Any, how: Any, name: bytes) -> None:
-        """Take the results of a statement."""
-        prepared = connection._prepared
-        if key is not None:
-            prepared.validate(key, how, name, results)
-        self._check_results(results)
-        self._set_results(results)
-        if prepared._to_flush:
-            connection.wait(prepared.maintain_gen(connection))
-
     def executemany(self, query: Any, params_seq: Any, **options: Any) -> None:
         """Run a statement several times. The position is queried later."""
         connection: Any = self._conn
         connection.before(query)
+        self.is_used = True
+        if connection.begins:
+            connection.begin_now()
         if connection.is_guarded:
             with connection.streaming(self):
                 super().executemany(query, params_seq, **options)
@@ -253,7 +173,7 @@ class TrackingCursor(psycopg.Cursor[Any]):
         connection: Any = self._conn
         connection.before(query)
         with connection.streaming(self):
-            connection.was_streamed = True
+            connection.was_streamed = self.is_used = True
             yield from super().stream(query, params, **options)
 
     @contextmanager
@@ -261,6 +181,7 @@ class TrackingCursor(psycopg.Cursor[Any]):
         """Copy rows from or to the server."""
         connection: Any = self._conn
         what: Statement = connection.before(statement)
+        self.is_used = True
         with connection.streaming(self, writes=what.copies_in), super().copy(statement, params, **options) as copy:
             yield copy
 
@@ -285,12 +206,13 @@ def tracked(kind: type[Any]) -> type[Any]:
         return kind
     if issubclass(TrackingCursor, kind):  # psycopg's own class
         return TrackingCursor
-    return type(kind.__name__, (kind, TrackingCursor), {"__module__": __name__})
+    usual = {
+        "prepares_as_usual": _is_usual(kind, _PREPARING),
+        "takes_as_usual": _is_usual(kind, _TAKING),
+    }
+    return type(kind.__name__, (kind, TrackingCursor), {"__module__": __name__, **usual})
 
 
-def _is_several(cursor: TrackingCursor, pgq: Any, result: Any) -> bool:
-    """Return whether the server has refused several statements in one message, so that none has run."""
-    if pgq.params and not isinstance(cursor, client_cursor.ClientCursorMixin):
-        return False
-    field = result.error_field(pq.DiagnosticField.SOURCE_FUNCTION)
-    return bool(field == _SEVERAL and result.error_field(pq.DiagnosticField.SQLSTATE) == b"42601")
+def _is_usual(kind: type[Any], names: tuple[str, ...]) -> bool:
+    """Return whether some methods of a class are psycopg's own."""
+    return all(getattr(kind, name) is getattr(psycopg.Cursor, name) for name in names)

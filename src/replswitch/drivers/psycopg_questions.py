@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 import psycopg
-from psycopg import generators, pq
+from psycopg import pq
 
 from replswitch.drivers.postgresql_position import WRITES, WRITTEN
+from replswitch.drivers.psycopg_exchange import ExchangeConnection
 
 #: Sent along with the questions.
 BEGIN: Final = "BEGIN"
@@ -19,27 +20,27 @@ GUARD: Final = "SELECT set_config('transaction_read_only', 'on', true)"
 #: How often questions are sent before they are prepared. For a connection that is soon closed, it is not worth it.
 PREPARED_AFTER: Final = 5
 
-_FAILED: Final = pq.ExecStatus.FATAL_ERROR
-_SYNCED: Final = pq.ExecStatus.PIPELINE_SYNC
-_COPIES: Final = frozenset({pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_BOTH})
+_OK: Final = pq.ConnStatus.OK
 
 
-class QuestionsConnection(psycopg.Connection[Any]):
+class QuestionsConnection(ExchangeConnection):
     """A connection that sends questions with statements.
 
     Attributes:
         questions: the names of the prepared questions; empty before they are prepared.
+        may_prepare: prepared statements work on the connection, as far as is known.
         asked: how often questions were sent before they were prepared.
         generation: how often they were prepared.
     """
 
     questions: dict[str, bytes]
+    may_prepare = True
     asked = 0
     generation = 0
 
     def prepare_questions(self) -> int:
         """Prepare the questions, in a pipeline, if they are sent often. Return the number of results that this adds."""
-        if self.prepare_threshold is None:
+        if not self.may_prepare:
             return 0
         self.asked += 1
         if self.asked < PREPARED_AFTER:
@@ -59,33 +60,9 @@ class QuestionsConnection(psycopg.Connection[Any]):
             else:
                 pgconn.send_query_params(question.encode(), None)
 
-    def answers(self) -> list[Any]:
-        """Return the results in a pipeline, up to the next Sync."""
-        pgconn = self.pgconn
-        results: list[Any] = self.wait(generators.execute(pgconn))
-        while True:
-            status = results[-1].status if results else None
-            if status == _SYNCED:
-                results.pop()
-                return results
-            if status in _COPIES:
-                pgconn.finish()
-                raise psycopg.ProgrammingError("COPY cannot be used with this method; use copy() instead")
-            if pgconn.is_busy():
-                try:
-                    results += self.wait(generators.fetch_many(pgconn))
-                except psycopg.OperationalError as error:
-                    if status == _FAILED:  # it contains the reason why the server has ended the session
-                        raise psycopg.errors.error_from_result(results[-1]) from error
-                    raise
-            elif (result := pgconn.get_result()) is not None:
-                results.append(result)
-            elif pgconn.status != pq.ConnStatus.OK:
-                raise psycopg.OperationalError("the connection is lost")
-
     def leave_pipeline(self) -> None:
         """End the pipeline. If answers are unread, because a statement could not be sent, close the connection."""
-        if self.pgconn.status == pq.ConnStatus.OK:
+        if self.pgconn.status == _OK:
             try:
                 self.pgconn.exit_pipeline_mode()
             except psycopg.Error:  # the error that is already on its way is the cause

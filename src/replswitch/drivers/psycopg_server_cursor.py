@@ -6,7 +6,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg import pq, sql
+from psycopg import sql
 
 from replswitch.drivers.driver import Written
 
@@ -61,7 +61,7 @@ class _ReadsFirst(_ServerSide):
     def declare(self, execute: Callable[..., Any], *args: Any, **options: Any) -> None:
         """Declare the cursor, in a read-only transaction if it is outside a transaction."""
         connection: Any = self.connection  # type: ignore[attr-defined]  # likewise
-        if not connection.reports_positions or connection.pgconn.transaction_status != pq.TransactionStatus.IDLE:
+        if not connection.reports_positions or connection.in_transaction:
             execute(*args, **options)
             return
         self._reads_only, self.status = True, Written.NO

@@ -57,7 +57,7 @@ class PostgreSQLPosition(Position):
         return cls(_latest(places))
 
     @classmethod
-    def after_insert(cls, timeline: int, lsn: str, *, page: int, segment: int) -> Self:
+    def after_insert(cls, timeline: int, lsn: str | bytes, *, page: int, segment: int) -> Self:
         """Return the position up to which a master has written, from its ``pg_current_wal_insert_lsn()``.
 
         After a record that fills its page, that function returns the place after the header of the next page. No slave
@@ -72,7 +72,7 @@ class PostgreSQLPosition(Position):
         Raises:
             PositionError: ``lsn`` is not a place.
         """
-        high, _, low = lsn.partition("/")
+        high, _, low = lsn.partition("/") if isinstance(lsn, str) else lsn.partition(b"/")
         try:
             place = int(high, 16) << 32 | int(low, 16)
         except ValueError:

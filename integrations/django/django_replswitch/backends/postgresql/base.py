@@ -93,7 +93,7 @@ class DatabaseWrapper(SwitchingWrapper, django_base.DatabaseWrapper):
     def begin_on(self, link: Link) -> None:
         """Begin a transaction, unless the application has already sent BEGIN."""
         if not self.driver.in_transaction(link.raw):
-            self.driver.begin(link.raw)
+            self.driver.begin_now(link.raw)  # if the link is lost, the block can begin on another one
 
     def ensure_timezone(self) -> bool:
         """Set the time zone on all links after the setting has changed."""

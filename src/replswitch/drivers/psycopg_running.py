@@ -1,0 +1,222 @@
+"""How cursors of psycopg 3 run a statement, and ask for the position of a write in the same round trip as its commit.
+
+Statements and questions are sent with libpq's functions (`psycopg.pq`), because psycopg's own pipeline takes twice as
+long as a statement.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg
+from psycopg import client_cursor, pq
+from psycopg._preparing import Prepare  # the statements that psycopg prepares on a connection
+
+from replswitch.drivers.driver import Written
+from replswitch.drivers.postgresql_position import WRITES, WRITTEN
+from replswitch.drivers.psycopg_questions import BEGIN, COMMIT, GUARD, PREPARED_AFTER
+
+if TYPE_CHECKING:
+    from replswitch.drivers.postgresql_statement import Statement
+    from replswitch.positions import Position
+
+# As plain numbers: comparing members of an Enum takes longer.
+_IDLE: Final = int(pq.TransactionStatus.IDLE)
+_FAILED: Final = int(pq.ExecStatus.FATAL_ERROR)
+_ROWS: Final = int(pq.ExecStatus.TUPLES_OK)
+_DONE: Final = int(pq.ExecStatus.COMMAND_OK)
+
+#: The questions after a statement: whether it has written, and up to where.
+_WHETHER: Final = (WRITES,)
+_WHERE: Final = (WRITTEN,)
+_IN_TRANSACTION: Final = (BEGIN, WRITES, COMMIT, WRITTEN)
+
+#: Command tags of statements that can write in a transaction which has ended before the question arrives.
+_OWN_TRANSACTIONS: Final = (
+    *(b"ALTER", b"ANALYZE", b"CALL", b"CLUSTER", b"CREATE", b"DO", b"DROP", b"REINDEX", b"REPACK", b"VACUUM"),
+    b"COMMIT PREPARED",
+)
+
+#: The function of the server that refuses several statements in one message of the extended protocol; none has run.
+_SEVERAL: Final = b"exec_parse_message"
+
+
+class RunningCursor(psycopg.Cursor[Any]):
+    """A cursor that runs statements.
+
+    Attributes:
+        committed: what the latest statement has committed although it has failed.
+        prepares_as_usual: its class changes none of psycopg's steps for prepared statements.
+        takes_as_usual: its class changes none of psycopg's steps after a statement.
+    """
+
+    committed: Position | Written = Written.NO
+    prepares_as_usual = True
+    takes_as_usual = True
+
+    def _run(self, connection: Any, pgq: Any, prepare: bool | None, binary: bool | None) -> None:
+        """Run a statement, or several of them."""
+        _, entry = self._send(connection, pgq, prepare, binary)
+        self._take(connection, connection.answers(), entry)
+
+    def _run_first(self, connection: Any, what: Statement, pgq: Any, prepare: bool | None, binary: bool | None) -> None:
+        """Run the first statement of a transaction, in one round trip with BEGIN."""
+        pgconn, begin = self._pgconn, connection._get_tx_start_command()
+        pgconn.enter_pipeline_mode()
+        try:
+            pgconn.send_query_params(begin, None)
+            before, entry = self._send(connection, pgq, prepare, binary, in_pipeline=True)
+            pgconn.pipeline_sync()
+            answers = connection.answers()
+        finally:
+            connection.leave_pipeline()
+        if answers[0].status == _FAILED:
+            raise psycopg.errors.error_from_result(answers[0], encoding=self._encoding)
+        connection.begun()
+        result = answers[1]  # if the statement could not be prepared, of that
+        if result.status != _FAILED:
+            result = answers[1 + before]
+        elif _is_several(self, pgq, result):
+            what.goes_alone = True
+            for command in b"ROLLBACK", begin:
+                connection.wait(connection._exec_command(command))
+            self._run(connection, pgq, prepare, binary)
+            return
+        self._take(connection, [result], entry)
+
+    def _send(
+        self, connection: Any, pgq: Any, prepare: bool | None, binary: bool | None, *, in_pipeline: bool = False
+    ) -> tuple[int, Any]:
+        """Send a statement. If psycopg would, prepare it first.
+
+        Returns:
+            the number of results that come before its own; and its new entry in psycopg's cache of statements, or None.
+        """
+        pgconn, prepared, key = self._pgconn, connection._prepared, (pgq.query, pgq.types)
+        if self.prepares_as_usual and prepare is not False and prepared.prepare_threshold is not None:
+            name = prepared._names.get(key)
+            if name is not None:  # what psycopg's methods would do, in a fraction of the time
+                prepared._names.move_to_end(key)
+                format = self.format if binary is None else pq.Format(binary)  # noqa: A001 - psycopg's word
+                pgconn.send_query_prepared(name, pgq.params, pgq.formats, format)
+                return 0, None
+        before = 0
+        how, name = self._get_prepared(pgq, prepare)
+        if how is Prepare.NO:
+            self._execute_send(pgq, force_extended=in_pipeline, binary=binary)
+        else:
+            if how is Prepare.SHOULD:
+                self._send_prepare(name, pgq)
+                if in_pipeline:
+                    before = 1
+                else:
+                    self._check_results(connection.answers())
+            self._send_query_prepared(name, pgq, binary=binary)
+        key = prepared.maybe_add_to_cache(pgq, how, name)
+        return before, None if key is None else (key, how, name)
+
+    def _run_guarded(self, connection: Any, pgq: Any, binary: bool | None) -> None:
+        """Run a statement in a transaction that refuses writes."""
+        pgconn = self._pgconn
+        pgconn.enter_pipeline_mode()
+        try:
+            pgconn.send_query_params(GUARD.encode(), None)
+            self._execute_send(pgq, force_extended=True, binary=binary)
+            pgconn.pipeline_sync()
+            answers = connection.answers()
+        finally:
+            connection.leave_pipeline()
+        self._check_results(answers)
+        self._set_results(answers[1:2])
+
+    def _run_alone(
+        self, connection: Any, what: Statement, pgq: Any, prepare: bool | None, binary: bool | None
+    ) -> Position | Written:
+        """Run a statement with which no question can be sent. Return what it has written."""
+        try:
+            self._run(connection, pgq, prepare, binary)
+        except psycopg.Error:  # what ran before the error may be committed
+            self.committed = Written.ASK if self._pgconn.transaction_status == _IDLE else Written.YES
+            raise
+        return Written.NO if what.is_plain and len(self._results) == 1 else Written.ASK
+
+    def _run_and_ask(
+        self, connection: Any, what: Statement, pgq: Any, prepare: bool | None, binary: bool | None
+    ) -> Position | Written:
+        """Run a statement outside a transaction on the master. Return what it has written."""
+        pgconn, may_write, changes_rows, before = self._pgconn, what.may_write, what.changes_rows, 0
+        pgconn.enter_pipeline_mode()
+        try:
+            if connection.asked < PREPARED_AFTER:
+                before = connection.prepare_questions()
+            prepares, entry = self._send(connection, pgq, prepare, binary, in_pipeline=True)
+            if not may_write:
+                connection.send(_WHETHER)
+            elif changes_rows:  # the statement joins the transaction that begins after it
+                connection.send(_IN_TRANSACTION)
+            else:  # some statements run in no transaction, and others in several
+                connection.send(_WHETHER)
+                pgconn.pipeline_sync()  # it is committed here
+                connection.send(_WHERE)
+            pgconn.pipeline_sync()
+            answers = connection.answers()
+            if may_write and not changes_rows:
+                answers += connection.answers()
+            pgconn.exit_pipeline_mode()
+        except BaseException:
+            connection.leave_pipeline()
+            raise
+        before += prepares
+        if before:
+            if answers[before - 1].status == _FAILED:  # the statement could not be prepared
+                before -= 1
+            del answers[:before]
+        result, status = answers[0], Written.NO
+        succeeded = answers[-1].status == _ROWS
+        if may_write and not changes_rows:
+            succeeded = all(each.status != _FAILED for each in answers)  # the last question is a transaction of its own
+        if succeeded:
+            writes = answers[2 if len(answers) > 3 else 1].get_value(0, 0) == b"t"
+            if writes or (result.status == _DONE and result.command_status.startswith(_OWN_TRANSACTIONS)):
+                status = connection.place(answers[-1]) if may_write else Written.ASK
+                what.may_write = True
+        else:
+            if result.status == _FAILED and _is_several(self, pgq, result):
+                what.goes_alone = True
+                return self._run_alone(connection, what, pgq, prepare, binary)
+            if what.commits:
+                self.committed = connection.place(answers[-1]) if answers[-1].status == _ROWS else Written.ASK
+            result = next(each for each in answers if each.status == _FAILED)  # perhaps at the commit
+        self._take(connection, [result], entry)
+        return status
+
+    def _take(self, connection: Any, results: list[Any], entry: Any) -> None:
+        """Take the results of a statement."""
+        prepared = connection._prepared
+        if entry is not None:
+            key, how, name = entry
+            prepared.validate(key, how, name, results)
+        result: Any = results[0] if results else None
+        status = result.status if len(results) == 1 and self.takes_as_usual else None
+        if status == _ROWS:  # what psycopg's methods would do, in a fraction of the time
+            self._results, self.pgresult = results, result
+            self._tx.set_pgresult(result)
+            self._rowcount, self._statusmessage = result.ntuples, result.command_status
+            self._make_row = self._row_factory(self)
+        elif status == _DONE:
+            self._results, self.pgresult = results, result
+            changed = result.command_tuples
+            self._rowcount, self._statusmessage = -1 if changed is None else changed, result.command_status
+        else:
+            self._check_results(results)
+            self._set_results(results)
+        if prepared._to_flush:
+            connection.wait(prepared.maintain_gen(connection))
+
+
+def _is_several(cursor: RunningCursor, pgq: Any, result: Any) -> bool:
+    """Return whether the server has refused several statements in one message, so that none has run."""
+    if pgq.params and not isinstance(cursor, client_cursor.ClientCursorMixin):
+        return False
+    field = result.error_field(pq.DiagnosticField.SOURCE_FUNCTION)
+    return bool(field == _SEVERAL and result.error_field(pq.DiagnosticField.SQLSTATE) == b"42601")
