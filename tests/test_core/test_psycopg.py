@@ -255,6 +255,21 @@ def test_m1_a_function_that_writes_before_an_unrecorded_transaction_is_recorded(
 
 
 @with_psycopg
+@pytest.mark.parametrize(("settings", "are"), [({}, True), ({"prepare_threshold": None}, False)], ids=["", "never"])
+def test_p1_the_questions_are_prepared_unless_a_setting_forbids_it(
+    pair: PostgreSQLPair, loaded: Any, settings: dict[str, Any], are: bool
+) -> None:
+    """Django turns prepared statements off by default, because they do not work behind every pooler."""
+    with psycopg.connect(**pair.master, autocommit=True, prepare_threshold=None) as raw:
+        assert loaded.take(raw, settings, read_only=False)
+        for _ in range(7):
+            raw.execute("SELECT 1")
+        found = raw.execute("SELECT COUNT(*) FROM pg_prepared_statements").fetchone()
+        assert found is not None
+        assert bool(found[0]) is are
+
+
+@with_psycopg
 @pytest.mark.parametrize("sql", ["DISCARD ALL", "DEALLOCATE ALL", "DROP TABLE IF EXISTS none", "ROLLBACK"])
 def test_m1_statements_that_remove_prepared_ones_do_not_disturb_the_questions(
     db: Connection, pair: PostgreSQLPair, sql: str
