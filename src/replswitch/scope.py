@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from itertools import count
 from math import inf
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
 from replswitch.lock import ProcessLock
+from replswitch.outside import Outside
 from replswitch.place import application_place
 from replswitch.request.marker import Marker, joined
 
@@ -31,28 +31,8 @@ _NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})
 # Threads may share a scope. Changes are rare, so one lock for all scopes is enough.
 _changing: Final = ProcessLock()
 
-_numbers: Final = count(1)
-
 # The unsafe requests that are running, by the ids of their scopes.
 _unsafe: Final[WeakValueDictionary[int, Scope]] = WeakValueDictionary()
-
-
-class Outside:
-    """Counts what happens in this process outside any request.
-
-    Attributes:
-        commits: a number that each commit on a master changes. If it changes during a request, the request does not run
-            again (R5): a thread that the request has started may have made the commit, and nothing shows whether it
-            did.
-    """
-
-    commits = 0
-
-    @classmethod
-    def count(cls, scope: Scope | None) -> None:
-        """Count a commit, unless it was made in a request's scope."""
-        if scope is None or not scope.with_enclosing()[-1].is_request:  # a job outside any request may make requests
-            cls.commits = next(_numbers)  # atomic, so it needs no lock
 
 
 def waiting(scope: Scope | None = None) -> list[Scope]:
@@ -94,6 +74,7 @@ class Scope:
         safe_request: the data for running the request again (R5); None if it cannot run again.
         decision: the decision for the request as a whole; None outside a request.
         answered: the headers of the response are sent, so no marker can be added any more.
+        is_open: it is a websocket that was accepted, so code that writes later is not late.
         forced_master: the databases that the master must serve, each with the reason; also the names of replicated sets
             with a write whose position is unknown. Replaced, never changed.
         version: grows with every change that affects which server may serve a read. While it is the same, the choice of
@@ -118,6 +99,7 @@ class Scope:
     unrecorded = False
     has_unmarked = False
     is_job = False
+    is_open = False
     written: frozenset[Hashable] = frozenset()
     recently_marked = False
     must_see: Mapping[str, Position] = MappingProxyType({})
@@ -140,7 +122,7 @@ class Scope:
         self.version = 0
         self.pending: Mapping[Hashable, Callable[[Scope], None]] = _NOTHING
         self.slaves: dict[Hashable, Any] = {}
-        self._at_end: tuple[Callable[[Scope], None], ...] = ()
+        self._at_end: tuple[Callable[[Scope], object], ...] = ()
 
     # What must be seen
 
@@ -163,9 +145,8 @@ class Scope:
     def all_written(self) -> Marker | None:
         """Return what code that continues from here must see, the marker and later writes; None if there is nothing."""
         self.settle()
-        if self.marker is None or self.wrote is None:
-            return self.wrote or self.marker
-        return self.wrote.merge(self.marker)
+        wrote, marker = self.wrote, self.marker
+        return wrote or marker if wrote is None or marker is None else wrote.merge(marker)
 
     def has_written(self, name: str) -> bool:
         """Say whether a write with a position was recorded for a replicated set."""
@@ -195,7 +176,7 @@ class Scope:
                 self._absorb_writes(Marker(positions={name: position}, placed_at=now))
             self.written |= {name}
             self.version += 1
-        if self.within is None and self.answered and not self._late:
+        if self.within is None and self.answered and not self._late and not self.is_open:
             self._late = True
             logger.warning(
                 "A write was committed after the response's headers were sent, at %s. The visitor's marker does not "
@@ -308,10 +289,47 @@ class Scope:
         """Whether it is the scope of a request, and not of a block outside any request."""
         return self.decision is not None
 
+    # A websocket
+
+    def open(self) -> None:
+        """Begin the conversation after the handshake. It may last for hours."""
+        self.is_open = True
+        _unsafe.pop(id(self), None)
+
+    def rest(self) -> None:
+        """Give back what is held for the scope, while the server waits for the next message."""
+        done = [callback for callback in self._at_end if not callback(self)]
+        if done:
+            with _changing:
+                self._at_end = tuple(callback for callback in self._at_end if callback not in done)
+
+    def renew(self, *, max_age: float, position_max_age: float) -> None:
+        """Begin the next message like the visitor's next request: with a marker of all that they have written.
+
+        The servers are chosen again, and what has become too old no longer counts.
+
+        Args:
+            max_age: seconds that a write without a position holds.
+            position_max_age: seconds that positions hold.
+        """
+        with _changing:
+            wrote, marker = self.wrote, self.marker
+            known = wrote or marker if wrote is None or marker is None else wrote.merge(marker)
+            if known is not None:
+                known = known.holding(time.time(), max_age=max_age, position_max_age=position_max_age)
+            self.adopt_marker(known or Marker(), max_age)  # first, because other threads may be reading
+            self.marker = known
+            self.forced_master, self.avoided, self.slaves, self.has_waited = _NOTHING, frozenset(), {}, False
+            self.version += 1
+
     # The end
 
-    def call_at_end(self, callback: Callable[[Scope], None]) -> None:
-        """Call a function with the scope when it ends, possibly from another thread."""
+    def call_at_end(self, callback: Callable[[Scope], object]) -> None:
+        """Call a function with the scope when it ends, possibly from another thread.
+
+        A websocket calls it whenever it waits, too, and `ended` is False then. If it returns a false value, it is not
+        called again.
+        """
         with _changing:  # another thread may end the scope meanwhile
             self._at_end = (*self._at_end, callback)
 

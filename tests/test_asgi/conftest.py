@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import os
 import time
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from http.cookies import SimpleCookie
@@ -27,6 +29,13 @@ App = Callable[[Any, Receive, Send], Awaitable[None]]
 Wrap = Callable[..., App]
 
 PLAIN = (b"content-type", b"text/plain")
+
+
+def required(module: str) -> Any:
+    """Import a module that not every installation has, or skip the tests; where CI is set, fail instead."""
+    if os.environ.get("CI", "").lower() not in {"", "0", "false"}:
+        return importlib.import_module(module)
+    return pytest.importorskip(module)
 
 
 def http_scope(
@@ -147,12 +156,20 @@ class Browser:
         self.app = app
         self.jar: dict[str, str] = {}
 
-    async def asend(self, method: str = "GET", query: str = "", **extra: Any) -> Exchange:
-        cookie = "; ".join(f"{name}={value}" for name, value in self.jar.items()) or None
-        body = extra.pop("body", b"")
-        answer = await Exchange(self.app, http_scope(method, query=query, cookie=cookie, **extra), body).run()
-        for header in answer.cookies:
+    @property
+    def cookie(self) -> str | None:
+        """The Cookie header of the next request."""
+        return "; ".join(f"{name}={value}" for name, value in self.jar.items()) or None
+
+    def keep(self, *cookies: str) -> None:
+        """Keep the cookies of a response."""
+        for header in cookies:
             self.jar |= {name: morsel.value for name, morsel in SimpleCookie(header).items()}
+
+    async def asend(self, method: str = "GET", query: str = "", **extra: Any) -> Exchange:
+        body = extra.pop("body", b"")
+        answer = await Exchange(self.app, http_scope(method, query=query, cookie=self.cookie, **extra), body).run()
+        self.keep(*answer.cookies)
         return answer
 
     def send(self, method: str = "GET", query: str = "", **extra: Any) -> Exchange:

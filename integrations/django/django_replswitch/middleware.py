@@ -116,9 +116,7 @@ def begin(request: HttpRequest, wanted: State | None = None) -> Frame:
             a part of the request, so such a request cannot run again (R5).
     """
     policy, meta = request_policy(), request.META
-    override: Any = wanted
-    if override is None and policy.options.override is not None and policy.options.enabled:
-        override = policy.options.override(request)
+    override = policy.override(request) if wanted is None else wanted
     known = vars(request)
     is_whole = wanted is None and "session" not in known and "user" not in known
     path = request.path if is_whole else None

@@ -74,7 +74,7 @@ class RouteState(Port):
         """Close the link that this thread or task holds, and the idle links of the server."""
         held, block = self._links.get(server), self.route.block
         if held is not None and (held is link or (link is None and (block is None or held not in block))):
-            del self._links[server]
+            self._links.pop(server, None)  # a websocket that waits may have cleared them
             held.discard()
         server.source.drop_idle()
 
@@ -124,6 +124,15 @@ class RouteState(Port):
             self.leave_scope(self.scope)
         self.scope = scope
 
+    def rest(self) -> None:
+        """Give the links back until the next statement, unless a transaction is open.
+
+        Another thread may be running a statement on one of them. It keeps that link, and goes on.
+        """
+        if self.route.block is None:
+            self._links.clear()
+            self.route.let_go()
+
     def leave_scope(self, scope: Scope) -> None:
         """Release what was held for ``scope``. Another thread may be the one that ends the scope.
 
@@ -157,4 +166,4 @@ class RouteState(Port):
         block = self.route.block
         for server, link in list(self._links.items()):
             if server.state == SLAVE and (block is None or link not in block):
-                del self._links[server]
+                self._links.pop(server, None)

@@ -47,14 +47,21 @@ class Query(TypedDict):
 class WorkerState:
     """All states of one thread or task: of the running request, of requests that wait, and outside requests.
 
+    Args:
+        make: makes the state for a scope.
+        task: the task; None for a thread.
+
     Attributes:
         current: the state of the running scope.
         frame: the top of the stack when `current` was looked up.
         queries: the statements that ran while `debug` was on.
     """
 
-    def __init__(self, make: Callable[[Scope | None], RouteState]) -> None:
+    def __init__(
+        self, make: Callable[[Scope | None], RouteState], task: weakref.ref[asyncio.Task[Any]] | None = None
+    ) -> None:
         self._make = make
+        self._task = task
         self._outside = make(None)
         self._of_requests: dict[Scope, RouteState] = {}
         self._scope: Scope | None = None
@@ -101,6 +108,8 @@ class WorkerState:
                 self._forget_ended()
             local = self._of_requests[scope] = self._make(scope)
             scope.call_at_end(self._leave)
+            if scope.is_open and self._task is not None and (task := self._task()) is not None:
+                task.add_done_callback(lambda _: scope.rest())
         return local
 
     def _forget_ended(self) -> None:
@@ -109,11 +118,21 @@ class WorkerState:
             if scope.ended and not local.is_in_block:
                 del self._of_requests[scope]
 
-    def _leave(self, scope: Scope) -> None:
+    def _leave(self, scope: Scope) -> bool:
+        """Release what is held for a scope that has ended, or waits; return whether more may follow."""
+        if not (scope.ended or self._is_over()):
+            self._of_requests[scope].rest()
+            return True
         local = self._of_requests.pop(scope, self._outside)
         local.leave_scope(scope)
         if self._scope is scope:
             self.frame = _NEVER  # a frame would keep its scope in memory, with all pending writes
+        return False
+
+    def _is_over(self) -> bool:
+        """Return whether it belongs to a task that is done."""
+        task = None if self._task is None else self._task()
+        return self._task is not None and (task is None or task.done())
 
 
 class _Thread(threading.local):
@@ -167,6 +186,6 @@ class Workers:
     def worker(self) -> WorkerState:
         """Return the `WorkerState` of the running thread or task."""
         if _get_running_loop() is not None and (task := asyncio.current_task()) is not None:
-            return self._tasks.get(task) or self._tasks.setdefault(task, WorkerState(self._make))
+            return self._tasks.get(task) or self._tasks.setdefault(task, WorkerState(self._make, weakref.ref(task)))
         mine = self.threads.worker = self.threads.worker or WorkerState(self._make)
         return mine

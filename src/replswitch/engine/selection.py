@@ -100,10 +100,15 @@ class Selection:
         """Choose again for the next statement: a link was closed, or a transaction has begun or ended."""
         self.link, self._frame = None, _NEVER
 
+    def let_go(self) -> None:
+        """Drop all references to links."""
+        self.forget()
+        self._noted = (None, None)
+
     def leave_scope(self) -> None:
         """Drop all references to the running scope: a frame keeps its scope alive, and the scope its pending writes."""
-        self.link, self._frame = None, _NEVER
-        self._scope, self.pending, self._noted, self.has_read = NO_SCOPE, None, (None, None), False
+        self.let_go()
+        self._scope, self.pending, self.has_read = NO_SCOPE, None, False
         self.master_error = None
 
     def begin(self, block: Block) -> None:

@@ -11,8 +11,9 @@ from weakref import ref
 from replswitch.drivers import Written
 from replswitch.engine.recording import is_recording, is_repeatable
 from replswitch.errors import PositionError
+from replswitch.outside import Outside
 from replswitch.positions.clock import fall_back_to_clock
-from replswitch.scope import Outside, waiting
+from replswitch.scope import waiting
 from replswitch.state import stack
 
 if TYPE_CHECKING:

@@ -5,27 +5,22 @@ https://asgi.readthedocs.io/en/latest/specs/www.html
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from replswitch.checking import require
 from replswitch.errors import ConfigurationError, ReplSwitchError
+from replswitch.request.connection import encoded, read_headers
 from replswitch.request.options import RequestOptionNames, Secret, request_options
 from replswitch.request.policy import RequestPolicy
 from replswitch.request.replay import Replay, committed_on_close, repeats
+from replswitch.request.websocket import serve_websocket
 from replswitch.state import set_stack, stack
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from replswitch.request.connection import ASGIApplication, ConnectionScope, Message, Receive, Send
     from replswitch.state import Frame
-
-Message = MutableMapping[str, Any]
-ConnectionScope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-ASGIApplication = Callable[[ConnectionScope, Receive, Send], Awaitable[None]]
-
-# The headers of a request that are read.
-_READ: Final = frozenset({b"cookie", b"replswitch-marker", b"content-length", b"transfer-encoding"})
 
 # The messages that send a part of the body; the last two are extensions of ASGI.
 _BODY: Final = frozenset({"http.response.body", "http.response.pathsend", "http.response.zerocopysend"})
@@ -42,7 +37,7 @@ class ReplicationMiddleware:
 
     GET, HEAD, OPTIONS, TRACE and QUERY ask for a slave, every other method for the master (R1). A request with a
     marker sees what its visitor has written. Wrap the whole application, so that error pages made by other middleware
-    carry the marker too. Websockets and lifespan pass unchanged.
+    carry the marker too. A websocket is in master state. Lifespan passes unchanged.
 
     Args:
         app: the ASGI application.
@@ -73,17 +68,20 @@ class ReplicationMiddleware:
         self.hold = hold
         self.policy = RequestPolicy(request_options(options), secret)
 
-    async def __call__(self, scope: ConnectionScope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one connection.
 
         Raises:
             ConfigurationError: the option ``override`` returned a value that is neither a state nor None.
         """
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
         policy = self.policy
-        cookies, header, has_body = _read(scope["headers"])
+        if scope["type"] != "http":
+            if scope["type"] == "websocket":
+                await serve_websocket(self.app, policy, scope, receive, send)
+            else:
+                await self.app(scope, receive, send)
+            return
+        cookies, header, has_body = read_headers(scope["headers"])
         override = None
         if policy.options.override is not None and policy.options.enabled:
             override = policy.options.override(scope)
@@ -111,22 +109,6 @@ class ReplicationMiddleware:
                 attempt = following
         finally:
             set_stack(outer)
-
-
-def _read(headers: Iterable[tuple[bytes, bytes]]) -> tuple[str, str, bool]:
-    """Return the cookies and the markers in the headers of a request, and whether it has a body."""
-    cookies = markers = ""
-    has_body = False
-    for name, value in headers:
-        if name not in _READ:
-            continue
-        if name == b"cookie":  # over HTTP/2, there may be several
-            cookies = f"{cookies}; {value.decode('latin-1')}" if cookies else value.decode("latin-1")
-        elif name == b"replswitch-marker":
-            markers = f"{markers},{value.decode('latin-1')}"
-        elif value != b"0":
-            has_body = True
-    return cookies, markers, has_body
 
 
 class _Attempt:
@@ -211,7 +193,7 @@ class _Attempt:
         set_stack(self.outer)
         self.asgi_scope.clear()
         self.asgi_scope.update(before)
-        cookies, header, _ = _read(before["headers"])
+        cookies, header, _ = read_headers(before["headers"])
         frame = self.middleware.policy.begin_again(self.scope, before["method"], cookies, header)
         following = _Attempt(self.middleware, self.asgi_scope, frame, self.outer, self.server_receive, self.server_send)
         following.again = self.received or ()
@@ -306,8 +288,7 @@ class _Attempt:
             before = self.before
             is_https = before.get("scheme") == "https"
             extra = policy.extra_headers(scope, before["method"], start["status"], is_https=is_https)
-            added = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in extra]
-            start = {**start, "headers": [*start.get("headers", ()), *added]}
+            start = {**start, "headers": [*start.get("headers", ()), *encoded(extra)]}
         scope.answered = True
         return start
 

@@ -11,12 +11,13 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
-from replswitch.decision import MASTER
+from replswitch.decision import MASTER, SLAVE
 from replswitch.engine.events import count, tell
+from replswitch.outside import Outside
 from replswitch.request.decide import REPLAY, SAFE_METHODS, decide, may_have_written
 from replswitch.request.marker import Marker, MarkerNames, MarkerSigner
 from replswitch.request.replay import Endpoints, SafeRequest
-from replswitch.scope import Outside, Scope
+from replswitch.scope import Scope
 from replswitch.state import Frame, instruction, stack
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ Cookie = tuple[str, str, dict[str, Any]]
 parameters of ``set_cookie()`` on the responses of Django and Werkzeug."""
 
 logger = logging.getLogger(__name__)
+
+# The method of a websocket's handshake over HTTP/2 (RFC 8441). It is unsafe.
+_HANDSHAKE: Final = "CONNECT"
 
 # The methods that may run again. With the other safe methods, applications have no pages that write.
 _REPEATABLE: Final = frozenset({"GET", "HEAD"})
@@ -65,6 +69,11 @@ class RequestPolicy:
         self._names = MarkerNames(options.cookie_name)
         self.cookie_names = frozenset(self._names.all)
         self.endpoints = Endpoints()
+
+    def override(self, request: Any) -> object:
+        """Return the result of the option ``override`` for a request of the framework; None without the option."""
+        options = self.options
+        return options.override(request) if options.override is not None and options.enabled else None
 
     def begin(
         self,
@@ -111,6 +120,19 @@ class RequestPolicy:
             if self.endpoints.known:
                 self.reach(scope, path)
         return instruction(decision.state, scope)
+
+    def begin_socket(self, cookies: str, header: str = "", override: object = None) -> Frame:
+        """Begin a websocket, which is in master state unless ``override`` says otherwise; see `begin`."""
+        frame = self.begin(_HANDSHAKE, cookies, header, override)
+        if override == SLAVE:  # a marker by time ends before the socket does
+            frame.state = SLAVE
+        return frame
+
+    def renew(self, scope: Scope, override: object = None) -> None:
+        """Begin the next message of a websocket like a request of its own; see `replswitch.scope.Scope.renew`."""
+        scope.renew(**self._ages)
+        scope.decision = decision = decide(_HANDSHAKE, scope.marker, override, self.options.enabled)
+        scope.master_only = decision.final
 
     def _scope(self, cookies: str, header: str, within: Scope | None) -> Scope:
         """Make a scope that must see what its markers ask for, and what the enclosing request has written."""
@@ -241,7 +263,7 @@ class RequestPolicy:
 
         Args:
             response: a response of Django or Werkzeug: both have ``set_cookie()``, ``headers`` and ``status_code``.
-            scope: the scope of the request. The marker does not include later writes.
+            scope: the scope of the request.
             method: the request's HTTP method.
             https: says whether the request came over https; it is called only if needed, for few responses.
         """
@@ -251,16 +273,20 @@ class RequestPolicy:
             response.set_cookie(name, token, **attributes)
         for name, value in headers:
             response.headers[name] = value
-        scope.answered = True
 
     def additions(
         self, scope: Scope, method: str, status: int | str, *, https: Callable[[], bool]
     ) -> tuple[Cookie | None, list[tuple[str, str]]]:
-        """Return what to add to a response: a cookie or None, and headers. See `cookie`."""
+        """Return what to add to a response: a cookie or None, and headers. See `cookie`.
+
+        The marker does not include later writes.
+        """
         headers: list[tuple[str, str]] = []
         if scope.wrote is None and scope.is_safe and not scope.pending and not self.options.debug_header:
+            scope.answered = True
             return None, headers  # the common case
         scope.hand_back()
+        scope.answered = True
         cookie = self.cookie(scope, method, status, https=https)
         if cookie is not None and self.options.header:
             headers.append((MARKER_HEADER, cookie[1]))
