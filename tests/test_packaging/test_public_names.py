@@ -9,6 +9,7 @@ import sys
 import pytest
 
 import replswitch
+import replswitch.binding
 
 PUBLIC = [
     "MASTER",
@@ -30,8 +31,37 @@ PUBLIC = [
 ]
 
 
+FOR_BINDINGS = [
+    "Frame",
+    "RequestOptionNames",
+    "RequestOptions",
+    "RequestPolicy",
+    "Resumable",
+    "Scope",
+    "Secret",
+    "push",
+    "request_options",
+]
+
+
 def test_replswitch_exports_these_names_in_this_order() -> None:
     assert replswitch.__all__ == PUBLIC
+    assert replswitch.binding.__all__ == FOR_BINDINGS
+
+
+def test_the_arguments_of_the_policy_are_those_that_bindings_of_others_give() -> None:
+    policy = replswitch.binding.RequestPolicy
+    arguments = {
+        each.__name__: list(inspect.signature(each).parameters)
+        for each in (policy.__init__, policy.begin, policy.override, policy.extra_headers, policy.mark)
+    }
+    assert arguments == {
+        "__init__": ["self", "options", "secret"],
+        "begin": ["self", "method", "cookies", "header", "override", "path", "has_body"],
+        "override": ["self", "request"],
+        "extra_headers": ["self", "scope", "method", "status", "is_https"],
+        "mark": ["self", "response", "scope", "method", "https"],
+    }
 
 
 def test_replswitch_has_no_other_public_name() -> None:

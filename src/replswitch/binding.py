@@ -1,0 +1,18 @@
+"""What a binding for another framework needs. The page "bindings" of the documentation shows a whole one."""
+
+from replswitch.request.options import RequestOptionNames, RequestOptions, Secret, request_options
+from replswitch.request.policy import RequestPolicy
+from replswitch.scope import Scope
+from replswitch.state import Frame, Resumable, push
+
+__all__ = [
+    "Frame",
+    "RequestOptionNames",
+    "RequestOptions",
+    "RequestPolicy",
+    "Resumable",
+    "Scope",
+    "Secret",
+    "push",
+    "request_options",
+]
