@@ -9,15 +9,13 @@ from typing import Annotated, Any
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
-from tests.test_asgi.conftest import ASGIBoard, Browser, Exchange, http_scope
+from tests.test_asgi.conftest import ASGIBoard, Browser, Exchange, http_scope, required
 from tests.test_asgi.test_async_session import numbers, shop_on, write
 from tests.test_wsgi.test_replay import count
 
 from replswitch.decorators import use_master, use_slave
 
-fastapi = pytest.importorskip("fastapi")
-background = pytest.importorskip("starlette.background")
-responses = pytest.importorskip("starlette.responses")
+fastapi, background, responses = map(required, ("fastapi", "starlette.background", "starlette.responses"))
 pytestmark = pytest.mark.parametrize("served", ["sqlite"], indirect=True)
 
 KINDS = pytest.mark.parametrize("kind", ["def", "async def"])
@@ -36,10 +34,19 @@ def endpoint(kind: str, work: Callable[[], Any]) -> Callable[[], Any]:
     return called if kind == "def" else awaited
 
 
-@pytest.fixture
-def api(board: ASGIBoard) -> Any:
-    """A board: GET shows the numbers, POST writes ``?n=…``; as JSON."""
+@pytest.fixture(params=["alone", "in BaseHTTPMiddleware"])
+def api(board: ASGIBoard, request: pytest.FixtureRequest) -> Any:
+    """A board: GET shows the numbers, POST writes ``?n=…``; as JSON.
+
+    BaseHTTPMiddleware of Starlette runs it in another task, and passes its messages on.
+    """
     api = fastapi.FastAPI()
+    if request.param != "alone":
+
+        async def passing(request: Any, call_next: Any) -> Any:
+            return await call_next(request)
+
+        api.middleware("http")(passing)
     api.get("/")(board.numbers)
 
     def add(n: int) -> None:
@@ -195,24 +202,10 @@ def test_m7_a_background_task_writes_in_the_state_of_its_request(
     assert [" in write. " in record.message for record in caplog.records] == [True]
 
 
-def test_a_middleware_of_starlette_with_a_task_of_its_own_changes_nothing(board: ASGIBoard, api: Any) -> None:
-    """BaseHTTPMiddleware runs the application in another task, and passes its messages on."""
-
-    async def passing(request: Any, call_next: Any) -> Any:
-        return await call_next(request)
-
-    api.middleware("http")(passing)
-    api.get("/count")(endpoint("async def", lambda: count(board).decode()))
-    browser = Browser(board.within(api))
-    board.pair.stop_slave()
-    assert len(browser.send("POST", "n=2").cookies) == 1
-    assert browser.send().body == b"[1,2]"
-    assert browser.send(path="/count").body == b'"1 2 3"'
-    assert Browser(board.within(api)).send(path="/count").told.endswith("reason=replay")
-
-
 @pytest.mark.parametrize("scope", ["function", "request", "request, and hold"])
-def test_m7_a_commit_behind_the_yield_of_a_dependency(board: ASGIBoard, api: Any, scope: str) -> None:
+def test_m7_a_commit_behind_the_yield_of_a_dependency(
+    board: ASGIBoard, api: Any, scope: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """FastAPI runs it after the response, unless the dependency has the scope "function"."""
 
     async def unit_of_work() -> AsyncIterator[None]:
@@ -222,7 +215,9 @@ def test_m7_a_commit_behind_the_yield_of_a_dependency(board: ASGIBoard, api: Any
     depends = [fastapi.Depends(unit_of_work, scope=scope.partition(",")[0])]
     api.post("/work", dependencies=depends)(lambda: "done")
     app = board.within(api, hold=scope.endswith("hold"))
-    assert len(Browser(app).send("POST", path="/work").cookies) == (0 if scope == "request" else 1)
+    is_late = scope == "request"
+    assert len(Browser(app).send("POST", path="/work").cookies) == (0 if is_late else 1)
+    assert [" in write. " in record.message for record in caplog.records] == [True] * is_late
 
 
 def test_m1_a_dependency_that_commits_its_async_session_before_the_response(board: ASGIBoard, api: Any) -> None:

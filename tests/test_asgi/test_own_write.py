@@ -8,11 +8,13 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from sqlalchemy import create_engine, text
 from tests.test_asgi.conftest import ASGIBoard, Browser, Exchange, Receive, Send, http_scope, respond
 from tests.test_wsgi.conftest import Browser as WSGIBrowser
 
 import replswitch
 from replswitch.decorators import use_master, use_slave
+from replswitch.sqlalchemy import RoutingSession, replicate
 from replswitch.state import stack
 
 ON_ONE_SERVER = pytest.mark.parametrize("served", ["sqlite"], indirect=True)
@@ -54,6 +56,46 @@ def test_m1_a_write_in_a_thread_or_task_is_in_the_marker(board: ASGIBoard, how: 
     board.pair.stop_slave()
     assert len(browser.send("POST").cookies) == 1
     assert browser.send().body == b"1 2"
+
+
+@pytest.mark.parametrize("served", ["mariadb", "mariadb-mysqlclient", "sqlite"], indirect=True)
+def test_m1_a_commit_in_a_thread_that_still_holds_its_connection_is_marked(board: ASGIBoard) -> None:
+    """As of a synchronous dependency of FastAPI, whose session is closed after the response."""
+    driver = {"pymysql": "mysql+pymysql", "mysqlclient": "mysql+mysqldb", "sqlite3": "sqlite"}[board.driver]
+    master, slave = (create_engine(url(driver, each)) for each in (board.pair.master, *board.pair.slaves))
+    replicate(master, [slave])
+    sessions: list[RoutingSession] = []
+
+    def write() -> None:
+        session = RoutingSession(master)
+        sessions.append(session)
+        session.execute(text("INSERT INTO wsgi_message VALUES (2)"))
+        session.commit()
+        session.execute(text("SELECT 1"))
+
+    async def app(scope: Any, receive: Receive, send: Send) -> None:
+        if scope["method"] == "GET":
+            return await respond(send, board.page())
+        await asyncio.to_thread(write)
+        return await respond(send, b"written", status=201)
+
+    async def main() -> None:
+        browser = Browser(board.within(app))
+        board.pair.stop_slave()
+        assert len((await browser.asend("POST")).cookies) == 1
+        await asyncio.to_thread(sessions[0].close)
+        assert (await browser.asend()).body == b"1 2"
+
+    asyncio.run(main())
+    master.dispose()
+    slave.dispose()
+
+
+def url(driver: str, settings: dict[str, Any]) -> str:
+    """The address of a server for SQLAlchemy."""
+    if driver == "sqlite":
+        return f"sqlite:///{settings['database']}"
+    return "{}://{user}:{password}@{host}:{port}/{database}".format(driver, **settings)
 
 
 @ON_ONE_SERVER
