@@ -31,9 +31,9 @@ R = TypeVar("R")
 class Use:
     """Use the master, or a slave, for every database: as a decorator or in a ``with`` block.
 
-    Use it as ``@use_slave``, ``@use_slave()`` or ``with use_slave():``. It decorates functions, coroutine functions and
-    generators. For a generator, the state holds while its code runs, and not in its caller while it is suspended. An
-    object is reentrant, and several threads may enter it.
+    Use it as ``@use_slave``, ``@use_slave()`` or ``with use_slave():``; ``async with`` does the same. It decorates
+    functions, coroutine functions and generators. For a generator, the state holds while its code runs, and not in its
+    caller while it is suspended. An object is reentrant, and several threads may enter it.
 
     Raises:
         ConfigurationError: the decorated object is not a function.
@@ -74,6 +74,12 @@ class Use:
                 frame.__exit__(*error)
                 return
             frame = frame.parent
+
+    async def __aenter__(self) -> None:
+        self.__enter__()
+
+    async def __aexit__(self, *error: object) -> None:
+        self.__exit__(*error)
 
     # Bindings override these methods
 

@@ -73,6 +73,12 @@ class Frame:
         if self._scope is not None:
             self._scope.end()
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self.__exit__(*error)
+
     def _was_in_force(self) -> bool:
         """Say whether the frame is, or was, in the running stack.
 

@@ -275,6 +275,27 @@ def test_lifespan_passes_unchanged(wrap: Wrap) -> None:
     assert got[0] is scope
 
 
+def test_s2_async_with_does_the_same_as_with(wrap: Wrap) -> None:
+    switch = Switch()
+
+    async def app(scope: Any, receive: Receive, send: Send) -> None:
+        seen = [switch.state]
+        for block in (use_master, switch.use_master):
+            async with block():
+                seen.append(switch.state)
+                await asyncio.sleep(0)
+                with use_slave():
+                    seen.append(switch.state)
+            seen.append(switch.state)
+        with suppress(LookupError):
+            async with use_master():
+                raise LookupError
+        seen.append(switch.state)
+        await respond(send, " ".join(seen).encode())
+
+    assert Browser(wrap(app)).send().body == b"slave master slave slave master slave slave slave"
+
+
 def test_decorators_hold_for_coroutine_functions_and_async_generators(wrap: Wrap) -> None:
     switch = Switch()
 
