@@ -17,8 +17,9 @@ EXTRAS = PROJECT["project"]["optional-dependencies"]
 PACKAGES = {"replswitch", "django_replswitch", "flask_replswitch"}
 
 RUNS_TESTS = {
-    "aiomysql", "aiosqlite", "asyncmy", "asyncpg", "cryptography", "daphne", "fastapi", "Flask", "Flask-SQLAlchemy",
-    "greenlet", "httptools", "hypercorn", "hypothesis", "litestar", "psycopg-pool", "psycopg2-binary", "pytest",
+    "aiomysql", "aiosqlite", "asyncmy", "asyncpg", "channels", "cryptography", "daphne", "fastapi", "Flask", "Flask-
+    SQLAlchemy", "greenlet", "httptools", "hypercorn", "hypothesis", "litestar", "psycopg-pool", "psycopg2-binary",
+    "pytest",
     "pytest-timeout", "pytest-xdist", "quart", "sybil", "uvicorn", "waitress", "websockets",
 }  # fmt: skip
 TOOLS = [requirement for requirement in EXTRAS["dev"] if Requirement(requirement).name in RUNS_TESTS]

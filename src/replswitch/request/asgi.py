@@ -77,7 +77,7 @@ class ReplicationMiddleware:
         policy = self.policy
         if scope["type"] != "http":
             if scope["type"] == "websocket":
-                await serve_websocket(self.app, policy, scope, receive, send)
+                await serve_websocket(self.app, policy, scope, receive, send, policy.override(scope))
             else:
                 await self.app(scope, receive, send)
             return

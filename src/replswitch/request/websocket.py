@@ -27,14 +27,26 @@ _SWITCHING: Final = 101
 
 
 async def serve_websocket(
-    app: ASGIApplication, policy: RequestPolicy, asgi_scope: ConnectionScope, receive: Receive, send: Send
+    app: ASGIApplication,
+    policy: RequestPolicy,
+    asgi_scope: ConnectionScope,
+    receive: Receive,
+    send: Send,
+    override: object = None,
 ) -> None:
     """Serve one websocket.
 
+    Args:
+        app: the application.
+        policy: the application's policy.
+        asgi_scope: the connection scope from the server.
+        receive: the server's ``receive()``.
+        send: the server's ``send()``.
+        override: the result of the option ``override``.
+
     Raises:
-        ConfigurationError: the option ``override`` returned a value that is neither a state nor None.
+        ConfigurationError: ``override`` is neither a state nor None.
     """
-    override = policy.override(asgi_scope)
     cookies, header, _ = read_headers(asgi_scope["headers"])
     outer = stack()
     frame = policy.begin_socket(cookies, header, override)
