@@ -17,10 +17,10 @@ EXTRAS = PROJECT["project"]["optional-dependencies"]
 PACKAGES = {"replswitch", "django_replswitch", "flask_replswitch"}
 
 RUNS_TESTS = {
-    "aiomysql", "aiosqlite", "asyncmy", "asyncpg", "channels", "cryptography", "daphne", "fastapi", "Flask", "Flask-
-    SQLAlchemy", "greenlet", "httptools", "hypercorn", "hypothesis", "litestar", "psycopg-pool", "psycopg2-binary",
-    "pytest",
-    "pytest-timeout", "pytest-xdist", "quart", "sybil", "uvicorn", "waitress", "websockets",
+    "aiomysql", "aiosqlite", "asyncmy", "asyncpg", "channels", "cryptography", "daphne", "fastapi", "Flask",
+    "Flask-SQLAlchemy", "greenlet", "httptools", "hypercorn", "hypothesis", "litestar", "psycopg-pool",
+    "psycopg2-binary", "pytest", "pytest-timeout", "pytest-xdist", "quart", "sybil", "uvicorn", "waitress",
+    "websockets",
 }  # fmt: skip
 TOOLS = [requirement for requirement in EXTRAS["dev"] if Requirement(requirement).name in RUNS_TESTS]
 """The part of the extra ``dev`` that the tests import."""
