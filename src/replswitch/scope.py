@@ -87,6 +87,7 @@ class Scope:
         has_waited: a read has already waited for a slave (the option ``wait``).
         within: the enclosing scope: that of the request that makes this request or starts this job. Writes are recorded
             in both scopes.
+        is_streamed: the body of the response is sent after the request is over.
         ended: the request is over. A thread or task that outlives it still sees the data of the scope.
     """
 
@@ -100,6 +101,7 @@ class Scope:
     has_unmarked = False
     is_job = False
     is_open = False
+    is_streamed = False
     written: frozenset[Hashable] = frozenset()
     recently_marked = False
     must_see: Mapping[str, Position] = MappingProxyType({})

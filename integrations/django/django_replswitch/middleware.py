@@ -156,8 +156,6 @@ async def asettle(scope: Scope) -> None:
 def finish(request: HttpRequest, response: HttpResponseBase, frame: Frame) -> HttpResponseBase:
     """Add the marker and the debug header to a response. Keep the state for the pieces of a streamed response."""
     request_policy().mark(response, frame.scope, request.method or "", https=request.is_secure)
-    if response.streaming and frame.scope.safe_request is not None:
-        frame.scope.safe_request.is_streamed = True
     hold_state(response, frame)
     return response
 
@@ -167,6 +165,7 @@ def hold_state(response: HttpResponseBase, frame: Frame) -> None:
     streamed: Any = response
     if not response.streaming and not streamed._resource_closers:
         return  # the common case
+    frame.scope.is_streamed = True
     running = Resumable(frame)
     # These functions run code of the view, so they run in its state too.
     streamed._resource_closers = [partial(_within, running, closer) for closer in streamed._resource_closers]

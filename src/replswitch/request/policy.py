@@ -202,7 +202,7 @@ class RequestPolicy:
 
     def _count_use(self, endpoint: Hashable, scope: Scope) -> None:
         request = scope.safe_request
-        if request is not None and not request.is_streamed:
+        if request is not None and not scope.is_streamed:
             self.endpoints.used(endpoint, wrote=bool(scope.written) or scope.has_unmarked)
 
     def _learn(self, scope: Scope) -> None:
@@ -312,8 +312,9 @@ class RequestPolicy:
 
 
 def _enclosing(scope: Scope) -> Scope | None:
-    """Return the scope if it is that of a running request or job."""
-    return scope if (scope.is_request or scope.is_job) and not scope.ended else None
+    """Return the scope if it is that of a running request or job, or of a response that is being sent."""
+    is_over = scope.ended and not scope.is_streamed
+    return scope if (scope.is_request or scope.is_job) and not is_over else None
 
 
 def marker_tokens(cookie_header: str, names: Collection[str]) -> list[str]:

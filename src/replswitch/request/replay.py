@@ -81,7 +81,6 @@ class SafeRequest:
         commits_outside: the number of commits outside any request up to the start of the try.
         refusal: the first write of the request that could not be moved; None without one.
         has_committed_elsewhere: something was committed in a store that replswitch does not switch.
-        is_streamed: the body may still write after replswitch has ended the request.
         runs_again: this is the first try, and a second one follows.
     """
 
@@ -105,7 +104,6 @@ class SafeRequest:
     commits_outside: int
     refusal: Refusal | None
     has_committed_elsewhere = False
-    is_streamed = False
     runs_again = False
 
     def refuse(self, database: Hashable, refusal: Refusal) -> None:
