@@ -300,8 +300,7 @@ class Scope:
 
     def rest(self) -> None:
         """Give back what is held for the scope, while the server waits for the next message."""
-        done = [callback for callback in self._at_end if not callback(self)]
-        if done:
+        if done := [callback for callback in self._at_end if not callback(self)]:
             with _changing:
                 self._at_end = tuple(callback for callback in self._at_end if callback not in done)
 
@@ -329,8 +328,7 @@ class Scope:
     def call_at_end(self, callback: Callable[[Scope], object]) -> None:
         """Call a function with the scope when it ends, possibly from another thread.
 
-        A websocket calls it whenever it waits, too, and `ended` is False then. If it returns a false value, it is not
-        called again.
+        A websocket also calls it when it waits; `ended` is False then. It is not called again if its result is false.
         """
         with _changing:  # another thread may end the scope meanwhile
             self._at_end = (*self._at_end, callback)

@@ -18,7 +18,7 @@ from django.utils.functional import cached_property
 from tests.test_django.backend.asking import ask
 from tests.test_django.project.dialect import Pair
 
-from django_replswitch.backends.connecting import LINK_ATTRIBUTES
+from django_replswitch.backends.link import LINK_ATTRIBUTES
 
 THE_DATABASE_S = {
     # Its settings, and what is derived from them

@@ -17,13 +17,13 @@ from django.db import DEFAULT_DB_ALIAS, Error
 from django.db.backends.base.base import NO_DB_ALIAS, BaseDatabaseWrapper
 
 from django_replswitch.backends.errors import NoMasterError, RefusedWriteError
+from django_replswitch.backends.link import LINK_ATTRIBUTES, WrapperLink
 from django_replswitch.servers import alias_state, merged, remember_name
 from replswitch import MASTER, SLAVE, NoServerError, SlaveWriteError
 from replswitch.connect.pool import close_raw
 from replswitch.drivers import Written
 from replswitch.engine.attempt import Block
 from replswitch.engine.recording import is_recording
-from replswitch.engine.servers import Link
 from replswitch.engine.writes import committed_elsewhere
 from replswitch.state import stack
 
@@ -34,19 +34,9 @@ if TYPE_CHECKING:
     from replswitch.engine.attempt import Attempt
     from replswitch.engine.port import Port
     from replswitch.engine.route import Route
-    from replswitch.engine.servers import Server
+    from replswitch.engine.servers import Link, Server
     from replswitch.engine.writes import Writes
     from replswitch.scope import Scope
-
-#: The attributes of Django's ``BaseDatabaseWrapper`` that describe one physical connection, with their values while
-#: there is none. All other attributes describe the database: settings, transactions, savepoints, the log of queries.
-LINK_ATTRIBUTES: Final[dict[str, Any]] = {
-    "connection": None,
-    "close_at": None,
-    "errors_occurred": False,
-    "health_check_enabled": False,
-    "health_check_done": False,
-}
 
 # The attributes that keep their values when a link is opened. They describe the transaction, which continues.
 _KEPT: Final = (
@@ -59,24 +49,6 @@ _KEPT: Final = (
     "closed_in_transaction",
     "run_on_commit",
 )
-
-
-class WrapperLink(Link):
-    """A link of one wrapper.
-
-    Attributes:
-        cursor: returns a cursor of Django's backend on the link.
-        savepoints: the savepoints that the running transaction had when the link joined it.
-        parked: the values of `LINK_ATTRIBUTES` while another link is selected.
-    """
-
-    __slots__ = ("cursor", "parked", "savepoints")
-
-    def __init__(self, server: Server, raw: Raw, driver: Driver, cursor: Callable[[], Any]) -> None:
-        super().__init__(server, raw, driver)
-        self.cursor = cursor
-        self.savepoints: tuple[str, ...] = ()
-        self.parked = LINK_ATTRIBUTES
 
 
 class ConnectingWrapper(BaseDatabaseWrapper):

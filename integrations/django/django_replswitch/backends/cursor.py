@@ -13,7 +13,7 @@ from replswitch.engine.attempt import Attempt
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from django_replswitch.backends.connecting import WrapperLink
+    from django_replswitch.backends.link import WrapperLink
 
 
 class SwitchingCursor:

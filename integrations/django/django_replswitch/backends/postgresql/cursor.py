@@ -15,7 +15,7 @@ from replswitch.engine.attempt import Attempt
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from django_replswitch.backends.connecting import WrapperLink
+    from django_replswitch.backends.link import WrapperLink
     from replswitch.drivers import Raw
 
 base: Any = django_base  # with what the type stubs leave out
