@@ -224,6 +224,8 @@ class PostgreSQLPair(PostgreSQLSessions):
         """Let a slave that runs replicate as the test has chosen; returns when it does so."""
         self._configure(name, held=held)
         self._reload(name)
+        if held and name in self._stopped:
+            self._wait_for_receiver(name)
         # A pause is confirmed by the process that applies the changes, after it has read the settings. It is not
         # confirmed while that process waits, and nothing is applied then.
         self._run(name, "SELECT pg_wal_replay_pause()")
@@ -236,6 +238,16 @@ class PostgreSQLPair(PostgreSQLSessions):
         if not held or name not in self._stopped:
             self._run(name, "SELECT pg_wal_replay_resume()")
         self._applied[name] = self._settings(name, held=held)
+
+    def _wait_for_receiver(self, name: str) -> None:
+        """Wait until a slave receives nothing any more: a promotion would apply what it has received.
+
+        Replay must not be paused yet, because the process that replays ends the receiver. It does so at once, but not
+        while it waits for a lag.
+        """
+        deadline = time.monotonic() + 1
+        while self._run(name, "SELECT pid FROM pg_stat_wal_receiver") and time.monotonic() < deadline:
+            time.sleep(0.002)
 
     def _until(self, name: str, lack: str, reached: Callable[[], bool]) -> None:
         deadline = time.monotonic() + WITHIN
