@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import os
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from http.cookies import SimpleCookie
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 import pytest
@@ -21,8 +22,6 @@ from replswitch.state import stack
 
 if TYPE_CHECKING:
     from tests.conftest import Served
-
-T = TypeVar("T")
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -151,28 +150,6 @@ class Exchange(Answer):
         return [value.decode() for key, value in self.start["headers"] if key.decode().lower() == name.lower()]
 
 
-def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine in an event loop of its own.
-
-    With `asyncio.run`, an error and the task form a reference cycle, which keeps connections open until a collection.
-    From Python 3.13 on, sqlite3 warns of them.
-    """
-
-    results: list[T] = []
-    errors: list[Exception] = []
-
-    async def caught() -> None:
-        try:
-            results.append(await work)
-        except Exception as error:  # noqa: BLE001 - raised below
-            errors.append(error)
-
-    asyncio.run(caught())
-    if errors:
-        raise errors.pop()
-    return results[0]
-
-
 class Browser:
     """A visitor: sends requests and keeps cookies."""
 
@@ -197,7 +174,7 @@ class Browser:
         return answer
 
     def send(self, method: str = "GET", query: str = "", **extra: Any) -> Exchange:
-        return run(self.asend(method, query, **extra))
+        return asyncio.run(self.asend(method, query, **extra))
 
 
 async def respond(send: Send, *pieces: bytes, status: int = 200, headers: list[Any] | None = None) -> None:
@@ -238,6 +215,10 @@ def board(served: Served) -> Iterator[ASGIBoard]:
     empty_table(pair)
     with replswitch.connect(master=pair.master, slaves=pair.slaves, driver=driver) as db:
         yield ASGIBoard(served, db)
+        if driver == "sqlite3":
+            # An error, its task and a cursor in its frames form a reference cycle. From Python 3.13 on, sqlite3 warns of
+            # connections that are open when they are collected.
+            gc.collect()
 
 
 @pytest.fixture

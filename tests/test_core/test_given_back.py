@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import gc
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -77,6 +78,25 @@ def test_executemany_that_fails_on_the_master_does_not_run_again(
 def kill(pair: MariaDBPair, number: int) -> None:
     with pair.admin() as admin, admin.cursor() as cursor:
         cursor.execute(f"KILL {number}")
+
+
+def test_a_link_that_is_garbage_collected_with_its_cursor_goes_back_to_its_pool_open(
+    make: Make, pair: MariaDBPair
+) -> None:
+    db = make(pool_size=1)
+
+    def abandon_a_cursor() -> int:
+        with use_master():
+            cursor = db.cursor()
+            cursor.execute("SELECT CONNECTION_ID() UNION ALL SELECT 0")
+            (number,) = cursor.fetchone()
+            circle: list[Any] = [cursor]
+            circle.append(circle)
+            return int(number)
+
+    first = abandon_a_cursor()
+    gc.collect()
+    assert abandon_a_cursor() == first
 
 
 def request(method: str, *statements: Callable[[], None]) -> None:

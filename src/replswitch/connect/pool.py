@@ -33,10 +33,13 @@ class LeasedLink(Link):
         self._pool: LinkPool | None = pool
         self.server = server
         self.raw, self.writes, self.readable, self.opened_at, self.process, self.identity = kept
+        pool.lent[id(self.raw)] = self.raw
 
     def discard(self) -> None:
         """Close the connection instead of giving it back."""
-        self._pool = None
+        if self._pool is not None:
+            self._pool.lent.pop(id(self.raw), None)
+            self._pool = None
         close_raw(self.raw, self.process)
 
     def __del__(self) -> None:
@@ -58,6 +61,10 @@ class LinkPool:
         settings: the settings of the server, as the driver takes them.
         read_only: whether the database refuses writes through these links.
         size: how many idle links are kept.
+
+    Attributes:
+        lent: the connections of the lent links, by their ids. A link may be garbage-collected together with what uses
+            it. Without this reference, its connection would be, too, and some drivers close it then.
     """
 
     def __init__(self, driver: Driver, settings: dict[str, Any], *, read_only: bool, size: int) -> None:
@@ -66,6 +73,7 @@ class LinkPool:
         self._read_only = read_only
         self._size = size
         self._idle: list[Kept] = []
+        self.lent: dict[int, Raw] = {}
         self._closed = False
         self._dropped_at = 0.0
 
@@ -90,6 +98,7 @@ class LinkPool:
 
     def give_back(self, link: Link) -> None:
         """Keep a link for the next user, if it is clean and there is room."""
+        self.lent.pop(id(link.raw), None)
         if (
             self._closed
             or link.opened_at < self._dropped_at
