@@ -216,8 +216,8 @@ def board(served: Served) -> Iterator[ASGIBoard]:
     with replswitch.connect(master=pair.master, slaves=pair.slaves, driver=driver) as db:
         yield ASGIBoard(served, db)
         if driver == "sqlite3":
-            # An error, its task and a cursor in its frames form a reference cycle. From Python 3.13 on, sqlite3 warns of
-            # connections that are open when they are collected.
+            # An error, its task and a cursor in its frames form a reference cycle. Once the pool is closed, nothing
+            # else refers to the cursor's connection. From Python 3.13 on, sqlite3 warns of it when it is collected.
             gc.collect()
 
 
