@@ -36,9 +36,9 @@ _unsafe: Final[WeakValueDictionary[int, Scope]] = WeakValueDictionary()
 
 
 def waiting(scope: Scope | None = None) -> list[Scope]:
-    """Return the requests that may wait for a write outside any request, such as a write in a thread of theirs (M1).
+    """Return the requests that may be waiting for a write outside any request, such as one in a thread (M1).
 
-    These are all unsafe requests of the process without a response so far: nothing shows which of them waits.
+    These are all unsafe requests of the process without a response so far: it is not known which of them is waiting.
 
     Args:
         scope: the scope of the write, which may be the scope of a block; None outside any scope.
@@ -58,23 +58,23 @@ class Scope:
     default in the class, because few scopes change them.
 
     Attributes:
-        master_only: everything in this scope runs on the master, whichever state the code asks for.
+        master_only: everything in this scope runs on the master, whichever state the code sets.
         recorded: a database that records its commits was used.
         unrecorded: the state of a database whose commits are not recorded was read.
         wrote: the commits on the master in this scope, as a marker; None without a commit.
         marker: what the visitor must see, from the marker of the request; None without a valid marker.
         recently_marked: the marker is so young that it would hold even without positions.
         must_see: the position that slaves must have reached to serve this scope, by the name of the replicated set:
-            what the marker asks for, and what was written since. Replaced, never changed.
+            those in the marker, and those of the writes since. Replaced, never changed.
         must_see_since: the time of the latest write in ``must_see``; 0 without one.
         written: the names of the replicated sets with a recorded commit. Replaced, never changed.
         has_unmarked: a commit on the master makes no marker, but must not be repeated.
-        is_safe: the request's method promises to write nothing; False outside requests.
+        is_safe: the request's method is a safe one, such as GET; False outside requests.
         is_job: the scope of a job, which sees what the request that has started it must see.
         safe_request: the data for running the request again (R5); None if it cannot run again.
         decision: the decision for the request as a whole; None outside a request.
         answered: the headers of the response are sent, so no marker can be added any more.
-        is_open: it is a websocket that was accepted, so code that writes later is not late.
+        is_open: it is a websocket that was accepted, so later writes are not logged as commits after the headers.
         forced_master: the databases that the master must serve, each with the reason; also the names of replicated sets
             with a write whose position is unknown. Replaced, never changed.
         version: grows with every change that affects which server may serve a read. While it is the same, the choice of
@@ -299,7 +299,7 @@ class Scope:
         _unsafe.pop(id(self), None)
 
     def rest(self) -> None:
-        """Give back what is held for the scope, while the server waits for the next message."""
+        """Give back connections that are held for the scope, before the server waits for the next message."""
         if done := [callback for callback in self._at_end if not callback(self)]:
             with _changing:
                 self._at_end = tuple(callback for callback in self._at_end if callback not in done)
@@ -328,7 +328,8 @@ class Scope:
     def call_at_end(self, callback: Callable[[Scope], object]) -> None:
         """Call a function with the scope when it ends, possibly from another thread.
 
-        A websocket also calls it when it waits; `ended` is False then. It is not called again if its result is false.
+        In a websocket, it is also called before each wait for a message; `ended` is False then. It is not called again
+        if its result is false.
         """
         with _changing:  # another thread may end the scope meanwhile
             self._at_end = (*self._at_end, callback)

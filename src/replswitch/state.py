@@ -262,9 +262,9 @@ class Switch:
             frame = None if frame.begins_scope else frame.parent
         if frame is None:
             raise RevertError(
-                "revert() found nothing to undo: in this request, thread or task there is no use_master() or "
-                "use_slave() of this database that was not reverted already. Call revert() once for each "
-                "of them, or write `with ….use_slave():`, which reverts by itself."
+                "revert() found nothing to undo: in this request, thread or task, no use_master() or use_slave() of "
+                "this database is in effect. Call revert() once for each of them, or write "
+                "`with ….use_slave():`, which reverts at its end."
             )
         below, scope = frame.parent, frame._scope
         frame._replaced = True

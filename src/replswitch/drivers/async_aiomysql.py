@@ -26,7 +26,7 @@ class _Result(MySQLResult):  # type: ignore[misc]  # aiomysql has no types
 
 
 class _Connection(Tracked):
-    """These methods do the same as aiomysql's, which do not keep the answers."""
+    """Methods that do the same as aiomysql's, but pass the answers to the write tracker."""
 
     if TYPE_CHECKING:
         _affected_rows: Any
@@ -40,7 +40,7 @@ class _Connection(Tracked):
             raise OperationalError(_OUT_OF_SYNC, "Command Out of Sync")
         answer = OKPacketWrapper(packet)
         self.server_status = answer.server_status
-        self.replswitch.heard(answer.server_status, answer.message)
+        self.replswitch.record_answer(answer.server_status, answer.message)
         return True
 
     async def _read_result(self, *, unbuffered: bool) -> None:

@@ -13,9 +13,9 @@ class _Connection(Tracked):
         connection: Any = super()
         answer = await connection._read_ok_packet()
         if hasattr(answer, "message"):
-            self.replswitch.heard(answer.server_status, answer.message)
+            self.replswitch.record_answer(answer.server_status, answer.message)
         else:
-            self.replswitch.missed()
+            self.replswitch.record_unknown_answer()
         return answer
 
 

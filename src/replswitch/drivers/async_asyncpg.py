@@ -16,21 +16,23 @@ if TYPE_CHECKING:
 
     from replswitch.drivers.driver import Raw
 
-# asyncpg's own text.
-_ITS_COMMIT: Final = "COMMIT;"
+# The text with which asyncpg itself commits.
+_ASYNCPG_COMMIT: Final = "COMMIT;"
 
-# asyncpg shows no rows of several statements in one message. So the answer is a message of the level INFO, which
-# servers send with any `client_min_messages`.
-_TELL: Final = (
+# asyncpg does not return the rows of several statements in one message. So the server reports the position in a notice
+# of the level INFO, which it sends with any `client_min_messages`.
+_REPORT_POSITION: Final = (
     "DO $$BEGIN RAISE INFO 'replswitch: % %', current_setting('replswitch.wrote', true),"
     " pg_current_wal_insert_lsn(); END$$"
 )
-_WHETHER: Final = "SELECT set_config('replswitch.wrote', (pg_current_xact_id_if_assigned() IS NOT NULL)::text, false)"
-_COMMIT: Final = f"{_WHETHER}; COMMIT; {_TELL}"
-_SAID: Final = "replswitch: "
+_STORE_WHETHER_WRITTEN: Final = (
+    "SELECT set_config('replswitch.wrote', (pg_current_xact_id_if_assigned() IS NOT NULL)::text, false)"
+)
+_COMMIT: Final = f"{_STORE_WHETHER_WRITTEN}; COMMIT; {_REPORT_POSITION}"
+_REPORT_PREFIX: Final = "replswitch: "
 
-# In the context of an error of `_TELL`, after the commit.
-_OF_QUESTION: Final = "inline_code_block"
+# In the context of an error of `_REPORT_POSITION`, after the commit.
+_REPORT_CONTEXT: Final = "inline_code_block"
 
 # In asyncpg's error for a statement that it has not sent, because the server has just ended the session.
 _NOT_SENT: Final = "cannot switch to state"
@@ -40,19 +42,19 @@ _LOST: Final = "08"
 
 
 class AsyncpgConnection(AsyncTracker, asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
-    """A connection that asks for the position of a transaction together with its commit.
+    """A connection that queries the position of a transaction in the same message as its commit.
 
     Attributes:
         seen: the number of statements that asyncpg had sent at the last commit, rollback or answer.
-        said: the server's answer to `_TELL`.
-        tells: the account may run `_TELL`. Otherwise the position is queried after the commit.
+        last_report: the text of the notice that `_REPORT_POSITION` has sent, without its prefix.
+        may_report: the account may run `_REPORT_POSITION`. Otherwise the position is queried after the commit.
     """
 
     read_only_error = asyncpg.exceptions.ReadOnlySQLTransactionError
     standby_error = asyncpg.exceptions.CannotConnectNowError
     seen = -1
-    said = ""
-    tells = True
+    last_report = ""
+    may_report = True
 
     @property
     def has_run(self) -> bool:
@@ -82,13 +84,13 @@ class AsyncpgConnection(AsyncTracker, asyncpg.Connection):  # type: ignore[misc]
         return ":".join(map(str, self._addr)) if isinstance(self._addr, tuple) else str(self._addr)
 
     async def set_up(self, *, read_only: bool) -> None:
-        """Prepare a connection that was just opened. Check that the account may run `_TELL`."""
+        """Prepare a connection that was just opened. Check that the account may run `_REPORT_POSITION`."""
         await super().set_up(read_only=read_only)
         if self.reports_positions:
             try:
-                await super().execute(_TELL)
+                await super().execute(_REPORT_POSITION)
             except asyncpg.exceptions.PostgresError:
-                self.tells = False
+                self.may_report = False
         self.has_run = False
 
     async def answer(self, sql: str) -> Any:
@@ -105,7 +107,7 @@ class AsyncpgConnection(AsyncTracker, asyncpg.Connection):  # type: ignore[misc]
     async def execute(self, query: Any, *args: Any, **options: Any) -> Any:
         """Run a statement, or several. A transaction of asyncpg ends with this method, too."""
         was = self.is_in_transaction()
-        if query == _ITS_COMMIT and was and self.reports_positions and self.tells:
+        if query == _ASYNCPG_COMMIT and was and self.reports_positions and self.may_report:
             return await self._commit(**options)
         self.before(query)
         answer = await super().execute(query, *args, **options)
@@ -114,21 +116,21 @@ class AsyncpgConnection(AsyncTracker, asyncpg.Connection):  # type: ignore[misc]
         return answer
 
     async def _commit(self, **options: Any) -> Any:
-        """Commit, and ask in the same message whether something was written, and up to where."""
-        self.said = ""
-        self.add_log_listener(_hear)
+        """Commit. Query in the same message whether something was written, and at which position."""
+        self.last_report = ""
+        self.add_log_listener(_store_report)
         try:
             await super().execute(_COMMIT, **options)
         except asyncpg.exceptions.InFailedSQLTransactionError:
-            answer = await super().execute(_ITS_COMMIT, **options)  # which rolls back
+            answer = await super().execute(_ASYNCPG_COMMIT, **options)  # which rolls back
             self.ended(Written.NO)
             return answer
         except asyncpg.exceptions.PostgresError as error:
-            if _OF_QUESTION not in (error.context or ""):
+            if _REPORT_CONTEXT not in (error.context or ""):
                 raise
         finally:
-            self.remove_log_listener(_hear)
-        wrote, _, place = self.said.partition(" ")
+            self.remove_log_listener(_store_report)
+        wrote, _, place = self.last_report.partition(" ")
         status: Any = self.position_at(place) if wrote == "true" else Written.NO
         self.ended(status if place else Written.ASK)
         return "COMMIT"
@@ -164,10 +166,10 @@ class AsyncpgConnection(AsyncTracker, asyncpg.Connection):  # type: ignore[misc]
         return await super()._copy_in(*args, **options)
 
 
-def _hear(connection: Any, message: Any) -> None:
-    """Keep the server's answer to a question of replswitch."""
-    if message.message.startswith(_SAID):
-        connection.said = message.message.removeprefix(_SAID)
+def _store_report(connection: Any, message: Any) -> None:
+    """Store the text of the notice that `_REPORT_POSITION` has sent."""
+    if message.message.startswith(_REPORT_PREFIX):
+        connection.last_report = message.message.removeprefix(_REPORT_PREFIX)
 
 
 @cache
@@ -179,7 +181,7 @@ def _tracked(kind: Any) -> Any:
 
 
 class _Adapted:
-    """The part of SQLAlchemy's connection that sees errors, and statements that are prepared already."""
+    """A mixin for SQLAlchemy's connection, which handles errors, and records statements that are prepared already."""
 
     __slots__ = ()
 
@@ -243,7 +245,7 @@ class AsyncpgDriver(AsyncPostgreSQLDriver):
         raw.terminate()
 
     def adopt(self, raw: Raw, *, read_only: bool, begin: str) -> None:
-        """Let the tracker wait for the server, and see errors."""
+        """Set the tracker's `run`, and replace the class of SQLAlchemy's connection by one that handles errors."""
         super().adopt(raw, read_only=read_only, begin=begin)
         if isinstance(raw.driver_connection, AsyncpgConnection):
             kind: Any = type(raw)

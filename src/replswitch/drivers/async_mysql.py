@@ -1,7 +1,7 @@
 """The common part of aiomysql and asyncmy, on MariaDB and MySQL. SQLAlchemy opens their connections.
 
-The answer to a commit has its position (session tracking), so no question is needed. The drivers keep only a part of
-the answers: after a statement in autocommit mode that returns rows, the server is asked, in the same task.
+The answer to a commit contains its position (session tracking), so no query is needed. The drivers keep only a part of
+the answers. So after a statement in autocommit mode that returns rows, the server is queried, in the same task.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class _Tracker(WriteTracker):
         raw: the connection, as SQLAlchemy adapts it.
 
     Attributes:
-        has_run: a command was sent, and its answer was not shown to `heard`.
-        reports_positions: whether each write gets a position; None before the server was asked.
+        has_run: a command was sent, and its answer was not passed to `record_answer`.
+        reports_positions: whether each write gets a position; None before the server was queried.
         written: the commits since the last `pop_write_status`.
     """
 
@@ -53,7 +53,8 @@ class _Tracker(WriteTracker):
 
     def __init__(self, raw: Raw) -> None:
         self._raw = raw
-        self._is_moved = False  # there may be writes later than `last_known_position` that counted for no scope
+        # Whether there may be writes after `last_known_position` that no scope has recorded.
+        self._baseline_is_stale = False
 
     def cursor(self, _: object = None) -> Any:
         """Return a cursor, which waits for the server without stopping the event loop."""
@@ -69,14 +70,14 @@ class _Tracker(WriteTracker):
         return int(self._raw.driver_connection.server_status or 0)
 
     def track(self) -> None:
-        """Have the server report the position of each commit in its answer. Two round trips."""
+        """Make the server report the position of each commit in its answer. This takes two round trips."""
         self.reports_positions = has_positions(self)
         if self.reports_positions:
             rows(self, tracking(is_mariadb=is_mariadb(self)))
             self.reports_all = bool(self._status & SESSION_CHANGED)  # the answer to this statement shows it
         self.written, self.has_run = Written.NO, False
 
-    def heard(self, status: int | None, rest: bytes | None) -> None:
+    def record_answer(self, status: int | None, rest: bytes | None) -> None:
         """Keep the session state in an answer.
 
         Args:
@@ -102,8 +103,8 @@ class _Tracker(WriteTracker):
             return Written.YES
         return self.last_known_position
 
-    def missed(self) -> None:
-        """Record that an answer is not known, or an error. Before its error, a procedure may have written."""
+    def record_unknown_answer(self) -> None:
+        """Record that an answer is an error, or was not kept. A procedure may have written before its error."""
         if not self._status & _IN_TRANSACTION:
             self.written = later(self.written, Written.ASK)
 
@@ -127,17 +128,17 @@ class _Tracker(WriteTracker):
 
     def discard_write_status(self, *, with_rows: bool) -> None:
         """Record that the position must be queried before the next statement that counts."""
-        self._is_moved = True
+        self._baseline_is_stale = True
 
     def refresh_baseline(self) -> None:
         """Ask for the position of the latest write, if there may have been one that counted for no scope."""
-        if self._is_moved:
-            self._is_moved = False
+        if self._baseline_is_stale:
+            self._baseline_is_stale = False
             self.ask(None)
 
 
 class Tracked:
-    """The part of a driver's connection that shows the answers of the server to the write tracker.
+    """The part of a driver's connection that passes the answers of the server to the write tracker.
 
     A subclass adds the method that reads the answer to a commit, ``_read_ok_packet``.
 
@@ -160,10 +161,10 @@ class Tracked:
         try:
             await self._read_result(unbuffered=unbuffered)
         except Exception:
-            self.replswitch.missed()
+            self.replswitch.record_unknown_answer()
             raise
         result: Any = self._result  # type: ignore[attr-defined]  # likewise
-        self.replswitch.heard(result.server_status, result.message)
+        self.replswitch.record_answer(result.server_status, result.message)
 
 
 class AsyncMySQLDriver(UnknownDriver):
@@ -176,11 +177,11 @@ class AsyncMySQLDriver(UnknownDriver):
     tracked: ClassVar[type[Tracked]]
 
     def arguments(self, settings: Mapping[str, Any], *, read_only: bool) -> dict[str, Any]:
-        """Return the settings, with the flag that has the server report changes of the session."""
+        """Return the settings, with the flag that makes the server report changes of the session."""
         return {**settings, "client_flag": int(settings.get("client_flag") or 0) | _SESSION_TRACK}
 
     def adopt(self, raw: Raw, *, read_only: bool, begin: str) -> None:
-        """Make the connection to a slave read-only, and have the master report positions."""
+        """Make the connection to a slave read-only, and make the master report positions."""
         super().adopt(raw, read_only=read_only, begin=begin)
         if not read_only:
             connection: Any = raw.driver_connection
@@ -201,7 +202,7 @@ class AsyncMySQLDriver(UnknownDriver):
         return _MYSQL.fetch_position(self.writes_of(raw))
 
     def wait_for(self, raw: Raw, position: Position, seconds: float) -> bool:
-        """Wait on the server, with its own function."""
+        """Wait with the function of the server."""
         return _MYSQL.wait_for(self.writes_of(raw), position, seconds)
 
     def has_common_positions(self, raw: Raw) -> bool:
@@ -211,5 +212,5 @@ class AsyncMySQLDriver(UnknownDriver):
 
 @cache
 def _tracked(part: Any, kind: Any) -> Any:
-    """Return a class of connections like ``kind`` that shows its answers."""
+    """Return a class of connections like ``kind`` that passes its answers to the write tracker."""
     return type(kind.__name__, (part, kind), {"__module__": __name__})

@@ -38,21 +38,21 @@ _NO_STARTUP_PARAMETER: Final = "unsupported startup parameter"
 class AsyncTracker(PostgreSQLTracker):
     """The write tracker of a connection of an asyncio driver, which is the connection itself.
 
-    The position of a transaction comes in the same round trip as its commit. After a statement in autocommit mode, the
-    master is asked in the same task.
+    The position of a transaction is fetched in the same round trip as its commit. After a statement in autocommit mode,
+    it is queried in the same task.
 
     Attributes:
         run: waits for a coroutine function, in SQLAlchemy's greenlet. `AsyncPostgreSQLDriver.adopt` sets it.
         has_run: statements have run since the last commit, rollback or answer.
         last_id: the id in the latest answer to `_WRITTEN`.
-        is_moved: there may be writes after `last_known_position` that no scope has recorded.
+        baseline_is_stale: there may be writes after `last_known_position` that no scope has recorded.
     """
 
     includes_others = True
     reports_all = True
     run: Callable[[Callable[[Any], Awaitable[Any]]], Any]
     last_id = ""
-    is_moved = False
+    baseline_is_stale = False
     process = 0
 
     if TYPE_CHECKING:
@@ -64,15 +64,15 @@ class AsyncTracker(PostgreSQLTracker):
         raise NotImplementedError
 
     def question(self, sql: str) -> Any:
-        """Likewise, in SQLAlchemy's greenlet."""
+        """Run a query of replswitch's own in SQLAlchemy's greenlet, and return its row."""
         return self.run(lambda _: self.answer(sql))
 
     async def set_up(self, *, read_only: bool) -> None:
         """Prepare a connection that was just opened.
 
         Raises:
-            Exception: ``standby_error``: it is to serve as the master's, and the server is a standby; or it is to
-                refuse writes, and would not.
+            Exception: ``standby_error``: the connection is for the master, but the server is a standby; or the
+                connection is for a slave, but would not refuse writes.
         """
         self.process = os.getpid()
         self.is_reader = read_only
@@ -91,11 +91,11 @@ class AsyncTracker(PostgreSQLTracker):
         self.has_run = False
 
     def session_id(self) -> int:
-        """Return the id of the server's process, as it was sent at the start. A pooler sends another one."""
+        """Return the id of the server's process, as sent when the connection was opened. A pooler sends another id."""
         raise NotImplementedError
 
     def forbid_prepared(self) -> None:
-        """Prepare no statements by itself: behind a pooler, the next transaction may run in another session."""
+        """Switch automatic prepared statements off: behind a pooler, each transaction may run in another session."""
 
     def ended(self, status: Position | Written) -> None:
         """Record the end of a transaction."""
@@ -125,12 +125,12 @@ class AsyncTracker(PostgreSQLTracker):
 
     def discard_write_status(self, *, with_rows: bool) -> None:
         """Record that the position must be queried before the next statement that counts."""
-        self.is_moved = True
+        self.baseline_is_stale = True
 
     def refresh_baseline(self) -> None:
         """Query the position, if there may have been a write that no scope has recorded."""
-        if self.is_moved:
-            self.is_moved = False
+        if self.baseline_is_stale:
+            self.baseline_is_stale = False
             self.ask(None)
 
 
@@ -183,7 +183,7 @@ class AsyncPostgreSQLDriver(UnknownDriver, PostgreSQLFamilyDriver):
         raise NotImplementedError
 
     def adopt(self, raw: Raw, *, read_only: bool, begin: str) -> None:
-        """Let the tracker wait for the server. Make a connection read-only that the application has opened."""
+        """Set the tracker's `run`. Make a slave's connection that the application has opened read-only."""
         tracker = raw.driver_connection
         if isinstance(tracker, AsyncTracker):
             tracker.run = raw.run_async
@@ -215,7 +215,7 @@ class AsyncPostgreSQLDriver(UnknownDriver, PostgreSQLFamilyDriver):
         return super().fetch_position(raw) if tracker is self else PostgreSQLFamilyDriver.fetch_position(self, tracker)
 
     def wait_for(self, raw: Raw, position: Position, seconds: float) -> bool:
-        """Poll, without stopping the event loop."""
+        """Poll, without blocking the event loop."""
         until = time.monotonic() + seconds
         while True:
             reached = self.fetch_position(raw)[1]

@@ -1,4 +1,4 @@
-"""The asynchronous side of psycopg 3, on PostgreSQL, under SQLAlchemy's ``AsyncEngine``."""
+"""psycopg 3 with asyncio, on PostgreSQL, under SQLAlchemy's ``AsyncEngine``."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _ANSWERED: Final = re.compile("FATAL|SSL")
 
 
 class _Recorded:
-    """The part of a cursor that shows its connection what has run."""
+    """A mixin for cursors, which records each statement on the connection."""
 
     if TYPE_CHECKING:
         _conn: Any
@@ -67,12 +67,12 @@ class _Recorded:
 
 @cache
 def _recorded(kind: Any) -> Any:
-    """Return a class of cursors like ``kind`` whose connection sees what has run."""
+    """Return a class of cursors like ``kind`` whose statements are recorded on the connection."""
     return kind if issubclass(kind, _Recorded) else type(kind.__name__, (_Recorded, kind), {"__module__": __name__})
 
 
 class AsyncPsycopgConnection(psycopg.AsyncConnection[Any], AsyncTracker):
-    """A connection that asks for the position of a transaction together with its commit.
+    """A connection that queries the position of a transaction in the same message as its commit.
 
     Attributes:
         limit: seconds to wait for an answer; None to wait forever.
@@ -92,7 +92,7 @@ class AsyncPsycopgConnection(psycopg.AsyncConnection[Any], AsyncTracker):
         self.poll = poll.poll
 
     async def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
-        """Wait for an answer. If it does not come in time, or nobody waits for it any more, close the connection."""
+        """Wait for an answer. If it does not arrive in time, or the wait is cancelled, close the connection."""
         if self.limit is None or args or options:
             return await super().wait(gen, *args, **options)
         try:
@@ -119,7 +119,7 @@ class AsyncPsycopgConnection(psycopg.AsyncConnection[Any], AsyncTracker):
             self._autocommit = self._autocommit and not begins
 
     def cursor(self, *args: Any, **options: Any) -> Any:
-        """Return a cursor whose statements the connection sees. Its class is a subclass of the application's."""
+        """Return a cursor whose statements are recorded. Its class is a subclass of the application's cursor class."""
         kind: Any = self.cursor_factory
         server_kind: Any = self.server_cursor_factory
         self.cursor_factory, self.server_cursor_factory = _recorded(kind), _recorded(server_kind)
@@ -153,7 +153,7 @@ class AsyncPsycopgConnection(psycopg.AsyncConnection[Any], AsyncTracker):
         return self.pgconn.transaction_status not in _OUTSIDE
 
     async def commit(self) -> None:
-        """Commit, and ask in the same message whether something was written, and up to where."""
+        """Commit. Query in the same message whether something was written, and at which position."""
         was = self.pgconn.transaction_status
         if not self.reports_positions or was != _IN_TRANSACTION or self._pipeline is not None:
             await super().commit()
@@ -208,11 +208,11 @@ class AsyncPsycopgDriver(AsyncPostgreSQLDriver):
         raw.pgconn.finish()
 
     def is_lost(self, tracker: AsyncPsycopgConnection) -> bool:
-        """Look at the socket, too: between statements, a server sends nothing until it closes the connection."""
+        """Poll the socket, too: between statements, a server sends nothing until it closes the connection."""
         return tracker.closed or bool(tracker.poll(0))
 
     def ping_again(self, error: BaseException) -> int | None:
-        """Return what libpq's ``PQping`` would, by the text of the error: a ping would stop the event loop."""
+        """Return what libpq's ``PQping`` would, by the text of the error: a ping would block the event loop."""
         if isinstance(error, psycopg.errors.ConnectionTimeout):
             return NO_RESPONSE
         return OK if _ANSWERED.search(str(error)) else NO_RESPONSE

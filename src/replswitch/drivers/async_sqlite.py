@@ -40,7 +40,7 @@ class _Tracker(WriteTracker):
         return SQLitePosition(time.time_ns()) if self._reports_positions else Written.YES
 
     def refresh_baseline(self) -> None:
-        """Leave out what was rolled back, which does not lower the number."""
+        """Ignore changes that were rolled back: a rollback does not lower the number."""
         self.pop_write_status()
 
 
@@ -63,7 +63,7 @@ class AsyncSQLiteDriver(UnknownDriver):
         return file, SQLitePosition.parse(text) if text else None
 
     def wait_for(self, raw: Raw, position: Position, seconds: float) -> bool:
-        """Look once: to wait here would stop the event loop."""
+        """Check once, without waiting: waiting here would block the event loop."""
         reached = self.fetch_position(raw)[1]
         return reached is not None and reached.includes(position)
 

@@ -207,7 +207,7 @@ class _MasterConnection(_Connection):
     #: Whether each write gets a position; None before the server was asked.
     reports_positions: bool | None = None
     #: There may be writes later than `last_known_position` that counted for no scope.
-    is_moved = False
+    baseline_is_stale = False
     #: All statements since the last query of the position have returned rows.
     only_rows = True
     #: The counter of changes of a MySQL session at that time.
@@ -259,12 +259,12 @@ class _MasterConnection(_Connection):
 
     def discard_write_status(self, *, with_rows: bool) -> None:
         """Record that the position must be queried before the next statement that counts."""
-        self.is_moved = self.is_moved or with_rows or not self.has_rows
+        self.baseline_is_stale = self.baseline_is_stale or with_rows or not self.has_rows
 
     def refresh_baseline(self) -> None:
         """Ask for the position of the latest write, if there may have been one that counted for no scope."""
-        if self.is_moved and not self.streams:
-            self.is_moved = False
+        if self.baseline_is_stale and not self.streams:
+            self.baseline_is_stale = False
             try:
                 self.ask(None)
             except MySQLdb.Error as error:

@@ -132,7 +132,7 @@ class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
         begins: the next statement begins a transaction; the opposite of ``autocommit``.
         may_have_written: a statement outside transactions may have written since the last `pop_write_status`.
         only_rows: all statements outside transactions since the last `ask` have returned rows or changed none.
-        is_moved: there may be writes after `last_known_position` that no scope has recorded.
+        baseline_is_stale: there may be writes after `last_known_position` that no scope has recorded.
         last_id: the id in the latest answer to `_WRITTEN`.
         quiet_since: the position in the first answer with this id. No transaction that wrote has ended since then.
     """
@@ -142,7 +142,7 @@ class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
     begins = False
     may_have_written = False
     only_rows = True
-    is_moved = False
+    baseline_is_stale = False
     last_id = ""
     quiet_since: Position
     seen = IDLE
@@ -334,11 +334,11 @@ class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
 
     def discard_write_status(self, *, with_rows: bool) -> None:
         """Record that the position must be queried before the next statement that counts."""
-        self.is_moved = self.is_moved or with_rows or not self.has_rows
+        self.baseline_is_stale = self.baseline_is_stale or with_rows or not self.has_rows
 
     def refresh_baseline(self) -> None:
         """Query the position, if there may have been a write that no scope has recorded."""
-        if self.is_moved and self.reports_positions:
-            self.is_moved = False
+        if self.baseline_is_stale and self.reports_positions:
+            self.baseline_is_stale = False
             with suppress(psycopg2.OperationalError, psycopg2.InterfaceError):  # the next statement fails likewise
                 self.ask(None)

@@ -43,11 +43,11 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
     Attributes:
         seen: the state of the transaction after the latest statement.
         was_streamed: rows were read one by one since the last commit.
-        is_behind_pooler: it leads to a pooler such as PgBouncer, so each transaction may run in another session.
+        is_behind_pooler: it goes through a pooler such as PgBouncer, so each transaction may run in another session.
         is_guarded: the session is not read-only, so replswitch makes each of its transactions read-only (S7).
         begins: a transaction has begun, but its BEGIN is not sent yet: it is sent with the first statement.
         is_own_transaction: the open transaction was begun by `streaming`, not by the application.
-        is_alone: the rows of a statement are being read that runs in no transaction of the application.
+        is_alone: a statement outside any transaction of the application is running, and its rows are being read.
     """
 
     read_only_error = psycopg.errors.ReadOnlySqlTransaction
@@ -87,7 +87,7 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
             self.is_behind_pooler = self.is_guarded = True
 
     def cursor(self, name: str = "", **options: Any) -> Any:
-        """Return a cursor whose statements are recorded. Its class is a subclass of the application's."""
+        """Return a cursor whose statements are recorded. Its class is a subclass of the application's cursor class."""
         if self.pgconn.status != _OK:
             self._check_connection_ok()
         kind: Any = self.cursor_factory
@@ -143,12 +143,12 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
 
     @contextmanager
     def streaming(self, cursor: Any, *, writes: bool = False) -> Iterator[None]:
-        """Run a statement with which no question can be sent.
+        """Run a statement together with which replswitch cannot send its own queries.
 
         Args:
             cursor: its cursor.
             writes: it certainly writes, so the position is queried later. Otherwise, outside a transaction on the
-                master, it runs in a transaction of its own, and whether it has written is asked with the commit.
+                master, it runs in a transaction of its own, whose commit also queries whether it has written.
         """
         self.is_alone = self.autocommit and not self.in_transaction
         self.is_own_transaction = self.is_alone and ((self.reports_positions and not writes) or self.is_guarded)
@@ -199,7 +199,7 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
         self.begins = True
 
     def begin_now(self) -> None:
-        """Send BEGIN, before a statement with which it cannot be sent."""
+        """Send BEGIN, before a statement that cannot be sent together with it."""
         with self.lock:
             self.wait(self._exec_command(self._get_tx_start_command()))
         self.begun()
@@ -220,14 +220,14 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
 
     @contextmanager
     def transaction(self, *args: Any, **options: Any) -> Iterator[psycopg.Transaction]:
-        """Open psycopg's block. Inside a transaction, it needs the BEGIN, because it makes a savepoint."""
+        """Open psycopg's block. If BEGIN is pending, send it first, so that the block makes a savepoint."""
         if self.begins:
             self.begin_now()
         with super().transaction(*args, **options) as block:
             yield block
 
     def commit(self) -> None:
-        """Commit, and ask in the same message whether something was written, and up to where."""
+        """Commit. Query in the same message whether something was written, and at which position."""
         self.begins = False
         was = self.pgconn.transaction_status
         if not self.reports_positions or was != _IN_TRANSACTION or self._pipeline is not None:

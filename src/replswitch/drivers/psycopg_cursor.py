@@ -29,7 +29,7 @@ _TAKING: Final = ("_check_results", "_set_results", "_select_current_result", "_
 
 
 class TrackingCursor(RunningCursor):
-    """A cursor whose connection records what its statements have written. See `tracked` for other classes of cursors.
+    """A cursor that records on its connection what its statements have written. `tracked` makes other such classes.
 
     Attributes:
         is_used: a statement has run.
@@ -139,7 +139,7 @@ class TrackingCursor(RunningCursor):
         """Return the next row; None after the last."""
         result = self.pgresult
         if self._closed or result is None or result.status != _ROWS:
-            return super().fetchone()  # it knows the error
+            return super().fetchone()  # raises psycopg's own error
         position = self._pos
         if position >= result.ntuples:
             return None

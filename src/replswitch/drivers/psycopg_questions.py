@@ -1,4 +1,7 @@
-"""The questions that are sent with a statement of psycopg 3, in one pipeline of libpq."""
+"""The questions that are sent with a statement of psycopg 3, in one pipeline of libpq.
+
+A question is a query of replswitch's own: whether the statement has written, and at which position of the log.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ COMMIT: Final = "COMMIT"
 #: Makes the running transaction read-only, if no setting of the connection does so.
 GUARD: Final = "SELECT set_config('transaction_read_only', 'on', true)"
 
-#: How often questions are sent before they are prepared. For a connection that is soon closed, it is not worth it.
+#: How often questions are sent before they are prepared. Preparing is not worth it for a short-lived connection.
 PREPARED_AFTER: Final = 5
 
 _OK: Final = pq.ConnStatus.OK

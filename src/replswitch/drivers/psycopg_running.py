@@ -1,7 +1,7 @@
-"""How cursors of psycopg 3 run a statement, and ask for the position of a write in the same round trip as its commit.
+"""How cursors of psycopg 3 run a statement, and query the position of a write in the same round trip.
 
-Statements and questions are sent with libpq's functions (`psycopg.pq`), because psycopg's own pipeline takes twice as
-long as a statement.
+Statements and questions (see `replswitch.drivers.psycopg_questions`) are sent with libpq's functions (`psycopg.pq`),
+because psycopg's own pipeline takes twice as long as a statement.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _FAILED: Final = int(pq.ExecStatus.FATAL_ERROR)
 _ROWS: Final = int(pq.ExecStatus.TUPLES_OK)
 _DONE: Final = int(pq.ExecStatus.COMMAND_OK)
 
-#: The questions after a statement: whether it has written, and up to where.
-_WHETHER: Final = (WRITES,)
-_WHERE: Final = (WRITTEN,)
-_IN_TRANSACTION: Final = (BEGIN, WRITES, COMMIT, WRITTEN)
+#: The questions after a statement: whether it has written, and at which position.
+_ASK_WHETHER: Final = (WRITES,)
+_ASK_POSITION: Final = (WRITTEN,)
+_ASK_IN_TRANSACTION: Final = (BEGIN, WRITES, COMMIT, WRITTEN)
 
 #: Command tags of statements that can write in a transaction which has ended before the question arrives.
 _OWN_TRANSACTIONS: Final = (
@@ -132,7 +132,7 @@ class RunningCursor(psycopg.Cursor[Any]):
     def _run_alone(
         self, connection: Any, what: Statement, pgq: Any, prepare: bool | None, binary: bool | None
     ) -> Position | Written:
-        """Run a statement with which no question can be sent. Return what it has written."""
+        """Run a statement that cannot be sent together with a question. Return what it has written."""
         try:
             self._run(connection, pgq, prepare, binary)
         except psycopg.Error:  # what ran before the error may be committed
@@ -151,13 +151,13 @@ class RunningCursor(psycopg.Cursor[Any]):
                 before = connection.prepare_questions()
             prepares, entry = self._send(connection, pgq, prepare, binary, in_pipeline=True)
             if not may_write:
-                connection.send(_WHETHER)
+                connection.send(_ASK_WHETHER)
             elif changes_rows:  # the statement joins the transaction that begins after it
-                connection.send(_IN_TRANSACTION)
+                connection.send(_ASK_IN_TRANSACTION)
             else:  # some statements run in no transaction, and others in several
-                connection.send(_WHETHER)
+                connection.send(_ASK_WHETHER)
                 pgconn.pipeline_sync()  # it is committed here
-                connection.send(_WHERE)
+                connection.send(_ASK_POSITION)
             pgconn.pipeline_sync()
             answers = connection.answers()
             if may_write and not changes_rows:

@@ -90,16 +90,16 @@ class _Result(MySQLResult):
             if len(data) == _PLAIN_END.size:  # the common case: nothing was written
                 status, self.warning_count = _PLAIN_END.unpack(data)
                 if status != connection.server_status:
-                    connection.heard(status)
+                    connection.record_answer(status)
             else:
                 status, self.warning_count, rest = status_of(packet)
-                connection.heard(status, rest)
+                connection.record_answer(status, rest)
                 connection.notify()
         else:
             # Marker, number of warnings, status:
             # https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_basic_eof_packet.html
             self.warning_count, status = struct.unpack_from("<HH", data, 1)
-            connection.heard(status)
+            connection.record_answer(status)
         self.has_next = bool(status & SERVER_STATUS.SERVER_MORE_RESULTS_EXISTS)
         return True
 
@@ -181,7 +181,7 @@ class TrackingConnection(Connection, WriteTracker):
             self.reports_positions = _track_commits(self)
         self.written, self.session_changed = Written.NO, False
 
-    def heard(self, status: int, rest: bytes = b"", *, wrote: bool = False) -> None:
+    def record_answer(self, status: int, rest: bytes = b"", *, wrote: bool = False) -> None:
         """Keep the session state in an answer.
 
         Args:
@@ -290,7 +290,7 @@ class TrackingConnection(Connection, WriteTracker):
             self.unread = self.news = True
         if result.server_status is not None:  # an OK packet; after rows it was kept already
             wrote = bool(result.affected_rows)
-            self.heard(result.server_status, result.message, wrote=wrote)  # type: ignore[arg-type]  # it is bytes, or b""
+            self.record_answer(result.server_status, result.message, wrote=wrote)  # type: ignore[arg-type]  # it is bytes, or b""
             if self._read_only and result.affected_rows:
                 self.session_changed = True  # by SELECT … INTO @variable, which the server does not report
         self.notify()
@@ -298,7 +298,7 @@ class TrackingConnection(Connection, WriteTracker):
 
     def _read_ok_packet(self) -> Any:
         answer = super()._read_ok_packet()  # type: ignore[misc]  # types-PyMySQL leaves it out
-        self.heard(answer.server_status, answer.message)
+        self.record_answer(answer.server_status, answer.message)
         self.notify()
         return answer
 

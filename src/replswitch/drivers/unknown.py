@@ -49,7 +49,7 @@ class UnknownDriver(Driver, WriteTracker):
     def __init__(self, dialect: Any, *, in_memory: bool = False) -> None:
         if dialect.name not in _DIALECTS:
             raise ConfigurationError(
-                f"replswitch does not know how sessions of {dialect.name} are made read-only, so a write in slave "
+                f"replswitch cannot make sessions of {dialect.name} read-only, so a write in slave "
                 "state might be lost. Use it with MariaDB, MySQL, SQLite or PostgreSQL."
             )
         self.module = dialect.loaded_dbapi

@@ -35,16 +35,16 @@ _EVENT_STREAM: Final = b"text/event-stream"
 class ReplicationMiddleware:
     """Switches the databases of an ASGI application by the method of each request, and reads and writes markers.
 
-    GET, HEAD, OPTIONS, TRACE and QUERY ask for a slave, every other method for the master (R1). A request with a
+    GET, HEAD, OPTIONS, TRACE and QUERY set slave state, every other method sets master state (R1). A request with a
     marker sees what its visitor has written. Wrap the whole application, so that error pages made by other middleware
-    carry the marker too. A websocket is in master state. Lifespan passes unchanged.
+    contain the marker too. A websocket is in master state. Lifespan messages are passed through unchanged.
 
     Args:
         app: the ASGI application.
         secret: the key that signs the markers; a string, or several with the newest first.
-        hold: a response in one piece waits until the application returns, so that its marker includes a commit after
-            the response. Background tasks delay the response then.
-        options: see `replswitch.request.options.RequestOptions`. ``override`` gets the connection scope.
+        hold: send a response in one piece only when the application has returned, so that its marker includes a commit
+            after the response. Background tasks delay the response then.
+        options: see `replswitch.request.options.RequestOptions`. ``override`` is called with the connection scope.
 
     Raises:
         ConfigurationError: there is no secret, or an option is unknown or of the wrong kind.
@@ -103,7 +103,7 @@ class ReplicationMiddleware:
                     following = attempt.next()
                 else:
                     if not attempt.scope.answered:
-                        following = await attempt.returned()
+                        following = await attempt.finish()
                 finally:
                     attempt.scope.end()
                 attempt = following
@@ -115,14 +115,14 @@ class _Attempt:
     """One run of the application for a request.
 
     The headers are sent with the first piece of the body that is not empty, because an application may commit until
-    then (M7). The state holds only while the application runs (S9): the code of the server runs in the outer stack,
-    because it may keep the context in which it is called, for the next request of the connection.
+    then (M7). The state holds only while the application runs (S9). The code of the server runs with the outer stack,
+    because the server may keep the context of a call and run the next request of the connection in it.
 
     Args:
         middleware: the middleware.
         asgi_scope: the connection scope from the server. The application may change it.
-        frame: the instruction of the request.
-        outer: the stack of the server.
+        frame: the frame of the request, which sets its state.
+        outer: the stack in which the server has called the middleware.
         receive: the server's ``receive()``.
         send: the server's ``send()``.
 
@@ -130,15 +130,16 @@ class _Attempt:
         before: a copy of the connection scope as the server made it.
         scope: what belongs to the request in this attempt.
         received: the messages that the application has received; None if the request cannot run again.
-        again: the messages that the application has received in an earlier attempt.
+        repeated: messages that an earlier attempt has received, and that this one has not received yet.
         start: the message with the status and the headers, until it is sent.
-        held: the messages that wait until the application returns, in their order; see the option ``hold``.
-        is_over: another attempt has followed. Tasks that are left of this one see a client that has disconnected.
+        held: the messages that are sent when the application has returned, in their order; see the option ``hold``.
+        is_over: another attempt has followed. To tasks of this attempt that still run, ``receive()`` reports that the
+            client has disconnected.
         discarded: the error to raise if the response was discarded, but the request may not run again after all.
     """
 
     __slots__ = (
-        "again", "asgi_scope", "before", "discarded", "frame", "held", "is_over", "middleware", "outer", "received",
+        "asgi_scope", "before", "discarded", "frame", "held", "is_over", "middleware", "outer", "received", "repeated",
         "scope", "server_receive", "server_send", "start",
     )  # fmt: skip
 
@@ -157,7 +158,7 @@ class _Attempt:
         self.received: list[Message] | None = None
         self.start: Message | None = None
         self.discarded: Exception | None = None
-        self.again: Sequence[Message] = ()
+        self.repeated: Sequence[Message] = ()
         self.held: list[Message] | None = None
         self.is_over = False
 
@@ -168,8 +169,8 @@ class _Attempt:
         if (state := self.before.get("state")) is not None:
             self.before["state"] = state.copy()
 
-    async def returned(self) -> _Attempt | None:
-        """Continue after the application has returned, and nothing of the response was sent.
+    async def finish(self) -> _Attempt | None:
+        """End the attempt after the application has returned, if nothing of the response was sent: send it now.
 
         Returns:
             the next attempt if a write in this one could not be moved (R5), else None.
@@ -179,7 +180,7 @@ class _Attempt:
         if self.discarded is not None:
             raise self.discarded
         if self.start is not None:
-            messages = [self._released(), *(self.held or ())]  # if there is no body, the server reports that
+            messages = [self._marked_start(), *(self.held or ())]  # if there is no body, the server reports that
             set_stack(self.outer)
             for message in messages:
                 await self.server_send(message)
@@ -196,7 +197,7 @@ class _Attempt:
         cookies, header, _ = read_headers(before["headers"])
         frame = self.middleware.policy.begin_again(self.scope, before["method"], cookies, header)
         following = _Attempt(self.middleware, self.asgi_scope, frame, self.outer, self.server_receive, self.server_send)
-        following.again = self.received or ()
+        following.repeated = self.received or ()
         return following
 
     def _is_refused(self) -> bool:
@@ -209,8 +210,8 @@ class _Attempt:
         """Return the next message of the client."""
         if self.is_over:
             return {"type": _DISCONNECT}
-        if self.again:
-            message, *self.again = self.again
+        if self.repeated:
+            message, *self.repeated = self.repeated
             return message
         inner = stack()
         set_stack(self.outer)
@@ -251,14 +252,14 @@ class _Attempt:
                 self._keep_start(message)
                 if not _is_event_stream(message):
                     return
-                message = self._released()
+                message = self._marked_start()
             elif kind in _BODY and self.start is not None:
                 if message.get("more_body") and not message.get("body") and kind == "http.response.body":
                     return
                 if self.middleware.hold and _is_whole(self.start, message):
                     self.held = [message]
                     return
-                start = self._released()
+                start = self._marked_start()
         inner = stack()
         set_stack(self.outer)
         try:
@@ -275,7 +276,7 @@ class _Attempt:
             )
         self.start = start
 
-    def _released(self) -> Message:
+    def _marked_start(self) -> Message:
         """Return the message with the status and the headers, and a marker if the request wrote."""
         scope, start, policy = self.scope, self.start, self.middleware.policy
         assert start is not None  # noqa: S101 - for the type checker
@@ -294,7 +295,7 @@ class _Attempt:
 
 
 def _is_whole(start: Message, piece: Message) -> bool:
-    """Return whether a message has the whole body. An empty message may follow, as after Starlette's own middleware."""
+    """Return whether a message has the whole body. An empty message may follow, as Starlette's own middleware sends."""
     if not piece.get("more_body"):
         return True
     length = str(len(piece["body"])).encode()
@@ -302,7 +303,7 @@ def _is_whole(start: Message, piece: Message) -> bool:
 
 
 def _is_event_stream(start: Message) -> bool:
-    """Return whether the body is a stream of events. Its client wants the headers before the first event."""
+    """Return whether the body is a stream of events. Its client needs the headers before the first event."""
     for name, value in start.get("headers", ()):
         if name in _CONTENT_TYPE:
             return bool(value[: len(_EVENT_STREAM)].lower() == _EVENT_STREAM)

@@ -239,8 +239,8 @@ class RequestPolicy:
         token, written = self._signer.write_short(marker)
         if written is not marker:
             logger.warning(
-                "The positions that a visitor must see do not fit into a cookie. Their marker contains only the time, "
-                "so the master serves their reads for `cookie_max_age`."
+                "The positions of the writes that a visitor must see do not fit into a cookie. Their marker contains "
+                "only the time of the writes, so the master serves their reads for `cookie_max_age` seconds."
             )
         max_age = options.cookie_max_age if written.placed_at is None else options.position_max_age
         secure = https() if options.cookie_secure is None else options.cookie_secure

@@ -23,7 +23,7 @@ _ACCEPT: Final = "websocket.accept"
 _REFUSAL: Final = "websocket.http.response"
 
 # The status of a handshake that is accepted.
-_SWITCHING: Final = 101
+_SWITCHING_PROTOCOLS: Final = 101
 
 
 async def serve_websocket(
@@ -69,8 +69,8 @@ class _Socket:
     Args:
         policy: the application's policy.
         asgi_scope: the connection scope from the server.
-        frame: the instruction of the websocket.
-        outer: the stack of the server.
+        frame: the frame of the websocket, which sets its state.
+        outer: the stack in which the server has called the middleware.
         receive: the server's ``receive()``.
         send: the server's ``send()``.
 
@@ -107,7 +107,7 @@ class _Socket:
         if self.scope.answered:
             await self._outside(self._send, message)
         elif kind in {_ACCEPT, f"{_REFUSAL}.start"}:
-            added = self._headers(message.get("status", _SWITCHING))
+            added = self._headers(message.get("status", _SWITCHING_PROTOCOLS))
             if kind == _ACCEPT:
                 self.scope.open()
             await self._outside(self._send, {**message, "headers": [*message.get("headers", ()), *added]})
@@ -120,7 +120,11 @@ class _Socket:
             await self._refuse(500)
 
     async def _refuse(self, status: int) -> bool:
-        """Refuse the handshake with a marker, as the server would without one. Return False if it must do it itself."""
+        """Refuse the handshake, with a marker.
+
+        Returns:
+            False if the server must refuse it: nothing was written, or the server cannot send headers with a refusal.
+        """
         self.scope.hand_back()
         if self.scope.wrote is None or not self._may_refuse:
             return False
@@ -133,7 +137,10 @@ class _Socket:
         return encoded(self._policy.extra_headers(self.scope, "GET", status, is_https=self._is_https))
 
     async def _outside(self, call: Callable[..., Awaitable[Any]], *arguments: Message) -> Any:
-        """Call the server in its own stack. Meanwhile, an open websocket holds nothing; then, it begins anew."""
+        """Call a function of the server, in the server's stack.
+
+        If the websocket is open, give its connections back before the call, and choose its servers again after it.
+        """
         scope, inner = self.scope, stack()
         if scope.is_open:
             scope.rest()
