@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -46,6 +47,7 @@ class Kept:
         base = tempfile.gettempdir()
         self._lock = threading.Lock()
         self._owner = os.getpid()
+        self._running: dict[str, _Watch] = {}
         # By its path and with -I -S: neither the user's site packages nor replswitch itself are imported.
         self._process = subprocess.Popen(  # noqa: S603 - our own script
             [
@@ -78,7 +80,11 @@ class Kept:
         Raises:
             PairError: the command could not be executed.
         """
-        return int(self._ask(do="start", name=name, argv=argv, log=str(log))["pid"])
+        pid = int(self._ask(do="start", name=name, argv=argv, log=str(log))["pid"])
+        self._running.pop(name, None)
+        with contextlib.suppress(OSError, AttributeError):  # not on Linux, or it has ended already
+            self._running[name] = _Watch(pid)
+        return pid
 
     def kill(self, name: str) -> None:
         """Kill the process (SIGKILL) and wait until it is gone."""
@@ -86,12 +92,17 @@ class Kept:
 
     def exit_code(self, name: str) -> int | None:
         """Return the exit code of the process, or None while it runs."""
+        watch = self._running.get(name)
+        is_ours = os.getpid() == self._owner and self._process.poll() is None
+        if is_ours and watch is not None and watch.is_running():
+            return None
         code: int | None = self._ask(do="poll", name=name)["code"]
         return code
 
     def close(self) -> None:
         """Kill all processes, remove the folder, and wait until that is done."""
         with self._lock:
+            self._running.clear()
             self._hang_up()
             self._process.wait()
         if os.getpid() == self._owner:
@@ -130,6 +141,31 @@ class Kept:
         self._hang_up()
         self._lock = threading.Lock()  # another thread may have held it when the process was forked
         self._process.returncode = 0  # not our child: nothing to wait for, and no warning
+
+
+class _Watch:
+    """Watches a process that the keeper has started. Asking the keeper takes much longer.
+
+    Args:
+        pid: its process id.
+
+    Raises:
+        OSError: there is no such process.
+        AttributeError: the system has no pidfd_open(2).
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._file = os.pidfd_open(pid)
+        self._poll = select.poll()
+        self._poll.register(self._file, select.POLLIN)
+
+    def is_running(self) -> bool:
+        """Return whether the process has not ended yet."""
+        return not self._poll.poll(0)
+
+    def __del__(self) -> None:
+        with contextlib.suppress(AttributeError):
+            os.close(self._file)
 
 
 def _forget_all() -> None:
