@@ -291,10 +291,17 @@ class PostgreSQLPair(PostgreSQLSessions):
                     raise self._not_caught_up(name, position, answer["reached"])
                 time.sleep(0.005)
         except PairError as error:
-            if isinstance(error, NotCaughtUpError) or self._is_up(name):
+            if isinstance(error, NotCaughtUpError) or not self._ends(name):
                 raise
             log = "\n".join(self._log(name).read_text(errors="replace").splitlines()[-5:])
             raise NotCaughtUpError(f"{name} has not caught up: its server has ended.\n{log}", server=name) from error
+
+    def _ends(self, name: str) -> bool:
+        """Return whether a server has ended, or does so now: it closes its connections first."""
+        deadline = time.monotonic() + 1
+        while self._is_up(name) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return not self._is_up(name)
 
     def _not_caught_up(self, name: str, position: str, reached: str) -> NotCaughtUpError:
         (state,) = self._run(

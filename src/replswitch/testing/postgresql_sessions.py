@@ -7,7 +7,6 @@ use this socket. The application's account connects over TCP, on 127.0.0.1.
 from __future__ import annotations
 
 import re
-import select
 import threading
 from abc import abstractmethod
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from replswitch.errors import ConfigurationError
 from replswitch.testing.errors import PairError
-from replswitch.testing.processes import imported
+from replswitch.testing.processes import imported, is_readable
 from replswitch.testing.promotion import PromotablePair
 
 if TYPE_CHECKING:
@@ -145,13 +144,6 @@ class PostgreSQLSessions(PromotablePair):
     @abstractmethod
     def _reconfigure(self, name: str) -> None:
         """Turn the recording of statements on a server on or off, as `_recorded` says."""
-
-
-def is_readable(socket: int) -> bool:
-    """Return whether there is something to read. Between statements, that is the end of the connection."""
-    poll = select.poll()
-    poll.register(socket, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 def psycopg() -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import select
 import time
 from abc import abstractmethod
 from importlib import import_module
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 logger = logging.getLogger(__name__)
+
+
+def is_readable(socket: int) -> bool:
+    """Return whether there is something to read. Between statements, that is the end of the connection."""
+    poll = select.poll()
+    poll.register(socket, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def imported(driver: str, extra: str) -> Any:

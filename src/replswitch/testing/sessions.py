@@ -6,13 +6,14 @@ this socket. The application's account connects over TCP, on 127.0.0.1.
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
-from contextlib import closing, contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from replswitch.errors import ConfigurationError
 from replswitch.testing.errors import PairError
-from replswitch.testing.processes import imported
+from replswitch.testing.processes import imported, is_readable
 from replswitch.testing.promotion import PromotablePair
 
 if TYPE_CHECKING:
@@ -30,6 +31,10 @@ class SessionPair(PromotablePair):
     """A pair of servers that PyMySQL can talk to."""
 
     driver: ClassVar[str] = "pymysql"
+
+    def __init__(self, slaves: int = 1) -> None:
+        super().__init__(slaves)
+        self._idle: dict[str, list[Connection[Any]]] = {}  # the pair's own sessions, by the name of the server
 
     def connect(self, name: str | None = None) -> Connection[Any]:
         """Return a PyMySQL connection to one server, with the application's account and autocommit on.
@@ -106,12 +111,42 @@ class SessionPair(PromotablePair):
             PairError: the server cannot be reached or refuses; the driver's error is the cause.
         """
         try:
-            with closing(self.admin(name)) as connection, connection.cursor(pymysql().cursors.DictCursor) as cursor:
-                cursor.execute("SET sql_log_bin = 0")
+            with self._session(name) as session, session.cursor(pymysql().cursors.DictCursor) as cursor:
                 cursor.execute(sql, values or None)
                 return list(cursor.fetchall())
         except pymysql().MySQLError as error:
             raise PairError(f"the {name} failed at {sql!r}: {error}") from error
+
+    @contextmanager
+    def _session(self, name: str) -> Iterator[Connection[Any]]:
+        """Lend a session of the pair's own. It stays open: opening one takes longer than most statements."""
+        idle = self._idle.setdefault(name, []) if os.getpid() == self._owner else []
+        session = None
+        with suppress(IndexError):
+            session = idle.pop()
+        if session is not None and is_readable(session._sock.fileno()):  # type: ignore[attr-defined]
+            session.close()
+            session = None
+        if session is None:
+            session = self.admin(name)
+            with session.cursor() as cursor:
+                cursor.execute("SET sql_log_bin = 0")
+        try:
+            yield session
+        except BaseException:
+            session.close()
+            raise
+        if os.getpid() == self._owner and self._started:
+            idle.append(session)
+        else:
+            session.close()
+
+    def _remove(self) -> None:
+        for idle in self._idle.values():
+            while idle:
+                with suppress(pymysql().MySQLError):
+                    idle.pop().close()
+        super()._remove()
 
     @abstractmethod
     def _socket(self, name: str) -> Path:
