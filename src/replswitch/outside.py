@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from itertools import count
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from replswitch.scope import Scope
+from typing import Final
 
 _numbers: Final = count(1)
 
@@ -23,7 +20,6 @@ class Outside:
     commits = 0
 
     @classmethod
-    def count(cls, scope: Scope | None) -> None:
-        """Count a commit, unless it was made in a request's scope."""
-        if scope is None or not scope.with_enclosing()[-1].is_request:  # a job outside any request may make requests
-            cls.commits = next(_numbers)  # atomic, so it needs no lock
+    def count(cls) -> None:
+        """Count a commit."""
+        cls.commits = next(_numbers)  # atomic, so it needs no lock

@@ -328,8 +328,7 @@ class Scope:
     def call_at_end(self, callback: Callable[[Scope], object]) -> None:
         """Call a function with the scope when it ends, possibly from another thread.
 
-        In a websocket, it is also called before each wait for a message; `ended` is False then. It is not called again
-        if its result is false.
+        In a websocket, also call it before each wait for a message, while its result is true; `ended` is False then.
         """
         with _changing:  # another thread may end the scope meanwhile
             self._at_end = (*self._at_end, callback)

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 #: The placeholder for "outside any scope"; it is never written to.
 NO_SCOPE: Final = Scope()
-
 #: Equal to no frame, so a choice that was made before is not reused.
 _NEVER: Final[Any] = object()
 
@@ -58,8 +57,7 @@ class Selection:
         # The port owns its route. A reference cycle would keep links open until Python's garbage collector runs.
         self._port: Port = weakref.proxy(port)
         self._frame: Frame | None = _NEVER
-        self._scope = NO_SCOPE
-        self._version = 0
+        self._scope, self._version = NO_SCOPE, 0
         self._noted: tuple[Frame | None, Link | None] = (None, None)
         self.pending: PendingWrite | None = None
         self.block: Block | None = None
@@ -108,8 +106,7 @@ class Selection:
     def leave_scope(self) -> None:
         """Drop all references to the running scope: a frame keeps its scope alive, and the scope its pending writes."""
         self.let_go()
-        self._scope, self.pending, self.has_read = NO_SCOPE, None, False
-        self.master_error = None
+        self._scope, self.pending, self.has_read, self.master_error = NO_SCOPE, None, False, None
 
     def begin(self, block: Block) -> None:
         """Begin a transaction; links join it with their first statement."""
@@ -185,10 +182,9 @@ class Selection:
         if flushing and side == SLAVE:
             self._move_flush(scope)
             side, why = MASTER, "moved-write"
-        if (attempt is not None or block is not None) and not flushing:
-            lost = self._master_is_lost(attempt)
-            if lost is not None:
-                return self._without_master(scope, lost, attempt)
+        may_be_lost = (attempt is not None or block is not None) and not flushing
+        if may_be_lost and (lost := self._master_is_lost(attempt)) is not None:
+            return self._without_master(scope, lost, attempt)
         if side == MASTER or scope is NO_SCOPE:
             return self._pick_master(scope, why, attempt)
         if self._port.one_link:
@@ -324,8 +320,7 @@ class Selection:
             cause: the error with which the master was lost.
             is_there: False if no server answers under the master's name: trying it would cost one more time-out.
         """
-        database, block = self.database, self.block
-        servers = self._servers_without_master(scope)
+        database, block, servers = self.database, self.block, self._servers_without_master(scope)
         if not is_there:
             servers = tuple(server for server in servers if server is not database.servers.master_read_only)
         if not servers:

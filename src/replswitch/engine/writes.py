@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger("replswitch.servers")
 
 
+def _count_outside(scope: Scope | None) -> None:
+    """Count a commit, unless it was made in a request's scope."""
+    if scope is None or not scope.with_enclosing()[-1].is_request:  # a job outside any request may make requests
+        Outside.count()
+
+
 def committed_elsewhere() -> None:
     """Record that the running code has committed something in a store that replswitch does not switch.
 
@@ -36,7 +42,7 @@ def committed_elsewhere() -> None:
         return
     frame = stack()
     scope = None if frame is None else frame.scope
-    Outside.count(scope)
+    _count_outside(scope)
     for each in () if scope is None else scope.with_enclosing():
         if each.safe_request is not None:
             each.safe_request.has_committed_elsewhere = True
@@ -133,7 +139,7 @@ class Writes:
         if status is Written.NO:
             return None
         if not tracker.has_rows:
-            Outside.count(scope)
+            _count_outside(scope)
         if self._master_loss.lasts and not tracker.has_rows:
             self._master_loss.wrote(certain=not isinstance(status, Written))
         if not (scope or others) or not (is_recording() if recorded is None else recorded):
