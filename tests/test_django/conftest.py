@@ -58,6 +58,7 @@ def django_pair_of_session(request: pytest.FixtureRequest) -> Iterator[Pair]:
     pair.wait_caught_up()
     yield pair
     forget_connections()
+    dialect.close_sessions()
 
 
 @pytest.fixture
