@@ -6,8 +6,9 @@ lag, so that what was written can be read anywhere). What it checks is the same.
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -128,37 +129,90 @@ class Make:
             session.close()
 
 
+class Tables:
+    """The tables on one master, and the engines of all tests on it. An engine keeps the statements it has compiled.
+
+    Attributes:
+        is_filled: the tables have the two authors and their books, and no test has written since.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.is_filled = False
+        self._engine = create_engine(address)
+        self._engines: dict[tuple[str, str], list[Engine]] = {}
+        Base.metadata.drop_all(self._engine)
+        Base.metadata.create_all(self._engine)
+        skip_ids(self._engine, Base.metadata.sorted_tables)
+
+    def fill(self) -> None:
+        """Put two authors with books into the tables, and nothing else."""
+        with Session(self._engine) as session:
+            for table in reversed(Base.metadata.sorted_tables):
+                session.execute(table.delete())
+            ada = Author(id=1, name="Ada", about="counts", books=[Book(id=1, title="one"), Book(id=2, title="two")])
+            session.add_all([ada, Author(id=2, name="Ben", books=[Book(id=3, title="three")])])
+            session.commit()
+        self.is_filled = True
+
+    def engines(self, kind: str, addresses: list[str]) -> list[Engine]:
+        """Return the engines of the master and the slave, which are replicated for kinds other than the stock one."""
+        known = self._engines.get((kind, addresses[0]))
+        if known is None:
+            known = self._engines[(kind, addresses[0])] = [create_engine(url) for url in addresses[:2]]
+            event.listen(known[0], "before_cursor_execute", self._look)
+            if kind != "stock":
+                replicate(known[0], known[1:], on_slave_write="force")  # S8: what follows reads before it writes
+        return known
+
+    def _look(self, _connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        self.is_filled = self.is_filled and statement.startswith("SELECT")
+
+    def close(self) -> None:
+        for engine in itertools.chain(*self._engines.values()):
+            engine.dispose()
+        Base.metadata.drop_all(self._engine)
+        self._engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def tables_of() -> Iterator[Callable[[ReplicatedPair, str], Tables]]:
+    """Return the tables on the master of a pair. They are made once for this module."""
+    made: dict[str, Tables] = {}
+
+    def find(pair: ReplicatedPair, address: str) -> Tables:
+        server = str(pair.master)
+        if server not in made:
+            made[server] = Tables(address)
+        return made[server]
+
+    yield find
+    for tables in made.values():
+        tables.close()
+
+
 @pytest.fixture(params=["stock", "master state", "slave state"])
 def make(
     request: pytest.FixtureRequest,
     replicated_pair: ReplicatedPair,
     addresses: list[str],
+    tables_of: Callable[[ReplicatedPair, str], Tables],
     caplog: pytest.LogCaptureFixture,
 ) -> Iterator[Make]:
     """Make sessions of one kind; two authors with books are there."""
     caplog.set_level(logging.ERROR, "replswitch")
-    master, slave = (create_engine(url) for url in addresses[:2])
-    Base.metadata.create_all(master)
-    with Session(master) as session:
-        for table in reversed(Base.metadata.sorted_tables):
-            session.execute(table.delete())
-        ada = Author(id=1, name="Ada", about="counts", books=[Book(id=1, title="one"), Book(id=2, title="two")])
-        session.add_all([ada, Author(id=2, name="Ben", books=[Book(id=3, title="three")])])
-        session.commit()
-    skip_ids(master, Base.metadata.sorted_tables)
-    replicated_pair.wait_caught_up()
-    if request.param == "stock":
-        made = Make(sessionmaker(master), master)
-    else:
-        replicate(master, [slave], on_slave_write="force")  # S8: what follows reads before it writes
-        made = Make(sessionmaker(master, class_=RoutingSession), master)
+    tables = tables_of(replicated_pair, addresses[0])
+    if not tables.is_filled:
+        tables.fill()
+        replicated_pair.wait_caught_up()
+    engines = tables.engines(request.param, addresses)
+    master = engines[0]
+    made = Make(sessionmaker(master, class_=Session if request.param == "stock" else RoutingSession), master)
     with use_slave() if request.param == "slave state" else nullcontext():
         yield made
         made.close()
-    for engine in (master, slave):
+    for engine in engines:
         assert isinstance(engine.pool, QueuePool)
         assert engine.pool.checkedout() == 0
-        engine.dispose()
 
 
 @pytest.fixture
