@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, String, Table, create_engine, event, text
+from sqlalchemy import Engine, String, Table, create_engine, delete, event, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
+from sqlalchemy.pool import NullPool
 
 import replswitch
 from replswitch import MASTER, SLAVE
@@ -121,13 +122,32 @@ def addresses(replicated_pair: ReplicatedPair, driver: str) -> list[str]:
     return [address(settings, driver) for settings in (replicated_pair.master, *replicated_pair.slaves)]
 
 
+@pytest.fixture(scope="module")
+def empty() -> Iterator[Callable[[str], None]]:
+    """Empty the table of messages at an address. It is made once for each module, because that costs servers much."""
+    engines: dict[str, Engine] = {}
+
+    def run(url: str) -> None:
+        if url not in engines:
+            # An open file would outlive the kill of a server of SQLite.
+            options: dict[str, Any] = {"poolclass": NullPool} if url.startswith("sqlite") else {"pool_pre_ping": True}
+            engine = create_engine(url, **options)
+            Base.metadata.drop_all(engine)
+            Base.metadata.create_all(engine)
+            skip_ids(engine, Base.metadata.sorted_tables)
+            engines[url] = engine
+        with engines[url].begin() as connection:
+            connection.execute(delete(Message))
+
+    yield run
+    for engine in engines.values():
+        engine.dispose()
+
+
 @pytest.fixture
-def urls(replicated_pair: ReplicatedPair, addresses: list[str]) -> list[str]:
+def urls(replicated_pair: ReplicatedPair, addresses: list[str], empty: Callable[[str], None]) -> list[str]:
     """The addresses of the master and the slaves, which have an empty table of messages."""
-    engine = create_engine(addresses[0])
-    Base.metadata.drop_all(engine)
-    Base.metadata.create_all(engine)
-    engine.dispose()
+    empty(addresses[0])
     replicated_pair.wait_caught_up()
     return addresses
 

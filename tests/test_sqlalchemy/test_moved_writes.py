@@ -34,7 +34,7 @@ def bodies(shop: Any) -> list[str]:
 
 def fill(shop: Any, *texts: str) -> None:
     with shop.Session.begin() as session:
-        session.add_all([shop.Message(body=body) for body in texts])
+        session.add_all([shop.Message(id=number, body=body) for number, body in enumerate(texts, 1)])
 
 
 STATEMENTS: dict[str, Callable[[Any, Session], object]] = {
