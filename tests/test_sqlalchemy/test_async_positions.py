@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,7 +12,8 @@ import pytest
 from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from tests.asyncio_drivers import OF_SERVERS, PAIRS, address, installed
-from tests.test_sqlalchemy.conftest import Base, Message
+from tests.test_sqlalchemy.conftest import Message
+from tests.test_sqlalchemy.conftest import address as address_of
 
 from replswitch import carry, resume, unrecorded
 from replswitch.decorators import use_master
@@ -25,26 +26,23 @@ ON_MYSQL = [f"{name} on MySQL" for name, pair in PAIRS.items() if pair == "maria
 
 
 @pytest.fixture(params=[*OF_SERVERS, *ON_MYSQL])
-def served(request: pytest.FixtureRequest) -> tuple[ReplicatedPair, str]:
-    """A pair, and SQLAlchemy's name for the driver."""
+def served(request: pytest.FixtureRequest, empty: Callable[[str], None]) -> tuple[ReplicatedPair, str]:
+    """A pair with an empty table of messages, and SQLAlchemy's name for the driver."""
     name, _, on_mysql = request.param.partition(" on ")
     installed(name)
-    return request.getfixturevalue("mysql_pair" if on_mysql else PAIRS[name]), name
+    pair: ReplicatedPair = request.getfixturevalue("mysql_pair" if on_mysql else PAIRS[name])
+    empty(address_of(pair.master, pair.driver))
+    pair.wait_caught_up()
+    return pair, name
 
 
 @asynccontextmanager
 async def master_of(
     served: tuple[ReplicatedPair, str], port: int | None = None, *, ours: bool = True, **options: Any
 ) -> AsyncIterator[AsyncEngine]:
-    """The master's engine, with the table of messages; its pool has one connection."""
+    """The master's engine; its pool has one connection."""
     pair, driver = served
     settings = pair.master if port is None else {**pair.master, "port": port}
-    plain = create_async_engine(address(pair.master, driver))
-    async with plain.begin() as connection:
-        await connection.run_sync(Base.metadata.drop_all)
-        await connection.run_sync(Base.metadata.create_all)
-    await plain.dispose()
-    pair.wait_caught_up()
     master, slave = (create_async_engine(address(each, driver), **options) for each in (settings, *pair.slaves))
     if ours:
         replicate(master, [slave])
