@@ -57,14 +57,48 @@ def test_m7_without_hold_or_in_several_pieces_it_is_not_marked(board: ASGIBoard,
 
 
 @ON_ONE_SERVER
-def test_m7_with_hold_an_error_after_the_response_replaces_it(board: ASGIBoard) -> None:
-    async def main() -> Exchange:
-        exchange = Exchange(board.within(late(board, b"written", fails=True), hold=True), http_scope("POST"))
-        with pytest.raises(LookupError):
-            await exchange.run()
-        return exchange
+def test_m7_with_hold_an_error_after_the_response_replaces_it_with_a_marked_one(board: ASGIBoard) -> None:
+    board.pair.stop_slave()
+    browser = Browser(board.within(late(board, b"written", fails=True), hold=True))
+    failed(browser)
+    assert browser.send().body == b"1 2"
 
-    assert asyncio.run(main()).messages == []
+
+@ON_ONE_SERVER
+@pytest.mark.parametrize("hold", [True, False])
+def test_m1_an_error_of_a_request_that_has_written_is_answered_with_a_marker(board: ASGIBoard, hold: bool) -> None:
+    async def app(scope: Any, receive: Receive, send: Send) -> None:
+        if scope["method"] == "GET":
+            await respond(send, board.page())
+            return
+        board.write(2)
+        await send({"type": "http.response.start", "status": 201, "headers": HEADERS})
+        raise LookupError("after the headers, and before the body")
+
+    board.pair.stop_slave()
+    browser = Browser(board.within(app, hold=hold))
+    failed(browser)
+    assert browser.send().body == b"1 2"
+
+
+@ON_ONE_SERVER
+def test_an_error_of_a_request_that_has_not_written_is_left_to_the_server(board: ASGIBoard) -> None:
+    async def app(scope: Any, receive: Receive, send: Send) -> None:
+        raise LookupError("nothing was written")
+
+    exchange = Exchange(board.within(app), http_scope("POST"))
+    with pytest.raises(LookupError):
+        asyncio.run(exchange.run())
+    assert exchange.messages == []
+
+
+def failed(browser: Browser) -> None:
+    """Send a POST that fails, and keep its cookie."""
+    exchange = Exchange(browser.app, http_scope("POST"))
+    with pytest.raises(LookupError):
+        asyncio.run(exchange.run())
+    assert (exchange.code, exchange.body, len(exchange.cookies)) == (500, b"Internal Server Error", 1)
+    browser.keep(*exchange.cookies)
 
 
 @ON_ONE_SERVER

@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from pymysql.cursors import SSCursor
 from tests.test_asgi.conftest import ASGIBoard, Browser, Message, Receive, Send, Wrap
 from tests.test_asgi.sockets import REFUSAL, Socket, open_socket
 
@@ -58,6 +59,10 @@ class Chat:
             self.board.write(int(rest))
         elif verb in {"begin", "commit"}:
             getattr(db, verb)()
+        elif verb == "stream":
+            with use_master(), db.cursor(SSCursor) as cursor:
+                cursor.execute("SELECT n FROM wsgi_message")
+                cursor.fetchall()
         elif verb == "state":
             return db.state
         elif verb == "read":
@@ -266,6 +271,18 @@ def test_an_open_socket_holds_no_connection_while_it_waits(board: ASGIBoard, cha
             for number in (2, 3):
                 assert await socket.ask(f"{where}write {number}") == "done"
                 await socket.ask(f"{where}read")
+                await asyncio.sleep(0)
+                assert lent(board) == 0
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("served", ["mariadb"], indirect=True)
+def test_an_open_socket_holds_no_connection_after_rows_were_read_one_by_one(board: ASGIBoard, chat: Chat) -> None:
+    async def main() -> None:
+        async with open_socket(board.within(chat)) as socket:
+            for _ in range(3):
+                await socket.ask("stream")
                 await asyncio.sleep(0)
                 assert lent(board) == 0
 

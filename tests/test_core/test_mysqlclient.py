@@ -17,7 +17,7 @@ from wsgiref.util import setup_testing_defaults
 
 import pytest
 
-from replswitch import MASTER, SLAVE, Connection, NoServerError, carry
+from replswitch import MASTER, SLAVE, Connection, NoServerError, carry, resume
 from replswitch.decorators import use_master, use_slave
 from replswitch.testing.sessions import SessionPair
 from replswitch.wsgi import ReplicationMiddleware
@@ -67,6 +67,27 @@ def warm(db: Connection) -> Connection:
 
 
 class TestQuestions:
+    def test_m1_a_write_counts_although_the_query_for_its_position_is_interrupted(
+        self, warm: Connection, pair: SessionPair, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pair.stop_slave()
+
+        def interrupt(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        def insert() -> None:
+            run(warm, INSERT.format(1001))
+            carry()
+
+        with resume(""), use_master():
+            monkeypatch.setattr("replswitch.drivers.mysqlclient._MasterConnection.ask", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                insert()
+            monkeypatch.undo()
+            token = carry()
+        with resume(token), use_slave():
+            assert run(warm, COUNT)[0][0] == 2
+
     def test_the_position_is_queried_once_before_the_next_slave_read(
         self, warm: Connection, pair: SessionPair, questions: Questions
     ) -> None:

@@ -17,6 +17,7 @@ from tests.test_sqlalchemy.conftest import Base, Message
 
 from replswitch import ConfigurationError, NoServerError, SlaveWriteError, carry, resume
 from replswitch.decorators import use_master, use_slave
+from replswitch.drivers.postgresql import READ_TIMEOUT
 from replswitch.sqlalchemy import RoutingSession, replicate
 from replswitch.testing import PostgreSQLPair, Proxy
 
@@ -132,6 +133,8 @@ def test_s7_async_links_of_slave_state_stay_read_only(postgresql_pair: PostgreSQ
         )
         db = replicate(master)
         shop = Shop(master, *map(AsyncEngine, db.slaves))
+        async with master.connect(), master.connect():
+            pass  # SQLAlchemy 2.0 keeps the arguments of one connection for the next
         with resume(""), use_slave():
             for statement in (*LETS_WRITE, "RESET ALL"):
                 async with shop.session() as session:
@@ -209,6 +212,9 @@ def test_m1_behind_pgbouncer_async_sessions_see_their_own_writes(postgresql_pair
                 await connection.run_sync(Base.metadata.create_all)
                 raw = await connection.get_raw_connection()
                 assert raw.driver_connection.prepare_threshold is None  # type: ignore[union-attr]
+            async with slave.connect() as connection:
+                raw = await connection.get_raw_connection()
+                assert raw.driver_connection.limit == READ_TIMEOUT  # type: ignore[union-attr]
             pair.wait_caught_up()
             pair.stop_slave()
             for count in range(1, 9):  # often enough for statements that psycopg would prepare

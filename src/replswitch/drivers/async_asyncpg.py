@@ -217,6 +217,7 @@ class AsyncpgDriver(AsyncPostgreSQLDriver):
     """See `replswitch.drivers.Driver`."""
 
     timeout_setting = "timeout"
+    session_setting = "server_settings"
 
     def with_read_only(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Return the settings with a parameter of the session, and with a time-out of its statements."""

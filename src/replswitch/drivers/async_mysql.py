@@ -6,6 +6,7 @@ the answers. So after a statement in autocommit mode that returns rows, the serv
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -134,7 +135,8 @@ class _Tracker(WriteTracker):
         """Ask for the position of the latest write, if there may have been one that counted for no scope."""
         if self._baseline_is_stale:
             self._baseline_is_stale = False
-            self.ask(None)
+            with suppress(Exception):  # the next statement fails likewise
+                self.ask(None)
 
 
 class Tracked:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -131,7 +132,12 @@ class AsyncTracker(PostgreSQLTracker):
         """Query the position, if there may have been a write that no scope has recorded."""
         if self.baseline_is_stale:
             self.baseline_is_stale = False
-            self.ask(None)
+            with suppress(Exception):  # the next statement fails likewise
+                self.ask(None)
+
+
+class _Opening(partial[Any]):
+    """A function of replswitch that opens a connection."""
 
 
 class AsyncPostgreSQLDriver(UnknownDriver, PostgreSQLFamilyDriver):
@@ -141,9 +147,11 @@ class AsyncPostgreSQLDriver(UnknownDriver, PostgreSQLFamilyDriver):
 
     Attributes:
         timeout_setting: the name of the driver's connect time-out.
+        session_setting: the name of the setting with the parameters of the session.
     """
 
     timeout_setting: ClassVar[str]
+    session_setting: ClassVar[str]
 
     def check(self, settings: Mapping[str, Any], server: str) -> None:
         """Leave the settings to the driver."""
@@ -151,18 +159,23 @@ class AsyncPostgreSQLDriver(UnknownDriver, PostgreSQLFamilyDriver):
     def arguments(self, settings: Mapping[str, Any], *, read_only: bool) -> dict[str, Any]:
         """Return the settings, with the function that opens the connection."""
         arguments = {self.timeout_setting: CONNECT_TIMEOUT, **settings}
-        arguments.setdefault("async_creator_fn", partial(self._open, read_only))
+        # SQLAlchemy 2.0 keeps the arguments of a connection for the next one, and a slave may get those of the master.
+        if isinstance(arguments.get("async_creator_fn"), _Opening | None):
+            arguments["async_creator_fn"] = _Opening(self._open, read_only)
         return arguments
 
     async def _open(self, read_only: bool, *args: Any, **settings: Any) -> AsyncTracker:
         """Connect."""
-        arguments = self.with_read_only(settings) if read_only else settings
+        arguments = self.with_read_only(settings) if read_only else dict(settings)
         try:
             raw: AsyncTracker = await self.connect(*args, **arguments)
         except Exception as error:
             if not read_only or _NO_STARTUP_PARAMETER not in str(error):
                 raise
-            raw = await self.connect(*args, **settings)
+            del arguments[self.session_setting]  # PgBouncer accepts none
+            if self.session_setting in settings:
+                arguments[self.session_setting] = settings[self.session_setting]
+            raw = await self.connect(*args, **arguments)
         try:
             await raw.set_up(read_only=read_only)
         except BaseException:

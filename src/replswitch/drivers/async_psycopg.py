@@ -190,6 +190,7 @@ class AsyncPsycopgDriver(AsyncPostgreSQLDriver):
     """See `replswitch.drivers.Driver`."""
 
     timeout_setting = "connect_timeout"
+    session_setting = "options"
 
     def with_read_only(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Return the settings with libpq's ``options``."""

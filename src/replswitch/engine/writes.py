@@ -132,7 +132,7 @@ class Writes:
         must_ask_now = bool(others) or (scope is not None and (at_once or scope.answered))  # the last chance to ask
         if scope is not None and tracker.unread and tracker.owes_results and is_recording():
             # A procedure's further statements, or an INSERT whose rows are read one by one.
-            scope.add_pending(("unread", key), partial(self._look_behind_results, tracker))
+            scope.add_pending(("unread", tracker), partial(self._look_behind_results, tracker))
         if (busy and must_ask_now) or (at_once and self._is_settled(key, tracker)):
             return None
         status = tracker.pop_write_status()
@@ -191,6 +191,9 @@ class Writes:
             fall_back_to_clock(f"The position of a commit cannot be read ({error})")
         except Exception as error:  # noqa: BLE001 - any error of the driver: assume a write
             logger.info("The master did not report what was written: %s", error)
+        except BaseException:  # such as the cancellation of a task
+            self.record_in(scope, status)
+            raise
         if self._master_loss.lasts and not isinstance(status, Written):
             # If the answer also covers other sessions, the first one on a connection says nothing about this session.
             self._master_loss.wrote(certain=since is not None or not tracker.includes_others)

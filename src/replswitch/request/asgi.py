@@ -5,6 +5,7 @@ https://asgi.readthedocs.io/en/latest/specs/www.html
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
 from replswitch.checking import require
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 _BODY: Final = frozenset({"http.response.body", "http.response.pathsend", "http.response.zerocopysend"})
 
 _DISCONNECT: Final = "http.disconnect"
+
+_PLAIN: Final = (b"content-type", b"text/plain; charset=utf-8")
 
 # Names have to be in lower case, but not every application follows that.
 _CONTENT_TYPE: Final = frozenset({b"content-type", b"Content-Type"})
@@ -99,6 +102,8 @@ class ReplicationMiddleware:
                     await self.app(scope, attempt.receive, attempt.send)
                 except (Replay, BaseExceptionGroup, Exception) as raised:
                     if not repeats(raised, may_run_again=attempt.scope.may_run_again()):
+                        if isinstance(raised, Exception):
+                            await attempt.fail()
                         raise
                     following = attempt.next()
                 else:
@@ -185,6 +190,21 @@ class _Attempt:
             for message in messages:
                 await self.server_send(message)
         return None
+
+    async def fail(self) -> None:
+        """Answer an error of a request that has written. The server's own answer would have no marker."""
+        scope = self.scope
+        if scope.answered or self.is_over:
+            return
+        scope.hand_back()
+        if scope.wrote is None:
+            return
+        self.start = {"type": "http.response.start", "status": 500, "headers": [_PLAIN]}
+        start = self._marked_start()
+        set_stack(self.outer)
+        with suppress(Exception):  # the client may be gone; the application's error matters more
+            await self.server_send(start)
+            await self.server_send({"type": "http.response.body", "body": b"Internal Server Error"})
 
     def next(self) -> _Attempt:
         """Return the next attempt, with the connection scope as the server made it."""
@@ -298,7 +318,7 @@ def _is_whole(start: Message, piece: Message) -> bool:
     """Return whether a message has the whole body. An empty message may follow, as Starlette's own middleware sends."""
     if not piece.get("more_body"):
         return True
-    length = str(len(piece["body"])).encode()
+    length = str(len(piece.get("body", b""))).encode()
     return any(name.lower() == b"content-length" and value == length for name, value in start.get("headers", ()))
 
 

@@ -5,6 +5,7 @@ https://asgi.readthedocs.io/en/latest/specs/www.html#websocket
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from replswitch.request.connection import encoded, read_headers
@@ -56,11 +57,14 @@ async def serve_websocket(
     try:
         await app(asgi_scope, socket.receive, socket.send)
     except Exception:
-        await socket.fail()
+        with suppress(Exception):  # the client may be gone
+            await socket.fail()
         raise
     finally:
-        frame.scope.end()
-        set_stack(outer)
+        try:
+            frame.scope.end()
+        finally:
+            set_stack(outer)
 
 
 class _Socket:
