@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -28,9 +27,6 @@ if TYPE_CHECKING:
 # The place, and an id above those of all transactions that have ended. A statement that has begun after an earlier
 # answer, and has written, has raised this id.
 _WRITTEN: Final = f"{WRITTEN}::text, pg_snapshot_xmax(pg_current_snapshot())::text"
-
-# Seconds between two queries while waiting for a slave.
-_POLL_EVERY: Final = 0.005
 
 # PgBouncer's message.
 _NO_STARTUP_PARAMETER: Final = "unsupported startup parameter"
@@ -227,16 +223,9 @@ class AsyncPostgreSQLDriver(UnknownDriver, PostgreSQLFamilyDriver):
         tracker: Any = self.writes_of(raw)
         return super().fetch_position(raw) if tracker is self else PostgreSQLFamilyDriver.fetch_position(self, tracker)
 
-    def wait_for(self, raw: Raw, position: Position, seconds: float) -> bool:
-        """Poll, without blocking the event loop."""
-        until = time.monotonic() + seconds
-        while True:
-            reached = self.fetch_position(raw)[1]
-            if reached is not None and reached.includes(position):
-                return True
-            if time.monotonic() >= until:
-                return False
-            raw.run_async(lambda _: asyncio.sleep(_POLL_EVERY))
+    def pause(self, raw: Raw, seconds: float) -> None:
+        """Wait without blocking the event loop."""
+        raw.run_async(lambda _: asyncio.sleep(seconds))
 
     def classify(self, error: BaseException, raw: Raw | None = None) -> Fault:
         """Classify by SQLSTATE, and by whether the connection is closed."""

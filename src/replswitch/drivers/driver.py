@@ -316,7 +316,11 @@ class Driver:
                 return True
             if time.monotonic() >= until:
                 return False
-            time.sleep(_POLL_EVERY)
+            self.pause(raw, _POLL_EVERY)
+
+    def pause(self, raw: Raw, seconds: float) -> None:
+        """Wait before the position is queried again."""
+        time.sleep(seconds)
 
     def seconds_behind(self, raw: Raw) -> float | None:
         """Query the lag of a slave: `math.inf` if replication has stopped, None if it is not known."""

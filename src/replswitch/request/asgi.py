@@ -85,11 +85,8 @@ class ReplicationMiddleware:
                 await self.app(scope, receive, send)
             return
         cookies, header, has_body = read_headers(scope["headers"])
-        override = None
-        if policy.options.override is not None and policy.options.enabled:
-            override = policy.options.override(scope)
         outer = stack()
-        frame = policy.begin(scope["method"], cookies, header, override, scope["path"], has_body)
+        frame = policy.begin(scope["method"], cookies, header, policy.override(scope), scope["path"], has_body)
         first = _Attempt(self, scope, frame, outer, receive, send)
         if (safe := frame.scope.safe_request) is not None and safe.is_repeatable:
             first.keep()
@@ -304,14 +301,10 @@ class _Attempt:
         if safe is not None and safe.refusal is not None and scope.may_run_again():
             self.discarded = committed_on_close(safe.refusal)
             raise Replay(self.discarded)
-        self.start = None
-        if scope.wrote is not None or not scope.is_safe or scope.pending or policy.options.debug_header:
-            before = self.before
-            is_https = before.get("scheme") == "https"
-            extra = policy.extra_headers(scope, before["method"], start["status"], is_https=is_https)
-            start = {**start, "headers": [*start.get("headers", ()), *encoded(extra)]}
-        scope.answered = True
-        return start
+        self.start, before = None, self.before
+        is_https = before.get("scheme") == "https"
+        extra = policy.extra_headers(scope, before["method"], start["status"], is_https=is_https)
+        return {**start, "headers": [*start.get("headers", ()), *encoded(extra)]} if extra else start
 
 
 def _is_whole(start: Message, piece: Message) -> bool:
