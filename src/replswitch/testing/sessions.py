@@ -124,7 +124,7 @@ class SessionPair(PromotablePair):
         session = None
         with suppress(IndexError):
             session = idle.pop()
-        if session is not None and is_readable(session._sock.fileno()):  # type: ignore[attr-defined]
+        if session is not None and is_readable(session._sock.fileno()):  # type: ignore[attr-defined]  # the stubs lack it
             session.close()
             session = None
         if session is None:
