@@ -51,4 +51,5 @@ pytest_collect_file = Sybil(
     parsers=[PythonCodeBlockParser(), SkipParser()],
     patterns=["README.md", "docs/*.md"],
     fixtures=["servers_by_name", "message_table"],
+    setup=lambda namespace: namespace.update(__name__="docs"),  # as in the module of a reader; Dramatiq needs it
 ).pytest()

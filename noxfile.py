@@ -1,4 +1,4 @@
-"""The tests on every supported Python that this machine has, on the oldest dependencies, and on the wheel."""
+"""The tests on every supported Python that is here, on the oldest dependencies, and on the wheel; each extra alone."""
 
 from __future__ import annotations
 
@@ -17,16 +17,26 @@ EXTRAS = PROJECT["project"]["optional-dependencies"]
 PACKAGES = {"replswitch", "django_replswitch", "flask_replswitch"}
 
 RUNS_TESTS = {
-    "aiomysql", "aiosqlite", "asyncmy", "asyncpg", "channels", "cryptography", "daphne", "fastapi", "Flask",
-    "Flask-SQLAlchemy", "greenlet", "httptools", "hypercorn", "hypothesis", "litestar", "psycopg-pool",
-    "psycopg2-binary", "pytest", "pytest-timeout", "pytest-xdist", "quart", "sybil", "uvicorn", "waitress",
-    "websockets",
+    "aiomysql", "aiosqlite", "asyncmy", "asyncpg", "channels", "cryptography", "daphne", "dj-database-url",
+    "django-debug-toolbar", "django-environ", "django-tasks", "fastapi", "Flask", "Flask-SQLAlchemy", "greenlet",
+    "gunicorn", "httptools", "hypercorn", "hypothesis", "litestar", "opentelemetry-instrumentation-django",
+    "opentelemetry-instrumentation-mysqlclient", "opentelemetry-instrumentation-psycopg",
+    "opentelemetry-instrumentation-pymysql", "opentelemetry-instrumentation-sqlalchemy", "psycopg-pool",
+    "psycopg2-binary", "pytest", "pytest-timeout", "pytest-xdist", "PyYAML", "quart", "redis", "selenium", "sybil",
+    "uvicorn", "waitress", "websockets",
 }  # fmt: skip
 TOOLS = [requirement for requirement in EXTRAS["dev"] if Requirement(requirement).name in RUNS_TESTS]
 """The part of the extra ``dev`` that the tests import."""
 
-TESTED = "mysql,postgresql,postgresql-server,django,flask,sqlalchemy,prometheus"
+TESTED = "mysql,postgresql,postgresql-server,django,flask,sqlalchemy,prometheus,opentelemetry,celery,rq,dramatiq"
 """The extras that the tests import, with PostgreSQL's server."""
+
+ALONE = (
+    "mysql", "postgresql", "django", "flask", "sqlalchemy", "prometheus", "opentelemetry", "celery", "rq", "dramatiq",
+)  # fmt: skip
+"""The extras of users that need no compiler. Each is tried alone."""
+
+ALONE_SCRIPT = ROOT / "tests" / "test_packaging" / "extra_alone.py"
 
 FLASK_TOOLS = [requirement for requirement in TOOLS if Requirement(requirement).name in {"Flask", "Flask-SQLAlchemy"}]
 """Those of them that an application of a user's imports as well, and whose oldest version matters."""
@@ -75,17 +85,10 @@ nox.options.reuse_venv = "yes"
 nox.options.default_venv_backend = "virtualenv"  # uv, where it is there, would not follow pip's settings
 
 
-BESIDES = "besides"
-"""The tag of the Pythons that `make test` has not run on where it runs on the first, as in ``.ci/run``."""
-
-
 @nox.session
-@nox.parametrize(
-    ("python", "django"),
-    [nox.param(version, DJANGO[version], tags=[BESIDES] if version != HERE[0] else []) for version in HERE],
-)
+@nox.parametrize(("python", "django"), [(version, DJANGO[version]) for version in HERE[1:]])
 def tests(session: nox.Session, django: str) -> None:
-    """Run the tests with the newest dependencies."""
+    """Run the tests with the newest dependencies. On the first Python, `make test` and the session ``wheel`` do."""
     session.install("--editable", f".[{TESTED}]", f"Django~={django}.0", *TOOLS)
     install_mysqlclient(session, *EXTRAS["mysqlclient"])
     session.run("pytest", *SHARED, *session.posargs)
@@ -96,7 +99,10 @@ def oldest(session: nox.Session) -> None:
     """Run the tests with the oldest dependencies that pyproject.toml admits."""
     extras = [
         requirement
-        for extra in ("mysql", "postgresql", "django", "flask", "sqlalchemy", "prometheus")
+        for extra in (
+            *("mysql", "postgresql", "django", "flask", "sqlalchemy", "prometheus", "opentelemetry"),
+            *("celery", "rq", "dramatiq"),
+        )
         for requirement in EXTRAS[extra]
     ]
     pinned = lowest(PROJECT["project"]["dependencies"] + extras + FLASK_TOOLS)
@@ -105,25 +111,43 @@ def oldest(session: nox.Session) -> None:
     session.run("pytest", *SHARED, *session.posargs)
 
 
-@nox.session(reuse_venv=False)
+@nox.session(python=HERE[:1], reuse_venv=False)
 def wheel(session: nox.Session) -> None:
-    """Build the distribution, install the wheel, and run the tests that the sdist carries on it."""
+    """Build the distribution, install the wheel on the first Python, and run the tests that the sdist carries on it."""
     folder = Path(session.virtualenv.location, "dist")
-    session.install("build")
-    session.run("python", "-m", "build", "--outdir", folder, silent=True)
-    (built,) = folder.glob("*.whl")
-    (sdist,) = folder.glob("*.tar.gz")
+    built, sdist = build(session, folder)
     with zipfile.ZipFile(built) as archive:
         typed = {name.partition("/")[0] for name in archive.namelist() if name.endswith("/py.typed")}
     if typed != PACKAGES:
         session.error(f"{built.name} should have the packages {PACKAGES}, with py.typed, and has {typed}")
 
-    session.install(f"{built}[{TESTED}]", *TOOLS)
+    session.install(f"{built}[{TESTED}]", f"Django~={DJANGO[HERE[0]]}.0", *TOOLS)
     install_mysqlclient(session, *EXTRAS["mysqlclient"])
     shutil.unpack_archive(sdist, folder, filter="data")
     session.chdir(folder / sdist.name.removesuffix(".tar.gz"))
     # pyproject.toml puts the sources into the path; here the tests must import the installed wheel.
     session.run("pytest", "-o", "pythonpath=.", *SHARED, *session.posargs)
+
+
+@nox.session(python=HERE[:1], reuse_venv=False)
+def extras(session: nox.Session) -> None:
+    """Install each extra of the wheel alone, in an environment of its own, and use what it brings."""
+    built, _ = build(session, Path(session.virtualenv.location, "dist"))
+    for extra in ("", *ALONE):
+        folder = Path(session.virtualenv.location, extra or "none")
+        wanted = f"{built}[{extra}]" if extra else str(built)
+        session.run("python", "-m", "venv", folder, silent=True)
+        session.run(folder / "bin" / "pip", "install", "--quiet", wanted, external=True)
+        session.run(folder / "bin" / "python", ALONE_SCRIPT, extra, external=True)
+
+
+def build(session: nox.Session, folder: Path) -> tuple[Path, Path]:
+    """Build the distribution, and return the paths of the wheel and the sdist."""
+    session.install("build")
+    session.run("python", "-m", "build", "--outdir", folder, silent=True)
+    (wheel,) = folder.glob("*.whl")
+    (sdist,) = folder.glob("*.tar.gz")
+    return wheel, sdist
 
 
 def install_mysqlclient(session: nox.Session, requirement: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import random
+import re
 import threading
 import time
 import uuid
@@ -20,10 +21,13 @@ from chaos.ledger import Ledger, Write
 from chaos.pages import IN_TRANSACTION, KEPT, NO_SERVER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 READS = ("/one", "/one", "/three", "/blocks", "/transaction")
 WRITES = {"/form": 1, "/json": 1, "/both": 2}
+
+PLACE = re.compile(r"\b(\d+):([0-9A-F]+)/([0-9A-F]+)")
+"""A place on a timeline of PostgreSQL."""
 
 PATIENCE = 30.0
 """Seconds after which a client gives a request up."""
@@ -39,11 +43,14 @@ class Response:
     location: str
 
 
-class HasWritten(Protocol):
-    """Asks the slaves themselves."""
+class Slaves(Protocol):
+    """Asks the slaves that have no fault themselves."""
 
-    def __call__(self, client: int, number: int) -> bool:
-        """Say whether a slave that lives has a write."""
+    def slave_has(self, client: int, number: int) -> bool:
+        """Say whether one of them has a write."""
+
+    def received(self) -> int | None:
+        """Return up to which place in the master's log they have it, on PostgreSQL; None on other products."""
 
 
 class Client(threading.Thread):
@@ -55,11 +62,20 @@ class Client(threading.Thread):
         ledger: records the responses.
         seed: of the random order of its requests.
         doubtful_for: seconds for which the master serves a visitor whose write may have been carried out.
-        slave_has: asks the slaves themselves.
+        slaves: asks the slaves themselves.
+        pause: seconds between an answer and the next request.
     """
 
     def __init__(
-        self, number: int, port: int, ledger: Ledger, *, seed: int, doubtful_for: float, slave_has: HasWritten
+        self,
+        number: int,
+        port: int,
+        ledger: Ledger,
+        *,
+        seed: int,
+        doubtful_for: float,
+        slaves: Slaves,
+        pause: float = 0.0,
     ) -> None:
         super().__init__(name=f"client {number}")
         self._number = number
@@ -67,11 +83,13 @@ class Client(threading.Thread):
         self._ledger = ledger
         self._random = random.Random(f"{seed} {number}")
         self._doubtful_for = doubtful_for
-        self._slave_has = slave_has
+        self._slaves = slaves
+        self._pause = pause
         self._connection: http.client.HTTPConnection | None = None
         self._cookies: dict[str, str] = {}
         self._written = 0
         self._told: list[int] = []
+        self._told_at = 0.0
         self._doubtful_until = 0.0
         self.reads_only = threading.Event()
         self.over = threading.Event()
@@ -80,7 +98,7 @@ class Client(threading.Thread):
         self.servers: Counter[str] = Counter()
 
     def run(self) -> None:
-        """Read and write without a pause."""
+        """Read and write, with the pause between two requests."""
         try:
             while not self.over.is_set():
                 if self.resting.is_set():
@@ -96,6 +114,8 @@ class Client(threading.Thread):
                     self._write(self._random.choice(list(WRITES)))
                 else:
                     self._read(self._random.choice(READS))
+                if self._pause:
+                    self.over.wait(self._pause)
         except BaseException as error:  # noqa: BLE001 - the ledger reports a client that ended
             self._ledger.wrong("client", f"{self.name} ended: {error!r}")
         finally:
@@ -132,7 +152,7 @@ class Client(threading.Thread):
     def _without_master(self, path: str, since: float, response: Response) -> None:
         """Only a read that must see a write which no living server has may fail without a master."""
         self._ledger.count("reads of what no living server has")
-        if time.monotonic() < self._doubtful_until:
+        if since < self._doubtful_until:
             return
         if not self._told:
             self._ledger.wrong("a read failed", f"{path}, and there was nothing to see: {response}")
@@ -140,18 +160,46 @@ class Client(threading.Thread):
             self._in_doubt()  # the lost statement may have been a write; only the page knows
         elif self._holds_by_time():
             self._ledger.count("of these: the position is not known")
-        elif self._slave_has(self._number, self._told[-1]):
+        elif self._is_of_earlier_timeline():
+            self._ledger.count("of these: written before a promotion")
+        elif self._slaves.slave_has(self._number, self._told[-1]):
             again = self._send("GET", f"{path}?client={self._number}")
-            if again.told.get("error") == NO_SERVER:
+            if again.told.get("error") != NO_SERVER:
+                return
+            if self._is_beyond_the_slaves():
+                self._ledger.count("of these: no slave has received the position")
+            else:
                 self._ledger.wrong("a read failed that a slave could serve", f"{path} {again}")
 
     def _holds_by_time(self) -> bool:
         """Return whether the master died before it reported the position of a write, so it alone may serve (M1)."""
+        return any(time.time() - marker.get("t", 0) < self._doubtful_for for marker in self._markers())
+
+    def _markers(self) -> Iterator[dict[str, Any]]:
         for token in self._cookies.values():
             _, marker = URLSafeSerializer("").loads_unsafe(token)
-            if isinstance(marker, dict) and time.time() - marker.get("t", 0) < self._doubtful_for:
-                return True
-        return False
+            if isinstance(marker, dict):
+                yield marker
+
+    def _places(self) -> list[tuple[int, int]]:
+        """Return the places in the markers on PostgreSQL: the timeline, and the bytes."""
+        found = PLACE.findall(str([marker.get("p") for marker in self._markers()]))
+        return [(int(timeline), int(high, 16) << 32 | int(low, 16)) for timeline, high, low in found]
+
+    def _is_beyond_the_slaves(self) -> bool:
+        """Return whether the latest position is after everything that the slaves have received, on PostgreSQL.
+
+        A position may include records of other sessions, which a master that is killed has not sent.
+        """
+        places, received = self._places(), self._slaves.received()
+        return bool(places) and received is not None and max(places)[1] > received
+
+    def _is_of_earlier_timeline(self) -> bool:
+        """Return whether a server was promoted after the latest write, on PostgreSQL.
+
+        No living server may then be known to have the write: see `replswitch.positions.postgresql`.
+        """
+        return bool(self._places()) and self._ledger.promoted_since(self._told_at)
 
     def _look(self, path: str, response: Response) -> None:
         """Look for all writes that were acknowledged."""
@@ -189,6 +237,7 @@ class Client(threading.Thread):
         if response.status in {201, 303}:
             outcome = "done"
             self._told.append(number)
+            self._told_at = since
             del self._told[: -2 * KEPT]
         elif response.told.get("error") == NO_SERVER:
             outcome = "refused"

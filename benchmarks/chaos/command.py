@@ -1,9 +1,10 @@
 """Chaos: servers die, come back, lag and change places, and no visitor notices.
 
 A master and two slaves behind proxies, an application in a threaded WSGI server, 8 clients that read and write
-without a pause, and one fault after another. At the end the script prints figures, and what must not happen: a failed
-read (except one that must see a write which no living server has), a missed own write, a write that was lost or carried
-out twice, a request that took too long, a server that is not used again, memory or connections that grew.
+without a pause (50 ms in a short run), and one fault after another. At the end the script prints figures, and what must
+not happen: a failed read (except one that must see a write which no living server has), a missed own write, a write
+that was lost or carried out twice, a request that took too long, a server that is not used again, memory or connections
+that grew.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from shared.product import PRODUCTS
 from chaos.faults import FAULTS
 from chaos.run import Run
 
-SIDES = {"connect": tuple(PRODUCTS), "django": ("MariaDB", "MySQL"), "flask": ("MariaDB", "MySQL")}
+SIDES = {"connect": tuple(PRODUCTS), "django": tuple(PRODUCTS), "flask": ("MariaDB", "MySQL")}
 """The sides, and the products that each runs on."""
 
 DRIVERS = sorted({driver for product in PRODUCTS.values() for driver in product.drivers})
@@ -30,6 +31,9 @@ SHOWN = 20
 
 SHORT = 1.0
 """Seconds that a fault lasts in a short run."""
+
+PAUSE = 0.05
+"""Seconds that a client waits between two requests of a short run, so that other tests get processor time."""
 
 
 def main() -> int:
@@ -55,10 +59,11 @@ def main() -> int:
     if driver not in product.drivers:
         parser.error(f"{driver} is no driver of {given.product}")
     seed = int(time.time()) if given.seed is None else given.seed
-    seconds, hold = (0, SHORT) if given.short else (given.minutes * 60, given.hold)
+    seconds, hold, pause = (0, SHORT, PAUSE) if given.short else (given.minutes * 60, given.hold, 0.0)
     name = f"--product {given.product} --side {given.side} --driver {driver} --seed {seed}"
     tell(name)
-    run = Run(given.side, driver, product, seconds=seconds, seed=seed, hold=hold, faults=PARTS[given.part], tell=tell)
+    faults = PARTS[given.part]
+    run = Run(given.side, driver, product, seconds=seconds, seed=seed, hold=hold, pause=pause, faults=faults, tell=tell)
     with given.log.open("w") if given.log else tempfile.TemporaryFile("w") as log:
         figures = run.go(log)
     for row, figure in figures.rows:

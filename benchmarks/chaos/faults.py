@@ -7,6 +7,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from chaos.ledger import PROMOTION
 from chaos.pages import INDEX, TABLE
 from replswitch.testing import Proxy
 
@@ -91,6 +92,12 @@ class Field:
         """Say whether a slave that has no fault has a client's note."""
         sql = f"SELECT COUNT(*) FROM {self.product.schema}note WHERE client = {client} AND number = {number}"
         return any(bool(self._ask(self.server(address), sql)) for address in SLAVES if address not in self.out)
+
+    def received(self) -> int | None:
+        """Return up to which place in the master's log the slaves without a fault have it; None without such places."""
+        asked = self.product.received
+        places = [int(self._ask(self.server(each), asked)) for each in SLAVES if asked and each not in self.out]
+        return max(places, default=None)
 
     def _ask(self, name: str, sql: str) -> Any:
         with closing(self.pair.admin(name)) as admin, admin.cursor() as cursor:
@@ -252,6 +259,6 @@ FAULTS: Final = (
     Fault("packets to the master dropped", _on_master(_drop), on_master=True, at_least=UNTIL_NOTICED),
     Fault("the master's answers delayed", _on_master(_delay), on_master=True, slows=DELAY * ROUND_TRIPS),
     Fault("the master's answers cut", _on_master(_cut), on_master=True),
-    Fault("a slave promoted", _promote, on_master=True, grace=2),
+    Fault(PROMOTION, _promote, on_master=True, grace=2),
 )
 """Of each kind at least one, in any order."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter
@@ -10,6 +11,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+PROMOTION = "a slave promoted"
+"""The name of a fault."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,10 @@ class Ledger:
     def master_may_be_gone(self, since: float, until: float) -> bool:
         """Say whether the master had a fault at a time."""
         return any(window.on_master and window.touches(since, until) for window in self.windows)
+
+    def promoted_since(self, moment: float) -> bool:
+        """Say whether a slave was promoted after a moment."""
+        return any(window.name == PROMOTION and window.touches(moment, math.inf) for window in self.windows)
 
     def compare(self, found: Mapping[str, int]) -> Iterator[str]:
         """Compare the table with the responses, and record the faults.

@@ -1,4 +1,4 @@
-"""One side of the chaos run: a Django project on `django_replswitch.backends.mysql`."""
+"""One side of the chaos run: a Django project on one of the backends of `django_replswitch`."""
 
 from __future__ import annotations
 
@@ -52,12 +52,13 @@ def application(given: dict[str, Any]) -> WSGIApplication:
     """Make the application.
 
     Args:
-        given: see `chaos.on_connect.application`; ``driver`` is "pymysql" or "mysqlclient".
+        given: see `chaos.on_connect.application`.
     """
     if given["driver"] == "pymysql":
         pymysql.version_info = max(pymysql.version_info, STANDS_IN_FOR)
         pymysql.install_as_MySQLdb()
     master = given["master"]
+    on_postgresql = given["driver"] == "psycopg"
     timeouts = {name: master[name] for name in ("connect_timeout", "read_timeout")}
     settings.configure(
         SECRET_KEY=SECRET,
@@ -69,14 +70,14 @@ def application(given: dict[str, Any]) -> WSGIApplication:
         | {name.upper(): value for name, value in given["database"].items() if name != "pool_size"},
         DATABASES={
             "default": {
-                "ENGINE": "django_replswitch.backends.mysql",
+                "ENGINE": f"django_replswitch.backends.{'postgresql' if on_postgresql else 'mysql'}",
                 "HOST": master["host"],
                 "PORT": master["port"],
                 "USER": master["user"],
                 "PASSWORD": master["password"],
-                "NAME": master["database"],
+                "NAME": master["dbname" if on_postgresql else "database"],
                 "CONN_MAX_AGE": None,
-                "OPTIONS": {"charset": "utf8mb4", **timeouts},
+                "OPTIONS": timeouts if on_postgresql else {"charset": "utf8mb4", **timeouts},
                 "SLAVES": [{"PORT": slave["port"], "WEIGHT": slave["weight"]} for slave in given["slaves"]],
             }
         },

@@ -35,8 +35,8 @@ CLIENTS: Final = 8
 SETTLED: Final = DOWNTIME + 5
 """Seconds after the last fault, until all servers must be in use."""
 
-READS: Final = 3000
-"""So many reads are spread over the servers in the end. With shares of 1/3 and 2/3, 5 % are six standard deviations."""
+READS: Final = 2000
+"""So many reads are spread over the servers in the end. With shares of 1/3 and 2/3, 5 % are 4.7 standard deviations."""
 
 SHARE: Final = 0.05
 
@@ -113,6 +113,7 @@ class Run:
         seconds: for how long there are faults; each kind comes once at least, however long that takes.
         seed: which faults come when.
         hold: seconds that a fault lasts.
+        pause: seconds that a client waits between an answer and its next request.
         faults: which there are.
         tell: gets lines about the progress.
     """
@@ -126,6 +127,7 @@ class Run:
         seconds: float,
         seed: int,
         hold: float,
+        pause: float = 0.0,
         faults: Sequence[Fault] = FAULTS,
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -137,6 +139,7 @@ class Run:
         self._seconds = seconds
         self._seed = seed
         self._hold = hold
+        self._pause = pause
         self._faults = faults
         self._tell = tell
         self._dice = random.Random(seed)
@@ -157,7 +160,8 @@ class Run:
                     ledger,
                     seed=self._seed,
                     doubtful_for=COOKIE_MAX_AGE + 1,
-                    slave_has=field.slave_has,
+                    slaves=field,
+                    pause=self._pause,
                 )
                 for number in range(CLIENTS)
             ]

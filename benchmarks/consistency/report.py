@@ -36,6 +36,7 @@ PACKAGES: Final = (
     "mysqlclient",
     "PyMySQL",
     "psycopg",
+    "psycopg2-binary",
 )
 
 

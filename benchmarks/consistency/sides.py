@@ -17,9 +17,8 @@ if TYPE_CHECKING:
 
 
 MYSQL: Final = ("MariaDB", "MySQL")
-"""The products that all sides run on."""
-
-ALL: Final = (*MYSQL, "PostgreSQL")
+POSTGRESQL: Final = ("PostgreSQL",)
+ALL: Final = (*MYSQL, *POSTGRESQL)
 
 
 class SideError(Exception):
@@ -42,7 +41,7 @@ class Side:
     label: str
     short: str
     is_ours: bool = False
-    products: tuple[str, ...] = MYSQL
+    products: tuple[str, ...] = ALL
 
     @contextmanager
     def running(
@@ -84,11 +83,13 @@ class Side:
 
 
 SIDES: Final = (
-    Side("connect", "replswitch, connect()", "replswitch", is_ours=True, products=ALL),
-    Side("django", "replswitch, Django with mysqlclient", "replswitch", is_ours=True),
-    Side("django-pymysql", "replswitch, Django with PyMySQL", "replswitch", is_ours=True),
+    Side("connect", "replswitch, connect()", "replswitch", is_ours=True),
+    Side("django", "replswitch, Django with mysqlclient", "replswitch", is_ours=True, products=MYSQL),
+    Side("django-pymysql", "replswitch, Django with PyMySQL", "replswitch", is_ours=True, products=MYSQL),
+    Side("django-psycopg", "replswitch, Django with psycopg", "replswitch", is_ours=True, products=POSTGRESQL),
+    Side("django-psycopg2", "replswitch, Django with psycopg2", "replswitch", is_ours=True, products=POSTGRESQL),
     Side("flask", "replswitch, Flask-SQLAlchemy", "replswitch", is_ours=True),
-    Side("clock", "replswitch, by the clock", "by the clock"),
+    Side("clock", "replswitch, by the clock", "by the clock", products=MYSQL),
     Side("django-replicated", "django-replicated", "django-replicated"),
     Side("multidb-router", "django-multidb-router", "multidb-router"),
     Side("plain", "plain Django, reads on the slave", "plain Django"),

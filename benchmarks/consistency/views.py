@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from django.conf import settings
 from django.db import models
 from django.db.models.expressions import RawSQL
 from django.http import HttpResponse
@@ -39,7 +40,7 @@ def entries(request: HttpRequest) -> HttpResponse:
     """Write a row, or show the visitor's."""
     visitor = int(request.GET["visitor"])
     if request.method != "POST":
-        own = Entry.objects.filter(visitor=visitor).annotate(server=RawSQL("@@server_id", ()))
+        own = Entry.objects.filter(visitor=visitor).annotate(server=RawSQL(settings.SERVER_EXPRESSION, ()))
         return HttpResponse(answer_to_read(own.values_list("server", "number")), content_type="application/json")
     Entry.objects.create(visitor=visitor, number=int(request.GET["number"]))
     status = int(request.GET["status"])

@@ -77,8 +77,17 @@ def flask(servers: Servers) -> WSGIApplication:
     from flask_replswitch import ReplSwitch  # noqa: PLC0415 - likewise
 
     app, db = Flask(__name__, static_folder=None), SQLAlchemy()
+    product = PRODUCTS[servers["product"]]
     master, slave = (
-        URL.create("mysql+pymysql", each["user"], each["password"], each["host"], each["port"], each["database"])
+        URL.create(
+            product.dialect,
+            each["user"],
+            each["password"],
+            each["host"],
+            each["port"],
+            each.get("database") or each["dbname"],
+            {"options": each["options"]} if "options" in each else {},
+        )
         for each in (servers["master"], servers["slave"])
     )
     app.config.update(
@@ -90,7 +99,7 @@ def flask(servers: Servers) -> WSGIApplication:
     )
     db.init_app(app)
     ReplSwitch(app)
-    read = text(READ.format(server=PRODUCTS[servers["product"]].server).replace("%s", ":visitor"))
+    read = text(READ.format(server=product.server).replace("%s", ":visitor"))
     write = text(WRITE.replace("(%s, %s)", "(:visitor, :number)"))
 
     @app.get("/")
@@ -118,16 +127,23 @@ def connect_by_clock(servers: Servers) -> WSGIApplication:
     return connect(servers)
 
 
-#: The driver of the Django sides: what Django's manual recommends, where it is installed.
+#: The driver of the other packages' Django sides on MariaDB and MySQL: what Django's manual recommends, if installed.
 DRIVER: Final = "MySQLdb" if find_spec("MySQLdb") else "pymysql"
 
 
-def django(built_with: str, driver: str = DRIVER) -> Callable[[Servers], WSGIApplication]:
+def django(built_with: str, driver: str = "") -> Callable[[Servers], WSGIApplication]:
     """Return what makes a Django project, built with one of the packages; see `django_project`."""
 
     def make(servers: Servers) -> WSGIApplication:
-        import_module(driver)  # Django would say less clearly that it is missing
-        set_up(Project(built_with, driver, servers["master"], servers["slave"]), ROOT_URLCONF="consistency.views")
+        master, slave, product = servers["master"], servers["slave"], servers["product"]
+        chosen = driver or ("psycopg" if product == "PostgreSQL" else DRIVER)
+        import_module(chosen)  # Django would say less clearly that it is missing
+        options = {"options": master["options"]} if "options" in master else {}
+        set_up(
+            Project(built_with, chosen, master, slave, options=options),
+            ROOT_URLCONF="consistency.views",
+            SERVER_EXPRESSION=PRODUCTS[product].server,
+        )
         from django.core.handlers.wsgi import WSGIHandler  # noqa: PLC0415 - after the settings
 
         return WSGIHandler()
@@ -141,6 +157,8 @@ APPLICATIONS: Final[dict[str, Callable[[Servers], WSGIApplication]]] = {
     "flask": flask,
     "django": django(OURS, "MySQLdb"),
     "django-pymysql": django(OURS, "pymysql"),
+    "django-psycopg": django(OURS, "psycopg"),
+    "django-psycopg2": django(OURS, "psycopg2"),
     "django-replicated": django(REPLICATED),
     "multidb-router": django(MULTIDB),
     "plain": django(PLAIN),

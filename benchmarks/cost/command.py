@@ -9,6 +9,8 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from cost import (
+    asgi,
+    async_sessions,
     calls,
     choosing,
     connection,
@@ -21,6 +23,7 @@ from cost import (
     sessions,
     state,
     statements,
+    telemetry,
     wsgi,
 )
 from cost.ratio import report
@@ -29,7 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 DEFAULT: tuple[Any, ...] = (
-    state, wsgi, connection, postgresql, choosing, calls, statements, sessions, flask_requests, scaling,
+    state, wsgi, asgi, connection, postgresql, choosing, calls, statements, sessions, async_sessions, flask_requests,
+    scaling, telemetry,
 )  # fmt: skip
 """What runs if nothing is named. The others compare whole Django projects, and take longer."""
 

@@ -16,7 +16,7 @@ import pymysql
 import replswitch
 from cost.ratio import Batch, Row, Times, measure, ratio, repeated
 from cost.served import ENVIRON, serve
-from replswitch.drivers.mysql import with_timeouts
+from replswitch.drivers.mysql_settings import with_timeouts
 from replswitch.testing import MariaDBPair
 from replswitch.wsgi import ReplicationMiddleware
 

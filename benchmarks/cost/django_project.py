@@ -46,7 +46,7 @@ class Project:
 
     Attributes:
         built_with: whose database settings, middleware and router it has.
-        driver: the module: ``MySQLdb`` (mysqlclient), ``pymysql`` or ``psycopg``.
+        driver: the module: ``MySQLdb`` (mysqlclient), ``pymysql``, ``psycopg`` or ``psycopg2``.
         master: the master's connection parameters, as the module takes them.
         slave: the slave's.
         atomic: ``ATOMIC_REQUESTS``.
@@ -107,7 +107,7 @@ class Project:
 
     @property
     def _engine(self) -> str:
-        return "postgresql" if self.driver == "psycopg" else "mysql"
+        return "postgresql" if self.driver in {"psycopg", "psycopg2"} else "mysql"
 
     def _database(self, server: dict[str, Any]) -> dict[str, Any]:
         return {

@@ -11,6 +11,7 @@ import sys
 import time
 from contextlib import nullcontext
 from functools import cache, partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from cost.counting import counted
@@ -31,12 +32,26 @@ def set_up(project: Project, **more: Any) -> None:
         stand_in: Any = pymysql
         stand_in.version_info = (2, 2, 1, "final", 0)  # of mysqlclient, for stock Django as well
         stand_in.install_as_MySQLdb()
+    elif project.driver == "psycopg2":  # Django prefers psycopg
+        import_without("psycopg", "django.db.backends.postgresql.base")
 
     import django  # noqa: PLC0415 - after the driver
     from django.conf import settings  # noqa: PLC0415 - after the driver and the settings
 
     settings.configure(**project.settings() | more)
     django.setup()
+
+
+def import_without(hidden: str, module: str) -> None:
+    """Import a module as if another one were not installed."""
+    known = sys.modules.get(hidden)
+    sys.modules[hidden] = None  # type: ignore[assignment]  # what Python finds where a module is not installed
+    try:
+        import_module(module)
+    finally:
+        del sys.modules[hidden]
+        if known is not None:
+            sys.modules[hidden] = known
 
 
 class Doer:

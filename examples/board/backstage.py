@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from webob import Request, Response
 from webob.exc import HTTPBadRequest, HTTPSeeOther
 
 from . import panels
-from .board import fields, number
+from .board import LATEST, fields, number
 from .standing import standing
 
 if TYPE_CHECKING:
@@ -28,8 +28,11 @@ if TYPE_CHECKING:
 VISITS_KEPT = 12
 LONGEST_LAG = 10
 
-SWITCH = "get_after_post"
-"""The value of this cookie is ``off`` if a visitor has turned GET-after-POST off."""
+SWITCH = "protection"
+"""The value of this cookie is ``off`` if a visitor has turned the protection of their own posts off."""
+
+Kind = tuple[str, str]
+"""``"master"`` or ``"slave"``, and ``"read"`` or ``"write"``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,7 @@ class Visit:
         path: the path with the query string.
         status: the status code of the answer.
         queries: each with its server and reason.
-        withheld: it was a GET after a POST, and its marker was kept from replswitch.
+        withheld: whether it was a GET whose marker was removed before replswitch could read it.
     """
 
     method: str
@@ -67,14 +70,15 @@ class Backstage:
         self.pair = pair
         self.engine = engine
         self.visits: deque[Visit] = deque(maxlen=VISITS_KEPT)
+        self.queries: Counter[Kind] = Counter()
         self.actions = {
             ("POST", "/backstage/lag"): self.set_lag,
-            ("POST", "/backstage/get-after-post"): self.turn_get_after_post,
+            ("POST", "/backstage/protection"): self.turn_protection,
             ("GET", "/backstage/standing"): self.show_standing,
         }
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Serve one request. The board serves those that are not for the controls."""
+        """Serve one request. The board serves all requests that are not for the controls."""
         action = self.actions.get((environ["REQUEST_METHOD"], environ["PATH_INFO"]), self.visit)
         return action(Request(environ))(environ, start_response)
 
@@ -87,6 +91,7 @@ class Backstage:
         path = panels.path(request.environ["PATH_INFO"], request.query_string)
         visit = Visit(request.method, path, response.status_int, self.db.queries, withheld)
         self.visits.appendleft(visit)
+        self.queries.update((each["db"], "read" if each["sql"] == LATEST else "write") for each in visit.queries)
         if response.content_type == "text/html" and request.method != "HEAD":
             response.text = panels.add_to(
                 response.text,
@@ -94,6 +99,7 @@ class Backstage:
                 visit=visit,
                 posted=number(fields(request.query_string).get("posted", "")),
                 standing=standing(self.pair, self.db),
+                queries=self.queries,
                 lag=self.pair.lag,
                 longest_lag=LONGEST_LAG,
                 engine=self.engine,
@@ -102,8 +108,8 @@ class Backstage:
         return response
 
     def show_standing(self, request: Request) -> Response:
-        """Return the part of the page with the lag of the slave."""
-        return Response(panels.standing_html(standing(self.pair, self.db)), cache_control="no-store")
+        """Return the part of the page with the figures of the servers."""
+        return Response(panels.standing_html(standing(self.pair, self.db), self.queries), cache_control="no-store")
 
     def set_lag(self, request: Request) -> Response:
         """Set the lag."""
@@ -114,8 +120,8 @@ class Backstage:
         self.pair.lag = seconds
         return back(form)
 
-    def turn_get_after_post(self, request: Request) -> Response:
-        """Turn replswitch's GET-after-POST off or on, for this visitor alone."""
+    def turn_protection(self, request: Request) -> Response:
+        """Turn the protection of their own posts off or on, for this visitor alone."""
         form = fields(request.body.decode(errors="replace"))
         response = back(form)
         response.set_cookie(SWITCH, "off" if form.get("turn") == "off" else "on", httponly=True, samesite="Lax")

@@ -6,8 +6,8 @@ master nor a slave:
 
 * A GET reads the messages, and reads them from a slave.
 * A POST writes a message to the master, and sends its visitor on to the page that shows it.
-* That GET after the POST reads from the master, because visitors must see their own message. It
-  holds for `SEEN_BY_ALL` seconds, and for this visitor only; all others read from the slaves.
+* That GET after the POST reads from the master, because visitors must see their own message. This
+  lasts `SEEN_BY_ALL` seconds, and applies to this visitor only; all others read from the slaves.
 """
 
 from __future__ import annotations
@@ -69,9 +69,9 @@ class Draft(NamedTuple):
     def problem(self) -> str:
         """Say why this cannot be posted; empty when it can."""
         if not self.text.strip():
-            return "There is no message yet. Write one, then post it."
+            return "There is no post yet. Write one, then post it."
         if len(self.text) > LONGEST_TEXT:
-            return f"Your message has {len(self.text)} characters, but only {LONGEST_TEXT} fit. Please shorten it."
+            return f"Your post has {len(self.text)} characters, but only {LONGEST_TEXT} fit. Please shorten it."
         if len(self.name) > LONGEST_NAME:
             return f"Your name has {len(self.name)} characters, but only {LONGEST_NAME} fit. Please shorten it."
         return ""
@@ -102,7 +102,7 @@ class Board:
         return self.wsgi(environ, start_response)
 
     def application(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Serve one request, whose method the middleware has seen already."""
+        """Serve one request. The middleware has already chosen the side by its method."""
         return self.respond(Request(environ))(environ, start_response)
 
     # The responses
@@ -141,7 +141,7 @@ class Board:
     # The database
 
     def create_table(self) -> None:
-        """Make the table, outside any request and so on the master."""
+        """Make the table. This runs outside any request, and so on the master."""
         with self.db.cursor() as cursor:
             cursor.execute(CREATE[self.driver])
 
@@ -178,5 +178,5 @@ def fields(encoded: str) -> dict[str, str]:
 
 
 def number(text: str) -> int | None:
-    """Return the number that an address or a form names; None where it names none."""
+    """Return the number in an address or a form; None if there is none."""
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else None

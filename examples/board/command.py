@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 FIRST_PORT = 8000
 PORTS_TRIED = 100
 LAG = 3
-WELCOME = "Welcome! Post a message, and watch which server your requests go to."
+WELCOME = "Welcome! Turn the protection off, post, and look for your post."
 ABOUT = {
-    "pymysql": "Two MariaDB servers. They count the lag in whole seconds: a message may come up to one second later.",
+    "pymysql": "Two MariaDB servers. They count the lag in whole seconds: a post may arrive up to one second later.",
     "psycopg": "Two PostgreSQL servers.",
     "sqlite3": "Two SQLite files; one is a copy of the other. If MariaDB or PostgreSQL is installed, these are real"
     " servers.",
@@ -112,7 +112,8 @@ def serve(listener: socket.socket, servers: ReplicatedPair) -> None:
         board.add(Draft("replswitch", WELCOME))
         servers.wait_caught_up()
         servers.lag = LAG
-        logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # it warns of requests that wait for a moment
+        # It warns of requests that wait for a moment, and at the end of those that an open page has just made.
+        logging.getLogger("waitress").setLevel(logging.ERROR)
         backstage = Backstage(board, servers, ABOUT[servers.driver])
         server = waitress.create_server(backstage, sockets=[listener], threads=8)
         with closing(server):

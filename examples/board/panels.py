@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from .markup import Html, fill, join, load
 
 if TYPE_CHECKING:
+    from collections import Counter
+
     from replswitch.connect.workers import Query
 
-    from .backstage import Visit
+    from .backstage import Kind, Visit
     from .standing import Standing
 
-LIST = '<ol id="messages" reversed>'
+HEADER = "</header>"
+MAIN = "<main>"
+FORM = '<form class="post"'
+TITLE = "<h2>Posts</h2>"
+EMPTY = ">\n</textarea>"
+"""Where the additions go in the page of the board."""
+
+PROBLEM = (
+    '<p class="lede">Posts are written to the master, but pages are read from a slave that lags behind it, so your own'
+    " post can be missing from the very next page.</p>"
+)
+EXAMPLE = "Can I see my own post?"
+"""The form begins with this post, so that a visitor need not write one."""
+
+ON = (
+    "After you post, replswitch reads your pages from the master until the slave has your post. Turn this off and"
+    " post, and your post goes missing."
+)
+TURN_ON = Html('<button name="turn" value="on">Turn the protection on</button>')
+OFF = "After you post, your next page is read from the slave, which does not have your post yet."
 
 REASONS = {
     "marker": "this visitor has just written",
@@ -23,7 +45,7 @@ REASONS = {
 }
 
 BECAUSE = {
-    "marker": ", because you have just posted",
+    "marker": ", because you have just posted and the slave does not have your post yet",
     "no-slave": ", because no slave can be reached",
 }
 
@@ -35,90 +57,122 @@ def add_to(
     visit: Visit,
     posted: int | None,
     standing: Standing | None,
+    queries: Counter[Kind],
     lag: float,
     longest_lag: int,
     engine: str,
     off: bool,
 ) -> str:
-    """Put everything into the board's page, where it is one."""
-    if LIST not in page or not visit.queries:
+    """Put the log and the controls into the page of the board. Return other pages unchanged."""
+    if TITLE not in page or not visit.queries:
         return page
+    shown = [int(found) for found in re.findall(r'<li [^>]*id="message-(\d+)"', page)]
+    if posted is not None and not (standing and min(shown, default=1) <= posted <= standing.master_last):
+        posted = None  # there is no such post, or it is too old for the page
     panel = fill(
         load("backstage.html"),
         engine=engine,
         posted="" if posted is None else posted,
-        switch=switch_html(off=off),
         lag=round(lag),
         longest_lag=longest_lag,
-        standing=standing_html(standing),
+        standing=standing_html(standing, queries),
         visits=join([visit_html(each, this=each is visit) for each in visits]),
         script=load("backstage.js"),
     )
-    above, below = notice_html(visit, posted, standing, shown=f'id="message-{posted}"' in page)
+    protection = protection_html(posted, off=off)
+    source = source_html(visit, lag)
+    outcome = Html()
+    if posted is not None:
+        outcome, source = outcome_html(visit, posted, source, shown=posted in shown, off=off), outcome
+    if visit.status == 200:
+        page = page.replace(EMPTY, f">\n{EXAMPLE}</textarea>", 1)
     return (
         page.replace("</style>", f"{load('backstage.css')}</style>", 1)
-        .replace(LIST, f"{above}\n{LIST}\n{below}", 1)
+        .replace(HEADER, f"{PROBLEM}\n{HEADER}", 1)
+        .replace(FORM, f"{protection}\n{FORM}", 1)
+        .replace(MAIN, f"{MAIN}\n{outcome}", 1)
+        .replace(TITLE, f"{TITLE}\n{source}", 1)
         .replace("</main>", f"</main>\n{panel}", 1)
     )
 
 
-def notice_html(visit: Visit, posted: int | None, standing: Standing | None, *, shown: bool) -> tuple[Html, Html]:
-    """Return the line with the server of the page, and a placeholder for an own message that is missing."""
+def protection_html(posted: int | None, *, off: bool) -> Html:
+    """Return the switch of the protection, and what its position means."""
+    return fill(
+        load("protection.html"),
+        posted="" if posted is None else posted,
+        checked="false" if off else "true",
+        turn="on" if off else "off",
+        word="Off" if off else "On",
+        meaning=OFF if off else ON,
+    )
+
+
+def source_html(visit: Visit, lag: float) -> Html:
+    """Return a line that says which server the page was read from, and why."""
     read = visit.queries[-1]
-    above = fill(
-        '<p class="source">Read from the $server$because.</p>',
-        server=badge(read["db"]),
-        because=BECAUSE.get(read["reason"], ""),
+    behind = f", which runs {seconds(lag)} behind the master" if lag else ""
+    return fill(
+        '<p class="source">This page was read from the $badge <span class="address">$server</span>$because.</p>',
+        badge=badge(read["db"]),
+        server=read["server"],
+        because=behind if read["db"] == "slave" else BECAUSE.get(read["reason"], ""),
     )
-    missing = (
-        posted is not None
-        and not shown
-        and read["db"] == "slave"
-        and standing is not None
-        and posted <= standing.master_last
+
+
+def outcome_html(visit: Visit, posted: int, source: Html, *, shown: bool, off: bool) -> Html:
+    """Return a box that says whether the visitor's own post is on the page."""
+    missing = visit.queries[-1]["db"] == "slave" and not shown
+    return fill(
+        load("outcome.html"),
+        kind="missing" if missing else "here",
+        id=posted,
+        title=f"Your post #{posted} is {'missing' if missing else 'here'}",
+        source=source,
+        actions=fill(load("missing.html"), id=posted, badge=badge("master"), button=TURN_ON if off else Html())
+        if missing
+        else Html(),
     )
-    return above, fill(load("missing.html"), id=posted) if missing else Html()
 
 
-def switch_html(*, off: bool) -> Html:
-    """Return the switch of GET-after-POST, and its effect."""
-    if off:
-        return fill(load("switch.html"), checked="false", turn="on", word="Off", explanation=Html(OFF))
-    return fill(load("switch.html"), checked="true", turn="off", word="On", explanation=Html(ON))
-
-
-ON = (
-    "Post a message: you see it at once, although the slave does not have it yet. For a while your pages are read "
-    "from the master; everybody else's still come from the slave."
-)
-OFF = (
-    "Post a message: it is saved, but your next page is read from the slave, which does not have it yet. "
-    "Load the page again when the lag has passed, and it is there."
-)
-
-
-def standing_html(standing: Standing | None) -> Html:
-    """Return the lag of the slave."""
+def standing_html(standing: Standing | None, queries: Counter[Kind]) -> Html:
+    """Return a table of the posts on the two servers, and of the queries that each has served."""
     if standing is None:
-        return Html('<p class="behind">One of the two servers does not answer.</p>')
+        return Html("<p>One of the two servers does not answer.</p>")
     lacking = len(standing.lacking)
-    words = "The slave has everything."
+    words = Html('<span class="level">The slave has all posts.</span>')
     if lacking:
-        words = f"The slave is {max(0.1, standing.behind):.1f} s behind: it lacks {counted(lacking)}."
+        words = fill(
+            '<span class="lagging">The slave lacks $posts written $ago ago.</span>',
+            posts="the post" if lacking == 1 else f"{lacking} posts, the oldest",
+            ago=seconds(max(0.1, standing.behind)),
+        )
+    servers = [
+        fill(
+            load("server.html"),
+            badge=badge(db),
+            posts=posts,
+            reads=queries[db, "read"],
+            writes=queries[db, "write"],
+        )
+        for db, posts in (("master", standing.master), ("slave", standing.slave))
+    ]
+    reads = queries["slave", "read"] + queries["master", "read"]
     return fill(
         load("standing.html"),
-        master=counted(standing.master),
-        slave=counted(standing.slave),
-        state="lagging" if lacking else "level",
         words=words,
+        servers=join(servers),
+        reads=reads,
+        on_slave=queries["slave", "read"],
+        percent=f"{queries['slave', 'read'] / max(1, reads):.0%}".replace("%", "\u00a0%"),
         slave_last=standing.slave_last,
         selectors=Html(", ".join(f"#message-{each} .number::after" for each in standing.lacking) or "#none"),
     )
 
 
-def counted(messages: int) -> str:
-    """Return a number of messages in words."""
-    return f"{messages} message{'' if messages == 1 else 's'}"
+def seconds(number: float) -> str:
+    """Return a time in words."""
+    return f"{number:.1f}".removesuffix(".0") + "\u00a0s"
 
 
 def visit_html(visit: Visit, *, this: bool) -> Html:
@@ -129,7 +183,7 @@ def visit_html(visit: Visit, *, this: bool) -> Html:
         path=visit.path,
         status=visit.status,
         tags=join(
-            [Html('<span class="tag">GET after POST is off</span>')] * visit.withheld
+            [Html('<span class="tag">protection is off</span>')] * visit.withheld
             + [Html('<span class="tag this">this page</span>')] * this
         ),
         queries=join([query_html(each, visit.method) for each in visit.queries])
@@ -162,5 +216,5 @@ def badge(db: str) -> Html:
 
 
 def path(path_info: str, query_string: str) -> str:
-    """Return the path of a request as it was asked for, whatever bytes it is made of (PEP 3333 has latin-1)."""
+    """Return the path of a request as the client sent it. PEP 3333 decodes its bytes as latin-1."""
     return quote(path_info, encoding="latin-1") + (f"?{query_string}" if query_string else "")

@@ -1,1 +1,1 @@
-"""What the shop in Django and the shop in Flask have in common."""
+"""What the shops have in common."""

@@ -1,4 +1,4 @@
-"""The command line of both shops."""
+"""The command line of all shops."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def run(
     """Run a shop until Ctrl-C. Return the exit code.
 
     Args:
-        folder: the folder of the shop, which is also how it is called.
+        folder: the name of the shop's folder, with which the shop is started.
         framework: the name of the framework.
         serve: fills the shop, and serves it on these servers and this port.
         real: the servers that it works with, as `pair.add_option` takes them.

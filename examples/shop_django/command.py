@@ -24,7 +24,7 @@ def serve(pair: ReplicatedPair, port: int) -> None:
     master = as_in_databases(pair.master)
     is_sqlite = "HOST" not in master
     if is_sqlite:
-        # A transaction that first reads and then writes fails at once beside another writer: "database is locked".
+        # Otherwise a transaction that reads before it writes fails at once beside another writer: "database is locked".
         master["OPTIONS"] = {"transaction_mode": "IMMEDIATE"}
     os.environ |= {
         "DJANGO_SETTINGS_MODULE": "shop_django.settings",

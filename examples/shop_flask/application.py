@@ -35,8 +35,8 @@ def create_app(master: str, slaves: Sequence[str]) -> Flask:
         ],  # replswitch: keys of the binds
         REPLSWITCH_DEBUG_HEADER=True,  # replswitch: each response shows its state and the reason
     )
-    if master.startswith("sqlite:"):
-        # A transaction that first reads and then writes fails at once beside another writer: "database is locked".
+    if master.startswith("sqlite"):
+        # Otherwise a transaction that reads before it writes fails at once beside another writer: "database is locked".
         app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {"connect_args": {"isolation_level": "IMMEDIATE"}}
     db.init_app(app)
     replswitch.init_app(app)  # replswitch: after db.init_app

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flask.cli import ScriptInfo
+from shop.addresses import address
 from shop.command import begin_lag, run
-from sqlalchemy import URL
 from werkzeug.serving import make_server
 
 from .application import create_app
 from .models import FIRST_STOCK, Article, Base, db
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from flask import Flask
 
     from replswitch.testing import ReplicatedPair
+
+DRIVERS = {"mysql": "pymysql", "postgresql": "psycopg", "sqlite": "pysqlite"}
 
 
 def main() -> int:
@@ -27,7 +27,7 @@ def main() -> int:
 
 def serve(pair: ReplicatedPair, port: int) -> None:
     """Fill the shop, print what the servers are, and serve it."""
-    app = create_app(address(pair.master), [address(slave) for slave in pair.slaves])
+    app = create_app(address(pair.master, DRIVERS), [address(slave, DRIVERS) for slave in pair.slaves])
     fill(app)
     pair.wait_caught_up()
     app.cli.main(["replswitch"], obj=ScriptInfo(create_app=lambda: app), standalone_mode=False)
@@ -43,18 +43,3 @@ def fill(app: Flask) -> None:
         Base.metadata.create_all(db.engine)
         db.session.add_all(Article(name=name, stock=stock) for name, stock in FIRST_STOCK)
         db.session.commit()
-
-
-def address(settings: Mapping[str, Any]) -> str:
-    """Return a driver's settings as the address that SQLAlchemy takes."""
-    if "host" not in settings:
-        return f"sqlite:///{settings['database']}"
-    url = URL.create(
-        "postgresql+psycopg" if "dbname" in settings else "mysql+pymysql",
-        settings["user"],
-        settings["password"],
-        settings["host"],
-        settings["port"],
-        settings.get("dbname") or settings["database"],
-    )
-    return url.render_as_string(hide_password=False)

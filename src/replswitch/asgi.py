@@ -1,4 +1,4 @@
-"""ASGI middleware: choose the state of a request, and add a marker to its response if it wrote. See the ASGI 3 spec."""
+"""ASGI middleware that chooses a request's state, and adds a marker to the response after a write."""
 
 from replswitch.request.asgi import ReplicationMiddleware
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from typing import TYPE_CHECKING, TypeGuard
 
 from replswitch.errors import ConfigurationError
@@ -18,7 +19,7 @@ def require(fine: object, name: str, value: object, wanted: str) -> None:
         fine: whether the value is accepted.
         name: the option's name.
         value: its value.
-        wanted: the allowed values, as the end of a sentence.
+        wanted: the allowed values, as the end of the sentence "It must be …".
 
     Raises:
         ConfigurationError: the value is not accepted.
@@ -49,3 +50,34 @@ def refuse_unknown(what: str, given: Iterable[str], known: Iterable[str]) -> Non
             near = difflib.get_close_matches(str(name), names, n=1)
             hint = f'Did you mean "{near[0]}"?' if near else f"Known are: {', '.join(names)}."
             raise ConfigurationError(f'Unknown {what} "{name}". {hint}')
+
+
+def require_package(package: str, oldest: str, extra: str) -> None:
+    """Raise an error unless a package is installed, in a version that replswitch supports.
+
+    Args:
+        package: the name of the package on PyPI. In small letters, it is also the name of the package's module.
+        oldest: the oldest supported version, such as ``"2.0.30"``.
+        extra: the extra of replswitch that requires the package.
+
+    Raises:
+        ConfigurationError: the package is not installed, or too old.
+    """
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - it imports much, e.g. email
+    from importlib.util import find_spec  # noqa: PLC0415 - likewise
+
+    try:
+        found = version(package)
+    except PackageNotFoundError:
+        if find_spec(package.lower()) is not None:
+            return  # the application is packed into one file, without the packages' metadata
+        found = ""
+    if _numbers(found) < _numbers(oldest):
+        state = f"and {found} is installed" if found else "which is not installed"
+        raise ConfigurationError(
+            f"replswitch needs {package} {oldest} or newer, {state}. Run: pip install 'replswitch[{extra}]'"
+        )
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(digits) for digits in re.findall(r"\d+", text)]

@@ -29,11 +29,11 @@ R = TypeVar("R")
 
 
 class Use:
-    """Use the master, or a slave, for every database: as a decorator or in a ``with`` block.
+    """Use the master, or a slave, for every database, as a decorator or in a ``with`` block.
 
     Use it as ``@use_slave``, ``@use_slave()`` or ``with use_slave():``; ``async with`` does the same. It decorates
-    functions, coroutine functions and generators. For a generator, the state holds while its code runs, and not in its
-    caller while it is suspended. An object is reentrant, and several threads may enter it.
+    functions, coroutine functions and generators. The state of a generator is in force only while its code runs. While
+    it is suspended, its caller keeps its own state. The object is reentrant, and several threads may enter it.
 
     Raises:
         ConfigurationError: the decorated object is not a function.
@@ -44,14 +44,14 @@ class Use:
 
     def __init__(self, state: State, reason: str = "") -> None:
         self.state: Final = state
-        self._reason = reason  # the reason for a block that is not the application's own
+        self._reason = reason  # the reason that decisions give; empty in the application's own blocks
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
-        """Decorate a function, a coroutine function, a generator function or an asynchronous one."""
+        """Decorate a function, a coroutine function, a generator function or an asynchronous generator function."""
         if inspect.isclass(function) or not callable(function):
             raise ConfigurationError(
                 f"use_{self.state} decorates functions, and {function!r} is not a function. Decorate the methods "
-                f"that need it, or write `with use_{self.state}():`."
+                f"that need this state, or write `with use_{self.state}():`."
             )
         wrapper: Any
         if inspect.isasyncgenfunction(function):
@@ -88,7 +88,7 @@ class Use:
         return instruction(self.state)
 
     def kept(self, answer: Any, frame: Frame) -> Any:
-        """Return the result of a call, changed if need be. The instruction is still in force."""
+        """Return the result of a decorated call, which a binding may change. The instruction is still in force."""
         return answer
 
     def _function(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -161,7 +161,7 @@ def resumed(generator: Generator[Any, Any, Any], frame: Frame) -> Generator[Any,
 
 
 class Verb(Protocol):
-    """The type of ``use_master`` and ``use_slave``: ``@use_slave``, ``@use_slave()`` and ``with use_slave():``."""
+    """The type of ``use_master`` and ``use_slave``, with and without parentheses."""
 
     @overload
     def __call__(self) -> Use: ...
@@ -170,7 +170,7 @@ class Verb(Protocol):
 
 
 def verb(state: State, kind: type[Use]) -> Verb:
-    """Return the function that switches to a state. It makes objects of a subclass of `Use`, and has its docstring."""
+    """Return the function that switches to a state. It makes objects of ``kind``, and has the docstring of ``kind``."""
 
     def use(function: Any = None) -> Any:
         return kind(state) if function is None else kind(state)(function)

@@ -19,9 +19,9 @@ from typing import Any
 
 
 class ReplSwitchError(Exception):
-    """The base class: ``except ReplSwitchError`` catches every error that replswitch raises itself.
+    """The base class, so ``except ReplSwitchError`` catches every error that replswitch raises itself.
 
-    Errors survive pickling and copying, with their attributes.
+    Errors can be pickled and copied, and keep their attributes.
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -29,7 +29,7 @@ class ReplSwitchError(Exception):
 
 
 class ConfigurationError(ReplSwitchError):
-    """A setting or an option is missing, unknown or of the wrong kind. The message names it and says what to do."""
+    """A setting or an option is missing, unknown or wrong. The message names the option, and says what to do."""
 
 
 class RevertError(ReplSwitchError):
@@ -41,7 +41,7 @@ class PositionError(ReplSwitchError):
 
 
 class SlaveWriteError(ReplSwitchError):
-    """A slave has refused a write, and repeating it on the master would not be safe, or is disabled.
+    """A slave has refused a write, and repeating the write on the master would not be safe, or is disabled.
 
     The database's own error is the ``__cause__``.
 
@@ -60,7 +60,7 @@ class NoServerError(ReplSwitchError):
     """No server can serve the statement. The driver's own error is the ``__cause__``.
 
     Attributes:
-        server: the name of the server that was asked last.
+        server: the name of the server that was tried last.
     """
 
     def __init__(self, message: str, *, server: str) -> None:

@@ -8,9 +8,12 @@ from typing import Any
 
 
 class ProcessLock:
-    """A context manager with a separate lock for each process id, because Python's hooks do not see every fork (S12).
+    """A context manager with one lock for each process id, so that a forked child never waits for its parent (S12).
 
-    It is reentrant: the garbage collector may return a connection to its pool at any time, even while a lock is held.
+    One lock that Python's hooks replace at each fork is not enough, because some servers fork in C, without the hooks.
+
+    The lock is reentrant, because the garbage collector may return a connection to its pool at any time, even while the
+    running thread holds the lock.
     """
 
     def __init__(self) -> None:
@@ -18,7 +21,7 @@ class ProcessLock:
 
     def __enter__(self) -> None:
         process = getpid()
-        lock = self._locks.get(process) or self._locks.setdefault(process, RLock())  # one for all threads
+        lock = self._locks.get(process) or self._locks.setdefault(process, RLock())  # all threads get the same lock
         lock.acquire()
 
     def __exit__(self, *error: object) -> None:

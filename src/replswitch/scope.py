@@ -1,4 +1,4 @@
-"""What is known of one request or job: its incoming marker, its own writes, the slave chosen for it."""
+"""What is known of one request or job, such as its incoming marker, its own writes, and the slave chosen for it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from replswitch.decision import Decision
     from replswitch.positions import Position
     from replswitch.request.replay import SafeRequest
+    from replswitch.request.rollout import Ticket
 
 logger = logging.getLogger(__name__)
 
-#: The number of decisions that a scope keeps: the first ones. They are sent in a response header.
+#: How many decisions a scope keeps, beginning with the first, because they are sent in a response header.
 DECISIONS_KEPT: Final = 20
 
 _NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})
@@ -36,9 +37,9 @@ _unsafe: Final[WeakValueDictionary[int, Scope]] = WeakValueDictionary()
 
 
 def waiting(scope: Scope | None = None) -> list[Scope]:
-    """Return the requests that may be waiting for a write outside any request, such as one in a thread (M1).
+    """Return the requests that may be waiting for a write outside any request, such as a write in a thread (M1).
 
-    These are all unsafe requests of the process without a response so far: it is not known which of them is waiting.
+    It is not known which of them is waiting, so return all unsafe requests of the process without a response so far.
 
     Args:
         scope: the scope of the write, which may be the scope of a block; None outside any scope.
@@ -54,39 +55,39 @@ def waiting(scope: Scope | None = None) -> list[Scope]:
 class Scope:
     """What is known of one request. Outside a request, the outermost ``use_*()`` has a scope until it is reverted.
 
-    Attributes that every request sets or reads are slots, because slots are the fastest. Other attributes have their
-    default in the class, because few scopes change them.
+    Attributes that every request uses are slots, which are the fastest. Others have their default in the class.
 
     Attributes:
         master_only: everything in this scope runs on the master, whichever state the code sets.
         recorded: a database that records its commits was used.
-        unrecorded: the state of a database whose commits are not recorded was read.
+        unrecorded: the code has read the state of a database whose commits are not recorded.
         wrote: the commits on the master in this scope, as a marker; None without a commit.
         marker: what the visitor must see, from the marker of the request; None without a valid marker.
-        recently_marked: the marker is so young that it would hold even without positions.
-        must_see: the position that slaves must have reached to serve this scope, by the name of the replicated set:
-            those in the marker, and those of the writes since. Replaced, never changed.
+        recently_marked: the marker is so young that it would be valid even without positions.
+        must_see: the position, by replicated set, that slaves must have reached to serve this scope. It includes those
+            of the marker and of all later writes. Replaced, never changed.
         must_see_since: the time of the latest write in ``must_see``; 0 without one.
         written: the names of the replicated sets with a recorded commit. Replaced, never changed.
-        has_unmarked: a commit on the master makes no marker, but must not be repeated.
+        has_unmarked: something was committed on the master that makes no marker, but must not run twice.
         is_safe: the request's method is a safe one, such as GET; False outside requests.
-        is_job: the scope of a job, which sees what the request that has started it must see.
+        is_job: it is the scope of a job, which must see what the request that started the job must see.
         safe_request: the data for running the request again (R5); None if it cannot run again.
         decision: the decision for the request as a whole; None outside a request.
         answered: the headers of the response are sent, so no marker can be added any more.
-        is_open: it is a websocket that was accepted, so later writes are not logged as commits after the headers.
+        held_back: the option ``rollout`` leaves the visitor out (R6). None without this option, and outside requests.
+        ticket: keeps the visitor on one side of the rollout; None if none is needed.
+        is_open: it is an accepted websocket, for which writes after the headers are normal and cause no warning.
         forced_master: the databases that the master must serve, each with the reason; also the names of replicated sets
             with a write whose position is unknown. Replaced, never changed.
-        version: grows with every change that affects which server may serve a read. While it is the same, the choice of
-            a server stays valid.
-        pending: for each link with statements that may have written, a function that finds out. Replaced, never
-            changed.
-        slaves: the chosen slave for the reads of each database (S6). Several threads may choose at the same time: use
-            ``setdefault``, which keeps the first choice.
+        marked: the databases that the master has served because of the marker. Replaced, never changed.
+        version: grows with every change that affects which server may serve a read, so that the server is chosen again.
+        pending: a function for each link, which finds out whether its statements have written. Replaced, never changed.
+        slaves: the chosen slave for the reads of each database (S6). Several threads may choose at the same time, so
+            use ``setdefault``, which keeps the first choice.
         avoided: ``(database, server)`` for each server that has failed or has not caught up. Replaced, never changed.
-        has_waited: a read has already waited for a slave (the option ``wait``).
-        within: the enclosing scope: that of the request that makes this request or starts this job. Writes are recorded
-            in both scopes.
+        wait: seconds that a read may wait for a slave; 0 if the option ``wait`` of the database decides.
+        has_waited: a read has already waited for a slave.
+        within: the scope of the code that makes this request or starts this job. Writes are recorded in both scopes.
         is_streamed: the body of the response is sent after the request is over.
         ended: the request is over. A thread or task that outlives it still sees the data of the scope.
     """
@@ -96,19 +97,16 @@ class Scope:
         "pending", "safe_request", "slaves", "version", "within", "wrote",
     )  # fmt: skip
 
-    recorded = False
-    unrecorded = False
-    has_unmarked = False
-    is_job = False
-    is_open = False
-    is_streamed = False
+    recorded = unrecorded = has_unmarked = is_job = is_open = is_streamed = recently_marked = has_waited = False
+    held_back: bool | None = None
+    ticket: Ticket | None = None
     written: frozenset[Hashable] = frozenset()
-    recently_marked = False
     must_see: Mapping[str, Position] = MappingProxyType({})
     must_see_since: float = 0
-    has_waited = False
+    wait: float = 0
     forced_master: Mapping[Hashable, str] = MappingProxyType({})
     avoided: frozenset[tuple[Hashable, object]] = frozenset()
+    marked: frozenset[Hashable] = frozenset()
 
     _late = False
     _decisions: tuple[Decision, ...] = ()
@@ -129,7 +127,7 @@ class Scope:
     # What must be seen
 
     def wait_for_writes(self) -> None:
-        """Record commits outside any request in this scope as well, until the response is sent (M1)."""
+        """Until the response is sent, also record here the commits that are made outside any request (M1)."""
         _unsafe[id(self)] = self
 
     def adopt_marker(self, marker: Marker, max_age: float) -> None:
@@ -137,7 +135,7 @@ class Scope:
 
         Args:
             marker: what the scope must see.
-            max_age: seconds that a marker without positions holds.
+            max_age: seconds for which a marker without positions is valid.
         """
         self.marker = marker
         self.must_see, self.must_see_since = marker.positions, marker.placed_at or 0
@@ -145,13 +143,13 @@ class Scope:
         self.recently_marked = marker.placed_at is not None and time.time() - marker.placed_at <= max_age
 
     def all_written(self) -> Marker | None:
-        """Return what code that continues from here must see, the marker and later writes; None if there is nothing."""
+        """Return what a job or inner request that begins here must see: the marker and later writes; else None."""
         self.settle()
         wrote, marker = self.wrote, self.marker
         return wrote or marker if wrote is None or marker is None else wrote.merge(marker)
 
     def has_written(self, name: str) -> bool:
-        """Say whether a write with a position was recorded for a replicated set."""
+        """Say whether a write with a position was recorded for the replicated set of this name."""
         return self.wrote is not None and name in self.wrote.positions
 
     def record(self, name: str, position: Position | None) -> None:
@@ -159,8 +157,8 @@ class Scope:
 
         Args:
             name: the name of the replicated set.
-            position: a slave that has reached it has the write. None if the position is unknown: then the master serves
-                all databases of the set from now on (M8).
+            position: a slave that has reached it has the write. None if the position is unknown, so that the master
+                serves all databases of the set from now on (M8).
         """
         scopes = self.with_enclosing()
         for other in waiting(scopes[-1]):
@@ -209,7 +207,7 @@ class Scope:
     # Statements that may have written
 
     def add_pending(self, link: Hashable, resolve: Callable[[Scope], None]) -> None:
-        """Record that statements on a link may have written. ``resolve`` finds out, and records it in its argument."""
+        """Record that statements on a link may have written. ``resolve`` finds out if they have, and records it."""
         with _changing:
             if self._settling is None:
                 self._settling = ProcessLock()
@@ -234,8 +232,8 @@ class Scope:
     def may_run_again(self) -> bool:
         """Say whether the request should and may run again (R5).
 
-        That is the case if a write in it could not be moved, nothing was committed in it or outside any request, and no
-        part of its response has been sent.
+        It should run again if a write in it could not be moved. It may run again if nothing was committed in it or
+        outside any request, and no part of its response has been sent.
         """
         request = self.safe_request
         if request is None or request.refusal is None or self.answered or self.ended or not request.may_run_again:
@@ -259,7 +257,7 @@ class Scope:
     def force_master(self, database: Hashable, reason: str, *, again: bool = False) -> None:
         """Force a database to the master until the scope ends.
 
-        The first reason is kept, unless ``again`` is true or that reason is the weakest one, ``learned``.
+        Keep an earlier reason, unless ``again`` is true or the earlier reason is ``learned``, which is the weakest.
         """
         with _changing:
             if again or self.forced_master.get(database, "learned") == "learned":
@@ -288,13 +286,13 @@ class Scope:
 
     @property
     def is_request(self) -> bool:
-        """Whether it is the scope of a request, and not of a block outside any request."""
+        """Whether this is the scope of a request, and not the scope of a job or of a block outside any request."""
         return self.decision is not None
 
     # A websocket
 
     def open(self) -> None:
-        """Begin the conversation after the handshake. It may last for hours."""
+        """Begin the messages of a websocket. They may go on for hours, so undo `wait_for_writes`."""
         self.is_open = True
         _unsafe.pop(id(self), None)
 
@@ -305,13 +303,13 @@ class Scope:
                 self._at_end = tuple(callback for callback in self._at_end if callback not in done)
 
     def renew(self, *, max_age: float, position_max_age: float) -> None:
-        """Begin the next message like the visitor's next request: with a marker of all that they have written.
+        """Begin the next message like the visitor's next request, with a marker of all that the visitor has written.
 
-        The servers are chosen again, and what has become too old no longer counts.
+        The servers are chosen again. Writes that have become too old are left out of the marker.
 
         Args:
-            max_age: seconds that a write without a position holds.
-            position_max_age: seconds that positions hold.
+            max_age: seconds for which a write without a position is kept.
+            position_max_age: seconds for which positions are kept.
         """
         with _changing:
             wrote, marker = self.wrote, self.marker
@@ -326,9 +324,9 @@ class Scope:
     # The end
 
     def call_at_end(self, callback: Callable[[Scope], object]) -> None:
-        """Call a function with the scope when it ends, possibly from another thread.
+        """When the scope ends, call ``callback`` with the scope, possibly from another thread.
 
-        In a websocket, also call it before each wait for a message, while its result is true; `ended` is False then.
+        In a websocket, also call it before each wait for a message, with `ended` still False, until it returns False.
         """
         with _changing:  # another thread may end the scope meanwhile
             self._at_end = (*self._at_end, callback)
@@ -340,9 +338,11 @@ class Scope:
             _unsafe.pop(id(self), None)
         if self.within is not None or (self.pending and waiting(self)):
             self.hand_back()
-        if self.pending and self.is_request:
-            # The request failed before its response, so nothing was asked. Drop the pending writes: they would keep
-            # connections as long as the web server keeps the request. Code that outlives it uses the master.
+        if self.pending and not self.is_request:
+            Outside.may_have_written_at = time.time()
+        elif self.pending:
+            # The request failed before its response, so no server was asked about its pending writes. Drop them: they
+            # would keep connections as long as the web server keeps the request. Later code uses the master.
             self.pending, self.master_only = {}, True
         if self._at_end:
             callbacks, self._at_end = self._at_end, ()

@@ -1,7 +1,7 @@
-"""The state that the running code asks for: an immutable stack for each thread and each asyncio task.
+"""The state that the running code asks for, in an immutable stack for each thread and each asyncio task.
 
 One ContextVar holds the top frame of the stack; a frame refers to the frame below it. Threads start with an empty
-stack, child tasks with a copy of their parent's stack. Frames never change, so nothing flows back.
+stack, child tasks with a copy of their parent's stack. Frames never change, so a child does not affect its parent.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ _stack: ContextVar[Frame | None] = ContextVar("replswitch.stack", default=None)
 _get: Final = _stack.get
 _set: Final = _stack.set
 
-#: Return, or replace, the stack of this thread or task: its top frame, or None while nothing is switched.
+#: Return, or replace, the top frame of the stack of this thread or task. It is None while nothing is switched.
 stack: Final = _get
 set_stack: Final = _set
 
-# The switches that ignore instructions at present. Replaced, never changed: frames keep the set of their creation.
+# The switches that ignore instructions at present. The set is replaced, never changed, because each frame keeps the set
+# from the time when it was created.
 _disabled: frozenset[Switch] = frozenset()
 
 _making_scope: Final = ProcessLock()
@@ -31,8 +32,8 @@ _making_scope: Final = ProcessLock()
 class Frame:
     """One instruction on the stack. As a context manager, it restores the stack from before the instruction.
 
-    A frame is its own context manager, it has no ``__init__``, and its scope is found or created when it is needed,
-    because every request switches, but few blocks record anything.
+    For speed, a frame is its own context manager and has no ``__init__``, because every request makes frames. Its scope
+    is found or created only when it is needed, because few blocks record anything.
     """
 
     __slots__ = ("_replaced", "_scope", "parent", "state", "switch")
@@ -82,8 +83,8 @@ class Frame:
     def _was_in_force(self) -> bool:
         """Say whether the frame is, or was, in the running stack.
 
-        It was not if Python is closing a generator or a coroutine that was abandoned in a block. This may happen at any
-        time, even in the thread of another request.
+        It never was in this stack if Python is closing a generator or a coroutine that was abandoned in a block. Python
+        may do this at any time, even in the thread of another request.
         """
         frame = _get()
         while frame is not None and frame is not self:
@@ -96,7 +97,7 @@ class Frame:
             self._scope.end()
 
     def moved_to(self, parent: Frame | None, scope: Scope | None) -> Self:
-        """Return the same instruction on another stack, where ``scope`` may begin with it."""
+        """Return the same instruction on top of ``parent``, where ``scope`` may begin with it."""
         moved = type(self)()
         moved.state, moved.switch, moved.parent, moved._scope = self.state, self.switch, parent, scope
         self._replaced = True
@@ -104,7 +105,7 @@ class Frame:
 
 
 class ScopeFrame(Frame):
-    """An instruction with a given scope. The scope of a request is read often; a slot is faster than a property."""
+    """An instruction with a given scope, in a slot, because it is read often and a property would be slower."""
 
     __slots__ = ("scope",)
 
@@ -126,7 +127,7 @@ class IgnoredFrame(Frame):
 
 
 class Block(IgnoredFrame):
-    """An instruction for every database, which is found again by an object. On exit, it restores the stack as on entry.
+    """An instruction for every database, identified by an object. On exit, it restores the stack as it was on entry.
 
     It is for reentrant objects that several threads may enter, and that therefore cannot keep a frame themselves.
     """
@@ -179,7 +180,7 @@ def beginning(scope: Scope) -> Frame:
 
 
 def block(state: State, by: object, reason: str = "") -> Block:
-    """Make an instruction for every database. The object ``by`` identifies it when it is taken back."""
+    """Make an instruction for every database. The object ``by`` identifies the instruction when the block ends."""
     frame = Block()
     frame.state, frame.switch, frame.parent, frame._scope = state, None, _get(), None
     frame.by, frame.entry, frame.ignored_by, frame.reason = by, frame.parent, _disabled, reason
@@ -187,7 +188,7 @@ def block(state: State, by: object, reason: str = "") -> Block:
 
 
 def push(frame: Frame) -> Frame:
-    """Put an instruction in force. Exit it as a context manager to take it back."""
+    """Put an instruction in force and return it. To take it back, exit the frame as a context manager."""
     _set(frame)
     return frame
 
@@ -224,25 +225,26 @@ class Resumable:
 class Switch:
     """The state of one database.
 
-    Use it alone for a database that replswitch does not open: read `state` before you choose a connection. replswitch
-    cannot see what such a database does, so a marker puts it in master state (R4), and a redirect after an unsafe
-    request sets a marker (M1). `replswitch.connect` returns a switch that opens its own links.
+    Use this class itself for a database to which replswitch opens no connections. Read `state` before you choose a
+    connection. replswitch cannot see what is written to such a database, so a marker puts it in master state (R4), and
+    a redirect after an unsafe request sets a marker (M1). `replswitch.connect` returns a switch that opens its own
+    connections.
 
-    Without an instruction, the state is master. Instructions form a stack. The latest one that applies wins, whether it
-    comes from this switch, from a decorator or from the middleware.
+    The state is master until an instruction asks for another. An instruction comes from `use_master` or `use_slave` of
+    this switch, from a decorator, or from the middleware. Instructions form a stack, and the latest that applies wins.
     """
 
     # True if a subclass records the commits of its database in the scope itself.
     records_writes: ClassVar[bool] = False
 
     def use_master(self) -> Frame:
-        """Use the master from now on. As ``with switch.use_master():`` only for the block."""
+        """Use the master from now on or, in ``with switch.use_master():``, only until the end of the block."""
         frame = instruction(MASTER, None, self)
         _set(frame)
         return frame
 
     def use_slave(self) -> Frame:
-        """Use a slave from now on. As ``with switch.use_slave():`` only for the block."""
+        """Use a slave from now on or, in ``with switch.use_slave():``, only until the end of the block."""
         frame = instruction(SLAVE, None, self)
         _set(frame)
         return frame
@@ -262,8 +264,8 @@ class Switch:
             frame = None if frame.begins_scope else frame.parent
         if frame is None:
             raise RevertError(
-                "revert() found nothing to undo: in this request, thread or task, no use_master() or use_slave() of "
-                "this database is in effect. Call revert() once for each of them, or write "
+                "revert() found nothing to undo. In this request, thread or task, no use_master() or use_slave() of "
+                "this database is in effect. Call revert() once for each use_master() or use_slave(), or write "
                 "`with ….use_slave():`, which reverts at its end."
             )
         below, scope = frame.parent, frame._scope
@@ -276,18 +278,19 @@ class Switch:
 
     @property
     def state(self) -> State:
-        """The state that the running code asks for: ``"master"`` or ``"slave"``."""
+        """The state that the running code asks for, ``"master"`` or ``"slave"``."""
         frame = self.deciding_frame()
         if frame is None:
             return MASTER
         scope = frame.scope
-        # If the writes of the database are not recorded, a recent marker cannot be checked against it.
-        if scope.master_only or (scope.recently_marked and not self.records_writes):
+        # If the writes of the database are not recorded, it is unknown whether a slave has those of a recent marker.
+        # The application chooses the connection itself, so there is no read-only one to the master (R6).
+        if scope.master_only or (not self.records_writes and (scope.recently_marked or scope.held_back)):
             return MASTER
         return frame.state
 
     def deciding_frame(self) -> Frame | None:
-        """Return the instruction that decides the state: the latest one that applies; None if there is none."""
+        """Return the latest instruction that applies, which decides the state; None if there is none."""
         frame = _get()
         if frame is not None and not self.records_writes:
             frame.scope.unrecorded = True
@@ -299,9 +302,10 @@ class Switch:
 
     @property
     def state_change_disabled(self) -> bool:
-        """Set it to True to make this switch ignore later instructions, in every thread; reverts stay balanced.
+        """Whether this switch ignores later instructions, in every thread. `revert` still undoes them.
 
-        Instructions of the middleware and the decorators are ignored too. It is for tests that need a constant state.
+        Instructions of the middleware and the decorators are ignored too. Set this attribute to True in tests that need
+        a constant state.
         """
         return self in _disabled
 

@@ -1,4 +1,4 @@
-"""WSGI middleware: choose the state of a request, and add a marker to its response if it wrote. See PEP 3333."""
+"""WSGI middleware that chooses a request's state, and adds a marker to the response after a write. See PEP 3333."""
 
 from replswitch.request.wsgi import ReplicationMiddleware
 

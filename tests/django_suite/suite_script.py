@@ -37,8 +37,13 @@ def unless_missing(done: subprocess.CompletedProcess[str]) -> subprocess.Complet
     return done
 
 
-def passes_as_with_djangos_engine(driver: str) -> None:
-    """Fail if one of Django's own tests fails with our engine only."""
-    done = unless_missing(compare("--driver", driver, "--brief"))
+def passes_as_with_djangos_engine(driver: str, *labels: str) -> None:
+    """Fail if one of Django's own tests fails with our engine only.
+
+    Args:
+        driver: the driver of both engines.
+        labels: which tests run (by default those of `python -m tests.django_suite`).
+    """
+    done = unless_missing(compare("--driver", driver, "--brief", *labels))
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -38,7 +38,10 @@ def pair(request: pytest.FixtureRequest, driver: str) -> ReplicatedPair:
 @asynccontextmanager
 async def shop_on(pair: ReplicatedPair, driver: str) -> AsyncIterator[App]:
     """An application on the pair: a POST of a number writes it, and a GET shows all numbers; both as JSON."""
-    master, *slaves = engines = [create_async_engine(address(each, driver)) for each in (pair.master, *pair.slaves)]
+    patient = {"timeout" if driver == "asyncpg" else "connect_timeout": 30}  # on a busy machine, 3 seconds pass
+    master, *slaves = engines = [
+        create_async_engine(address(each, driver), connect_args=patient) for each in (pair.master, *pair.slaves)
+    ]
     replicate(master, slaves)
     session_of = async_sessionmaker(master, class_=AsyncSession, sync_session_class=RoutingSession)
     api = fastapi.FastAPI()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -197,7 +198,7 @@ def test_m7_a_commit_after_the_headers_is_logged_with_the_line_of_the_applicatio
 
     asyncio.run(main())
     (line,) = [each.message for each in caplog.records if "after the response's headers were sent" in each.message]
-    assert f"{__file__}:" in line, "the line of the application is not named"
+    assert re.search(rf"{re.escape(__file__)}:\d+ in app\.", line), "the line of the commit is not named"
 
 
 @pytest.mark.parametrize("what", ["a commit", "a statement in autocommit mode"])

@@ -19,7 +19,7 @@ async def redirect(scope: Any, receive: Receive, send: Send) -> None:
     await respond(send, b"", status=303)
 
 
-def test_it_wraps_an_application_by_the_name_app() -> None:
+def test_the_application_may_be_the_keyword_argument_app() -> None:
     assert Browser(ReplicationMiddleware(app=redirect, secret="s")).send("POST").code == 303
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from tests.test_asgi.conftest import ASGIBoard, Browser, Exchange, http_scope, required
 from tests.test_asgi.test_async_session import numbers, shop_on, write
 from tests.test_wsgi.test_replay import count
@@ -244,3 +245,41 @@ def test_m1_a_dependency_that_commits_its_async_session_before_the_response(boar
             assert (await browser.asend(path="/async")).body == b"[1,2]"
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("how", ["a decorator", "a decorator, and flush", "a dependency"])
+def test_s8_a_get_on_the_master_whose_dependency_flushes_at_the_commit(
+    board: ASGIBoard, api: Any, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The dependency commits outside the decorated endpoint."""
+
+    class Base(DeclarativeBase): ...
+
+    class Message(Base):
+        __tablename__ = "wsgi_message"
+        n: Mapped[int] = mapped_column(primary_key=True)
+
+    async def main() -> None:
+        async with shop_on(board.pair) as shop:
+
+            async def unit_of_work() -> AsyncIterator[AsyncSession]:
+                async with shop.session.begin() as session:
+                    yield session
+
+            async def on_master() -> AsyncIterator[None]:
+                with use_master():
+                    yield
+
+            async def add(session: Any) -> None:
+                session.add(Message(n=2))
+                if how.endswith("flush"):
+                    await session.flush()
+
+            add.__annotations__["session"] = Annotated[Any, fastapi.Depends(unit_of_work, scope="function")]
+            depends = [fastapi.Depends(on_master)] if how == "a dependency" else []
+            api.get("/add", dependencies=depends)(add if depends else use_master(add))
+            assert len((await Browser(board.within(api)).asend(path="/add")).cookies) == 1
+
+    asyncio.run(main())
+    assert board.on("master") == [1, 2]
+    assert ["moved to the master" in record.message for record in caplog.records] == [True] * (how == "a decorator")

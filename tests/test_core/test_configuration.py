@@ -11,7 +11,7 @@ import pytest
 
 import replswitch
 from replswitch import ConfigurationError
-from replswitch.drivers.mysql import with_timeouts
+from replswitch.drivers.mysql_settings import with_timeouts
 
 MASTER = {"host": "master.db", "user": "shop"}
 
@@ -19,13 +19,13 @@ MASTER = {"host": "master.db", "user": "shop"}
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, r"`master` is None\. It must be a mapping"),
+        ({}, r"`master` is None\. It must be a URL, or a mapping"),
         ({"master": {}}, r"There is no master\. Give `master`"),
-        ({"master": "mysql://shop:secret@master.db"}, r"`master` is a value of type str\. It must be a mapping"),
+        ({"master": b"mysql://shop@master.db"}, r"`master` is a value of type bytes\. It must be a URL, or a mapping"),
         ({"master": MASTER, "slaves": {"host": "slave.db"}}, r"`slaves` is a value of type dict.*a list"),
-        ({"master": MASTER, "slaves": "slave.db"}, r"`slaves` is a value of type str.*a list"),
+        ({"master": MASTER, "slaves": "slave.db"}, r"`slaves\[0\]` is a string, but not the URL of a database"),
         ({"master": MASTER, "slaves": None}, r"`slaves` is None.*a list"),
-        ({"master": MASTER, "slaves": [{}, "slave.db"]}, r"`slaves\[1\]` is a value of type str\. It must be a map"),
+        ({"master": MASTER, "slaves": [{}, "slave.db"]}, r"`slaves\[1\]` is a string, but not the URL"),
         ({"master": {"hots": "master.db"}}, r'Unknown setting of the master "hots"\. Did you mean "host"\?'),
         ({"master": MASTER, "slaves": [{"prot": 1}]}, r'Unknown setting of slave number 1 "prot".*"port"'),
         ({"master": MASTER, "slaves": [{"zzz": 1}]}, r'Unknown setting of slave number 1 "zzz"\. Known are: .*host'),
@@ -52,12 +52,6 @@ def test_a_wrong_argument_of_connect_is_refused_before_a_connection_is_opened(
 ) -> None:
     with pytest.raises(ConfigurationError, match=message):
         replswitch.connect(**arguments)
-
-
-def test_an_error_about_a_wrong_value_does_not_show_the_password_in_it() -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        replswitch.connect("mysql://shop:secret@master.db")  # type: ignore[arg-type]  # a user's slip
-    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

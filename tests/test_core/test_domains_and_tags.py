@@ -8,6 +8,7 @@ from contextlib import closing
 from typing import Any
 
 import pytest
+from tests.test_core.test_restarted_replication import restart_replication
 
 from replswitch import MASTER, SLAVE, Connection, carry, resume
 from replswitch.decorators import use_master, use_slave
@@ -75,6 +76,8 @@ def ignoring(pair: SessionPair) -> Iterator[None]:
     ignore("8")
     yield
     ignore("")
+    restart_replication(pair)  # later tests need a slave that has all domains of the master
+    pair.start_slave()
 
 
 class TestDomains:

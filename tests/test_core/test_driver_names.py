@@ -110,7 +110,7 @@ def test_s5_a_ping_in_a_transaction_raises_after_its_link_was_lost(db: Any, repl
         ("affected_rows", "rowcount"),
         ("set_charset", '"charset"'),
         ("query", "run a statement with a cursor"),
-        ("create_function", "several links"),
+        ("create_function", "several connections"),
     ],
 )
 def test_an_attribute_of_a_single_link_is_an_error_with_the_cure(db: Any, name: str, cure: str) -> None:

@@ -155,16 +155,24 @@ class TestOutOfRotation:
 
 @contextmanager
 def stopped(pair: MariaDBPair, name: str) -> Iterator[None]:
-    """Let a server's process sleep."""
+    """Let a server's process sleep: return when each of its threads has stopped, which the signal does not wait for."""
     with closing(pair.admin(name)) as admin, admin.cursor() as cursor:
         cursor.execute("SELECT @@pid_file AS file")
         file = cursor.fetchone()[0]
     pid = int(Path(file).read_text())
     os.kill(pid, signal.SIGSTOP)
     try:
+        while not all(state == "T" for state in thread_states(pid)):
+            time.sleep(0.01)
         yield
     finally:
         os.kill(pid, signal.SIGCONT)
+
+
+def thread_states(pid: int) -> list[str]:
+    """Return the state of each thread of a process, one letter each: "T" is stopped (proc(5))."""
+    stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return [stat.rpartition(")")[2].split()[0] for stat in stats]
 
 
 class TestLinksComeBack:
@@ -358,7 +366,7 @@ class TestMaster:
         db = make()
         write(db)
         with read_only(pair):
-            with pytest.raises(NoServerError, match=r"is read-only.*point the name to it"):
+            with pytest.raises(NoServerError, match=r"is read-only.*point the master's host name to it"):
                 write(db)
             assert read(db) in (0, 1)
         write(db)

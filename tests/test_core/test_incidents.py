@@ -12,6 +12,7 @@ import pytest
 
 from replswitch import Connection, NoServerError, stats
 from replswitch.decorators import use_master, use_slave
+from replswitch.engine.events import EVENTS
 from replswitch.testing import ReplicatedPair
 from replswitch.testing.servers import ServerPair
 
@@ -61,10 +62,10 @@ class Events:
     def __init__(self, caplog: pytest.LogCaptureFixture, db: Connection) -> None:
         self._caplog = caplog
         self._name = db.database.name
-        self._before = {event: self._counted(event) for event in stats()}
+        self._before = {event: self._counted(event) for event in EVENTS}
 
     def _counted(self, event: Event) -> int:
-        return sum(number for (name, _), number in stats()[event].items() if name == self._name)
+        return sum(number for (name, *_), number in stats()[event].items() if name == self._name)
 
     def counted(self, event: Event) -> int:
         return self._counted(event) - self._before[event]

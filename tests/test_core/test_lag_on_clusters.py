@@ -110,4 +110,4 @@ def test_f1_nodes_of_galera_stay_in_rotation_and_one_line_says_that_max_lag_has_
     assert "no-slave" not in reasons(db)
     name = db.servers.slaves[0].name
     lines = [record.getMessage() for record in caplog.records if "max_lag" in record.getMessage()]
-    assert lines == [f"max_lag has no effect on {name}: no replication status or position shows how far behind it is."]
+    assert lines == [f"max_lag has no effect on {name}, because no replication status or position shows its lag."]

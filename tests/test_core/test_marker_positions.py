@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from itsdangerous import URLSafeSerializer
 
 from replswitch import PositionError
-from replswitch.positions import MariaDBPosition, MySQLPosition, Position, SQLitePosition
+from replswitch.positions import MariaDBPosition, MySQLPosition, Position, PostgreSQLPosition, SQLitePosition
 from replswitch.request.marker import LONGEST, MAX_LENGTH, Marker, MarkerSigner, dump, load
 from replswitch.request.policy import PERIODS
 
@@ -94,6 +94,21 @@ def test_m4_merging_positions_of_two_engines_falls_back_to_time() -> None:
     behind = Marker(positions={"shop": MariaDBPosition.parse("0-1-1")}, placed_at=NOW)
     merged = Marker(NOW, behind.positions, NOW)
     assert before.merge(behind) == behind.merge(before) == merged
+
+
+def test_m4_a_write_on_a_later_timeline_replaces_what_was_written_before_it() -> None:
+    """PostgreSQL: what the later timeline does not contain of the earlier one is lost, on the master as well."""
+
+    def written(place: str, age: float) -> Marker:
+        return Marker(positions={"shop": PostgreSQLPosition.parse(place)}, placed_at=NOW - age)
+
+    before, after = written("1:0/90", 5), written("2:0/20", 1)
+    assert before.merge(after) == after.merge(before) == after
+    both = written("1:0/90,2:0/10", 3)  # from a version that kept both
+    assert both.merge(after) == after.merge(both) == after
+    behind = written("1:0/95", 0)  # the application is back on the former master
+    for merged in (after.merge(behind), behind.merge(after), behind.merge(after).merge(before)):
+        assert merged.positions == {"shop": PostgreSQLPosition.parse("1:0/95,2:0/20")}
 
 
 @pytest.mark.parametrize(

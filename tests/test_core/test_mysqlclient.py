@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 from wsgiref.types import StartResponse, WSGIEnvironment
 from wsgiref.util import setup_testing_defaults
@@ -19,6 +19,8 @@ import pytest
 
 from replswitch import MASTER, SLAVE, Connection, NoServerError, carry, resume
 from replswitch.decorators import use_master, use_slave
+from replswitch.drivers import load_driver
+from replswitch.positions import Position
 from replswitch.testing.sessions import SessionPair
 from replswitch.wsgi import ReplicationMiddleware
 
@@ -286,3 +288,34 @@ class TestLinks:
 
         with ThreadPoolExecutor(8) as pool:
             assert list(pool.map(work, range(8))) == [[True] * 10] * 8
+
+
+def test_p1_the_latest_position_of_the_master_includes_the_writes_of_other_connections(
+    db: Connection, pair: SessionPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = load_driver("mysqlclient")
+    with (
+        closing(driver.open(pair.master, read_only=False)) as master,
+        closing(driver.open(pair.slaves[0], read_only=True)) as slave,
+    ):
+        pair.stop_slave()
+        query = type(master).query
+        assert isinstance(driver.latest_position(master), Position)
+        sent: list[bytes] = []
+
+        def spy(raw: Any, sql: bytes) -> None:
+            sent.append(sql)
+            query(raw, sql)
+
+        monkeypatch.setattr(type(master), "query", spy)
+        before = vars(master).copy()
+        with use_master():
+            run(db, INSERT.format(1))
+        sent.clear()
+        latest = driver.latest_position(master)
+        assert len(sent) == 1, sent
+        assert vars(master) == before
+        assert isinstance(latest, Position)
+        assert not driver.wait_for(slave, latest, 0.1)
+        pair.start_slave()
+        assert driver.wait_for(slave, latest, 20)

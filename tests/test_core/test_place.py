@@ -7,7 +7,9 @@ import inspect
 import sys
 import sysconfig
 import threading
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from importlib import import_module
 from typing import Any
 
@@ -76,12 +78,46 @@ def test_m7_the_place_is_found_from_inside_a_thread_of_asgiref(thread_sensitive:
         assert place.endswith(" in view")
 
 
+SESSION = """
+async def commit():
+    places.append(application_place())
+
+async def leave_block(wait):
+    await wait(asyncio.create_task(commit()))
+"""
+
+
+@pytest.mark.parametrize("wait", [asyncio.ensure_future, asyncio.shield, asyncio.gather])
+def test_m7_the_place_is_found_from_inside_a_task_of_a_library(wait: Any) -> None:
+    """At the end of `async with Session.begin()`, SQLAlchemy commits in a task of its own."""
+    places: list[str] = []
+    name = "sqlalchemy.ext.asyncio.session"
+    session: Any = {"__name__": name, "asyncio": asyncio, "application_place": application_place, "places": places}
+    exec(SESSION, session)
+
+    @asynccontextmanager
+    async def dependency() -> AsyncIterator[None]:
+        yield
+        await session["leave_block"](wait)
+
+    async def view() -> None:
+        other = asyncio.create_task(asyncio.sleep(10))
+        async with dependency():
+            pass
+        other.cancel()
+
+    asyncio.run(view())
+    (place,) = places
+    assert place.startswith(HERE)
+    assert place.endswith(" in dependency")
+
+
 def test_s8_without_a_line_of_the_application_the_thread_is_named() -> None:
     run = library("sqlalchemy.orm.session", application_place)
     with ThreadPoolExecutor(1, thread_name_prefix="reports") as pool:
         place = pool.submit(run).result()
     file = f"{sysconfig.get_path('purelib')}/sqlalchemy/orm/session.py"
-    assert place == f"{file}:2 in call, in the thread 'reports_0' without application code"
+    assert place == f"{file}:2 in call, in the thread 'reports_0', which runs no application code"
 
 
 def test_s8_the_place_may_be_in_a_script(tmp_path: Any) -> None:
@@ -90,3 +126,32 @@ def test_s8_the_place_may_be_in_a_script(tmp_path: Any) -> None:
     script = library("__main__", application_place, file=str(tmp_path / "manage.py"))
     assert script() == f"{tmp_path / 'manage.py'}:2 in call"
     assert "greenlet" in sys.modules
+
+
+IN_A_LIBRARY = """
+import asyncio
+
+async def step():
+    return function()
+
+async def wait():
+    others = [asyncio.ensure_future(asyncio.sleep(0)) for _ in range(3)]  # ready, and waiting for nothing
+    found = asyncio.ensure_future(step())
+    await asyncio.wait([*others, found])
+    places.append(found.result())
+
+def run():
+    asyncio.run(wait())
+"""
+
+
+def test_m7_tasks_of_libraries_alone_name_a_line_of_a_library() -> None:
+    file = f"{sysconfig.get_path('purelib')}/anyio/tasks.py"
+    places: list[str] = []
+    module: dict[str, Any] = {"__name__": "anyio.tasks", "function": application_place, "places": places}
+    exec(compile(IN_A_LIBRARY, file, "exec"), module)
+    thread = threading.Thread(target=module["run"])
+    thread.start()
+    thread.join(30)
+    assert not thread.is_alive()
+    assert places[0].startswith(f"{file}:")

@@ -395,4 +395,4 @@ class TestWithoutPositions:
             with db.use_slave():
                 assert run(db, COUNT) == ((1,),)
         assert (db.queries[-1]["db"], db.queries[-1]["reason"]) == (MASTER, "own-write")
-        assert "A server's position cannot be read, so it counts as behind: 'x' is not a GTID" in caplog.text
+        assert "cannot be read, so the server is treated as not caught up: 'x' is not a GTID" in caplog.text

@@ -161,7 +161,7 @@ class TestMySQL:
         assert here.includes(MySQLPosition.parse(f"{self.A}:2-3:8"))
         assert not here.includes(MySQLPosition.parse(f"{self.A}:5-7"))
 
-    def test_a_set_is_reduced_to_the_part_of_one_server(self) -> None:
+    def test_written_by_keeps_only_the_gtids_of_one_server(self) -> None:
         position = MySQLPosition.parse(f"{self.A}:1-5:jobs:1,{self.B}:1-9")
         assert str(position.written_by(self.A.upper())) == f"{self.A}:1-5:jobs:1"
         assert str(position.written_by("none")) == ""

@@ -100,7 +100,7 @@ def test_s8_the_warning_of_a_moved_write_is_one_line(make: Make, caplog: pytest.
     with resume(""), use_slave():
         run(db, "INSERT INTO message VALUES (1)")
     (line,) = [record.getMessage() for record in caplog.records]
-    assert "read-only transaction. Before it" in line
+    assert "read-only transaction. Before the write" in line
     assert "\n" not in line
 
 

@@ -1020,3 +1020,26 @@ def test_s12_a_forked_child_does_not_end_its_parents_session(raw: Any) -> None:
 def test_connect_refuses_psycopg2_and_names_psycopg() -> None:
     with pytest.raises(ConfigurationError, match='driver="psycopg"'):
         replswitch.connect({"host": "master.db"}, driver="psycopg2")
+
+
+@with_psycopg
+@pytest.mark.parametrize("use", [use_master, use_slave])
+def test_s7_a_statement_with_too_many_parameters_closes_no_connection(db: Connection, use: Any) -> None:
+    """libpq refuses to send it, but what replswitch sends before it, such as BEGIN, was sent."""
+    rested = sum(replswitch.stats()["rest"].values())
+    names, values = ", ".join(["%s"] * 65_536), range(65_536)
+    session = "SELECT pg_backend_pid()"
+    with resume(""), use():
+        (first, *others) = [run(db, session) for _ in range(4)]  # the fifth statement prepares replswitch's questions
+        for begins in (False, True):
+            if begins:
+                db.begin()
+            with pytest.raises(psycopg.OperationalError, match="number of parameters must be between 0 and 65535"):
+                run(db, f"SELECT 1 WHERE 1 IN ({names})", *values)
+            others.append(run(db, session))
+        db.commit()
+        assert others == [first] * 5
+        if use is use_master:
+            run(db, "INSERT INTO message VALUES (1)")
+            assert '"postgresql:' in carry()
+    assert sum(replswitch.stats()["rest"].values()) == rested

@@ -11,7 +11,7 @@ import pytest
 
 import replswitch
 from replswitch import ConfigurationError
-from replswitch.drivers.mysql import time_limits
+from replswitch.drivers.mysql_settings import time_limits
 from replswitch.report import TIMEOUT, Asked, ServerStatus, problems, servers_of, statuses, table
 
 if TYPE_CHECKING:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -130,3 +132,18 @@ def test_s11_a_request_does_not_see_what_another_has_attached(db: Any) -> None:
     for _ in range(2):
         with replswitch.resume(""), db.use_slave():
             db.cursor().execute("ATTACH ':memory:' AS other")
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_connection_that_was_not_closed_ends_without_a_warning(tmp_path: Path) -> None:
+    made = replswitch.connect({"database": tmp_path / "shop.db"}, [], driver="sqlite3")
+    thread = threading.Thread(target=read_nothing, args=[made])
+    thread.start()
+    thread.join()
+    del made, thread
+    gc.collect()
+
+
+def read_nothing(db: replswitch.Connection) -> None:
+    with db.cursor() as cursor:
+        cursor.execute("SELECT 1")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -64,7 +64,20 @@ def check(served: Served, make: Make, work: Work, *, own_read: bool) -> None:
             cursor.execute("SELECT COUNT(*) FROM message")
             return int(cursor.fetchone()[0])
 
-    post_and_read(served.pair, lambda kept: work(db, kept), number, own_read=own_read)
+    def wait_for_the_server() -> None:
+        """Wait until the server has written: the results are unread, and the procedure may still be running."""
+        with closing(served.pair.connect()) as plain, plain.cursor() as cursor:
+            while True:
+                cursor.execute("SELECT COUNT(*) FROM message")
+                if cursor.fetchone()[0]:
+                    return
+
+    def write(kept: ExitStack) -> None:
+        work(db, kept)
+        if not own_read:
+            wait_for_the_server()
+
+    post_and_read(served.pair, write, number, own_read=own_read)
 
 
 @pytest.fixture(autouse=True)

@@ -327,6 +327,25 @@ class TestSessionsThatWereChanged:
             db.commit()
         assert on_master(pair, "SELECT COUNT(*) FROM message") == ((1,),)
 
+    @pytest.mark.parametrize("slaves", [0, 1])
+    def test_s8_a_write_does_not_wait_for_locks_of_its_own_reads(
+        self, make: Make, pair: MariaDBPair, slaves: int
+    ) -> None:
+        command = "SET SESSION innodb_lock_wait_timeout = 1, tx_isolation = 'SERIALIZABLE'"
+        servers = [{**each, "init_command": command} for each in (pair.master, *pair.slaves[:slaves])]
+        db = make(master=servers[0], slaves=servers[1:], on_slave_write="force")
+        insert(db)
+        with db.use_slave():
+            frame = stack()
+            assert frame is not None
+            frame.scope.held_back = bool(slaves)  # as the option rollout does
+            db.begin()
+            assert count(db) == 1
+            with db.use_master():
+                run(db, "UPDATE message SET body = 'new'")
+            db.commit()
+        assert on_master(pair, "SELECT body FROM message") == (("new",),)
+
 
 @DRIVERS
 class TestTransactionsBegunByAStatement:

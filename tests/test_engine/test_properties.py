@@ -401,6 +401,16 @@ def shared(steps: list[Any]) -> Callable[[Test], Test]:
 @shared([(0, "read"), (1, "write"), (0, "read")])
 @shared([(0, "read"), ("down", "slave0"), (1, "write"), ("up", "slave0"), ("time", DOWNTIME + 1), (0, "read")])
 @shared([("replicate", "slave0"), (1, "read"), (0, "read"), FAILOVER, (0, "write"), (1, "read")])  # a former master
+@example(  # the master is lost before it has said the position of a write, and the slave lacks the write
+    slaves=1,
+    has=[3, 3, 3],
+    states=(SLAVE, SLAVE),
+    must_see=0,
+    must_ask=True,
+    is_one_request=False,
+    faults=[Fault.DOWN],
+    steps=[(0, "read"), (0, "write"), ("down", "first"), (0, "read")],
+)
 # A transaction on a former master goes on there, and the next one does not.
 @shared([(1, "begin"), (1, "read"), FAILOVER, (0, "write"), (1, "read"), (1, "roll_back"), (1, "begin"), (1, "read")])
 def test_no_sequence_of_faults_breaks_the_rules(

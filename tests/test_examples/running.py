@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import re
 import shutil
@@ -111,9 +112,18 @@ class Browser(Generic[Page]):
         self.page = page
         self.cookies: dict[str, str] = {}
 
-    def ask(self, method: str, path: str, form: dict[str, str] | None = None) -> Page:
+    @property
+    def cookie(self) -> str:
+        """The header Cookie of the next request."""
+        return "; ".join(f"{name}={value}" for name, value in self.cookies.items())
+
+    def ask(self, method: str, path: str, form: dict[str, str] | None = None, value: object = None) -> Page:
+        """Send a request, with a form, or with a value as JSON."""
         body = None
-        headers = {"Cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items())}
+        headers = {"Cookie": self.cookie}
+        if value is not None:
+            body = json.dumps(value)
+            headers["Content-Type"] = "application/json"
         if form is not None:
             if "csrftoken" in self.cookies:
                 form = form | {"csrfmiddlewaretoken": self.cookies["csrftoken"]}

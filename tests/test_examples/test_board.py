@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
 import pytest
+from selenium.webdriver.common.keys import Keys
+from tests.test_examples.chromium import Chromium, chromium
 from tests.test_examples.running import (
     ROOT,
     Answer,
@@ -80,8 +82,8 @@ class Visitor(Browser[Page]):
     def set_lag(self, seconds: int) -> None:
         assert self.ask("POST", "/backstage/lag", {"seconds": str(seconds)}).status == 303
 
-    def turn_get_after_post(self, turn: str) -> None:
-        assert self.ask("POST", "/backstage/get-after-post", {"turn": turn, "posted": ""}).status == 303
+    def turn_protection(self, turn: str) -> None:
+        assert self.ask("POST", "/backstage/protection", {"turn": turn, "posted": ""}).status == 303
 
     def wait_for(self, text: str, path: str = "/") -> Page:
         """Load a page again and again until it has a text."""
@@ -90,6 +92,60 @@ class Visitor(Browser[Page]):
             assert time.monotonic() < deadline, f"{text!r} never came"
             time.sleep(0.1)
         return page
+
+
+class Figures(NamedTuple):
+    """A row of the table of servers."""
+
+    posts: int
+    reads: int
+    writes: int
+
+
+class Walker:
+    """A visitor with a real browser."""
+
+    def __init__(self, browser: Chromium, address: str) -> None:
+        self.browser = browser
+        self.address = address
+
+    @property
+    def posts(self) -> list[str]:
+        """The numbers of the posts on the page."""
+        return re.findall(r'id="message-(\d+)"', self.browser.page_source)
+
+    @property
+    def figures(self) -> list[Figures]:
+        """The rows of the master and of the slave."""
+        cells = [int(cell) for cell in re.findall(r"\d+", self.browser.text_of("tbody"))]
+        return [Figures(*cells[:3]), Figures(*cells[3:])]
+
+    def open(self) -> None:
+        self.browser.get(self.address)
+        self.browser.wait_for("The slave has all posts.")
+        self.check()
+
+    def check(self) -> None:
+        """Check that the page does not scroll sideways, and that each control has a name."""
+        assert self.browser.wider_than_the_page() == []
+        assert self.browser.without_a_name() == []
+
+    def move_lag(self, key: str) -> None:
+        """Move the slider with a key, and wait until the servers have followed."""
+        self.browser.one("#lag").send_keys(key)
+        self.browser.until(lambda: self.browser.every("#lag-form:not([aria-busy])"), "the lag was not set")
+
+    def post(self) -> str:
+        """Post the example. Return the number of the post."""
+        self.browser.click("Post")
+        return urlsplit(self.browser.current_url).query.removeprefix("posted=")
+
+    def outcome(self, title: str) -> str:
+        """Return what the page says about the visitor's post, in the viewport."""
+        self.browser.wait_for(title)
+        rect = self.browser.one("#outcome").rect
+        assert rect["y"] + rect["height"] <= self.browser.height, "it is below the viewport"
+        return self.browser.text_of("#outcome")
 
 
 @contextmanager
@@ -121,7 +177,7 @@ def visitor(address: str) -> Visitor:
     return Visitor(address)
 
 
-class TestGetAfterPost:
+class TestProtection:
     def test_m1_a_visitor_sees_their_message_while_others_still_read_the_slave(
         self, visitor: Visitor, address: str
     ) -> None:
@@ -142,30 +198,30 @@ class TestGetAfterPost:
         visitor.set_lag(0)
         Visitor(address).wait_for("Do I see it?")
 
-    def test_with_get_after_post_off_a_message_appears_after_the_lag(self, visitor: Visitor) -> None:
+    def test_with_the_protection_off_a_message_appears_after_the_lag(self, visitor: Visitor) -> None:
         visitor.set_lag(LAG)
-        visitor.turn_get_after_post("off")
+        visitor.turn_protection("off")
         posted = time.monotonic()
         page = visitor.post("Where is it?")
         path = page.log[0].request.removeprefix("GET ")
         number = path.rpartition("=")[2]
         assert "Where is it?" not in page.messages
-        assert f"Your message #{number} is not on the slave yet." in page.messages
+        assert f"Your post #{number} is missing" in page.text
         assert page.log[0] == Logged(f"GET {path}", [Asked("slave", "method")])
         assert 'aria-checked="false"' in page.text
 
         page = visitor.wait_for("Where is it?", path)
         assert time.monotonic() - posted >= LAG
-        assert "not on the slave yet" not in page.messages
+        assert f"Your post #{number} is here" in page.text
         assert page.log[0].queries == [Asked("slave", "method")]
         visitor.set_lag(0)
 
-    def test_get_after_post_can_be_turned_on_again(self, visitor: Visitor) -> None:
+    def test_the_protection_can_be_turned_on_again(self, visitor: Visitor) -> None:
         visitor.set_lag(LONG_LAG)
-        visitor.turn_get_after_post("off")
+        visitor.turn_protection("off")
         path = visitor.post("Gone and back").log[0].request.removeprefix("GET ")
         assert "Gone and back" not in visitor.get(path).messages
-        visitor.turn_get_after_post("on")
+        visitor.turn_protection("on")
         page = visitor.get(path)
         assert "Gone and back" in page.messages
         assert page.log[0].queries == [Asked("master", "marker")]
@@ -175,13 +231,13 @@ class TestGetAfterPost:
         visitor.set_lag(0)
         text = f"A message for {visitor.server}"
         path = visitor.post(text).log[0].request.removeprefix("GET ")
-        visitor.turn_get_after_post("off")
+        visitor.turn_protection("off")
         visitor.wait_for(text, path)
-        assert "The slave has everything." in visitor.get("/backstage/standing").text
+        assert "The slave has all posts." in visitor.get("/backstage/standing").text
         visitor.set_lag(LONG_LAG)
         visitor.post("one")
         visitor.post("two")
-        assert re.search(r"The slave is [\d.]+ s behind: it lacks 2 messages\.", visitor.get().text)
+        assert re.search(r"The slave lacks 2 posts, the oldest written [\d.]+\s?s ago\.", visitor.get().text)
         visitor.set_lag(0)
 
 
@@ -198,9 +254,9 @@ class TestForm:
     @pytest.mark.parametrize(
         ("form", "problem"),
         [
-            ({"text": "\n" + "é" * 500, "name": "Ann"}, "Your message has 501 characters, but only 500 fit."),
+            ({"text": "\n" + "é" * 500, "name": "Ann"}, "Your post has 501 characters, but only 500 fit."),
             ({"text": "hello", "name": "x" * 41}, "Your name has 41 characters, but only 40 fit."),
-            ({"text": " \n", "name": "Ann"}, "There is no message yet."),
+            ({"text": " \n", "name": "Ann"}, "There is no post yet."),
         ],
     )
     def test_a_refused_message_stays_in_the_form(self, visitor: Visitor, form: dict[str, str], problem: str) -> None:
@@ -223,11 +279,16 @@ class TestStrangeRequests:
         assert visitor.get("/%ff?posted=%ff").status == 404
         assert visitor.get().log[1] == Logged("GET /%FF?posted=%ff", [])
 
-    @pytest.mark.parametrize("posted", ["-1", "1.5", "٣", "9" * 30, "9" * 5000, "%ff", ""])
+    @pytest.mark.parametrize("posted", ["-1", "0", "1.5", "٣", "9" * 30, "9" * 5000, "%ff", ""])
     def test_an_unknown_message_number_is_ignored(self, visitor: Visitor, posted: str) -> None:
         page = visitor.get("/?" + urlencode({"posted": posted}))
         assert page.status == 200
-        assert "Your message" not in page.messages
+        assert "Your post #" not in page.text
+
+    def test_a_post_that_is_too_old_for_the_page_is_not_called_missing(self, visitor: Visitor) -> None:
+        for number in range(21):
+            assert visitor.ask("POST", "/", {"text": str(number)}).status == 303
+        assert "Your post #" not in visitor.get("/?posted=1").text
 
     def test_an_unknown_method_is_405(self, visitor: Visitor) -> None:
         assert visitor.ask("DELETE", "/").status == 405
@@ -242,6 +303,90 @@ class TestStrangeRequests:
         page = visitor.ask("POST", "/backstage/lag", {"seconds": seconds})
         assert page.status == 400
         assert "a whole number of seconds from 0 to 10" in page.text
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Chromium]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def walker(browser: Chromium, address: str) -> Iterator[Walker]:
+    """A visitor with a real browser, and without cookies."""
+    yield Walker(browser, address)
+    browser.delete_all_cookies()
+    Visitor(address).set_lag(0)
+
+
+@pytest.mark.parametrize("address", ["mariadb"], indirect=True)
+class TestInABrowser:
+    @pytest.mark.parametrize(("width", "height"), [(390, 844), (1200, 720)])
+    def test_m1_a_walk_through_the_page(self, walker: Walker, width: int, height: int) -> None:
+        browser = walker.browser
+        browser.show(width, height)
+        walker.open()
+        assert browser.one("header p").text.count(".") == 1, "the problem should be one sentence under the title"
+        walker.move_lag(Keys.END)
+        assert browser.one("output").text == "10 s"
+
+        # Two clicks, and the post is missing. The page says why, without scrolling.
+        browser.click("Protect my own posts")
+        number = walker.post()
+        outcome = walker.outcome(f"Your post #{number} is missing")
+        assert re.search(r"read from the slave 127\.0\.0\.1:\d+, which runs 10 s behind the master\. Only the", outcome)
+        assert number not in walker.posts
+        browser.shoot(f"board-missing-{width}")
+        browser.click("Turn the protection on")
+        outcome = walker.outcome(f"Your post #{number} is here")
+        assert re.search(r"read from the master 127\.0\.0\.1:\d+, because you have just posted", outcome)
+        assert number in walker.posts
+        walker.check()
+
+        # With the protection, the post is there at once.
+        number = walker.post()
+        assert "read from the master" in walker.outcome(f"Your post #{number} is here")
+        assert number in walker.posts
+        browser.shoot(f"board-protected-{width}")
+        master, slave = walker.figures
+        assert master.posts > slave.posts
+        assert slave.writes == 0
+        assert f"The slave has served {slave.reads} of {slave.reads + master.reads} reads" in browser.text
+
+        # Without it, the post is missing again. It arrives on the slave while the page is open.
+        browser.click("Protect my own posts")
+        assert "read from the slave" in walker.outcome(f"Your post #{number} is missing")
+        walker.check()
+        walker.move_lag(Keys.HOME)
+        browser.wait_for("Your post has reached the slave.")
+        browser.wait_for("The slave has all posts.")
+        assert len({figures.posts for figures in walker.figures}) == 1
+        browser.click("Load the page again")
+        assert "read from the slave" in walker.outcome(f"Your post #{number} is here")
+        assert number in walker.posts
+
+    def test_the_keyboard_is_enough(self, walker: Walker) -> None:
+        browser = walker.browser
+        browser.show(390, 844)
+        walker.open()
+        names = [browser.press(Keys.TAB).accessible_name for _ in range(5)]
+        assert names[:4] == ["Protect my own posts", "Your post", "Your name (if you like)", "Post"]
+        assert names[4].startswith("Lag of the slave")
+        walker.move_lag(Keys.END)
+
+        browser.get(walker.address)
+        assert browser.press(Keys.TAB).value_of_css_property("outline-style") != "none", "the focus cannot be seen"
+        browser.press(Keys.TAB, Keys.END, "!")
+        browser.press(Keys.TAB, shift=True)
+        browser.press(Keys.SPACE)  # the switch loads the page again
+        browser.wait_for("Off")
+        assert browser.one("#text").get_property("value") == "Can I see my own post?!", "what was typed is lost"
+        assert browser.switch_to.active_element.accessible_name == "Protect my own posts", "the focus is lost"
+        browser.press(Keys.TAB, Keys.TAB, Keys.ENTER)  # Enter in the field of the name posts
+        walker.outcome("is missing")
+        assert browser.press(Keys.TAB).accessible_name == "Turn the protection on"
+        browser.press(Keys.ENTER)
+        assert "read from the master" in walker.outcome("is here")
 
 
 class TestCommand:

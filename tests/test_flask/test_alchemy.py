@@ -252,12 +252,12 @@ class TestConfiguration:
     def test_slaves_can_be_given_as_uris(
         self, create_app: CreateApp, pair: ReplicatedPair, new_visitor: Visitors
     ) -> None:
-        for slave in (uri(pair, pair.slaves[0]), make_url(uri(pair, pair.slaves[0]))):
+        for slaves in ((uri(pair, pair.slaves[0]),), (make_url(uri(pair, pair.slaves[0])),), uri(pair, pair.slaves[0])):
             app = create_app(
                 SQLALCHEMY_DATABASE_URI=uri(pair, pair.master),
                 SQLALCHEMY_ENGINE_OPTIONS={"pool_size": 3} if pair.driver == "pymysql" else {},
                 SQLALCHEMY_RECORD_QUERIES=True,
-                REPLSWITCH_SLAVES=(slave,),
+                REPLSWITCH_SLAVES=slaves,
             )
 
             @app.route("/recorded")
@@ -374,17 +374,19 @@ class TestConfiguration:
         ("config", "told"),
         [
             ({"REPLSWITCH_SLAVES": ["slave2"]}, r'names "slave2", which is not a key of SQLALCHEMY_BINDS.*"slave1"\?'),
-            ({"REPLSWITCH_SLAVES": ["other"]}, r'names "other", .*Its keys: slave1\.'),
+            ({"REPLSWITCH_SLAVES": ["other"]}, r'names "other", .*Its keys are: slave1\.'),
             ({"REPLSWITCH_SLAVES": ["x"], "SQLALCHEMY_BINDS": {}}, r"It has no keys\."),
-            ({"REPLSWITCH_SLAVES": "slave1"}, "is a value of type str. It must be a list of bind keys"),
+            ({"REPLSWITCH_SLAVES": b"slave1"}, "is a value of type bytes. It must be a list of bind keys"),
+            ({"REPLSWITCH_SLAVES": "slave1 slave2"}, r'names "slave2", which is not a key of SQLALCHEMY_BINDS'),
+            ({"REPLSWITCH_SLAVES": "mysql://u:pa ss@h/d"}, "contains URIs, and an entry that is not a URI. It must be"),
             ({"REPLSWITCH_SLAVES": {"slave1": {}}}, "is a value of type dict"),
-            ({"REPLSWITCH_SLAVES": [{"url": "sqlite://"}]}, "contains a value of type dict"),
-            ({"REPLSWITCH_SLAVES": [""]}, "contains a value of type str"),
+            ({"REPLSWITCH_SLAVES": [{"url": "sqlite://"}]}, "contains an entry of type dict"),
+            ({"REPLSWITCH_SLAVES": [""]}, "contains an empty string"),
             ({"REPLSWITCH_SLAVES": ["slave1", "slave1"]}, "slave number 2 was given twice"),
             ({"REPLSWITCH_SLAVES": ["slave1"], "SQLALCHEMY_BINDS": {"slave1": "sqlite:///x.db"}},
              r"slave number 1 uses sqlite\+pysqlite, .* engine uses mysql\+pymysql.* REPLSWITCH_SLAVES"),
             ({"REPLSWITCH_SLAVES": ["postgresql+nodriver://me:s3cret@slave/shop"]}, "cannot be used"),
-            ({"REPLSWITCH_SLAVES": ["slave1"], "SQLALCHEMY_DATABASE_URI": None}, "SQLALCHEMY_DATABASE_URI, .* not set"),
+            ({"REPLSWITCH_SLAVES": ["slave1"], "SQLALCHEMY_DATABASE_URI": None}, "but SQLALCHEMY_DATABASE_URI is not"),
         ],
     )  # fmt: skip
     def test_bad_slaves_are_refused_at_start(self, create_app: CreateApp, config: dict[str, Any], told: str) -> None:

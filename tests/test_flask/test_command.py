@@ -96,7 +96,7 @@ def test_postgresql_servers_are_reported(run_on: Run, postgresql_pair: PostgreSQ
     postgresql_pair.stop_slave()
     result = run_on(**servers)
     assert result.exit_code == 1
-    assert "it applies nothing: replay is paused" in result.output
+    assert "it applies nothing, because replay is paused" in result.output
 
 
 def test_sqlite_files_are_reported(run_on: Run, sqlite_pair: SQLitePair) -> None:

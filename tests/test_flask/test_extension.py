@@ -72,7 +72,7 @@ def test_every_option_of_requests_is_read(new_app: NewApp) -> None:
     given: dict[str, Any] = {
         "cookie_name": "wrote", "enabled": False, "cookie_max_age": 5, "position_max_age": 7.5, "cookie_path": "/x",
         "cookie_domain": "example.com", "cookie_samesite": "Strict", "cookie_secure": True, "override": override,
-        "header": True, "debug_header": False, "replay": False,
+        "header": True, "debug_header": False, "replay": False, "rollout": 0.25,
     }  # fmt: skip
     app = new_app(**{f"REPLSWITCH_{name.upper()}": value for name, value in given.items()})
     ReplSwitch(app)

@@ -269,7 +269,9 @@ class TestSeveralApplications:
         board.pair.stop_slave()
         assert board.visitor().post("/forward").text == "1 2;master"
 
-    def test_m1_a_write_of_a_mounted_application_is_marked_by_both(self, board: Board, new_app: NewApp) -> None:
+    def test_m1_a_write_of_a_mounted_application_gets_the_markers_of_both_applications(
+        self, board: Board, new_app: NewApp
+    ) -> None:
         other = self.other(new_app, board, SECRET_KEY="another", REPLSWITCH_COOKIE_NAME="other_updated")
         middleware: Any = board.app.wsgi_app
         middleware.application = DispatcherMiddleware(middleware.application, {"/other": other})

@@ -80,6 +80,28 @@ def test_apt_install_updates_outdated_package_lists_once(machine: Path, run: Run
     assert done.stderr.startswith("E: no such package\ntools/ensure-mariadb: ")
 
 
+@pytest.mark.parametrize(
+    ("tool", "packages"), [("ensure-pgbouncer", "pgbouncer"), ("ensure-chromium", "chromium chromium-driver")]
+)
+def test_a_server_or_browser_of_some_tests_is_installed_or_else_named_in_one_line(
+    machine: Path, run: Run, tool: str, packages: str
+) -> None:
+    command(machine, "id", "echo 1000")
+    done = run(tool)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (0, "", 1)
+    assert f"apt-get install {packages})" in done.stderr
+
+    command(machine, "id", "echo 0")
+    (machine / "ln").symlink_to(shutil.which("ln") or "")
+    programs = ("pgbouncer", "chromium", "chromedriver")
+    made = "; ".join(f"ln -s $(command -v sh) {machine}/{name}" for name in programs)
+    command(machine, "apt-get", f'echo "$@" >> called; {made}')
+    assert run(tool).stderr == ""
+    assert run(tool).stdout == "", "it is installed again"
+    (called,) = (machine.parent / "called").read_text().splitlines()
+    assert called.endswith(f" {packages}")
+
+
 @pytest.fixture
 def environment_of(machine: Path) -> Callable[..., str]:
     """Make the Python of an environment, and say how its pip does.
@@ -206,8 +228,9 @@ def test_ensure_venv_keeps_an_existing_environment(machine: Path, run: Run, tmp_
 def test_make_help_lists_every_target() -> None:
     done = subprocess.run(["make", "--silent"], cwd=ROOT, env=os.environ, capture_output=True, text=True, check=True)
     listed = {line.split()[1] for line in done.stdout.splitlines() if line.startswith("  make ")}
-    phony = next(line for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith(".PHONY:"))
-    inner = {"venv", "mariadb", "mysqlclient", "pgbouncer", "FORCE"}
+    lines = (ROOT / "Makefile").read_text().replace("\\\n", " ").splitlines()
+    phony = next(line for line in lines if line.startswith(".PHONY:"))
+    inner = {"venv", "mariadb", "mysqlclient", "pgbouncer", "redis", "chromium", "FORCE"}
     assert listed == set(phony.split()[1:]) - inner
 
 

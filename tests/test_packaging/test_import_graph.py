@@ -21,8 +21,11 @@ IMPORTERS = {
     "itsdangerous": ["replswitch.request.marker"],
     "aiomysql": ["replswitch.drivers.async_aiomysql"],
     "asyncpg": ["replswitch.drivers.async_asyncpg"],
+    "celery": ["replswitch.celery"],
+    "dramatiq": ["replswitch.dramatiq"],
     "MySQLdb": ["replswitch.drivers.mysqlclient"],
-    "prometheus_client": ["replswitch.prometheus"],
+    "opentelemetry": ["replswitch.telemetry.opentelemetry"],
+    "prometheus_client": ["replswitch.telemetry.prometheus"],
     "psycopg": [
         "replswitch.drivers.async_psycopg",
         "replswitch.drivers.psycopg",
@@ -37,6 +40,7 @@ IMPORTERS = {
     "psycopg2": ["replswitch.drivers.psycopg2", "replswitch.drivers.psycopg2_connection"],
     "pymysql": ["replswitch.drivers.pymysql", "replswitch.drivers.tracking_connection", "replswitch.testing"],
     "pytest": ["replswitch.testing"],
+    "rq": ["replswitch.rq"],
     "sqlalchemy": ["replswitch.sqlalchemy"],
     "webob": ["replswitch.request.wsgi"],
 }

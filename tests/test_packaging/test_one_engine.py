@@ -39,7 +39,7 @@ DECIDING_MODULES = {
 
 ALLOWED_DECISIONS = {
     # How a rollback ends on a connection that is lost already; in the other bindings, `Port.leave`.
-    ("replswitch/sqlalchemy/opening.py", ".is_gone"),
+    ("replswitch/sqlalchemy/ending.py", ".is_gone"),
     # The placeholder for no scope. It decides nothing.
     ("replswitch/sqlalchemy/route.py", "replswitch.engine.selection"),
     # SQLAlchemy's own word for whether its pool closes a connection. What it says was decided before.
@@ -47,9 +47,8 @@ ALLOWED_DECISIONS = {
     ("replswitch/sqlalchemy/route.py", ".is_disconnect"),
     # Of the names of cookies, not of servers; and of ports for tests.
     ("replswitch/request/marker.py", "random"),
+    ("replswitch/request/rollout.py", "random"),  # of the number of a new visitor
     ("replswitch/testing/launch.py", "random"),
-    # A check of the settings names the slave that it complains of.
-    ("django_replswitch/checks.py", "servers.slaves[number]"),
     # What a server's answers to the commands mean that list servers: no statement of the application's.
     ("replswitch/report/mysql.py", "args[0] compared"),
     # What Django's own cursor makes of an error that is raised in any case.

@@ -58,7 +58,7 @@ def test_the_arguments_of_the_policy_are_those_that_bindings_of_others_give() ->
     assert arguments == {
         "__init__": ["self", "options", "secret"],
         "begin": ["self", "method", "cookies", "header", "override", "path", "has_body"],
-        "override": ["self", "request"],
+        "override": ["self", "request", "wanted"],
         "extra_headers": ["self", "scope", "method", "status", "is_https"],
         "mark": ["self", "response", "scope", "method", "https"],
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from tests.asyncio_drivers import OF_SERVERS, PAIRS, address, installed
+from tests.round_trips import RoundTrips
 from tests.test_sqlalchemy.conftest import Message
 from tests.test_sqlalchemy.conftest import address as address_of
 
@@ -19,8 +19,6 @@ from replswitch import carry, resume, unrecorded
 from replswitch.decorators import use_master
 from replswitch.sqlalchemy import RoutingSession, replicate
 from replswitch.testing import Proxy, ReplicatedPair
-
-DELAY = 0.1
 
 ON_MYSQL = [f"{name} on MySQL" for name, pair in PAIRS.items() if pair == "mariadb_pair"]
 
@@ -101,12 +99,10 @@ def test_p1_an_async_commit_costs_no_round_trip(served: tuple[ReplicatedPair, st
                         await connection.execute(statement)
 
                 await run()
-                proxy.delay(DELAY)
-                with resume(""), use_master():
-                    began = time.monotonic()
+                round_trips = RoundTrips(proxy)
+                with resume(""), use_master(), round_trips.counted():
                     await run()
-                    took = time.monotonic() - began
-                proxy.delay(0)
-                return int(took / DELAY)
+                return round_trips.count
 
-    assert asyncio.run(trips(ours=True)) == asyncio.run(trips(ours=False))
+    # With MariaDB and MySQL, the stock engine's pool rolls back once more after the commit.
+    assert asyncio.run(trips(ours=True)) <= asyncio.run(trips(ours=False))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+import itertools
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, closing, suppress
 from typing import Any
 
 import pytest
@@ -197,38 +199,115 @@ def test_f5_an_async_read_on_a_slave_that_does_not_answer_runs_on_the_master(
     asyncio.run(main())
 
 
-def test_m1_behind_pgbouncer_async_sessions_see_their_own_writes(postgresql_pair: PostgreSQLPair) -> None:
-    """With psycopg: how asyncpg prepares statements there is up to the application."""
-    pair = postgresql_pair
-
-    async def main() -> None:
-        with bouncers(pair, **DROPS_OPTIONS) as ports:
-            servers = [{**each, "port": port} for each, port in zip((pair.master, *pair.slaves), ports, strict=True)]
-            master, slave = (create_async_engine(address(each, "psycopg")) for each in servers)
-            replicate(master, [slave])
-            shop = Shop(master, slave)
+@asynccontextmanager
+async def behind_pgbouncer(pair: PostgreSQLPair, driver: str, more: Any, **options: Any) -> AsyncIterator[Shop]:
+    """Engines whose connections go through PgBouncer, and the table."""
+    with bouncers(pair, **more) as ports:
+        servers = [{**each, "port": port} for each, port in zip((pair.master, *pair.slaves), ports, strict=True)]
+        master, slave = (create_async_engine(address(each, driver), **options) for each in servers)
+        replicate(master, [slave])
+        shop = Shop(master, slave)
+        try:
             async with master.begin() as connection:
                 await connection.run_sync(Base.metadata.drop_all)
                 await connection.run_sync(Base.metadata.create_all)
-                raw = await connection.get_raw_connection()
-                assert raw.driver_connection.prepare_threshold is None  # type: ignore[union-attr]
-            async with slave.connect() as connection:
-                raw = await connection.get_raw_connection()
-                assert raw.driver_connection.limit == READ_TIMEOUT  # type: ignore[union-attr]
             pair.wait_caught_up()
-            pair.stop_slave()
-            for count in range(1, 9):  # often enough for statements that psycopg would prepare
-                with resume(""), use_slave():
-                    async with shop.session() as session:
-                        await session.execute(insert(Message).values(body="x"))
-                        await session.commit()
-                    token = carry()
-                assert '"postgresql:' in token
-                with resume(token), use_slave():
-                    assert len(await shop.bodies()) == count
+            yield shop
+        finally:
             await shop.dispose()
 
+
+def end_sessions(pair: PostgreSQLPair, server: str) -> None:
+    """End all sessions of the application on a server."""
+    with closing(pair.admin(server)) as admin:
+        sql = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = %s"
+        admin.execute(sql, [pair.user])
+
+
+async def visit(shop: Shop) -> None:
+    """Write and read, often enough for statements that psycopg would prepare."""
+    for _ in range(6):
+        with resume(""), use_slave():
+            async with shop.session() as session:
+                await session.execute(insert(Message).values(body="x"))
+                await session.commit()
+            token = carry()
+        assert '"postgresql:' in token
+        with resume(token), use_slave():
+            assert len(await shop.bodies()) > 0
+        with resume(""), use_slave():
+            assert await shop.bodies() == []
+
+
+@pytest.mark.parametrize("isolation_level", ["READ COMMITTED", "AUTOCOMMIT"])
+@pytest.mark.parametrize("more", [{}, DROPS_OPTIONS], ids=["refuses options", "drops options"])
+def test_m1_behind_pgbouncer_async_sessions_see_their_own_writes(
+    postgresql_pair: PostgreSQLPair, driver: str, more: dict[str, str], isolation_level: str
+) -> None:
+    pair = postgresql_pair
+
+    async def main() -> None:
+        async with behind_pgbouncer(pair, driver, more, isolation_level=isolation_level) as shop:
+            for engine in shop.engines:
+                async with engine.connect() as connection:
+                    raw: Any = (await connection.get_raw_connection()).driver_connection
+                    if driver == "psycopg":
+                        assert raw.prepare_threshold is None
+                    if engine is shop.engines[1]:
+                        limit = raw.limit if driver == "psycopg" else raw._config.command_timeout
+                        assert limit == READ_TIMEOUT
+            pair.stop_slave()
+            await asyncio.gather(*[visit(shop) for _ in range(3)])  # PgBouncer has two connections to each server
+
     asyncio.run(main())
+
+
+def test_f5_behind_pgbouncer_a_slow_async_read_ends_by_its_time_out(
+    postgresql_pair: PostgreSQLPair, driver: str
+) -> None:
+    limit = {"asyncpg": {"command_timeout": 0.5}, "psycopg": {"read_timeout": 0.5}}[driver]
+    is_slave = text("SELECT pg_is_in_recovery() FROM pg_sleep(:seconds)")
+
+    async def main() -> None:
+        async with behind_pgbouncer(postgresql_pair, driver, {}, connect_args=limit) as shop:
+            began = time.monotonic()
+            with use_slave():
+                async with shop.session() as session:
+                    with pytest.raises(DBAPIError):
+                        await session.scalar(is_slave, {"seconds": 20})
+                    await session.rollback()
+            assert time.monotonic() - began < 10
+            with use_slave():
+                async with shop.session() as session:
+                    assert await session.scalar(is_slave, {"seconds": 0}) is True
+
+    try:
+        asyncio.run(main())
+    finally:
+        end_sessions(postgresql_pair, "slave")  # the slow read still runs there
+
+
+def test_behind_pgbouncer_the_error_of_asyncpgs_named_statements_says_what_to_set(
+    postgresql_pair: PostgreSQLPair,
+) -> None:
+    installed("asyncpg")
+    numbers = itertools.count()
+    names = {"prepared_statement_name_func": lambda: f"of_the_application_{next(numbers)}"}
+
+    async def main() -> str:
+        async with behind_pgbouncer(postgresql_pair, "asyncpg", {}, connect_args=names) as shop:
+            master = shop.engines[0]
+            for _ in range(20):
+                try:
+                    async with master.connect() as connection:
+                        await connection.execute(select(Message.body))
+                except DBAPIError as error:
+                    if "prepared statement" in str(error):
+                        return str(error)
+                end_sessions(postgresql_pair, "master")  # PgBouncer then takes another one
+        return "no error"
+
+    assert "leave the settings statement_cache_size and prepared_statement_name_func out" in asyncio.run(main())
 
 
 def test_serializable_engines_of_slaves_are_refused(postgresql_pair: PostgreSQLPair, driver: str) -> None:

@@ -309,7 +309,7 @@ def test_s8_async_writes_in_slave_state_move_to_the_master(shop_on: Make, caplog
             return shop.took()
 
     assert asyncio.run(main())[:2] == [SLAVE, MASTER]
-    assert "Call use_master() before it." in caplog.text
+    assert "Call use_master() before the write." in caplog.text
 
 
 def test_f1_async_reads_of_a_slave_that_is_down_run_on_the_master(pair: ReplicatedPair, shop_on: Make) -> None:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -111,6 +108,11 @@ class TestRefused:
     def test_a_slave_that_is_no_engine_is_refused(self, engine: Make) -> None:
         with pytest.raises(ConfigurationError, match="slave number 2 is a value of type str"):
             replicate(engine(), [engine("slave"), "slave"])  # type: ignore[list-item]  # what is tested
+
+    def test_f7_a_slave_with_resolve_is_refused_with_the_cure(self) -> None:
+        master, slave = map(create_engine, ("mysql+pymysql://master.db", "mysql+pymysql://slaves.db?resolve=true"))
+        with pytest.raises(ConfigurationError, match=r"slave number 1 has the option .* pool_recycle=30"):
+            replicate(master, [slave])
 
     def test_an_engine_given_twice_is_refused(self, engine: Make) -> None:
         master, slave = engine(), engine("slave")
@@ -244,18 +246,6 @@ class TestRefused:
             RoutingSession(engine(), colour="red")
 
 
-def test_without_sqlalchemy_the_error_names_the_extra() -> None:
-    program = (
-        "import sys; sys.modules['sqlalchemy'] = None\n"
-        "from replswitch import ConfigurationError\n"
-        "try: import replswitch.sqlalchemy\n"
-        "except ConfigurationError as error: print(error)"
-    )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-    assert "pip install 'replswitch[sqlalchemy]'" in done.stdout
-
-
 def test_the_begin_mode_of_sqlite_can_be_set(engine: Make) -> None:
     begun: list[str] = []
     master = engine(connect_args={"isolation_level": "IMMEDIATE"})
@@ -331,12 +321,38 @@ class TestWithoutSlaves:
             assert frame is not None
             assert [decision.state for decision in frame.scope.decisions] == [SLAVE, MASTER]
 
+    @pytest.mark.parametrize("has_slave", [False, True])
+    def test_listeners_can_be_registered_on_every_engine_that_runs_statements(
+        self, engine: Make, has_slave: bool
+    ) -> None:
+        db = replicate(engine("journal"), [engine("slave")] if has_slave else [])
+        assert len(db.engines) == 2 + has_slave
+        ran: list[str] = []
+        for each in db.engines:
+            event.listen(each, "before_cursor_execute", lambda *about: ran.append(about[2]))
+        for is_held_back in (True, False):
+            with use_slave(), RoutingSession(db.master) as session:
+                frame = stack()
+                assert frame is not None
+                frame.scope.held_back = is_held_back  # as the option rollout does (R6)
+                session.execute(text("SELECT 1"))
+        with use_master(), RoutingSession(db.master) as session:
+            session.execute(text("SELECT 1"))
+        assert ran == ["SELECT 1"] * 3
+
     def test_s10_the_read_only_connections_have_the_connect_args_of_the_master(self, engine: Make) -> None:
         master = engine("journal", connect_args={"timeout": 7.5, "cached_statements": 3})
         Base.metadata.create_all(master)
         db = replicate(master)
         with db.use_slave(), RoutingSession(master) as session:
             assert session.connection().exec_driver_sql("PRAGMA busy_timeout").scalar() == 7500
+
+    def test_s10_the_read_only_connections_have_the_isolation_level_of_the_master(self, engine: Make) -> None:
+        master = engine("journal", isolation_level="READ UNCOMMITTED")
+        replicate(master)
+        for state in (use_master, use_slave):
+            with state(), RoutingSession(master) as session:
+                assert session.connection().exec_driver_sql("PRAGMA read_uncommitted").scalar() == 1
 
     @pytest.mark.parametrize("driver", ["pymysql", "mysqldb"])
     def test_p3_opening_the_first_connection_without_a_binary_log_is_not_recorded(

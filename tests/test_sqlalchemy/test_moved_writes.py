@@ -18,13 +18,25 @@ from replswitch.testing import ReplicatedPair
 
 Make = Callable[..., Any]
 
-WARNING = "Call use_master() before it."
+SERIALIZABLE = {
+    "isolation_level": "SERIALIZABLE",
+    "connect_args": {"init_command": "SET SESSION innodb_lock_wait_timeout = 1"},
+}
+
+WARNING = "Call use_master() before the write."
 
 
 @pytest.fixture
 def warnings(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     caplog.set_level(logging.WARNING, "replswitch")
     return lambda: [record.getMessage() for record in caplog.records if WARNING in record.getMessage()]
+
+
+def held_back(slaves: int) -> None:
+    """If there are slaves, let the option ``rollout`` leave the visitor out."""
+    frame = stack()
+    assert frame is not None
+    frame.scope.held_back = bool(slaves)
 
 
 def bodies(shop: Any) -> list[str]:
@@ -251,6 +263,30 @@ class TestFlushes:
         assert shop.took() == [SLAVE, MASTER, MASTER, MASTER]
         assert bodies(shop) == ["new"]
         assert "had read from a slave" in warnings()[0]
+
+    @pytest.mark.parametrize("slaves", [0, 1])
+    @pytest.mark.parametrize("driver", ["mariadb"], indirect=True)
+    def test_s8_a_forced_write_does_not_wait_for_locks_of_its_own_reads(self, make: Make, slaves: int) -> None:
+        shop = make(slaves=slaves, engine=SERIALIZABLE, on_slave_write="force")
+        fill(shop, "one", "two", "three")
+        with use_slave(), shop.Session() as session:
+            held_back(slaves)
+            session.get_one(shop.Message, 1).body = "flushed"
+            session.commit()
+        with use_slave(), shop.Session() as session:
+            held_back(slaves)
+            with session.begin_nested():
+                session.get_one(shop.Message, 2).body = "flushed in a savepoint"
+            session.commit()
+        with use_slave(), shop.Session() as session:
+            held_back(slaves)
+            connection = session.connection()
+            connection.execute(select(shop.Message))
+            with use_master():
+                session.execute(update(shop.Message).where(shop.Message.id == 3).values(body="in master state"))
+            assert connection.scalar(select(literal(7))) == 7, "the application still holds this connection"
+            session.commit()
+        assert bodies(shop) == ["flushed", "flushed in a savepoint", "in master state"]
 
     def test_s8_an_autoflush_goes_to_the_master(self, shop: Any) -> None:
         with use_slave(), shop.Session() as session:

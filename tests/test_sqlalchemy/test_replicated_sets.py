@@ -14,7 +14,9 @@ from tests.test_sqlalchemy.conftest import OURS, Message, Shop, address
 import replswitch
 from replswitch import carry, resume
 from replswitch.decorators import use_master, use_slave
+from replswitch.drivers.dialects import driver_of
 from replswitch.sqlalchemy import RoutingSession, replicate
+from replswitch.sqlalchemy.opening import settings_of
 
 if TYPE_CHECKING:
     from replswitch.testing import ReplicatedPair
@@ -127,6 +129,55 @@ def test_m8_all_forms_of_a_url_give_one_set_and_messages_name_the_database() -> 
     found = [replicate(engine).database for engine in engines]
     assert {each.name for each in found} == {"shop"}
     assert len({each.set_name for each in found}) == 1
+
+
+# The ends of URLs, and the address of the server that they name.
+POSTGRESQL_URLS = {
+    "/shop": "localhost",
+    "u@/shop": "localhost",
+    "u@localhost:5432/shop": "localhost",
+    "u:p@H.Example:5432/shop": "h.example",
+    "u:p@h.example./log": "h.example",
+    "u@h.example:5433/shop": "h.example:5433",
+    "u@/shop?host=H.example:5433": "h.example:5433",
+    "u@/shop?host=h.example&port=5433": "h.example:5433",
+    "u@/shop?host=/run/Sockets": "/run/Sockets",
+    "u@/shop?host=%2Frun%2FSockets&port=5433": "/run/Sockets:5433",
+    "u@/shop?host=h1:5432&host=H2.:5433": "h1,h2:5433",
+    "u@/shop?host=h1,h2&port=5432,5433": "h1,h2:5433",
+    "u@[::1]/shop": "::1",
+    "u@/shop?service=shop": "localhost\nshop",
+}
+
+MYSQL_URLS = {
+    "/shop": "localhost",
+    "u@localhost:3306/shop": "localhost",
+    "u:p@H.Example.:3306/log": "h.example",
+    "u@h.example:3307/shop": "h.example:3307",
+    "u@/shop?host=h.example&port=3307": "h.example:3307",
+    "u@/shop?unix_socket=/run/Mysqld.sock": "/run/Mysqld.sock",
+    "u@h/shop?unix_socket=%2Frun%2FMysqld.sock": "/run/Mysqld.sock",
+    "u@[::1]/shop": "::1",
+}
+
+SYNC_AND_ASYNC = {
+    "postgresql": (["psycopg", "psycopg2"], ["psycopg", "asyncpg"], POSTGRESQL_URLS),
+    "mysql": (["pymysql", "mysqldb"], ["aiomysql", "asyncmy"], MYSQL_URLS),
+}
+
+
+@pytest.mark.parametrize("product", SYNC_AND_ASYNC)
+def test_m8_engines_with_and_without_asyncio_name_the_set_of_an_address_alike(product: str) -> None:
+    sync, asyncio, urls = SYNC_AND_ASYNC[product]
+    for rest, wanted in urls.items():
+        engines = [create_engine(f"{product}+{driver}://{rest}") for driver in sync]
+        engines += [create_async_engine(f"{product}+{driver}://{rest}").sync_engine for driver in asyncio]
+        found = {f"{each.driver} {each.dialect.is_async}": settings_of(each) for each in engines}
+        drivers = [driver_of(each.dialect, {}) for each in engines]
+        located = {name: each.location(found[name]) for name, each in zip(found, drivers, strict=True)}
+        assert located == dict.fromkeys(found, wanted), rest
+        assert len({each.address(its) for each, its in zip(drivers, found.values(), strict=True)}) == 1, rest
+        assert len({each.schema(its) for each, its in zip(drivers, found.values(), strict=True)}) == 1, rest
 
 
 @pytest.mark.parametrize("url", ["mysql+pymysql://h/", "mysql+aiomysql://h/"])

@@ -124,7 +124,7 @@ print("all there")
 """
     )
     folders = two_folders(process, left)
-    assert line(process) == line(process) == "another process has started this pair, and this one was forked from it"
+    assert line(process) == line(process) == "only the process that has started this pair can change it"
     assert line(process) == "all there"
     assert process.wait(timeout=10) == 0
     assert all(gone(folder) for folder in folders)
@@ -139,7 +139,7 @@ def test_a_killed_keeper_takes_the_servers_along(gone: Gone, left: Callable[[Pat
     pair._kept._process.kill()
     pair._kept._process.wait()
     for act in (pair.wait_caught_up, pair.reset, lambda: pair.kill("slave")):
-        with pytest.raises(PairError, match=r"the process that keeps the servers is gone.*exit code -9"):
+        with pytest.raises(PairError, match=r"the process that keeps the servers is gone.*exit code is -9"):
             act()
     pair.close()
     assert gone(folder)

@@ -70,6 +70,24 @@ def test_new(mariadb_pair, ports):
     assert "7 passed" in output
 
 
+def test_a_block_of_a_test_fails_if_it_reads_on_the_wrong_side(run: Run) -> None:
+    output = run("""
+import replswitch
+
+def test_it(sqlite_pair, assert_reads_on):
+    with replswitch.connect(sqlite_pair.master, sqlite_pair.slaves, driver="sqlite3") as db:
+        with assert_reads_on("slave"), db.use_slave():
+            db.cursor().execute("SELECT 1")
+        with assert_reads_on("slave"):
+            db.cursor().execute("SELECT 2")
+""")
+    assert "1 failed" in output
+    assert "AssertionError: 1 read in the block did not run on a slave:" in output
+    assert "SELECT 2" in output
+    assert "test_it.py:9 in test_it" in output
+    assert "reads.py" not in output.partition("short test summary")[0], "the traceback ends in replswitch"
+
+
 NEEDS_SERVERS = """
 from replswitch.testing import launch
 launch.SBIN = ()

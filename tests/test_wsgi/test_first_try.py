@@ -111,7 +111,7 @@ def test_r5_a_commit_in_close_of_the_first_response_prevents_the_replay(
         return Closing(close)
 
     if closes == "with a commit":
-        with pytest.raises(SlaveWriteError, match="commit twice"):
+        with pytest.raises(SlaveWriteError, match="commit it once more"):
             send(board.behind(application))
         assert board.on("master") == [1, 2]
     else:

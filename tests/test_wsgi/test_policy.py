@@ -55,7 +55,7 @@ def test_r1_enabled_marker_and_override_come_before_the_method(
 
 @pytest.mark.parametrize("nonsense", ["Master", "SLAVE", "", "replica", 1, 0, True, False, [], b"slave", object()])
 def test_an_override_that_returns_no_state_is_an_error(nonsense: object) -> None:
-    with pytest.raises(ConfigurationError, match=r'"override" returned .*It may return "master", "slave", or None'):
+    with pytest.raises(ConfigurationError, match=r'"override" returned .*It must return "master", "slave", or None'):
         decide("GET", override=nonsense)
 
 

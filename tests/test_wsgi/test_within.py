@@ -33,7 +33,7 @@ def names(cookies: list[str]) -> set[str]:
     return {cookie.partition("=")[0].rstrip("_123") for cookie in cookies}
 
 
-def test_m1_a_write_of_a_mounted_application_is_marked_by_both(
+def test_m1_a_write_of_a_mounted_application_gets_the_markers_of_both_applications(
     board: Board, inner: WSGIApplication, browser_of: Any
 ) -> None:
     def outer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

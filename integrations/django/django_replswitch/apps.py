@@ -1,4 +1,4 @@
-"""``"django_replswitch"`` in ``INSTALLED_APPS``: the system checks, and ``manage.py replswitch``."""
+"""The application for ``INSTALLED_APPS``, which adds the system checks and the command ``manage.py replswitch``."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""System checks: settings that would fail without an error message.
+"""System checks for settings that would fail without an error message.
 
-They are registered when this module is imported: with the backend, and by ``"django_replswitch"`` in
-``INSTALLED_APPS``. ``docs/django.md`` lists every id with its cure.
+The checks are registered when this module is imported. Each backend imports it, and so does ``"django_replswitch"`` in
+``INSTALLED_APPS``. ``docs/django.md`` lists the id of every check, and what to do.
 """
 
 from __future__ import annotations
@@ -18,8 +18,12 @@ from django.db import connections, router
 from django.utils.module_loading import import_string
 
 from django_replswitch import conf
-from django_replswitch.report import address, statuses, switching_aliases
+from django_replswitch.report import address, asked_servers, switching_aliases
 from django_replswitch.servers import named_set, servers_of
+from django_replswitch.slaves import slaves_of
+from replswitch import SLAVE
+from replswitch.engine.servers import Server
+from replswitch.report import statuses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -27,21 +31,21 @@ if TYPE_CHECKING:
     from replswitch.report import ServerStatus
 
 #: The settings in which a slave can differ from the master.
-SLAVE_KEYS: Final = ("HOST", "PORT", "NAME", "USER", "PASSWORD", "OPTIONS", "WEIGHT")
+SLAVE_KEYS: Final = ("HOST", "PORT", "NAME", "USER", "PASSWORD", "OPTIONS", "WEIGHT", "RESOLVE")
 
-# Keys that functions add when they make settings from an address. In a slave they have no effect.
+# Keys that functions such as those of dj-database-url add to settings made from a URL. In a slave they have no effect.
 _ADDED: Final = {"CONN_HEALTH_CHECKS": False, "CONN_MAX_AGE": 0, "DISABLE_SERVER_SIDE_CURSORS": False}
 
 # Keys that probably mean SLAVES: names in other libraries, and spelling mistakes.
 _MEANT_SLAVES: Final = re.compile(r"(SLAVE|REPLICA|READ_?REPLICA|READER)S?", re.IGNORECASE)
 
-# Named here, and imported when the checks run: this module is imported with the backend, before all other modules.
+# Named here and imported only when the checks run, because the backend imports this module before all other modules.
 _OURS: Final = "django_replswitch.middleware.ReplicationMiddleware"
 _SESSION_MIDDLEWARE: Final = "django.contrib.sessions.middleware.SessionMiddleware"
 _OUTSIDE: Final = {
     _SESSION_MIDDLEWARE: "it reads and writes sessions outside the request's state",
     "django.middleware.cache.UpdateCacheMiddleware": (
-        "it may keep a visitor's marker in the cache, and hand it to others"
+        "it may store a visitor's marker in the cache, and send it to other visitors"
     ),
 }
 
@@ -58,7 +62,7 @@ _PREDECESSORS: Final = {"django_replicated": "django-replicated", "multidb": "dj
 # Our backends, which have the names of Django's.
 _BACKENDS: Final = ("mysql", "postgis", "postgresql", "sqlite3")
 
-# The servers that replicate, by the word that the driver has for them.
+# The databases that replicate, as the attribute `engine` of the drivers names them.
 _REPLICATE: Final = ("mysql", "postgresql")
 
 _KINDS: Final[dict[str, Callable[..., CheckMessage]]] = {"E": Error, "W": Warning, "I": Info}
@@ -67,7 +71,7 @@ Messages = list[CheckMessage]
 
 
 def _say(identity: str, text: str, hint: str) -> Messages:
-    """Return a list with the one message of a check. The first letter of its number is its severity."""
+    """Return a list with one message of a check. The severity is the letter in its id, such as W in replswitch.W001."""
     kind = _KINDS[identity.removeprefix("replswitch.")[0]]
     return [kind(text, hint=hint, id=identity)]
 
@@ -88,7 +92,7 @@ def check_slaves(*_: object, **__: object) -> Messages:
             engine = database["ENGINE"]
             name = engine.rpartition(".")[2]
             hint = f'Set "ENGINE": "django_replswitch.backends.{name if name in _BACKENDS else "mysql"}".'
-            text = f'{where} has SLAVES, but its ENGINE, "{engine}", ignores them: everything goes to the master.'
+            text = f'{where} has SLAVES, but its ENGINE, "{engine}", ignores them, so everything runs on the master.'
             found += _say("replswitch.E001", text, hint)
     return found
 
@@ -97,23 +101,23 @@ def _check_alias(where: str, alias: str, database: Mapping[str, Any]) -> Message
     if "SLAVES" not in database:
         return _without_slaves(where, database)
     try:
-        servers = servers_of(database, alias)
+        master, slaves = servers_of(database, alias).master, slaves_of(database, alias)
         named_set(database, alias)
     except ImproperlyConfigured as error:
         return _say("replswitch.E002", str(error), "See docs/django.md.")
-    masters = address(database, servers.master)
+    masters = address(database, master)
     found: Messages = []
-    for number, slave in enumerate(database["SLAVES"]):
+    for number, slave in enumerate(slaves):
         its_place = f'{where}["SLAVES"][{number}]'
         for key, value in slave.items():
             if key not in SLAVE_KEYS and not _repeats(key, value, database):
                 text = f'{its_place} has the unknown key "{key}".'
                 if key in database:
-                    text = f'{its_place} has "{key}": {value!r}, which differs from the one of {where}.'
+                    text = f'{its_place} has "{key}": {value!r}, but {where} has another value.'
                 found += _say("replswitch.E004", text, _meant(key, where, database))
-        if address(database, servers.slaves[number]) == masters:
+        if address(database, Server("", SLAVE, slave)) == masters:
             text = f"{its_place} has the address of the master, so its reads run on the master."
-            hint = 'Give it a HOST or a PORT of its own. If there are no slaves, write "SLAVES": [].'
+            hint = 'Give the slave a HOST or a PORT of its own. If there are no slaves, write "SLAVES": [].'
             found += _say("replswitch.W001", text, hint)
     return found
 
@@ -125,25 +129,25 @@ def _without_slaves(where: str, database: Mapping[str, Any]) -> Messages:
             return _say("replswitch.E003", text, 'Did you mean "SLAVES"?')
     return _say(
         "replswitch.I001",
-        f"{where} has no SLAVES: reads in slave state go to the master, through a read-only connection.",
+        f"{where} has no SLAVES, so reads in slave state run on the master, through a read-only connection.",
         'Name the slaves: "SLAVES": [{"HOST": …}]. If there are none, write "SLAVES": [].',
     )
 
 
 def _repeats(key: str, value: object, database: Mapping[str, Any]) -> bool:
-    """Say whether a setting of a slave adds nothing to those of its alias."""
-    if key == "ENGINE":  # Django's own, of the same database
+    """Return whether a slave's setting has no effect, because its alias or `_ADDED` has the same value."""
+    if key == "ENGINE":  # Django's backend for the same database is accepted
         return str(value).rpartition(".")[2] == str(database[key]).rpartition(".")[2]
     return any(key in known and known[key] == value for known in (database, _ADDED))
 
 
 def _meant(key: object, where: str, database: Mapping[str, Any]) -> str:
     if key in database:
-        return f"It is set once for all servers of an alias: put it into {where} itself, and leave it out here."
+        return f"This setting is the same for all servers of an alias. Set it only in {where} itself, not in a slave."
     near = difflib.get_close_matches(str(key).upper(), SLAVE_KEYS, n=1)
     if near:
         return f'Did you mean "{near[0]}"?'
-    return f"A slave can have {', '.join(SLAVE_KEYS)}; the others are the master's."
+    return f"A slave can have {', '.join(SLAVE_KEYS)}. All others are the master's."
 
 
 @register("replswitch")
@@ -158,7 +162,7 @@ def check_options(*_: object, **__: object) -> Messages:
 
 @register("replswitch")
 def check_middleware(*_: object, **__: object) -> Messages:
-    """Check that MIDDLEWARE has our middleware, and has it before any middleware that needs it."""
+    """Check that MIDDLEWARE has our middleware, before all middleware that must run in the state of the request."""
     if not switching_aliases() or not getattr(settings, "ROOT_URLCONF", None):
         return []  # nothing to switch, or no requests
     outside: Messages = []
@@ -167,12 +171,12 @@ def check_middleware(*_: object, **__: object) -> Messages:
             return outside
         for kind, why in _OUTSIDE.items():
             if _is_a(path, kind):
-                text = f'"{path}" comes before "{_OURS}" in MIDDLEWARE: {why}.'
+                text = f'"{path}" comes before "{_OURS}" in MIDDLEWARE, so {why}.'
                 outside += _say("replswitch.W003", text, f'Put "{_OURS}" first.')
     return _say(
         "replswitch.W002",
-        "A database has slaves, but MIDDLEWARE does not have the middleware that sends reads there: only code that "
-        "calls use_slave() reads from them.",
+        "A database has slaves, but MIDDLEWARE does not have the middleware that sends reads to them. So only code "
+        "that calls use_slave() reads from a slave.",
         f'Put "{_OURS}" first in MIDDLEWARE. If requests are switched by decorators alone, or by the WSGI '
         "middleware, silence this check.",
     )
@@ -189,13 +193,13 @@ def check_sessions(*_: object, **__: object) -> Messages:
         or router.db_for_write(import_string(store).get_model_class()) not in switching_aliases()
     ):
         return []
-    hint = f"Put {_ON_MASTER} in front of the other bases of its SessionStore."
+    hint = f"Put {_ON_MASTER} in front of the other base classes of the engine's SessionStore."
     if engine in _SESSIONS:
-        hint = f'Set SESSION_ENGINE = "{_SESSIONS[engine]}"; sessions that exist stay valid.'
+        hint = f'Set SESSION_ENGINE = "{_SESSIONS[engine]}". Existing sessions stay valid.'
     return _say(
         "replswitch.W004",
-        f'SESSION_ENGINE is "{engine}", whose rows are in a database with slaves: sessions may be read from a '
-        "slave that does not have them yet, and each time that one is saved, its visitor is sent to the master.",
+        f'SESSION_ENGINE is "{engine}", whose rows are in a database with slaves. So a session may be read from a '
+        "slave that does not have it yet, and each save of a session makes its visitor read from the master.",
         hint,
     )
 
@@ -211,11 +215,11 @@ def check_caches(*_: object, **__: object) -> Messages:
         kept: Any = caches[alias]
         if router.db_for_write(kept.cache_model_class) in switching_aliases():
             text = (
-                f'The BACKEND of CACHES["{alias}"] is "{backend}", whose rows are in a database with slaves: a GET '
-                "that stores a value is a write in slave state, which may be refused, and a value may be read from a "
+                f'The BACKEND of CACHES["{alias}"] is "{backend}", whose rows are in a database with slaves. So a '
+                "GET that stores a value writes in slave state, which may be refused, and a value may be read from a "
                 "slave that does not have it yet."
             )
-            hint = f'Set "BACKEND": "{_CACHE}", or derive your own from it; the table and its rows stay valid.'
+            hint = f'Set "BACKEND": "{_CACHE}", or derive your own class from it. The table and its rows stay valid.'
             found += _say("replswitch.W011", text, hint)
     return found
 
@@ -225,20 +229,20 @@ def check_predecessors(*_: object, **__: object) -> Messages:
     """Check that the settings no longer use the packages that replswitch replaces."""
     found: Messages = []
     for setting, why, identity in (
-        ("DATABASE_ROUTERS", "it sends queries to other aliases, and so bypasses the backend", "replswitch.W005"),
-        ("MIDDLEWARE", "it sets and deletes its own cookies, and chooses aliases by them", "replswitch.W006"),
+        ("DATABASE_ROUTERS", "sends queries to other aliases, and so bypasses the backend", "replswitch.W005"),
+        ("MIDDLEWARE", "sets and deletes its own cookies, and chooses aliases by them", "replswitch.W006"),
     ):
         for entry in getattr(settings, setting, ()):
             path = entry if isinstance(entry, str) else type(entry).__module__  # a router may be an object
             package = _PREDECESSORS.get(path.partition(".")[0])
             if package is not None and switching_aliases():
-                text = f'{setting} still has "{path}" of {package}: {why}.'
+                text = f'{setting} still has "{path}" of {package}, which {why}.'
                 found += _say(identity, text, "Remove it. docs/moving-to-django-backend.md has the other steps.")
     return found
 
 
 def _is_a(path: str, kind: str) -> bool:
-    """Return whether a path in the settings is a class of that kind. Django reports a path that cannot be imported."""
+    """Return whether a path names the class ``kind`` or a subclass; False for a wrong path, which Django reports."""
     try:
         found = import_string(path)
     except ImportError:
@@ -251,19 +255,21 @@ def _is_a(path: str, kind: str) -> bool:
 
 @register(Tags.database, "replswitch")
 def check_servers(*_: object, databases: Sequence[str] | None = None, **__: object) -> Messages:
-    """Check that the slaves can be reached, are slaves, and refuse writes of their user."""
+    """Check that the slaves can be reached, are slaves, and refuse the writes of the application's user."""
     found: Messages = []
     for alias in switching_aliases():
         database = connections.settings[alias]
         wrapper: Any = connections[alias]
-        if alias not in (databases or ()) or wrapper.driver.engine not in _REPLICATE or not database.get("SLAVES"):
+        if alias not in (databases or ()) or wrapper.driver.engine not in _REPLICATE:
             continue
-        servers = servers_of(database, alias)
-        master, *slaves = statuses(alias)
+        if not slaves_of(database, alias):
+            continue
+        asked = asked_servers(alias)
+        master, *slaves = statuses(asked)
         found += _check_master(alias, master)
-        for server, slave in zip(servers.slaves, slaves, strict=True):
+        for server, slave in zip(asked[1:], slaves, strict=True):
             # Another check reports a slave with the address of the master.
-            if address(database, server) != address(database, servers.master):
+            if server.address != asked[0].address:
                 found += _check_slave(f'The slave {slave.server} of DATABASES["{alias}"]', slave)
     return found
 
@@ -275,7 +281,7 @@ def _check_master(alias: str, master: ServerStatus) -> Messages:
         f'Each commit on the master {master.server} of DATABASES["{alias}"] waits until its synchronous slaves have '
         "applied it (synchronous_commit = remote_apply)."
     )
-    hint = 'replswitch needs no such wait: a slave serves a visitor only if it has their writes. "on" is faster.'
+    hint = 'replswitch does not need this, because a slave serves only visitors whose writes it has. "on" is faster.'
     return _say("replswitch.I002", text, hint)
 
 
@@ -290,15 +296,15 @@ def _check_slave(who: str, slave: ServerStatus) -> Messages:
         text = f"{who} is the master itself, under another address, so its reads run on the master."
         return _say("replswitch.W008", text, "Check which server this HOST points to.")
     if slave.replication == "none" and slave.read_only is False and not slave.grants:
-        text = f"{who} is not in recovery: it follows no master, so it never has the writes of the visitors."
-        return _say("replswitch.W012", text, "Make it a standby of the master, or take it out of SLAVES.")
+        text = f"{who} is not in recovery. It follows no master, so it never gets the writes of the visitors."
+        return _say("replswitch.W012", text, "Make this server a standby of the master, or remove it from SLAVES.")
     if slave.replication == "cluster":
         return []  # every node of Galera may be written to
     if not slave.read_only:
         return _say(
             "replswitch.W009",
-            f"{who} is not read_only: a write by mistake does not reach the master, and may stop replication.",
-            "SET GLOBAL read_only = ON there, and read_only = ON in its configuration file.",
+            f"{who} is not read_only. A write to it by mistake does not reach the master, and may stop replication.",
+            "Run SET GLOBAL read_only = ON on it, and set read_only = ON in its configuration file.",
         )
     privilege = _passes_read_only(slave)
     if privilege is None:

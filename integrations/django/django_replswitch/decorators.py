@@ -7,10 +7,11 @@ import inspect
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from asgiref.sync import iscoroutinefunction
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
 from django.template.response import SimpleTemplateResponse
 
-from django_replswitch.middleware import asettle, begin, finish, hold_state
+from django_replswitch.middleware import afinish, asettle, begin, finish
+from django_replswitch.streaming import hold_state
 from replswitch import MASTER, SLAVE
 from replswitch.decorators import Use, verb
 from replswitch.state import Frame, Resumable, instruction, push, stack
@@ -22,10 +23,10 @@ if TYPE_CHECKING:
 
 
 class _Use(Use):
-    """Use the master, or a slave: a decorator for views and other functions, and a ``with`` block.
+    """Use the master, or a slave, as a decorator for views and other functions, or in a ``with`` block.
 
-    On class-based views: ``@method_decorator(use_slave, name="dispatch")``. If the middleware has not run, the
-    decorator does its work for the view: it reads the marker, and sets one if the view writes.
+    On class-based views, write ``@method_decorator(use_slave, name="dispatch")``. If the middleware has not run, the
+    decorator does the middleware's work for the view. It reads the marker, and sets one if the view writes.
     """
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
@@ -38,6 +39,8 @@ class _Use(Use):
             with push(frame):
                 response = await answer
                 if frame.begins_scope:
+                    if isinstance(response, StreamingHttpResponse):
+                        return await afinish(request, response, frame)
                     await asettle(frame.scope)
                 return _kept(request, response, frame)
 
@@ -55,7 +58,7 @@ class _Use(Use):
                 response = view(*args, **kwargs)
                 if not inspect.iscoroutine(response):
                     return _kept(request, response, frame)
-            return awaited(request, response, frame)  # the dispatch() of an asynchronous class
+            return awaited(request, response, frame)  # dispatch() of an asynchronous class-based view
 
         async def asynchronous(*args: Any, **kwargs: Any) -> Any:
             return await synchronous(*args, **kwargs)
@@ -65,7 +68,7 @@ class _Use(Use):
 
 
 def _kept(request: HttpRequest, response: Any, frame: Frame) -> Any:
-    """Keep the state for what is produced after the view has returned: a template's queries, the pieces of a stream."""
+    """Keep the state for what runs after the view has returned, such as a template's queries or a streamed body."""
     if not isinstance(response, HttpResponseBase):
         return response  # the function is not a view, although it takes a request
     if isinstance(response, SimpleTemplateResponse) and not response.is_rendered:

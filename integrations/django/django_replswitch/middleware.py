@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
-from django.http import HttpRequest, HttpResponseBase, StreamingHttpResponse
+from asgiref.sync import SyncToAsync, iscoroutinefunction, markcoroutinefunction, sync_to_async
 
 from django_replswitch.conf import request_policy
 from django_replswitch.other_stores import watch_other_stores
@@ -19,18 +16,25 @@ from django_replswitch.replay import (
     may_run_again,
     restore,
 )
+from django_replswitch.streaming import abegin_stream, begin_stream, hold_state
 from replswitch.request.replay import Replay, repeats
-from replswitch.state import Frame, Resumable, push, set_stack, stack
+from replswitch.state import Frame, push, set_stack, stack
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
+
+    from django.http import HttpRequest, HttpResponseBase
 
     from replswitch import State
     from replswitch.scope import Scope
 
 
 class ReplicationMiddleware:
-    """Switches all databases by the HTTP method of each request, and reads and writes markers. Sync and async."""
+    """Switches all databases by the HTTP method of each request, and reads and writes markers, in sync and async code.
+
+    Args:
+        get_response: the next middleware, or the view handler; Django passes it.
+    """
 
     sync_capable = True
     async_capable = True
@@ -45,21 +49,27 @@ class ReplicationMiddleware:
             self.process_view = self._process_view  # type: ignore[method-assign, assignment]
 
     def __call__(self, request: HttpRequest) -> Any:
-        """Serve one request; asynchronously if the next middleware or the view handler is asynchronous."""
+        """Serve one request. If the next middleware or the view handler is asynchronous, return a coroutine."""
         if self._is_async:
             return self._serve(request)
+        # The tasks that asgiref cancels if the client disconnects. Calls of asgiref by the view replace the list.
+        tasks = getattr(SyncToAsync.threadlocal, "task_context", None)
         frame = begin(request)
         scope, safe = frame.scope, frame.scope.safe_request
         set_stack(frame)
         with frame:
             try:
                 response = self.get_response(request)
+                hold_state(response, frame)
+                if response.streaming:
+                    SyncToAsync.threadlocal.task_context = tasks
+                    response = begin_stream(request, response)
             except (Replay, BaseExceptionGroup) as raised:
                 if not repeats(raised, may_run_again=may_run_again(request, scope)):
                     raise
             else:
                 if safe is None or safe.refusal is None or not may_run_again(request, scope):
-                    return finish(request, response, frame)
+                    return mark(request, response, frame)
                 close_first(response, scope)
         close_open_transactions()
         frame = begin_again(request, scope)
@@ -75,6 +85,9 @@ class ReplicationMiddleware:
         with frame:
             try:
                 response = await self.get_response(request)
+                hold_state(response, frame)
+                if response.streaming:
+                    response = await abegin_stream(request, response)
                 await asettle(scope)
             except (Replay, BaseExceptionGroup) as raised:
                 await asettle(scope)
@@ -82,23 +95,24 @@ class ReplicationMiddleware:
                     raise
             else:
                 if safe is None or safe.refusal is None or not may_run_again(request, scope):
-                    return finish(request, response, frame)
+                    return mark(request, response, frame)
                 await sync_to_async(close_first)(response, scope)
         await sync_to_async(close_open_transactions)()
         frame = begin_again(request, scope)
         with push(frame):
-            response = await self.get_response(request)
-            await asettle(frame.scope)
-            return finish(request, response, frame)
+            return await afinish(request, await self.get_response(request), frame)
 
     def process_view(self, request: HttpRequest, *_: Any) -> None:
-        """Use the master for a view whose earlier safe requests have written (R5)."""
+        """Use the master for a ``request`` if earlier safe requests to the same view have written (R5)."""
         policy = request_policy()
         if policy.endpoints.known and (running := stack()) is not None:
             policy.reach(running.scope, endpoint_of(request))
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> None:
-        """Run a request again if it has failed after a write that could not be moved, before Django reports it (R5)."""
+        """If the request failed after a write that could not be moved, raise Replay to run the request again (R5).
+
+        Django then reports no exception.
+        """
         running = stack()
         if running is not None and running.scope.may_run_again():
             raise Replay(exception)
@@ -108,20 +122,20 @@ class ReplicationMiddleware:
 
 
 def begin(request: HttpRequest, wanted: State | None = None) -> Frame:
-    """Begin a request: decide its state, and return the frame of its scope.
+    """Begin a request. Decide its state, and return the frame that begins its scope.
 
     Args:
         request: the request.
-        wanted: the state that a view's decorator asks for, instead of the option ``OVERRIDE``. A decorator runs only
-            a part of the request, so such a request cannot run again (R5).
+        wanted: the state that a view's decorator asks for; it replaces the option ``OVERRIDE``. A decorator runs only
+            a part of the request, so a request that begins in a decorator cannot run again (R5).
     """
     policy, meta = request_policy(), request.META
-    override = policy.override(request) if wanted is None else wanted
+    override = policy.override(request, wanted)
     known = vars(request)
     is_whole = wanted is None and "session" not in known and "user" not in known
     path = request.path if is_whole else None
     has_body = meta.get("CONTENT_LENGTH", "") not in {"", "0"} or "HTTP_TRANSFER_ENCODING" in meta
-    # Not request.COOKIES, which has only one value for each name.
+    # Do not use request.COOKIES, which has only one value for each name.
     cookies, header = meta.get("HTTP_COOKIE", ""), meta.get("HTTP_REPLSWITCH_MARKER", "")
     frame = policy.begin(request.method or "", cookies, header, override, path, has_body)
     if (safe := frame.scope.safe_request) is not None:
@@ -143,67 +157,34 @@ def begin_again(request: HttpRequest, first: Scope) -> Frame:
     frame = policy.begin_again(first, request.method or "", cookies, header)
     if (safe := frame.scope.safe_request) is not None:
         safe.framework = framework = DjangoRequest()
-        framework.request = request  # there is no third try, so nothing to restore
+        framework.request = request  # there is no third try, so `before` is not needed
     return frame
 
 
 async def asettle(scope: Scope) -> None:
-    """Find out whether pending statements have written. Ask in the thread that runs synchronous code."""
+    """Find out whether pending statements have written. Query the server in asgiref's thread for synchronous code."""
     if scope.pending:
         await sync_to_async(scope.settle)()
 
 
 def finish(request: HttpRequest, response: HttpResponseBase, frame: Frame) -> HttpResponseBase:
     """Add the marker and the debug header to a response. Keep the state for the pieces of a streamed response."""
-    request_policy().mark(response, frame.scope, request.method or "", https=request.is_secure)
     hold_state(response, frame)
+    if response.streaming:
+        response = begin_stream(request, response)
+    return mark(request, response, frame)
+
+
+async def afinish(request: HttpRequest, response: HttpResponseBase, frame: Frame) -> HttpResponseBase:
+    """Do the same as `finish` under ASGI."""
+    hold_state(response, frame)
+    if response.streaming:
+        response = await abegin_stream(request, response)
+    await asettle(frame.scope)
+    return mark(request, response, frame)
+
+
+def mark(request: HttpRequest, response: HttpResponseBase, frame: Frame) -> HttpResponseBase:
+    """Add the marker and the debug header to a response."""
+    request_policy().mark(response, frame.scope, request.method or "", https=request.is_secure)
     return response
-
-
-def hold_state(response: HttpResponseBase, frame: Frame) -> None:
-    """Enter the state for each piece of a streamed response, and for what closes it, and leave it after that (S9)."""
-    streamed: Any = response
-    if not response.streaming and not streamed._resource_closers:
-        return  # the common case
-    frame.scope.is_streamed = True
-    running = Resumable(frame)
-    # These functions run code of the view, so they run in its state too.
-    streamed._resource_closers = [partial(_within, running, closer) for closer in streamed._resource_closers]
-    if not isinstance(response, StreamingHttpResponse) or getattr(response, "file_to_stream", None) is not None:
-        return
-    # Use the iterator itself. `streaming_content` returns a wrapper, and closing that does not close the iterator.
-    pieces = streamed._iterator
-    if streamed.is_async:
-        streamed.streaming_content = _async_pieces(pieces, running)
-    else:
-        streamed.streaming_content = iter(partial(_within, running, partial(next, pieces, _END)), _END)
-
-
-def _within(running: Resumable, call: Callable[[], object]) -> object:
-    with running:
-        return call()
-
-
-# The value that marks the end of the pieces.
-_END: Final = object()
-
-# The asynchronous iterators that are being streamed. If a client disconnects, an iterator must not be garbage-collected
-# before the generator around it, which closes it in its state.
-_streamed: Final[set[Any]] = set()
-
-
-async def _async_pieces(pieces: AsyncIterator[bytes], running: Resumable) -> AsyncIterator[bytes]:
-    _streamed.add(pieces)
-    try:
-        while True:
-            with running:
-                try:
-                    piece = await anext(pieces)
-                except StopAsyncIteration:
-                    return
-            yield piece
-    finally:
-        if isinstance(pieces, AsyncGenerator):
-            with running:
-                await pieces.aclose()
-        _streamed.discard(pieces)

@@ -15,7 +15,7 @@ C = TypeVar("C", bound=type)
 
 
 def on_master(reason: str, *names: str) -> Callable[[C], C]:
-    """Decorate a mixin class: run these methods of the classes that it is mixed into on the master, unrecorded."""
+    """Return a decorator for a mixin. It makes these methods run on the master, without recording their writes."""
     use = Use(MASTER, reason)
 
     def decorate(mixin: C) -> C:

@@ -1,4 +1,4 @@
-"""Notice what is committed in stores that replswitch does not switch: sessions, and databases with other backends (R5).
+"""Notice commits in stores that replswitch does not switch, such as sessions and other database backends (R5).
 
 A safe request that has committed something there does not run again, because a second run would commit it twice.
 """
@@ -22,19 +22,20 @@ from replswitch.state import stack
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# The first words of statements that commit nothing themselves. A wrong guess costs no more than an error in place of a
-# second run, so the rest of a statement is not looked at.
+# The first words of statements that commit nothing themselves. The rest of a statement is not examined, because a wrong
+# guess at most raises an error where the request could have run again.
 _HARMLESS: Final = frozenset(
     {"SELECT", "BEGIN", "START", "SAVEPOINT", "RELEASE", "ROLLBACK", "SET", "SHOW", "EXPLAIN", "PRAGMA"}
 )
 
-# The attribute of a session store with the key of the session that it has created; and the mark of a watched class.
+# The attribute in which a session store has the key of the session that it has created; and the attribute that marks a
+# class as watched.
 _CREATED: Final = "_replswitch_created"
 _WATCHED: Final = "_replswitch_watched"
 
 
 def watch_other_stores() -> None:
-    """Watch the session engine of the project, and its databases with other backends, from now on."""
+    """From now on, notice what the session engine and the project's databases with other backends commit."""
     with suppress(ImportError, AttributeError):  # Django reports a wrong SESSION_ENGINE itself
         _watch_sessions(import_module(settings.SESSION_ENGINE).SessionStore)
     connection_created.connect(_watch_connection, dispatch_uid=__name__)
@@ -44,12 +45,12 @@ def watch_other_stores() -> None:
 
 def _watch_sessions(store: Any) -> None:
     """Notice each save of a session that the running request has not created itself."""
-    if _WATCHED in vars(store) or issubclass(store, SignedCookies):  # the cookie is discarded with the response
+    if _WATCHED in vars(store) or issubclass(store, SignedCookies):  # its cookie is discarded with the response
         return
     save, asave = store.save, store.asave
 
     def note(session: Any, key: str | None, *, is_new: bool) -> None:
-        if is_new or key is None:  # a second session, whose key no visitor gets, does no harm
+        if is_new or key is None:  # no visitor gets the key of a session that the first try creates
             setattr(session, _CREATED, session.session_key)
         elif getattr(session, _CREATED, None) != key:
             committed_elsewhere()
@@ -75,19 +76,24 @@ def _watch_sessions(store: Any) -> None:
 def _watch_connection(connection: Any, **_: object) -> None:
     """Notice the commits of a connection, unless its backend is ours."""
     if not isinstance(connection, ConnectingWrapper) and _execute not in connection.execute_wrappers:
-        connection.execute_wrappers.insert(0, _execute)  # the first: `execute_wrapper()` removes the last one
+        connection.execute_wrappers.insert(0, _execute)  # in front, because `execute_wrapper()` removes the last one
 
 
 def _execute(execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any) -> Any:
     result = execute(sql, params, many, context)
-    words = str(sql).split(None, 1)
-    if words and words[0].upper() not in _HARMLESS:
+    if commits(sql):
         _written(context["connection"])
     return result
 
 
+def commits(sql: object) -> bool:
+    """Return whether a statement may commit something, judged by its first word."""
+    words = str(sql).split(None, 1)
+    return bool(words) and words[0].upper() not in _HARMLESS
+
+
 def _written(connection: Any) -> None:
-    """Record a write: in an atomic block when the block commits, and else at once."""
+    """Record a commit on another backend's connection. In an atomic block, record it when the block commits."""
     if not connection.in_atomic_block:
         committed_elsewhere()
         return

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class _Uncached:
-    """A mixin for a request. Django's cache middleware, which runs in the first try, does not store its response."""
+    """A mixin for the request of a first try. It prevents Django's cache middleware from storing the response."""
 
     @property
     def _cache_update_cache(self) -> bool:
@@ -35,13 +35,14 @@ class _Uncached:
 
 
 class DjangoRequest(Framework):
-    """The part of a request that Django handles, if it may run again, and its state before the first try.
+    """Django's part of a request that may run again, with the HttpRequest and its state before the first try.
 
-    For speed, it has no ``__init__``: the middleware makes an object for each GET request, and sets its slots.
+    For speed, it has no ``__init__``, because the middleware makes an object for each GET request. The middleware sets
+    the slots.
 
     Attributes:
         request: the request.
-        before: copies of its attributes and of ``META``, from before the first try.
+        before: copies of the request's attributes and of its ``META``, made before the first try.
     """
 
     __slots__ = ("before", "request")
@@ -54,11 +55,14 @@ class DjangoRequest(Framework):
         return endpoint_of(self.request)
 
     def waits_for_this_thread(self) -> bool:
-        """Return whether this thread runs synchronous code for an event loop, which receives the exceptions."""
+        """Return whether an event loop waits for this thread of asgiref, and receives its exceptions."""
         return getattr(SyncToAsync.threadlocal, "main_event_loop", None) is not None
 
     def refused(self) -> None:
-        """Keep the response out of Django's page cache: the second try would be served from there."""
+        """After a write that could not be moved, keep the response out of Django's page cache.
+
+        Otherwise the second try would be answered from the cache.
+        """
         request = self.request
         if not isinstance(request, _Uncached):
             request.__class__ = type(type(request).__name__, (_Uncached, type(request)), {})
@@ -81,7 +85,7 @@ def endpoint_of(request: HttpRequest) -> Hashable:
 
 
 def may_run_again(request: HttpRequest, scope: Scope) -> bool:
-    """Return whether a request whose write could not be moved runs again.
+    """Return whether a request runs again, because a write in it could not be moved to the master.
 
     Args:
         request: the request.
@@ -95,7 +99,7 @@ def may_run_again(request: HttpRequest, scope: Scope) -> bool:
 
 
 def _has_replaced_session(request: HttpRequest) -> bool:
-    """Return whether the session of the visitor's cookie was ended, or got another key, in a store."""
+    """Return whether the request has deleted the session of the visitor's cookie, or given the session another key."""
     session = vars(request).get("session")
     key = request.COOKIES.get(settings.SESSION_COOKIE_NAME)
     if session is None or key is None or isinstance(session, SignedCookies):
@@ -106,7 +110,7 @@ def _has_replaced_session(request: HttpRequest) -> bool:
 
 
 def close_first(response: HttpResponseBase, scope: Scope) -> None:
-    """Close the response of the first try. Call it in the state of that try.
+    """Close the response of the first try. Call this function in the state of that try.
 
     Raises:
         SlaveWriteError: closing the response has committed something.

@@ -1,4 +1,4 @@
-"""The servers of an alias for `replswitch.report`: for the system checks and ``manage.py replswitch``."""
+"""Find out the state of an alias's servers, for the system checks and ``manage.py replswitch``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from django.db.utils import load_backend
 
 import replswitch.report
 from django_replswitch.servers import merged, servers_of
-from replswitch.report import TIMEOUT, Asked
+from replswitch.report import TIMEOUT, Asked, names_without_address
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def switching_aliases() -> list[str]:
-    """Return the aliases whose backend switches: our backend, or one derived from it."""
+    """Return the aliases whose backend is one of ours, or derived from one of ours."""
     return [alias for alias, settings in connections.settings.items() if _switches(settings["ENGINE"])]
 
 
@@ -33,7 +33,7 @@ def _switches(engine: str) -> bool:
 
 
 def statuses(alias: str, timeout: float | None = None) -> list[ServerStatus]:
-    """Ask all servers of an alias at the same time; the master comes first.
+    """Return the state of all servers of an alias, the master first. They are queried at the same time.
 
     Args:
         alias: the alias.
@@ -44,21 +44,22 @@ def statuses(alias: str, timeout: float | None = None) -> list[ServerStatus]:
 
 
 def asked_servers(alias: str) -> list[Asked]:
-    """Return the servers of an alias; the master comes first."""
+    """Return the servers of an alias, the master first, as `replswitch.report.statuses` takes them."""
     wrapper: Any = connections[alias]
     servers = servers_of(wrapper.settings_dict, alias)
-    return [_asked(wrapper, server) for server in (servers.master, *servers.slaves)]
+    unresolved = names_without_address(servers)
+    return [*(_asked(wrapper, server) for server in (servers.master, *servers.slaves)), *unresolved]
 
 
 def address(settings: Mapping[str, Any], server: Server) -> tuple[str, ...]:
-    """Return the settings that decide where connections go: host, port and user (a proxy may route by user)."""
+    """Return the settings that decide to which server connections go, such as the user, by whom a proxy may route."""
     found = merged(server, settings)
     options = found.get("OPTIONS") or {}
-    names = ("host", "port", "unix_socket", "read_default_file", "read_default_group", "user", "database", "service")
+    names = ("host", "hostaddr", "port", "unix_socket", "read_default_file", "read_default_group", "user")
     return (
         *(str(found.get(name) or "") for name in ("HOST", "NAME", "USER")),
         str(found.get("PORT") or 3306),
-        *(str(options.get(name, "")) for name in names),
+        *(str(options.get(name, "")) for name in (*names, "database", "service")),
     )
 
 

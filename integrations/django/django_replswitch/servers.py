@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
+from django.db import connections
+from django.db.utils import load_backend
 
 from django_replswitch.conf import configured
-from replswitch import MASTER, SLAVE, Switch
+from django_replswitch.slaves import slaves_of
+from replswitch import MASTER, SLAVE, ConfigurationError, Switch
 from replswitch.engine.database import Database
+from replswitch.engine.resolving import Name, ResolvingServers
 from replswitch.engine.route import Route
 from replswitch.engine.servers import Server, Servers
 from replswitch.lock import ProcessLock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from replswitch import State
+    from replswitch.drivers import Written
     from replswitch.engine.port import Port
+    from replswitch.positions import Position
 
 #: The key for the share of the reads, in the settings of an alias and of each slave.
 WEIGHT: Final = "WEIGHT"
 
-#: The key for the name of the replicated set, in the settings of an alias. It replaces the master's address (M8).
+#: The key that makes each address of a slave's HOST a slave of its own.
+RESOLVE: Final = "RESOLVE"
+
+#: The key for the name of the replicated set, in the settings of an alias. In markers, this name replaces the master's
+#: address (M8).
 REPLICATED_SET: Final = "REPLICATED_SET"
 
 # The configured NAME of each alias. A test run changes NAME in the settings themselves.
@@ -35,32 +44,65 @@ _configured_names: Final[dict[str, object]] = {}
 
 
 def servers_of(settings: Mapping[str, Any], alias: str) -> Servers:
-    """Return the servers in the settings of an alias. The `source` of each server holds its own settings.
+    """Return the servers in the settings of an alias. The `source` of each slave contains the settings of this slave.
 
     Without slaves, the master serves reads over a read-only link (S10). A master with a weight serves a share of the
     reads as well, over a read-only link.
 
     Raises:
-        ImproperlyConfigured: SLAVES is not a list of mappings, or a WEIGHT is not a number above 0.
+        ImproperlyConfigured: SLAVES is wrong (`slaves_of`), a WEIGHT is not a number above 0, or a RESOLVE is wrong.
     """
-    slaves = settings.get("SLAVES", ())
-    if not isinstance(slaves, list | tuple) or not all(isinstance(slave, Mapping) for slave in slaves):
+    place = f'DATABASES["{alias}"]'
+    if _resolves(settings, place):
         raise ImproperlyConfigured(
-            f'DATABASES["{alias}"]["SLAVES"] must be a list with a dictionary of settings for each slave: '
-            '[{"HOST": "slave1.db"}].'
+            f"{place}: RESOLVE is True. A master has one address at a time. Leave RESOLVE out here: each new connection"
+            " to the master looks its HOST up. A slave can have it."
         )
-    found = [
-        _server(SLAVE, settings, slave, _weight(slave, f'DATABASES["{alias}"]["SLAVES"][{number}]'))
-        for number, slave in enumerate(slaves)
-    ]
+    found: list[Server | Name] = []
+    for number, slave in enumerate(slaves_of(settings, alias)):
+        where = f'{place}["SLAVES"][{number}]'
+        weight = _weight(slave, where)
+        if _resolves(slave, where):
+            found.append(_behind_name(settings, slave, weight, alias, where))
+        else:
+            found.append(_server(SLAVE, settings, slave, weight))
     if WEIGHT in settings and found:
-        found.append(_server(SLAVE, settings, {}, _weight(settings, f'DATABASES["{alias}"]')))
-    read_only = _server(SLAVE, settings, {})
-    return Servers(_server(MASTER, settings, {}), tuple(found) or (read_only,), read_only, bool(found))
+        found.append(_server(SLAVE, settings, {}, _weight(settings, place)))
+    master, read_only = _server(MASTER, settings, {}), _server(SLAVE, settings, {})
+    fixed = tuple(each for each in found if isinstance(each, Server))
+    if len(fixed) < len(found):
+        return ResolvingServers(master, found, read_only, _close)
+    return Servers(master, fixed or (read_only,), read_only, bool(found))
+
+
+#: Functions that close the pool of a server whose address is gone.
+close_pools: Final[list[Callable[[Server], None]]] = []
+
+
+def _close(server: Server) -> None:
+    for close in close_pools:
+        close(server)
+
+
+def _behind_name(settings: Mapping[str, Any], own: Mapping[str, Any], weight: float, alias: str, where: str) -> Name:
+    """Return the entry for a slave whose HOST has several addresses (F7)."""
+    both = {**settings, **own}
+    wrapper: Any = load_backend(settings["ENGINE"]).DatabaseWrapper
+    try:
+        parameters = wrapper.stock(both, alias).get_connection_params()
+        host, port = wrapper.driver.host_to_look_up(parameters, f"{where}: RESOLVE")
+    except ConfigurationError as error:
+        raise ImproperlyConfigured(str(error)) from None
+    options = both.get("OPTIONS") or {}
+
+    def make(address: str, name: str) -> Server:
+        return Server(name, SLAVE, {**own, "OPTIONS": {**options, "hostaddr": address}}, weight)
+
+    return Name(host, port, make)
 
 
 def merged(server: Server, settings: Mapping[str, Any], alias: str | None = None) -> dict[str, Any]:
-    """Return the settings of a server: the settings of its alias, overridden by its own.
+    """Return the settings of a server, which are the settings of its alias, overridden by the server's own.
 
     Args:
         server: the server.
@@ -103,6 +145,13 @@ def named_set(settings: Mapping[str, Any], alias: str) -> str:
     return name
 
 
+def _resolves(settings: Mapping[str, Any], where: str) -> bool:
+    resolves = settings.get(RESOLVE, False)
+    if not isinstance(resolves, bool):
+        raise ImproperlyConfigured(f"{where}: {RESOLVE} is {resolves!r}. It must be True or False.")
+    return resolves
+
+
 def _weight(settings: Mapping[str, Any], where: str) -> float:
     weight = settings.get(WEIGHT, 1)
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not weight > 0:
@@ -114,17 +163,17 @@ def _weight(settings: Mapping[str, Any], where: str) -> float:
 _making: Final = ProcessLock()
 
 # The settings of an alias that decide which servers there are.
-_SERVERS: Final = ("HOST", "PORT", "NAME", "USER", "OPTIONS", "SLAVES", WEIGHT, REPLICATED_SET)
+_SERVERS: Final = ("HOST", "PORT", "NAME", "USER", "OPTIONS", "SLAVES", WEIGHT, RESOLVE, REPLICATED_SET)
 
 
 class AliasSwitch(Switch):
-    """The switch of an alias. Its connections record what they commit."""
+    """The switch of an alias. The connections of the alias record what they commit."""
 
     records_writes = True
 
 
 class AliasState:
-    """The database of an alias: its switch, its servers, and what is known about them.
+    """What all threads share about the database of an alias, such as its switch and its servers.
 
     Attributes:
         switch: the switch of the alias, which stays the same when the settings change.
@@ -146,6 +195,7 @@ class AliasState:
             ImproperlyConfigured: the options are wrong.
         """
         made = Database(self.switch, self._alias, self.servers, configured()[1], self._set_name)
+        made.writes.locate = partial(_locate, self._alias)
         with _making:  # all threads share the one that was made first
             return self.__dict__.setdefault("database", made)  # type: ignore[no-any-return]  # it holds just that
 
@@ -173,6 +223,12 @@ class AliasState:
                 route.forget()
 
 
+def _locate(alias: str) -> Position | Written:
+    connection: Any = connections[alias]
+    found: Position | Written = connection.locate()
+    return found
+
+
 _switches: Final[dict[str, AliasSwitch]] = {}
 _states: Final[dict[str, tuple[dict[str, Any], AliasState]]] = {}
 
@@ -188,7 +244,7 @@ def alias_state(alias: str, settings: Mapping[str, Any]) -> AliasState:
 
 
 def renew(*, setting: str = "REPLSWITCH", **_: object) -> None:
-    """Start again with every alias after a test has changed the settings; see `AliasState.renew`."""
+    """Renew the state of every alias after a test has changed the setting; see `AliasState.renew`."""
     if setting == "REPLSWITCH":
         for _servers, state in _states.values():
             state.renew()

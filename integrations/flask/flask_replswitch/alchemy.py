@@ -1,4 +1,4 @@
-"""Make Flask-SQLAlchemy's engines one replicated database, and its sessions follow the switch."""
+"""Make Flask-SQLAlchemy's engines one replicated database, and let its sessions follow the switch."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from flask import Flask
 from sqlalchemy import URL
 
 from replswitch import ConfigurationError
+from replswitch.drivers.urls import split_urls
 from replswitch.sqlalchemy import RoutingSession, replicate
 
 if TYPE_CHECKING:
@@ -20,11 +21,11 @@ if TYPE_CHECKING:
     from replswitch.sqlalchemy import EngineSwitch
 
 _FORM: Final = (
-    'It must be a list of bind keys of SQLALCHEMY_BINDS, or of URIs: ["slave1", "slave2"] or '
+    'It must be a list of bind keys of SQLALCHEMY_BINDS, or of URIs, such as ["slave1", "slave2"] or '
     '["mysql+pymysql://slave1.db/shop"].'
 )
 
-# The settings that are not copied to the application that makes the engine of a URI.
+# The settings that are not copied to the temporary application in which `_engine_of` makes the engine of a URI.
 _ADDRESSES: Final = {"SQLALCHEMY_DATABASE_URI", "SQLALCHEMY_BINDS"}
 
 
@@ -44,7 +45,7 @@ def replicated(app: Flask, db: SQLAlchemy, slaves: object, options: Mapping[str,
         ConfigurationError: an entry of ``slaves`` is neither a bind key nor a usable URI, or `replicate` refuses an
             engine or an option.
     """
-    names = [] if slaves is None else slaves
+    names = [] if slaves is None else _split(slaves) if isinstance(slaves, str) else slaves
     if not isinstance(names, list | tuple):
         raise ConfigurationError(f"REPLSWITCH_SLAVES is a value of type {type(slaves).__name__}. {_FORM}")
     with app.app_context():
@@ -53,8 +54,8 @@ def replicated(app: Flask, db: SQLAlchemy, slaves: object, options: Mapping[str,
     if master is None:
         if names or options:
             raise ConfigurationError(
-                "REPLSWITCH_SLAVES and the options of the database need the engine of SQLALCHEMY_DATABASE_URI, "
-                "which is not set. Set it to the master's address."
+                "REPLSWITCH_SLAVES or an option of the database (such as REPLSWITCH_MAX_LAG) is set, but "
+                "SQLALCHEMY_DATABASE_URI is not. Set SQLALCHEMY_DATABASE_URI to the master's address."
             )
         return None
     found = [_slave(app, db, engines, name) for name in names]
@@ -63,30 +64,43 @@ def replicated(app: Flask, db: SQLAlchemy, slaves: object, options: Mapping[str,
     except ConfigurationError as error:
         raise ConfigurationError(
             f"{error} The master's engine is the one of SQLALCHEMY_DATABASE_URI, and the slaves' engines are those "
-            "of REPLSWITCH_SLAVES. ReplSwitch(app), or init_app(app), calls replicate(): call it right after "
+            "of REPLSWITCH_SLAVES. ReplSwitch(app) and init_app(app) call replicate(), so use them right after "
             "db.init_app(app)."
         ) from error
     _install(db)
     return switch
 
 
+def _split(text: str) -> list[str]:
+    found = split_urls(text)
+    if "://" in text and not all("://" in name for name in found):
+        # Do not show the entry, because it may be a part of a password.
+        raise ConfigurationError(
+            f"REPLSWITCH_SLAVES contains URIs, and an entry that is not a URI. {_FORM} In a password, write a space as "
+            '"%20", and a comma as "%2C".'
+        )
+    return found
+
+
 def _slave(app: Flask, db: SQLAlchemy, engines: Mapping[Any, Engine], name: Any) -> Engine:
     if not isinstance(name, str | URL) or not str(name):
-        raise ConfigurationError(f"REPLSWITCH_SLAVES contains a value of type {type(name).__name__}. {_FORM}")
+        what = "an empty string" if name == "" else f"an entry of type {type(name).__name__}"
+        raise ConfigurationError(f"REPLSWITCH_SLAVES contains {what}. {_FORM}")
     if name in engines:
         return engines[name]
     if not isinstance(name, str) or "://" in name:
         return _engine_of(app, db, name)
     keys = sorted(key for key in engines if key is not None)
     near = difflib.get_close_matches(name, keys, n=1)
-    hint = f'Did you mean "{near[0]}"?' if near else f"Its keys: {', '.join(keys)}." if keys else "It has no keys."
+    hint = f'Did you mean "{near[0]}"?' if near else f"Its keys are: {', '.join(keys)}." if keys else "It has no keys."
     raise ConfigurationError(f'REPLSWITCH_SLAVES names "{name}", which is not a key of SQLALCHEMY_BINDS. {hint}')
 
 
 def _engine_of(app: Flask, db: SQLAlchemy, uri: Any) -> Engine:
-    """Make an engine with the master's options.
+    """Make an engine for a URI, with the options of the master's engine.
 
-    Flask-SQLAlchemy itself makes it, with its defaults for each driver, in a temporary application with these settings.
+    Flask-SQLAlchemy makes the engine in a temporary application with the settings of ``app``, because it has defaults
+    of its own for each driver.
     """
     settings = Flask(app.import_name, root_path=app.root_path, instance_path=app.instance_path, static_folder=None)
     settings.config.update({name: value for name, value in app.config.items() if name not in _ADDRESSES})
@@ -94,7 +108,7 @@ def _engine_of(app: Flask, db: SQLAlchemy, uri: Any) -> Engine:
     try:
         db.init_app(settings)
     except Exception as error:
-        # Leave the text of the error out: it may contain a password.
+        # Leave the text of the error out, because it may contain a password.
         raise ConfigurationError(
             f"A URI in REPLSWITCH_SLAVES cannot be used ({type(error).__name__}). {_FORM}"
         ) from error

@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 def show(form: str, timeout: int) -> None:
     """Show the state of the master and the slaves of each database.
 
-    Reachable, read_only, replication, lag. Exits with 1 if a server cannot be reached, a slave does not replicate, or
-    the master is read-only.
+    The state is: reachable, read_only, replication, lag. Exits with 1 if a server cannot be reached, a slave does not
+    replicate, or the master is read-only.
     """
     databases: Mapping[str, list[Asked]] = current_app.extensions["replswitch"].servers
     if not databases:
         raise click.ClickException(
-            "No database is known. Call db.init_app(app) of Flask-SQLAlchemy before ReplSwitch(app), or give it the "
-            "connections of replswitch.connect(): ReplSwitch(app, databases=[db])."
+            "No database is known. Call db.init_app(app) of Flask-SQLAlchemy before ReplSwitch(app), or give the "
+            "results of replswitch.connect() to ReplSwitch, as in ReplSwitch(app, databases=[db])."
         )
     found = {name: statuses(servers, timeout) for name, servers in databases.items()}
     if form == "json":

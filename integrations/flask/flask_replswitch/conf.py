@@ -1,4 +1,4 @@
-"""The options in ``app.config``: those of replswitch, in capitals and with ``REPLSWITCH_`` in front."""
+"""The options in ``app.config``. They have the names of replswitch's options, in capitals and after ``REPLSWITCH_``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SLAVES: Final = "REPLSWITCH_SLAVES"
 _OF_REQUESTS: Final = {field.name.upper(): field.name for field in fields(RequestOptions)}
 _OF_DATABASES: Final = {field.name.upper(): field.name for field in fields(DatabaseOptions)}
 
-#: The argument ``name`` of `replswitch.sqlalchemy.replicate`.
+#: The option that sets the argument ``name`` of `replswitch.sqlalchemy.replicate`.
 NAME: Final = "NAME"
 
 
@@ -31,7 +31,7 @@ class Configured(NamedTuple):
     """The checked configuration of an application.
 
     Attributes:
-        requests: the options of its requests, by their names in the core.
+        requests: the given options of requests, by their names in `replswitch.request.options.RequestOptions`.
         database: the options of Flask-SQLAlchemy's database that were given.
         slaves: REPLSWITCH_SLAVES; None if it is not set.
     """
@@ -56,14 +56,14 @@ def configured(app: Flask) -> Configured:
         DatabaseOptions(**database)
         require_name(given.get(NAME))
     except ConfigurationError as error:
-        raise ConfigurationError(f"app.config, where options begin with {PREFIX}: {error}") from error
+        raise ConfigurationError(f"In app.config, where names of options begin with {PREFIX}: {error}") from error
     if NAME in given:
         database["name"] = given[NAME]
     return Configured(requests, database, given.get(SLAVES.removeprefix(PREFIX)))
 
 
 def secrets_of(app: Flask) -> list[str | bytes]:
-    """Return the secrets for the markers of an application: its secret key, which signs, and the fallbacks.
+    """Return the secrets for the markers of an application. The first, its secret key, signs; the rest are fallbacks.
 
     Raises:
         ConfigurationError: the application has no secret key yet.
@@ -71,12 +71,12 @@ def secrets_of(app: Flask) -> list[str | bytes]:
     if not app.secret_key:
         raise ConfigurationError(
             f'The application "{app.name}" has no secret key to sign its markers with. Set '
-            'app.config["SECRET_KEY"] before ReplSwitch(app), or before init_app(app) in a factory: the configuration '
-            "is read only once."
+            'app.config["SECRET_KEY"] before ReplSwitch(app), or before init_app(app) in a factory, because the '
+            "configuration is read only once."
         )
     older = app.config.get("SECRET_KEY_FALLBACKS") or ()
     if isinstance(older, str | bytes):
         raise ConfigurationError(
-            'app.config["SECRET_KEY_FALLBACKS"] is a string. It must be a list of the secret keys before this one.'
+            'app.config["SECRET_KEY_FALLBACKS"] is a string. It must be a list of the former secret keys.'
         )
     return [app.secret_key, *older]

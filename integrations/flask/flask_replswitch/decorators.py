@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 class _Use(Use):
-    """Use the master, or a slave: a decorator for views and other functions, and a ``with`` block.
+    """Use the master, or a slave, as a decorator for views and other functions, or in a ``with`` block.
 
-    Put it below ``@app.route``. For class-based views, write ``decorators = [use_slave]`` into the class, or decorate
-    a method. If the middleware has not run, the decorator does its work for the view: it reads the marker, and sets one
-    if the view writes.
+    Put the decorator below ``@app.route``. For class-based views, write ``decorators = [use_slave]`` into the class, or
+    decorate a method. If the middleware has not run, the decorator does the middleware's work for the view. It reads
+    the marker, and sets one if the view writes.
 
     Raises:
         ConfigurationError: the decorated object is a class, or a view that is already registered with Flask.
@@ -33,19 +33,23 @@ class _Use(Use):
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         if inspect.isclass(function):
             raise ConfigurationError(
-                f"use_{self.state} decorates functions, and {function!r} is a class. Flask would build its views from "
-                f"the class itself. Write `decorators = [use_{self.state}]` into the class, or decorate its methods."
+                f"use_{self.state} decorates functions, and {function!r} is a class. Flask builds the view from the"
+                " class itself, so the decorator would have no effect. Write `decorators ="
+                f" [use_{self.state}]` into the class, or decorate its methods."
             )
         if not has_request_context():  # a function decorated during a request does not become a view
             remember(function, f"use_{self.state}")
         return super().__call__(function)
 
     def instruction(self) -> Frame:
-        """Return the instruction for a call. In a request, return the instruction of a view."""
+        """Return the frame with the state for one call. In a request, the frame belongs to the scope of the request."""
         return instruction_for(self.state) if has_request_context() else super().instruction()
 
     def kept(self, answer: Any, frame: Frame) -> Any:
-        """Keep the state for a view's streamed response. Find out what the view has written before its scope ends."""
+        """Return the result of a view. A streamed response keeps the view's state.
+
+        If the scope begins with the view, find out what the view has written before the scope ends.
+        """
         if not has_request_context():
             return answer
         if frame.begins_scope:
@@ -58,7 +62,7 @@ class _Use(Use):
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             if not has_request_context():
                 return plain(*args, **kwargs)
-            # In a view, the generator runs after the view has returned, so take the instruction of its request now.
+            # The generator runs after the view has returned, so take the instruction of the view's request now.
             return resumed(function(*args, **kwargs), instruction_for(self.state))
 
         return wrapper

@@ -1,4 +1,4 @@
-"""The extension: binds an application to the middleware, to its Flask-SQLAlchemy, and to the command."""
+"""The extension, which binds an application to the middleware, to its Flask-SQLAlchemy, and to the command."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 NAME: Final = "replswitch"
 SQLALCHEMY: Final = "sqlalchemy"
 
-# The settings of Flask-SQLAlchemy, of which an application has at least one.
+# The settings of Flask-SQLAlchemy. An application that uses it has at least one of them.
 _ADDRESSES: Final = ("SQLALCHEMY_DATABASE_URI", "SQLALCHEMY_BINDS")
 
 
@@ -72,7 +72,7 @@ class ReplSwitch:
             self.init_app(app)
 
     def init_app(self, app: Flask) -> None:
-        """Register an application. This object keeps nothing of it, so it can register any number of applications.
+        """Register an application. The extension keeps no reference to it, so it can register several applications.
 
         Args:
             app: the application, configured and with a secret key. If it uses Flask-SQLAlchemy, call
@@ -94,13 +94,13 @@ class ReplSwitch:
         app.view_functions = views
         app.wsgi_app = middleware  # type: ignore[method-assign]  # as Flask's manual recommends
         app.extensions[NAME] = Registered(middleware, database, _servers(filter(None, (database, *self._databases))))
-        # First in the list: the application's own functions may read and write.
+        # Insert it first, because the application's own functions may read and write.
         app.url_value_preprocessors.setdefault(None, []).insert(0, partial(_reach, middleware.policy))
         app.cli.commands.setdefault("replswitch", show)
 
 
 def _reach(policy: RequestPolicy, *_: Any) -> None:
-    """Use the master for a URL rule whose earlier safe requests have written (R5)."""
+    """Use the master if earlier safe requests to the same URL rule have written (R5)."""
     running, rule = stack(), request.url_rule
     safe = None if running is None else running.scope.safe_request
     if running is not None and safe is not None and safe.endpoints is policy.endpoints and rule is not None:
@@ -110,20 +110,20 @@ def _reach(policy: RequestPolicy, *_: Any) -> None:
 
 def _checked(databases: Any) -> tuple[Switch, ...]:
     if isinstance(databases, Switch):
-        raise ConfigurationError("`databases` is one database. It must be a list of them: databases=[db].")
+        raise ConfigurationError("`databases` is one database. It must be a list of databases, such as databases=[db].")
     given = tuple(databases)
     for each in given:
         if not isinstance(each, Connection) and not hasattr(each, "master_name"):
             raise ConfigurationError(
                 f"`databases` contains an object of type {type(each).__name__}. It must be a list of the return values "
-                "of replswitch.connect() or replswitch.sqlalchemy.replicate(). Leave Flask-SQLAlchemy out: it is found "
-                "automatically."
+                "of replswitch.connect() or replswitch.sqlalchemy.replicate(). Leave Flask-SQLAlchemy out, because it "
+                "is found automatically."
             )
     return given
 
 
 def _servers(databases: Iterable[Any]) -> dict[str, list[Asked]]:
-    """Return the servers of each database, by its name in messages."""
+    """Return the servers of each database, by the name of the database in messages."""
     found: dict[str, list[Asked]] = {}
     for database in databases:
         name = database.database.name
@@ -162,7 +162,7 @@ def _sqlalchemy(app: Flask, options: Configured) -> EngineSwitch | None:
     if given:
         raise ConfigurationError(
             f'{given[0]} is set, but no Flask-SQLAlchemy is registered with the application "{app.name}". Call '
-            "db.init_app(app) before ReplSwitch(app) or init_app(app). For replswitch.connect(), give slaves and "
-            "options as its arguments."
+            "db.init_app(app) before ReplSwitch(app) or init_app(app). If you use replswitch.connect(), give the "
+            "slaves and the options to this function."
         )
     return None

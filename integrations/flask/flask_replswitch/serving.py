@@ -1,4 +1,4 @@
-"""Serve decorated views: do the middleware's work if it has not run, and keep the state for a streamed body."""
+"""Serve decorated views. If the middleware has not run, do its work. Keep the state for a streamed body."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from werkzeug.wrappers import Response
 from flask_replswitch.conf import configured, secrets_of
 from replswitch.request.options import request_options
 from replswitch.request.policy import MARKER_HEADER, RequestPolicy
+from replswitch.request.wsgi import ask
 from replswitch.state import Frame, Resumable, instruction, stack
 
 if TYPE_CHECKING:
@@ -27,13 +28,13 @@ _SCOPE: Final = "flask_replswitch.scope"
 
 
 def instruction_for(wanted: State) -> Frame:
-    """Return the instruction of a decorated function that is called in a request. The caller puts it into force.
+    """Return the frame for a call of a decorated function in a request. The caller puts the frame on the stack.
 
-    If neither the middleware nor another decorated function has begun the scope of the request, begin it here, and
-    have its response marked.
+    If neither the middleware nor another decorated function has begun the scope of the request, begin the scope here,
+    and let Flask add the marker to the response.
 
     Args:
-        wanted: the state that the decorator asks for. If the scope begins here, it replaces the option ``override``.
+        wanted: the decorator's state. If the scope begins here, this state replaces the option ``override``.
 
     Raises:
         ConfigurationError: the application's configuration is wrong.
@@ -51,7 +52,7 @@ def _begin(wanted: State) -> Frame:
         policy = RequestPolicy(request_options(configured(current_app).requests), secrets_of(current_app))
         current_app.extensions[_POLICY] = policy
     cookies, header = request.headers.get("Cookie", ""), request.headers.get(MARKER_HEADER, "")
-    frame = policy.begin(request.method, cookies, header, wanted)
+    frame = policy.begin(request.method, cookies, header, ask(policy, request.environ, wanted))
     request.environ[_SCOPE] = frame.scope
 
     @after_this_request
@@ -63,7 +64,7 @@ def _begin(wanted: State) -> Frame:
 
 
 def kept(answer: Any, frame: Frame) -> Any:
-    """Enter the state for each piece of a streamed response, and leave it after the piece (S9).
+    """Return the result of a view. The pieces of a streamed response then run in the view's state (S9).
 
     Args:
         answer: the return value of the view: anything from which Flask makes a response.

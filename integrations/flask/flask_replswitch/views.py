@@ -1,6 +1,6 @@
-"""Refuse a decorator above ``@app.route``. Flask would have the undecorated function, and never call ours.
+"""Refuse a decorator above ``@app.route``, because Flask would call only the undecorated function.
 
-Flask keeps no list of applications, so this works only for applications with ReplSwitch:
+Flask keeps no list of applications, so this module refuses views only in applications with ReplSwitch:
 
 =========================================  ============================================
 the application of the view                the view is refused
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 _OWN: Final = {"replswitch", "flask_replswitch"}
 
 # The functions decorated with an ``@``, with the name of the decorator; and the views of applications with
-# ReplSwitch. An unhashable function is in neither.
+# ReplSwitch. An unhashable function is in neither of the two.
 _decorated: Final[weakref.WeakKeyDictionary[View, str]] = weakref.WeakKeyDictionary()
 _given: Final[weakref.WeakSet[View]] = weakref.WeakSet()
 
 
 class WatchedViews(dict[str, "View"]):
-    """The views of an application by their endpoints. Refuses a view that was decorated after Flask got it.
+    """The views of an application by their endpoints. It refuses a view that was decorated after Flask got the view.
 
     Args:
         views: the views that the application already has.
@@ -58,10 +58,10 @@ class WatchedViews(dict[str, "View"]):
 
 
 def remember(function: View, decorator: str) -> None:
-    """Remember that a function is being decorated, and the functions that it wraps.
+    """If a function is being decorated with an ``@``, remember it and the functions that it wraps.
 
-    Do so only if it is decorated with an ``@``. Its name then refers to the decorated function, so giving Flask the
-    undecorated one is a mistake. The result of a call ``use_slave(view)`` can be a second view beside the first.
+    After an ``@``, the name refers to the decorated function, so giving Flask the undecorated one is a mistake. After a
+    call ``use_slave(view)``, it may be intended, because the result can be a second view beside the first.
 
     Raises:
         ConfigurationError: the function is a view of an application already.
@@ -76,9 +76,10 @@ def remember(function: View, decorator: str) -> None:
 
 
 def _is_below_running_line(function: View) -> bool:
-    """Return whether the running line of the application is a decorator of the function, and not a later call.
+    """Return whether the application's running line is a decorator of the function; False for a later call.
 
-    A function's code begins with the line of its first decorator. While a decorator runs, its line is the running line.
+    A function's code begins with the line of its first decorator. While a decorator runs, this decorator's line is the
+    running line.
     """
     code = getattr(function, "__code__", None)
     frame = sys._getframe(1)
@@ -92,7 +93,7 @@ def _is_below_running_line(function: View) -> bool:
 
 
 def _layers(view: View) -> Iterator[View]:
-    """Yield a function, and the functions that it wraps, by functools.wraps."""
+    """Yield a function, and the functions that it wraps with ``functools.wraps``."""
     layer: View | None = view
     while layer is not None:
         yield layer

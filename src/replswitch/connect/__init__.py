@@ -1,1 +1,1 @@
-"""`replswitch.connect`: a DB-API connection that follows its switch."""
+"""`replswitch.connect`, which returns a DB-API connection to a master and its slaves."""

@@ -1,4 +1,4 @@
-"""A DB-API connection that follows its switch."""
+"""A DB-API connection that runs each statement on the master or on a slave, as the running code asks for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, Unpack
 
 from replswitch.checking import is_number, require, require_name
 from replswitch.connect.cursor import Cursor
-from replswitch.connect.settings import servers_of
+from replswitch.connect.settings import driver_for, servers_of
 from replswitch.connect.workers import Query, Workers
 from replswitch.drivers import Driver, load_driver
 from replswitch.engine.attempt import Block
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from replswitch.engine.options import DatabaseOptionNames
     from replswitch.engine.servers import Servers
 
-# Attributes of the driver's connection that PEP 249 does not have, with the same value on all links of a side.
+# Attributes of the driver's connection that PEP 249 does not have, with one value on all links that serve a state.
 _OF_ANY_LINK: Final = frozenset(
     {
         *("character_set_name", "charset", "encoding", "get_character_set_info", "get_host_info", "get_proto_info"),
         *("escape", "escape_string", "get_server_info", "literal", "server_version", "string_literal", "thread_id"),
     }
 )
-# Attributes of the driver's connection that concern one link only, with the advice what to use instead.
+# Attributes of the driver's connection that concern one link only, with advice on what to use instead.
 _INSTEAD: Final = {
     "affected_rows": "Read rowcount of the cursor.",
     "insert_id": "Read lastrowid of the cursor.",
@@ -40,10 +40,10 @@ _ELSE: Final = "Give connect() a setting that applies to all links, or run a sta
 
 
 def connect(
-    master: Mapping[str, Any] | None = None,
-    slaves: Sequence[Mapping[str, Any]] = (),
+    master: str | Mapping[str, Any] | None = None,
+    slaves: str | Sequence[str | Mapping[str, Any]] = (),
     *,
-    driver: str | Driver = "pymysql",
+    driver: str | Driver | None = None,
     autocommit: bool = True,
     name: str | None = None,
     pool_size: int = 5,
@@ -52,20 +52,23 @@ def connect(
 ) -> Connection:
     """Make a connection to a replicated database. Nothing is opened before the first statement.
 
-    One connection serves all threads and tasks of a process: each has its own state, links and transaction.
+    One connection serves all threads and tasks of a process. Each of them has its own state, links and transaction.
 
     Args:
-        master: the settings of the master, as the driver's own ``connect`` takes them.
-        slaves: the settings of each slave. A setting that is left out is the master's. Without slaves, the master
-            serves slave state through a read-only link (S10). The setting ``"weight"`` is the slave's share of the
-            reads, relative to the other slaves; the default is 1. A master with a weight serves a share too.
+        master: the settings of the master, as the driver's own ``connect`` takes them; or its URL, such as
+            ``mysql://user:password@host:port/database?charset=utf8mb4``.
+        slaves: the settings or the URL of each slave. A setting that is left out is taken from the master. A string is
+            a list of URLs, separated by white space or commas. Without slaves, the master serves slave state through a
+            read-only link (S10). The setting ``"weight"`` is the slave's share of the reads, relative to the other
+            slaves; the default is 1. A master with a weight serves a share of the reads, too.
         driver: ``"pymysql"``, ``"mysqlclient"``, ``"psycopg"`` or ``"sqlite3"``; or an instance of
-            `replswitch.drivers.Driver`, for a database that replswitch does not know.
+            `replswitch.drivers.Driver`, for a database that replswitch does not know. The default is the driver of
+            the master's URL, else ``"pymysql"``.
         autocommit: whether a statement outside ``begin()`` … ``commit()`` is committed by itself.
         name: the name of the replicated set in markers and messages. By default, markers use a digest of the
             master's address, which all databases of the master share, and messages use the database's own name.
         pool_size: how many idle links each server's pool keeps. More links are opened when threads need them.
-        debug: keep the statements that ran in `Connection.queries`.
+        debug: keep a log of the statements in `Connection.queries`.
         options: see `replswitch.engine.options.DatabaseOptions`.
 
     Raises:
@@ -76,7 +79,7 @@ def connect(
     is_fine = isinstance(pool_size, int) and is_number(pool_size) and pool_size > 0
     require(is_fine, "pool_size", pool_size, "a whole number above 0")
     require_name(name)
-    loaded = load_driver(driver)
+    loaded = load_driver(driver_for(master, driver))
     servers = servers_of(loaded, master, slaves, pool_size)
     return Connection(loaded, servers, checked, name=name, autocommit=autocommit, debug=debug)
 
@@ -84,11 +87,12 @@ def connect(
 class Connection(Switch):
     """A DB-API connection to a master and its slaves, made by `connect`.
 
-    It raises the driver's exceptions. They are also its attributes (``db.IntegrityError``), as PEP 249 suggests.
+    Its arguments are those of `connect`. It raises the driver's exceptions. They are also its
+    attributes (``db.IntegrityError``), as PEP 249 suggests.
 
     Attributes:
         servers: the master and the slaves.
-        database: chooses the side, and records the writes.
+        database: chooses between the master and the slaves, and records the writes.
     """
 
     records_writes: ClassVar[bool] = True
@@ -117,7 +121,7 @@ class Connection(Switch):
         """Return a cursor. The arguments are those of the driver's ``cursor()``, such as PyMySQL's ``DictCursor``.
 
         Raises:
-            InterfaceError: the connection is closed.
+            Exception: the driver's InterfaceError, if the connection is closed.
         """
         workers = self._workers
         if workers.closed:
@@ -128,10 +132,11 @@ class Connection(Switch):
         """Begin a transaction. A link joins it with its first statement, and all links end it together (S5).
 
         The transaction belongs to the running thread or task. Some frameworks run a dependency and its endpoint in
-        different threads, as FastAPI does with sync ones. Call `begin`, the statements and `commit` in one of them.
+        different threads, as FastAPI does with sync ones. So call `begin` and `commit` in the function that runs the
+        statements.
 
         Raises:
-            ProgrammingError: a transaction is open already.
+            Exception: the driver's ProgrammingError, if a transaction is open already.
         """
         self._outside_transaction("begin").route.begin(Block())
 
@@ -150,10 +155,10 @@ class Connection(Switch):
         self._workers.state().rollback()
 
     def autocommit(self, value: bool) -> None:
-        """Turn autocommit on or off for this thread or task, until the end of the request.
+        """Turn autocommit on (with a true ``value``) or off for this thread or task, until the end of the request.
 
         Raises:
-            ProgrammingError: a transaction is open.
+            Exception: the driver's ProgrammingError, if a transaction is open.
         """
         self._outside_transaction("autocommit").autocommit = bool(value)
 
@@ -180,7 +185,10 @@ class Connection(Switch):
         return not self._workers.closed
 
     def ping(self, reconnect: bool = True) -> None:
-        """Ping the server that serves the next statement. As before every statement, a lost link is replaced."""
+        """Ping the server that serves the next statement. If its link is lost, a new one is opened first.
+
+        The argument ``reconnect`` is that of PyMySQL, and has no effect.
+        """
         self._driver.ping(self._workers.state().route.pick().raw)
 
     def __enter__(self) -> Self:
@@ -216,6 +224,6 @@ class Connection(Switch):
         if hasattr(raw, name):
             return getattr(raw, name)
         raise AttributeError(
-            f"{type(self).__name__!r} object has no attribute {name!r}. It has several links, so it has no "
-            f"attributes that belong to only one of them. {_INSTEAD.get(name, _ELSE)}"
+            f"{type(self).__name__!r} object has no attribute {name!r}. It uses several connections of the "
+            f"driver, so it has no attributes that belong to only one of them. {_INSTEAD.get(name, _ELSE)}"
         )

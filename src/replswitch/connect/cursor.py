@@ -1,4 +1,4 @@
-"""A DB-API cursor whose side is chosen at ``execute`` and which fetches from the link it executed on."""
+"""A DB-API cursor. ``execute`` chooses a server, and rows are fetched from the link on which the statement ran."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from replswitch.decision import MASTER, SLAVE
 from replswitch.engine.attempt import Attempt
 from replswitch.state import stack
+from replswitch.telemetry.running import watching
+from replswitch.watching import CursorProbe, add_probe
 
 if TYPE_CHECKING:
     from replswitch.connect.local import RouteState
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def materialize(args: Any) -> Any:
-    """Return the arguments of ``executemany`` as a sequence. A statement that moves needs all of them a second time."""
+    """Return the arguments of ``executemany`` as a sequence, because a statement that runs again needs all of them."""
     return list(args) if isinstance(args, Iterator) else args
 
 
@@ -38,10 +40,10 @@ class Cursor:
     """A cursor of PEP 249. After ``execute``, it also has the other attributes of the driver's own cursor.
 
     Args:
-        workers: the state of each thread and task, of the connection that the cursor belongs to.
+        workers: the states of the threads and tasks of the cursor's connection.
         driver: the driver of the connection.
         arguments: the arguments of the driver's ``cursor()``, such as PyMySQL's cursor class.
-        options: its keyword arguments, such as psycopg's ``row_factory``.
+        options: the keyword arguments of the driver's ``cursor()``, such as psycopg's ``row_factory``.
     """
 
     _link: Link | None = None
@@ -58,8 +60,8 @@ class Cursor:
 
     # Run a statement
     def execute(self, sql: str, args: Any = None) -> Any:
-        """Run a statement on the side that the state asks for, and return what the driver's ``execute`` returns."""
-        # This repeats what `_run` does when the statement succeeds. Every query comes through here, and a call costs.
+        """Run a statement on the master or a slave, and return what the driver's ``execute`` returns."""
+        # This repeats what `_run` does if the statement succeeds, because a further call would slow each query down.
         workers = self._workers
         if workers.debug or workers.closed:
             return self._run("execute", sql, args)
@@ -78,13 +80,18 @@ class Cursor:
                 self._link, self._raw = None, None
                 raw = self._bind(link) if self._arguments or self._arraysize != 1 else link.raw.cursor()
                 self._link, self._raw = link, raw
-            result = raw.execute(sql) if args is None else raw.execute(sql, args)
+            if watching.on:
+                execute = watching.around(raw.execute, route.tally, self._driver)
+                result = execute(sql) if args is None else execute(sql, args)
+            else:
+                result = raw.execute(sql) if args is None else raw.execute(sql, args)
         except self._driver.module.Error as error:
             attempt = Attempt()
             following = route.failed(attempt, link, error)
             if following is None:
                 raise
             return self._run("execute", sql, args, following, attempt)
+        route.tally.add()
         if link.writes.news or route.block is not None:
             route.succeeded(link, has_rows=self._driver.returned_rows(raw), follow=True)
         elif link.server.state == SLAVE:
@@ -100,7 +107,7 @@ class Cursor:
         return self._run("callproc", name, args)
 
     def executescript(self, sql: str) -> Any:
-        """Run several statements, where the driver can (sqlite3)."""
+        """Run several statements, if the driver's cursor has this method (sqlite3)."""
         return self._run("executescript", sql, None)
 
     def mogrify(self, sql: str, args: Any = None) -> Any:
@@ -142,10 +149,13 @@ class Cursor:
                 self._link, self._raw = link, self._bind(link)
             raw = self._raw
             run = getattr(raw, method)
+            if watching.on:
+                run = watching.around(run, state.route.tally, self._driver)
             result = run(sql, **options) if args is None else run(sql, args, **options)
         finally:
             if self._workers.debug:
                 self._workers.log(state, link, sql, perf_counter() - started)
+        state.route.tally.add()
         state.route.succeeded(link, has_rows=self._driver.returned_rows(raw), follow=True)
         return self if result is raw else result
 
@@ -215,7 +225,7 @@ class Cursor:
 
     @property
     def arraysize(self) -> int:
-        """How many rows `fetchmany` returns by default: 1."""
+        """How many rows `fetchmany` returns by default. It is 1 until the application sets it."""
         return self._arraysize
 
     @arraysize.setter
@@ -231,7 +241,7 @@ class Cursor:
         """Do nothing, as PEP 249 allows."""
 
     def _copy(self, statement: Any, params: Any = None, **options: Any) -> AbstractContextManager[Any]:
-        """Copy rows, like psycopg's ``copy()``. If a slave refuses a statement, it runs on the master."""
+        """Copy rows, like psycopg's ``copy()``. If a slave refuses the statement, run it on the master."""
 
         @contextmanager
         def copying() -> Iterator[Any]:
@@ -242,7 +252,7 @@ class Cursor:
         return copying()
 
     def _stream(self, query: Any, params: Any = None, **options: Any) -> Iterator[Any]:
-        """Yield rows one by one, like psycopg's ``stream()``. If a slave refuses a statement, it runs on the master."""
+        """Yield rows one by one, like psycopg's ``stream()``. If a slave refuses the query, run it on the master."""
         rows = self._run("begin_stream", query, params, **options)
         with self._following():
             yield from rows
@@ -264,7 +274,7 @@ class Cursor:
         return self._followed(found) if isroutine(found) else found
 
     def _followed(self, method: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a method of the driver's own cursor; what it has written is recorded (M1)."""
+        """Wrap a method of the driver's own cursor, so that its writes are recorded (M1)."""
         link = self._link
 
         @wraps(method)
@@ -307,3 +317,12 @@ class Cursor:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+add_probe(
+    CursorProbe(
+        Cursor,
+        ("execute", "executemany", "callproc", "executescript", "_copy", "_stream"),
+        lambda cursor: (cursor._workers.state().route, cursor._link),
+    )
+)

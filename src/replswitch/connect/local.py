@@ -1,4 +1,4 @@
-"""The state of one thread or task in one database while it works for one request: its links, its transaction."""
+"""The links and the transaction that one thread or task has in one database, for one request or outside requests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class RouteState(Port):
-    """The links and the transaction of a thread or task, for one request or outside requests. It is the route's port.
+    """The links and the transaction of a thread or task, for one request or outside requests. It implements `Port`.
 
     Attributes:
         driver: the driver of all servers.
@@ -43,7 +43,7 @@ class RouteState(Port):
         self.route = Route(database, self)
 
     def begin_implicitly(self) -> None:
-        """Begin a transaction with the next statement. Called where autocommit is off."""
+        """Begin a transaction, unless one is open. Call this method before each statement while autocommit is off."""
         if self.route.block is None:
             self.route.begin(Block(explicit=False))
 
@@ -63,7 +63,7 @@ class RouteState(Port):
             if not (link.is_own and self.driver.alive(link.raw)):
                 link.discard()
             elif not link.writes.streams:
-                return link  # otherwise a cursor is still reading from it, and another link serves (S6)
+                return link  # otherwise, a cursor is still reading from the link, so take another one (S6)
         elif server.state == MASTER:
             self._release_slaves()
         taken: LeasedLink = server.source.take(server)
@@ -74,16 +74,22 @@ class RouteState(Port):
         """Close the link that this thread or task holds, and the idle links of the server."""
         held, block = self._links.get(server), self.route.block
         if held is not None and (held is link or (link is None and (block is None or held not in block))):
-            self._links.pop(server, None)  # a websocket that waits may have cleared them
+            self._links.pop(server, None)  # `rest` may have removed it already, while a websocket waits
             held.discard()
         server.source.drop_idle()
+
+    def retire(self, server: Server) -> None:
+        """Give the link to a server back to its pool, which is closed, unless it is in the transaction."""
+        held, block = self._links.get(server), self.route.block
+        if held is not None and (block is None or held not in block):
+            self._links.pop(server, None)
 
     def join(self, link: Link) -> None:
         """Begin the transaction on a link."""
         self.driver.begin(link.raw)
 
     def leave(self, link: Any) -> None:
-        """Roll back on one link. Close a link that fails, which rolls back too, and a link of another process (S12)."""
+        """Roll back on one link. If that fails, or if the link belongs to another process (S12), discard the link."""
         with suppress(self.driver.module.Error):
             if link.is_own:
                 self.driver.rollback(link.raw)
@@ -93,25 +99,25 @@ class RouteState(Port):
 
     @contextmanager
     def borrowed(self, server: Server) -> Iterator[Raw]:
-        """Lend a link from the server's pool for a while."""
+        """Lend a connection from the server's pool for the block of a ``with`` statement."""
         link = server.source.take(server)
         yield link.raw
 
     def has_read(self, attempt: Attempt | None) -> bool:
-        """Say whether the transaction has read from a slave."""
+        """Say whether a transaction is open, and has read from a slave."""
         return self.route.block is not None and self.route.block.has_read
 
     # Transactions
 
     def commit(self) -> None:
-        """Commit on every link in the transaction. If the commit on the master fails, roll all of them back."""
+        """Commit on every link in the transaction; see `Route.commit`. Do nothing outside a transaction."""
         block = self.route.block
         if block is not None:
             self.route.end()
             self.route.commit(block)
 
     def rollback(self) -> None:
-        """Roll back on every link in the transaction."""
+        """Roll back on every link in the transaction. Do nothing outside a transaction."""
         block = self.route.end()
         if block is not None:
             self.route.roll_back(block)
@@ -119,7 +125,7 @@ class RouteState(Port):
     # Scopes
 
     def enter_scope(self, scope: Scope | None) -> None:
-        """Work for another scope from now on. Every scope chooses its own slave."""
+        """Release what was held for the previous scope, and use this state for another scope from now on."""
         if self.scope is not None:
             self.leave_scope(self.scope)
         self.scope = scope
@@ -127,18 +133,18 @@ class RouteState(Port):
     def rest(self) -> None:
         """Give the links back until the next statement, unless a transaction is open.
 
-        Another thread may be running a statement on one of them. It keeps that link, and goes on.
+        If another thread is running a statement on a link, that thread keeps the link until it has finished.
         """
         if self.route.block is None:
             self._links.clear()
             self.route.let_go()
 
     def leave_scope(self, scope: Scope) -> None:
-        """Release what was held for ``scope``. Another thread may be the one that ends the scope.
+        """Release the links and the transaction of ``scope``. Another thread may call this when it ends the scope.
 
-        Links are not given back here; the references to them are dropped. A link that another thread or a cursor still
-        uses then goes back to its pool when it is no longer used. A transaction that was begun inside a `use_*` block
-        continues after the block, but a transaction that was begun in a request ends with the request.
+        Only the references to links are dropped here. A link goes back to its pool as soon as no other thread and no
+        cursor uses it any more. A transaction that was begun inside a `use_*` block continues after the block, but a
+        transaction that was begun in a request ends with the request.
         """
         if self.scope is not scope:
             return

@@ -1,6 +1,6 @@
-"""The connection pool of one server. It neither pings nor reconnects: it hands out open links, newest first.
+"""The connection pool of one server. It lends open links, newest first, and neither pings nor reconnects.
 
-replswitch has its own pool because a request only takes a link and gives it back. It needs nothing else of a pool.
+replswitch has its own pool, because it needs only these two functions of a pool: lend a link, and take it back.
 """
 
 from __future__ import annotations
@@ -8,21 +8,18 @@ from __future__ import annotations
 from contextlib import suppress
 from os import getpid
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from replswitch.engine.servers import Link
+from replswitch.forked import keep_open
 
 if TYPE_CHECKING:
     from replswitch.drivers import Driver, Raw
     from replswitch.engine.servers import Server
 
-# In a forked child: the parent's links. Without a reference to them, Python would close them, and with some drivers
-# that would end the parent's sessions.
-_of_parent: Final[list[Any]] = []
-
 
 class LeasedLink(Link):
-    """A link that is lent to one thread or task. It goes back to its pool when nothing refers to it.
+    """A link that is lent to one thread or task. It goes back to its pool when nothing refers to it any more.
 
     So a cursor that is still being read keeps its link, even if the request or the transaction has ended.
     """
@@ -64,7 +61,7 @@ class LinkPool:
 
     Attributes:
         lent: the connections of the lent links, by their ids. A link may be garbage-collected together with what uses
-            it. Without this reference, its connection would be, too, and some drivers close it then.
+            it. Without this reference, its connection would be collected too, and some drivers close it then.
     """
 
     def __init__(self, driver: Driver, settings: dict[str, Any], *, read_only: bool, size: int) -> None:
@@ -97,7 +94,7 @@ class LinkPool:
         return LeasedLink(self, server, kept)
 
     def give_back(self, link: Link) -> None:
-        """Keep a link for the next user, if it is clean and there is room."""
+        """Keep a link for the next user, or close it if it cannot be cleaned, or if the pool is full."""
         self.lent.pop(id(link.raw), None)
         if (
             self._closed
@@ -109,7 +106,7 @@ class LinkPool:
             close_raw(link.raw, link.process)
         else:
             self._idle.append((link.raw, link.writes, link.readable, link.opened_at, link.process, link.identity))
-            if self._closed:  # meanwhile, by another thread
+            if self._closed:  # another thread has closed the pool meanwhile
                 self.drop_idle()
 
     def drop_idle(self) -> None:
@@ -130,7 +127,7 @@ class LinkPool:
 def close_raw(raw: Raw, process: int) -> None:
     """Close a connection, which may be lost already. In a forked child, keep the parent's connections open (S12)."""
     if process != getpid():
-        _of_parent.append(raw)
+        keep_open(raw)
         return
     with suppress(Exception):  # drivers raise various errors when a broken connection is closed
         raw.close()

@@ -1,4 +1,4 @@
-"""The state of each thread and each asyncio task in one database, for the running request and outside requests."""
+"""Keep the `RouteState` of each thread and asyncio task in one database, for each request and outside requests."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
     from replswitch.scope import Scope
     from replswitch.state import Frame
 
-#: How many queries the log keeps for each thread or task: as many as Django's log.
+#: How many queries the log keeps for each thread or task. It is the same number as in Django.
 QUERIES_KEPT: Final = 9000
 
-#: Different from every frame, so that the state is looked up again.
+#: Not equal to any frame, so that the state is looked up again.
 _NEVER: Final[Any] = object()
 
 
 class Query(TypedDict):
     """One entry of ``connection.queries``.
 
-    ``sql`` is the statement as the application gave it, ``time`` its duration in seconds, ``db`` the side it ran on,
-    ``server`` the name of the server, ``reason`` why this server was chosen.
+    ``sql`` is the statement as the application gave it, ``time`` its duration in seconds, ``db`` the state in which it
+    ran, ``server`` the name of the server, and ``reason`` why this server was chosen.
     """
 
     sql: str
@@ -45,7 +45,7 @@ class Query(TypedDict):
 
 
 class WorkerState:
-    """All states of one thread or task: of the running request, of requests that wait, and outside requests.
+    """The states of one thread or task: one for each request that it has begun, and one for code outside requests.
 
     Args:
         make: makes the state for a scope.
@@ -71,7 +71,7 @@ class WorkerState:
         self.queries: deque[Query] = deque(maxlen=QUERIES_KEPT)
 
     def turn_to(self, frame: Frame | None) -> RouteState:
-        """Work for the scope of ``frame`` from now on.
+        """Use the state of the scope of ``frame`` from now on.
 
         Each request has links and a transaction of its own, so that two requests that take turns in one thread do not
         mix. But if a request is called inside an outer transaction, it uses that transaction (S5).
@@ -87,7 +87,7 @@ class WorkerState:
         return self.current
 
     def _in_block(self, frame: Frame | None) -> RouteState | None:
-        """Return the state of the innermost scope that has begun a transaction."""
+        """Return the state of the innermost scope that has begun a transaction; None if no scope has."""
         while frame is not None:
             local = self._of_requests.get(frame.scope)
             if local is not None and local.is_in_block:
@@ -119,7 +119,7 @@ class WorkerState:
                 del self._of_requests[scope]
 
     def _leave(self, scope: Scope) -> bool:
-        """Release what is held for a scope that has ended, or waits; return whether more may follow."""
+        """Release what is held for a scope that has ended or waits. Return True if it only waits."""
         if not (scope.ended or self._is_over()):
             self._of_requests[scope].rest()
             return True
@@ -130,7 +130,7 @@ class WorkerState:
         return False
 
     def _is_over(self) -> bool:
-        """Return whether it belongs to a task that is done."""
+        """Return whether this state belongs to a task that is done."""
         task = None if self._task is None else self._task()
         return self._task is not None and (task is None or task.done())
 
@@ -140,11 +140,11 @@ class _Thread(threading.local):
 
 
 class Workers:
-    """The `WorkerState` of each thread and each asyncio task. It is freed with its thread or task.
+    """Keeps a `WorkerState` for each thread and each asyncio task, which is freed with its thread or task.
 
     Attributes:
-        threads: its ``worker`` is the running thread's state, where no task runs; None before it was made.
-        debug: whether the statements that run are kept.
+        threads: its ``worker`` is the state of the running thread outside any task; None until it is made.
+        debug: whether the statements that run are kept for `Connection.queries`.
         closed: whether the connection is closed.
     """
 
@@ -177,7 +177,7 @@ class Workers:
             )
 
     def log(self, state: RouteState, link: Link, sql: str, seconds: float) -> None:
-        """Keep a statement that ran in `Connection.queries`."""
+        """Add a statement that ran to `Connection.queries`."""
         route = state.route
         self.worker().queries.append(
             {"sql": sql, "time": seconds, "db": route.side, "server": link.server.name, "reason": route.reason}

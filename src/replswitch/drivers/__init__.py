@@ -1,4 +1,4 @@
-"""The DB-API drivers: one module for each.
+"""The DB-API drivers. Each has a module of its own.
 
 For a database that replswitch does not know, subclass `Driver` and pass an instance to `replswitch.connect`.
 """
@@ -8,7 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Final
 
-from replswitch.drivers.driver import GONE, Driver, Fault, Raw, WriteTracker, Written, later
+from replswitch.drivers.driver import GONE, Driver, Fault, Raw
+from replswitch.drivers.written import WriteTracker, Written, later
 from replswitch.errors import ConfigurationError
 
 __all__ = ["GONE", "Driver", "Fault", "Raw", "WriteTracker", "Written", "later", "load_driver"]
@@ -21,7 +22,7 @@ _DRIVERS: Final = {
     "sqlite3": "replswitch",
 }
 
-#: The drivers of the bindings for Django and SQLAlchemy only.
+#: The drivers that only the bindings for Django and SQLAlchemy can use, with the package to install.
 _OF_BINDINGS: Final = {"psycopg2": "psycopg2"}
 
 

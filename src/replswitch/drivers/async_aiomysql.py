@@ -1,4 +1,4 @@
-"""aiomysql, on MariaDB and MySQL, under SQLAlchemy's ``AsyncEngine``."""
+"""The driver aiomysql for MariaDB and MySQL, as SQLAlchemy's ``AsyncEngine`` uses it."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _OUT_OF_SYNC: Final = 2014
 
 
 class _Result(MySQLResult):  # type: ignore[misc]  # aiomysql has no types
-    """A result that keeps the flags in the packet after the last row."""
+    """A result that records the status flags from the packet after the last row."""
 
     def _check_packet_is_eof(self, packet: Any) -> bool:
-        if not super()._check_packet_is_eof(packet):
+        if not packet.is_eof_packet():  # this runs for each row
             return False
-        # Marker, number of warnings, status:
+        # The packet consists of a marker, the number of warnings, and the status:
         # https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_basic_eof_packet.html
         _, self.server_status = struct.unpack_from("<HH", packet.get_all_data(), 1)
-        return True
+        return bool(super()._check_packet_is_eof(packet))
 
 
 class _Connection(Tracked):
-    """Methods that do the same as aiomysql's, but pass the answers to the write tracker."""
+    """The methods of aiomysql's connection that read answers, changed to pass the answers to the write tracker, too."""
 
     if TYPE_CHECKING:
         _affected_rows: Any
@@ -34,7 +34,7 @@ class _Connection(Tracked):
         server_status: int
 
     async def _read_ok_packet(self) -> bool:
-        """Read the answer to a commit, for example."""
+        """Read an OK packet, such as the answer to a commit."""
         packet = await self._read_packet()
         if not packet.is_ok_packet():
             raise OperationalError(_OUT_OF_SYNC, "Command Out of Sync")
@@ -62,6 +62,6 @@ class _Connection(Tracked):
 
 
 class AiomysqlDriver(AsyncMySQLDriver):
-    """See `replswitch.drivers.Driver`."""
+    """The `replswitch.drivers.Driver` for aiomysql."""
 
     tracked = _Connection

@@ -1,4 +1,4 @@
-"""asyncmy, on MariaDB and MySQL, under SQLAlchemy's ``AsyncEngine``."""
+"""The driver asyncmy for MariaDB and MySQL, as SQLAlchemy's ``AsyncEngine`` uses it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from replswitch.drivers.async_mysql import AsyncMySQLDriver, Tracked
 
 class _Connection(Tracked):
     async def _read_ok_packet(self) -> Any:
-        """Read the answer to a commit, for example. Older versions of asyncmy do not return it."""
+        """Read an OK packet, such as the answer to a commit. Older versions of asyncmy do not return the packet."""
         connection: Any = super()
         answer = await connection._read_ok_packet()
         if hasattr(answer, "message"):
@@ -20,6 +20,6 @@ class _Connection(Tracked):
 
 
 class AsyncmyDriver(AsyncMySQLDriver):
-    """See `replswitch.drivers.Driver`."""
+    """The `replswitch.drivers.Driver` for asyncmy."""
 
     tracked = _Connection

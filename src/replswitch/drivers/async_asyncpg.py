@@ -1,4 +1,4 @@
-"""asyncpg, on PostgreSQL, under SQLAlchemy's ``AsyncEngine``."""
+"""The driver asyncpg for PostgreSQL, as SQLAlchemy's ``AsyncEngine`` uses it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 import asyncpg
 
 from replswitch.drivers.async_postgresql import AsyncPostgreSQLDriver, AsyncTracker
-from replswitch.drivers.driver import Fault, Written
+from replswitch.drivers.driver import Fault
 from replswitch.drivers.postgresql import NO_RESPONSE, READ_TIMEOUT
+from replswitch.drivers.written import Written
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,13 +32,26 @@ _STORE_WHETHER_WRITTEN: Final = (
 _COMMIT: Final = f"{_STORE_WHETHER_WRITTEN}; COMMIT; {_REPORT_POSITION}"
 _REPORT_PREFIX: Final = "replswitch: "
 
-# In the context of an error of `_REPORT_POSITION`, after the commit.
+# A text in the context of an error that `_REPORT_POSITION` raises after the commit.
 _REPORT_CONTEXT: Final = "inline_code_block"
 
-# In asyncpg's error for a statement that it has not sent, because the server has just ended the session.
+# A text in asyncpg's error for a statement that it has not sent, because the server has just ended the session.
 _NOT_SENT: Final = "cannot switch to state"
 
-# The class of SQLSTATEs of lost connections. asyncpg itself sets them.
+# Errors of a session that lacks a prepared statement, or has another one under its name.
+_OTHER_SESSION: Final = (
+    asyncpg.exceptions.InvalidSQLStatementNameError,
+    asyncpg.exceptions.DuplicatePreparedStatementError,
+)
+_MUST_BE_UNNAMED: Final = (
+    "Behind a connection pooler such as PgBouncer in transaction mode, leave the settings statement_cache_size and "
+    "prepared_statement_name_func out. asyncpg's prepared statements then have no names."
+)
+
+# The setting with which asyncpg's prepared statements have no names.
+_CACHE: Final = "statement_cache_size"
+
+# The first two characters of the SQLSTATEs of lost connections, which asyncpg itself sets.
 _LOST: Final = "08"
 
 
@@ -48,6 +62,7 @@ class AsyncpgConnection(AsyncTracker, asyncpg.Connection):  # type: ignore[misc]
         seen: the number of statements that asyncpg had sent at the last commit, rollback or answer.
         last_report: the text of the notice that `_REPORT_POSITION` has sent, without its prefix.
         may_report: the account may run `_REPORT_POSITION`. Otherwise the position is queried after the commit.
+        is_behind_pooler: each transaction may run in another session.
     """
 
     read_only_error = asyncpg.exceptions.ReadOnlySQLTransactionError
@@ -55,10 +70,11 @@ class AsyncpgConnection(AsyncTracker, asyncpg.Connection):  # type: ignore[misc]
     seen = -1
     last_report = ""
     may_report = True
+    is_behind_pooler = False
 
     @property
     def has_run(self) -> bool:
-        """Whether asyncpg has sent statements since."""
+        """Whether asyncpg has sent statements since the last commit, rollback or answer."""
         return bool(self._protocol.queries_count != self.seen)
 
     @has_run.setter
@@ -71,17 +87,21 @@ class AsyncpgConnection(AsyncTracker, asyncpg.Connection):  # type: ignore[misc]
         return bool(self.is_closed())
 
     def reported(self, name: str) -> str | None:
-        """Return a setting that the server has reported."""
+        """Return the value of a setting that the server has reported; None if it has not reported the setting."""
         return getattr(self.get_settings(), name, None)
 
     def session_id(self) -> int:
-        """Return the id of the server's process."""
+        """Return the process id that was sent when the connection was opened."""
         return int(self.get_server_pid())
 
     @property
     def server_name(self) -> str:
         """The address of the server."""
         return ":".join(map(str, self._addr)) if isinstance(self._addr, tuple) else str(self._addr)
+
+    def forbid_prepared(self) -> None:
+        """Record that the connection must be opened again, with prepared statements that have no names."""
+        self.is_behind_pooler = True
 
     async def set_up(self, *, read_only: bool) -> None:
         """Prepare a connection that was just opened. Check that the account may run `_REPORT_POSITION`."""
@@ -94,7 +114,7 @@ class AsyncpgConnection(AsyncTracker, asyncpg.Connection):  # type: ignore[misc]
         self.has_run = False
 
     async def answer(self, sql: str) -> Any:
-        """Run a query of replswitch's own, and return its row. Outside a transaction, it begins none."""
+        """Run a query of replswitch's own, and return its row. Do not begin a transaction."""
         return await super().fetchrow(sql)
 
     # asyncpg's methods
@@ -105,13 +125,17 @@ class AsyncpgConnection(AsyncTracker, asyncpg.Connection):  # type: ignore[misc]
         return await super().prepare(query, **options)
 
     async def execute(self, query: Any, *args: Any, **options: Any) -> Any:
-        """Run a statement, or several. A transaction of asyncpg ends with this method, too."""
-        was = self.is_in_transaction()
+        """Run a statement, or several. asyncpg's transaction objects also call this method, to commit or roll back."""
+        if self.is_reader:
+            self.before(query)
+            return await super().execute(query, *args, **options)
+        is_in_transaction = self._protocol.is_in_transaction
+        was = is_in_transaction()
         if query == _ASYNCPG_COMMIT and was and self.reports_positions and self.may_report:
             return await self._commit(**options)
         self.before(query)
         answer = await super().execute(query, *args, **options)
-        if was and not self.is_in_transaction():
+        if was and not is_in_transaction():
             self.ended(Written.NO if query.startswith("ROLLBACK") else Written.ASK)
         return answer
 
@@ -166,6 +190,11 @@ class AsyncpgConnection(AsyncTracker, asyncpg.Connection):  # type: ignore[misc]
         return await super()._copy_in(*args, **options)
 
 
+def _with_cure(error: Exception) -> str:
+    """Return the text of a server's error. If a pooler may be the cause, add which settings to leave out."""
+    return f"{error.args[0]}. {_MUST_BE_UNNAMED}" if isinstance(error, _OTHER_SESSION) else str(error)
+
+
 def _store_report(connection: Any, message: Any) -> None:
     """Store the text of the notice that `_REPORT_POSITION` has sent."""
     if message.message.startswith(_REPORT_PREFIX):
@@ -174,14 +203,14 @@ def _store_report(connection: Any, message: Any) -> None:
 
 @cache
 def _tracked(kind: Any) -> Any:
-    """Return a class of connections like asyncpg's, or the application's own, that tracks its writes."""
+    """Return a subclass of ``kind`` that tracks writes. ``kind`` is asyncpg's or the application's connection class."""
     if kind is asyncpg.Connection:
         return AsyncpgConnection
     return type(kind.__name__, (AsyncpgConnection, kind), {"__module__": __name__})
 
 
 class _Adapted:
-    """A mixin for SQLAlchemy's connection, which handles errors, and records statements that are prepared already."""
+    """A mixin for SQLAlchemy's class of connections. It translates errors, and also records prepared statements."""
 
     __slots__ = ()
 
@@ -189,60 +218,78 @@ class _Adapted:
         _connection: Any
 
     def _handle_exception(self, error: Exception) -> Any:
-        """Raise an error of the network as a lost connection. asyncpg passes on what the operating system reports."""
+        """Raise asyncpg's error for a lost connection after a network error, for which asyncpg raises an OSError."""
         tracker = self._connection
         if isinstance(error, TimeoutError) and tracker.is_reader:  # the time-out of a statement
             tracker.timed_out = True
             tracker.terminate()
         if isinstance(error, OSError) and (tracker.timed_out or not isinstance(error, TimeoutError)):
             error = asyncpg.exceptions.ConnectionFailureError(f"the connection is lost: {error!r}")
+        elif isinstance(error, _OTHER_SESSION):
+            error = type(error)(_with_cure(error))
         elif isinstance(error, asyncpg.exceptions.InternalClientError) and _NOT_SENT in str(error):
             tracker.terminate()
             error = asyncpg.exceptions.InterfaceError(f"the connection is closed: {error}")
         super()._handle_exception(error)  # type: ignore[misc]  # of SQLAlchemy's class
 
     async def _prepare(self, operation: Any, *args: Any) -> Any:
-        """Return a prepared statement."""
+        """Return a prepared statement, and record that it runs."""
         self._connection.before(operation)
         return await super()._prepare(operation, *args)  # type: ignore[misc]  # likewise
 
 
 @cache
 def _adapted(kind: Any) -> Any:
-    """Return a subclass of SQLAlchemy's class of connections."""
+    """Return a subclass of ``kind``, SQLAlchemy's class of connections, with `_Adapted`."""
     return type(kind.__name__, (_Adapted, kind), {"__module__": __name__, "__slots__": ()})
 
 
 class AsyncpgDriver(AsyncPostgreSQLDriver):
-    """See `replswitch.drivers.Driver`."""
+    """The `replswitch.drivers.Driver` for asyncpg."""
 
     timeout_setting = "timeout"
     session_setting = "server_settings"
 
     def with_read_only(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the settings with a parameter of the session, and with a time-out of its statements."""
+        """Return the settings with a parameter that makes sessions read-only, and with a time-out for statements."""
         parameters = {**(settings.get("server_settings") or {}), "default_transaction_read_only": "on"}
         return {"command_timeout": READ_TIMEOUT, **settings, "server_settings": parameters}
 
+    def __init__(self, dialect: Any, *, in_memory: bool = False) -> None:
+        super().__init__(dialect, in_memory=in_memory)
+        self._behind_pooler: dict[bool, dict[str, Any]] = {}  # more settings: for slaves (True), for the master (False)
+
     async def _open(self, read_only: bool, *args: Any, **settings: Any) -> AsyncTracker:
-        """Connect. Raise all errors as the module's: SQLAlchemy 2.0 does so only after connecting."""
+        """Connect. Raise errors of the DB-API module, as SQLAlchemy 2.0 translates only errors after connecting."""
+        settings = {**self._behind_pooler.get(read_only, {}), **settings}
         try:
-            return await super()._open(read_only, *args, **settings)
+            try:
+                raw: Any = await super()._open(read_only, *args, **settings)
+            except _OTHER_SESSION:
+                if _CACHE in settings:
+                    raise
+                raw = None
+            if _CACHE not in settings and (raw is None or raw.is_behind_pooler):
+                if raw is not None:
+                    self.abort(raw)
+                self._behind_pooler[read_only] = more = {_CACHE: 0}
+                raw = await super()._open(read_only, *args, **settings, **more)
+            return raw  # type: ignore[no-any-return]  # an AsyncpgConnection
         except OSError as error:
             raise self.module.OperationalError(f"the server cannot be reached: {error!r}") from error
         except asyncpg.exceptions.PostgresError as error:
-            made = self.module.OperationalError(str(error))
+            made = self.module.OperationalError(_with_cure(error))
             made.sqlstate = made.pgcode = error.sqlstate
             raise made from error
 
     async def connect(self, *args: Any, **settings: Any) -> AsyncpgConnection:
-        """Connect."""
+        """Open a connection that tracks its writes."""
         kind: Any = _tracked(settings.pop("connection_class", asyncpg.Connection))
         raw: AsyncpgConnection = await asyncpg.connect(*args, connection_class=kind, **settings)
         return raw
 
     def abort(self, raw: AsyncpgConnection) -> None:
-        """Close the socket."""
+        """Close the socket at once."""
         raw.terminate()
 
     def adopt(self, raw: Raw, *, read_only: bool, begin: str) -> None:
@@ -253,11 +300,11 @@ class AsyncpgDriver(AsyncPostgreSQLDriver):
             raw.__class__ = _adapted(kind)
 
     def classify(self, error: BaseException, raw: Raw | None = None) -> Fault:
-        """Classify. asyncpg has SQLSTATEs of its own for lost connections."""
+        """Return the meaning of an error. An SQLSTATE that begins with `_LOST`, set by asyncpg itself, means LOST."""
         fault = super().classify(error, raw)
         is_lost = fault is Fault.OTHER and str(getattr(error, "sqlstate", None) or "").startswith(_LOST)
         return Fault.LOST if is_lost else fault
 
     def ping_again(self, error: BaseException) -> int | None:
-        """Return that the server does not answer: its errors have an SQLSTATE."""
+        """Return `NO_RESPONSE` without a ping, because an error without an SQLSTATE does not come from the server."""
         return NO_RESPONSE

@@ -1,4 +1,4 @@
-"""The common part of aiomysql and asyncmy, on MariaDB and MySQL. SQLAlchemy opens their connections.
+"""The common part of the drivers aiomysql and asyncmy, for MariaDB and MySQL. SQLAlchemy opens their connections.
 
 The answer to a commit contains its position (session tracking), so no query is needed. The drivers keep only a part of
 the answers. So after a statement in autocommit mode that returns rows, the server is queried, in the same task.
@@ -10,10 +10,11 @@ from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from replswitch.drivers.driver import WriteTracker, Written, later
 from replswitch.drivers.mysql import MySQLFamilyDriver, has_positions, is_mariadb, last_written, rows
-from replswitch.drivers.session_track import SESSION_CHANGED, session_track, tracking
+from replswitch.drivers.read_only import RUNS_OTHERS, STAY_READ_ONLY, became_writable, keep_read_only, leaves_trace
+from replswitch.drivers.session_track import SESSION_CHANGED, refusing_writes, session_track, tracking
 from replswitch.drivers.unknown import UnknownDriver
+from replswitch.drivers.written import WriteTracker, Written, later
 from replswitch.errors import PositionError
 from replswitch.positions import MariaDBPosition, MySQLPosition
 from replswitch.positions.clock import fall_back_to_clock
@@ -32,15 +33,28 @@ _SESSION_TRACK: Final = 1 << 23
 _IN_TRANSACTION: Final = 0x1
 _AUTOCOMMIT: Final = 0x2
 
+# The commands that run a statement, prepare one, and run a prepared one, once or in bulk. Only asyncmy prepares.
+# https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_command_phase.html
+_QUERY: Final = 3
+_PREPARE: Final = 22
+_EXECUTE: Final = (23, 250)
+
+# The statements with which the drivers themselves end a transaction.
+_ENDS: Final = frozenset({"COMMIT", "ROLLBACK"})
+
 
 class _Tracker(WriteTracker):
-    """The write tracker of one connection. For the queries in `replswitch.drivers.mysql`, it is the connection.
+    """The write tracker of one connection. The functions of `replswitch.drivers.mysql` take it as the connection.
 
     Args:
         raw: the connection, as SQLAlchemy adapts it.
 
     Attributes:
-        has_run: a command was sent, and its answer was not passed to `record_answer`.
+        has_run: a command was sent, but its answer was not passed to `record_answer`.
+        has_ended: the driver's own commit or rollback was the latest command.
+        latest: on a slave's connection, the text of the latest statement.
+        may_be_writable: on a slave's connection, a statement may have ended the read-only mode, but its answer does not
+            show whether it has.
         reports_positions: whether each write gets a position; None before the server was queried.
         written: the commits since the last `pop_write_status`.
     """
@@ -48,7 +62,8 @@ class _Tracker(WriteTracker):
     plain_cursor = None
     group = ""
     changes = 0
-    has_run = False
+    has_run = has_ended = may_be_writable = False
+    latest = ""
     reports_positions: bool | None = None
     written: Position | Written = Written.NO
 
@@ -58,7 +73,7 @@ class _Tracker(WriteTracker):
         self._baseline_is_stale = False
 
     def cursor(self, _: object = None) -> Any:
-        """Return a cursor, which waits for the server without stopping the event loop."""
+        """Return SQLAlchemy's cursor, which waits for the server without blocking the event loop."""
         return self._raw.cursor()
 
     def get_server_info(self) -> str:
@@ -75,22 +90,37 @@ class _Tracker(WriteTracker):
         self.reports_positions = has_positions(self)
         if self.reports_positions:
             rows(self, tracking(is_mariadb=is_mariadb(self)))
-            self.reports_all = bool(self._status & SESSION_CHANGED)  # the answer to this statement shows it
+            self.reports_all = bool(self._status & SESSION_CHANGED)  # False if the driver keeps no flags
         self.written, self.has_run = Written.NO, False
 
-    def record_answer(self, status: int | None, rest: bytes | None) -> None:
-        """Keep the session state in an answer.
+    def before(self, sql: Any) -> bool:
+        """Return whether the session must be made read-only again before this statement."""
+        return False
+
+    def before_prepared(self, sql: Any = None) -> bool:
+        """Return whether the session must first be made read-only again. Call this for prepared statements.
 
         Args:
-            status: its flags; None if the driver has not kept them.
-            rest: the bytes after them; None if the driver has not kept them.
+            sql: the text of the statement to prepare; None before a prepared statement runs.
+        """
+        return False
+
+    def record_answer(self, status: int | None, rest: bytes | None, *, wrote: bool = False) -> None:
+        """Record the session state that an answer of the server contains.
+
+        Args:
+            status: the status flags in the answer; None if the driver has not kept them.
+            rest: the bytes after the flags; None if the driver has not kept them.
+            wrote: the statement has changed rows, or has read one into a variable.
         """
         self.has_run = False
+        if status and not status & SESSION_CHANGED:
+            return  # as after most statements
         written: Position | Written = Written.NO
-        if not status:
-            written = Written.ASK if self._status & _AUTOCOMMIT else Written.NO
-        elif status & SESSION_CHANGED:
+        if status:
             written = Written.ASK if not rest else self._read(rest)
+        elif self._status & _AUTOCOMMIT:
+            written = Written.ASK
         self.written = later(self.written, written)
 
     def _read(self, rest: bytes) -> Position | Written:
@@ -109,8 +139,12 @@ class _Tracker(WriteTracker):
         if not self._status & _IN_TRANSACTION:
             self.written = later(self.written, Written.ASK)
 
+    def may_have_news(self) -> bool:
+        """Return False if no command has run that may have written."""
+        return not self.reports_all or self.has_run or self.written is not Written.NO
+
     def pop_write_status(self) -> Position | Written:
-        """Return what was committed; ASK if the answer is not known."""
+        """Return what was committed; `Written.ASK` if the driver has not kept the server's answer to a statement."""
         if self.reports_all:
             written, self.written = self.written, Written.NO
             has_run, self.has_run = self.has_run, False
@@ -118,25 +152,101 @@ class _Tracker(WriteTracker):
         return Written.ASK if self.reports_positions is not False else Written.YES
 
     def ask(self, since: Position | None) -> Position | Written:
-        """Ask for the position of the latest write."""
+        """Query and return the position of the latest write; `Written.YES` if writes have no positions."""
         if self.reports_positions is None:
             self.reports_positions = has_positions(self)
         if not self.reports_positions:
             return Written.YES
         status = last_written(self, since)
-        self.written, self.has_run = Written.NO, False  # the answer includes them
+        self.written, self.has_run = Written.NO, False  # the answer includes these writes
         return status
 
     def discard_write_status(self, *, with_rows: bool) -> None:
-        """Record that the position must be queried before the next statement that counts."""
+        """Drop a write that no scope records. `refresh_baseline` then queries a position that includes it.
+
+        ``with_rows`` has no effect, because the position is queried anew even if all statements have returned rows.
+        """
         self._baseline_is_stale = True
 
     def refresh_baseline(self) -> None:
-        """Ask for the position of the latest write, if there may have been one that counted for no scope."""
+        """Ask for the position of the latest write, if there may have been one that no scope has recorded."""
         if self._baseline_is_stale:
             self._baseline_is_stale = False
             with suppress(Exception):  # the next statement fails likewise
                 self.ask(None)
+
+
+class _Reader(_Tracker):
+    """The tracker of a connection for slave state, which stays read-only (S7).
+
+    Args:
+        raw: the connection, as SQLAlchemy adapts it.
+        module: the driver's module, for its exceptions.
+
+    Attributes:
+        prepared_others: a prepared statement may run what its text does not show. The driver does not keep its answer.
+    """
+
+    prepared_others = False
+
+    def __init__(self, raw: Raw, module: Any) -> None:
+        super().__init__(raw)
+        self.OperationalError, self.InternalError = module.OperationalError, module.InternalError
+
+    def track(self) -> None:
+        """Make the session read-only, and make the server report when this mode ends. This takes one round trip."""
+        tracks = bool(self._raw.driver_connection.server_capabilities & _SESSION_TRACK)
+        rows(self, refusing_writes(is_mariadb=is_mariadb(self), tracks=tracks))
+        self.session_changed = False
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._raw.driver_connection.close()
+
+    def before(self, sql: Any) -> bool:
+        """Refuse a statement that would end the read-only mode. Return whether the mode must be set again first."""
+        self.latest = text = sql if isinstance(sql, str) else bytes(sql).decode(errors="replace")
+        keep_read_only(self, text)
+        self.session_changed = self.session_changed or leaves_trace(text)
+        may_be_writable, self.may_be_writable = self.may_be_writable, False
+        return may_be_writable
+
+    def before_prepared(self, sql: Any = None) -> bool:
+        """Refuse a statement that would end the read-only mode. Return whether the mode must be set again first."""
+        if sql is None:
+            may_be_writable, self.may_be_writable = self.may_be_writable, self.prepared_others
+            return may_be_writable
+        may_be_writable = self.before(sql)
+        self.prepared_others = self.prepared_others or RUNS_OTHERS.search(self.latest) is not None
+        return may_be_writable
+
+    def record_answer(self, status: int | None, rest: bytes | None, *, wrote: bool = False) -> None:
+        """Record the session state that an answer of the server contains.
+
+        Raises:
+            Exception: the driver's own error, if the statement has ended the read-only mode, or has written.
+        """
+        self.has_run = False
+        self.session_changed = self.session_changed or wrote
+        if not status:
+            self.record_unknown_answer()
+        elif status & SESSION_CHANGED:
+            try:
+                gtid, changed, writable = session_track(rest or b"")
+            except PositionError:  # the driver has not kept the session state, or it is malformed
+                self.session_changed = self.may_be_writable = True
+                return
+            if gtid or writable:
+                raise became_writable(self, wrote=bool(gtid or wrote))
+            self.session_changed = self.session_changed or changed
+
+    def record_unknown_answer(self) -> None:
+        """Record that an answer is an error, or was not kept."""
+        self.may_be_writable = self.may_be_writable or RUNS_OTHERS.search(self.latest) is not None
+
+    def pop_write_status(self) -> Position | Written:
+        """Return `Written.NO`, because a read-only connection cannot write."""
+        return Written.NO
 
 
 class Tracked:
@@ -150,10 +260,24 @@ class Tracked:
 
     replswitch: _Tracker
 
-    async def _execute_command(self, *args: Any) -> None:
-        """Send a command."""
-        self.replswitch.has_run = True
-        await super()._execute_command(*args)  # type: ignore[misc]  # of the driver's class
+    async def _execute_command(self, command: int, sql: Any) -> None:
+        """Send a command. If the read-only mode may have ended, first set it again."""
+        tracker = self.replswitch
+        tracker.has_run = True
+        send: Any = super()._execute_command  # type: ignore[misc]  # of the driver's class
+        tracker.has_ended = command == _QUERY and sql.__class__ is str and sql in _ENDS
+        if tracker.has_ended:
+            may_be_writable, tracker.may_be_writable, tracker.latest = tracker.may_be_writable, False, sql
+        elif command == _QUERY:
+            may_be_writable = tracker.before(sql)
+        elif command == _PREPARE:
+            may_be_writable = self.replswitch.before_prepared(sql)
+        else:
+            may_be_writable = command in _EXECUTE and self.replswitch.before_prepared()
+        if may_be_writable:
+            await send(_QUERY, STAY_READ_ONLY)
+            await self._read_ok_packet()  # type: ignore[attr-defined]  # of the subclass
+        await send(command, sql)
 
     async def _read_result(self, *, unbuffered: bool) -> None:
         await super()._read_query_result(unbuffered=unbuffered)  # type: ignore[misc]  # likewise
@@ -166,14 +290,15 @@ class Tracked:
             self.replswitch.record_unknown_answer()
             raise
         result: Any = self._result  # type: ignore[attr-defined]  # likewise
-        self.replswitch.record_answer(result.server_status, result.message)
+        wrote = bool(result.affected_rows and not result.field_count)
+        self.replswitch.record_answer(result.server_status, result.message, wrote=wrote)
 
 
 class AsyncMySQLDriver(UnknownDriver):
-    """See `replswitch.drivers.Driver`.
+    """The common base class of the `replswitch.drivers.Driver` for aiomysql and of that for asyncmy.
 
     Attributes:
-        tracked: the driver's `Tracked`.
+        tracked: the subclass of `Tracked` for the driver's connections.
     """
 
     tracked: ClassVar[type[Tracked]]
@@ -183,18 +308,16 @@ class AsyncMySQLDriver(UnknownDriver):
         return {**settings, "client_flag": int(settings.get("client_flag") or 0) | _SESSION_TRACK}
 
     def adopt(self, raw: Raw, *, read_only: bool, begin: str) -> None:
-        """Make the connection to a slave read-only, and make the master report positions."""
-        super().adopt(raw, read_only=read_only, begin=begin)
-        if not read_only:
-            connection: Any = raw.driver_connection
-            part: Any = self.tracked
-            kind: Any = type(connection)
-            connection.replswitch = tracker = _Tracker(raw)
-            connection.__class__ = _tracked(part, kind)
-            tracker.track()
+        """Make the session on a slave read-only. Make the master report the positions of commits."""
+        connection: Any = raw.driver_connection
+        part: Any = self.tracked
+        kind: Any = type(connection)
+        connection.replswitch = tracker = _Reader(raw, self.module) if read_only else _Tracker(raw)
+        connection.__class__ = _tracked(part, kind)
+        tracker.track()
 
     def writes_of(self, raw: Raw) -> _Tracker:
-        """Return the tracker, which the driver's own connection keeps."""
+        """Return the tracker, which is an attribute of the driver's own connection."""
         kept = vars(raw.driver_connection)
         tracker: _Tracker = kept.get("replswitch") or kept.setdefault("replswitch", _Tracker(raw))
         return tracker
@@ -204,15 +327,20 @@ class AsyncMySQLDriver(UnknownDriver):
         return _MYSQL.fetch_position(self.writes_of(raw))
 
     def wait_for(self, raw: Raw, position: Position, seconds: float) -> bool:
-        """Wait with the function of the server."""
+        """Wait with a function of the server until it has reached a position. Return False after a time-out."""
         return _MYSQL.wait_for(self.writes_of(raw), position, seconds)
 
+    def is_rolled_back(self, raw: Raw) -> bool:
+        """Return whether the latest command was a commit or rollback by the driver, and its answer has arrived."""
+        tracker = self.writes_of(raw)
+        return tracker.has_ended and not tracker.has_run and not tracker._status & _IN_TRANSACTION
+
     def has_common_positions(self, raw: Raw) -> bool:
-        """Return False for a node of Galera: the positions of its nodes are independent."""
+        """Return True, except for a node of Galera, because the positions of such nodes are independent."""
         return _MYSQL.has_common_positions(self.writes_of(raw))
 
 
 @cache
 def _tracked(part: Any, kind: Any) -> Any:
-    """Return a class of connections like ``kind`` that passes its answers to the write tracker."""
+    """Return a subclass of ``kind``, a class of connections, that passes the answers to the write tracker."""
     return type(kind.__name__, (part, kind), {"__module__": __name__})

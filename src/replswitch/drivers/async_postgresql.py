@@ -1,7 +1,7 @@
 """The common part of the asyncio drivers of PostgreSQL. SQLAlchemy opens their connections.
 
-SQLAlchemy calls their coroutines from synchronous code (``run_async``), so the methods here come in pairs: a coroutine
-of the connection, and a method of the tracker or the driver that waits for it.
+SQLAlchemy calls their coroutines from synchronous code (``run_async``). So for some coroutines of the connection, the
+tracker or the driver has a method that waits for the result.
 """
 
 from __future__ import annotations
@@ -12,31 +12,32 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from replswitch.drivers.driver import Written, later
 from replswitch.drivers.postgresql import CONNECT_TIMEOUT, NOT_READ_ONLY, PostgreSQLFamilyDriver
 from replswitch.drivers.postgresql_position import POSITION, WRITTEN
 from replswitch.drivers.postgresql_tracker import PostgreSQLTracker
 from replswitch.drivers.unknown import UnknownDriver
+from replswitch.drivers.written import Written, later
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable, Mapping
 
-    from replswitch.drivers.driver import Fault, Raw, WriteTracker
+    from replswitch.drivers.driver import Fault, Raw
+    from replswitch.drivers.written import WriteTracker
     from replswitch.positions import Position
 
-# The place, and an id above those of all transactions that have ended. A statement that has begun after an earlier
-# answer, and has written, has raised this id.
+# Queries the place in the log, and a transaction id above those of all transactions that have ended. If a statement
+# begins after one answer and writes, the id in the next answer is higher.
 _WRITTEN: Final = f"{WRITTEN}::text, pg_snapshot_xmax(pg_current_snapshot())::text"
 
-# PgBouncer's message.
+# A part of PgBouncer's message when it refuses a parameter.
 _NO_STARTUP_PARAMETER: Final = "unsupported startup parameter"
 
 
 class AsyncTracker(PostgreSQLTracker):
-    """The write tracker of a connection of an asyncio driver, which is the connection itself.
+    """A connection of an asyncio driver, which is its own write tracker.
 
     The position of a transaction is fetched in the same round trip as its commit. After a statement in autocommit mode,
-    it is queried in the same task.
+    the position is queried separately, in the same task.
 
     Attributes:
         run: waits for a coroutine function, in SQLAlchemy's greenlet. `AsyncPostgreSQLDriver.adopt` sets it.
@@ -68,8 +69,8 @@ class AsyncTracker(PostgreSQLTracker):
         """Prepare a connection that was just opened.
 
         Raises:
-            Exception: ``standby_error``: the connection is for the master, but the server is a standby; or the
-                connection is for a slave, but would not refuse writes.
+            Exception: ``standby_error``, if the connection is for the master but the server is a standby, or if the
+                connection is for a slave but would not refuse writes.
         """
         self.process = os.getpid()
         self.is_reader = read_only
@@ -80,7 +81,7 @@ class AsyncTracker(PostgreSQLTracker):
             if row[10] != self.session_id():
                 self.forbid_prepared()
         elif self.reported("default_transaction_read_only") == "off":
-            # A pooler has not passed the setting on. A standby refuses writes without it.
+            # A pooler has not passed the setting on. A standby refuses writes even without it.
             self.forbid_prepared()
             (is_standby,) = await self.answer("SELECT pg_is_in_recovery()")
             if not is_standby:
@@ -88,22 +89,26 @@ class AsyncTracker(PostgreSQLTracker):
         self.has_run = False
 
     def session_id(self) -> int:
-        """Return the id of the server's process, as sent when the connection was opened. A pooler sends another id."""
+        """Return the process id that was sent at connect. Behind a pooler, ``pg_backend_pid()`` differs from it."""
         raise NotImplementedError
 
     def forbid_prepared(self) -> None:
-        """Switch automatic prepared statements off: behind a pooler, each transaction may run in another session."""
+        """Switch automatic prepared statements off, because a pooler may run each transaction in another session."""
 
     def ended(self, status: Position | Written) -> None:
-        """Record the end of a transaction."""
+        """Record the end of a transaction, and what it has committed."""
         self.has_run = False
-        if not self.is_reader:
+        if status is not Written.NO and not self.is_reader:
             self.note(status)
 
     # WriteTracker
 
+    def may_have_news(self) -> bool:
+        """Return False if no statement has run since the last commit, rollback or answer."""
+        return self.has_run or self.written is not Written.NO
+
     def pop_write_status(self) -> Position | Written:
-        """Return what was committed, and ASK if a statement outside a transaction may have written."""
+        """Return what was committed; `Written.ASK` if a statement outside a transaction may have written."""
         status = super().pop_write_status()
         if self.is_reader or not self.has_run or self.is_in_transaction():
             return status
@@ -111,7 +116,7 @@ class AsyncTracker(PostgreSQLTracker):
         return later(status, Written.ASK if self.reports_positions else Written.YES)
 
     def ask(self, since: Position | None) -> Position | Written:
-        """Return the master's current position, which is at or after the last commit."""
+        """Return the master's current position; `Written.NO` if no transaction has written since the last answer."""
         if not self.reports_positions:
             return Written.YES
         place, latest = self.question(_WRITTEN)
@@ -121,7 +126,10 @@ class AsyncTracker(PostgreSQLTracker):
         return Written.NO if latest == before else self.last_known_position
 
     def discard_write_status(self, *, with_rows: bool) -> None:
-        """Record that the position must be queried before the next statement that counts."""
+        """Drop a write that no scope records. `refresh_baseline` then queries a position that includes it.
+
+        ``with_rows`` has no effect, because the position is queried anew even if all statements have returned rows.
+        """
         self.baseline_is_stale = True
 
     def refresh_baseline(self) -> None:
@@ -133,13 +141,14 @@ class AsyncTracker(PostgreSQLTracker):
 
 
 class _Opening(partial[Any]):
-    """A function of replswitch that opens a connection."""
+    """Marks replswitch's function for opening connections, to distinguish it from one of the application."""
 
 
 class AsyncPostgreSQLDriver(UnknownDriver, PostgreSQLFamilyDriver):
-    """See `replswitch.drivers.Driver`.
+    """The common base class of the `replswitch.drivers.Driver` for asyncpg and of that for psycopg 3 with asyncio.
 
-    If the application opens the connections with a function of its own, they are those of an `UnknownDriver`.
+    If the application opens the connections with a function of its own, they are handled as those of an
+    `UnknownDriver`.
 
     Attributes:
         timeout_setting: the name of the driver's connect time-out.
@@ -150,10 +159,10 @@ class AsyncPostgreSQLDriver(UnknownDriver, PostgreSQLFamilyDriver):
     session_setting: ClassVar[str]
 
     def check(self, settings: Mapping[str, Any], server: str) -> None:
-        """Leave the settings to the driver."""
+        """Accept all settings. The driver checks them when it connects."""
 
     def arguments(self, settings: Mapping[str, Any], *, read_only: bool) -> dict[str, Any]:
-        """Return the settings, with the function that opens the connection."""
+        """Return the settings, with replswitch's function that opens the connection (``async_creator_fn``)."""
         arguments = {self.timeout_setting: CONNECT_TIMEOUT, **settings}
         # SQLAlchemy 2.0 keeps the arguments of a connection for the next one, and a slave may get those of the master.
         if isinstance(arguments.get("async_creator_fn"), _Opening | None):
@@ -161,14 +170,14 @@ class AsyncPostgreSQLDriver(UnknownDriver, PostgreSQLFamilyDriver):
         return arguments
 
     async def _open(self, read_only: bool, *args: Any, **settings: Any) -> AsyncTracker:
-        """Connect."""
+        """Open and prepare a connection. If PgBouncer refuses the read-only parameter, connect without it."""
         arguments = self.with_read_only(settings) if read_only else dict(settings)
         try:
             raw: AsyncTracker = await self.connect(*args, **arguments)
         except Exception as error:
             if not read_only or _NO_STARTUP_PARAMETER not in str(error):
                 raise
-            del arguments[self.session_setting]  # PgBouncer accepts none
+            del arguments[self.session_setting]  # PgBouncer does not accept the parameter
             if self.session_setting in settings:
                 arguments[self.session_setting] = settings[self.session_setting]
             raw = await self.connect(*args, **arguments)
@@ -200,17 +209,17 @@ class AsyncPostgreSQLDriver(UnknownDriver, PostgreSQLFamilyDriver):
             super().adopt(raw, read_only=read_only, begin=begin)
 
     def writes_of(self, raw: Raw) -> WriteTracker:
-        """Return the driver's own connection."""
+        """Return the driver's own connection, which is the tracker. For a connection of another class, return self."""
         tracker = raw.driver_connection
         return tracker if isinstance(tracker, AsyncTracker) else self
 
     def in_transaction(self, raw: Raw) -> bool:
-        """Return the status in the latest answer."""
+        """Return whether a transaction is open, from the status in the server's latest answer."""
         tracker = getattr(raw, "driver_connection", raw)
         return isinstance(tracker, AsyncTracker) and tracker.is_in_transaction()
 
     def alive(self, raw: Raw) -> bool:
-        """Return whether the connection is open. After a fork, it belongs to the parent process."""
+        """Return whether the connection is open. In a forked child, return False, because the parent owns it."""
         tracker = raw.driver_connection
         return not isinstance(tracker, AsyncTracker) or (not self.is_lost(tracker) and tracker.process == os.getpid())
 
@@ -228,7 +237,7 @@ class AsyncPostgreSQLDriver(UnknownDriver, PostgreSQLFamilyDriver):
         raw.run_async(lambda _: asyncio.sleep(seconds))
 
     def classify(self, error: BaseException, raw: Raw | None = None) -> Fault:
-        """Classify by SQLSTATE, and by whether the connection is closed."""
+        """Return the meaning of an error, by its SQLSTATE and by whether the connection is closed."""
         tracker: Any = None if raw is None else self.writes_of(raw)
         if tracker is self:
             return super().classify(error, raw)

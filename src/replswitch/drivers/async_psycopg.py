@@ -1,4 +1,4 @@
-"""psycopg 3 with asyncio, on PostgreSQL, under SQLAlchemy's ``AsyncEngine``."""
+"""The driver psycopg 3 with asyncio for PostgreSQL, as SQLAlchemy's ``AsyncEngine`` uses it."""
 
 from __future__ import annotations
 
@@ -13,25 +13,27 @@ from psycopg import generators, pq, waiting
 from psycopg.rows import tuple_row
 
 from replswitch.drivers.async_postgresql import AsyncPostgreSQLDriver, AsyncTracker
-from replswitch.drivers.driver import Written
 from replswitch.drivers.postgresql import NO_RESPONSE, NO_TWO_PHASE, OK, READ_TIMEOUT
 from replswitch.drivers.postgresql_position import WRITES, WRITTEN
 from replswitch.drivers.postgresql_statement import CHANGES
+from replswitch.drivers.written import Written
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from replswitch.drivers.driver import Raw
     from replswitch.drivers.postgresql_statement import Statement
 
 _IDLE: Final = pq.TransactionStatus.IDLE
 _OUTSIDE: Final = frozenset({_IDLE, pq.TransactionStatus.UNKNOWN})
 _IN_TRANSACTION: Final = pq.TransactionStatus.INTRANS
+_BROKEN: Final = pq.ConnStatus.BAD
 _FAILED: Final = pq.ExecStatus.FATAL_ERROR
 
-# Unlike in a pipeline, the answers to several statements in one message come without preparing them.
+# Several statements in one message, unlike those in a pipeline, need not be prepared.
 _COMMIT: Final = f"{WRITES}; COMMIT; {WRITTEN}".encode()
 
-# In the text of a failed connect: the server has answered.
+# If this is in the text of a failed connect, the server has answered.
 _ANSWERED: Final = re.compile("FATAL|SSL")
 
 
@@ -75,14 +77,12 @@ class AsyncPsycopgConnection(psycopg.AsyncConnection[Any], AsyncTracker):
     """A connection that queries the position of a transaction in the same message as its commit.
 
     Attributes:
-        limit: seconds to wait for an answer; None to wait forever.
         has_own_threshold: the application has set ``prepare_threshold``.
     """
 
     read_only_error = psycopg.errors.ReadOnlySqlTransaction
     standby_error = psycopg.errors.CannotConnectNow
     has_run = False
-    limit: float | None = None
     has_own_threshold = False
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -90,23 +90,6 @@ class AsyncPsycopgConnection(psycopg.AsyncConnection[Any], AsyncTracker):
         poll = select.poll()
         poll.register(self.fileno(), select.POLLIN)
         self.poll = poll.poll
-
-    async def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
-        """Wait for an answer. If it does not arrive in time, or the wait is cancelled, close the connection."""
-        if self.limit is None or args or options:
-            return await super().wait(gen, *args, **options)
-        try:
-            async with asyncio.timeout(self.limit):
-                return await waiting.wait_async(gen, self.pgconn.socket, interval=0.1)
-        except psycopg.Error:
-            raise
-        except TimeoutError as error:
-            self.timed_out = True
-            self.pgconn.finish()
-            raise psycopg.OperationalError(f"no answer came within {self.limit:g} s") from error
-        except BaseException:
-            self.pgconn.finish()
-            raise
 
     async def answer(self, sql: str) -> Any:
         """Run a query of replswitch's own, and return its row. Do not begin a transaction."""
@@ -131,7 +114,7 @@ class AsyncPsycopgConnection(psycopg.AsyncConnection[Any], AsyncTracker):
         return super().before(query)
 
     def after(self, results: list[Any]) -> None:
-        """Record what a statement has done."""
+        """Record whether a statement has committed or has changed the session, from its results."""
         for result in results:
             word = (result.command_status or b"").partition(b" ")[0].decode()
             if word in CHANGES:
@@ -140,16 +123,16 @@ class AsyncPsycopgConnection(psycopg.AsyncConnection[Any], AsyncTracker):
                 self.note(Written.YES if self.is_in_transaction() else Written.ASK)
 
     def session_id(self) -> int:
-        """Return the id of the server's process."""
+        """Return the process id that was sent when the connection was opened."""
         return self.pgconn.backend_pid
 
     def forbid_prepared(self) -> None:
-        """Set the threshold of psycopg, unless the application has chosen one."""
+        """Switch psycopg's automatic prepared statements off, unless the application has set ``prepare_threshold``."""
         if not self.has_own_threshold:
             self.prepare_threshold = None
 
     def is_in_transaction(self) -> bool:
-        """Return the status in the latest answer."""
+        """Return whether a transaction is open, from the status in the server's latest answer."""
         return self.pgconn.transaction_status not in _OUTSIDE
 
     async def commit(self) -> None:
@@ -186,34 +169,69 @@ class AsyncPsycopgConnection(psycopg.AsyncConnection[Any], AsyncTracker):
         raise psycopg.NotSupportedError(NO_TWO_PHASE)
 
 
+class _LimitedConnection(AsyncPsycopgConnection):
+    """A connection with a time-out for answers.
+
+    Attributes:
+        limit: seconds to wait for an answer.
+    """
+
+    limit: float = READ_TIMEOUT
+
+    async def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
+        """Wait for an answer. If it does not arrive in time, or the wait is cancelled, close the connection."""
+        if args or options:
+            return await super().wait(gen, *args, **options)
+        try:
+            async with asyncio.timeout(self.limit):
+                return await waiting.wait_async(gen, self.pgconn.socket, interval=0.1)
+        except psycopg.Error:
+            raise
+        except TimeoutError as error:
+            self.timed_out = True
+            self.pgconn.finish()
+            raise psycopg.OperationalError(f"no answer came within {self.limit:g} s") from error
+        except BaseException:
+            self.pgconn.finish()
+            raise
+
+
 class AsyncPsycopgDriver(AsyncPostgreSQLDriver):
-    """See `replswitch.drivers.Driver`."""
+    """The `replswitch.drivers.Driver` for psycopg 3 with asyncio."""
 
     timeout_setting = "connect_timeout"
     session_setting = "options"
 
     def with_read_only(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the settings with libpq's ``options``."""
+        """Return the settings with a read time-out, and with ``options`` of libpq that make sessions read-only."""
         options = f"{settings.get('options') or ''} -c default_transaction_read_only=on".strip()
         return {"read_timeout": READ_TIMEOUT, **settings, "options": options}
 
     async def connect(self, *args: Any, **settings: Any) -> AsyncPsycopgConnection:
-        """Connect. The setting ``read_timeout`` is replswitch's own."""
+        """Open a connection. ``read_timeout``, a setting of replswitch itself, is the time-out for answers."""
         limit = settings.pop("read_timeout", None)
-        raw = await AsyncPsycopgConnection.connect(*args, **settings)
-        raw.limit, raw.has_own_threshold = limit, "prepare_threshold" in settings
+        kind = AsyncPsycopgConnection if limit is None else _LimitedConnection
+        raw = await kind.connect(*args, **settings)
+        raw.has_own_threshold = "prepare_threshold" in settings
+        if isinstance(raw, _LimitedConnection):
+            raw.limit = limit
         return raw
 
     def abort(self, raw: AsyncPsycopgConnection) -> None:
-        """Close the socket."""
+        """Close the connection at once."""
         raw.pgconn.finish()
 
+    def is_rolled_back(self, raw: Raw) -> bool:
+        """Return whether no transaction is open, so that psycopg's ``rollback()`` would send nothing."""
+        tracker = raw.driver_connection
+        return isinstance(tracker, AsyncPsycopgConnection) and tracker.pgconn.transaction_status == _IDLE
+
     def is_lost(self, tracker: AsyncPsycopgConnection) -> bool:
-        """Poll the socket, too: between statements, a server sends nothing until it closes the connection."""
-        return tracker.closed or bool(tracker.poll(0))
+        """Return whether the connection is closed. Data in the socket shows this, as idle servers send none."""
+        return tracker.pgconn.status == _BROKEN or bool(tracker.poll(0))
 
     def ping_again(self, error: BaseException) -> int | None:
-        """Return what libpq's ``PQping`` would, by the text of the error: a ping would block the event loop."""
+        """Derive libpq's answer to a ping from the text of the error, because a ping would block the event loop."""
         if isinstance(error, psycopg.errors.ConnectionTimeout):
             return NO_RESPONSE
         return OK if _ANSWERED.search(str(error)) else NO_RESPONSE

@@ -1,4 +1,4 @@
-"""aiosqlite. SQLAlchemy opens its connections. For tests and development: SQLite does not replicate."""
+"""The driver aiosqlite, for tests and development, because SQLite does not replicate. SQLAlchemy opens connections."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from replswitch.drivers.driver import WriteTracker, Written
 from replswitch.drivers.unknown import UnknownDriver
+from replswitch.drivers.written import WriteTracker, Written
 from replswitch.positions.sqlite import SQLitePosition, note_beside
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class _Tracker(WriteTracker):
-    """The write tracker of one connection: it compares the number of changed rows with the previous one.
+    """The write tracker of one connection. It compares the number of changed rows with the previous number.
 
     Args:
         connection: the connection of aiosqlite.
@@ -31,7 +31,7 @@ class _Tracker(WriteTracker):
         self._reports_positions = note_beside(file).exists()
 
     def pop_write_status(self) -> Position | Written:
-        """Return whether rows have changed. Inside a transaction nothing is committed yet."""
+        """Return a position or `Written.YES` if rows were changed, else, and in a transaction, `Written.NO`."""
         if self._connection.in_transaction:
             return Written.NO
         seen, self._changes_seen = self._changes_seen, self._connection.total_changes
@@ -40,15 +40,15 @@ class _Tracker(WriteTracker):
         return SQLitePosition(time.time_ns()) if self._reports_positions else Written.YES
 
     def refresh_baseline(self) -> None:
-        """Ignore changes that were rolled back: a rollback does not lower the number."""
+        """Ignore changes that were rolled back, because a rollback does not lower the number of changed rows."""
         self.pop_write_status()
 
 
 class AsyncSQLiteDriver(UnknownDriver):
-    """See `replswitch.drivers.Driver`. DDL changes no rows and is not noticed."""
+    """The `replswitch.drivers.Driver` for aiosqlite. It does not notice DDL, because DDL changes no rows."""
 
     def writes_of(self, raw: Raw) -> WriteTracker:
-        """Return the tracker, which the driver's own connection keeps."""
+        """Return the tracker, which is an attribute of the driver's own connection."""
         kept = vars(raw.driver_connection)
         if "replswitch" not in kept:
             kept["replswitch"] = _Tracker(raw.driver_connection, _file(raw))
@@ -56,14 +56,14 @@ class AsyncSQLiteDriver(UnknownDriver):
         return tracker
 
     def fetch_position(self, raw: Raw) -> tuple[Hashable, Position | None]:
-        """Return the file, and the position in the note beside it."""
+        """Return the path of the database file as the identity, and the position in the note beside the file."""
         file = _file(raw)
         note = note_beside(file)
         text = note.read_text() if note.exists() else ""
         return file, SQLitePosition.parse(text) if text else None
 
     def wait_for(self, raw: Raw, position: Position, seconds: float) -> bool:
-        """Check once, without waiting: waiting here would block the event loop."""
+        """Return at once whether the position is reached, because waiting here would block the event loop."""
         reached = self.fetch_position(raw)[1]
         return reached is not None and reached.includes(position)
 

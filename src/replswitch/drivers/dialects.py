@@ -1,4 +1,4 @@
-"""Which driver takes the connections of an SQLAlchemy dialect."""
+"""Choose the driver for the connections of an SQLAlchemy dialect."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _OURS: Final = {
     "pysqlite": "sqlite3",
 }
 
-# The asyncio drivers that can be asked for positions, by their names in SQLAlchemy.
+# The drivers of replswitch for asyncio, which have positions, by their names in SQLAlchemy.
 _ASYNC: Final = {
     "aiomysql": ("async_aiomysql", "AiomysqlDriver"),
     "aiosqlite": ("async_sqlite", "AsyncSQLiteDriver"),

@@ -1,4 +1,4 @@
-"""The base classes of drivers, the meanings of errors, and the states of a write."""
+"""The base class of drivers, and the meanings of errors."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from enum import Enum
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from replswitch.errors import PositionError
+from replswitch.drivers.written import UNKNOWN, Written
+from replswitch.errors import ConfigurationError, PositionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
     from types import ModuleType
-    from weakref import ReferenceType
 
+    from replswitch.drivers.written import WriteTracker
     from replswitch.positions import Position
-    from replswitch.scope import Scope
 
-#: Any driver's connection or cursor: PEP 249 names their methods, but no common class.
+#: Any driver's connection or cursor. PEP 249 names their methods, but defines no common class.
 Raw = Any
 
 #: Seconds between two queries while waiting for a server to reach a position.
@@ -40,115 +40,19 @@ class Fault(Enum):
     READ_ONLY = "the server is read-only, so it refused a write"
     UNSENT = "the connection was lost before the statement was sent, so it certainly did not run"
     LOST = "the connection was lost while the statement ran"
-    TIMED_OUT = "no answer came in time: the server may be gone, or the statement slow"
+    TIMED_OUT = "no answer came in time, because the server is gone or the statement is slow"
     SLOW = "no answer came in time, and the server accepts new connections"
-    DOWN = "the server reports that it is not available: it shuts down, or has left its cluster"
+    DOWN = "the server reports that it is not available, because it shuts down or has left its cluster"
     FULL = "the server accepts no further connections"
     CONFLICT = "replication conflicts with the read"
     DEADLOCK = "the server ended a deadlock, and rolled the transaction back"
     ROLLED_BACK = "the server rolled the transaction back"
-    UNDEFINED = "a table or column does not exist: on a slave, a migration may not have arrived"
+    UNDEFINED = "a table or column does not exist, on a slave perhaps because a migration has not arrived"
     OTHER = "the statement is wrong, or the error would be the same on every other server"
 
 
-#: The server could not be reached, or is not available.
+#: The faults which mean that the server could not be reached, or is not available.
 GONE = frozenset({Fault.UNSENT, Fault.LOST, Fault.TIMED_OUT, Fault.DOWN, Fault.FULL})
-
-
-class Written(Enum):
-    """The state of a write on the master whose position is not known."""
-
-    NO = "nothing was written"
-    YES = "something was or may have been written, and its position cannot be determined"
-    ASK = "something may have been written, and the server can be asked (`WriteTracker.ask`)"
-
-
-def later(first: Position | Written, second: Position | Written) -> Position | Written:
-    """Return the state of two writes of one session: the position that includes both, if both are known."""
-    if first is Written.NO:
-        return second
-    if second is Written.NO:
-        return first
-    if Written.YES in (first, second):
-        return Written.YES
-    if isinstance(first, Written) or isinstance(second, Written):
-        return Written.ASK
-    return first.merge(second)
-
-
-class WriteTracker:
-    """Records what was committed through one connection (M1, P1). One object per connection.
-
-    There are three kinds. PyMySQL and sqlite3 show it with each result. With mysqlclient, the server must be queried.
-    With all others nothing is known; this base class is for them.
-
-    Attributes:
-        news: False if nothing can have changed since the last `pop_write_status`, and no transaction has begun or
-            ended since then. It is a plain attribute, because it is read after every statement.
-        unread: a result may be unread; `replswitch.drivers.Driver.drain_results` reads it.
-        owes_results: a result is unread, and another statement after it may still write.
-        streams: a result is being read row by row, so no other statement can run on the connection (S6). Then
-            ``unread`` is True as well.
-        session_changed: True on a slave's connection if a statement changed its session (variables, the current
-            database), so that a write must not move away from it (S8).
-        identity: the identity of the server, as the server reports it; None before it is known.
-        last_known_position: the position of the latest write, as far as it is known.
-        learns_after_rows: whether the end of a result can add something about a write that is pending.
-        has_rows: the statement of the last `pop_write_status` has returned rows, as writes seldom do; False if unknown.
-        includes_others: `ask` may return the position of other sessions' writes: the server has none for each session.
-        on_write: called with the tracker when something may have been committed, and with True while a statement runs,
-            so that the server cannot be queried. For a binding that does not see every statement.
-        reports_all: each commit is in `pop_write_status`, also one that SQLAlchemy does not see.
-        pending_in: the scope that must query the position of a write; None before the first one.
-    """
-
-    news = True
-    unread = False
-    owes_results = False
-    streams: Any = False
-    session_changed = False
-    identity: Hashable | None = None
-    last_known_position: Position | None = None
-    learns_after_rows = False
-    has_rows = False
-    includes_others = False
-    reports_all = False
-    on_write: Callable[[WriteTracker, bool], object] | None = None
-    pending_in: ReferenceType[Scope] | None = None
-
-    def follow(self) -> None:
-        """Update the state of the session after a statement. Called after each one that succeeded."""
-
-    def pop_write_status(self) -> Position | Written:
-        """Return what was committed since the last call, without a round trip."""
-        return Written.YES
-
-    def ask(self, since: Position | None) -> Position | Written:
-        """Ask the server what was written. One round trip, after `pop_write_status` returned `Written.ASK`.
-
-        Args:
-            since: `last_known_position` before the statements in question. A later position comes from them, or
-                from statements of other scopes that share the connection.
-
-        Raises:
-            Exception: the driver's own error.
-            PositionError: the answer is not a position.
-        """
-        return Written.YES
-
-    def discard_write_status(self, *, with_rows: bool) -> None:
-        """Drop the status that `pop_write_status` has just returned, so that it counts for no scope.
-
-        Args:
-            with_rows: statements that returned rows may have written as well.
-        """
-
-    def refresh_baseline(self) -> None:
-        """Update `last_known_position` after writes that counted for no scope. At most one round trip."""
-
-
-#: For unknown drivers. It has no state, so all connections share it.
-UNKNOWN = WriteTracker()
 
 
 class Driver:
@@ -160,32 +64,42 @@ class Driver:
     The defaults are those of a plain DB-API module in autocommit mode, without positions. A subclass must at least
     set `module`, and override `open`, `address`, `schema` and `classify`.
 
+    In the methods, ``raw`` is a connection of the module (in `returned_rows`, a cursor), and ``settings`` are the
+    settings of one server. With ``read_only``, the connection is one to a slave. ``seconds`` is a time-out or a wait.
+
     Attributes:
         module: the DB-API module, for its exceptions.
-        engine: the kind of server, for the commands that list servers: ``"mysql"`` (MariaDB too), ``"sqlite"``; empty
-            for others.
+        engine: the kind of server, for the commands that list servers, such as ``"mysql"`` (for MariaDB, too); empty
+            for a database that replswitch does not know.
+        default_port: the port of a server whose address contains none; None if servers have no ports.
         must_ask: True if `WriteTracker.pop_write_status` never returns a position, so that the server must be queried
             for it. Reads on the master then run over read-only connections, which need no such query.
-        opens_connections: False if SQLAlchemy opens them, with `arguments`.
-        in_memory: the database is in memory, so both states must share one connection.
-        begins_with_writes: the module begins a transaction at the first write only, so `begin_adopted` is called first.
+        opens_connections: False if SQLAlchemy opens the connections, with the result of `arguments`.
+        in_memory: the database is in memory, so master state and slave state must share one connection.
+        begins_with_writes: the module begins a transaction at the first write only, so `begin_adopted` is called before
+            the first statement.
         has_serializable_slaves: transactions on slaves may have the isolation level SERIALIZABLE.
         commit_waits_for_readers: a commit waits for transactions that read, as on a single SQLite file.
+        reads_may_lock: a write may have to wait until another transaction that has only read ends.
         keeps_description: a closed cursor still has its ``description``.
+        has_latest_position: `latest_position` may return a position.
         streaming_methods: the methods of a cursor, beside those of PEP 249, that run a statement and pass its rows one
-            by one: ``copy`` and ``stream``. For each of them, the cursor has a method that returns as soon as the
-            statement has begun: ``begin_copy``, ``begin_stream``.
+            by one, such as ``copy``. For each of them, the cursor has a method that returns as soon as the statement
+            has begun, such as ``begin_copy``.
     """
 
     module: ModuleType
     engine = ""
+    default_port: int | None = None
     must_ask = False
     opens_connections = True
     in_memory = False
     begins_with_writes = False
     has_serializable_slaves = True
     commit_waits_for_readers = False
+    reads_may_lock = False
     keeps_description = False
+    has_latest_position = False
     streaming_methods: frozenset[str] = frozenset()
 
     # Settings
@@ -202,11 +116,41 @@ class Driver:
         """
 
     def address(self, settings: Mapping[str, Any]) -> str:
-        """Return the name of the server for messages: ``slave1.db``, ``127.0.0.1:3307``."""
+        """Return the name of the server for messages, such as ``slave1.db`` or ``127.0.0.1:3307``."""
         raise NotImplementedError
 
+    def endpoint(self, address: str) -> tuple[str, int | None]:
+        """Return the host (or the socket) and the port in an address that `address` has returned, for tools.
+
+        The host is empty if servers have no addresses.
+        """
+        if self.default_port is None:
+            return "", None
+        if address.endswith(")"):  # one address of a host: slaves.db (10.0.0.7:3306)
+            address = address[address.rindex("(") + 1 : -1]
+        host, _, port = address.rpartition(":")
+        if host and port.isdecimal() and (":" not in host or host.endswith("]")):
+            return host.strip("[]"), int(port)
+        return address, None if address.startswith(("/", "@")) else self.default_port
+
+    def host_to_look_up(self, settings: Mapping[str, Any], what: str) -> tuple[str, int]:
+        """Return the host and the port in the settings of slaves behind one name (``resolve``).
+
+        Args:
+            settings: the settings. With the further setting ``hostaddr``, `open` connects to that address, and TLS
+                verifies the host.
+            what: the setting in messages: ``The setting "resolve" of slave number 1``.
+
+        Raises:
+            ConfigurationError: the settings do not name one host, or the driver cannot connect like this.
+        """
+        raise ConfigurationError(
+            f"{what} does not work with {self.module.__name__}, which does not connect to one address of a host. Leave"
+            " the setting out."
+        )
+
     def schema(self, settings: Mapping[str, Any]) -> str:
-        """Return the name of the database in the settings, the same on each server: ``shop``."""
+        """Return the name of the database in the settings, such as ``shop``. It is the same on each server."""
         raise NotImplementedError
 
     def location(self, settings: Mapping[str, Any]) -> str:
@@ -214,7 +158,7 @@ class Driver:
         return self.address(settings)
 
     def set_name(self, settings: Mapping[str, Any]) -> str:
-        """Return the name of a master's replicated set (M8): a digest, because clients see it (M6)."""
+        """Return the name of a master's replicated set (M8). Clients see it, so it is a digest of the location (M6)."""
         return b32encode(sha256(self.location(settings).encode()).digest()[:5]).decode().lower()
 
     # Connections
@@ -248,11 +192,12 @@ class Driver:
         return UNKNOWN
 
     def readable(self, raw: Raw) -> Callable[[int], object]:
-        """Return a function that, called with 0, is true if the connection has something to read.
+        """Return a function that takes 0 (a time-out) and returns a true value if the connection has something to read.
 
-        Between statements a server sends nothing, so either it has closed the connection, or a result is unread.
+        Between statements a server sends nothing. So if there is something to read, either the server has closed the
+        connection, or a result is unread.
         """
-        return bool  # bool(0): nothing
+        return bool  # bool(0) is False: there is nothing to read
 
     def alive(self, raw: Raw) -> bool:
         """Return whether the connection is still open, without a round trip."""
@@ -263,11 +208,11 @@ class Driver:
         raw.cursor().execute("SELECT 1")
 
     def reusable(self, raw: Raw) -> bool:
-        """Clean a connection for the next user; False if it must be closed instead."""
+        """Clean a connection for the next user. Return False if it must be closed instead."""
         return True
 
     def drain_results(self, raw: Raw) -> None:
-        """Read the results of an earlier statement that are unread, such as a procedure's further result sets."""
+        """Read the unread results of an earlier statement, such as a procedure's further result sets."""
 
     def returned_rows(self, raw: Raw) -> bool:
         """Return whether the latest statement of a cursor has returned rows."""
@@ -293,13 +238,17 @@ class Driver:
         """Return whether a transaction is open, as far as that is known without a round trip."""
         return False
 
+    def is_rolled_back(self, raw: Raw) -> bool:
+        """Return True if a rollback would do nothing, because a commit or a rollback was the latest statement."""
+        return False
+
     # Positions
 
     def fetch_position(self, raw: Raw) -> tuple[Hashable, Position | None]:
-        """Query the identity and the position of the server (P2). One round trip.
+        """Query the identity and the position of the server (P2). This takes one round trip.
 
         Returns:
-            the identity, the same for all connections to the server; and its position, None if it has none.
+            the identity, which is the same for all connections to the server; and the position, or None without one.
 
         Raises:
             Exception: the driver's own error.
@@ -322,8 +271,12 @@ class Driver:
         """Wait before the position is queried again."""
         time.sleep(seconds)
 
+    def latest_position(self, raw: Raw) -> Position | Written:
+        """Query a position of the master that includes all commits so far, also those of other connections."""
+        return Written.YES
+
     def seconds_behind(self, raw: Raw) -> float | None:
-        """Query the lag of a slave: `math.inf` if replication has stopped, None if it is not known."""
+        """Query and return the lag of a slave in seconds; `math.inf` if replication has stopped; None if not known."""
         return None
 
     def has_common_positions(self, raw: Raw) -> bool:

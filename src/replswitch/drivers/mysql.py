@@ -1,13 +1,13 @@
 """The common part of the drivers of MariaDB and MySQL: settings, positions, and the meanings of errors.
 
-`plain_cursor` on a connection is the driver's own cursor class, because the application may have set another default.
-`last_known_position` is the position of the latest write of its session, as far as it is known.
+The connections here have an attribute `plain_cursor`, the driver's own cursor class, because the application may have
+set another default. Their attribute `last_known_position` is the position of the session's latest known write.
 
-https://mariadb.com/kb/en/gtid/ and https://dev.mysql.com/doc/refman/9.1/en/replication-gtids.html.
+GTIDs: https://mariadb.com/kb/en/gtid/ and https://dev.mysql.com/doc/refman/9.1/en/replication-gtids.html.
 
 All drivers put an error's code and message into ``args``. The codes:
 https://mariadb.com/kb/en/mariadb-error-code-reference/ and
-https://dev.mysql.com/doc/mysql-errors/en/server-error-reference.html; codes from 2000 on are the clients'.
+https://dev.mysql.com/doc/mysql-errors/en/server-error-reference.html. The client sets the codes from 2000 to 2999.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ import re
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from replswitch.drivers.driver import Driver, Fault, Written
+from replswitch.drivers.driver import Driver, Fault
+from replswitch.drivers.mysql_settings import time_limits
+from replswitch.drivers.one_host import one_host
+from replswitch.drivers.written import Written
 from replswitch.errors import ConfigurationError
 from replswitch.positions import MariaDBPosition, MySQLPosition
 from replswitch.positions.clock import fall_back_to_clock
@@ -26,7 +29,8 @@ from replswitch.positions.clock import fall_back_to_clock
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
 
-    from replswitch.drivers.driver import Raw, WriteTracker
+    from replswitch.drivers.driver import Raw
+    from replswitch.drivers.written import WriteTracker
     from replswitch.positions import Position
 
 # ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION, ER_READ_ONLY_MODE; and ER_OPTION_PREVENTS_STATEMENT, which is used for
@@ -36,16 +40,10 @@ _READ_ONLY_MODE: Final = 1836
 _OPTION_PREVENTS: Final = 1290
 _READ_ONLY_OPTION: Final = re.compile(r"--(super[-_])?read[-_]only")
 
-# ER_UNKNOWN_COM_ERROR: from a Galera node that has left its cluster, and for other commands too.
+# ER_UNKNOWN_COM_ERROR. A Galera node that has left its cluster sends it, but it can have other causes.
 _UNKNOWN_COMMAND: Final = 1047
 
-# Statements that only read, after any comments; and what leaves a trace in the session.
-_READ: Final = re.compile(
-    r"(?:\s|\(|/\*(?:[^*]|\*(?!/))*\*/|(?:--(?=\s)|#)[^\n]*(?:\n|\Z))*+(?:SELECT|WITH|DO|VALUES)\b", re.IGNORECASE
-)
-_TRACE: Final = re.compile(r":=|get_lock|LAST_INSERT_ID\((?!\s*\))", re.IGNORECASE)
-
-# Codes of the client, 2000 to 2999: no socket, no host, gone away before sending, lost.
+# The client's codes 2002, 2003, 2006 and 2013: no socket; no host; gone away before sending; lost.
 _FAULTS: Final = {
     READ_ONLY_TRANSACTION: Fault.REFUSED,
     _READ_ONLY_MODE: Fault.READ_ONLY,
@@ -75,36 +73,15 @@ _POSITION_OF_MARIADB: Final = (
     " @@server_id, @@hostname"
 )
 
-# PyMySQL has this in the message of a connection (2013) that was lost by a read time-out.
+# A text in PyMySQL's message for a connection that was lost by a read time-out (2013).
 _TIMED_OUT: Final = "timed out"
 
-
-#: The default time-outs in seconds, after which a server that accepts packets but never answers counts as gone: for a
-#: new connection, and for the answer to a statement on a slave. The second one is shorter than the usual worker
-#: time-out of application servers (30 s), so that a hanging slave does not get the worker killed (F5).
-CONNECT_TIMEOUT: Final = 3
-READ_TIMEOUT: Final = 20
-
-
-def with_timeouts(settings: Mapping[str, Any], *, read_only: bool) -> dict[str, Any]:
-    """Return the settings with time-outs. The master has no read time-out: an ALTER TABLE may take its time."""
-    defaults = {"connect_timeout": CONNECT_TIMEOUT}
-    if read_only:
-        # The same value for both: if they differ, PyMySQL sets the socket's time-out twice for each statement.
-        defaults["read_timeout"] = defaults["write_timeout"] = settings.get("read_timeout", READ_TIMEOUT)
-    return {**defaults, **settings}
-
-
-def time_limits(timeout: float) -> dict[str, int]:
-    """Return the time-outs in seconds as settings of the drivers, which take whole numbers."""
-    seconds = math.ceil(timeout)
-    return {"connect_timeout": seconds, "read_timeout": seconds}
-
+_POSITION_OF_MYSQL: Final = "SELECT @@GLOBAL.gtid_executed, @@server_uuid"
 
 # The counter counts what this session has committed with the binary log. It leaves out tables without
 # transactions, and XA COMMIT: https://dev.mysql.com/doc/refman/9.1/en/server-status-variables.html#statvar_Handler_prepare.
 _WRITTEN_ON_MYSQL: Final = (
-    "SELECT @@GLOBAL.gtid_executed, @@server_uuid, (SELECT VARIABLE_VALUE FROM performance_schema.session_status"
+    f"{_POSITION_OF_MYSQL}, (SELECT VARIABLE_VALUE FROM performance_schema.session_status"  # noqa: S608 - constants
     " WHERE VARIABLE_NAME = 'Handler_prepare')"
 )
 
@@ -113,14 +90,14 @@ _IDENTITY: Final = ("server_id", "hostname", "server_uuid")
 
 
 def has_positions(raw: Raw, *, identify: bool = True) -> bool:
-    """Query whether each write of a connection gets a GTID, and the identity of the server (``identity``).
+    """Query and return whether writes of a connection get a GTID. Store the server's identity in ``raw.identity``.
 
-    Writes get none if binary logging is off, with Galera (the GTIDs of a node mean nothing on another node), and on
-    MySQL without GTIDs. One log line gives the reason.
+    Writes get no GTID if binary logging is off, and on MySQL without GTIDs. With Galera, they are treated as without
+    one, because the GTIDs of a node mean nothing on another node. In these cases, the reason is logged once.
 
     Args:
         raw: the connection.
-        identify: query the identity of a MySQL server, too. Each row of the result moves the counters of its session.
+        identify: query the identity of a MySQL server, too. This takes more rows, which change the session's counters.
     """
     raw.includes_others = not is_mariadb(raw)
     identify = identify or is_mariadb(raw)
@@ -148,11 +125,11 @@ def is_mariadb(raw: Raw) -> bool:
 
 
 def last_written(raw: Raw, since: Position | None, *, only_rows: bool = False) -> Position | Written:
-    """Query the position of the latest write of a session, keep it, and compare it with ``since``.
+    """Query, store and return the position of a session's latest write; `Written.NO` without a write after ``since``.
 
-    MySQL has no such position for a session. There it is the position of all writes of the server itself. A statement
-    that returned rows may have written, too (a call of a function); the counter of the session (``raw.changes``) shows
-    whether it did.
+    MySQL has no such position for a session. There, the position is that of all writes of the server itself. If all
+    statements have returned rows, they may have written, too (by calling a function). The counter of the session
+    (``raw.changes``) shows whether they have.
 
     Args:
         raw: the connection.
@@ -188,18 +165,8 @@ def rows(raw: Raw, sql: str, *values: object) -> list[tuple[Any, ...]]:
         raw.on_write = on_write
 
 
-def leaves_trace(sql: str) -> bool:
-    """Say whether a read may leave a variable, a lock or a key in the session, which no server reports (S8, S11).
-
-    Other statements are not searched: their text may contain what a visitor has typed, and the server reports them.
-    """
-    upper = sql.upper()  # and not the expressions for each statement, which would take longer
-    may_leave = ":=" in sql or "GET_LOCK" in upper or "LAST_INSERT_ID(" in upper
-    return may_leave and _READ.match(sql) is not None and _TRACE.search(sql) is not None
-
-
 def records(raw: Raw, sql: str) -> list[dict[str, Any]]:
-    """Return rows as mappings. Column names are in lower case, and have the form from before MySQL 8.0.22."""
+    """Run a query, and return its rows as mappings. Their keys are in lower case, and named as before MySQL 8.0.22."""
     # The application may have set another default cursor class. Connections of other kinds use their default (None).
     with closing(raw.cursor(getattr(raw, "plain_cursor", None))) as cursor:
         cursor.execute(sql)
@@ -214,16 +181,19 @@ def text(value: object) -> str:
 
 
 def innermost(raw: Any) -> Any:
-    """Return the driver's connection inside the wrappers of tools: ``__wrapped__``, as in wrapt and functools."""
+    """Return the driver's connection inside the wrappers of tools, which have an attribute ``__wrapped__``."""
     while hasattr(raw, "__wrapped__"):
         raw = raw.__wrapped__
     return raw
 
 
 class MySQLFamilyDriver(Driver):
-    """The part of `replswitch.drivers.Driver` that does not depend on the module."""
+    """The common part of the `replswitch.drivers.Driver` for each module that connects to MariaDB and MySQL."""
 
     engine = "mysql"
+    default_port = 3306
+    has_latest_position = True
+    reads_may_lock = True
 
     #: Settings that replswitch sets itself.
     own_settings: ClassVar[set[str]] = {"autocommit"}
@@ -233,28 +203,32 @@ class MySQLFamilyDriver(Driver):
         for name in sorted(self.own_settings & set(settings)):
             raise ConfigurationError(
                 f'The setting "{name}" of {server} is set by replswitch itself. Leave it out'
-                f"{'; it is an argument of connect() itself' if name == 'autocommit' else ''}."
+                f"{'; connect() itself has an argument of this name' if name == 'autocommit' else ''}."
             )
 
     def address(self, settings: Mapping[str, Any]) -> str:
         """Return the socket, or the host, with its port unless that is 3306."""
         if settings.get("unix_socket"):
             return str(settings["unix_socket"])
-        port = str(settings.get("port") or 3306)
-        return f"{settings.get('host') or 'localhost'}{'' if port == '3306' else f':{port}'}"
+        port, host = str(settings.get("port") or 3306), str(settings.get("host") or "localhost")
+        return host if port == "3306" else f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     def location(self, settings: Mapping[str, Any]) -> str:
-        """Return the address, and the option file that may set it."""
+        """Return the address, and the names of the option file and its group, which may set the address."""
         host = str(settings.get("host") or "").lower().rstrip(".")
         files = (settings.get(name) for name in ("read_default_file", "read_default_group"))
         return "\n".join(map(str, filter(None, (self.address({**settings, "host": host}), *files))))
+
+    def host_to_look_up(self, settings: Mapping[str, Any], what: str) -> tuple[str, int]:
+        """Return the host and the port."""
+        return one_host(what, settings.get("host"), settings.get("port") or 3306, settings.get("unix_socket"))
 
     def schema(self, settings: Mapping[str, Any]) -> str:
         """Return the name of the database; empty if the settings name none."""
         return str(settings.get("database") or settings.get("db") or "")
 
     def open_for_report(self, settings: Mapping[str, Any], seconds: float) -> Raw:
-        """Open a read-only connection with time-outs of its own."""
+        """Open a read-only connection whose time-outs are ``seconds``."""
         return self.open({**settings, **time_limits(seconds)}, read_only=True)
 
     def adopt(self, raw: Raw, *, read_only: bool, begin: str) -> None:
@@ -262,22 +236,22 @@ class MySQLFamilyDriver(Driver):
         raw.autocommit(False)
 
     def writes_of(self, raw: Raw) -> WriteTracker:
-        """Return the connection itself."""
+        """Return the connection itself, which is its own write tracker."""
         tracker: WriteTracker = raw
         return tracker
 
     def readable(self, raw: Raw) -> Callable[[int], object]:
-        """Poll the socket."""
+        """Return a function that polls the socket."""
         poll: Callable[[int], object] = raw.poll
         return poll
 
     def alive(self, raw: Raw) -> bool:
-        """Check the socket. After a fork, a connection belongs to the parent process."""
+        """Return whether the connection is open. In a forked child, return False, because it belongs to the parent."""
         # Between statements the server sends nothing. Data to read is an unread result, or the end of the connection.
         return bool(raw.open and raw.process == os.getpid() and (raw.owes_results or not raw.poll(0)))
 
     def ping(self, raw: Raw) -> None:
-        """Ping."""
+        """Send the protocol's ping command."""
         raw.ping()
 
     def fetch_position(self, raw: Raw) -> tuple[Hashable, Position | None]:
@@ -288,20 +262,40 @@ class MySQLFamilyDriver(Driver):
             if logged is not None:
                 reached = reached.earlier(MariaDBPosition.parse(text(logged)))
             return tuple(map(text, identity)), reached
-        ((executed, uuid),) = rows(raw, "SELECT @@GLOBAL.gtid_executed, @@server_uuid")
+        ((executed, uuid),) = rows(raw, _POSITION_OF_MYSQL)
         return text(uuid), MySQLPosition.parse(text(executed))
 
+    def latest_position(self, raw: Raw) -> Position | Written:
+        """Query the position that includes all that the server has written to its binary log."""
+        raw = innermost(raw)
+        attributes: Any = vars(raw)
+        kept = attributes.copy()  # restored below, because the queries are not the application's
+        try:
+            if raw.reports_positions is None:
+                raw.reports_positions = has_positions(raw, identify=False)
+                kept.update((name, attributes[name]) for name in ("reports_positions", "includes_others", "group"))
+            if not raw.reports_positions:
+                return Written.YES
+            if is_mariadb(raw):
+                return MariaDBPosition.parse(text(rows(raw, "SELECT @@GLOBAL.gtid_binlog_pos")[0][0]))
+            ((executed, uuid),) = rows(raw, _POSITION_OF_MYSQL)
+            return MySQLPosition.parse(text(executed)).written_by(text(uuid), raw.group)
+        finally:
+            attributes.clear()
+            attributes.update(kept)
+
     def wait_for(self, raw: Raw, position: Position, seconds: float) -> bool:
-        """Wait on the server, with its own function."""
+        """Wait with a function of the server until it has reached a position. Return False after a time-out."""
         function = "MASTER_GTID_WAIT" if is_mariadb(raw) else "WAIT_FOR_EXECUTED_GTID_SET"
         ((outcome,),) = rows(raw, f"SELECT {function}(%s, %s)", str(position), seconds)
         return int(outcome) == 0
 
     def seconds_behind(self, raw: Raw) -> float | None:
-        """Query the replication status.
+        """Query the replication status, and return the lag in seconds.
 
-        Return None if the account lacks the privilege (MariaDB: SLAVE MONITOR, MySQL: REPLICATION CLIENT), or if the
-        server does not replicate from another server, such as a member of a cluster.
+        Return infinity if replication has stopped. Return None if the account lacks the privilege (SLAVE MONITOR on
+        MariaDB, REPLICATION CLIENT on MySQL), or if the server does not replicate from another server. A member of a
+        cluster does not, for example.
         """
         try:
             sources = records(raw, "SHOW ALL SLAVES STATUS" if is_mariadb(raw) else "SHOW REPLICA STATUS")
@@ -313,11 +307,11 @@ class MySQLFamilyDriver(Driver):
         return max((math.inf if seconds is None else float(seconds) for seconds in behind), default=None)
 
     def has_common_positions(self, raw: Raw) -> bool:
-        """Return False for a node of Galera: the positions of its nodes are independent."""
+        """Return True, except for a node of Galera, because the positions of such nodes are independent."""
         return not rows(raw, "SHOW VARIABLES WHERE Variable_name = 'wsrep_on' AND Value = 'ON'")
 
     def classify(self, error: BaseException, raw: Raw | None = None) -> Fault:
-        """Classify by the error's code, and by its message if the code has several meanings."""
+        """Return the meaning of an error by its code, and by its message if the code has several meanings."""
         code, message = (*error.args, 0, "")[:2]
         fault = _FAULTS.get(code, Fault.OTHER) if isinstance(code, int) else Fault.OTHER
         if code == _OPTION_PREVENTS and _READ_ONLY_OPTION.search(str(message)):

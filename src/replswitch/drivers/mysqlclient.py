@@ -1,7 +1,7 @@
-"""mysqlclient, on MariaDB and MySQL.
+"""The driver mysqlclient for MariaDB and MySQL.
 
-It does not show the session state that the server sends with each result, so the position of a write is queried once:
-before the next read of the scope from a slave, or before its response.
+mysqlclient does not show the session state that the server sends with each result. So the position of a write is
+queried once, before the scope next reads from a slave, or before the response is sent.
 """
 
 from __future__ import annotations
@@ -17,17 +17,10 @@ from typing import TYPE_CHECKING, Any, Final
 import MySQLdb.connections
 import MySQLdb.cursors
 
-from replswitch.drivers.driver import Fault, WriteTracker, Written
-from replswitch.drivers.mysql import (
-    MySQLFamilyDriver,
-    has_positions,
-    innermost,
-    is_mariadb,
-    last_written,
-    leaves_trace,
-    with_timeouts,
-)
-from replswitch.drivers.read_only import RUNS_OTHERS, STAY_READ_ONLY, check_read_only, keep_read_only
+from replswitch.drivers import Fault, WriteTracker, Written
+from replswitch.drivers.mysql import MySQLFamilyDriver, has_positions, innermost, is_mariadb, last_written
+from replswitch.drivers.mysql_settings import at_address, refuse_verification, with_timeouts
+from replswitch.drivers.read_only import RUNS_OTHERS, STAY_READ_ONLY, check_read_only, keep_read_only, leaves_trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,14 +29,14 @@ if TYPE_CHECKING:
 
 _OUT_OF_SYNC: Final = 2014  # CR_COMMANDS_OUT_OF_SYNC: a result is unread
 
-# `Connection.query` would call this function; calling it directly saves one call per statement.
+# mysqlclient's `Connection.query` only calls this function. Calling it directly saves one call per statement.
 _send: Final[Any] = MySQLdb._mysql.connection.query
 
 # The part of the read time-out after which a lost connection counts as timed out.
 _NEARLY: Final = 0.95
 
 # The statements that begin or end a transaction, or may do so. mysqlclient does not show the server's status
-# flag, so the text of a statement is examined; only here, and only if the statement returned no rows.
+# flag, so the text of a statement is examined, but only if the statement returned no rows.
 _CONTROL: Final = re.compile(
     rb"(?:\s|/\*(?:[^*]|\*(?!/))*\*/|(?:--(?=\s)|#)[^\n]*(?:\n|\Z))*+"
     rb"(?:(?P<call>CALL|EXECUTE|BEGIN\s+NOT)"
@@ -53,7 +46,7 @@ _CONTROL: Final = re.compile(
     re.IGNORECASE,
 )
 
-# Statements that change the session on the master. On a slave, every other statement without a result does so.
+# On the master, these statements change the session. On a slave, all without rows do, except BEGIN, COMMIT and so on.
 _CHANGE: Final = re.compile(rb"\s*(?:SET|USE|PREPARE|LOCK|HANDLER|CREATE\s+TEMPORARY)\b", re.IGNORECASE)
 
 _STOCK: Final[Any] = MySQLdb.connections.Connection
@@ -84,7 +77,7 @@ class _Connection(MySQLdb.connections.Connection, WriteTracker):
     plain_cursor = MySQLdb.cursors.Cursor
     unread = True  # mysqlclient does not show whether another result follows; after a single SELECT none does
 
-    #: Whether the connection is read-only (S7); and whether a procedure may have ended that, which is then set again.
+    #: Whether the connection is read-only (S7); whether a procedure may have ended this mode, so that it is set again.
     stays_read_only = True
     may_be_writable = False
 
@@ -144,7 +137,7 @@ class _Connection(MySQLdb.connections.Connection, WriteTracker):
 
     @property
     def streams(self) -> bool:
-        """Whether a result is not read to its end, because its cursor reads row by row."""
+        """Whether an unbuffered result (of a cursor that reads row by row) still has unread rows."""
         stream = None if self.stream is None else self.stream()
         return stream is not None and not stream.ended
 
@@ -158,7 +151,7 @@ class _Connection(MySQLdb.connections.Connection, WriteTracker):
         self._leave_to_parent()
 
     def _leave_to_parent(self, getpid: Any = os.getpid, files: Any = (os.open, os.dup2, os.close)) -> None:
-        """In a forked child, detach the socket: closing the connection would end the parent's session (S12)."""
+        """Detach the socket in a forked child, because closing the connection would end the parent's session (S12)."""
         # The functions are arguments, because an ending interpreter clears modules before it frees connections.
         if self.open and self.process != getpid():
             open_, dup2, close = files
@@ -190,13 +183,13 @@ class _Connection(MySQLdb.connections.Connection, WriteTracker):
             self.in_transaction = control["begin"] is not None
 
     def changes_session(self, text: bytes) -> bool:
-        """Return whether a statement without rows has changed the session. On a read-only link, it always has."""
+        """Return whether a statement without rows has changed the session. On a read-only link, assume that it has."""
         return True
 
     # WriteTracker
 
     def pop_write_status(self) -> Position | Written:
-        """Return NO: a connection to a slave cannot write."""
+        """Return `Written.NO`, because a connection to a slave cannot write."""
         return Written.NO
 
 
@@ -206,20 +199,20 @@ class _MasterConnection(_Connection):
     stays_read_only = False
     #: Whether each write gets a position; None before the server was asked.
     reports_positions: bool | None = None
-    #: There may be writes later than `last_known_position` that counted for no scope.
+    #: There may be writes later than `last_known_position` that no scope has recorded.
     baseline_is_stale = False
     #: All statements since the last query of the position have returned rows.
     only_rows = True
-    #: The counter of changes of a MySQL session at that time.
+    #: The counter of changes of a MySQL session at the last query of the position.
     changes = 0
 
     def _begin(self) -> None:
         self.may_have_written = False  # only its settings were sent
-        # On MySQL it matters whether all results were rows; MariaDB is queried in any case.
+        # On MySQL, `ask` must know whether all statements have returned rows. On MariaDB it need not.
         self.learns_after_rows = not is_mariadb(self)
 
     def store_result(self) -> Any:
-        # Ask only after results that are stored: while a result is read row by row, nothing can be asked.
+        # Ask only after results that are stored, because no query can be sent while a result is read row by row.
         result = super().store_result()  # type: ignore[no-untyped-call]  # likewise
         if self.on_write is not None:
             self.on_write(self, True)
@@ -232,14 +225,14 @@ class _MasterConnection(_Connection):
             self.on_write(self, False)
 
     def changes_session(self, text: bytes) -> bool:
-        """Judge by the text of the statement: on the master, one without rows may also be an UPDATE."""
+        """Return whether the text shows a change of the session. A statement without rows may be an UPDATE here."""
         return _CHANGE.match(text) is not None
 
     def pop_write_status(self) -> Position | Written:
-        """Return ASK if a statement may have written.
+        """Return `Written.ASK` if a statement may have written; `Written.YES` if the server reports no positions.
 
-        A statement that returned rows may have written, too: MariaDB's INSERT … RETURNING, a call of a function. The
-        next call returns ASK again, because a procedure may write after its rows.
+        A statement that returned rows may have written, too, such as MariaDB's INSERT … RETURNING or a function call.
+        After such a statement, the next call returns `Written.ASK` again, as a procedure may write after its rows.
         """
         if not self.may_have_written or self.in_transaction:
             return Written.NO
@@ -249,8 +242,8 @@ class _MasterConnection(_Connection):
         return Written.YES if self.reports_positions is False else Written.ASK
 
     def ask(self, since: Position | None) -> Position | Written:
-        """Ask for the position of the latest write."""
-        before = self.may_have_written, self.latest  # keep them: the queries below are not the application's
+        """Query and return the position of the latest write; `Written.YES` if the server reports no positions."""
+        before = self.may_have_written, self.latest  # restored below, because the queries are not the application's
         if self.reports_positions is None:
             self.reports_positions = has_positions(self, identify=False)
         written = last_written(self, since, only_rows=self.only_rows) if self.reports_positions else Written.YES
@@ -258,11 +251,12 @@ class _MasterConnection(_Connection):
         return written
 
     def discard_write_status(self, *, with_rows: bool) -> None:
-        """Record that the position must be queried before the next statement that counts."""
+        """Drop a write that no scope records. `refresh_baseline` then queries a position that includes it."""
+        # A statement that returned rows has seldom written, so it is dropped without a query, unless ``with_rows``.
         self.baseline_is_stale = self.baseline_is_stale or with_rows or not self.has_rows
 
     def refresh_baseline(self) -> None:
-        """Ask for the position of the latest write, if there may have been one that counted for no scope."""
+        """Ask for the position of the latest write, if there may have been one that no scope has recorded."""
         if self.baseline_is_stale and not self.streams:
             self.baseline_is_stale = False
             try:
@@ -274,16 +268,21 @@ class _MasterConnection(_Connection):
 
 
 class MySQLClientDriver(MySQLFamilyDriver):
-    """See `replswitch.drivers.Driver`. mysqlclient does not show commits, so the server is queried for them."""
+    """The `replswitch.drivers.Driver` for mysqlclient, which must query the position of each commit."""
 
     module = MySQLdb
     must_ask = True
 
+    def host_to_look_up(self, settings: Mapping[str, Any], what: str) -> tuple[str, int]:
+        """Return the host and the port. Refuse settings with which TLS would verify the address and not the name."""
+        refuse_verification(what, settings)
+        return super().host_to_look_up(settings, what)
+
     def open(self, settings: Mapping[str, Any], *, read_only: bool) -> _Connection:
-        """Connect."""
+        """Open a connection in autocommit mode. With ``read_only``, the session itself refuses writes (S7)."""
         kind = _Connection if read_only else _MasterConnection
-        arguments = {**with_timeouts(settings, read_only=read_only), "autocommit": True}
-        if MySQLdb.connect is not MySQLdb.Connect:  # a tool has wrapped it, to see the connections (F6)
+        arguments = {**at_address(with_timeouts(settings, read_only=read_only)), "autocommit": True}
+        if MySQLdb.connect is not MySQLdb.Connect:  # a tool has wrapped connect(), to see connections (F6)
             raw: Any = MySQLdb.connect(**arguments)
             inner: Any = innermost(raw)
             if type(inner) is _STOCK:
@@ -294,11 +293,11 @@ class MySQLClientDriver(MySQLFamilyDriver):
         return kind(**arguments)
 
     def alive(self, raw: _Connection) -> bool:
-        """Check the socket, unless the last result of a procedure may be unread in it."""
+        """Return whether the connection is open. Unread data means that it is not, unless a procedure was called."""
         return super().alive(raw) or (raw.may_be_writable and bool(raw.open) and raw.process == os.getpid())
 
     def reusable(self, raw: _Connection) -> bool:
-        """Roll back an open transaction. A link with unread results or a changed session is closed instead (S11)."""
+        """Roll back an open transaction. Return False if results are unread, or the session has changed (S11)."""
         if raw.session_changed or not self.alive(raw):
             return False
         try:
@@ -331,7 +330,7 @@ class MySQLClientDriver(MySQLFamilyDriver):
         return raw.in_transaction
 
     def drain_results(self, raw: _Connection) -> None:
-        """Read the further results of a procedure that were not asked for. A cursor reads its rows by itself."""
+        """Read a procedure's further results that the application has not read. A cursor itself reads its rows."""
         try:
             while raw.next_result() == 0:  # type: ignore[no-untyped-call]  # types-mysqlclient leaves it out
                 raw.discard_result()
@@ -340,7 +339,7 @@ class MySQLClientDriver(MySQLFamilyDriver):
                 raise
 
     def classify(self, error: BaseException, raw: _Connection | None = None) -> Fault:
-        """Classify by the server's error code, and by the clock: the error message does not mention a time-out."""
+        """Return the meaning of an error by its code and by the clock, because messages do not mention a time-out."""
         fault = super().classify(error, raw)
         if fault is Fault.LOST and raw is not None and monotonic() >= raw.asked_at + _NEARLY * raw.limit:
             return Fault.TIMED_OUT

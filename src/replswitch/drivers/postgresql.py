@@ -9,27 +9,30 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from replswitch.checking import refuse_unknown
-from replswitch.drivers.driver import Driver, Fault, Written
+from replswitch.drivers.driver import Driver, Fault
+from replswitch.drivers.one_host import one_host
 from replswitch.drivers.postgresql_position import POSITION, masters, position_of, query_for_timeline
+from replswitch.drivers.written import Written
 from replswitch.errors import ConfigurationError
 from replswitch.positions.clock import warn_once
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Mapping, Sequence
 
-    from replswitch.drivers.driver import Raw, WriteTracker
+    from replswitch.drivers.driver import Raw
+    from replswitch.drivers.written import WriteTracker
     from replswitch.positions import Position
 
 _NO_STANDBY: Final = (
-    "The server {} is given as a slave, but it is not in recovery: it follows no master, so it serves no reads that"
+    "The server {} is given as a slave, but it is not in recovery. So it follows no master, and serves no reads that"
     " must see a write. Make it a standby of the master, or take it out of the slaves."
 )
 
-#: The default time-outs in seconds, as with the drivers of MySQL (F5). libpq itself has no read time-out.
+#: The default time-outs in seconds, for the reasons in `replswitch.drivers.mysql` (F5). libpq has no read time-out.
 CONNECT_TIMEOUT: Final = 3
 READ_TIMEOUT: Final = 20
 
-#: The codes of https://www.postgresql.org/docs/current/errcodes-appendix.html, by the meaning on a slave's connection.
+#: The codes of https://www.postgresql.org/docs/current/errcodes-appendix.html, with their meaning on a slave.
 FAULTS: Final = {
     "25006": Fault.REFUSED,  # read_only_sql_transaction; a standby refuses with it, too
     "40001": Fault.CONFLICT,  # serialization_failure: a conflict with replay
@@ -48,7 +51,7 @@ FAULTS: Final = {
 _REFUSED: Final = "25006"
 _NO_RIGHT: Final = "42501"
 
-#: Codes without a special meaning on the master: the application rolls back the transaction, or a part of it.
+#: Codes without a special meaning on the master, where the application rolls back the transaction, or a part of it.
 ON_SLAVES_ONLY: Final = frozenset({"40001", "40P01", "0A000"})
 
 # The messages of psycopg and psycopg2 when a closed connection is used.
@@ -60,7 +63,7 @@ NOT_READ_ONLY: Final = (
 )
 
 #: The text of the error for two-phase commits.
-NO_TWO_PHASE: Final = "replswitch has no two-phase commit: the position of COMMIT PREPARED is not known."
+NO_TWO_PHASE: Final = "replswitch has no two-phase commit, because the position of COMMIT PREPARED is not known."
 
 # Answers of PQping: the server accepts connections, it refuses all of them, it does not answer.
 OK: Final = 0
@@ -75,7 +78,8 @@ _BROKEN: Final = re.compile(
     "closed the connection|could not (?:receive|send)|[Cc]onnection (?:reset|refused)|[Tt]imed? ?out|[Bb]roken pipe"
 )
 
-#: The lag of a slave in seconds, whether it is a slave, and whether its receiver runs; None if that cannot be seen.
+#: Queries the lag of a slave in seconds, whether the server is a slave, and whether its WAL receiver runs. The last
+#: value is None if the account may not see the receiver.
 BEHIND: Final = """\
 SELECT CASE WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0
         ELSE greatest(extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()), 0) END::float,
@@ -84,17 +88,18 @@ SELECT CASE WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0
 
 
 class PostgreSQLFamilyDriver(Driver):
-    """The part of `replswitch.drivers.Driver` that does not depend on the module.
+    """The common part of the `replswitch.drivers.Driver` for each module that connects to PostgreSQL.
 
     Its connections are instances of `replswitch.drivers.postgresql_tracker.PostgreSQLTracker`. They also have the
     attribute ``process``, the id of the process that has opened them, and the method ``question``, which runs a query
     of replswitch's own and returns its row.
 
     Attributes:
-        module_settings: the settings of the module's ``connect`` that are not libpq's, and those of replswitch.
+        module_settings: the settings of replswitch, and those of the module's ``connect`` that libpq does not have.
     """
 
     engine = "postgresql"
+    default_port = 5432
     has_serializable_slaves = False
     own_settings: ClassVar[frozenset[str]] = frozenset()
     module_settings: ClassVar[frozenset[str]] = frozenset()
@@ -106,18 +111,44 @@ class PostgreSQLFamilyDriver(Driver):
         refuse_unknown(f"setting of {server}", settings, self.known_settings(settings) | self.module_settings)
 
     def known_settings(self, settings: Mapping[str, Any]) -> set[str]:
-        """Return the names of libpq's settings, or at least of those that are given."""
+        """Return the names of libpq's settings, or at least of those that ``settings`` contains."""
         raise NotImplementedError
 
     def target(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Return libpq's settings of host, port, user and database; those of a connection string, too."""
-        raise NotImplementedError
+        """Return the settings that identify the server, by libpq's names: host, hostaddr, port, user, dbname.
+
+        A driver that takes a connection string overrides this method, and also reads the string.
+        """
+        known = {name: settings.get(name) for name in ("host", "hostaddr", "port", "user", "dbname")}
+        return {**known, "dbname": settings.get("database") or known["dbname"]}
 
     def address(self, settings: Mapping[str, Any]) -> str:
-        """Return the host, with its port unless that is 5432."""
+        """Return the host, with its port unless that is 5432. Commas separate several hosts."""
         known = self.target(settings)
-        port = str(known.get("port") or 5432)
-        return f"{known.get('host') or known.get('hostaddr') or 'localhost'}{'' if port == '5432' else f':{port}'}"
+        hosts = [host or "localhost" for host in _several(known.get("host") or known.get("hostaddr"))]
+        ports = _several(known.get("port"))
+        if len(ports) == 1:
+            ports *= len(hosts)
+        pairs = zip(hosts, ports, strict=False)
+        return ",".join(
+            host if port in {"", "5432"} else f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            for host, port in pairs
+        )
+
+    def location(self, settings: Mapping[str, Any]) -> str:
+        """Return the address, with host names in lower case, and the service that may set it."""
+        hosts = [
+            each if each.startswith(("/", "@")) else each.lower().replace(".:", ":").rstrip(".")
+            for each in self.address(settings).split(",")
+        ]
+        service = settings.get("service") or self.target(settings).get("service")
+        return "\n".join(filter(None, (",".join(hosts), service)))
+
+    def host_to_look_up(self, settings: Mapping[str, Any], what: str) -> tuple[str, int]:
+        """Return the host and the port."""
+        known = self.target(settings)
+        service = settings.get("service") or known.get("service")
+        return one_host(what, known.get("host"), known.get("port") or 5432, known.get("hostaddr"), service)
 
     def schema(self, settings: Mapping[str, Any]) -> str:
         """Return the name of the database."""
@@ -127,7 +158,7 @@ class PostgreSQLFamilyDriver(Driver):
     def arguments(self, settings: Mapping[str, Any], *, read_only: bool) -> dict[str, Any]:
         """Return the arguments of the module's ``connect()``.
 
-        The setting that makes a slave's connection read-only survives RESET ALL and DISCARD ALL.
+        With ``read_only``, they have a setting that makes the session read-only, also after RESET ALL and DISCARD ALL.
         """
         arguments: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT, **settings}
         if read_only:
@@ -136,7 +167,7 @@ class PostgreSQLFamilyDriver(Driver):
 
     @contextmanager
     def connecting(self, arguments: Mapping[str, Any]) -> Iterator[None]:
-        """Wrap the module's ``connect()``, so that a subclass can add data to its errors."""
+        """Surround a call of the module's ``connect()``. A subclass adds to its errors what `ping_again` needs."""
         yield
 
     def take(self, raw: Raw, settings: Mapping[str, Any], *, read_only: bool) -> bool:
@@ -148,16 +179,16 @@ class PostgreSQLFamilyDriver(Driver):
             read_only: it is a connection to a slave.
 
         Returns:
-            False if a connection of a pool is dead. Close it, and take another one.
+            False if a connection of a pool is dead. Then close it, and take another one. Otherwise, True.
 
         Raises:
-            Exception: the module's error, after the connection was closed: it was lost, or it is a master's
-                connection and the server is a standby.
+            Exception: the module's error, after the connection was closed. Either the connection was lost, or it is a
+                master's connection and the server is a standby.
         """
         raise NotImplementedError
 
     def open_for_report(self, settings: Mapping[str, Any], seconds: float) -> Raw:
-        """Open a read-only connection with time-outs of its own."""
+        """Open a read-only connection whose time-outs are ``seconds``."""
         limits = {
             "connect_timeout": max(math.ceil(seconds), 2),
             "read_timeout": seconds,
@@ -165,20 +196,20 @@ class PostgreSQLFamilyDriver(Driver):
         return self.open({**settings, **limits}, read_only=True)
 
     def writes_of(self, raw: Raw) -> WriteTracker:
-        """Return the connection itself."""
+        """Return the connection itself, which is its own write tracker."""
         tracker: WriteTracker = raw
         return tracker
 
     def alive(self, raw: Raw) -> bool:
-        """Check the socket. After a fork, a connection belongs to the parent process."""
+        """Return whether the connection is open. In a forked child, return False, because it belongs to the parent."""
         return not raw.closed and raw.process == os.getpid() and not self.readable(raw)(0)
 
     def ping(self, raw: Raw) -> None:
-        """Send a statement."""
+        """Send a query to check the server."""
         raw.question("SELECT 1")
 
     def reusable(self, raw: Raw) -> bool:
-        """Roll back an open transaction. A link with a changed session is closed instead (S11)."""
+        """Roll back an open transaction. Return False if the session has changed, so that it must be closed (S11)."""
         if raw.session_changed or not self.alive(raw):
             return False
         try:
@@ -209,7 +240,7 @@ class PostgreSQLFamilyDriver(Driver):
                     raise
                 raw.may_list_files = False
         identity, position = position_of(row, timelines, is_reader=raw.is_reader)
-        if position is None and not row[2] and masters:  # before one is known, this could be the master itself
+        if position is None and not row[2] and masters:  # while no master is known, this server may be the master
             warn(raw, _NO_STANDBY)
         return identity, position
 
@@ -226,7 +257,7 @@ class PostgreSQLFamilyDriver(Driver):
         return float(seconds) if receives else math.inf
 
     def classify(self, error: BaseException, raw: Raw | None = None) -> Fault:
-        """Classify by SQLSTATE. A failed connect has none, so libpq's ping shows whether the server is there."""
+        """Return the meaning of an error by its SQLSTATE. For a failed connect, which has none, ping the server."""
         state = _state(error)
         if state == _REFUSED and raw is not None and not raw.is_reader and _refuses_all(raw):
             return Fault.READ_ONLY
@@ -256,6 +287,11 @@ class PostgreSQLFamilyDriver(Driver):
         raise NotImplementedError
 
 
+def _several(value: Any) -> list[str]:
+    """Return the values of a setting as a list. For several values, libpq takes a text with commas, asyncpg a list."""
+    return list(map(str, value)) if isinstance(value, list | tuple) else str(value or "").split(",")
+
+
 def _state(error: BaseException) -> str | None:
     """Return the SQLSTATE of an error; None if the server has not sent it."""
     return getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
@@ -269,7 +305,7 @@ def warn(raw: Raw, text: str) -> None:
 def connect_fault(text: str) -> Fault:
     """Return the meaning of a failed connect by its message, after a ping that the server has answered.
 
-    The server may have come back between the two, and a network may break one connection and not the next.
+    The server may have come back between the connect and the ping. Or the network has broken the first connection only.
     """
     if _FULL.search(text):
         return Fault.FULL

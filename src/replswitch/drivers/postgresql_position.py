@@ -1,7 +1,7 @@
-"""The queries for the positions of PostgreSQL's servers, and the meaning of their answers.
+"""Query the positions of PostgreSQL's servers, and interpret the answers.
 
 https://www.postgresql.org/docs/current/functions-admin.html and
-https://www.postgresql.org/docs/current/functions-info.html have the functions that are used.
+https://www.postgresql.org/docs/current/functions-info.html describe the functions of the server that are used.
 """
 
 from __future__ import annotations
@@ -34,21 +34,25 @@ SELECT system_identifier::text, extract(epoch FROM pg_postmaster_start_time())::
 FROM pg_control_system(), pg_control_recovery()"""
 
 #: Returns the timelines that have a WAL file for the last byte that a slave has applied, in an array. It is for a slave
-#: without a WAL receiver: the slave applies only what is in its WAL files. If a timeline begins in the middle of a
-#: file, the slave also keeps the file of the old timeline. The account needs the role pg_monitor.
+#: without a WAL receiver, which applies only what is in its WAL files. The account needs the role pg_monitor.
+#:
+#: If a timeline begins in the middle of a file, the slave also keeps the file of the old timeline. Then the latest one
+#: is used. A slave gets a file of a timeline only if it follows that timeline, and it follows none that begins before a
+#: place which it has applied. So either it has applied a part of the latest timeline, or its place is before the
+#: beginning of that timeline, and no write of that timeline has such a place.
 FILES: Final = """\
 SELECT array_agg(DISTINCT ('x' || substr(name, 1, 8))::bit(32)::bigint) FROM pg_ls_waldir()
 WHERE name ~ '^[0-9A-F]{{24}}$' AND substr(name, 9) = '{file}'"""
 
 #: Returns the place up to which a master has written, for `PostgreSQLPosition.after_insert`. It must be queried after
-#: the commit: a slave can have reached an earlier place without the commit.
+#: the commit, because a slave can reach an earlier place without having applied the commit.
 WRITTEN: Final = "SELECT pg_current_wal_insert_lsn()"
 
-#: Returns whether the open transaction has written. A function that writes counts; an UPDATE of no rows does not.
+#: Returns whether the open transaction has written, itself or through a function. An UPDATE of no rows does not write.
 WRITES: Final = "SELECT pg_current_xact_id_if_assigned() IS NOT NULL"
 
 #: The latest certain position of each server that this process has asked as a master or as a standby, by its system
-#: identifier and the time of its start. It never goes back until the server is started again.
+#: identifier and the time of its start. A position never goes back until its server is started again.
 _certain: dict[tuple[str, str], PostgreSQLPosition] = {}
 _MOST_SERVERS: Final = 1000
 
@@ -56,15 +60,15 @@ _MOST_SERVERS: Final = 1000
 masters: set[tuple[str, str]] = set()
 
 #: The places of earlier timelines that a timeline contains, by system identifier and timeline. If a server has reported
-#: a place of an earlier timeline, and then reports this one without a restart, this timeline began at or after that
-#: place.
+#: a place of an earlier timeline, and then reports the later one without a restart, the later timeline began at or
+#: after that place.
 _inherited: dict[tuple[str, int], PostgreSQLPosition] = {}
 
 
 def query_for_timeline(row: Sequence[Any]) -> str:
     """Return the query for the timeline of a slave without a WAL receiver; empty if the timeline is known.
 
-    A slave that has applied nothing since its timeline was known is still on it.
+    A slave that has applied nothing since its timeline was determined still follows that timeline.
     """
     if not row[2] or row[4] is not None or row[9] or not row[3]:
         return ""
@@ -83,11 +87,12 @@ def position_of(
 ) -> tuple[Hashable, Position | None]:
     """Return the identity and the position of a server from its answer to `POSITION`.
 
-    The identity begins with the timeline: after a promotion, a slave counts as another server. All slaves
+    The identity begins with the timeline, because a slave is treated as another server after its promotion. All slaves
     have the system identifier of their master, so the time of the start distinguishes them.
 
     A server that is given as a slave and is not in recovery writes a log of its own, whose places say nothing about the
-    writes of the master. It counts only if this process knows it as its master, or as a slave that was promoted.
+    writes of the master. Its position is returned only if this process knows it as its master, or as a slave
+    that was promoted.
 
     Args:
         row: the answer.
@@ -108,15 +113,15 @@ def position_of(
         return (timeline, system, started), own
     if is_hidden:
         warn_once(
-            "A slave does not show its timeline, because the account may not see the state of replication: GRANT"
-            " pg_monitor to it. Until then, a slave counts as having only what it has stored on its disk."
+            "A slave does not show its timeline, because the account may not see the state of replication. Run GRANT"
+            " pg_monitor TO this account. Until then, only what a slave has stored on its disk is taken as applied."
         )
-    if timeline is None and timelines and max(timelines) == max(min(timelines), stored_timeline):
-        timeline = max(timelines)  # it is the only one, or the one that the slave has stored
+    if timeline is None and timelines and max(timelines) >= stored_timeline:
+        timeline = max(timelines)
     if timeline is not None:
         own = PostgreSQLPosition.parse(f"{timeline}:{place}")
         return (timeline, system, started), _keep(system, started, own)
-    # No receiver runs, or it cannot be seen.
+    # No receiver runs, or the account may not see it.
     stored = PostgreSQLPosition.parse(f"{stored_timeline}:{stored_place}") if stored_timeline else None
     found = [each for each in (stored, _certain.get((system, started))) if each is not None]
     if not found:
@@ -127,7 +132,7 @@ def position_of(
 
 
 def _keep(system: str, started: str, own: PostgreSQLPosition) -> PostgreSQLPosition:
-    """Store a certain position of a server. Return it, with the places of earlier timelines that the server has."""
+    """Store a position that a server certainly has. Return it with the places of earlier timelines that it has, too."""
     ((timeline, _),) = own.places
     before = _certain.get((system, started))
     inherited = _inherited.get((system, timeline))
@@ -143,8 +148,8 @@ def _keep(system: str, started: str, own: PostgreSQLPosition) -> PostgreSQLPosit
 def _with_history(own: PostgreSQLPosition, inherited: PostgreSQLPosition | None) -> PostgreSQLPosition:
     """Return a position with those places of earlier timelines that the server has.
 
-    The places go on across timelines. So a server that has not applied all of an earlier timeline has no more of it
-    than its own place shows.
+    Places continue from one timeline to the next. So if a server has applied only a part of an earlier timeline, this
+    part ends at the server's own place.
     """
     if inherited is None:
         return own

@@ -1,7 +1,7 @@
-"""What the text of a statement for PostgreSQL shows.
+"""Examine the text of a statement for PostgreSQL.
 
-The first word of a statement shows which questions should be sent with it (P1), and whether it can write or end a
-transaction. The text never decides where a statement runs.
+The first word of a statement shows which queries of replswitch should be sent with it (P1), and whether it can write or
+end a transaction. The text never decides where a statement runs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _LETS_WRITE: Final = re.compile(
     r"\bREAD\s+WRITE\b|\b(?:default_)?transaction_read_only'?\s*(?:=|\bTO\b|,)\s*'?(?:0|of|f|n)", re.IGNORECASE
 )
 
-#: Statements that write nothing themselves. They can end the open transaction, but not a prepared one.
+#: Statements that write nothing themselves. They can end the open transaction, but not commit a prepared one.
 _PLAIN: Final = frozenset(
     {
         *("abort", "begin", "close", "deallocate", "discard", "end", "fetch", "listen", "load", "lock", "move"),
@@ -53,19 +53,19 @@ LONGEST: Final = 4096
 
 
 class Statement:
-    """What the text of a statement shows.
+    """The facts that the text of a statement shows.
 
     Attributes:
         lets_write: it would end the read-only mode of a slave's connection (S7).
         leaves_trace: it changes its session, although the command tag does not show it.
         is_temporary: it may create a temporary table.
         is_plain: if it is a single statement, it writes nothing, and may begin or end a transaction.
-        goes_alone: it cannot be sent together with a question: it is plain, or COPY, or several statements.
-        may_write: it probably writes, so the question for the position is sent with it.
+        goes_alone: it cannot be sent together with a query of replswitch, because it is plain, COPY, or several ones.
+        may_write: it probably writes, so the query for the position is sent with it.
         changes_rows: it runs in one transaction, and neither begins nor ends one.
         commits: it may commit several times.
         copies_in: it is a COPY that takes rows from the client.
-        encoded: the text as bytes, the same in each encoding, if it has ASCII characters only; else None.
+        encoded: the text as bytes if it is ASCII, because these bytes are the same in each encoding; else None.
     """
 
     __slots__ = (
@@ -89,7 +89,7 @@ class Statement:
 
 
 def statement(text: str) -> Statement:
-    """Return what the text of a statement shows."""
+    """Return the facts that the text of a statement shows, from a cache unless the text is long."""
     return Statement(text) if len(text) > LONGEST else kept(text)
 
 

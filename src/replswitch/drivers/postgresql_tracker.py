@@ -1,12 +1,13 @@
-"""What the connections of all drivers of PostgreSQL record about their statements."""
+"""The write tracker that is the base class of the connections of all drivers for PostgreSQL."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from replswitch.drivers.driver import MUST_STAY_READ_ONLY, WriteTracker, Written, later
+from replswitch.drivers.driver import MUST_STAY_READ_ONLY
 from replswitch.drivers.postgresql_position import position_of
 from replswitch.drivers.postgresql_statement import LONGEST, kept, statement
+from replswitch.drivers.written import WriteTracker, Written, later
 from replswitch.positions import PostgreSQLPosition
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class PostgreSQLTracker(WriteTracker):
         return PostgreSQLPosition.after_insert(self.timeline, lsn, page=page, segment=segment)
 
     def before(self, query: Any) -> Statement:
-        """Return what the text of a statement shows. Refuse one that would let a slave's connection write (S7)."""
+        """Return the facts that a statement's text shows. Refuse one that would let a slave's connection write (S7)."""
         if query.__class__ is str and len(query) <= LONGEST:
             what = kept(query)
         elif isinstance(query, str):
@@ -92,7 +93,7 @@ class PostgreSQLTracker(WriteTracker):
         return what
 
     def note(self, status: Position | Written) -> None:
-        """Record a commit."""
+        """Record what was committed, and call `on_write`."""
         if status is Written.NO:
             return
         if not self.reports_positions:

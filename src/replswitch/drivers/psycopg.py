@@ -1,4 +1,4 @@
-"""psycopg 3, on PostgreSQL."""
+"""The driver psycopg 3 for PostgreSQL."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 import psycopg
 from psycopg import pq
 
-from replswitch.drivers.driver import Fault, Written
+from replswitch.drivers.driver import Fault
 from replswitch.drivers.postgresql import NO_RESPONSE, READ_TIMEOUT, PostgreSQLFamilyDriver, warn
 from replswitch.drivers.psycopg_connection import PsycopgConnection
+from replswitch.drivers.written import Written
 from replswitch.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -29,12 +30,12 @@ _ROWS: Final = frozenset(
     }
 )
 
-#: Outside a transaction: idle, and the connection is closed.
+#: The states in which no transaction is open: idle, and unknown because the connection is closed.
 _OUTSIDE: Final = frozenset({pq.TransactionStatus.IDLE, pq.TransactionStatus.UNKNOWN})
 
 
 class PsycopgDriver(PostgreSQLFamilyDriver):
-    """See `replswitch.drivers.Driver`. The position of a write comes in the same round trip as its commit."""
+    """The `replswitch.drivers.Driver` for psycopg 3. The position of a write comes in the round trip of its commit."""
 
     module = psycopg
     keeps_description = True
@@ -63,15 +64,17 @@ class PsycopgDriver(PostgreSQLFamilyDriver):
         return psycopg.conninfo.conninfo_to_dict(str(settings.get("conninfo") or ""), **known)
 
     def open(self, settings: Mapping[str, Any], *, read_only: bool) -> PsycopgConnection:
-        """Connect."""
+        """Open a connection in autocommit mode. With ``read_only``, the session itself refuses writes (S7)."""
         arguments = self.arguments(settings, read_only=read_only)
         try:
             raw: PsycopgConnection = PsycopgConnection.connect(**arguments)
         except psycopg.OperationalError as error:
             if not read_only or settings.get("options") or "unsupported startup parameter" not in str(error):
                 raise
-            del arguments["options"]  # PgBouncer accepts none
+            del arguments["options"]  # PgBouncer does not accept the parameter
             raw = PsycopgConnection.connect(**arguments)
+        if type(raw) is psycopg.Connection:  # OpenTelemetry's uninstrument() leaves a connect() that ignores subclasses
+            raw.__class__ = PsycopgConnection
         self._prepare(raw, settings, read_only=read_only)
         return raw
 
@@ -82,7 +85,7 @@ class PsycopgDriver(PostgreSQLFamilyDriver):
         return arguments
 
     def take(self, raw: Any, settings: Mapping[str, Any], *, read_only: bool) -> bool:
-        """Track a connection. Its cursors keep their class."""
+        """Track a connection that a binding has opened. Return False if a connection from a pool is dead."""
         if isinstance(raw, PsycopgConnection):  # from a pool
             raw.written, raw.news = Written.NO, True
             if self.alive(raw):
@@ -109,11 +112,11 @@ class PsycopgDriver(PostgreSQLFamilyDriver):
             raw.may_prepare = False
 
     def readable(self, raw: PsycopgConnection) -> Callable[[int], object]:
-        """Poll the socket."""
+        """Return a function that polls the socket."""
         return raw.poll
 
     def returned_rows(self, raw: Any) -> bool:
-        """Check the result itself. psycopg's ``description`` would create the descriptions of all columns."""
+        """Return whether a cursor has rows, from its result. psycopg's ``description`` would describe all columns."""
         result = raw.pgresult
         if result is None:
             return False
@@ -129,11 +132,15 @@ class PsycopgDriver(PostgreSQLFamilyDriver):
         raw.begin_now()
 
     def in_transaction(self, raw: PsycopgConnection) -> bool:
-        """Return the status in the latest answer. While rows are read one by one, the connection is always in use."""
+        """Return whether a transaction is open, from the status in the server's latest answer.
+
+        While the rows of a statement outside a transaction are read one by one, libpq reports ACTIVE. That is not taken
+        for a transaction.
+        """
         return raw.begins or (raw.pgconn.transaction_status not in _OUTSIDE and not raw.is_alone)
 
     def classify(self, error: BaseException, raw: Any = None) -> Fault:
-        """Classify an error. If the connection is lost before BEGIN is answered, the statement is not committed."""
+        """Return the meaning of an error. A statement whose BEGIN was not answered is treated as not sent."""
         fault = super().classify(error, raw)
         return Fault.UNSENT if fault is Fault.LOST and raw is not None and raw.begins else fault
 

@@ -1,4 +1,4 @@
-"""psycopg2, on PostgreSQL."""
+"""The driver psycopg2 for PostgreSQL."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ from replswitch.drivers.psycopg2_connection import Psycopg2Connection
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from replswitch.drivers.written import Written
+    from replswitch.positions import Position
+
 
 _LEVELS: Final = {
     ISOLATION_LEVEL_READ_UNCOMMITTED: " ISOLATION LEVEL READ UNCOMMITTED",
@@ -33,13 +36,13 @@ _LEVELS: Final = {
 
 
 class Psycopg2Driver(PostgreSQLFamilyDriver):
-    """See `replswitch.drivers.Driver`.
+    """The `replswitch.drivers.Driver` for psycopg2.
 
-    The position of a statement outside a transaction takes a query of its own.
+    The position of a write outside a transaction takes a query of its own.
     """
 
     module = psycopg2
-    must_ask = True
+    must_ask = has_latest_position = True
     own_settings = frozenset({"autocommit", "connection_factory", "cursor_factory", "async", "async_"})
     module_settings = frozenset({"dsn", "database", "read_timeout"})
 
@@ -55,7 +58,7 @@ class Psycopg2Driver(PostgreSQLFamilyDriver):
         return {**psycopg2.extensions.parse_dsn(settings.get("dsn") or ""), **known}
 
     def open(self, settings: Mapping[str, Any], *, read_only: bool) -> Psycopg2Connection:
-        """Connect."""
+        """Open a connection in autocommit mode. With ``read_only``, the session itself refuses writes (S7)."""
         arguments = self.arguments(settings, read_only=read_only)
         with self.connecting(arguments):
             raw: Psycopg2Connection = psycopg2.connect(**arguments)
@@ -65,8 +68,8 @@ class Psycopg2Driver(PostgreSQLFamilyDriver):
     def arguments(self, settings: Mapping[str, Any], *, read_only: bool) -> dict[str, Any]:
         """Return the arguments of psycopg2's ``connect()``.
 
-        psycopg2 has no read time-out. So ``read_timeout`` becomes libpq's ``tcp_user_timeout``
-        and its keepalives: they end a connection whose peer confirms nothing.
+        psycopg2 has no read time-out. So libpq's ``tcp_user_timeout`` and its keepalives are set from ``read_timeout``.
+        They end a connection if the server's host no longer confirms packets.
         """
         arguments = {**super().arguments(settings, read_only=read_only), "connection_factory": Psycopg2Connection}
         limit = arguments.pop("read_timeout", READ_TIMEOUT if read_only else None)
@@ -89,8 +92,12 @@ class Psycopg2Driver(PostgreSQLFamilyDriver):
             error.target = None if is_late else target  # type: ignore[attr-defined]  # added here
             raise
 
+    def latest_position(self, raw: Psycopg2Connection) -> Position | Written:
+        """Query the master's current position."""
+        return raw.latest_position()
+
     def take(self, raw: Psycopg2Connection, settings: Mapping[str, Any], *, read_only: bool) -> bool:
-        """Prepare a connection."""
+        """Prepare a connection that was just opened, and return True. If this fails, close the connection."""
         try:
             raw.prepare(read_only=read_only)
         except BaseException:
@@ -99,7 +106,7 @@ class Psycopg2Driver(PostgreSQLFamilyDriver):
         return True
 
     def readable(self, raw: Psycopg2Connection) -> Callable[[int], object]:
-        """Poll the socket."""
+        """Return a function that polls the socket."""
         return raw.ready
 
     def begin(self, raw: Psycopg2Connection) -> None:
@@ -108,11 +115,11 @@ class Psycopg2Driver(PostgreSQLFamilyDriver):
         raw.seen = raw.info.transaction_status
 
     def in_transaction(self, raw: Psycopg2Connection) -> bool:
-        """Return what the latest answer said."""
+        """Return whether a transaction is open, from the status in the server's latest answer."""
         return not raw.closed and raw.info.transaction_status != TRANSACTION_STATUS_IDLE
 
     def ping_again(self, error: Any) -> int | None:
-        """Ping, with the libpq that psycopg2 has loaded, because psycopg2 itself has no such function."""
+        """Ping the server with the libpq that psycopg2 has loaded, because psycopg2 itself has no such function."""
         if not hasattr(error, "target"):
             return None
         if error.target is None:

@@ -1,7 +1,7 @@
 """A connection of psycopg2 that asks for the position of a write.
 
 The position of a transaction comes in the same round trip as its commit. The position of a statement outside
-transactions is queried later, once: before the scope next reads from a slave, or before the response is sent.
+transactions is queried once, later, before the scope next reads from a slave, or before the response is sent.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ import psycopg2.extensions
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE as IDLE
 from psycopg2.extensions import TRANSACTION_STATUS_INTRANS as IN_TRANSACTION
 
-from replswitch.drivers.driver import Written, later
 from replswitch.drivers.postgresql import NO_TWO_PHASE, NOT_READ_ONLY
 from replswitch.drivers.postgresql_position import POSITION, WRITTEN
 from replswitch.drivers.postgresql_statement import CHANGES
 from replswitch.drivers.postgresql_tracker import PostgreSQLTracker
+from replswitch.drivers.written import Written, later
 
 if TYPE_CHECKING:
     from replswitch.drivers.postgresql_statement import Statement
     from replswitch.positions import Position
 
-# The position, and an id above those of all transactions that have ended. The server writes to its log by itself, and
-# also when a query reads rows that were just written, so an unchanged position is seldom seen.
+# Queries the position, and an id above those of all transactions that have ended. The position alone is not enough, as
+# the server also writes to its log by itself, and when a query reads rows that were just written.
 _WRITTEN: Final = f"{WRITTEN}, pg_snapshot_xmax(pg_current_snapshot())::text"
 
 # psycopg2 shows the last result only, so the answer from before the commit is kept in a setting of the session.
@@ -43,7 +43,7 @@ _COMMIT: Final = (
 _SELDOM_WRITES: Final = re.compile(r"SELECT|SHOW|FETCH|EXPLAIN|(?:UPDATE|DELETE|MERGE|INSERT 0) 0\Z")
 
 
-# The errors of the server, raised here. psycopg2 itself sets ``pgcode`` only in errors that the server has sent.
+# Errors of the server that replswitch raises itself. psycopg2 sets ``pgcode`` only in errors that the server has sent.
 
 
 class _ReadOnlyError(psycopg2.errors.ReadOnlySqlTransaction):
@@ -114,7 +114,7 @@ class TrackingCursor(psycopg2.extensions.cursor):
 
 @cache
 def _tracking(cursor_class: type) -> Any:
-    """Return a subclass of a cursor class of the application that records what was written."""
+    """Return a subclass of the application's cursor class that records what its statements have written."""
     if issubclass(cursor_class, TrackingCursor):
         return cursor_class
     if cursor_class is psycopg2.extensions.cursor:
@@ -134,7 +134,7 @@ class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
         only_rows: all statements outside transactions since the last `ask` have returned rows or changed none.
         baseline_is_stale: there may be writes after `last_known_position` that no scope has recorded.
         last_id: the id in the latest answer to `_WRITTEN`.
-        quiet_since: the position in the first answer with this id. No transaction that wrote has ended since then.
+        quiet_since: the position in the first answer with ``last_id``. No transaction that wrote has ended since then.
     """
 
     read_only_error = _ReadOnlyError
@@ -152,8 +152,8 @@ class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
         """Prepare a connection that was just opened.
 
         Raises:
-            psycopg2.Error: it was lost; it is to serve as the master's, and leads to a standby; or it is to refuse
-                writes, and would not.
+            psycopg2.Error: the connection was lost; it is for the master, but the server is a standby; or it is for a
+                slave, but would not refuse writes.
         """
         self.process = os.getpid()
         self.is_reader = read_only
@@ -167,7 +167,7 @@ class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
             if self.reports_positions:
                 self.last_known_position = self.written_at(row[3], row[11])
         elif self.info.parameter_status("default_transaction_read_only") == "off":
-            # A pooler has not passed the setting on. A standby refuses writes without it.
+            # A pooler has not passed the setting on. A standby refuses writes even without it.
             (is_standby,) = self.question("SELECT pg_is_in_recovery()")
             if not is_standby:
                 raise psycopg2.OperationalError(NOT_READ_ONLY)
@@ -185,7 +185,7 @@ class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
         return super().cursor(name, factory, *args, **options)
 
     def close(self) -> None:
-        """Close. A forked child must not end the session of its parent (S12)."""
+        """Close the connection. Do nothing in a forked child, which must not end its parent's session (S12)."""
         if self.process == os.getpid():
             super().close()
 
@@ -198,7 +198,7 @@ class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
 
     @property
     def autocommit(self) -> bool:
-        """Whether statements are committed by themselves."""
+        """Whether each statement is committed at once."""
         return not self.begins
 
     @autocommit.setter
@@ -239,7 +239,7 @@ class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
         self.set_session(readonly="DEFAULT" if value is None else value)
 
     def commit(self) -> None:
-        """Commit, and ask in the same message whether something was written, and up to where."""
+        """Commit. Query in the same message whether something was written, and at which position."""
         status = self.info.transaction_status
         if status == IN_TRANSACTION and self.reports_positions:
             lsn, last_id, wrote = self.question(_COMMIT)
@@ -277,7 +277,7 @@ class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
         self.ended(status)
 
     def ended(self, status: Position | Written) -> None:
-        """Record the end of a transaction."""
+        """Record the end of a transaction, and what it has committed."""
         self.seen, self.news = IDLE, True
         if not self.is_reader:
             self.note(status)
@@ -285,14 +285,14 @@ class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
     # Statements
 
     def before(self, query: Any) -> Statement:
-        """Refuse a statement that would let a slave's connection write (S7). Begin a transaction if necessary."""
+        """Refuse a statement that would let a slave's connection write (S7). Send BEGIN if `begins` requires it."""
         what = super().before(query)
         if self.begins and self.info.transaction_status == IDLE:
             self.send("BEGIN")
         return what
 
     def after(self, answer: str | None) -> None:
-        """Record what a statement has done."""
+        """Record from the command tag whether a statement may have written, or has changed the session."""
         now, (kind, *_) = self.info.transaction_status, (answer or "").split(" ")
         if now != self.seen:
             self.seen, self.news = now, True
@@ -308,7 +308,7 @@ class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
     # WriteTracker
 
     def pop_write_status(self) -> Position | Written:
-        """Return what was committed. A statement outside transactions may have written, even if it returned rows."""
+        """Return what was committed; `Written.ASK` after statements outside transactions, which may call functions."""
         status = super().pop_write_status()
         may_have_written, self.may_have_written = self.may_have_written, False
         self.has_rows = self.has_rows and may_have_written and status is Written.NO
@@ -317,7 +317,7 @@ class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
         )
 
     def ask(self, since: Position | None) -> Position | Written:
-        """Return the master's current position, which is at or after the last commit."""
+        """Return the master's position; `Written.NO` if only rows were read and nothing committed since ``since``."""
         if not self.reports_positions:
             return Written.YES
         only_rows, self.only_rows = self.only_rows, True
@@ -325,19 +325,24 @@ class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
         is_quiet = only_rows and since is not None and since.includes(self.quiet_since)
         return Written.NO if is_quiet else latest
 
+    def latest_position(self) -> Position | Written:
+        """Query the master's current position."""
+        return self.written_at(*self.question(_WRITTEN)) if self.reports_positions else Written.YES
+
     def written_at(self, lsn: str, last_id: str) -> Position:
-        """Return the position in an answer to `_WRITTEN`. Compare the id with the one of the answer before."""
+        """Return the position in an answer to `_WRITTEN`. With a new ``last_id``, also set `quiet_since` to it."""
         position = self.position_at(lsn)
         if last_id != self.last_id:
             self.last_id, self.quiet_since = last_id, position
         return position
 
     def discard_write_status(self, *, with_rows: bool) -> None:
-        """Record that the position must be queried before the next statement that counts."""
+        """Drop a write that no scope records. `refresh_baseline` then queries a position that includes it."""
+        # A statement that returned rows has seldom written, so it is dropped without a query, unless ``with_rows``.
         self.baseline_is_stale = self.baseline_is_stale or with_rows or not self.has_rows
 
     def refresh_baseline(self) -> None:
-        """Query the position, if there may have been a write that no scope has recorded."""
+        """Query the position that later writes are compared with, if there may be a write that no scope recorded."""
         if self.baseline_is_stale and self.reports_positions:
             self.baseline_is_stale = False
             with suppress(psycopg2.OperationalError, psycopg2.InterfaceError):  # the next statement fails likewise

@@ -10,7 +10,6 @@ import psycopg
 from psycopg import pq
 from psycopg.rows import tuple_row
 
-from replswitch.drivers.driver import Written
 from replswitch.drivers.postgresql import NO_TWO_PHASE
 from replswitch.drivers.postgresql_position import POSITION, WRITES, WRITTEN
 from replswitch.drivers.postgresql_statement import CHANGES
@@ -18,6 +17,7 @@ from replswitch.drivers.postgresql_tracker import PostgreSQLTracker
 from replswitch.drivers.psycopg_cursor import TrackingCursor, tracked
 from replswitch.drivers.psycopg_questions import COMMIT, PREPARED_AFTER, QuestionsConnection
 from replswitch.drivers.psycopg_server_cursor import tracked_by_server
+from replswitch.drivers.written import Written
 from replswitch.positions import PostgreSQLPosition
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
         seen: the state of the transaction after the latest statement.
         was_streamed: rows were read one by one since the last commit.
         is_behind_pooler: it goes through a pooler such as PgBouncer, so each transaction may run in another session.
-        is_guarded: the session is not read-only, so replswitch makes each of its transactions read-only (S7).
-        begins: a transaction has begun, but its BEGIN is not sent yet: it is sent with the first statement.
+        is_guarded: a pooler has left the session of a slave writable, so each transaction is made read-only (S7).
+        begins: a transaction has begun whose BEGIN will be sent together with its first statement.
         is_own_transaction: the open transaction was begun by `streaming`, not by the application.
         is_alone: a statement outside any transaction of the application is running, and its rows are being read.
     """
@@ -61,12 +61,12 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
     is_alone = False
 
     def close(self) -> None:
-        """Close. A forked child must not end the session of its parent (S12)."""
+        """Close the connection. Do nothing in a forked child, which must not end its parent's session (S12)."""
         if self.process == os.getpid():
             super().close()
 
     def __del__(self, *_: object) -> None:
-        """Do not warn, unlike psycopg. libpq's object closes itself, but only in the process that opened it (S12)."""
+        """Do not warn of an open connection, as psycopg does. libpq closes it in the process that opened it (S12)."""
 
     def prepare(self, *, read_only: bool) -> None:
         """Prepare a connection that was just opened.
@@ -83,7 +83,7 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
             self.is_behind_pooler = row[10] != self.pgconn.backend_pid
             self.recognise(row)
         elif self.info.parameter_status("default_transaction_read_only") == "off":
-            # A pooler has not passed the setting on. A standby refuses writes without it, but it may be promoted.
+            # A pooler has not passed the setting on. A standby refuses writes even without it, but may be promoted.
             self.is_behind_pooler = self.is_guarded = True
 
     def cursor(self, name: str = "", **options: Any) -> Any:
@@ -120,7 +120,7 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
     # Statements
 
     def after(self, cursor: Any, status: Position | Written) -> None:
-        """Record what a statement has done."""
+        """Record what a statement has committed, and whether it has changed the session or the transaction's state."""
         now = self.pgconn.transaction_status
         was = self.seen
         if now != was:
@@ -143,12 +143,12 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
 
     @contextmanager
     def streaming(self, cursor: Any, *, writes: bool = False) -> Iterator[None]:
-        """Run a statement together with which replswitch cannot send its own queries.
+        """Surround the run of a statement that cannot be sent together with queries of replswitch's own.
 
         Args:
-            cursor: its cursor.
-            writes: it certainly writes, so the position is queried later. Otherwise, outside a transaction on the
-                master, it runs in a transaction of its own, whose commit also queries whether it has written.
+            cursor: the cursor of the statement.
+            writes: the statement certainly writes, so the position is queried later. Otherwise, outside a transaction
+                on the master, it runs in a transaction of its own, whose commit also queries whether it has written.
         """
         self.is_alone = self.autocommit and not self.in_transaction
         self.is_own_transaction = self.is_alone and ((self.reports_positions and not writes) or self.is_guarded)
@@ -181,7 +181,7 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
     # Transactions
 
     def _get_tx_start_command(self) -> bytes:
-        """Return psycopg's BEGIN, with the isolation level. If it has two access modes, the last one counts."""
+        """Return psycopg's BEGIN. With `is_guarded`, add READ ONLY, which overrides another mode before it."""
         command = super()._get_tx_start_command()
         return command + b" READ ONLY" if self.is_guarded else command
 
@@ -205,7 +205,7 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
         self.begun()
 
     def begun(self) -> None:
-        """Note that the server has begun the transaction."""
+        """Record that the server has begun the transaction."""
         self.begins, self.seen, self.news = False, _IN_TRANSACTION, True
 
     def _start_query(self) -> Any:
@@ -220,7 +220,7 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
 
     @contextmanager
     def transaction(self, *args: Any, **options: Any) -> Iterator[psycopg.Transaction]:
-        """Open psycopg's block. If BEGIN is pending, send it first, so that the block makes a savepoint."""
+        """Open psycopg's block for a transaction. If BEGIN is pending, send it first, so that a savepoint is made."""
         if self.begins:
             self.begin_now()
         with super().transaction(*args, **options) as block:
@@ -260,7 +260,7 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
             self.note(self.place(place))
 
     def follow(self) -> None:
-        """Note that nothing is new while a transaction is open: what it writes is recorded at its end."""
+        """Set ``news`` to False while a transaction is open, because its writes are recorded when it ends."""
         if self.written is Written.NO and self.seen == _IN_TRANSACTION == self.pgconn.transaction_status:
             self.news = False
 
@@ -277,7 +277,7 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
     # WriteTracker
 
     def ask(self, since: Position | None) -> Position | Written:
-        """Return the master's current position, which is at or after the last commit."""
+        """Return the master's current position, which includes the last commit; `Written.YES` without positions."""
         if not self.reports_positions:
             return Written.YES
         self.last_known_position = self.position_at(*self.question(WRITTEN))

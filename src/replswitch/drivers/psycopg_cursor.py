@@ -11,8 +11,8 @@ from weakref import ref
 import psycopg
 from psycopg import adapt, pq
 
-from replswitch.drivers.driver import Written
 from replswitch.drivers.psycopg_running import RunningCursor
+from replswitch.drivers.written import Written
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 _IDLE: Final = int(pq.TransactionStatus.IDLE)
 _ROWS: Final = int(pq.ExecStatus.TUPLES_OK)
 
-#: psycopg's steps for prepared statements, and its steps after a statement.
+#: The names of psycopg's methods that prepare statements, and of those that it calls after a statement.
 _PREPARING: Final = ("_get_prepared", "_send_query_prepared")
 _TAKING: Final = ("_check_results", "_set_results", "_select_current_result", "_make_row_maker")
 
 
 class TrackingCursor(RunningCursor):
-    """A cursor that records on its connection what its statements have written. `tracked` makes other such classes.
+    """A cursor that records on its connection what its statements have written. `tracked` makes subclasses.
 
     Attributes:
         is_used: a statement has run.
     """
 
-    lastrowid = None  # PostgreSQL has no such thing: INSERT … RETURNING
+    lastrowid = None  # PostgreSQL has no such value; applications use INSERT … RETURNING
     is_used = False
 
     # The state before the first statement, so that a new cursor need not set it.
@@ -55,7 +55,7 @@ class TrackingCursor(RunningCursor):
         if options:
             super().__init__(connection, **options)
             return
-        # Like psycopg, but without a copy of the adapters, which takes a tenth of the time of a short query.
+        # This does what psycopg does, except for a copy of the adapters, which takes a tenth of a short query's time.
         self._conn = connection
         self._pgconn = connection.pgconn
         self._adapters = connection._adapters or connection.adapters
@@ -74,7 +74,7 @@ class TrackingCursor(RunningCursor):
 
     def execute(self, query: Any, params: Any = None, *, prepare: Any = None, binary: Any = None) -> Any:
         """Run a statement, and record what it has committed."""
-        # This does the same as psycopg, in fewer steps: psycopg's own steps take as long as a short query.
+        # This does the same as psycopg, in fewer steps, because psycopg's own steps take as long as a short query.
         connection: Any = self._conn
         what: Statement = connection.before(query)
         status: Position | Written = Written.ASK
@@ -148,7 +148,7 @@ class TrackingCursor(RunningCursor):
         return row
 
     def close(self) -> None:
-        """Close the cursor. Keep the latest result for its description, which takes long to create."""
+        """Close the cursor. Keep the latest result, so that a description is created only if it is read."""
         self._closed = True
         self._results = []
 
@@ -201,7 +201,7 @@ class TrackingCursor(RunningCursor):
 
 @cache
 def tracked(kind: type[Any]) -> type[Any]:
-    """Return a class of cursors like ``kind`` whose statements are recorded. The methods of ``kind`` come first."""
+    """Return a subclass of ``kind`` whose statements are recorded. The methods of ``kind`` take precedence."""
     if issubclass(kind, TrackingCursor):
         return kind
     if issubclass(TrackingCursor, kind):  # psycopg's own class

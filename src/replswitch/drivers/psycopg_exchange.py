@@ -1,4 +1,4 @@
-"""How a connection of psycopg 3 waits for the answers of the server."""
+"""The part of a connection of psycopg 3 that waits for the answers of the server."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _COPIES: Final = frozenset(map(int, (pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_O
 
 
 class ExchangeConnection(psycopg.Connection[Any]):
-    """A connection that waits for an answer for a limited time, and no longer than necessary.
+    """A connection with a time-out for answers. It also takes less time than psycopg to read an answer.
 
     Attributes:
         limit: seconds to wait for an answer; None to wait forever.
@@ -31,7 +31,7 @@ class ExchangeConnection(psycopg.Connection[Any]):
     timed_out = False
 
     def open_polls(self) -> None:
-        """Prepare to wait for the socket."""
+        """Create the objects that wait for the socket."""
         self._polls = {}
         for wanted, events in (
             (_READ, select.POLLIN),
@@ -74,7 +74,7 @@ class ExchangeConnection(psycopg.Connection[Any]):
                 if status in _COPIES:
                     if not in_pipeline:
                         break
-                    pgconn.finish()  # no pipeline survives it
+                    pgconn.finish()  # the pipeline cannot go on after COPY
                     raise psycopg.ProgrammingError("COPY cannot be used with this method; use copy() instead")
                 if in_pipeline:
                     pgconn.get_result()  # the None that follows the result of each command, without waiting
@@ -115,7 +115,7 @@ class ExchangeConnection(psycopg.Connection[Any]):
                 if not events:
                     self._time_out()
                 ((_, event),) = events
-                # POLLERR and POLLHUP count as readable and as writable.
+                # POLLERR and POLLHUP mean that the socket is both readable and writable.
                 wanted = steps.send((event & ~select.POLLOUT and _READ) | (event & ~select.POLLIN and _WRITE))
         except StopIteration as done:
             return done.value
@@ -126,7 +126,7 @@ class ExchangeConnection(psycopg.Connection[Any]):
         raise psycopg.OperationalError(f"no answer came within {self.limit:g} s")
 
     def _interrupt(self) -> None:
-        """Close the connection after a signal, such as Ctrl-C: the answer may still arrive on it."""
+        """Close the connection after a signal, such as Ctrl-C, because the answer may still arrive on it."""
         with suppress(psycopg.Error):
             self.cancel_safe(timeout=2)
         self.pgconn.finish()

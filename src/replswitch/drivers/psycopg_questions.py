@@ -13,14 +13,14 @@ from psycopg import pq
 from replswitch.drivers.postgresql_position import WRITES, WRITTEN
 from replswitch.drivers.psycopg_exchange import ExchangeConnection
 
-#: Sent along with the questions.
+#: Statements that are sent along with the questions.
 BEGIN: Final = "BEGIN"
 COMMIT: Final = "COMMIT"
 
 #: Makes the running transaction read-only, if no setting of the connection does so.
 GUARD: Final = "SELECT set_config('transaction_read_only', 'on', true)"
 
-#: How often questions are sent before they are prepared. Preparing is not worth it for a short-lived connection.
+#: How often questions are sent before they are prepared, because preparing takes more time than a few questions.
 PREPARED_AFTER: Final = 5
 
 _OK: Final = pq.ConnStatus.OK
@@ -33,7 +33,7 @@ class QuestionsConnection(ExchangeConnection):
         questions: the names of the prepared questions; empty before they are prepared.
         may_prepare: prepared statements work on the connection, as far as is known.
         asked: how often questions were sent before they were prepared.
-        generation: how often they were prepared.
+        generation: how often the questions were prepared.
     """
 
     questions: dict[str, bytes]
@@ -64,12 +64,18 @@ class QuestionsConnection(ExchangeConnection):
                 pgconn.send_query_params(question.encode(), None)
 
     def leave_pipeline(self) -> None:
-        """End the pipeline. If answers are unread, because a statement could not be sent, close the connection."""
-        if self.pgconn.status == _OK:
+        """End the pipeline. If libpq has refused to send a statement, read the answers to what was sent before it."""
+        pgconn = self.pgconn
+        if pgconn.status == _OK:
             try:
-                self.pgconn.exit_pipeline_mode()
-            except psycopg.Error:  # the error that is already on its way is the cause
-                self.pgconn.finish()
+                try:
+                    pgconn.exit_pipeline_mode()
+                except psycopg.Error:
+                    pgconn.pipeline_sync()
+                    self.answers()
+                    pgconn.exit_pipeline_mode()
+            except psycopg.Error:  # the error that is being raised already is the cause
+                pgconn.finish()
 
     def _deallocate(self, name: bytes | None) -> Any:
         """Remove a prepared statement. psycopg removes all of them after a DROP, an ALTER and a ROLLBACK."""

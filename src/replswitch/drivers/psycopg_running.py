@@ -1,4 +1,4 @@
-"""How cursors of psycopg 3 run a statement, and query the position of a write in the same round trip.
+"""Run a statement on a cursor of psycopg 3, and query the position of a write in the same round trip.
 
 Statements and questions (see `replswitch.drivers.psycopg_questions`) are sent with libpq's functions (`psycopg.pq`),
 because psycopg's own pipeline takes twice as long as a statement.
@@ -12,16 +12,17 @@ import psycopg
 from psycopg import client_cursor, pq
 from psycopg._preparing import Prepare  # the statements that psycopg prepares on a connection
 
-from replswitch.drivers.driver import Written
 from replswitch.drivers.postgresql_position import WRITES, WRITTEN
 from replswitch.drivers.psycopg_questions import BEGIN, COMMIT, GUARD, PREPARED_AFTER
+from replswitch.drivers.written import Written
 
 if TYPE_CHECKING:
     from replswitch.drivers.postgresql_statement import Statement
     from replswitch.positions import Position
 
-# As plain numbers: comparing members of an Enum takes longer.
+# Plain numbers, because comparing members of an Enum takes longer.
 _IDLE: Final = int(pq.TransactionStatus.IDLE)
+_IN_TRANSACTION: Final = int(pq.TransactionStatus.INTRANS)
 _FAILED: Final = int(pq.ExecStatus.FATAL_ERROR)
 _ROWS: Final = int(pq.ExecStatus.TUPLES_OK)
 _DONE: Final = int(pq.ExecStatus.COMMAND_OK)
@@ -37,17 +38,18 @@ _OWN_TRANSACTIONS: Final = (
     b"COMMIT PREPARED",
 )
 
-#: The function of the server that refuses several statements in one message of the extended protocol; none has run.
+#: The function of the server that refuses several statements in one message of the extended protocol. Then none of
+#: them has run.
 _SEVERAL: Final = b"exec_parse_message"
 
 
 class RunningCursor(psycopg.Cursor[Any]):
-    """A cursor that runs statements.
+    """A cursor that runs statements, with questions about what they have written.
 
     Attributes:
-        committed: what the latest statement has committed although it has failed.
-        prepares_as_usual: its class changes none of psycopg's steps for prepared statements.
-        takes_as_usual: its class changes none of psycopg's steps after a statement.
+        committed: what the latest statement has committed before it failed.
+        prepares_as_usual: the cursor's class overrides none of psycopg's methods for prepared statements.
+        takes_as_usual: the cursor's class overrides none of the methods that psycopg calls after a statement.
     """
 
     committed: Position | Written = Written.NO
@@ -68,12 +70,16 @@ class RunningCursor(psycopg.Cursor[Any]):
             before, entry = self._send(connection, pgq, prepare, binary, in_pipeline=True)
             pgconn.pipeline_sync()
             answers = connection.answers()
-        finally:
+        except BaseException:
             connection.leave_pipeline()
+            if pgconn.transaction_status == _IN_TRANSACTION:  # the statement could not be sent, but BEGIN was
+                connection.begun()
+            raise
+        pgconn.exit_pipeline_mode()
         if answers[0].status == _FAILED:
             raise psycopg.errors.error_from_result(answers[0], encoding=self._encoding)
         connection.begun()
-        result = answers[1]  # if the statement could not be prepared, of that
+        result = answers[1]  # of the statement, or of preparing it if that failed
         if result.status != _FAILED:
             result = answers[1 + before]
         elif _is_several(self, pgq, result):
@@ -87,10 +93,10 @@ class RunningCursor(psycopg.Cursor[Any]):
     def _send(
         self, connection: Any, pgq: Any, prepare: bool | None, binary: bool | None, *, in_pipeline: bool = False
     ) -> tuple[int, Any]:
-        """Send a statement. If psycopg would, prepare it first.
+        """Send a statement. Prepare it first, if psycopg would do so.
 
         Returns:
-            the number of results that come before its own; and its new entry in psycopg's cache of statements, or None.
+            the number of results before those of the statement; and its new entry in psycopg's cache, or None.
         """
         pgconn, prepared, key = self._pgconn, connection._prepared, (pgq.query, pgq.types)
         if self.prepares_as_usual and prepare is not False and prepared.prepare_threshold is not None:
@@ -124,8 +130,10 @@ class RunningCursor(psycopg.Cursor[Any]):
             self._execute_send(pgq, force_extended=True, binary=binary)
             pgconn.pipeline_sync()
             answers = connection.answers()
-        finally:
+        except BaseException:
             connection.leave_pipeline()
+            raise
+        pgconn.exit_pipeline_mode()
         self._check_results(answers)
         self._set_results(answers[1:2])
 
@@ -186,12 +194,12 @@ class RunningCursor(psycopg.Cursor[Any]):
                 return self._run_alone(connection, what, pgq, prepare, binary)
             if what.commits:
                 self.committed = connection.place(answers[-1]) if answers[-1].status == _ROWS else Written.ASK
-            result = next(each for each in answers if each.status == _FAILED)  # perhaps at the commit
+            result = next(each for each in answers if each.status == _FAILED)  # or the commit's
         self._take(connection, [result], entry)
         return status
 
     def _take(self, connection: Any, results: list[Any], entry: Any) -> None:
-        """Take the results of a statement."""
+        """Store the results of a statement in the cursor."""
         prepared = connection._prepared
         if entry is not None:
             key, how, name = entry

@@ -1,4 +1,4 @@
-"""Server-side cursors of psycopg 3: their connection records what they write."""
+"""Server-side cursors of psycopg 3 whose connection records what they write."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import sql
 
-from replswitch.drivers.driver import Written
+from replswitch.drivers.written import Written
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,13 +16,16 @@ if TYPE_CHECKING:
 
 @cache
 def tracked_by_server(kind: type[Any]) -> type[Any]:
-    """Return a class of server-side cursors like ``kind`` whose statements are recorded."""
+    """Return a subclass of ``kind``, a class of server-side cursors, whose statements are recorded."""
     mixins = (_ReadsFirst, _ServerSide) if issubclass(kind, psycopg.client_cursor.ClientCursorMixin) else (_ServerSide,)
     return type(kind.__name__, (*mixins, kind), {"__module__": __name__})
 
 
 class _ServerSide:
-    """A server-side cursor. Outside a transaction, its query runs when DECLARE is committed, and may write there."""
+    """A mixin for server-side cursors that records what they write.
+
+    Outside a transaction (WITH HOLD), the query runs when DECLARE is committed, and may write then.
+    """
 
     lastrowid = None
     status = Written.ASK
@@ -51,15 +54,15 @@ class _ServerSide:
 class _ReadsFirst(_ServerSide):
     """A server-side cursor that merges parameters on the client, so that one message can hold several statements.
 
-    Outside a transaction, the query of a cursor WITH HOLD runs when DECLARE is committed, so replswitch cannot see
-    whether it has written. So the cursor is first declared in a read-only transaction. If the server refuses a write
-    there, the cursor is declared again without it, and the position is queried later.
+    Outside a transaction, the query of a cursor WITH HOLD runs when DECLARE is committed. replswitch cannot see
+    whether the query has written, so the cursor is first declared in a read-only transaction. If the server refuses a
+    write there, the cursor is declared again outside such a transaction, and the position is queried later.
     """
 
     _reads_only = False
 
     def declare(self, execute: Callable[..., Any], *args: Any, **options: Any) -> None:
-        """Declare the cursor, in a read-only transaction if it is outside a transaction."""
+        """Declare the cursor. Outside a transaction, first try it in a read-only transaction."""
         connection: Any = self.connection  # type: ignore[attr-defined]  # likewise
         if not connection.reports_positions or connection.in_transaction:
             execute(*args, **options)

@@ -1,4 +1,4 @@
-"""PyMySQL, on MariaDB and MySQL."""
+"""The driver PyMySQL for MariaDB and MySQL."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from pymysql.connections import Connection
 from pymysql.constants import CLIENT, SERVER_STATUS
 
 from replswitch.checking import refuse_unknown
-from replswitch.drivers.driver import Fault, Written
-from replswitch.drivers.mysql import MySQLFamilyDriver, innermost, with_timeouts
+from replswitch.drivers.driver import Fault
+from replswitch.drivers.mysql import MySQLFamilyDriver, innermost
+from replswitch.drivers.mysql_settings import with_timeouts
 from replswitch.drivers.tracking_connection import TrackingConnection
+from replswitch.drivers.written import Written
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +24,7 @@ _SETTINGS: Final = set(inspect.signature(Connection.__init__).parameters) - {"se
 
 
 class PyMySQLDriver(MySQLFamilyDriver):
-    """See `replswitch.drivers.Driver`. The server's answer to a write contains the position of the write."""
+    """The `replswitch.drivers.Driver` for PyMySQL. The server's answer to a write contains the write's position."""
 
     module = pymysql
     own_settings = {"autocommit", "defer_connect"}  # noqa: RUF012 - the base class says ClassVar
@@ -37,22 +39,23 @@ class PyMySQLDriver(MySQLFamilyDriver):
         arguments = with_timeouts(settings, read_only=read_only)
         arguments["client_flag"] = settings.get("client_flag", 0) | CLIENT.SESSION_TRACK
         try:
-            if pymysql.connect is not Connection:  # a tool has wrapped it, to see the connections (F6)
+            address = arguments.pop("hostaddr", None)
+            if pymysql.connect is not Connection:  # a tool has wrapped connect(), to see connections (F6)
                 raw: Any = pymysql.connect(**arguments, autocommit=True, defer_connect=True)
                 if type(innermost(raw)) is Connection:
-                    TrackingConnection.adopt(innermost(raw), read_only=read_only)
+                    TrackingConnection.adopt(innermost(raw), read_only=read_only, address=address)
                     return raw  # type: ignore[no-any-return]  # the tool's proxy has the same methods
-            return TrackingConnection(read_only=read_only, **arguments, autocommit=True)
+            return TrackingConnection(read_only=read_only, address=address, **arguments, autocommit=True)
         except Exception as error:
             # PyMySQL keeps the error in a variable of a frame that its traceback holds, and keeps the socket's error.
-            # Until they are collected, these reference cycles keep the frames of all callers, and so their links.
+            # Until the garbage collector runs, these cycles keep the frames of all callers, and so the links in them.
             traceback.clear_frames(error.__traceback__)
             if isinstance(original := getattr(error, "original_exception", None), Exception):
                 original.with_traceback(None)
             raise
 
     def reusable(self, raw: TrackingConnection) -> bool:
-        """Roll back an open transaction. A link with an unread result or a changed session is closed instead (S11)."""
+        """Roll back an open transaction. Return False if a result is unread, or the session has changed (S11)."""
         if raw.session_changed or (raw.unread and raw.owes_results) or raw._sock is None or raw.poll(0):
             return False
         if raw.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS:
@@ -64,7 +67,7 @@ class PyMySQLDriver(MySQLFamilyDriver):
         return bool(raw.server_status & SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT)
 
     def drain_results(self, raw: TrackingConnection) -> None:
-        """Read the further results of a procedure that were not asked for."""
+        """Read a procedure's further results that the application has not read."""
         while raw._result is not None and raw._result.has_next:
             raw.next_result()
         raw.unread = raw.owes_results
@@ -74,11 +77,15 @@ class PyMySQLDriver(MySQLFamilyDriver):
         raw.begin()
 
     def in_transaction(self, raw: TrackingConnection) -> bool:
-        """Return the flag SERVER_STATUS_IN_TRANS of the latest answer."""
+        """Return whether a transaction is open, from the flag SERVER_STATUS_IN_TRANS of the latest answer."""
         return bool(raw.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS)
 
+    def is_rolled_back(self, raw: TrackingConnection) -> bool:
+        """Return whether PyMySQL's own commit or rollback was the latest statement."""
+        return raw.has_ended and not raw.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS
+
     def classify(self, error: BaseException, raw: TrackingConnection | None = None) -> Fault:
-        """Classify by the server's error code, and by whether the connection is closed."""
+        """Return the meaning of an error, by its code and by whether the connection is closed."""
         fault = super().classify(error, raw)
         is_closed = raw is not None and raw._sock is None
         if fault is Fault.OTHER and is_closed and not isinstance(error, pymysql.InternalError):

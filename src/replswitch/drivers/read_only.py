@@ -25,6 +25,12 @@ _LETS_WRITE: Final = re.compile(
 #: Statements that may run what their text does not show, such as a procedure.
 RUNS_OTHERS: Final = re.compile(r";|\b(?:CALL|EXECUTE|ATOMIC)\b", re.IGNORECASE)
 
+# The beginning of statements that only read, after any comments; and the parts of them that change the session.
+_READ: Final = re.compile(
+    r"(?:\s|\(|/\*(?:[^*]|\*(?!/))*\*/|(?:--(?=\s)|#)[^\n]*(?:\n|\Z))*+(?:SELECT|WITH|DO|VALUES)\b", re.IGNORECASE
+)
+_TRACE: Final = re.compile(r":=|get_lock|LAST_INSERT_ID\((?!\s*\))", re.IGNORECASE)
+
 
 def keep_read_only(raw: Raw, sql: str | bytes) -> None:
     """Refuse a statement that would end the read-only mode of a slave's connection (S7).
@@ -41,8 +47,8 @@ def became_writable(raw: Raw, *, wrote: bool) -> Exception:
 
     Args:
         raw: the connection.
-        wrote: the statement may have written. Then the error is not that of a refused write, because a refused write
-            would run once more on the master.
+        wrote: the statement may have written. Then the error is not that of a refused write, because
+            replswitch would run the statement of a refused write once more, on the master.
     """
     raw.close()
     error: Exception
@@ -59,10 +65,12 @@ def became_writable(raw: Raw, *, wrote: bool) -> Exception:
 
 
 def check_read_only(raw: Raw, sql: bytes) -> None:
-    """Ask whether a procedure that has changed rows, or has read one into a variable, has written. One round trip.
+    """Raise an error if a procedure that has changed rows, or read one into a variable, has written to the database.
+
+    To find this out, query the session. This takes one round trip.
 
     Raises:
-        Exception: the driver's InternalError: it has.
+        Exception: the driver's InternalError, if the procedure has written or has ended the read-only mode.
     """
     if b";" in sql.rstrip(b"; \n"):
         return  # results may be unread
@@ -70,3 +78,14 @@ def check_read_only(raw: Raw, sql: bytes) -> None:
     ((read_only, gtid),) = rows(raw, f"SELECT {variables}")
     if not read_only or gtid:
         raise became_writable(raw, wrote=True)
+
+
+def leaves_trace(sql: str) -> bool:
+    """Return whether a read may leave a variable, a lock or an insert id in the session (S8, S11).
+
+    The server does not report these changes. Only the text of reads is searched, because the server reports what other
+    statements change, and their text may contain what a visitor has typed.
+    """
+    upper = sql.upper()  # running the expressions for each statement would take longer
+    may_leave = ":=" in sql or "GET_LOCK" in upper or "LAST_INSERT_ID(" in upper
+    return may_leave and _READ.match(sql) is not None and _TRACE.search(sql) is not None

@@ -18,14 +18,14 @@ _GTIDS: Final = 3
 # The variable of a session's read-only mode: MariaDB's name, and MySQL's.
 _READ_ONLY: Final = {b"tx_read_only", b"transaction_read_only"}
 
-# A variable of the session, its database, or another part of its state has changed.
+# The type of entries which say that a variable of the session, its database, or other state has changed.
 _STATE_CHANGE: Final = 2
 
 #: SERVER_SESSION_STATE_CHANGED: the answer has a change that the session tracks.
 #: https://dev.mysql.com/doc/dev/mysql-server/latest/mysql__com_8h.html
 SESSION_CHANGED: Final = 0x4000
 
-#: Only these are tracked, so that the flag means nothing else.
+#: The settings that limit the changes for which `SESSION_CHANGED` is set.
 TRACK: Final = "session_track_schema = OFF, session_track_state_change = ON, session_track_transaction_info = OFF"
 
 # The lengths of longer integers by their first byte.
@@ -50,7 +50,7 @@ def status_of(packet: Any) -> tuple[int, int, bytes]:
         packet.read_length_encoded_integer()  # last insert id
         status, warnings = packet.read_struct("<HH")
     except _MALFORMED as error:
-        raise PositionError("The server's answer is malformed: it is cut off.") from error
+        raise PositionError("The server's answer is malformed, because it is cut off.") from error
     return status, warnings, packet.read_all()
 
 
@@ -61,8 +61,8 @@ def session_track(rest: bytes) -> tuple[str, bool, bool]:
         rest: the bytes after the number of warnings, in a packet with the flag SERVER_SESSION_STATE_CHANGED.
 
     Returns:
-        the GTID of the acknowledged commit, empty without one; whether the session itself has changed: a variable,
-        the current database, a prepared statement; and whether its read-only mode has ended.
+        the GTID of the acknowledged commit, empty without one; whether the session itself has changed (such as a
+        variable, the current database, or a prepared statement); and whether its read-only mode has ended.
 
     Raises:
         PositionError: the packet is malformed.
@@ -82,11 +82,11 @@ def session_track(rest: bytes) -> tuple[str, bool, bool]:
                     gtid = value.decode() if name == b"last_gtid" else gtid
                     writable = writable or (name in _READ_ONLY and value == b"OFF")
             elif kind == _GTIDS:
-                gtid = _string(entry, 1)[0].decode()  # after a byte for the encoding; there is only one
+                gtid = _string(entry, 1)[0].decode()  # after a byte for the encoding, which is always the same
             elif kind == _STATE_CHANGE:
                 changed = True
     except _MALFORMED as error:
-        raise PositionError("The server's answer is malformed: its session state cannot be read.") from error
+        raise PositionError("The server's answer is malformed, so its session state cannot be read.") from error
     return gtid, changed, writable
 
 
@@ -96,6 +96,19 @@ def tracking(*, is_mariadb: bool) -> str:
     if is_mariadb:
         track = "session_track_system_variables = 'last_gtid'"
     return f"SET SESSION {track}, {TRACK}"
+
+
+def refusing_writes(*, is_mariadb: bool, tracks: bool) -> str:
+    """Return the statement that makes a session read-only. The server then reports the end of that mode, and writes.
+
+    Args:
+        is_mariadb: the server is MariaDB.
+        tracks: the connection has the capability CLIENT_SESSION_TRACK.
+    """
+    variable = "tx_read_only" if is_mariadb else "transaction_read_only"
+    gtids, reported = ("", ",last_gtid") if is_mariadb else ("session_track_gtids = OWN_GTID, ", "")
+    variables = f", {gtids}{TRACK}, session_track_system_variables = '{variable}{reported}'" if tracks else ""
+    return f"SET SESSION {variable} = ON{variables}"
 
 
 def _string(data: bytes, at: int) -> tuple[bytes, int]:

@@ -1,10 +1,11 @@
-"""sqlite3 of the standard library. For tests, demonstrations and development: SQLite does not replicate."""
+"""The driver sqlite3 of the standard library, for tests and development only, because SQLite does not replicate."""
 
 from __future__ import annotations
 
 import re
 import sqlite3
 import time
+from contextlib import suppress
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
 from replswitch.checking import refuse_unknown
-from replswitch.drivers.driver import MUST_STAY_READ_ONLY, Driver, Fault, WriteTracker, Written
+from replswitch.drivers.driver import MUST_STAY_READ_ONLY, Driver, Fault
+from replswitch.drivers.written import WriteTracker, Written
 from replswitch.errors import ConfigurationError
 from replswitch.positions.sqlite import SQLitePosition, note_beside
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
     from replswitch.positions import Position
 
-# Set by replswitch itself: it begins and ends transactions, and it moves links between threads.
+# Settings that replswitch sets itself, because it begins and ends transactions, and moves links between threads.
 _OURS: Final = {"isolation_level", "autocommit", "check_same_thread", "factory"}
 _FAULTS: Final = {
     sqlite3.SQLITE_READONLY: Fault.READ_ONLY,  # on the master, the file's permissions have changed
@@ -42,7 +44,7 @@ _CHANGE: Final = re.compile(
 
 
 def _keep_read_only(raw: Any, sql: str) -> None:
-    """Refuse a statement that would make a slave's connection writable (S7), and note one that changes it (S8, S11).
+    """Refuse a statement that would make a slave's connection writable (S7). Record a change of the session (S8, S11).
 
     Raises:
         sqlite3.OperationalError: the same error as for writes on that connection.
@@ -53,14 +55,14 @@ def _keep_read_only(raw: Any, sql: str) -> None:
 
 
 def _read_only_error() -> sqlite3.OperationalError:
-    # Not in the function above: a variable in the frame that raises makes a circle, which would keep the link open.
+    # Made here, because a variable in the frame that raises makes a reference cycle, which would keep the link open.
     error = sqlite3.OperationalError(MUST_STAY_READ_ONLY)
     error.sqlite_errorcode, error.sqlite_errorname = sqlite3.SQLITE_READONLY, "SQLITE_READONLY"
     return error
 
 
 class _Buffered(sqlite3.Cursor):
-    """Reads all rows at once: a result that is only partly read would lock the file for the master's writes (S10)."""
+    """Reads all rows at once, because a partly read result would lock the file for the master's writes (S10)."""
 
     _rows: Iterator[Any] = iter(())
 
@@ -102,7 +104,7 @@ def _buffered(kind: type[sqlite3.Cursor]) -> type[sqlite3.Cursor]:
 
 
 class _Connection(sqlite3.Connection, WriteTracker):
-    """A connection that remembers the number of changes at the last check.
+    """A connection that notices writes by the number of rows that were changed since the last check.
 
     Attributes:
         is_reader: it refuses writes, and holds no lock after a statement outside a transaction.
@@ -113,6 +115,11 @@ class _Connection(sqlite3.Connection, WriteTracker):
     changes_seen = 0
     #: Whether the file is the master of a `replswitch.testing.SQLitePair`, whose slaves can be asked for positions.
     reports_positions = False
+
+    def __del__(self) -> None:
+        """Close the connection. Else Python 3.13 would warn of links that the application has not closed."""
+        with suppress(sqlite3.ProgrammingError):  # the file could not be opened
+            self.close()
 
     def cursor(self, factory: Any = sqlite3.Cursor) -> Any:
         return super().cursor(_buffered(factory) if self.is_reader else factory)
@@ -125,10 +132,10 @@ class _Connection(sqlite3.Connection, WriteTracker):
     def rollback(self) -> None:
         if self.in_transaction:  # a pool may roll back after a commit whose status was not popped yet
             super().rollback()
-            self.changes_seen = self.total_changes  # a rollback does not lower the number
+            self.changes_seen = self.total_changes  # a rollback does not lower `total_changes`
 
     def pop_write_status(self) -> Position | Written:
-        """Compare the number of changed rows with the previous one. Inside a transaction nothing is committed yet."""
+        """Return a position or `Written.YES` if rows were changed, else, and in a transaction, `Written.NO`."""
         if self.in_transaction:
             return Written.NO
         seen, self.changes_seen = self.changes_seen, self.total_changes
@@ -138,7 +145,7 @@ class _Connection(sqlite3.Connection, WriteTracker):
 
 
 class SQLiteDriver(Driver):
-    """See `replswitch.drivers.Driver`. ``total_changes`` shows a write. DDL does not change it and is not noticed."""
+    """The `replswitch.drivers.Driver` for sqlite3. It does not notice DDL, which leaves ``total_changes`` unchanged."""
 
     module = sqlite3
     engine = "sqlite"
@@ -149,9 +156,7 @@ class SQLiteDriver(Driver):
     def check(self, settings: Mapping[str, Any], server: str) -> None:
         """Refuse unknown settings, a missing file name, and databases in memory."""
         for name in sorted(_OURS & set(settings)):
-            raise ConfigurationError(
-                f'The setting "{name}" of {server} is set by replswitch itself with sqlite3. Leave it out.'
-            )
+            raise ConfigurationError(f'With sqlite3, replswitch itself sets "{name}" of {server}. Leave it out.')
         refuse_unknown(f"setting of {server}", settings, _SETTINGS)
         database = settings.get("database")
         if not isinstance(database, str | Path) or not str(database):
@@ -173,14 +178,14 @@ class SQLiteDriver(Driver):
         return str(Path(path).resolve())
 
     def schema(self, settings: Mapping[str, Any]) -> str:
-        """Return "main", as SQLite calls every database: its file has another name on each server."""
+        """Return "main", SQLite's name for every database, because the file has another name on each server."""
         return "main"
 
     def open(self, settings: Mapping[str, Any], *, read_only: bool) -> _Connection:
         """Open the file. The file of a slave is never created."""
         arguments = dict(settings)
         if read_only and not arguments.get("uri"):
-            # Not mode=ro: in WAL mode a reader has to write to the files beside the database.
+            # The mode is not "ro", because in WAL mode a reader has to write to the files beside the database.
             arguments |= {"database": f"{Path(arguments['database']).absolute().as_uri()}?mode=rw", "uri": True}
         raw = _Connection(**arguments, isolation_level=None, check_same_thread=False)
         self.prepare(raw, read_only=read_only)
@@ -199,22 +204,23 @@ class SQLiteDriver(Driver):
     def adopt(self, raw: _Connection, *, read_only: bool, begin: str) -> None:
         """Make sqlite3 begin transactions with the level that the engine asks for.
 
-        On a reader it begins none: an idle session in a transaction would lock the file for other sessions (S10).
+        On a slave's connection, let it begin no transaction, because an idle session in a transaction would lock the
+        file for other sessions (S10).
         """
         raw.isolation_level = None if read_only else begin  # type: ignore[assignment]  # the engine's own check
         raw.is_adopted = True
 
     def begin_adopted(self, raw: _Connection) -> None:
-        """Begin before the first statement; else neither reads nor savepoints would be part of the transaction."""
+        """Begin the transaction before its first statement, so that reads and savepoints belong to it, too."""
         if raw.isolation_level is not None and not raw.in_transaction:
             raw.execute(f"BEGIN {raw.isolation_level}").close()
 
     def writes_of(self, raw: _Connection) -> _Connection:
-        """Return the connection itself."""
+        """Return the connection itself, which is its own write tracker."""
         return raw
 
     def reusable(self, raw: _Connection) -> bool:
-        """Roll back an open transaction. Return False if a visitor has left changes or temporary tables (S11)."""
+        """Roll back an open transaction. Return False if the session is changed or has temporary tables (S11)."""
         if raw.session_changed:
             return False
         try:
@@ -224,18 +230,18 @@ class SQLiteDriver(Driver):
             return False
 
     def in_transaction(self, raw: _Connection) -> bool:
-        """Return sqlite3's own answer."""
+        """Return whether a transaction is open, as sqlite3 itself reports it."""
         return raw.in_transaction
 
     def fetch_position(self, raw: _Connection) -> tuple[Hashable, Position | None]:
-        """Return the file, and the position in the note beside it."""
+        """Return the path of the database file as the identity, and the position in the note beside the file."""
         file = _file(raw)
         note = note_beside(file)
         text = note.read_text() if note.exists() else ""
         return file, SQLitePosition.parse(text) if text else None
 
     def classify(self, error: BaseException, raw: _Connection | None = None) -> Fault:
-        """Classify by SQLite's primary code, and by whether an open transaction is still open.
+        """Return the meaning of an error, by SQLite's primary code and by whether the transaction is still open.
 
         SQLite itself rolls back on errors such as a full disk.
         """

@@ -1,4 +1,4 @@
-"""A connection of PyMySQL that keeps the session state in each answer of the server."""
+"""A connection of PyMySQL that records the session state from each answer of the server."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ from pymysql.connections import Connection, MySQLResult
 from pymysql.constants import CLIENT, SERVER_STATUS
 from pymysql.protocol import MysqlPacket
 
-from replswitch.drivers.driver import WriteTracker, Written, later
 from replswitch.drivers.mysql import (
     has_positions,
     is_mariadb,
     last_written,
-    leaves_trace,
     rows,
 )
-from replswitch.drivers.read_only import became_writable, keep_read_only
-from replswitch.drivers.session_track import SESSION_CHANGED, TRACK, session_track, status_of, tracking
+from replswitch.drivers.read_only import became_writable, keep_read_only, leaves_trace
+from replswitch.drivers.session_track import SESSION_CHANGED, refusing_writes, session_track, status_of, tracking
+from replswitch.drivers.written import WriteTracker, Written, later
 from replswitch.errors import PositionError
 from replswitch.positions import MariaDBPosition, MySQLPosition
 from replswitch.positions.clock import fall_back_to_clock
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 
     from replswitch.positions import Position
 
-# How many results a connection keeps the descriptions of, so that it need not parse them again.
+# The number of results whose column descriptions a connection keeps, so that it need not parse them again.
 _DESCRIPTIONS_KEPT: Final = 100
 
 # The packet that PyMySQL expects after the descriptions of a result's columns. Newer servers do not send it.
@@ -46,7 +45,7 @@ _LONGEST_END: Final = 0xFFFFFF
 
 
 class _Result(MySQLResult):
-    """A result that keeps the session state in the packet after the last row.
+    """A result that records the session state from the packet after the last row.
 
     If the server supports it (CLIENT_DEPRECATE_EOF), that packet is an OK packet, with the position of a statement
     that writes and returns rows. PyMySQL itself supports the older EOF packet only.
@@ -96,7 +95,7 @@ class _Result(MySQLResult):
                 connection.record_answer(status, rest)
                 connection.notify()
         else:
-            # Marker, number of warnings, status:
+            # The packet consists of a marker, the number of warnings, and the status:
             # https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_basic_eof_packet.html
             self.warning_count, status = struct.unpack_from("<HH", data, 1)
             connection.record_answer(status)
@@ -105,10 +104,11 @@ class _Result(MySQLResult):
 
 
 class TrackingConnection(Connection, WriteTracker):
-    """A connection that keeps the session state in each answer of the server.
+    """A connection that records the session state from each answer of the server.
 
     Args:
         read_only: have the database refuse writes (S7).
+        address: the address to connect to; None for that of the host in the settings. TLS verifies the host.
         settings: the settings of PyMySQL.
     """
 
@@ -117,6 +117,8 @@ class TrackingConnection(Connection, WriteTracker):
 
     #: The commits since the last `pop_write_status`.
     written: Position | Written = Written.NO
+    #: Whether a commit or a rollback was the latest statement.
+    has_ended = False
     #: The counter of changes of a MySQL session when it was last queried.
     changes = 0
     #: Whether the server reports commits at all.
@@ -133,22 +135,23 @@ class TrackingConnection(Connection, WriteTracker):
         _read_timeout: float | None
         _force_close: Callable[[], None]
 
-    def __init__(self, *, read_only: bool, **settings: Any) -> None:
-        self._begin(read_only)
+    def __init__(self, *, read_only: bool, address: str | None = None, **settings: Any) -> None:
+        self._begin(read_only, address)
         super().__init__(**settings)
 
-    def _begin(self, read_only: bool) -> None:
+    def _begin(self, read_only: bool, address: str | None) -> None:
         self._read_only = read_only
+        self._address = address
         self.process = os.getpid()
         self.descriptions: dict[tuple[object, ...], tuple[Any, Any, Any]] = {}
         self._poll = select.poll()
         self.poll = self._poll.poll
 
     @classmethod
-    def adopt(cls, raw: Any, *, read_only: bool) -> None:
+    def adopt(cls, raw: Any, *, read_only: bool, address: str | None = None) -> None:
         """Turn a PyMySQL connection that is not connected yet into a TrackingConnection, and connect it."""
         raw.__class__ = cls
-        raw._begin(read_only)
+        raw._begin(read_only, address)
         raw.connect()
 
     def _create_ssl_ctx(self, sslp: Any) -> Any:
@@ -160,7 +163,8 @@ class TrackingConnection(Connection, WriteTracker):
         return TrackingConnection._default_tls
 
     def _request_authentication(self) -> None:
-        # The server has sent its capabilities; this chooses the ones to use.
+        self.host = self._name  # TLS begins below, and verifies the name
+        # The server has sent its capabilities. This method chooses the ones to use.
         self.ends_in_ok = bool(self.server_capabilities & CLIENT.DEPRECATE_EOF)
         if self.ends_in_ok:
             self.client_flag |= CLIENT.DEPRECATE_EOF
@@ -168,12 +172,13 @@ class TrackingConnection(Connection, WriteTracker):
 
     def connect(self, sock: Any = None) -> None:
         """Connect, and prepare the session."""
-        # PyMySQL's connect_timeout ends when the socket is connected. A server that is silent then is gone as well.
+        # PyMySQL's connect_timeout is only for connecting the socket. A server that is silent after that is gone, too.
         read_timeout, self._read_timeout = self._read_timeout, self.connect_timeout
+        self._name, self.host = self.host, self._address or self.host
         try:
             super().connect(sock)
         finally:
-            self._read_timeout = read_timeout
+            self._read_timeout, self.host = read_timeout, self._name
         self._poll.register(self._sock, select.POLLIN)
         if self._read_only:
             _refuse_writes(self)
@@ -182,11 +187,11 @@ class TrackingConnection(Connection, WriteTracker):
         self.written, self.session_changed = Written.NO, False
 
     def record_answer(self, status: int, rest: bytes = b"", *, wrote: bool = False) -> None:
-        """Keep the session state in an answer.
+        """Record the session state that an answer of the server contains.
 
         Args:
-            status: its flags.
-            rest: the bytes after them; empty in a packet that has no room for more.
+            status: the status flags in the answer.
+            rest: the bytes after the flags and the warnings; empty in a packet that has no room for more.
             wrote: the statement has changed rows, as far as the answer shows.
         """
         if (status ^ self.server_status) & SERVER_STATUS.SERVER_STATUS_IN_TRANS:
@@ -218,7 +223,7 @@ class TrackingConnection(Connection, WriteTracker):
     # WriteTracker
 
     def pop_write_status(self) -> Position | Written:
-        """Return the reported commits. If the server reports none, each statement outside a transaction counts."""
+        """Return the reported commits. If the server reports none, return `Written.YES` outside a transaction."""
         if not self.reports_positions:
             self.news = not self._read_only
             in_transaction = self.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS
@@ -230,39 +235,46 @@ class TrackingConnection(Connection, WriteTracker):
         return written
 
     def ask(self, since: Position | None) -> Position | Written:
-        """Ask for the session's latest GTID."""
+        """Query the GTID of the session's latest write."""
         return last_written(self, since)
 
     @property
     def owes_results(self) -> bool:  # type: ignore[override]  # it is only read
-        """Whether a result is not read to its end, or another result follows."""
+        """Whether an unbuffered result still has unread rows, or another result follows."""
         result = self._result
         return result is not None and bool(result.has_next or result.unbuffered_active)
 
     @property
     def streams(self) -> bool:
-        """Whether a result is not read to its end, because its cursor reads row by row."""
+        """Whether an unbuffered result (of a cursor that reads row by row) still has unread rows."""
         return self._result is not None and bool(self._result.unbuffered_active)
 
     # Methods of PyMySQL, changed
 
-    def ping(self, reconnect: bool = False) -> None:  # type: ignore[override]  # it takes True, and does not heed it
-        """Ping, and never reconnect: PyMySQL would open another session (S7)."""
+    def ping(self, reconnect: bool = False) -> None:  # type: ignore[override]  # it accepts True, but ignores it
+        """Ping the server, but never reconnect, because PyMySQL would then open another session (S7)."""
         super().ping(reconnect=False)
 
     def query(self, sql: Any, unbuffered: bool = False) -> int:
         """Send a statement, unless it would let a slave's connection write (S7)."""
         text = sql if isinstance(sql, str) else bytes(sql).decode("latin-1")
+        self.has_ended = False
         self.session_changed = self.session_changed or leaves_trace(text)
         if self._read_only and not text.startswith("SELECT"):
             keep_read_only(self, text)
         return super().query(sql, unbuffered)
 
     def commit(self) -> None:
-        """Commit. If the server does not report commits, each commit counts as a write."""
+        """Commit. If the server does not report commits, treat each commit as a write."""
         super().commit()
+        self.has_ended = True
         if self.on_write is not None and not self.reports_positions:
             self.on_write(self, False)
+
+    def rollback(self) -> None:
+        """Roll back."""
+        super().rollback()
+        self.has_ended = True
 
     def close(self) -> None:
         """Close the connection. In a forked child, send nothing to the server."""
@@ -288,7 +300,7 @@ class TrackingConnection(Connection, WriteTracker):
         self._result = result
         if result.has_next or result.unbuffered_active:
             self.unread = self.news = True
-        if result.server_status is not None:  # an OK packet; after rows it was kept already
+        if result.server_status is not None:  # an OK packet; the one after rows was recorded already
             wrote = bool(result.affected_rows)
             self.record_answer(result.server_status, result.message, wrote=wrote)  # type: ignore[arg-type]  # it is bytes, or b""
             if self._read_only and result.affected_rows:
@@ -304,16 +316,13 @@ class TrackingConnection(Connection, WriteTracker):
 
 
 def _refuse_writes(raw: TrackingConnection) -> None:
-    """Have the database refuse writes, and report when a statement changes the session or writes. One round trip."""
-    variable = "tx_read_only" if is_mariadb(raw) else "transaction_read_only"
-    tracks = raw.server_capabilities & CLIENT.SESSION_TRACK
-    gtids, reported = ("", ",last_gtid") if is_mariadb(raw) else ("session_track_gtids = OWN_GTID, ", "")
-    variables = f"{gtids}{TRACK}, session_track_system_variables = '{variable}{reported}'" if tracks else ""
-    rows(raw, f"SET SESSION {variable} = ON{', ' * bool(variables)}{variables}")
+    """Make the session read-only, and make the server report writes and changes of the session, in one round trip."""
+    tracks = bool(raw.server_capabilities & CLIENT.SESSION_TRACK)
+    rows(raw, refusing_writes(is_mariadb=is_mariadb(raw), tracks=tracks))
 
 
 def _track_commits(raw: TrackingConnection) -> bool:
-    """Have the server report the position of each commit in its answer. Return whether it will."""
+    """Make the server report the position of each commit in its answer. Return False if it cannot."""
     if not has_positions(raw):
         return False
     if not raw.server_capabilities & CLIENT.SESSION_TRACK:

@@ -1,8 +1,8 @@
-"""Drivers whose connections SQLAlchemy opens, not replswitch: asyncio drivers, and those that replswitch does not know.
+"""The base class for drivers whose connections SQLAlchemy opens: asyncio drivers, and drivers unknown to replswitch.
 
 Their connections are made read-only by a statement, if the database has one. Their writes are not noticed, so markers
-have no positions (P3), except with the asyncio drivers in `replswitch.drivers.async_mysql` and
-`replswitch.drivers.async_sqlite`.
+have no positions (P3), except with the asyncio drivers in `replswitch.drivers.async_mysql`,
+`replswitch.drivers.async_postgresql` and `replswitch.drivers.async_sqlite`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from replswitch.drivers import Driver, Fault, WriteTracker, Written
 from replswitch.drivers.mysql import MySQLFamilyDriver
+from replswitch.drivers.postgresql import PostgreSQLFamilyDriver
 from replswitch.drivers.sqlite3 import DRIVER as SQLITE3
 from replswitch.errors import ConfigurationError
 from replswitch.positions.clock import fall_back_to_clock
@@ -22,22 +23,22 @@ if TYPE_CHECKING:
     from replswitch.drivers import Raw
     from replswitch.positions import Position
 
-# The kind of server, and the statement that makes a session read-only, by the name of the dialect.
-_DIALECTS: Final = {
-    "mysql": ("mysql", "SET SESSION TRANSACTION READ ONLY"),
-    "mariadb": ("mysql", "SET SESSION TRANSACTION READ ONLY"),
-    "sqlite": ("sqlite", "PRAGMA query_only = ON"),
-    "postgresql": ("", "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"),
-}
-
 _MYSQL: Final = MySQLFamilyDriver()
+
+# The kind of server, its driver, and the statement that makes a session read-only, by the name of the dialect.
+_DIALECTS: Final[dict[str, tuple[str, Driver, str]]] = {
+    "mysql": ("mysql", _MYSQL, "SET SESSION TRANSACTION READ ONLY"),
+    "mariadb": ("mysql", _MYSQL, "SET SESSION TRANSACTION READ ONLY"),
+    "sqlite": ("sqlite", SQLITE3, "PRAGMA query_only = ON"),
+    "postgresql": ("", PostgreSQLFamilyDriver(), "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"),
+}
 
 # read_only_sql_transaction: https://www.postgresql.org/docs/current/errcodes-appendix.html
 _READ_ONLY_TRANSACTION: Final = "25006"
 
 
 class UnknownDriver(Driver, WriteTracker):
-    """See `replswitch.drivers.Driver`. SQLAlchemy opens the connections, and their writes are not noticed.
+    """The `replswitch.drivers.Driver` for connections that SQLAlchemy opens, and whose writes are not noticed.
 
     Args:
         dialect: the dialect of the engine.
@@ -53,33 +54,27 @@ class UnknownDriver(Driver, WriteTracker):
                 "state might be lost. Use it with MariaDB, MySQL, SQLite or PostgreSQL."
             )
         self.module = dialect.loaded_dbapi
-        self.engine, self._read_only_statement = _DIALECTS[dialect.name]
+        self.engine, self._family, self._read_only_statement = _DIALECTS[dialect.name]
         self.in_memory = in_memory
+        self.reads_may_lock = self._family.reads_may_lock
         self._dialect = dialect
 
     def address(self, settings: Mapping[str, Any]) -> str:
         """Return the host with its port, or the name of the file."""
-        if self.engine == "mysql":
-            return _MYSQL.address(settings)
-        host, port = settings.get("host"), settings.get("port")
-        if self._dialect.name == "postgresql" and str(port) == "5432":
-            port = None
-        return f"{host}:{port}" if host and port else str(host or settings.get("database") or self._dialect.name)
+        if self.engine == "sqlite":
+            return str(settings.get("database") or self._dialect.name)
+        return self._family.address(settings)
 
     def location(self, settings: Mapping[str, Any]) -> str:
-        """Return the same text as the drivers of replswitch, because other engines may use these for the same server.
+        """Return the text that replswitch's own drivers return, as another engine may use one for the same server.
 
         A database in memory has a location of its own.
         """
-        if self.in_memory:
-            return f"{os.getpid()} {id(self)}"
-        known = {"mysql": _MYSQL, "sqlite": SQLITE3}.get(self.engine)
-        return super().location(settings).lower() if known is None else known.location(settings)
+        return f"{os.getpid()} {id(self)}" if self.in_memory else self._family.location(settings)
 
     def schema(self, settings: Mapping[str, Any]) -> str:
         """Return the name of the database; "main" for SQLite, where each server has another file name."""
-        names = map(settings.get, ("database", "dbname"))
-        return "main" if self.engine == "sqlite" else str(next(filter(None, names), "")) or _MYSQL.schema(settings)
+        return self._family.schema(settings)
 
     def adopt(self, raw: Raw, *, read_only: bool, begin: str) -> None:
         """Make the connection to a slave read-only."""
@@ -90,16 +85,16 @@ class UnknownDriver(Driver, WriteTracker):
             raw.commit()  # PostgreSQL drivers have begun a transaction, and a rollback would undo the statement
 
     def writes_of(self, raw: Raw) -> WriteTracker:
-        """Return this object. It counts every commit as a write."""
+        """Return this object, which treats every commit as a write."""
         return self
 
     def pop_write_status(self) -> Position | Written:
-        """Return YES: something may have been written, and its position is unknown."""
+        """Return `Written.YES`, because something may have been written, and its position is unknown."""
         fall_back_to_clock(f"The driver {self._dialect.driver} reports no positions")
         return Written.YES
 
     def classify(self, error: BaseException, raw: Raw | None = None) -> Fault:
-        """Classify by the code of the error, or by what SQLAlchemy knows about the driver."""
+        """Return the meaning of an error, by its code or by what SQLAlchemy knows about the driver."""
         if self.engine == "mysql":
             return _MYSQL.classify(error)
         if _READ_ONLY_TRANSACTION in {getattr(error, name, None) for name in ("sqlstate", "pgcode")}:

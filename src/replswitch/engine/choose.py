@@ -1,6 +1,6 @@
-"""Choose a server without I/O: generators yield the operation that they need, and `run` executes it.
+"""Choose a server. The generators here yield each I/O operation that they need, and `run` executes it.
 
-`choose` yields `Open`, `Ask` and `Wait`, and receives a link, an answer, or `Failed`. This makes it testable without
+`choose` yields `Open`, `Ask` and `Wait`, and receives a link, an answer, or `Failed`. So tests of `choose` need no
 servers.
 """
 
@@ -28,13 +28,13 @@ logger = logging.getLogger("replswitch.servers")
 
 
 class Ask(NamedTuple):
-    """A request: ask the server of a link for its identity and its position. `run` sends ``(identity, position)``."""
+    """A request to `run` to query the identity and the position of a link's server. The answer is a tuple of both."""
 
     link: Link
 
 
 class Wait(NamedTuple):
-    """A request: wait until a server has reached a position. `run` sends True, or False after ``seconds``."""
+    """A request to `run` to wait until a server has reached a position. The answer is True; False after ``seconds``."""
 
     link: Link
     position: Position
@@ -42,7 +42,7 @@ class Wait(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """An answer: the driver's error, and what it means.
+    """The answer of `run` if an operation has failed. It consists of the driver's error and its meaning.
 
     The error's traceback is removed. It would refer to frames that hold the error, and this reference cycle would keep
     links open until Python's garbage collector runs.
@@ -79,10 +79,10 @@ def choose(
         scope: the running scope.
         key: the key of the database in scopes.
         candidates: the slaves, in the order to try them; the slave that the scope already uses comes first (S6).
-        must_see: the position that a slave must have reached; None if any slave will do.
+        must_see: the position that a slave must have reached; None if any slave may serve.
         rotation: what is known of the slaves.
         wait: seconds that the scope may wait, once, for a slave that has not caught up.
-        is_last_resort: the master is lost as well, so the scope does not keep the choice.
+        is_last_resort: the master is lost as well, so the scope does not keep the chosen slave for later reads.
 
     Returns:
         a link to the slave, or None if no slave can serve.
@@ -104,7 +104,7 @@ def choose(
                 lose(scope, key, server, reached.error, rotation)
                 continue
             if not reached:
-                scope.avoid_slave(key, server)  # the position that the scope must see never goes back
+                scope.avoid_slave(key, server)  # later reads of the scope must see this position as well
                 behind = behind or link
                 continue
         if is_last_resort or (chosen := scope.slaves.setdefault(key, server)) is server:
@@ -115,7 +115,9 @@ def choose(
         return None
     scope.has_waited = True
     reached = yield Wait(behind, must_see, wait)
-    if reached is True and (yield from has_reached(behind, must_see, scope, rotation)) is True:
+    has_caught_up = reached is True and (yield from has_reached(behind, must_see, scope, rotation)) is True
+    rotation.has_waited(behind.server, has_caught_up=has_caught_up)
+    if has_caught_up:
         scope.slaves.setdefault(key, behind.server)
         return behind
     return None
@@ -124,7 +126,7 @@ def choose(
 def has_reached(
     link: Link, position: Position, scope: Scope, rotation: Rotation
 ) -> Generator[Open | Ask | Wait, Any, bool | Failed]:
-    """Say whether the server of a link has reached a position. If that is not known, ask the server (P2)."""
+    """Say whether the server of a link has reached a position. If this is not known, query the server (P2)."""
     is_known = rotation.known.has_reached(link, position, scope.must_see_since)
     return is_known or (yield from _ask_position(link, position, rotation))
 
@@ -143,16 +145,17 @@ def _ask_position(
 def choose_master_read_only(
     server: Server, must_see: Position | None, scope: Scope, rotation: Rotation
 ) -> Generator[Open | Ask | Wait, Any, Link | Failed | None]:
-    """Choose a read-only link to the master, for a read that no slave can serve.
+    """Choose a read-only link to the master, for a read that no slave can or may serve.
 
     Returns:
-        the link; None if, after a failover, it is a link to a former master that lacks ``must_see``.
+        the link; `Failed` if it could not be opened; None if it leads to a former master, which lacks ``must_see``
+        after a failover, or if the server did not report its identity.
     """
     link = yield server.opening
     if isinstance(link, Failed):
         return link
     rotation.has_answered(server)
-    if link.identity is None:
+    if link.identity is None and must_see is not None:
         answer = yield Ask(link)  # for its identity, once for each link
         if isinstance(answer, Failed):
             return None
@@ -165,10 +168,11 @@ def choose_master_read_only(
 def master_lacks(
     link: Link, must_see: Position | None, scope: Scope, rotation: Rotation
 ) -> Generator[Open | Ask | Wait, Any, bool]:
-    """Say whether the server of a link to the master is a former master, which lacks what must be seen.
+    """Say whether the server of a link to the master is a former master, which lacks ``must_see``.
 
-    A server always has the writes that were made on it, so it is asked only about writes of another server, that is,
-    after a failover, and only if its identity is known. A server that does not answer counts as lacking everything.
+    A server has all writes that were made on it. So its position is queried only if its identity is known, and if
+    ``must_see`` has writes of another server, as after a failover. A server that does not answer is treated as a
+    former master.
     """
     identity = link.identity or link.writes.identity
     if must_see is None or identity is None or must_see.is_written_by(identity):
@@ -183,16 +187,16 @@ def lose(scope: Scope, key: object, server: Server, error: BaseException, rotati
 
 
 def run(steps: Generator[Open | Ask | Wait, Any, R], port: Port) -> R:
-    """Execute what a choice requests, and return its result.
+    """Execute the operations that a generator such as `choose` yields, and return the generator's result.
 
     Raises:
-        Exception: the driver's own error for a question, if it does not mean that the server is gone.
+        Exception: the driver's own error from an `Ask`, unless it means that the server is gone.
     """
     answer: Any = None
     try:
         while True:
             request = steps.send(answer)
-            if type(request) is not Open:  # faster than isinstance(), likewise
+            if type(request) is not Open:  # faster than isinstance(), as above
                 answer = _ask(request, port)  # type: ignore[arg-type]  # mypy does not narrow the type here
                 continue
             server = request.server
@@ -201,7 +205,7 @@ def run(steps: Generator[Open | Ask | Wait, Any, R], port: Port) -> R:
                 if answer.opened_at < server.lost_at:  # the link is older than the loss of the server
                     port.drop(server, answer)
                     answer = port.open(server)
-            except (port.driver.module.Error, OSError) as error:  # any error means: not available now (F4)
+            except (port.driver.module.Error, OSError) as error:  # after any error, try another server (F4)
                 answer = Failed(error.with_traceback(None), port.driver.classify(error))
                 port.drop(server)
     except StopIteration as done:
@@ -210,10 +214,10 @@ def run(steps: Generator[Open | Ask | Wait, Any, R], port: Port) -> R:
 
 
 def _ask(request: Ask | Wait, port: Port) -> Any:
-    """Return a server's answer; `Failed` if the server is gone, None if the answer cannot be used."""
+    """Return a server's answer; `Failed` after an error of the driver; None without a usable answer."""
     driver, link = port.driver, request.link
     if link.writes.streams:
-        return None  # unread rows block the connection for other questions (S6)
+        return None  # no query can be sent on a connection with unread rows (S6)
     try:
         if isinstance(request, Ask):
             return driver.fetch_position(link.raw)
@@ -225,7 +229,7 @@ def _ask(request: Ask | Wait, port: Port) -> Any:
         logger.info("The server %s did not report its position: %s", link.server.name, error)
         failed = Failed(error.with_traceback(None), fault)
     except PositionError as error:
-        logger.warning("A server's position cannot be read, so it counts as behind: %s", error)
+        logger.warning("The position of a server cannot be read, so the server is treated as not caught up: %s", error)
         return None
     if fault in GONE:
         port.drop(link.server, link)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-from replswitch.decision import MASTER, SLAVE, Decision
-from replswitch.drivers import GONE
-from replswitch.engine.choose import master_lacks, run
-from replswitch.engine.events import Incident
+from replswitch.decision import JOB, MASTER, SLAVE, Decision
+from replswitch.drivers import GONE, Fault
+from replswitch.engine.choose import Failed, choose_master_read_only, master_lacks, run
+from replswitch.engine.events import Incident, count
 from replswitch.engine.master import MasterLoss
-from replswitch.engine.outcome import no_master, no_slave
+from replswitch.engine.outcome import no_master, no_slave, report_moved_write
+from replswitch.engine.resolving import ResolvingRotation, ResolvingServers
 from replswitch.engine.rotation import Rotation
 from replswitch.engine.writes import Writes
 from replswitch.errors import ReplSwitchError
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from replswitch.scope import Scope
     from replswitch.state import Frame, Switch
 
+#: The reason that is recorded if the master serves a read because the option ``rollout`` excludes the visitor.
+ROLLOUT: Final = "rollout"
+
 # For these reasons the master serves reads only until a slave has caught up.
 _UNTIL_CAUGHT_UP: Final = frozenset({"marker", "own-write"})
 
@@ -38,11 +42,11 @@ class Database:
     """One replicated database.
 
     Args:
-        switch: the state that the running code asks for.
+        switch: tells which state the running code asks for.
         name: the display name of the database.
         servers: its servers.
         options: its options.
-        set_name: the name of its replicated set in markers and in scopes: one name for all databases of one master
+        set_name: the name of the replicated set in markers and in scopes. All databases of one master share this name
             (M8), in every process of the application. By default, it is the display name.
 
     Attributes:
@@ -62,8 +66,12 @@ class Database:
         self.options = options
         self.set_name = set_name or name
         self.key: Hashable = switch
-        self.rotation = Rotation(name, self.key, servers, options)
-        self.master_loss = MasterLoss(name, servers.master, options.downtime)
+        self.rotation = (
+            ResolvingRotation(name, self.key, servers, options)
+            if isinstance(servers, ResolvingServers)
+            else Rotation(name, self.key, servers, options)
+        )
+        self.master_loss = MasterLoss(name, servers, options.downtime)
         self.takeover = Incident("takeover", "takeover-end", name)
         self.writes = Writes(self.set_name, self.master_loss)
 
@@ -71,19 +79,20 @@ class Database:
         """Return the state in which a statement runs, and the reason (S4, S5, S8).
 
         Args:
-            frame: the top of the stack.
+            frame: the top frame of the stack of instructions; None if no instruction is in force.
             scope: the scope of the frame.
-            block: the open transaction.
+            block: the open transaction; None outside a transaction.
 
         Raises:
-            ReplSwitchError: a task has outlived the first try of a request that runs again (R5).
+            ReplSwitchError: a task of a request's first try runs a statement, but the request runs again (R5).
         """
         if scope.ended and scope.safe_request is not None and scope.safe_request.runs_again:
             raise ReplSwitchError(
-                "This statement was not run. It belongs to the first try of a request that runs again on the master, "
-                "and would be run twice. If the work may outlive the request, start it in a new contextvars.Context."
+                "This statement was not run. It belongs to a task that a request has started, and this request runs "
+                "again on the master, so the statement would run twice. If a task is to outlive its request, start the "
+                "task in a new contextvars.Context."
             )
-        if block is not None and block.on_master:
+        if block is not None and block.links and block.on_master:
             return MASTER, "transaction"
         if frame is None:
             return MASTER, "default"
@@ -92,6 +101,8 @@ class Database:
         deciding = self.switch.deciding_frame()
         if deciding is None:
             return MASTER, "default"
+        if block is not None and deciding.reason == JOB:
+            return MASTER, "transaction"  # a job may write in the transaction what it has computed from its reads
         # Either the request's own instruction decides, or a use_*() in the request.
         decision = scope.decision
         if decision is not None and decision.final:
@@ -105,17 +116,17 @@ class Database:
         return deciding.state, decision.reason
 
     def forced_master(self, scope: Scope, block: Block | None) -> str | None:
-        """Return why the master must serve the database in a scope; None if it need not.
+        """Return why the master must serve the database in a scope; None if nothing forces this.
 
-        That an endpoint is known to write does not move a transaction that has read from a slave: its write may depend
-        on that read, so the write is refused, and the request runs again (R5).
+        The reason ``learned`` (the endpoint is known to write) does not apply to a transaction that has read from a
+        slave. Its write may depend on that read, so the write is refused, and the request runs again (R5).
         """
         reasons = scope.forced_master.get(self.key), scope.forced_master.get(self.set_name)
         has_read = block is not None and block.has_read
         return next((why for why in reasons if why is not None and not (has_read and why == "learned")), None)
 
     def reason_for_master(self, scope: Scope) -> str:
-        """Return why the master must serve the reads of a scope, after no slave could.
+        """Return why the master must serve the reads of a scope, if no slave can serve them.
 
         Returns:
             ``own-write`` or ``marker`` if the scope must see something that a slave may lack, else ``no-slave``.
@@ -130,24 +141,41 @@ class Database:
         self.takeover.happens("", "The master serves the reads of %s, because no slave can.", self.name)
         return "no-slave"
 
+    def report_moved_write(self, server: str, error: BaseException | None, *, has_read: bool) -> None:
+        """Count that a write in slave state runs on the master, and log it; see `outcome.report_moved_write`.
+
+        A write of a job is only counted, because it is no mistake. But after ``use_slave()`` in the job, it is logged.
+        """
+        deciding = self.switch.deciding_frame()
+        if deciding is not None and deciding.reason == JOB:
+            count("moved-write", self.name, server)
+        else:
+            report_moved_write(self.name, server, error, has_read=has_read)
+
     def asks_slaves(self, frame: Frame | None) -> bool:
-        """Say whether choosing a slave may need a connection, to ask a slave or to try one."""
+        """Say whether the choice of a slave may need a connection, to query its position or to try it."""
         return frame is None or bool(self.rotation.resting) or self.set_name in frame.scope.must_see
 
-    def reads_only(self, scope: Scope, why: str, driver: Driver) -> bool:
-        """Say whether a statement for the master can use a read-only link.
+    def reads_only(self, scope: Scope, why: str, driver: Driver, block: Block | None) -> bool:
+        """Say whether a statement for the master runs over a read-only link.
 
-        It can if the code asks for a slave, and no slave has caught up yet. With a driver that does not report writes,
-        this saves the question afterwards whether the statement has written. It never can if markers have no
-        positions: a write whose position is unknown is seen most safely on the server where it was made.
+        If the option ``rollout`` excludes the visitor (R6), it does, unless such a link has failed in the scope.
+
+        Otherwise, it does outside a transaction, if the code asks for a slave but no slave has caught up. This saves a
+        query with drivers that have `must_ask`, because the server need not be asked whether the statement has written.
+        There is one exception. A write whose position is unknown is seen most safely where it was made.
 
         Args:
             scope: the running scope.
             why: the reason why the master serves.
             driver: the driver of the links.
+            block: the open transaction; None outside a transaction.
         """
+        if why == ROLLOUT:
+            return (self.key, self.servers.master_read_only) not in scope.avoided
         return (
-            driver.must_ask
+            block is None
+            and driver.must_ask
             and why in _UNTIL_CAUGHT_UP
             and self.set_name in scope.must_see
             and self.switch.state == SLAVE
@@ -155,36 +183,62 @@ class Database:
             and (self.key, self.servers.master_read_only) not in scope.avoided
         )
 
+    def open_master_read_only(self, scope: Scope, port: Port) -> Link | None:
+        """Return a read-only link to the master; None if the master answers, but refuses such a connection.
+
+        Raises:
+            Exception: the driver's own error, if the master cannot be reached.
+        """
+        server, must_see = self.servers.master_read_only, scope.must_see.get(self.set_name)
+        found = run(choose_master_read_only(server, must_see, scope, self.rotation), port)
+        if found is None:
+            port.drop(server)
+            return port.open(server)
+        if not isinstance(found, Failed):
+            return found
+        if found.fault in GONE and found.fault is not Fault.FULL:
+            raise found.error
+        scope.avoid_slave(self.key, server)
+        return None
+
     def leads_to_former_master(self, scope: Scope, link: Link, port: Port) -> bool:
         """Say whether the server of a link to the master is a former master, which lacks what a scope must see."""
-        return run(master_lacks(link, scope.must_see.get(self.set_name), scope, self.rotation), port)
+        must_see = scope.must_see.get(self.set_name)
+        return must_see is not None and run(master_lacks(link, must_see, scope, self.rotation), port)
 
     def raise_if_master_is_gone(self, driver: Driver, error: Exception) -> None:
-        """Raise NoServerError, and count the loss (F5), if a new connection's error means that the master is gone."""
+        """Count the loss and raise NoServerError (F5), if a failed connect has shown that the master is gone."""
         if (fault := driver.classify(error)) in GONE:
+            self.master_loss.not_reached(fault)
             self.master_loss.report(error, fault)
             raise no_master(self.servers.master, error, driver) from error
 
     def servers_without_master(self, scope: Scope) -> tuple[Server, ...]:
         """Return the servers that may run a statement instead of a lost master, over read-only links.
 
-        There are none unless the code asks for a slave, so the statement is most likely a read. Any server that has
-        what must be seen will do. If that position is unknown, only the server that the master's name points to now
-        will do.
+        If the code asks for the master, there are none. If it asks for a slave, the statement is most likely a read,
+        and may run on each server that has what the scope must see. If the scope must see a write whose position is
+        unknown, or if the option ``rollout`` excludes the visitor, it may run only on the server to which the master's
+        name now points.
         """
         servers = self.servers
         wants_slave = self.switch.state == SLAVE or (scope.master_only and scope.is_safe)
         if not wants_slave or scope.forced_master.get(self.key) == "moved-write":
             return ()
-        if scope.master_only or (scope.wrote is not None and scope.wrote.written_at is not None):
+        unknown = scope.master_only or (scope.wrote is not None and scope.wrote.written_at is not None)
+        if unknown or scope.held_back:
             return (servers.master_read_only,)
+        servers.look_up()
         if servers.master_read_only in servers.slaves:
             return servers.slaves
         return (*servers.slaves, servers.master_read_only)
 
     def note(self, scope: Scope, state: State, server: Server, why: str) -> None:
         """Record in a scope which server was chosen, and the reason."""
-        if self.takeover.lasts and state == SLAVE and why != "no-master":
+        if self.takeover.lasts and state == SLAVE and why not in {"no-master", ROLLOUT}:
             self.takeover.ends(server.name, "The slave %s serves the reads of %s again.", server.name, self.name)
         scope.recorded = True
+        if why == "marker" and self.key not in scope.marked:
+            scope.marked |= {self.key}
+            count("marker", self.name, server.name)
         scope.note(_decision(state, why, server.name))

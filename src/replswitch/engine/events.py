@@ -1,19 +1,20 @@
-"""Events of servers: each has a log line and a counter, for monitoring."""
+"""Events of servers and requests, for monitoring. Each event has a counter, and most are logged as well."""
 
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from time import monotonic
 from typing import Final, Literal
 
 from replswitch.lock import ProcessLock
+from replswitch.telemetry import counters
 
 logger = logging.getLogger("replswitch.servers")
 
 Event = Literal[
-    "rest", "back", "behind", "takeover", "takeover-end", "moved-write", "replay", "master-lost", "master-back"
-]
+    "rest", "back", "behind", "takeover", "takeover-end", "moved-write", "replay", "master-lost", "master-back",
+    "wait", "wait-expired", "marker", "resolve-failed", "resolve-back",
+]  # fmt: skip
 
 EVENTS: Final[dict[Event, str]] = {
     "rest": "a slave has failed, and is out of rotation for a time",
@@ -25,16 +26,19 @@ EVENTS: Final[dict[Event, str]] = {
     "replay": "a request ran again on the master, because a write in slave state could not be moved there",
     "master-lost": "the master cannot be reached, or has become read-only",
     "master-back": "the master is available again",
+    "wait": "a read has waited until the slave had caught up",
+    "wait-expired": "a read has waited for the slave in vain",
+    "marker": "the master has served a request, because no slave had what the marker of the request asks for",
+    "resolve-failed": "the host name of slaves cannot be looked up",
+    "resolve-back": "the host name of slaves can be looked up again",
 }
 
-_counts: Final[Counter[tuple[Event, str, str]]] = Counter()
 _lock: Final = ProcessLock()
 
 
 def count(event: Event, database: str, server: str) -> None:
     """Count an event."""
-    with _lock:
-        _counts[event, database, server] += 1
+    counters.EVENTS.tally(event, database, server).add()
 
 
 def tell(event: Event, database: str, server: str, text: str, *values: object) -> None:
@@ -54,17 +58,17 @@ def tell(event: Event, database: str, server: str, text: str, *values: object) -
 
 
 def in_one_line(error: BaseException) -> str:
-    """Return the text of an error. That of PostgreSQL's drivers has several lines."""
+    """Return the text of an error in one line. The texts of PostgreSQL's drivers have several lines."""
     return " ".join(str(error).split())
 
 
 class Incident:
-    """A condition with a duration: one log line at its start and one at its end. In between, events are only counted.
+    """A condition that lasts for some time. Its start and its end are logged. In between, its events are only counted.
 
     Args:
-        event: counted each time that the condition is observed.
-        end_event: counted when the condition ends.
-        database: the database's name in markers.
+        event: the event to count each time that the condition is observed.
+        end_event: the event to count when the condition ends.
+        database: the database's display name.
 
     Attributes:
         lasts: whether the condition has begun and not ended.
@@ -86,21 +90,20 @@ class Incident:
             count(self._event, self._database, server)
 
     def ends(self, server: str, text: str, *values: object) -> None:
-        """Count and log the end, unless another thread has done so. The arguments are those of `tell`."""
+        """Count and log the end of the condition, if it lasts. The arguments are those of `tell`."""
         with _lock:
             ended, self.lasts = self.lasts, False
         if ended:
             tell(self._end_event, self._database, server, text, *values)
 
 
-def stats() -> dict[Event, dict[tuple[str, str], int]]:
-    """Return how often each event has happened in this process, by ``(database, server)``.
+def stats() -> dict[str, dict[tuple[str, ...], int]]:
+    """Return how many statements have run, and how often each event has happened, in this process.
 
-    The events are the keys of `EVENTS`.
+    The key ``"statements"`` has the number of statements for each ``(database, side, server, reason)``. Each key of
+    `EVENTS` has the number of these events for each ``(database, server)``.
     """
-    with _lock:
-        counted = dict(_counts)
-    counts: dict[Event, dict[tuple[str, str], int]] = {event: {} for event in EVENTS}
-    for (event, database, server), number in counted.items():
-        counts[event][database, server] = number
-    return counts
+    counts: dict[str, dict[tuple[str, ...], int]] = {event: {} for event in EVENTS}
+    for (event, *place), number in counters.EVENTS.values().items():
+        counts[event][tuple(place)] = number
+    return {counters.STATEMENTS.name: counters.STATEMENTS.values(), **counts}

@@ -1,6 +1,7 @@
-"""Decide what happens after a statement has failed. One table maps facts to a verdict: no I/O, no clock, no state.
+"""Decide what happens after a statement has failed. A table maps the facts to a verdict, without I/O, clock or state.
 
-`decide` returns the verdict of the first row of `TABLE` that matches the situation. The rules: S5, S7, S8, F1, F3.
+`decide` returns the verdict of the first row of `TABLE` that matches the situation. It implements the rules S5, S7, S8,
+F1 and F3.
 """
 
 from __future__ import annotations
@@ -50,17 +51,17 @@ class Action(Enum):
     CHOOSE = "choose a server again, and run the statement again"
     SPARE = "run it without the master, on any server that has what the scope must see"
     MOVE = "run it on the master, which serves the database from now on"
-    READ_ON_MASTER = "read once more on the master: the slave lacks a table or a column"
+    READ_ON_MASTER = "read once more on the master, because the slave lacks a table or a column"
     RAISE = "raise the driver's error"
     REFUSE = "raise SlaveWriteError"
-    NO_MASTER = "raise NoServerError: the master cannot be reached"
-    MASTER_IS_READ_ONLY = "raise NoServerError: the master is read-only"
-    LOST_WRITE = "raise NoServerError: it is not known whether the write was done"
+    NO_MASTER = "raise NoServerError, because the master cannot be reached"
+    MASTER_IS_READ_ONLY = "raise NoServerError, because the master is read-only"
+    LOST_WRITE = "raise NoServerError, because it is not known whether the write was done"
 
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """The facts.
+    """The facts about a statement that has failed. `decide` takes them.
 
     Attributes:
         role: the purpose of the link.
@@ -69,10 +70,11 @@ class Situation:
         on_master: the result of an earlier try of the same statement on the master.
         spare: whether a read may continue without the master.
         first: it is a single statement, nothing of it has run, and it has not failed on the master before.
-        again: the server has lost the connection for the second time.
-        exhausted: three slaves have lost the connection twice, or the statement has failed on all slaves.
-        may_move: ``on_slave_write`` lets writes move, and the slave's session has no changes that would be lost.
-        force: ``on_slave_write`` is ``"force"``: a write moves even if its transaction has read from the slave.
+        again: the connection to the server was lost more than once during this statement.
+        exhausted: no further server may be tried; see `replswitch.engine.attempt.Attempt.is_exhausted`.
+        may_move: a refused write may move to the master. ``on_slave_write`` allows it, the binding can run it again,
+            and the session on the slave has no changes that would be lost.
+        force: a write may move even if its transaction has read from the slave (``on_slave_write`` is ``"force"``).
     """
 
     role: Role
@@ -96,18 +98,18 @@ class Effect(Flag):
     AVOID = auto()  # this scope does not read from the server any more
     MASTER_LOST = auto()  # count and log that the master is not available
     MAY_HAVE_WRITTEN = auto()  # record a write whose position is unknown
-    END = auto()  # the transaction has ended; every statement before its rollback is an error
+    END = auto()  # the transaction has ended; until its rollback, every further statement raises an error
 
 
 class Verdict(NamedTuple):
-    """What to do with the statement, and what else to do."""
+    """The result of a decision, which says what to do with the statement, and what else to do."""
 
     action: Action
     effect: Effect = Effect.NONE
 
 
 class Row(NamedTuple):
-    """One row of the table: a verdict, with the role, the faults and the other conditions that it applies to.
+    """One row of the table. Its verdict applies if the role, one of the faults, and the other conditions match.
 
     The conditions are the values that attributes of `Situation` must have; a set lists alternatives.
     """
@@ -158,9 +160,9 @@ _LOSE: Final = Effect.DROP | Effect.MASTER_LOST
 _LEAVE: Final = Effect.DROP | Effect.REST | Effect.AVOID
 
 TABLE: Final = (
-    # The connection broke twice on slaves, and now on the master: the statement is at fault, not the servers (F1).
+    # The connection broke twice on a slave, and now on the master, so the statement must be the cause (F1).
     _row(_M, LOST, Action.RAISE, _DROP | _WROTE | _END, exhausted=True),
-    # The master. After a failover, its name may point to another server: retry a statement that did not run, once.
+    # The master. After a failover, its name may point to another server. So retry, once, a statement that did not run.
     _row(_M, UNSENT, Action.CHOOSE, _LOSE, transaction=Progress.NONE, first=True),
     _row(_M, _READ_ONLY, Action.CHOOSE, _LOSE, transaction=Progress.NONE, first=True),
     _row(_M, _READ_ONLY, Action.MASTER_IS_READ_ONLY, _LOSE | _END),
@@ -170,7 +172,7 @@ TABLE: Final = (
     _row(_M, GONE, Action.RAISE, _LOSE | _WROTE),
     _row(_M, _ROLLED_BACK, Action.RAISE, _END),
     _row(_M, _ANY, Action.RAISE),
-    # The master over a read-only link: nothing can have been written.
+    # The master over a read-only link, so nothing can have been written.
     _row(_MR, REFUSED, Action.REFUSE, may_move=False),
     _row(_MR, REFUSED, Action.MOVE),
     _row(_MR, GONE, Action.SPARE, _LOSE, spare=Spare.POSSIBLE),
@@ -183,20 +185,20 @@ TABLE: Final = (
     _row(_S, REFUSED, Action.REFUSE, may_move=False),
     _row(_S, REFUSED, Action.REFUSE, transaction=_HAS_READ, force=False),
     _row(_S, REFUSED, Action.MOVE),
-    # A read fails after earlier reads of the same transaction: no other server has the same snapshot.
+    # A read fails after earlier reads of the same transaction. It cannot move, as no other server has this snapshot.
     _row(_S, LOST, Action.RAISE, _DROP | _END, transaction=_HAS_READ),
     _row(_S, _DOWN, Action.RAISE, _LEAVE | _END, transaction=_HAS_READ),
     _row(_S, _ROLLED_BACK, Action.RAISE, _END, transaction=_HAS_READ),
     _row(_S, _CONFLICT, Action.RAISE, transaction=_HAS_READ),
-    # The slave is up, but slow: close the connection, because the answer may still arrive on it.
+    # The slave is up, but slow. Close the connection, because the answer may still arrive on it.
     _row(_S, _SLOW, Action.RAISE, _DROP | _END, transaction=_RUNNING),
     _row(_S, _SLOW, Action.RAISE, _DROP),
-    # Three slaves have lost the connection twice, or all have failed: the statement is at fault, not the servers (F1).
+    # Connections to three slaves broke twice, or the statement failed on all slaves, so it must be the cause (F1).
     _row(_S, GONE, Action.NO_MASTER, _DROP, on_master=_NOT_RUN, exhausted=True),
     _row(_S, GONE, Action.NO_MASTER, _DROP | _WROTE, on_master=_MAY_HAVE_RUN, exhausted=True),
     _row(_S, GONE, Action.RAISE, _DROP | _END, exhausted=True),
     _row(_S, _ANY, Action.RAISE, exhausted=True),
-    # A read fails that may run on another server (F1); without the master, if it has failed there before.
+    # A read fails, but may run on another server (F1). If it has failed on the master before, the master is left out.
     _row(_S, LOST, Action.SPARE, _DROP, on_master=_TRIED, spare=Spare.POSSIBLE),
     _row(_S, _DOWN, Action.SPARE, _LEAVE, on_master=_TRIED, spare=Spare.POSSIBLE),
     _row(_S, _CONFLICT, Action.SPARE, Effect.AVOID, on_master=_TRIED, spare=Spare.POSSIBLE),

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from replswitch.engine.servers import Server
 
 
-#: How many orders are prepared for each server that comes first.
+#: How many random orders of the servers are prepared for each first server.
 _ORDERS: Final = 50
 
 
 class Health:
-    """The servers that are out of rotation, and the choice among the others. The threads of a process share it.
+    """Knows which servers are out of rotation, and chooses among the others. The threads of a process share it.
 
     Args:
         downtime: seconds for which a server that has failed is out of rotation.
@@ -47,7 +47,7 @@ class Health:
     def candidates(self, servers: Sequence[Server]) -> Iterable[Server]:
         """Return the servers in the order in which a reader should try them; leave out those that are out of rotation.
 
-        A server whose downtime is over comes first, for a single reader. If that reader reports neither `failed` nor
+        A server whose downtime is over comes first, but only for one reader. If that reader calls neither `failed` nor
         `answered`, another reader gets the server after one more `downtime`.
         """
         if self.resting:
@@ -59,7 +59,7 @@ class Health:
             *sums, total = accumulate(server.weight for server in servers)
             orders = [cycle(_orders(server, servers)) for server in servers]
             self._weights = servers, total, sums, orders
-        return next(orders[bisect(sums, random() * total)])  # noqa: S311 - spreads load, hides nothing
+        return next(orders[bisect(sums, random() * total)])  # noqa: S311 - spreads load; not for security
 
     def _while_some_rest(self, servers: Sequence[Server]) -> Iterator[Server]:
         tried = self._due(servers)
@@ -68,7 +68,7 @@ class Health:
         yield from _by_weight([server for server in servers if server not in self.resting])
 
     def _due(self, servers: Sequence[Server]) -> Server | None:
-        """Return a server whose downtime is over, and keep it out of rotation for the other readers."""
+        """Return a server whose downtime is over, else None. Other readers do not get the server meanwhile."""
         now = self._clock()
         with self._lock:
             for server in servers:
@@ -104,6 +104,6 @@ def _orders(first: Server, servers: Sequence[Server]) -> list[list[Server]]:
 def _by_weight(servers: list[Server]) -> list[Server]:
     """Return servers in a random order. Each place is drawn from the remaining servers, in proportion to their weights.
 
-    Efraimidis and Spirakis, "Weighted random sampling", 2006.
+    The method is from Efraimidis and Spirakis, "Weighted random sampling", 2006.
     """
     return sorted(servers, key=lambda server: random() ** (1 / server.weight), reverse=True)  # noqa: S311 - likewise

@@ -11,20 +11,20 @@ from replswitch.checking import is_number, refuse_unknown, require
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-#: The longest time, in seconds, that a read may wait for a slave: the visitor waits as well.
+#: The longest time, in seconds, that a read may wait for a slave. It is short, because the visitor waits as well.
 LONGEST_WAIT: Final = 60
 
 #: The longest time, in seconds, before a failed slave is tried again.
 LONGEST_DOWNTIME: Final = 3600
 
-#: The longest time, in seconds, for which the known position of a server may hold.
+#: The longest time, in seconds, for which the known position of a server may be used.
 LONGEST_KNOWN_FOR: Final = 3600
 
 OnSlaveWrite = Literal["master", "error", "force"]
 
 
 class DatabaseOptionNames(TypedDict, total=False):
-    """The same options as keyword arguments, for type checkers."""
+    """The options of `DatabaseOptions` as keyword arguments, for type checkers."""
 
     on_slave_write: OnSlaveWrite
     wait: float
@@ -36,7 +36,7 @@ class DatabaseOptionNames(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatabaseOptions:
-    """How a database is served.
+    """The options that say which servers run the statements of a database, and what happens if they cannot.
 
     Attributes:
         on_slave_write: what happens to a write in slave state. ``"master"`` runs it on the master and logs a warning,
@@ -46,14 +46,14 @@ class DatabaseOptions:
             the master serves it.
         downtime: seconds for which a slave that has failed is out of rotation, before one reader tries it again.
         max_lag: seconds; a slave further behind gets no reads. The lag is measured every few seconds in the background.
-            None: a slave serves visitors who have no writes of their own to see, however far it is behind.
+            With None, a slave may be behind by any time for visitors who need not see a write of their own.
         fallback: what happens to reads when no slave is left: ``"master"`` serves them, ``"error"`` raises
             NoServerError, so that dead slaves do not overload the master. Reads that must see a write which no slave
             has yet go to the master in both cases.
-        known_for: seconds for which a slave's answer about its position holds (P4).
+        known_for: seconds for which a slave's answer about its position is used (P4).
 
     Raises:
-        ConfigurationError: a value is of the wrong kind.
+        ConfigurationError: a value is of the wrong type or out of range.
     """
 
     on_slave_write: OnSlaveWrite = "master"
@@ -80,10 +80,10 @@ def database_options(caller: Callable[..., Any], given: Mapping[str, Any]) -> Da
 
     Args:
         caller: the function that the user called; the error for an unknown name suggests a similar argument of it.
-        given: the arguments that the function itself does not have.
+        given: the keyword arguments for which the function itself has no parameter.
 
     Raises:
-        ConfigurationError: a name is unknown or a value is of the wrong kind.
+        ConfigurationError: a name is unknown, or a value is of the wrong type or out of range.
     """
     own = inspect.signature(caller).parameters.keys() - {"options"}
     refuse_unknown(f"option of {caller.__name__}()", given, own | DatabaseOptionNames.__annotations__.keys())

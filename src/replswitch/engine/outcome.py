@@ -27,10 +27,11 @@ def no_master(server: Server, error: BaseException, driver: Driver) -> NoServerE
 
 
 def master_is_read_only(server: Server, error: BaseException) -> NoServerError:
-    """Return the error for a master that has become read-only, and has stayed so beyond the moment of a failover."""
+    """Return the error for a write that a read-only master has refused, also after a second try if one was possible."""
     return NoServerError(
         f"The master {server.name} is read-only: {in_one_line(error)}. If another server is the master now, point the "
-        "name to it; otherwise make this one writable. The refused write has changed nothing; earlier commits remain.",
+        "master's host name to it. Otherwise, make this server writable. The refused write has changed nothing; "
+        "earlier commits remain.",
         server=server.name,
     )
 
@@ -58,14 +59,14 @@ def report_moved_write(database: str, server: str, error: BaseException | None, 
 
     Args:
         database: its display name.
-        server: the slave; empty if no slave was asked.
+        server: the slave; empty if no slave was tried.
         error: the slave's error; None for a session's flush, which is moved before a slave is tried.
         has_read: the scope has read from a slave before.
     """
     refused = "" if error is None else f" It was refused on a read-only connection to {server}: {in_one_line(error)}."
     text = (
-        "A write in slave state was moved to the master, at %s.%s Before it, this request or job had %s from a slave. "
-        "Call use_master() before it."
+        "A write in slave state was moved to the master. The write is at %s.%s Before the write, this request or job "
+        "had %s from a slave. Call use_master() before the write."
     )
     before = "read" if has_read else "not read"
     tell("moved-write", database, server, text, application_place(), refused, before)

@@ -1,4 +1,4 @@
-"""What a binding implements, so that the engine can open, join and drop links."""
+"""The base class that a binding implements, so that the engine can open and close links, and begin transactions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Port:
-    """How one thread, task or session of a binding reaches the servers of one database.
+    """Opens and closes links to the servers of one database, for one thread, task or session of a binding.
 
     A subclass implements `open`, `drop` and `borrowed`, and those of the other methods that its transactions need.
 
@@ -26,7 +26,7 @@ class Port:
     one_link = False
 
     def open(self, server: Server) -> Link:
-        """Return a link that is alive as far as is known: one that is in use, an idle one, or a new one.
+        """Return a link that is alive as far as is known. It may be in use already, idle, or new.
 
         Raises:
             Exception: the driver's own error.
@@ -34,11 +34,14 @@ class Port:
         raise NotImplementedError
 
     def drop(self, server: Server, link: Link | None = None) -> None:
-        """Close ``link`` and all idle links to ``server``: each of them would cost a time-out."""
+        """Close ``link`` and all idle links to ``server``, because each of them would cost a time-out."""
         raise NotImplementedError
 
+    def retire(self, server: Server) -> None:
+        """Close the idle link to a server whose address is gone. A running transaction or result keeps its link."""
+
     def borrowed(self, server: Server) -> AbstractContextManager[Raw]:
-        """Lend a connection for a question of the engine, in any thread.
+        """Lend a connection to ``server`` for a query of the engine. Any thread may call this method.
 
         Raises:
             Exception: the driver's own error.
@@ -46,7 +49,7 @@ class Port:
         raise NotImplementedError
 
     def join(self, link: Link) -> None:
-        """Begin the running transaction on a link.
+        """Begin the open transaction on a link, too.
 
         Raises:
             Exception: the driver's own error.
@@ -55,14 +58,18 @@ class Port:
     def leave(self, link: Link) -> None:
         """Roll back on a link that has joined. The transaction continues without the link."""
 
+    def release(self, link: Link) -> None:
+        """Roll back on a link that has only read. The transaction continues without it, on the master."""
+        self.leave(link)
+
     def part_with(self, link: Link) -> None:
         """Forget a dead link that has joined. The transaction continues without the link."""
 
     def lose_block(self, error: Exception) -> None:
-        """End the transaction early; every statement before its rollback is an error."""
+        """End the transaction early. Until its rollback, every further statement raises an error."""
 
     def as_own(self, error: Exception) -> Exception:
-        """Return an error of the type that applications of the binding expect."""
+        """Return the error to raise instead of ``error``, of a class that applications of the binding expect."""
         return error
 
     def has_read(self, attempt: Attempt | None) -> bool:

@@ -1,4 +1,4 @@
-"""Whether the running code's writes make a marker (M1)."""
+"""Determine whether the writes of the running code make a marker (M1)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# None: the writes make no marker, and may run twice.
+# Whether the writes of the running code make a marker. None means that they make none, and may run twice.
 _recording: ContextVar[bool | None] = ContextVar("replswitch.recording", default=True)
 
 
@@ -33,14 +33,14 @@ def is_repeatable() -> bool:
 class unrecorded:  # noqa: N801 - used as a function
     """Make no marker for the writes of a block, or of a decorated function.
 
-    Use it for bookkeeping that the visitor need not see at once: a view counter, a time of last visit. Use it as ``with
-    unrecorded():``, or as ``@unrecorded()`` on functions and coroutine functions.
+    Use it for data that the visitor does not have to see at once, such as a view counter or a time of last visit. Use
+    it as ``with unrecorded():``, or as ``@unrecorded()`` on functions and coroutine functions.
 
     Args:
         repeatable: writing twice does no harm, so the request may still run again on the master (R5).
 
     Raises:
-        ConfigurationError: the decorated function is a generator function. Its code runs interleaved with other code.
+        ConfigurationError: the decorated function is a generator function, whose code runs interleaved with other code.
     """
 
     def __init__(self, *, repeatable: bool = False) -> None:
@@ -57,8 +57,8 @@ class unrecorded:  # noqa: N801 - used as a function
         """Decorate a function."""
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise ConfigurationError(
-                f"unrecorded() cannot decorate generators such as {function.__qualname__}(): write `with "
-                "unrecorded():` in it, around the writes."
+                f"unrecorded() cannot decorate the generator function {function.__qualname__}(). Write `with "
+                "unrecorded():` in the function, around the writes."
             )
         repeatable, wrapped = self._recording is None, function
         wrapper: Any

@@ -1,4 +1,4 @@
-"""The result of a write in slave state that may not move to the master: an error, or a second try of the request."""
+"""Make the exception for a write that may not move to the master. It is an error, or makes the request run again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from replswitch.engine.port import Port
     from replswitch.scope import Scope
 
-#: Why a write may not move.
+#: The reasons why a write may not move to the master.
 MAY_NOT_MOVE = 'on_slave_write is "error"'
 HAS_READ = "its transaction has read from the slave, and what it read may be stale"
 SESSION_CHANGED = "an earlier statement changed the session on the slave, and the master's session lacks that change"
@@ -30,9 +30,9 @@ def refusal(
         port: the binding's port.
         database: the database.
         scope: the running scope.
-        server: the slave; empty if no slave was asked.
+        server: the slave; empty if no slave was tried.
         why: the reason, as the second half of a sentence.
-        error: the slave's error; None if no slave was asked.
+        error: the slave's error; None if no slave was tried.
     """
     refused = _refused_write(server, why, error)
     raised = port.as_own(refused)
@@ -50,8 +50,8 @@ def _refused_write(server: str, why: str, error: BaseException | None) -> SlaveW
     place = application_place()
     by = f" was refused on a read-only connection to {server} ({error}) and" if error is not None else " was"
     return SlaveWriteError(
-        f"A write in slave state, at {place},{by} not moved to the master: {why}. Call use_master() before the first "
-        "statement that belongs to the write.",
+        f"A write in slave state, at {place},{by} not moved to the master, because {why}. Call use_master() before the "
+        "first statement that belongs to the write.",
         server=server,
         place=place,
     )

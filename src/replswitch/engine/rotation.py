@@ -1,4 +1,4 @@
-"""The slaves of one database: which are in rotation, and what is known of their positions. All threads share it."""
+"""Keep track of which slaves of one database are in rotation, and of their positions. All threads share this."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from replswitch.engine.events import tell
+from replswitch.engine.events import count, tell
 from replswitch.engine.health import Health
 from replswitch.engine.lag import Lag, PositionClock
 from replswitch.lock import ProcessLock
@@ -29,14 +29,14 @@ logger = logging.getLogger("replswitch.servers")
 class KnownPositions:
     """The positions that servers have reported. A server that is known to have reached a position is not asked again.
 
-    A lower answer replaces a higher one: the server was reset, perhaps from a backup.
+    A lower answer replaces a higher one, because the server must have been reset, perhaps from a backup.
 
-    An answer counts only for writes that are older than the answer. If it includes a later write, replication was
-    restarted in between, and the same positions now mean other writes (P4).
+    An answer is used only for writes that were committed before it. If it seems to include a later write, replication
+    was restarted in the meantime, and the same positions now stand for other writes (P4).
 
     Args:
-        known_for: seconds for which an answer holds (P4).
-        clock: seconds since the epoch, like the dates of writes.
+        known_for: seconds for which an answer is used (P4).
+        clock: returns the seconds since the epoch, like the times of writes.
     """
 
     def __init__(self, known_for: float, clock: Callable[[], float] = time.time) -> None:
@@ -51,7 +51,7 @@ class KnownPositions:
         Args:
             link: the link.
             position: the position.
-            since: when the latest write in it was committed.
+            since: when the latest write in the position was committed. Older answers are not used.
         """
         known = None if link.identity is None else self._reached.get(link.identity)
         if known is None or known[1] < since or not known[0].includes(position):
@@ -59,7 +59,7 @@ class KnownPositions:
         return 0 <= self._clock() - known[1] <= self._known_for
 
     def learn(self, link: Link, identity: Hashable, position: Position | None) -> None:
-        """Store the answer of a server to a question on a link."""
+        """Store what a server has answered on a link. Without a position, forget the position that was known."""
         with self._lock:
             if position is None:
                 self._reached.pop(identity, None)
@@ -98,15 +98,21 @@ class Rotation:
         self._unmeasured: set[Server] = set()
         self.known = KnownPositions(options.known_for)
 
-    def candidates(self, scope: Scope, port: Port) -> Iterable[Server]:
-        """Return the slaves in the order in which a scope without a slave should try them.
+    def candidates(self, scope: Scope, port: Port, chosen: Server | None = None) -> Iterable[Server]:
+        """Return the slaves in the order in which a scope should try them. The slave that it has chosen comes first.
 
         Slaves that are out of rotation, that have failed in the scope (F1, F2), or whose lag exceeds `max_lag` are
-        left out.
+        left out, except for the chosen slave.
         """
+        if chosen is not None:
+            return self._after(chosen, scope, port)
         if self._lag is None and not scope.avoided:  # the common case
             return self._slaves if self._is_one and not self.resting else self._in_turn(self._slaves)
         return self._admitted(scope, port)
+
+    def _after(self, chosen: Server, scope: Scope, port: Port) -> Iterator[Server]:
+        yield chosen
+        yield from (server for server in self.candidates(scope, port) if server is not chosen)
 
     def _admitted(self, scope: Scope, port: Port) -> Iterator[Server]:
         for slave in self._in_turn(self._slaves):
@@ -126,6 +132,10 @@ class Rotation:
         """Put a server back into rotation after it has answered again."""
         if self._health.answered(server):
             tell("back", self._name, server.name, "The server %s is back in rotation.", server.name)
+
+    def has_waited(self, server: Server, *, has_caught_up: bool) -> None:
+        """Count that a read has waited for a slave to catch up (the option ``wait``)."""
+        count("wait" if has_caught_up else "wait-expired", self._name, server.name)
 
     # Lag (the option max_lag)
 
@@ -152,18 +162,18 @@ class Rotation:
             written = reached = None
             if driver.has_common_positions(raw):
                 with borrowed(self._master) as master:
-                    # Ask the master first: a slave without lag is then at this position or later.
+                    # Ask the master first, because a slave without lag is then at this position or later.
                     written = driver.fetch_position(master)[1]
                 reached = driver.fetch_position(raw)[1]
         if written is None or reached is None or not str(written):
             if slave not in self._unmeasured:
                 self._unmeasured.add(slave)
-                text = "max_lag has no effect on %s: no replication status or position shows how far behind it is."
+                text = "max_lag has no effect on %s, because no replication status or position shows its lag."
                 logger.warning(text, slave.name)
             return 0
         return self._position_clock.seconds_behind(written, reached)
 
 
 def last_resort(chosen: Server | None, servers: Sequence[Server]) -> list[Server]:
-    """Return all servers, the scope's own first. Without a master, servers out of rotation are tried as well."""
+    """Return all servers to try without a master, even those out of rotation. The scope's chosen server comes first."""
     return sorted(servers, key=lambda server: server is not chosen)

@@ -42,7 +42,7 @@ class Route(Selection):
     # After a statement that succeeded
 
     def succeeded(self, link: Link, *, has_rows: bool, follow: bool = False) -> None:
-        """Record the effects of a statement: it may have written, or may have read stale rows.
+        """Record that a statement has succeeded. It may have written, or may have read stale rows.
 
         Args:
             link: the link that it ran on.
@@ -62,7 +62,7 @@ class Route(Selection):
         elif block is not None and self._port.driver.in_transaction(link.raw):
             block.is_recorded = block.is_recorded or is_recording()
         elif not (has_rows and self.pending is not None and not self.pending.resolved):
-            self.look_for_writes(link)  # else one question will cover this statement and the earlier ones
+            self.look_for_writes(link)  # else one later query covers this statement and the earlier ones
         if follow and has_news:
             self._follow(link, has_rows=has_rows)
 
@@ -81,7 +81,7 @@ class Route(Selection):
                     self._port.leave(other)
 
     def rows_ended(self, link: Link) -> None:
-        """Note that the rows of a statement have been read: some drivers only now know what it has written."""
+        """Record that a statement's rows have been read. Some drivers show only then what the statement has written."""
         pending = self.pending
         if (
             link.server.state == MASTER
@@ -101,14 +101,14 @@ class Route(Selection):
         is_current = self.link is link and scope.version == self._version
         self.pending = self.database.writes.look(link, link.writes, recorded=recorded)
         if is_current:
-            self._version = scope.version  # the change only matters for reads from a slave
+            self._version = scope.version  # a new write of the scope only matters for reads from a slave
 
     # After a statement that failed
 
     def failed(self, attempt: Attempt, link: Link, error: Exception, *, joining: bool = False) -> Link | None:
         """Return the link on which to run a failed statement again; None if the caller must raise the error.
 
-        Raised here, the error would form a reference cycle with this frame and keep links open until a collection.
+        An error raised here would form a reference cycle with the frame of this method, which would keep links open.
 
         Args:
             attempt: what has happened to the statement so far.
@@ -148,7 +148,7 @@ class Route(Selection):
         return self.for_statement(attempt)
 
     def _situation(self, attempt: Attempt, link: Link, error: Exception, *, joining: bool) -> Situation:
-        """Return the facts for the decision."""
+        """Return the facts about a failed statement, for `decide`."""
         driver, role, transaction = self._port.driver, self._role_of(link), self._progress(attempt)
         fault, scope = driver.classify(error, link.raw), self._running_scope()
         wrote = scope.wrote
@@ -156,7 +156,7 @@ class Route(Selection):
             fault = Fault.UNSENT
         if role is Role.MASTER:
             if fault is Fault.REFUSED:
-                fault = Fault.OTHER  # the application's own read-only transaction
+                fault = Fault.OTHER  # the application itself has begun a read-only transaction
             if fault is Fault.READ_ONLY:
                 self.database.master_loss.refused()
             if fault not in GONE and (self.block is None or not driver.in_transaction(link.raw)):
@@ -183,10 +183,10 @@ class Route(Selection):
         )
 
     def failed_late(self, link: Link | None, error: Exception) -> bool:
-        """Handle an error that arrives after a statement's rows: with its last result, or on closing its cursor.
+        """Handle an error that arrives after a statement's rows, with a later result or when its cursor is closed.
 
         Returns:
-            whether the error only means that the connection is gone, which is known already.
+            True if the error means that the connection is gone. A caller that closes a cursor may ignore such an error.
 
         Raises:
             SlaveWriteError: a slave has refused a write whose procedure has already returned rows (S8).
@@ -207,11 +207,11 @@ class Route(Selection):
             raise
 
     def drain(self, link: Link) -> None:
-        """Read the results of an earlier statement on a link that are still unread (further results of a procedure)."""
+        """Read the results that an earlier statement has left unread on a link, such as further ones of a procedure."""
         self.read_on(link, self._port.driver.drain_results, link.raw)
 
     def next_results(self, link: Link | None, raw: Any) -> Any:
-        """Move a driver's cursor to its next result set; return a false value if there is none."""
+        """Move a driver's cursor to its next result set. Return a false value if there is no further one."""
         try:
             return self.read_on(link, raw.nextset)
         finally:
@@ -221,9 +221,9 @@ class Route(Selection):
     # The end of a transaction
 
     def commit(self, block: Block) -> None:
-        """Commit a transaction that has ended on each of its links; roll back a link on which the commit fails.
+        """Commit an ended transaction on each of its links. If the commit fails on a link, roll back on that link.
 
-        Slaves come first, to release their snapshots: SQLite's master may have to wait for that.
+        Slaves come first, because SQLite's master may have to wait until they release their snapshots.
 
         Raises:
             Exception: the driver's own error from the master, or the error that ended the transaction early.
@@ -239,13 +239,13 @@ class Route(Selection):
             except self._port.driver.module.Error:
                 self._port.leave(link)
                 if link.server.state == MASTER:
-                    self.database.writes.record()  # it is not known whether it was committed
+                    self.database.writes.record()  # the transaction may have been committed
                     raise
         self._look_for_writes_of(block)
 
     def roll_back(self, block: Block) -> None:
-        """Roll back a transaction that has ended, on each of its links."""
-        block.lost = None  # it would form a reference cycle with the frames that hold the transaction
+        """Roll back an ended transaction on each of its links."""
+        block.lost = None  # the error would form a reference cycle with the frames that hold the transaction
         for link in block.links:
             self._port.leave(link)
         self._look_for_writes_of(block)  # some writes cannot be rolled back
@@ -285,7 +285,7 @@ class Route(Selection):
         return NO_SCOPE if frame is None else frame.scope
 
     def _probe(self, link: Link) -> Fault:
-        """Find out whether a server is gone or slow after a time-out: a new connection shows it (F1)."""
+        """After a time-out, open a new connection to find out whether the server is gone or only slow (F1)."""
         self._drop(link)
         try:
             self._port.open(link.server)
@@ -319,7 +319,7 @@ class Route(Selection):
 
     def _move(self, link: Link, error: Exception) -> None:
         scope, database = self._running_scope(), self.database
-        outcome.report_moved_write(database.name, link.server.name, error, has_read=self.has_read)
+        database.report_moved_write(link.server.name, error, has_read=self.has_read)
         if scope is not NO_SCOPE:
             scope.force_master(database.key, "moved-write", again=True)
 
@@ -330,7 +330,7 @@ class Route(Selection):
             raise self._refusal(server, refusal.MAY_NOT_MOVE)
         if options.on_slave_write != "force" and self._port.has_read(None):
             raise self._refusal(server, refusal.HAS_READ)
-        outcome.report_moved_write(database.name, server, None, has_read=self.has_read)
+        database.report_moved_write(server, None, has_read=self.has_read)
         scope.force_master(database.key, "moved-write", again=True)
 
     def _error_for(self, action: Action, attempt: Attempt, link: Link, error: BaseException) -> BaseException:

@@ -1,22 +1,23 @@
-"""Select the link that a statement runs on: its state, its server and its transaction."""
+"""Select the link that a statement runs on, by the state, the available servers and the open transaction."""
 
 from __future__ import annotations
 
 import weakref
-from itertools import chain
 from os import getpid
 from typing import TYPE_CHECKING, Any, Final
 
 from replswitch.decision import MASTER, SLAVE
-from replswitch.drivers import GONE, Fault
+from replswitch.drivers import Fault
 from replswitch.engine import outcome
-from replswitch.engine.choose import Choice, Failed, choose, choose_master_read_only, run
+from replswitch.engine.choose import Choice, choose, run
+from replswitch.engine.database import ROLLOUT
 from replswitch.engine.failure import OnMaster
 from replswitch.engine.recording import is_recording
 from replswitch.engine.rotation import last_resort
 from replswitch.errors import NoServerError
 from replswitch.scope import Scope
 from replswitch.state import stack
+from replswitch.telemetry.counters import STATEMENTS, Tally
 
 if TYPE_CHECKING:
     from replswitch.decision import State
@@ -28,10 +29,8 @@ if TYPE_CHECKING:
     from replswitch.positions import Position
     from replswitch.state import Frame
 
-#: The placeholder for "outside any scope"; it is never written to.
-NO_SCOPE: Final = Scope()
-#: Equal to no frame, so a choice that was made before is not reused.
-_NEVER: Final[Any] = object()
+NO_SCOPE: Final = Scope()  #: Stands for the scope of code that runs outside any scope; nothing is recorded in it.
+_NEVER: Final[Any] = object()  # equal to no frame, so that the previous choice is not reused
 
 
 class Selection:
@@ -45,12 +44,19 @@ class Selection:
         block: the open transaction; None outside a transaction.
         link: the latest link. It serves the next statement as well, as long as nothing changes.
         side: the state that the latest link serves.
-        reason: the reason for its choice.
-        pending: the pending question to the master whether the scope has written; None without one.
+        reason: the reason why the latest link was chosen.
+        tally: counts the statements on the latest link; a binding calls its ``add()`` after each statement.
+        pending: the latest statements about which the master must still be asked whether they wrote; None without any.
         has_read: the scope has read rows from a slave.
         slave_has: a position that the slave had reached when it was chosen; None if the slave was not asked.
         master_error: the error with which the master was lost, if the link replaces the master; else None.
+        joins_late: links join the transaction some time after they were chosen. Until the master has joined, `held` is
+            the scope that the master will serve, and the reason.
     """
+
+    joins_late = False
+    held: tuple[Scope, str] | None = None
+    tally = Tally(())
 
     def __init__(self, database: Database, port: Port) -> None:
         self.database = database
@@ -69,7 +75,7 @@ class Selection:
         self.master_error: BaseException | None = None
 
     def for_statement(self, attempt: Attempt | None = None, *, flushing: bool = False) -> Link:
-        """Return the link for the next statement: usually the link of the previous one.
+        """Return the link for the next statement. Usually, this is the link of the previous statement.
 
         Args:
             attempt: what has happened to the statement so far; None at the first try.
@@ -77,7 +83,7 @@ class Selection:
 
         Raises:
             Exception: the driver's own error.
-            NoServerError: no server can serve.
+            NoServerError: no server can run the statement.
             SlaveWriteError: a flush in slave state may not move to the master.
         """
         link = self.link
@@ -95,7 +101,7 @@ class Selection:
     # What invalidates an earlier choice
 
     def forget(self) -> None:
-        """Choose again for the next statement: a link was closed, or a transaction has begun or ended."""
+        """Choose anew for the next statement, because a link was closed, or a transaction has begun or ended."""
         self.link, self._frame = None, _NEVER
 
     def let_go(self) -> None:
@@ -104,27 +110,24 @@ class Selection:
         self._noted = (None, None)
 
     def leave_scope(self) -> None:
-        """Drop all references to the running scope: a frame keeps its scope alive, and the scope its pending writes."""
+        """Drop all references to the running scope, because a scope keeps its pending writes in memory."""
         self.let_go()
         self._scope, self.pending, self.has_read, self.master_error = NO_SCOPE, None, False, None
 
     def begin(self, block: Block) -> None:
         """Begin a transaction; links join it with their first statement."""
         self.block = block
-        self.forget()
+        self.link, self._frame = None, _NEVER
 
     def end(self) -> Block | None:
         """End the transaction, and return it. The binding must commit or roll back on its links."""
         block, self.block = self.block, None
-        self.forget()
+        self.link, self._frame = None, _NEVER
         return block
 
     def refuse_if_lost(self, block: Block) -> None:
-        """Raise the error that ended a transaction early, if there is one.
-
-        After a fork, an open transaction belongs to the parent process and is lost in the child (S12).
-        """
-        if block.lost is None and not all(link.is_own for link in block.links):
+        """Raise the error of a transaction if it has ended early, for example because the process has forked (S12)."""
+        if block.lost is None and block.links and not all(link.is_own for link in block.links):
             error = self._port.driver.module.InterfaceError
             block.lost = error("This transaction was begun before a fork, in the parent process. Begin another one.")
         if block.lost is not None:
@@ -133,14 +136,14 @@ class Selection:
     # Choosing
 
     def choose(self, attempt: Attempt | None = None, *, flushing: bool = False, picked: Choice | None = None) -> Link:
-        """Choose the link for the next statement again; see `for_statement`. ``picked`` is a choice made already."""
+        """Choose the link for the next statement anew, or take the choice ``picked``. See also `for_statement`."""
         frame, block = stack(), self.block
         scope = NO_SCOPE if frame is None else frame.scope
         if scope is not self._scope:
             self._scope, self.has_read = scope, False
         version = scope.version  # later changes are considered at the next statement
-        self.link = self.pending = None
-        if block is not None:
+        self.link = self.pending = self.held = None
+        if block is not None and (block.links or block.lost is not None):
             self.refuse_if_lost(block)
         link, self.side, why, holds = picked or self._pick(frame, scope, attempt, flushing=flushing)
         if why != "no-master":
@@ -150,7 +153,9 @@ class Selection:
                 link.writes.refresh_baseline()
             elif scope.pending:
                 scope.settle()
-        if block is not None and link not in block:
+        if block is not None and not self.joins_late and link not in block.links:
+            if link.server.state == MASTER:
+                block.release_reads(self.database.servers.master_read_only, self._port)
             other = self._join(block, link, attempt)
             if other is not None:
                 return other
@@ -160,19 +165,20 @@ class Selection:
             self._noted, self.reason = (frame, link), why
             if scope is not NO_SCOPE:
                 self.database.note(scope, self.side, link.server, why)
+        self.tally = STATEMENTS.tally(self.database.name, self.side, link.server.name, self.reason)
         self._frame, self._version, self.link = frame, version, link
         return link
 
     def _join(self, block: Block, link: Link, attempt: Attempt | None) -> Link | None:
-        """Add a link to the transaction; return another link if that has failed."""
+        """Add a link to the transaction. Return None; if this has failed, the link that replaces it."""
         raise NotImplementedError
 
     def _hold(self, scope: Scope, why: str) -> None:
-        """Force the database to the master from now on."""
+        """Let the master serve the database until the scope ends."""
         scope.force_master(self.database.key, why)
 
     def pick(self) -> Link:
-        """Choose the link for a query of the binding itself: join no transaction, record no decision in the scope."""
+        """Choose the link for a query of the binding itself. It joins no transaction, and no decision is recorded."""
         frame = stack()
         return self._pick(frame, NO_SCOPE if frame is None else frame.scope, None, flushing=False)[0]
 
@@ -182,8 +188,8 @@ class Selection:
         if flushing and side == SLAVE:
             self._move_flush(scope)
             side, why = MASTER, "moved-write"
-        may_be_lost = (attempt is not None or block is not None) and not flushing
-        if may_be_lost and (lost := self._master_is_lost(attempt)) is not None:
+        may_be_lost = attempt is not None or (block is not None and block.without_master is not None)
+        if may_be_lost and not flushing and (lost := self._master_is_lost(attempt)) is not None:
             return self._without_master(scope, lost, attempt)
         if side == MASTER or scope is NO_SCOPE:
             return self._pick_master(scope, why, attempt)
@@ -197,11 +203,14 @@ class Selection:
     def _pick_slave(self, scope: Scope, why: str, attempt: Attempt | None) -> Choice:
         """Choose a slave that has what the scope must see; if there is none, choose the master."""
         database, block, key = self.database, self.block, self.database.key
-        scope.settle()  # pending writes are resolved first
+        if scope.pending:
+            scope.settle()
         must_see = scope.must_see.get(database.set_name) if database.servers.has_slaves else None
-        if scope.forced_master and (forced := database.forced_master(scope, block)) is not None:  # by settle()
+        if scope.forced_master and (forced := database.forced_master(scope, block)) is not None:  # set by settle()
             return self._pick_master(scope, forced, attempt)
-        joined = None if block is None else block.slave
+        if is_held_back := scope.held_back and database.servers.has_slaves:
+            why = ROLLOUT  # the master serves, over a read-only link (R6)
+        joined = block.slave if block is not None and block.links else None
         if joined is not None and block is not None:
             if block.has_read or (key, joined.server) not in scope.avoided:
                 if self._shows(must_see):
@@ -209,20 +218,20 @@ class Selection:
                 return self._pick_master(scope, self._reason_for_master(scope), attempt, holds=True)
             block.links.remove(joined)
             self._port.leave(joined)
-        in_turn = database.rotation.candidates(scope, self._port)
-        if (chosen := scope.slaves.get(key)) is not None:
-            in_turn = chain((chosen,), (server for server in in_turn if server is not chosen))
-        link = run(choose(scope, key, in_turn, must_see, database.rotation, database.options.wait), self._port)
-        if link is None:
+        if is_held_back:
+            link, side, why, _ = self._pick_master(scope, ROLLOUT, attempt)
+            self.slave_has, is_read_only = must_see, link.server.state == SLAVE
+            return link, SLAVE if is_read_only else side, why, not is_read_only
+        in_turn = database.rotation.candidates(scope, self._port, scope.slaves.get(key))
+        wait, rotation = scope.wait or database.options.wait, database.rotation
+        found = run(choose(scope, key, in_turn, must_see, rotation, wait), self._port)
+        if found is None:
             return self._pick_master(scope, self._reason_for_master(scope), attempt, holds=True)
         self.slave_has = must_see
-        return link, SLAVE, why, False
+        return found, SLAVE, why, False
 
     def _shows(self, must_see: Position | None) -> bool:
-        """Say whether the slave in the transaction shows what must be seen.
-
-        Its snapshot dates from the start of the transaction: neither asking nor waiting would change it.
-        """
+        """Say whether the transaction's slave has ``must_see``. No query is needed, as its snapshot does not change."""
         return must_see is None or (self.slave_has is not None and self.slave_has.includes(must_see))
 
     def _reason_for_master(self, scope: Scope) -> str:
@@ -239,46 +248,33 @@ class Selection:
             return self._master(scope, why), MASTER, why, holds
         except NoServerError as error:
             fault = self._port.driver.classify(cause := error.__cause__ or error)
+            self.database.master_loss.not_reached(fault)
             if attempt is None:  # else the loss was counted when the statement failed (F5)
                 self.database.master_loss.report(cause, fault)
             return self._without_master(scope, cause, attempt, is_there=fault is Fault.FULL)
 
     def _master(self, scope: Scope, why: str) -> Link:
         database, block, port, server = self.database, self.block, self._port, self.database.servers.master
-        joined = None if block is None else next((link for link in block.links if link.server is server), None)
-        if joined is not None:
-            return joined
+        for joined in () if block is None else block.links:
+            if joined.server is server:
+                return joined
         try:
-            if block is None and not port.one_link and database.reads_only(scope, why, port.driver):
-                link = self._master_read_only(scope)
-                if link is not None:
-                    return link
+            if not port.one_link and database.reads_only(scope, why, port.driver, block):
+                read_only = database.open_master_read_only(scope, port)
+                if read_only is not None:
+                    return read_only
             link = port.open(server)
-            if database.leads_to_former_master(scope, link, port):
-                port.drop(server, link)  # the other idle links go there as well
+            if scope.must_see and database.leads_to_former_master(scope, link, port):
+                port.drop(server, link)  # the other idle links go to the former master as well
                 link = port.open(server)
         except port.driver.module.Error as error:
             if not port.driver.is_gone(error):
                 raise
-            # Its traceback refers to frames that hold the error: this reference cycle would keep links open longer.
+            # The traceback refers to frames that hold the error. This reference cycle would keep links open longer.
             raise port.as_own(outcome.no_master(server, error, port.driver)) from error.with_traceback(None)
-        database.master_loss.opened(link)
+        if database.master_loss.lasts:
+            database.master_loss.opened(link)
         return link
-
-    def _master_read_only(self, scope: Scope) -> Link | None:
-        """Return a read-only link to the master; None if the master is there, and refuses such a connection."""
-        database, port, server = self.database, self._port, self.database.servers.master_read_only
-        must_see = scope.must_see.get(database.set_name)
-        found = run(choose_master_read_only(server, must_see, scope, database.rotation), port)
-        if found is None:
-            port.drop(server)
-            return port.open(server)
-        if not isinstance(found, Failed):
-            return found
-        if found.fault in GONE and found.fault is not Fault.FULL:
-            raise found.error
-        scope.avoid_slave(database.key, server)
-        return None
 
     # Without the master
 
@@ -289,7 +285,7 @@ class Selection:
         return None if self.block is None else self.block.without_master
 
     def _servers_without_master(self, scope: Scope) -> tuple[Server, ...]:
-        """Return the servers that may replace the master for a statement; none once a transaction has run on it."""
+        """Return the servers that may replace the master; none if the transaction ran statements before the loss."""
         block = self.block
         if scope is NO_SCOPE or self._port.one_link:
             return ()
@@ -310,22 +306,22 @@ class Selection:
         return link, SLAVE, "no-master", False
 
     def spare(self, scope: Scope, cause: BaseException, *, is_there: bool = True) -> Link | None:
-        """Return a link for a read that the lost master cannot serve; None if no server has what must be seen.
+        """Return a link for a read that the lost master cannot serve; None if no server has what the scope must see.
 
-        Any slave will do, even a slave that is out of rotation, and so will the server that the master's name points
-        to now. The link is read-only.
+        Any slave may serve it, even one that is out of rotation, and so may the server to which the master's name now
+        points. The link is read-only.
 
         Args:
             scope: the running scope.
             cause: the error with which the master was lost.
-            is_there: False if no server answers under the master's name: trying it would cost one more time-out.
+            is_there: False if no server answers under the master's name, so that trying it would only cost a time-out.
         """
+        scope.settle()  # first: a write whose position cannot be queried any more excludes all slaves
         database, block, servers = self.database, self.block, self._servers_without_master(scope)
         if not is_there:
             servers = tuple(server for server in servers if server is not database.servers.master_read_only)
         if not servers:
             return None
-        scope.settle()
         must_see = scope.must_see.get(database.set_name) if database.servers.has_slaves else None
         joined = None if block is None else block.slave
         if joined is not None and block is not None:

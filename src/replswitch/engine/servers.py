@@ -7,21 +7,21 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Sequence
 
     from replswitch.decision import State
     from replswitch.drivers import Driver, Raw
 
 
 class Server:
-    """One database server in one of the two roles. All threads of a process share it.
+    """One database server in one of the two roles, master or slave. All threads of a process share it.
 
     Attributes:
-        name: its display name: ``slave1.db``, ``127.0.0.1:3307``.
+        name: its display name, such as ``slave1.db`` or ``127.0.0.1:3307``.
         state: the state that it serves. Links to a server in slave state are read-only.
         weight: its share of the reads, relative to the other servers; above 0.
-        source: the object with which the binding opens links: its pool, its engine, its settings.
-        lost_at: when it was last found unreachable, by `time.monotonic`; 0 if never. Older links are dead.
+        source: the object with which the binding opens links, such as a pool, an engine or settings.
+        lost_at: when it was last found unreachable, by `time.monotonic`; 0 if never. Links opened before that are dead.
         opening: the `Open` request for a link to it, created once.
     """
 
@@ -40,25 +40,36 @@ class Server:
 
 
 class Open(NamedTuple):
-    """A request of `replswitch.engine.choose`: return a link to a server, or `Failed`."""
+    """A request to `replswitch.engine.choose.run` to open a link. The answer is the link, or `Failed`."""
 
     server: Server
 
 
-class Servers(NamedTuple):
+class Servers:
     """The servers of one database.
 
     Attributes:
         master: the master.
         slaves: the servers for reads, always the same tuple. Without slaves it holds only `master_read_only` (S10).
+            With slaves behind a host name, the tuple is replaced as a whole (`replswitch.engine.resolving`).
         master_read_only: the master over read-only links, for reads that no slave can serve.
-        has_slaves: whether there are slaves. Without slaves, every position counts as reached.
+        has_slaves: whether there are slaves. Without slaves, every position is treated as reached.
     """
 
-    master: Server
-    slaves: tuple[Server, ...]
-    master_read_only: Server
-    has_slaves: bool
+    __slots__ = ("has_slaves", "master", "master_read_only", "slaves")
+
+    def __init__(self, master: Server, slaves: tuple[Server, ...], master_read_only: Server, has_slaves: bool) -> None:
+        self.master = master
+        self.slaves = slaves
+        self.master_read_only = master_read_only
+        self.has_slaves = has_slaves
+
+    def look_up(self) -> None:
+        """Look up the host names in the settings of the slaves, if the last answer is too old."""
+
+    def unresolved(self) -> Sequence[tuple[str, Exception]]:
+        """Return the host names that have no known address, with the error of the lookup."""
+        return ()
 
 
 class Link:
@@ -71,8 +82,8 @@ class Link:
         readable: see `replswitch.drivers.Driver.readable`.
         opened_at: when it was opened, by `time.monotonic`.
         process: the id of the process that opened it; the link belongs to that process (S12).
-        identity: the identity that the server has reported; None before it was asked. A host name is not enough: it
-            may belong to a load balancer.
+        identity: the identity that the server has reported; None until it is asked. A host name is not enough, because
+            it may belong to a load balancer.
     """
 
     __slots__ = ("__weakref__", "identity", "opened_at", "process", "raw", "readable", "server", "writes")

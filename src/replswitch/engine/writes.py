@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from asyncio import _get_running_loop
 from functools import partial
 from threading import get_ident
+from time import time
 from typing import TYPE_CHECKING
 from weakref import ref
 
@@ -17,7 +19,7 @@ from replswitch.scope import waiting
 from replswitch.state import stack
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Callable, Hashable
 
     from replswitch.drivers import WriteTracker
     from replswitch.engine.master import MasterLoss
@@ -27,16 +29,22 @@ if TYPE_CHECKING:
 logger = logging.getLogger("replswitch.servers")
 
 
+def _is_outside(scope: Scope | None) -> bool:
+    """Say whether no request encloses a scope. Only the outermost scope counts, because a job may make requests."""
+    return scope is None or not (scope if scope.within is None else scope.with_enclosing()[-1]).is_request
+
+
 def _count_outside(scope: Scope | None) -> None:
     """Count a commit, unless it was made in a request's scope."""
-    if scope is None or not scope.with_enclosing()[-1].is_request:  # a job outside any request may make requests
+    if _is_outside(scope):
         Outside.count()
 
 
 def committed_elsewhere() -> None:
-    """Record that the running code has committed something in a store that replswitch does not switch.
+    """Record that the running code has committed something in a database that replswitch does not switch.
 
-    That makes no marker. But a safe request does not run again, because a second run would commit it twice (R5).
+    The commit makes no marker. But the request does not run again after it, because a second run would commit twice
+    (R5).
     """
     if is_repeatable():
         return
@@ -49,10 +57,10 @@ def committed_elsewhere() -> None:
 
 
 class PendingWrite:
-    """Statements of a scope that may have written; the server has not been asked yet. Call it with the scope to ask.
+    """Statements of a scope that may have written. To ask the server about them, call this object with the scope.
 
-    It does not refer to its scope, because the scope refers to it: the reference cycle would keep the connection open
-    until Python's garbage collector runs.
+    This object does not refer to its scope, because the scope refers to this object. A reference cycle would keep the
+    connection open until Python's garbage collector runs.
 
     Attributes:
         resolved: the server has been asked. Later statements need another pending write.
@@ -69,14 +77,14 @@ class PendingWrite:
         self.resolved = False
 
     def __call__(self, scope: Scope) -> None:
-        """Ask, and record the answer in the scope."""
+        """Ask the server what was written, and record the answer in the scope."""
         if self.resolved:
             return
         self.resolved = True
         if self.thread == get_ident():
             self._writes.ask(scope, self._tracker, self._since)
         else:  # another thread may be in the middle of a statement on that connection
-            self._writes.record_in(scope, Written.YES)
+            self._writes.locate_in(scope)
 
 
 class Writes:
@@ -85,7 +93,13 @@ class Writes:
     Args:
         name: the name of its replicated set.
         master_loss: the loss of the master, which a successful write ends.
+
+    Attributes:
+        locate: queries the master's position on a connection of the running thread; see `Driver.latest_position`. A
+            binding may set it.
     """
+
+    locate: Callable[[], Position | Written] | None = None
 
     def __init__(self, name: str, master_loss: MasterLoss) -> None:
         self._name = name
@@ -95,7 +109,7 @@ class Writes:
         """Record that the running code has committed a write on the master, or may have.
 
         Args:
-            position: a slave that has reached it has the write; None if the position is unknown.
+            position: a position that includes the write; None if it is unknown.
         """
         frame = stack()
         self.record_in(None if frame is None else frame.scope, position or Written.YES)
@@ -112,7 +126,8 @@ class Writes:
     ) -> PendingWrite | None:
         """Record what was committed through a connection since the last call.
 
-        If the driver does not know, the server is asked before the scope reads from a slave or sends its response.
+        If the driver does not know it, the server is asked later, before the scope reads from a slave or its response
+        is sent.
 
         Args:
             key: identifies the connection in the scope.
@@ -131,7 +146,7 @@ class Writes:
         others = waiting(scope)
         must_ask_now = bool(others) or (scope is not None and (at_once or scope.answered))  # the last chance to ask
         if scope is not None and tracker.unread and tracker.owes_results and is_recording():
-            # A procedure's further statements, or an INSERT whose rows are read one by one.
+            # The unread results may be those of a procedure, or the rows of an INSERT that are read one by one.
             scope.add_pending(("unread", tracker), partial(self._look_behind_results, tracker))
         if (busy and must_ask_now) or (at_once and self._is_settled(key, tracker)):
             return None
@@ -144,6 +159,8 @@ class Writes:
             self._master_loss.wrote(certain=not isinstance(status, Written))
         if not (scope or others) or not (is_recording() if recorded is None else recorded):
             tracker.discard_write_status(with_rows=scope is None)
+            if scope is None and is_recording():
+                self._record_outside(status)
             if scope is not None and not is_repeatable():
                 scope.has_unmarked = True
         elif status is not Written.ASK:
@@ -155,7 +172,7 @@ class Writes:
         return None
 
     def _look_behind_results(self, tracker: WriteTracker, scope: Scope) -> None:
-        """Record a possible write if results of a statement are still unread. Read results were checked already."""
+        """Record a possible write if results of a statement are still unread. Those that were read are checked."""
         if tracker.owes_results:
             self.record_in(scope, Written.YES)
 
@@ -171,36 +188,67 @@ class Writes:
 
     @staticmethod
     def _is_settled(key: Hashable, tracker: WriteTracker) -> bool:
-        """Resolve the pending write of a connection before it serves another scope; return False if there is none."""
+        """Resolve the pending write of a connection that will serve another scope. Return False if it has none."""
         scope = None if tracker.pending_in is None else tracker.pending_in()
         pending = None if scope is None else scope.pending.get(key)
         if scope is None or not isinstance(pending, PendingWrite) or pending.resolved:
             return False
         pending.thread = get_ident()
         scope.settle(key)
-        tracker.pop_write_status()  # the answer includes it
+        tracker.pop_write_status()  # the answer of settle() includes the write
         return True
 
     def ask(self, scope: Scope | None, tracker: WriteTracker, since: Position | None) -> None:
-        """Ask the master whether something was written since a position, and record it if so."""
+        """Ask the master whether something was written since a position. Record a write if so, or if asking fails."""
         status: Position | Written = Written.YES
         try:
-            if not (tracker.owes_results or tracker.streams):  # else the write counts (S6)
+            if not (tracker.owes_results or tracker.streams):  # else assume a write, as no query can be sent (S6)
                 status = tracker.ask(since)
         except PositionError as error:
             fall_back_to_clock(f"The position of a commit cannot be read ({error})")
         except Exception as error:  # noqa: BLE001 - any error of the driver: assume a write
-            logger.info("The master did not report what was written: %s", error)
+            logger.info("The master could not be asked whether something was written, so a write is assumed: %s", error)
+            status = self._located()  # the connection may have been closed since the write
         except BaseException:  # such as the cancellation of a task
             self.record_in(scope, status)
             raise
         if self._master_loss.lasts and not isinstance(status, Written):
-            # If the answer also covers other sessions, the first one on a connection says nothing about this session.
+            # If answers also cover other sessions, the first answer on a connection says nothing about this session.
             self._master_loss.wrote(certain=since is not None or not tracker.includes_others)
         self.record_in(scope, status)
 
+    def locate_in(self, scope: Scope) -> None:
+        """Record a write of another thread, with a position that includes it if one is known."""
+        self.record_in(scope, self._located())
+
+    def _located(self) -> Position | Written:
+        """Return a position that includes all writes so far; `Written.YES` if no such position is known.
+
+        In the thread of an event loop the server is not asked, because the query would block the loop. A master that
+        cannot be reached is not asked either (F3).
+        """
+        status: Position | Written = Written.YES
+        if self.locate is not None and _get_running_loop() is None and not self._master_loss.is_unreachable():
+            try:
+                status = self.locate()
+            except Exception as error:  # noqa: BLE001 - any error of the driver
+                logger.info(
+                    "The master could not be asked for its position (%s). The marker has only the time of the write.",
+                    error,
+                )
+        return Written.YES if status is Written.NO else status
+
     def record_in(self, scope: Scope | None, status: Position | Written) -> None:
-        """Record in a scope what is known of its writes; outside any scope, in the requests that may wait for them."""
+        """Record what is known of a scope's writes; without a scope, in all requests that may be waiting for them."""
         if status is not Written.NO:
+            if _is_outside(scope):
+                self._record_outside(status)
             for each in waiting() if scope is None else (scope,):
                 each.record(self._name, None if isinstance(status, Written) else status)
+
+    def _record_outside(self, status: Position | Written) -> None:
+        """Record a commit outside requests, for the jobs that are started outside requests."""
+        if status is Written.ASK:
+            Outside.may_have_written_at = time()
+        else:
+            Outside.record(self._name, None if isinstance(status, Written) else status)

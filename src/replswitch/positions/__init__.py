@@ -1,8 +1,8 @@
-"""Positions: places in a master's stream of replication. One module for each database product.
+"""Positions are places in a master's replication stream. There is a module for each database product.
 
-Two positions can be merged to the later one (`Position.merge`), and compared: has a server at this position reached the
-other one (`Position.includes`)? `str`, `write` and `read` convert a position to text and back. The driver finds out
-which position a commit has.
+`Position.merge` returns the earliest position that includes two positions. `Position.includes` says whether a server at
+one position has reached another one. `str`, `write` and `read` convert a position to text and back. The driver finds
+out which position a commit has.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def register(kind: type[Position]) -> None:
 
 
 def write(position: Position) -> str:
-    """Return the text of a position of any engine: ``mariadb:0-1-42``. `read` is its inverse."""
+    """Return the text of a position of any engine, such as ``mariadb:0-1-42``. `read` is the inverse function."""
     return f"{position.engine}:{position}"
 
 
@@ -55,5 +55,6 @@ def read(text: str) -> Position:
     engine, _, rest = text.partition(":")
     kind = _ENGINES.get(engine)
     if kind is None:
-        raise PositionError(f"{text[:60]!r} does not begin with the name of a known engine: {', '.join(_ENGINES)}.")
+        known = ", ".join(f"{name}:" for name in _ENGINES)
+        raise PositionError(f"{text[:60]!r} is not a position. It must begin with one of these: {known}.")
     return kind.parse(rest)

@@ -1,4 +1,4 @@
-"""The fallback without positions is time: a marker holds for `cookie_max_age` (P3)."""
+"""Fall back to time if positions are not available. A marker is then valid for `cookie_max_age` (P3)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _logged: Final[set[str]] = set()
 
 
 def fall_back_to_clock(reason: str) -> None:
-    """Log why markers have no positions and hold for a fixed time; once for each reason."""
+    """Log why markers have no positions, so that they are valid for a fixed time. Log each reason once."""
     warn_once(f"{reason}. After a write the visitor's reads stay on the master for `cookie_max_age`.")
 
 

@@ -1,4 +1,4 @@
-"""MariaDB's global transaction ids: for each replication domain, the latest number in its sequence.
+"""Positions of MariaDB, which have the latest global transaction id (GTID) of each replication domain.
 
 https://mariadb.com/kb/en/gtid/: a GTID is ``domain-server-sequence``, and a position is a list with one GTID for
 each domain. The sequence of a domain grows, whichever server writes, so a position stays valid when another server is
@@ -53,7 +53,7 @@ class MariaDBPosition(Position):
         return type(self)(_latest([*self.gtids, *other.gtids]))
 
     def earlier(self, other: Self) -> Self:
-        """Return the earlier GTID of each domain that is in both."""
+        """Return the earlier GTID of each domain that is in both this position and the ``other``."""
         there = {gtid[0]: gtid for gtid in other.gtids}
         return type(self)(tuple(min(gtid, there[gtid[0]]) for gtid in self.gtids if gtid[0] in there))
 
@@ -65,7 +65,7 @@ class MariaDBPosition(Position):
         return all(here.get(domain, -1) >= sequence for domain, sequence, _ in other.gtids)
 
     def is_written_by(self, identity: Hashable) -> bool:
-        """Compare the ``server_id`` of each GTID with the server's own."""
+        """Say whether the ``server_id`` of each GTID is that of the server with this identity."""
         return isinstance(identity, tuple) and all(str(server) == identity[0] for _, _, server in self.gtids)
 
     def __str__(self) -> str:

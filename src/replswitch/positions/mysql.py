@@ -1,8 +1,8 @@
-"""MySQL's global transaction ids: for each source server, the numbers of its transactions.
+"""Positions of MySQL, which are sets of global transaction ids (GTIDs) with the numbers of each server's transactions.
 
 https://dev.mysql.com/doc/refman/9.1/en/replication-gtids-concepts.html: a set is written
-``uuid:1-57:60:tag:1-3,uuid:…``. The ranges after a tag (MySQL 8.3 and newer) belong to this tag. Sets are unions of
-ranges, so a position stays true when another server is promoted.
+``uuid:1-57:60:tag:1-3,uuid:…``. The ranges after a tag (MySQL 8.3 and newer) belong to this tag. Each source
+server has its own ranges, so a position stays valid when another server is promoted.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class MySQLPosition(Position):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Return the position of a set; the empty set precedes the first write."""
+        """Return the position of a set; the empty set is the position before the first write."""
         found: dict[Source, list[tuple[int, int]]] = {}
         for part in text.split(",") if text.strip() else ():
             if not _PART.fullmatch(part):
@@ -67,7 +67,7 @@ class MySQLPosition(Position):
         return cls._of(found)
 
     def merge(self, other: Self) -> Self:
-        """Return the union."""
+        """Return the union of both sets."""
         both: dict[Source, list[tuple[int, int]]] = {}
         for source, ranges in self.sources + other.sources:
             both.setdefault(source, []).extend(ranges)
@@ -78,11 +78,11 @@ class MySQLPosition(Position):
         return isinstance(other, MySQLPosition) and self.merge(other) == self
 
     def is_written_by(self, identity: Hashable) -> bool:
-        """Compare the UUID of each transaction with the server's own."""
+        """Say whether the UUID of each transaction is that of the server with this identity."""
         return isinstance(identity, str) and all(source[0] == identity.lower() for source, _ in self.sources)
 
     def written_by(self, *uuids: str) -> Self:
-        """Return the part that one server wrote: the transactions with its UUID, or its group's."""
+        """Return the transactions with one of these UUIDs, which are a server's own UUID and that of its group."""
         known = {uuid.lower() for uuid in uuids}
         return type(self)(tuple((source, ranges) for source, ranges in self.sources if source[0] in known))
 

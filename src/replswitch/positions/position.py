@@ -31,7 +31,14 @@ class Position(ABC):
 
     @abstractmethod
     def merge(self, other: Self) -> Self:
-        """Return the earliest position that includes both."""
+        """Return the earliest position that includes this one and the ``other``."""
+
+    def merge_earlier(self, earlier: Self) -> Self:
+        """Return the position that a visitor must see after a write at ``earlier`` and then one at this position.
+
+        A subclass overrides this if a server that has this write certainly has every earlier write that was not lost.
+        """
+        return self.merge(earlier)
 
     @abstractmethod
     def includes(self, other: Position) -> bool:
@@ -39,7 +46,7 @@ class Position(ABC):
 
     @abstractmethod
     def is_written_by(self, identity: Hashable) -> bool:
-        """Say whether one server has made all these writes itself, so that it certainly has them.
+        """Say whether one server itself made all writes of this position, so that it certainly has them.
 
         Args:
             identity: the identity of the server, from the driver's ``fetch_position``.
@@ -47,4 +54,4 @@ class Position(ABC):
 
     @abstractmethod
     def __str__(self) -> str:
-        """Return the position in the notation of the database; the same text for equal positions."""
+        """Return the position in the notation of the database. Equal positions have the same text."""

@@ -1,15 +1,18 @@
-"""Positions of PostgreSQL: for each timeline, a place in its write-ahead log.
+"""Positions of PostgreSQL, which have a place in the write-ahead log of each timeline.
 
 https://www.postgresql.org/docs/current/continuous-archiving.html#BACKUP-TIMELINES: a promoted server begins a new
 timeline at the place up to which it had the old one. What the old master wrote after that place is lost, and the same
-places of the log stand for other writes on the new timeline. So a place is compared within its timeline only:
+places of the log stand for other writes on the new timeline. So places of different timelines are not compared, with
+these exceptions:
 
-- If this process has seen a server at a place of an old timeline, and that server then changes to the new timeline, all
-  servers of the new timeline that have applied as much count as having reached that place. They may have more of the
-  old timeline: only their history files, which an application may not read, show where the timelines part. Visitors who
-  wrote after that place, but before the promotion, read from the master until their marker ends. A write that was lost
-  never counts as reached.
+- This process has seen a server at place X of the old timeline, and that server has then changed to the new one. Then
+  every server of the new timeline that has applied the log up to X is known to have X. It may have more of the old
+  timeline, but only the history files show where the timelines part, and an application may not read them. So
+  visitors who wrote after X and before the promotion read from the master until they write again, or until their marker
+  ends. A write that was lost is never treated as reached.
 - A master has its own writes, and those of every earlier timeline that were not lost (`is_written_by`).
+- A server that has reached a write of such a master has the same earlier writes. So if a visitor has made such a write,
+  the places of earlier timelines are dropped from the visitor's position (`merge_earlier`).
 """
 
 from __future__ import annotations
@@ -61,7 +64,7 @@ class PostgreSQLPosition(Position):
         """Return the position up to which a master has written, from its ``pg_current_wal_insert_lsn()``.
 
         After a record that fills its page, that function returns the place after the header of the next page. No slave
-        reaches it before another record follows.
+        reaches that place before another record follows, so this method returns the end of the record.
 
         Args:
             timeline: the timeline of the master.
@@ -87,6 +90,15 @@ class PostgreSQLPosition(Position):
         """Return the later place of each timeline."""
         return type(self)(_latest([*self.places, *other.places]))
 
+    def merge_earlier(self, earlier: Self) -> Self:
+        """Return both positions merged, without the places of ``earlier`` on timelines before the latest one here.
+
+        A server that has the write of this position has everything that the write's timeline contains of earlier
+        timelines. What this timeline does not contain is lost, on the master as well.
+        """
+        timeline, _ = self.places[-1]
+        return type(self)(_latest([*(each for each in earlier.places if each[0] >= timeline), *self.places]))
+
     def includes(self, other: Position) -> bool:
         """Say whether this position is at or after ``other`` on each timeline of ``other``."""
         if not isinstance(other, PostgreSQLPosition):
@@ -95,9 +107,10 @@ class PostgreSQLPosition(Position):
         return all(here.get(timeline, -1) >= place for timeline, place in other.places)
 
     def is_written_by(self, identity: Hashable) -> bool:
-        """Say whether a master's timeline, the first part of its identity, is not earlier than those of the writes.
+        """Say whether a master is on the latest timeline of this position, or on a later one.
 
-        A master on a later timeline has what was written on an earlier one, unless that is lost.
+        The timeline is the first part of the identity. A master on a later timeline has every write of an earlier one
+        that was not lost.
         """
         return isinstance(identity, tuple) and self.places[-1][0] <= identity[0]
 

@@ -1,8 +1,8 @@
 """Positions of SQLite, for `replswitch.testing.SQLitePair`: times, because SQLite has no replication stream.
 
-The pair keeps a note (a small file) next to the file of each slave: the time at which the latest copy of the master was
-begun. The slave has every commit that had ended before that time. A master that is copied has a note, too, which is
-empty.
+The pair keeps a note (a small file) next to the file of each slave. The note has the time at which the latest copy of
+the master was begun. The slave has every commit that had ended before that time. A master that is copied has an empty
+note.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _MOMENT: Final = re.compile(r"\d{1,19}", re.ASCII)
 
 
 def note_beside(file: str | Path) -> Path:
-    """Return the path of the note of a database. SQLite names its own files next to a database in the same way."""
+    """Return the path of the note of a database. It is named like the files that SQLite puts next to a database."""
     return Path(f"{file}-position")
 
 
 @dataclass(frozen=True, slots=True)
 class SQLitePosition(Position):
-    """A time.
+    """A time. A database file at this position has every commit that had ended before this time.
 
     Attributes:
         moment: nanoseconds since the epoch.
@@ -40,21 +40,21 @@ class SQLitePosition(Position):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Return the position of a number of nanoseconds."""
+        """Return the position from a number of nanoseconds as text."""
         if not _MOMENT.fullmatch(text):
             raise PositionError(f"{text[:60]!r} is not a whole number of nanoseconds since the epoch.")
         return cls(int(text))
 
     def merge(self, other: Self) -> Self:
-        """Return the later one."""
+        """Return the later position."""
         return max(self, other, key=lambda position: position.moment)
 
     def includes(self, other: Position) -> bool:
-        """Say whether ``other`` is no later than this moment."""
+        """Say whether ``other`` is the same moment or an earlier one."""
         return isinstance(other, SQLitePosition) and self.moment >= other.moment
 
     def is_written_by(self, identity: Hashable) -> bool:
-        """Return True: a file has no other server that could have written to it."""
+        """Return True, because no other server could have written to the file."""
         return True
 
     def __str__(self) -> str:

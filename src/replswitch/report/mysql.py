@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from replswitch.drivers import Raw
     from replswitch.report.status import Asked, ServerStatus
 
-# Not asked as @@name: a server that lacks one of them would refuse the whole statement.
+# They are not queried as @@name, because a server without one of them would refuse the whole statement.
 _VARIABLES: Final = (
     "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('version', 'read_only', 'super_read_only', 'innodb_read_only', "
     "'hostname', 'port', 'server_id', 'server_uuid', 'wsrep_on', 'aurora_version', 'group_replication_group_name')"
@@ -33,12 +33,12 @@ _UNKNOWN_STATEMENT: Final = 1064
 
 
 def ask_mysql(raw: Raw, server: Asked, status: ServerStatus) -> None:
-    """Ask a server.
+    """Query a server, and record its answers.
 
     Args:
-        raw: a connection to it.
+        raw: a connection to the server.
         server: the server.
-        status: gets the answers.
+        status: the object that gets the answers.
 
     Raises:
         Exception: the driver's own error.
@@ -58,7 +58,7 @@ def ask_mysql(raw: Raw, server: Asked, status: ServerStatus) -> None:
 
 
 def _ask_replication(raw: Raw, server: Asked, status: ServerStatus) -> None:
-    # MariaDB's statement shows every source of a slave with several. MySQL has REPLICA since 8.0.22, SLAVE until 8.3.
+    # MariaDB's statement shows all sources of a slave. MySQL has REPLICA since 8.0.22, SLAVE until 8.3.
     statements = ["SHOW ALL SLAVES STATUS"] if status.is_mariadb else ["SHOW REPLICA STATUS", "SHOW SLAVE STATUS"]
     for statement in statements:
         try:
@@ -80,7 +80,7 @@ def _grant(raw: Raw, status: ServerStatus) -> str:
 
 
 def _judge_replication(status: ServerStatus, sources: Iterable[Mapping[str, Any]]) -> None:
-    """Record the state of the replication. If a slave replicates from several masters, the worst state counts."""
+    """Record the state of the replication. If a slave replicates from several masters, record the worst state."""
     status.replication, status.problem = "none", "it follows no master"
     for source in sources:
         threads = {source["slave_io_running"], source["slave_sql_running"]}

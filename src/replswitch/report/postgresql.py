@@ -23,9 +23,9 @@ def ask_postgresql(raw: Raw, server: Asked, status: ServerStatus) -> None:
     """Query a server, and record its answers.
 
     Args:
-        raw: a connection to it.
+        raw: a connection to the server.
         server: the server.
-        status: gets the answers.
+        status: the object that gets the answers.
 
     Raises:
         Exception: the driver's own error.
@@ -49,7 +49,7 @@ def ask_postgresql(raw: Raw, server: Asked, status: ServerStatus) -> None:
         status.replication = "unknown"
         status.note = "its user may not query the replication status. On the master: GRANT pg_monitor TO the user"
     elif paused:
-        status.replication, status.problem = "stopped", "it applies nothing: replay is paused"
+        status.replication, status.problem = "stopped", "it applies nothing, because replay is paused"
     elif receives:
         status.replication = "running"
         status.behind = None if seconds is None else math.floor(seconds)

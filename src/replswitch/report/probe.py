@@ -8,6 +8,7 @@ from functools import partial
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Final
 
+from replswitch.decision import SLAVE
 from replswitch.errors import ReplSwitchError
 from replswitch.report.mysql import ask_mysql
 from replswitch.report.postgresql import ask_postgresql
@@ -17,15 +18,31 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from replswitch.connect.connection import Connection
-    from replswitch.engine.servers import Server
+    from replswitch.engine.servers import Server, Servers
 
-# Seconds after the time-out in which the driver can report it by itself.
+# Seconds to wait after the time-out, so that the driver itself can report the time-out.
 _GRACE: Final = 0.5
 
 
 def servers_of(connection: Connection) -> list[Asked]:
     """Return the servers of a connection that `replswitch.connect` made; the master comes first."""
-    return [_asked(server) for server in (connection.servers.master, *connection.servers.slaves)]
+    servers = connection.servers
+    unresolved = names_without_address(servers)
+    return [_asked(servers.master), *map(_asked, servers.slaves), *unresolved]
+
+
+def names_without_address(servers: Servers) -> list[Asked]:
+    """Look up the host names of slaves (F7). Return an entry of the report for each name without a known address.
+
+    Args:
+        servers: the servers of the database.
+    """
+    servers.look_up()
+    return [Asked(SLAVE, name, partial(_fail, error), Exception) for name, error in servers.unresolved()]
+
+
+def _fail(error: Exception, _: float) -> Any:
+    raise error
 
 
 def _asked(server: Server) -> Asked:
@@ -39,11 +56,14 @@ def statuses(servers: Sequence[Asked], timeout: float | None = None) -> list[Ser
 
     Args:
         servers: the master first.
-        timeout: seconds for a server to accept the connection, and to answer; each one's own by default.
+        timeout: seconds for a server to accept the connection, and to answer; by default, its own `Asked.timeout`.
+
+    Returns:
+        the states of the servers, in the same order. A server that does not answer is in the list, too.
     """
     found = [ServerStatus(server.state, server.name) for server in servers]
     seconds = [timeout or server.timeout for server in servers]
-    # Daemons: a server that never answers must not keep the program from ending.
+    # They are daemons, because a server that never answers must not keep the program from ending.
     asking = [Thread(target=_ask, args=each, daemon=True) for each in zip(servers, found, seconds, strict=True)]
     for thread in asking:
         thread.start()
@@ -78,7 +98,7 @@ def _ask_nothing(raw: Any, server: Asked, status: ServerStatus) -> None:
 
 def _ask_sqlite(raw: Any, server: Asked, status: ServerStatus) -> None:
     """Query the file. It has no replication status."""
-    raw.execute("PRAGMA schema_version").close()  # nothing before it reads the file
+    raw.execute("PRAGMA schema_version").close()  # the first statement that reads the file
     status.reachable = True
     files = {name: file for _, name, file in raw.execute("PRAGMA database_list")}
     if files.get("main"):

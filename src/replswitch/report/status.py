@@ -27,9 +27,9 @@ class Asked:
     Attributes:
         state: the state it serves.
         name: its name in the report.
-        open: opens a connection, with a time-out in seconds. Its errors are reported; a `replswitch.ReplSwitchError`
-            with its own text only.
-        error: the root of the driver's errors.
+        open: a function that takes a time-out in seconds and opens a connection. An error that it raises goes into the
+            report; of a `replswitch.ReplSwitchError`, only the text.
+        error: the base class of the driver's exceptions.
         address: the settings that decide where its connections go; None if they are not known. If a slave has the
             address of the master, the report treats it as the master, and does not compare what the servers report.
         timeout: seconds to connect, and to answer, by default.
@@ -53,15 +53,15 @@ class ServerStatus:
         state: the state it serves.
         server: its name.
         reachable: it accepted the connection.
-        version: as it reports it.
+        version: as the server reports it.
         read_only: whether it refuses writes of ordinary users; None if the database has no such option.
         replication: of a slave ``"running"``, ``"connecting"``, ``"stopped"``, ``"broken"`` (it ended with an error)
             or ``"none"`` (it replicates from no server); ``"cluster"`` for Galera, Aurora and group replication,
-            ``"unknown"`` if the user has no right to ask; None if there is nothing to replicate.
+            ``"unknown"`` if the user may not query it; None if there is nothing to replicate.
         behind: the lag in seconds; None if it is not known.
         problem: a problem to solve; None if there is none.
         note: other information.
-        is_master: it serves slave state, and is the master itself, maybe under another address.
+        is_master: it is configured as a slave, but is the master itself, maybe under another address.
         grants: the privileges of its user, from SHOW GRANTS.
         variables: variables of the server that identify it or make it read-only.
     """
@@ -90,7 +90,7 @@ class ServerStatus:
         return "mariadb" in (self.version or "").lower()
 
     def as_json(self) -> dict[str, Any]:
-        """Return the report for programs."""
+        """Return the values for the report as JSON, by their names."""
         return {name: getattr(self, name) for name in (*COLUMNS, "problem", "note")}
 
     def as_row(self) -> tuple[str, ...]:
@@ -102,7 +102,7 @@ class ServerStatus:
 
 
 def table(title: str, found: Iterable[ServerStatus]) -> str:
-    """Return the report as a table with a title."""
+    """Return the report on the servers as a table with a title. ``found`` is the result of `statuses`."""
     found = list(found)
     rows = [COLUMNS, *(each.as_row() for each in found)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -115,5 +115,5 @@ def table(title: str, found: Iterable[ServerStatus]) -> str:
 
 
 def problems(title: str, found: Iterable[ServerStatus]) -> list[str]:
-    """Return the problems, one line each."""
+    """Return a line for each problem. Each line begins with ``title``. ``found`` is the result of `statuses`."""
     return [f"{title}: the {each.state} {each.server}: {each.problem}" for each in found if each.problem]

@@ -1,6 +1,6 @@
-"""ASGI middleware: choose the state of a request, and add a marker to its response if it wrote. See the ASGI 3 spec.
+"""ASGI middleware that chooses a request's state, and adds a marker to the response after a write.
 
-https://asgi.readthedocs.io/en/latest/specs/www.html
+See the specification of ASGI 3: https://asgi.readthedocs.io/en/latest/specs/www.html
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from replswitch.request.connection import ASGIApplication, ConnectionScope, Message, Receive, Send
+    from replswitch.scope import Scope
     from replswitch.state import Frame
 
 # The messages that send a part of the body; the last two are extensions of ASGI.
@@ -30,7 +31,7 @@ _DISCONNECT: Final = "http.disconnect"
 
 _PLAIN: Final = (b"content-type", b"text/plain; charset=utf-8")
 
-# Names have to be in lower case, but not every application follows that.
+# ASGI requires names of headers in lower case, but not every application follows this rule.
 _CONTENT_TYPE: Final = frozenset({b"content-type", b"Content-Type"})
 _EVENT_STREAM: Final = b"text/event-stream"
 
@@ -45,9 +46,10 @@ class ReplicationMiddleware:
     Args:
         app: the ASGI application.
         secret: the key that signs the markers; a string, or several with the newest first.
-        hold: send a response in one piece only when the application has returned, so that its marker includes a commit
-            after the response. Background tasks delay the response then.
-        options: see `replswitch.request.options.RequestOptions`. ``override`` is called with the connection scope.
+        hold: if a response has only one piece, do not send it before the application has returned. Then its marker
+            includes a commit after the response, but background tasks delay the response.
+        options: see `replswitch.request.options.RequestOptions`. Their functions are called with the
+            connection scope.
 
     Raises:
         ConfigurationError: there is no secret, or an option is unknown or of the wrong kind.
@@ -75,7 +77,7 @@ class ReplicationMiddleware:
         """Serve one connection.
 
         Raises:
-            ConfigurationError: the option ``override`` returned a value that is neither a state nor None.
+            ConfigurationError: a function in the options returned a value of the wrong kind.
         """
         policy = self.policy
         if scope["type"] != "http":
@@ -87,10 +89,7 @@ class ReplicationMiddleware:
         cookies, header, has_body = read_headers(scope["headers"])
         outer = stack()
         frame = policy.begin(scope["method"], cookies, header, policy.override(scope), scope["path"], has_body)
-        first = _Attempt(self, scope, frame, outer, receive, send)
-        if (safe := frame.scope.safe_request) is not None and safe.is_repeatable:
-            first.keep()
-        attempt: _Attempt | None = first
+        attempt: _Attempt | None = self._attempt(scope, frame, outer, receive, send)
         try:
             while attempt is not None:
                 following = None
@@ -112,25 +111,44 @@ class ReplicationMiddleware:
         finally:
             set_stack(outer)
 
+    def _attempt(
+        self, asgi_scope: ConnectionScope, frame: Frame, outer: Frame | None, receive: Receive, send: Send
+    ) -> _Attempt:
+        """Return a new attempt, with the arguments as its attributes."""
+        attempt = _Attempt()
+        attempt.middleware, attempt.asgi_scope = self, asgi_scope
+        attempt.frame, attempt.outer, attempt.scope = frame, outer, frame.scope
+        attempt.server_receive, attempt.server_send = receive, send
+        attempt.received = attempt.held = attempt.start = attempt.discarded = None
+        attempt.repeated, attempt.is_over = (), False
+        attempt.before = before = {**asgi_scope}
+        safe = attempt.scope.safe_request
+        if safe is not None and safe.is_repeatable:
+            attempt.received = []
+            before["headers"] = [*before["headers"]]  # applications change these two in place
+            if before.get("state") is not None:
+                before["state"] = before["state"].copy()
+        return attempt
+
 
 class _Attempt:
     """One run of the application for a request.
 
     The headers are sent with the first piece of the body that is not empty, because an application may commit until
-    then (M7). The state holds only while the application runs (S9). The code of the server runs with the outer stack,
-    because the server may keep the context of a call and run the next request of the connection in it.
+    then (M7). The state is in force only while the application runs (S9). The code of the server runs with the outer
+    stack, because the server may keep the context of a call and run the next request of the connection in it.
 
-    Args:
+    The middleware makes an object for each request. For speed, it sets the slots itself, without ``__init__``.
+
+    Attributes:
         middleware: the middleware.
         asgi_scope: the connection scope from the server. The application may change it.
         frame: the frame of the request, which sets its state.
         outer: the stack in which the server has called the middleware.
-        receive: the server's ``receive()``.
-        send: the server's ``send()``.
-
-    Attributes:
+        server_receive: the server's ``receive()``.
+        server_send: the server's ``send()``.
         before: a copy of the connection scope as the server made it.
-        scope: what belongs to the request in this attempt.
+        scope: the `replswitch.scope.Scope` of the request in this attempt.
         received: the messages that the application has received; None if the request cannot run again.
         repeated: messages that an earlier attempt has received, and that this one has not received yet.
         start: the message with the status and the headers, until it is sent.
@@ -145,34 +163,23 @@ class _Attempt:
         "scope", "server_receive", "server_send", "start",
     )  # fmt: skip
 
-    def __init__(
-        self,
-        middleware: ReplicationMiddleware,
-        asgi_scope: ConnectionScope,
-        frame: Frame,
-        outer: Frame | None,
-        receive: Receive,
-        send: Send,
-    ) -> None:
-        self.middleware, self.asgi_scope, self.before = middleware, asgi_scope, dict(asgi_scope)
-        self.frame, self.scope, self.outer = frame, frame.scope, outer
-        self.server_receive, self.server_send = receive, send
-        self.received: list[Message] | None = None
-        self.start: Message | None = None
-        self.discarded: Exception | None = None
-        self.repeated: Sequence[Message] = ()
-        self.held: list[Message] | None = None
-        self.is_over = False
-
-    def keep(self) -> None:
-        """Keep what a second attempt needs: the parts of the connection scope that applications change in place."""
-        self.received = []
-        self.before["headers"] = list(self.before["headers"])
-        if (state := self.before.get("state")) is not None:
-            self.before["state"] = state.copy()
+    middleware: ReplicationMiddleware
+    asgi_scope: ConnectionScope
+    frame: Frame
+    outer: Frame | None
+    server_receive: Receive
+    server_send: Send
+    before: dict[str, Any]
+    scope: Scope
+    received: list[Message] | None
+    repeated: Sequence[Message]
+    start: Message | None
+    held: list[Message] | None
+    is_over: bool
+    discarded: Exception | None
 
     async def finish(self) -> _Attempt | None:
-        """End the attempt after the application has returned, if nothing of the response was sent: send it now.
+        """Send the response after the application has returned, if no part of it was sent before.
 
         Returns:
             the next attempt if a write in this one could not be moved (R5), else None.
@@ -182,14 +189,14 @@ class _Attempt:
         if self.discarded is not None:
             raise self.discarded
         if self.start is not None:
-            messages = [self._marked_start(), *(self.held or ())]  # if there is no body, the server reports that
+            messages = [self._marked_start(), *(self.held or ())]  # if there is no body, the server reports the error
             set_stack(self.outer)
             for message in messages:
                 await self.server_send(message)
         return None
 
     async def fail(self) -> None:
-        """Answer an error of a request that has written. The server's own answer would have no marker."""
+        """After an error, answer a request that has written, because the server's own answer would have no marker."""
         scope = self.scope
         if scope.answered or self.is_over:
             return
@@ -213,7 +220,8 @@ class _Attempt:
         self.asgi_scope.update(before)
         cookies, header, _ = read_headers(before["headers"])
         frame = self.middleware.policy.begin_again(self.scope, before["method"], cookies, header)
-        following = _Attempt(self.middleware, self.asgi_scope, frame, self.outer, self.server_receive, self.server_send)
+        middleware, asgi_scope = self.middleware, self.asgi_scope
+        following = middleware._attempt(asgi_scope, frame, self.outer, self.server_receive, self.server_send)
         following.repeated = self.received or ()
         return following
 
@@ -241,7 +249,7 @@ class _Attempt:
         return message
 
     def _keep(self, message: Message) -> None:
-        """Keep a message for a second attempt. There is none if the client sends a body, or has disconnected."""
+        """Keep a message for a second attempt. There is no second attempt if the client sends a body or disconnects."""
         safe = self.scope.safe_request
         if message["type"] == _DISCONNECT or message.get("body") or message.get("more_body"):
             self.received = None
@@ -266,7 +274,11 @@ class _Attempt:
                 self.held.append(message)
                 return
             if kind == "http.response.start":
-                self._keep_start(message)
+                if self.start is not None:
+                    raise ReplSwitchError(
+                        "The application sent http.response.start a second time, which the ASGI specification forbids."
+                    )
+                self.start = message
                 if not _is_event_stream(message):
                     return
                 message = self._marked_start()
@@ -286,13 +298,6 @@ class _Attempt:
         finally:
             set_stack(inner)
 
-    def _keep_start(self, start: Message) -> None:
-        if self.start is not None:
-            raise ReplSwitchError(
-                "The application sent http.response.start a second time, which the ASGI specification forbids."
-            )
-        self.start = start
-
     def _marked_start(self) -> Message:
         """Return the message with the status and the headers, and a marker if the request wrote."""
         scope, start, policy = self.scope, self.start, self.middleware.policy
@@ -301,14 +306,18 @@ class _Attempt:
         if safe is not None and safe.refusal is not None and scope.may_run_again():
             self.discarded = committed_on_close(safe.refusal)
             raise Replay(self.discarded)
-        self.start, before = None, self.before
+        self.start = None
+        if policy.adds_nothing(scope):
+            scope.answered = True
+            return start
+        before = self.before
         is_https = before.get("scheme") == "https"
         extra = policy.extra_headers(scope, before["method"], start["status"], is_https=is_https)
         return {**start, "headers": [*start.get("headers", ()), *encoded(extra)]} if extra else start
 
 
 def _is_whole(start: Message, piece: Message) -> bool:
-    """Return whether a message has the whole body. An empty message may follow, as Starlette's own middleware sends."""
+    """Return whether a message has the whole body. An empty message may follow, as from Starlette's middleware."""
     if not piece.get("more_body"):
         return True
     length = str(len(piece.get("body", b""))).encode()
@@ -319,5 +328,6 @@ def _is_event_stream(start: Message) -> bool:
     """Return whether the body is a stream of events. Its client needs the headers before the first event."""
     for name, value in start.get("headers", ()):
         if name in _CONTENT_TYPE:
-            return bool(value[: len(_EVENT_STREAM)].lower() == _EVENT_STREAM)
+            kind: bytes = value[: len(_EVENT_STREAM)].lower()
+            return kind == _EVENT_STREAM
     return False

@@ -1,4 +1,4 @@
-"""The types of ASGI, and the headers of a connection that are read."""
+"""The types of ASGI, and the headers that replswitch reads from a connection."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 ASGIApplication = Callable[[Any, Any, Any], Awaitable[None]]
-"""An application, called with a `ConnectionScope`, `Receive` and `Send`. Each framework has its own types for them."""
+"""An application, called with a `ConnectionScope`, `Receive` and `Send`. Each framework has its own types for these."""
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -36,5 +36,5 @@ def read_headers(headers: Iterable[tuple[bytes, bytes]]) -> tuple[str, str, bool
 
 
 def encoded(headers: Iterable[tuple[str, str]]) -> Headers:
-    """Return headers as ASGI sends them."""
+    """Return headers as bytes, with names in lower case, as ASGI sends them."""
     return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]

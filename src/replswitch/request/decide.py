@@ -1,4 +1,4 @@
-"""Decide from the facts of a request. The functions are pure: they know no framework, no clock and no thread."""
+"""Decide from the facts of a request. The functions are pure. They depend on no framework, no clock and no thread."""
 
 from __future__ import annotations
 
@@ -37,16 +37,17 @@ def decide(method: str, marker: Marker | None = None, override: object = None, e
         enabled: the option ``enabled``.
 
     Returns:
-        the decision. It is final for a marker without a position, because no server can be compared with a time (R4).
-        Positions can be checked: each database chooses its server by them.
+        the decision. It is final, so that `use_slave()` cannot change it, if replswitch is disabled, or if the marker
+        has a time instead of positions, with which no server can be compared (R4). A marker with positions does not
+        change the decision, because each database later chooses a server that has reached them.
 
     Raises:
         ConfigurationError: ``override`` is any other value.
     """
     if override is not None and override not in (MASTER, SLAVE):
         raise ConfigurationError(
-            f'The option "override" returned {override!r}. It may return "master", "slave", or None to let the '
-            "method decide."
+            f'The function in the option "override" returned {override!r}. It must return "master", "slave", or None'
+            " to let the HTTP method decide."
         )
     if not enabled:
         return _DISABLED

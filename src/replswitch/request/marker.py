@@ -1,4 +1,4 @@
-"""The marker: a signed, dated token that says "I wrote, up to this position". It travels in a cookie."""
+"""The marker: a signed and dated token with the position of what a visitor has written. It is sent in a cookie."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import itertools
 import logging
 import random
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: How far a marker's date may be in the future, in seconds; servers' clocks differ (M2).
+#: How far a marker's date may be in the future, in seconds, because the clocks of servers differ (M2).
 FUTURE: Final = 60
 
-#: How many names a marker's cookie has: parallel responses must not overwrite each other's marker (M4).
+#: How many names a marker's cookie has, because parallel responses must not overwrite each other's marker (M4).
 NAMES: Final = 4
 
-#: The longest token, in characters, of a marker with positions; instead of a longer one, a marker holds by time. The
+#: The longest token, in characters, of a marker with positions. If it would be longer, the marker has only a time. The
 #: limit leaves room for the cookie's attributes and for other cookies.
 LONGEST: Final = 2800
 
@@ -39,7 +39,7 @@ LONGEST: Final = 2800
 MAX_LENGTH: Final = 4096
 
 #: How many tokens of one request are read: more than fit into the headers that most servers accept. Other sites and
-#: scripts may set cookies with the same names, for several paths and domains; this many forged ones cost only
+#: scripts may set cookies with the same names, for several paths and domains; this many forged tokens cost only
 #: milliseconds (M4).
 MAX_TOKENS: Final = 512
 
@@ -51,7 +51,7 @@ Positions = Mapping[str, "Position"]
 """A position of each replicated set, by the set's name."""
 
 Step = tuple[float, Positions]
-"""A time, and the positions that slaves must have reached because of the writes from that time on."""
+"""A time, and the positions that slaves must have reached to have all writes from that time on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +63,9 @@ class Marker:
     Attributes:
         written_at: when the latest write whose position is unknown was committed; None without one.
         positions: the position that the slaves of each written set must have reached.
-        placed_at: when the latest of those writes was committed; None without one.
-        older: the times of earlier writes whose positions the latest write does not include, so that each position
-            expires by its own age (M2). A list of steps, the latest first; the last step has all `positions`.
+        placed_at: when the latest write with a position was committed; None without one.
+        older: the steps, the latest first, so that each position expires by its own age (M2). The last step has all
+            `positions`. Empty if there is only one step.
     """
 
     written_at: float | None = None
@@ -75,14 +75,14 @@ class Marker:
 
     @property
     def steps(self) -> tuple[Step, ...]:
-        """The positions that the writes from each time on require, the latest time first."""
+        """The steps of the marker, the latest time first; see `Step`."""
         return self.older or (() if self.placed_at is None else ((self.placed_at, self.positions),))
 
     def merge(self, other: Marker, within: float = 0) -> Marker:
         """Return the marker that requires everything that either of the two requires (M4).
 
         Args:
-            other: the other one.
+            other: the other marker.
             within: the length of a period in seconds; all writes of a period may get the date of its latest write.
         """
         written_at = _latest(self.written_at, other.written_at)
@@ -90,7 +90,7 @@ class Marker:
         asked: Positions = {}
         for time, positions in sorted(self.steps + other.steps, key=lambda step: step[0], reverse=True):
             if any(type(asked.get(name, each)) is not type(each) for name, each in positions.items()):
-                written_at = _latest(written_at, steps[0][0])  # after a move to another engine, they cannot be compared
+                written_at = _latest(written_at, steps[0][0])  # positions of two engines cannot be compared
             more = joined(asked, positions)
             if more == asked:
                 continue
@@ -101,12 +101,12 @@ class Marker:
         return _marker(written_at, tuple(steps))
 
     def holding(self, now: float, *, max_age: float, position_max_age: float) -> Marker | None:
-        """Return the parts of the marker that are not too old; None if all are.
+        """Return a marker with the parts that are not too old; None if all parts are too old.
 
         Args:
             now: the current time.
-            max_age: how long a write without a position holds, in seconds.
-            position_max_age: how long positions hold, in seconds.
+            max_age: seconds for which a write without a position is kept.
+            position_max_age: seconds for which positions are kept.
         """
         written_at = self.written_at if _is_recent(self.written_at, now, max_age) else None
         if not self.older and written_at == self.written_at and _is_recent(self.placed_at, now, position_max_age):
@@ -124,11 +124,11 @@ def _marker(written_at: float | None, steps: tuple[Step, ...]) -> Marker:
 
 
 def joined(later: Positions, earlier: Positions) -> Positions:
-    """Return the later position of each set; if two positions cannot be compared, the one in ``later``."""
+    """Return a position for each set that includes both. If the two cannot be compared, use the one in ``later``."""
     both = {**earlier, **later}
     for name, position in earlier.items():
         if name in later and type(position) is type(later[name]):
-            both[name] = later[name].merge(position)
+            both[name] = later[name].merge_earlier(position)
     return both
 
 
@@ -141,7 +141,7 @@ def _is_recent(time: float | None, now: float, max_age: float) -> bool:
 
 
 def dump(marker: Marker) -> dict[str, Any]:
-    """Return a marker as values for JSON. `load` is the inverse; times are rounded to milliseconds."""
+    """Return a marker as values for JSON, with times rounded to milliseconds. `load` reads these values."""
     payload: dict[str, Any] = {}
     if marker.written_at is not None:
         payload["t"] = round(marker.written_at, 3)
@@ -196,7 +196,7 @@ class MarkerSigner:
     """
 
     def __init__(self, secret: Secret) -> None:
-        secrets = _secrets(secret)
+        secrets = checked_secrets(secret)
         # itsdangerous expects the newest one last.
         self._serializer: URLSafeSerializer = URLSafeSerializer(
             secrets[::-1],
@@ -208,11 +208,11 @@ class MarkerSigner:
         self._has_warned = False
 
     def write(self, marker: Marker) -> str:
-        """Return the token: only letters, digits and ``-_.``, so it needs no quoting in a cookie or a header."""
+        """Return the token. It has only letters, digits and ``-_.``, so it needs no quoting in a cookie or a header."""
         return str(self._serializer.dumps(dump(marker)))
 
     def write_short(self, marker: Marker) -> tuple[str, Marker]:
-        """Return the token, and the marker in it: without positions if they would not fit into a cookie (P3)."""
+        """Return the token, and the marker in it. The marker has no positions if they do not fit into a cookie (P3)."""
         token = self.write(marker)
         if len(token) <= LONGEST:
             return token, marker
@@ -225,8 +225,8 @@ class MarkerSigner:
         Args:
             tokens: any strings that a client has sent. Of more than `MAX_TOKENS`, the first and the last are read.
             now: seconds since the epoch.
-            max_age: seconds that a write without a position holds.
-            position_max_age: seconds that positions hold.
+            max_age: seconds for which a write without a position is kept.
+            position_max_age: seconds for which positions are kept.
 
         Returns:
             one marker that requires everything that any of the tokens requires; None if no token is valid.
@@ -247,7 +247,7 @@ class MarkerSigner:
     def _read_one(self, token: str) -> Marker | None:
         payload, _, signature = token.encode().rpartition(b".")
         digests = (hmac.digest(key, payload, "sha256") for key in self._keys)
-        # Compare as text: the last character of a signature has unused bits, and only the original text is accepted.
+        # Compare as text, because the last character of a signature has unused bits. Accept only the original text.
         if not any(hmac.compare_digest(base64_encode(digest), signature) for digest in digests):
             return None
         try:
@@ -256,21 +256,21 @@ class MarkerSigner:
             return None
 
     def _look_at_clock(self, marker: Marker, now: float) -> None:
-        """Log, once, that a marker is dated too far in the future to count."""
+        """Log, once, that a marker is ignored because its date is too far in the future."""
         ahead = (_latest(marker.written_at, marker.placed_at) or now) - now
         if ahead > FUTURE and not self._has_warned:
             self._has_warned = True
             logger.warning(
-                "A visitor sent a marker that is dated %.0f s in the future. More than %d s is not accepted, so they "
-                "may miss their own writes. Synchronize the clocks of all servers of the application by NTP. This is "
-                "logged once.",
+                "A visitor sent a marker that is dated %.0f s in the future. More than %d s is not accepted, so this "
+                "visitor may miss their own writes. Synchronize the clocks of all servers of the application by NTP. "
+                "This is logged once.",
                 ahead,
                 FUTURE,
             )
 
 
 class MarkerNames:
-    """The names of a marker's cookie, used in turn: ``just_updated``, ``just_updated_1`` … (M4).
+    """The names of a marker's cookie, such as ``just_updated`` and ``just_updated_1``, which are used in turn (M4).
 
     Responses that are produced at the same time get different names. Each process begins with a random name, so that
     processes do not use the names in step.
@@ -283,7 +283,22 @@ class MarkerNames:
         self.next: Final = itertools.cycle(self.all[start:] + self.all[:start]).__next__
 
 
-def _secrets(secret: Secret) -> list[bytes]:
+def marker_tokens(cookie_header: str, names: Collection[str]) -> list[str]:
+    """Return the values of all cookies with one of the names, even if several cookies have the same name.
+
+    No library is used, because it would unquote all other cookies as well. A token needs no unquoting, and this
+    function takes linear time.
+    """
+    pairs = (pair.partition("=") for pair in cookie_header.split(";"))
+    return [value.strip(' \t"') for name, _, value in pairs if name.strip() in names]
+
+
+def checked_secrets(secret: Secret) -> list[bytes]:
+    """Return the keys in the argument ``secret``, the newest first.
+
+    Raises:
+        ConfigurationError: there is no secret, or one of them is empty or not a string.
+    """
     given = [secret] if isinstance(secret, str | bytes) else secret
     secrets = list(given) if isinstance(given, Iterable) else []
     if not secrets or not all(isinstance(each, str | bytes) and each for each in secrets):

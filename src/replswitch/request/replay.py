@@ -14,7 +14,7 @@ from replswitch.lock import ProcessLock
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
 
-#: A request whose first try has taken longer than this, in seconds, does not run again: its visitor has waited enough.
+#: A request whose first try took longer than this, in seconds, does not run again. Its visitor has waited long enough.
 LONGEST_TRY: Final = 10
 
 #: How many endpoints are remembered. The least recently used endpoint is forgotten first.
@@ -43,7 +43,7 @@ _SPENT: Final = Exception()
 
 
 class Refusal(NamedTuple):
-    """A write in slave state that could not be moved: the name of the database, the server, the place in the code."""
+    """A write in slave state that could not be moved, with its database, its server and its place in the code."""
 
     database: str
     server: str
@@ -51,31 +51,31 @@ class Refusal(NamedTuple):
 
 
 class Framework:
-    """The part of a request that a framework handles, if it may run again. A binding overrides what it needs."""
+    """The framework's part of a request that may run again. A binding overrides the methods that it needs."""
 
     def endpoint(self) -> Hashable:
         """Return the endpoint that the framework has resolved so far; None without one."""
         return None
 
     def waits_for_this_thread(self) -> bool:
-        """Return whether the request waits for the running thread, another one than its own, and for its errors."""
+        """Return whether the request's own thread waits for the running one, and receives its errors."""
         return False
 
     def refused(self) -> None:
-        """React to a write that could not be moved: the request's response is an error, or is discarded."""
+        """React to a write that could not be moved. The response will be an error, or will be discarded."""
 
 
 class SafeRequest:
     """One try of a request whose method promises to write nothing.
 
-    For speed, it has no ``__init__``: `replswitch.request.policy` makes an object for each safe request, and sets its
-    slots.
+    For speed, it has no ``__init__``, because `replswitch.request.policy` makes an object for each safe request. The
+    policy sets the slots.
 
     Attributes:
         endpoints: what is known of the application's endpoints.
-        endpoint: the endpoint of the request: its path, until the framework has resolved it.
+        endpoint: the endpoint of the request, or the path until the framework has resolved the endpoint.
         framework: the part of the request that the framework handles.
-        is_repeatable: the request may run again. A second try may not.
+        is_repeatable: True if the request may run again after this try; False in a second try.
         began_at: when the try began, by `time.monotonic`.
         thread: the id of the thread that the request runs in.
         commits_outside: the number of commits outside any request up to the start of the try.
@@ -107,13 +107,13 @@ class SafeRequest:
     runs_again = False
 
     def refuse(self, database: Hashable, refusal: Refusal) -> None:
-        """Record that a write could not be moved, and remember it for the endpoint."""
+        """Record that a write could not be moved, and remember that the endpoint writes to this database."""
         self.refusal = self.refusal or refusal
         self.learn({database})
         self.framework.refused()
 
     def learn(self, databases: Iterable[Hashable]) -> None:
-        """Remember that the endpoint has written, or has tried to."""
+        """Remember that the endpoint has written to these databases, or has tried to."""
         found = self.framework.endpoint()
         self.endpoint = self.endpoint if found is None else found
         self.endpoints.learn(self.endpoint, databases)
@@ -127,13 +127,14 @@ class SafeRequest:
     def runs_here(self) -> bool:
         """Whether a `Replay` that is raised in this thread reaches the request.
 
-        A thread pool of the application may lose it, and the code that waits for the result would wait for ever.
+        If not, a thread pool of the application may lose the exception, and code that waits for the result would wait
+        for ever.
         """
         return self.thread == get_ident() or self.framework.waits_for_this_thread()
 
 
 def repeats(raised: BaseException, *, may_run_again: bool) -> bool:
-    """Say whether a request runs again after an exception has ended its first try; if not, the caller must raise it.
+    """Return whether a request runs again after an exception ended its first try. If not, re-raise the exception.
 
     Args:
         raised: the exception; a `Replay` may be part of an exception group.
@@ -163,15 +164,15 @@ def repeats(raised: BaseException, *, may_run_again: bool) -> bool:
 
 
 def committed_on_close(refusal: Refusal) -> SlaveWriteError:
-    """Return the error of a request that does not run again because of what closing its first response has done.
+    """Return the error of a request that cannot run again, because closing its first response has committed something.
 
     Args:
         refusal: the write that could not be moved.
     """
     return SlaveWriteError(
-        f"A write in slave state, at {refusal.place}, was not moved to the master, and its request does not run again: "
-        "closing its response has committed something, which a second run would commit twice. Call use_master() before "
-        "the first statement that belongs to the write.",
+        f"A write in slave state, at {refusal.place}, was not moved to the master. Its request does not run again, "
+        "because closing the first response has committed something, and a second run would commit it once more. Call "
+        "use_master() before the first statement that belongs to the write.",
         server=refusal.server,
         place=refusal.place,
     )
@@ -201,7 +202,7 @@ class Endpoints:
         _all.add(self)
 
     def databases(self, endpoint: Hashable) -> Iterable[Hashable]:
-        """Return the databases that the master serves from the start of a request to the endpoint."""
+        """Return the databases that the master serves from the start when a request goes to the endpoint."""
         known = self.known.get(endpoint)
         return () if known is None else known.databases
 
@@ -215,7 +216,7 @@ class Endpoints:
                 self.known.popitem(last=False)
 
     def is_new(self, endpoint: Hashable, place: str) -> bool:
-        """Return True at the first call for each pair of endpoint and place."""
+        """Return True at the first call for a pair of endpoint and place, and False at later calls."""
         with self._lock:
             known = self.known.setdefault(endpoint, _Endpoint())
             is_new = place not in known.places

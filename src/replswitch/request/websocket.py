@@ -1,4 +1,6 @@
-"""A websocket in the ASGI middleware: mark its handshake, and begin each message like a request of its own.
+"""Serve a websocket. The answer to its handshake gets a marker if something was written.
+
+For each message, the servers are chosen again, as for a new request.
 
 https://asgi.readthedocs.io/en/latest/specs/www.html#websocket
 """
@@ -43,7 +45,7 @@ async def serve_websocket(
         asgi_scope: the connection scope from the server.
         receive: the server's ``receive()``.
         send: the server's ``send()``.
-        override: the result of the option ``override``.
+        override: the result of `RequestPolicy.override` for the handshake.
 
     Raises:
         ConfigurationError: ``override`` is neither a state nor None.
@@ -68,7 +70,7 @@ async def serve_websocket(
 
 
 class _Socket:
-    """One websocket. The state holds only while the application runs (S9), as in HTTP.
+    """One websocket. The state is in force only while the application runs (S9), as in HTTP.
 
     Args:
         policy: the application's policy.
@@ -79,11 +81,13 @@ class _Socket:
         send: the server's ``send()``.
 
     Attributes:
-        scope: what belongs to the websocket.
-        override: the result of the option ``override``.
+        scope: the `replswitch.scope.Scope` of the websocket.
+        override: the result of `RequestPolicy.override` for the handshake.
     """
 
-    __slots__ = ("_is_https", "_may_refuse", "_outer", "_policy", "_receive", "_send", "override", "scope")
+    __slots__ = (
+        "_asgi_scope", "_is_https", "_may_refuse", "_outer", "_policy", "_receive", "_send", "override", "scope",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -95,6 +99,7 @@ class _Socket:
         send: Send,
     ) -> None:
         self._policy, self._outer, self._receive, self._send = policy, outer, receive, send
+        self._asgi_scope = asgi_scope
         self._is_https = asgi_scope.get("scheme") == "wss"
         self._may_refuse = _REFUSAL in (asgi_scope.get("extensions") or ())
         self.scope = frame.scope
@@ -119,7 +124,7 @@ class _Socket:
             await self._outside(self._send, message)
 
     async def fail(self) -> None:
-        """Answer the handshake after an error of the application. The server's own answer would have no marker."""
+        """Answer the handshake after an error of the application, because the server's answer would have no marker."""
         if not self.scope.answered:
             await self._refuse(500)
 
@@ -127,7 +132,7 @@ class _Socket:
         """Refuse the handshake, with a marker.
 
         Returns:
-            False if the server must refuse it: nothing was written, or the server cannot send headers with a refusal.
+            False if the server must refuse it, because nothing was written or headers cannot be sent with a refusal.
         """
         self.scope.hand_back()
         if self.scope.wrote is None or not self._may_refuse:
@@ -154,4 +159,4 @@ class _Socket:
         finally:
             set_stack(inner)
             if scope.is_open:
-                self._policy.renew(scope, self.override)
+                self._policy.renew(scope, self.override, self._asgi_scope)

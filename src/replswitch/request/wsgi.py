@@ -1,4 +1,4 @@
-"""WSGI middleware: choose the state of a request, and add a marker to its response if it wrote. See PEP 3333."""
+"""WSGI middleware that chooses a request's state, and adds a marker to the response after a write. See PEP 3333."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
+    from replswitch.decision import State
     from replswitch.scope import Scope
     from replswitch.state import Frame
 
@@ -37,8 +38,8 @@ class ReplicationMiddleware:
     """Switches the databases of a WSGI application by the method of each request, and reads and writes markers.
 
     GET, HEAD, OPTIONS, TRACE and QUERY ask for a slave, every other method for the master (R1). A request with a
-    marker sees what its visitor has written. Make it the outermost middleware, so that error pages made by other
-    middleware carry the marker too.
+    marker sees what its visitor has written. Make this class the outermost middleware, so that error pages made by
+    other middleware carry the marker too.
 
     Args:
         application: the WSGI application.
@@ -64,11 +65,11 @@ class ReplicationMiddleware:
         """Serve one request.
 
         Raises:
-            ConfigurationError: the option ``override`` returned a value that is neither a state nor None.
+            ConfigurationError: a function in the options returned a value of the wrong kind.
         """
         policy = self.policy
         cookies, header = environ.get("HTTP_COOKIE", ""), environ.get("HTTP_REPLSWITCH_MARKER", "")
-        override = None if policy.options.override is None else self._override(environ)
+        override = ask(policy, environ) if policy.asks else None
         path = environ.get("PATH_INFO", "")
         has_body = environ.get("CONTENT_LENGTH", "") not in _NO_BODY or "HTTP_TRANSFER_ENCODING" in environ
         response = _Response()
@@ -93,24 +94,25 @@ class ReplicationMiddleware:
         response.scope.end()
         return body
 
-    def _override(self, environ: WSGIEnvironment) -> object:
-        options = self.policy.options
-        if options.override is None or not options.enabled:
-            return None
-        request = Request(environ)
-        wanted = options.override(request)
-        if request.is_body_seekable:  # the function has read the body, and WebOb has kept it
-            environ["wsgi.input"].seek(0)
+
+def ask(policy: RequestPolicy, environ: WSGIEnvironment, wanted: State | None = None) -> object:
+    """Call the functions in the options with a request made from the environ; see `RequestPolicy.override`."""
+    if not policy.asks:
         return wanted
+    request = Request(environ)
+    answers = policy.override(request, wanted)
+    if request.is_body_seekable:  # a function has read the body, and WebOb has kept it
+        environ["wsgi.input"].seek(0)
+    return answers
 
 
 class _Response:
     """One request in the middleware.
 
     The headers are sent with the first piece of the body that is not empty, because an application may commit until
-    then (M7). The state holds only while the application runs (S9).
+    then (M7). The state is in force only while the application runs (S9).
 
-    For speed, it has no ``__init__``: the middleware makes an object for each request, and sets its slots.
+    The middleware makes an object for each request. For speed, it sets the slots itself, without ``__init__``.
 
     Attributes:
         environ: the environ from the server. The application may change it.
@@ -161,10 +163,10 @@ class _Response:
             self.call_application()
 
     def begins_again(self, *, is_replay: bool) -> bool:
-        """Prepare a second try if a write in the first one could not be moved (R5); else return False.
+        """If a write in the first try could not be moved, prepare a second try and return True (R5); else return False.
 
         Args:
-            is_replay: the first try has ended with a `Replay`. If not, the application may have caught it.
+            is_replay: the first try has ended with a `Replay`. If False, the application may have caught the `Replay`.
 
         Raises:
             SlaveWriteError: closing the first response has committed something.
@@ -195,7 +197,7 @@ class _Response:
     ) -> Callable[[bytes], object]:
         """Store the status and the headers; they are sent with the first piece of the body."""
         if self.sent:
-            # Too late for new headers: the server raises the error in exc_info. Without exc_info, the call is an error.
+            # It is too late for new headers. The server raises the error in exc_info; a call without it is an error.
             return self.server(status, headers, *((exc_info,) if exc_info else ()))
         if self.status is not None and exc_info is None:
             raise ReplSwitchError(
@@ -214,10 +216,10 @@ class _Response:
         """Send the status and the headers, with a marker if the request wrote."""
         if self.status is None:
             return  # the server reports that the application never called start_response()
-        scope, headers = self.scope, self.headers
-        if scope.wrote is not None or not scope.is_safe or scope.pending or self.middleware.policy.options.debug_header:
+        scope, headers, policy = self.scope, self.headers, self.middleware.policy
+        if not policy.adds_nothing(scope):
             method, is_https = self.received["REQUEST_METHOD"], self.received.get("wsgi.url_scheme") == "https"
-            extra = self.middleware.policy.extra_headers(scope, method, self.status[:3], is_https=is_https)
+            extra = policy.extra_headers(scope, method, self.status[:3], is_https=is_https)
             headers = [*headers, *extra]
         scope.answered = self.sent = True
         if self.exc_info is None:
@@ -227,7 +229,7 @@ class _Response:
             self.write = self.server(self.status, headers, exc_info)
 
     def close(self) -> None:
-        """End the request: the server has finished, or the client has disconnected."""
+        """End the request, after the server has sent the body or the client has disconnected."""
         if self.scope.safe_request is not None:
             self.scope.safe_request.is_repeatable = False  # the server no longer accepts another response
         try:
@@ -288,11 +290,11 @@ class _Stream:
         return piece
 
     def close(self) -> None:
-        """End the request, once."""
+        """End the request. A second call does nothing."""
         if not self._closed:
             self._closed = True
             self._response.close()
 
     def __del__(self) -> None:
-        # For servers that do not call close(): Python would close a generator in the state of the server's code.
+        # Some servers do not call close(). Python would then close a generator in the state of the server's code.
         self.close()

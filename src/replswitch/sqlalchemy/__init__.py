@@ -1,4 +1,4 @@
-"""SQLAlchemy sessions that follow a switch, with one master engine and any number of slave engines.
+"""SQLAlchemy sessions that run statements on a master or a slave, with one master engine and any number of slaves.
 
 ::
 
@@ -9,17 +9,12 @@
         session.scalars(select(User))
 """
 
-from replswitch.errors import ConfigurationError
+from replswitch.checking import require_package
 
-try:
-    from replswitch.sqlalchemy.engines import EngineSwitch, replicate
-    from replswitch.sqlalchemy.session import RoutingSession
-except ModuleNotFoundError as error:
-    if error.name != "sqlalchemy":
-        raise
-    raise ConfigurationError(
-        "replswitch.sqlalchemy needs SQLAlchemy, which is not installed. Install it: pip install "
-        "'replswitch[sqlalchemy]'."
-    ) from error
+require_package("SQLAlchemy", "2.0.30", "sqlalchemy")
+
+from replswitch.sqlalchemy import watching  # noqa: E402, F401 - it fails with an older version; it adds its probe
+from replswitch.sqlalchemy.engines import EngineSwitch, replicate  # noqa: E402 - likewise
+from replswitch.sqlalchemy.session import RoutingSession  # noqa: E402 - likewise
 
 __all__ = ["EngineSwitch", "RoutingSession", "replicate"]

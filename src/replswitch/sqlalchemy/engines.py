@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os import getpid
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from sqlalchemy import Engine, create_engine
-from sqlalchemy.pool import NullPool, QueuePool
+from sqlalchemy.event import listen
+from sqlalchemy.pool import QueuePool
 
 from replswitch.checking import is_number, require, require_name
 from replswitch.decision import MASTER, SLAVE
@@ -15,8 +17,10 @@ from replswitch.engine.database import Database
 from replswitch.engine.options import database_options
 from replswitch.engine.servers import Server, Servers
 from replswitch.errors import ConfigurationError
+from replswitch.sqlalchemy.facts import SWITCH, level_of, options_of
 from replswitch.sqlalchemy.opening import MasterOpener, Opener, settings_of, watch_other_engines
-from replswitch.sqlalchemy.pooled import SWITCH, SlaveEngine, has_level, options_of
+from replswitch.sqlalchemy.pooled import SlaveEngine
+from replswitch.sqlalchemy.running import watch_statements
 from replswitch.state import Switch
 
 if TYPE_CHECKING:
@@ -44,7 +48,7 @@ class EngineSwitch(Switch):
     Attributes:
         servers: see the argument.
         driver: see the argument.
-        database: chooses the side, and records the writes.
+        database: chooses between the master and the slaves, and records the writes.
     """
 
     records_writes: ClassVar[bool] = True
@@ -70,6 +74,12 @@ class EngineSwitch(Switch):
         """The slaves' engines; without slaves, the engine of the master's read-only connections (S10)."""
         return tuple(server.source for server in self.servers.slaves)
 
+    @property
+    def engines(self) -> tuple[Engine, ...]:
+        """The engines of the master and the slaves, and that of the master's read-only connections (S10, R6)."""
+        servers = (self.servers.master, *self.servers.slaves, self.servers.master_read_only)
+        return tuple(dict.fromkeys(server.source for server in servers if server.source is not None))
+
     def __repr__(self) -> str:
         names = ", ".join(server.name for server in self.servers.slaves)
         return f"<EngineSwitch {self.database.name!r}: master {self.master_name}, slaves {names or 'none'}>"
@@ -88,7 +98,7 @@ def replicate(
     weights: Sequence[float] | None = None,
     **options: Unpack[DatabaseOptionNames],
 ) -> EngineSwitch:
-    """Declare which engines are a master and its slaves. From now on, every `RoutingSession` on them is switched.
+    """Declare which engines are a master and its slaves. From now on, the switch applies to every `RoutingSession`.
 
     Call it where the engines are made, before they are used. They keep their pools and settings. replswitch opens
     their connections, so that it learns of each write, and so that connections to slaves are read-only.
@@ -97,9 +107,9 @@ def replicate(
         master: the master's engine (or an ``AsyncEngine``).
         slaves: the slaves' engines, of the same dialect and driver. Without slaves, the master serves slave state
             through a second, read-only engine that is made from its address (S10).
-        name: the name of the replicated set in markers and messages. By default, markers use a digest of the address
-            in the URL of the master's engine, which all databases of the master share, and messages use the database's
-            own name. Give a name if the address is not in the URL but in ``connect_args``.
+        name: the name of the replicated set in markers and messages. By default, messages use the database's own
+            name. Markers use a digest of the address in the URL of the master's engine, so all databases on the master
+            have the same digest. Give a name if the address is not in the URL but in ``connect_args``.
         weights: each slave's share of the reads, relative to the other slaves; the default is 1.
         options: see `replswitch.engine.options.DatabaseOptions`.
 
@@ -129,7 +139,7 @@ def replicate(
     without_lag = f"left out with {engine.dialect.driver}, with which replswitch does not measure how far a slave lags"
     require(checked.max_lag is None or driver.opens_connections, "max_lag", checked.max_lag, without_lag)
     for number, each in enumerate(others, start=1):
-        if not driver.has_serializable_slaves and has_level(each, "SERIALIZABLE"):
+        if not driver.has_serializable_slaves and level_of(each) == "SERIALIZABLE":
             raise ConfigurationError(
                 f"The engine of slave number {number} has the isolation level SERIALIZABLE, which slaves of"
                 f' {engine.dialect.name} refuse. Give create_engine() isolation_level="REPEATABLE READ" for the slaves.'
@@ -143,17 +153,19 @@ def replicate(
     opener = MasterOpener(driver, server)
     pairs = zip(others, shares, strict=True)
     found = tuple(_slave(slave, driver, driver.address(settings[slave]), share) for slave, share in pairs)
-    master_read_only = Server(server.name, SLAVE)  # a database in memory never uses it
+    master_read_only = Server(server.name, SLAVE)  # a database in memory never uses this server
     if not driver.in_memory:
-        # If there are slaves, it is seldom used, and an idle connection might go to a former master: keep none.
         stand_in: Any = _maker(engine)(
             engine.url,
             echo=engine.echo,
             execution_options=options_of(engine),
             hide_parameters=engine.hide_parameters,
-            poolclass=NullPool if others else None,
+            **_pool_of(engine),
+            **_settings_of(engine),
         )
-        master_read_only = _slave(getattr(stand_in, "sync_engine", stand_in), driver, server.name, 1, opener)
+        read_only = getattr(stand_in, "sync_engine", stand_in)
+        _dispose_with(engine, read_only)
+        master_read_only = _slave(read_only, driver, server.name, 1, opener)
         found = found or (master_read_only,)
     servers = Servers(server, found, master_read_only, bool(others))
     label = name or driver.schema(settings[engine]) or server.name
@@ -161,12 +173,13 @@ def replicate(
     opener.database = switch.database
     opener.listen(engine)
     watch_other_engines()
+    watch_statements()
     engine.update_execution_options(**{SWITCH: switch})
     return switch
 
 
 def _maker(engine: Engine) -> Callable[..., Engine | AsyncEngine]:
-    """Return the function that makes an engine of the same kind."""
+    """Return the function of SQLAlchemy that makes engines of this kind, which is `create_async_engine` for asyncio."""
     if not engine.dialect.is_async:
         return create_engine
     from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415 - it needs greenlet
@@ -174,10 +187,49 @@ def _maker(engine: Engine) -> Callable[..., Engine | AsyncEngine]:
     return create_async_engine
 
 
+def _pool_of(engine: Engine) -> dict[str, Any]:
+    """Return the arguments of `create_engine` for a second pool like that of an engine, to serve as many requests."""
+    pool: Any = engine.pool
+    if not isinstance(pool, QueuePool):
+        return {"poolclass": type(pool)}
+    return {
+        "poolclass": type(pool),
+        "pool_size": pool.size(),
+        "max_overflow": pool._max_overflow,
+        "pool_timeout": pool.timeout(),
+        "pool_recycle": pool._recycle,
+        "pool_use_lifo": pool._pool.use_lifo,
+    }
+
+
+def _dispose_with(engine: Engine, other: Engine) -> None:
+    """Dispose of ``other`` whenever ``engine`` is disposed of. After a fork, leave the parent's connections open."""
+    process = getpid()
+    listen(engine, "engine_disposed", lambda _: other.dispose(close=getpid() == process))
+
+
+def _settings_of(engine: Engine) -> dict[str, Any]:
+    """Return the isolation level and the JSON functions of an engine, as arguments of `create_engine`."""
+    names = {
+        "isolation_level": "_on_connect_isolation_level",
+        "json_serializer": "_json_serializer",
+        "json_deserializer": "_json_deserializer",
+    }
+    found = {name: getattr(engine.dialect, attribute, None) for name, attribute in names.items()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
 def _why_not(engine: object, before: list[Engine]) -> str | None:
     """Return what is wrong with an engine, as the end of a sentence; None if nothing is."""
     if not isinstance(engine, Engine):
         return f"is a value of type {type(engine).__name__}. Make an engine with sqlalchemy.create_engine()."
+    if "resolve" in engine.url.query:
+        return (
+            'has the option "resolve" in its URL. An engine has one pool, so it cannot keep the addresses of a host'
+            " apart. Leave the option out: each new connection then goes to one of the addresses, and replswitch asks"
+            " its server for its position. Give create_engine() pool_recycle=30, so that new addresses are found. Or"
+            " use replswitch.connect() or Django, which have the option."
+        )
     if engine in before:
         return "was given twice. Give each server an engine of its own. If there are no slaves, leave `slaves` out."
     if switch_of(engine) is not None or _SLAVE_OF in engine.get_execution_options():
@@ -202,7 +254,7 @@ def _weights(weights: Any, number: int) -> list[float]:
 
 
 def _slave(engine: Engine, driver: Driver, name: str, weight: float, master: Opener | None = None) -> Server:
-    """Return a server whose links are the connections of an engine. From now on they refuse writes."""
+    """Return a server whose links are the connections of an engine. From now on, these connections refuse writes."""
     server = Server(name, SLAVE, weight=weight)
     Opener(driver, server, master).listen(engine)
     engine.update_execution_options(**{_SLAVE_OF: name})

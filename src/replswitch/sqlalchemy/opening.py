@@ -7,21 +7,23 @@ its settings. Each commit on the master is recorded in the running scope, whiche
 
 from __future__ import annotations
 
+from os import getpid
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import DisconnectionError, InvalidatePoolError
 
-from replswitch.decision import MASTER, SLAVE
-from replswitch.drivers.driver import UNKNOWN
+from replswitch.decision import SLAVE
+from replswitch.drivers.written import UNKNOWN
 from replswitch.engine.attempt import Attempt
 from replswitch.engine.recording import is_recording
 from replswitch.engine.route import Route
 from replswitch.engine.servers import Link
 from replswitch.engine.writes import committed_elsewhere
 from replswitch.errors import ConfigurationError
-from replswitch.sqlalchemy.pooled import LINK, OUR_OWN, PoolPort, is_autocommit, streams, usable
-from replswitch.sqlalchemy.route import route_of
+from replswitch.sqlalchemy.ending import leave_to_parent, note_for_children, roll_back_quietly
+from replswitch.sqlalchemy.facts import AUTOCOMMIT, level_of, streams, usable
+from replswitch.sqlalchemy.pooled import LINK, OUR_OWN, ROUTE, PoolPort
 from replswitch.state import stack
 
 if TYPE_CHECKING:
@@ -32,12 +34,13 @@ if TYPE_CHECKING:
     from replswitch.drivers import Driver, Raw, WriteTracker
     from replswitch.engine.database import Database
     from replswitch.engine.servers import Server
+    from replswitch.sqlalchemy.route import SessionRoute
 
-# Settings that our driver does not take: SQLAlchemy manages transactions, connections may change threads, and the way
-# sqlite3 begins a transaction is set after opening.
+# Settings that the drivers of replswitch do not take, because SQLAlchemy manages transactions, because connections may
+# change threads, and because the way in which sqlite3 begins a transaction is set after opening.
 _DROPPED: Final = {"autocommit", "check_same_thread", "isolation_level"}
 
-# A further key in the `info` of a connection: the `Opener` that opened it. The pool's first loan removes it.
+# A further key in the `info` of a connection: the `Opener` that opened it. It is removed when the pool first lends it.
 _OPENED_BY: Final = "replswitch.opened_by"
 
 
@@ -49,8 +52,9 @@ def settings_of(engine: Engine) -> dict[str, Any]:
 def _settings(positional: Any, named: Any) -> dict[str, Any]:
     if named.get("autocommit"):
         raise ConfigurationError(
-            'connect_args has "autocommit", which SQLAlchemy and replswitch cannot see. Leave it out, and '
-            'give create_engine() isolation_level="AUTOCOMMIT".'
+            '"autocommit" is set in connect_args or in the URL. SQLAlchemy does not know of it there, and would treat '
+            'each statement as part of a transaction. Leave it out, and pass isolation_level="AUTOCOMMIT" to '
+            "create_engine()."
         )
     settings = {name: value for name, value in named.items() if name not in _DROPPED}
     if positional:
@@ -59,7 +63,7 @@ def _settings(positional: Any, named: Any) -> dict[str, Any]:
 
 
 def watch_other_engines() -> None:
-    """Notice the commits on engines that are not replicated: their requests do not run again (R5)."""
+    """Notice the commits on engines that are not replicated. A request with such a commit does not run again (R5)."""
     for name, listener in (("commit", _committed), ("commit_twophase", _committed_twophase)):
         if not event.contains(Engine, name, listener):
             event.listen(Engine, name, listener)
@@ -74,8 +78,12 @@ def _committed_twophase(connection: Connection, *_: object) -> None:
     _committed(connection)
 
 
+# With `retval`, SQLAlchemy calls the listener itself, and not a function that calls the listener.
+_OPTIONS: Final = {"before_cursor_execute": {"retval": True}}
+
+
 class Opener:
-    """Opens the connections of one engine, keeps lost ones from being lent, and reports events to the sessions.
+    """Opens the connections of one engine, does not let its pool lend lost ones, and reports events to the sessions.
 
     Args:
         driver: the driver of the engine.
@@ -93,14 +101,18 @@ class Opener:
         self._port: Any = PoolPort(driver)
         self.settings: dict[str, Any] | None = None
 
-    events: ClassVar[tuple[str, ...]] = ("connect", "begin", "checkout", "after_cursor_execute", "handle_error")
+    events: ClassVar[tuple[str, ...]] = ("connect", "checkout", "after_cursor_execute", "handle_error")
 
     def listen(self, engine: Engine) -> None:
-        """Listen to the events of ``engine`` from now on. The methods have the names of the events."""
+        """Listen to the events of ``engine`` from now on. The method for an event is named like the event."""
         event.listen(engine, "do_connect", self._open if self._driver.opens_connections else self._let_open)
         for name in self.events:
-            event.listen(engine, name, getattr(self, f"_{name}"))
+            event.listen(engine, name, getattr(self, f"_{name}"), **_OPTIONS.get(name, {}))
+        if self._driver.begins_with_writes:
+            event.listen(engine, "begin", self._begin)
         roll_back_quietly(engine, self._driver, self._server)
+        if not self._driver.opens_connections:
+            leave_to_parent(engine)
 
     def _open(self, _: Any, entry: ConnectionPoolEntry, positional: Any, named: Any) -> Raw:
         self.settings = _settings(positional, named)
@@ -113,7 +125,7 @@ class Opener:
         return raw
 
     def _masters_settings(self) -> dict[str, Any]:
-        """Return the settings of the master's connections, if they are to be used here; else none."""
+        """Return the settings of the master's connections, if they are to be used here; else an empty dictionary."""
         if self._master is None:
             return {}
         if self._master.settings is None:
@@ -138,6 +150,8 @@ class Opener:
         if not driver.opens_connections:
             driver.adopt(raw, read_only=self._server.state == SLAVE, begin="")
         link = entry.info[LINK] = Link(self._server, raw, driver)
+        if not driver.opens_connections:
+            note_for_children(link)
         if driver.opens_connections or link.writes.reports_all:
             link.writes.pop_write_status()  # the statements with which SQLAlchemy sets a connection up are no writes
 
@@ -145,18 +159,19 @@ class Opener:
         link: Link | None = entry.info.get(LINK)
         if link is None:  # a database in memory, opened before replicate() was called
             entry.info[LINK] = Link(self._server, raw, self._driver)
+        elif link.process != getpid() and not self._driver.opens_connections:
+            raise DisconnectionError("The connection belongs to the parent process.")  # handled like a closed one
         elif link.opened_at < self._server.lost_at or not self._driver.alive(raw):
             raise DisconnectionError("The server has closed the connection.")  # the pool then opens a new connection
 
     def _begin(self, connection: Connection) -> None:
-        if self._driver.begins_with_writes:
-            self._driver.begin_adopted(connection.connection.dbapi_connection)
+        self._driver.begin_adopted(connection.connection.dbapi_connection)
 
     # Report the events of a connection to the session that uses it.
 
     def _after_cursor_execute(self, connection: Connection, cursor: Any, *about: Any) -> None:
-        route = route_of(connection)
-        if route is not None:
+        reference = connection.info.get(ROUTE)
+        if reference is not None and (route := reference()) is not None:
             route.ran(connection, cursor, about[2])
 
     def _handle_error(self, context: ExceptionContext) -> None:
@@ -176,7 +191,7 @@ class MasterOpener(Opener):
     database: Database
 
     def listen(self, engine: Engine) -> None:
-        """Listen to the events. If the driver does not report writes, also look for them after each commit."""
+        """Listen to the events. If the driver does not report writes, also look for writes after each commit."""
         super().listen(engine)
         if not self._driver.opens_connections:
             dialect: Any = engine.dialect
@@ -200,8 +215,9 @@ class MasterOpener(Opener):
         frame = stack()
         if entry.info.pop(_OPENED_BY, None) is not None or frame is None:
             return  # a connection opened just now goes to the server that now has the master's name
-        if self.database.leads_to_former_master(frame.scope, entry.info[LINK], self._port):
-            raise InvalidatePoolError("This is a connection to a former master.")  # as do the others in the pool
+        scope = frame.scope
+        if scope.must_see and self.database.leads_to_former_master(scope, entry.info[LINK], self._port):
+            raise InvalidatePoolError("This is a connection to a former master.")  # so are the others in the pool
 
     def _connect(self, raw: Raw, entry: ConnectionPoolEntry) -> None:
         super()._connect(raw, entry)
@@ -210,7 +226,7 @@ class MasterOpener(Opener):
             raw.on_write = self._look  # the driver reports every commit, also those without an event of SQLAlchemy
 
     def _look(self, tracker: WriteTracker, busy: bool = False) -> None:
-        # Later, the event loop would run other code than SQLAlchemy's, so an asyncio driver could not ask.
+        # An asyncio driver can send a query only while SQLAlchemy's code runs, so it must look at once.
         self.database.writes.look(tracker, tracker, at_once=not self._driver.opens_connections, busy=busy)
 
     def _look_after_cancellation(self) -> None:
@@ -223,38 +239,41 @@ class MasterOpener(Opener):
         if route is not None:
             route.before_commit()
 
-    def _before_cursor_execute(self, connection: Connection, *about: Any) -> None:
-        if streams(about[3]) or not is_recording():
-            # While a result is unread, no question can be sent, so ask before it. In `unrecorded()`, ask before too:
-            # the next answer must not include writes that count for no scope.
-            self._look_last(connection.connection.dbapi_connection)
+    def _before_cursor_execute(self, connection: Connection, _: Any, statement: str, *about: Any) -> tuple[str, Any]:
+        if not is_recording() or streams(about[1]):
+            # While a result is unread, no query can be sent, so look for writes before the statement. In
+            # `unrecorded()`, do the same, because the next answer must not include writes that no scope records.
+            self._look_last(self._driver.writes_of(connection.connection.dbapi_connection))
+        return statement, about[0]
 
-    def _look_last(self, raw: Raw) -> None:
-        tracker = self._driver.writes_of(raw)
-        if self._driver.opens_connections or tracker.reports_all or is_autocommit(self._server.source):
+    def _look_last(self, tracker: WriteTracker) -> None:
+        if not tracker.may_have_news():
+            return
+        if self._driver.opens_connections or tracker.reports_all or level_of(self._server.source) == AUTOCOMMIT:
             self.database.writes.look(tracker, tracker, at_once=True)
 
     # In autocommit mode each statement is committed by itself.
 
     def _after_cursor_execute(self, connection: Connection, cursor: Any, *about: Any) -> None:
-        super()._after_cursor_execute(connection, cursor, *about)
-        # While a result is unread, no question can be sent. `_checkin` looks when the connection goes back to the pool.
-        if is_autocommit(connection) and not streams(about[2]):
+        Opener._after_cursor_execute(self, connection, cursor, *about)
+        # While a result is unread, no query can be sent. `_checkin` looks when the connection goes back to the pool.
+        if level_of(connection) == AUTOCOMMIT and not streams(about[2]):
             self._look(self._driver.writes_of(connection.connection.dbapi_connection))
 
     def _rollback(self, connection: Connection) -> None:
         # The application may have used the driver's cursors, which cause no events.
-        if not self._driver.opens_connections and is_autocommit(connection):
+        if not self._driver.opens_connections and level_of(connection) == AUTOCOMMIT and usable(connection):
             self._look(self._driver.writes_of(connection.connection.dbapi_connection))
 
     def _checkin(self, raw: Any, entry: ConnectionPoolEntry) -> None:
-        if entry.info.pop(OUR_OWN, False) or raw is None:
-            return
-        self._look_last(raw)  # some writes, such as DDL, survive a rollback, so there was no commit to look after
+        info = entry.info
+        if not info.pop(OUR_OWN, False) and raw is not None and (link := info.get(LINK)) is not None:
+            # Some writes, such as DDL, survive a rollback, so there may be no event of a commit.
+            self._look_last(link.writes)
 
     def _handle_error(self, context: ExceptionContext) -> None:
         connection, error = context.connection, context.original_exception
-        if not isinstance(error, Exception) and connection is not None and is_autocommit(connection):
+        if not isinstance(error, Exception) and connection is not None and level_of(connection) == AUTOCOMMIT:
             self._look_after_cancellation()
         if context.is_pre_ping or not isinstance(error, self._driver.module.Error):
             return
@@ -270,23 +289,8 @@ class MasterOpener(Opener):
                 context.is_disconnect = context.is_disconnect or port.dropped is not None
 
 
-def roll_back_quietly(engine: Engine, driver: Driver, server: Server) -> None:
-    """Raise no error if a rollback fails because the connection is lost: the server then rolls back by itself.
-
-    A session that has only read ends with a rollback, and the data it has read are valid. On a slave, errors of a
-    commit are ignored as well: nothing in it can be lost, and the session must still commit on the master.
-    """
-    dialect: Any = engine.dialect  # its methods are replaced for this engine only
-    roll_back = dialect.do_rollback
-
-    def end(raw: Any) -> None:
-        try:
-            roll_back(raw)
-        except driver.module.Error as error:
-            if server.state == MASTER and not driver.is_gone(error, raw.dbapi_connection):
-                raise
-            raw.invalidate(error)
-
-    dialect.do_rollback = end
-    if server.state == SLAVE:
-        dialect.do_commit = end
+def route_of(connection: Connection | None) -> SessionRoute | None:
+    """Return the route of the session that uses a connection; None if no session uses it."""
+    reference = connection.info.get(ROUTE) if connection is not None and usable(connection) else None
+    route: SessionRoute | None = None if reference is None else reference()
+    return None if route is None or route.link_on(connection) is None else route

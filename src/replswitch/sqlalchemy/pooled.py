@@ -1,20 +1,30 @@
-"""The connections of SQLAlchemy's pools. Each is one link to a server, reserved for a session until it connects."""
+"""Use the connections of SQLAlchemy's pools as links.
+
+replswitch chooses a connection for a session before the session connects, and reserves it for the session until then.
+"""
 
 from __future__ import annotations
 
 import threading
 import weakref
 from contextlib import contextmanager
+from os import getpid
 from time import monotonic
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy.engine.base import OptionEngine
+from sqlalchemy.exc import PendingRollbackError
 
+from replswitch.drivers.written import UNKNOWN
 from replswitch.engine.port import Port
 from replswitch.engine.route import Route
+from replswitch.engine.servers import Link
+from replswitch.sqlalchemy.facts import options_of
+from replswitch.telemetry.counters import STATEMENTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, MutableMapping
 
     from sqlalchemy import Connection, Engine
     from sqlalchemy.orm import Session
@@ -22,18 +32,26 @@ if TYPE_CHECKING:
 
     from replswitch.drivers import Driver, Raw
     from replswitch.engine.attempt import Attempt, Block
-    from replswitch.engine.servers import Link, Server
+    from replswitch.engine.servers import Server
     from replswitch.scope import Scope
-
-#: The execution option of a master's engine that holds its switch. Engines made from the engine inherit it.
-SWITCH: Final = "replswitch"
+    from replswitch.telemetry.counters import Tally
 
 #: A key in the `info` of a connection of SQLAlchemy's pool: its link.
 LINK: Final = "replswitch.link"
-#: Likewise: a weak reference to the route of the session that uses the connection, or used it last.
+#: A further key: a weak reference to the route of the session that uses the connection, or used it last.
 ROUTE: Final = "replswitch.route"
-#: Likewise: true while only replswitch's own questions run on the connection.
+#: A further key: true while only replswitch's own queries run on the connection.
 OUR_OWN: Final = "replswitch.our_own"
+
+
+class LateLink(Link):
+    """A link without a connection, which the session opens later."""
+
+    __slots__ = ()
+
+    def __init__(self, server: Server) -> None:
+        self.server, self.raw, self.writes, self.readable = server, None, UNKNOWN, bool
+        self.opened_at, self.process, self.identity = monotonic(), getpid(), None
 
 
 class Lease:
@@ -42,7 +60,7 @@ class Lease:
     Attributes:
         link: the connection's link.
         engine: the engine through which the session gets the connection.
-        loan: the connection as the pool lent it. None if none was needed yet, and once it is taken or given back.
+        loan: the connection as the pool lent it. None before it is needed, and after it was taken or given back.
         reference: a weak reference to the lease, for `SlaveEngine.offered`.
     """
 
@@ -71,28 +89,33 @@ class Lease:
 
 
 class SlaveEngine(OptionEngine):
-    """A slave's engine as sessions get it. It shares the pool, the dialect and the events of the application's engine.
+    """The engine that sessions get for a slave. It has the pool, dialect and events of the application's own engine.
 
-    replswitch chooses one connection for a session, after asking on it whether the slave has caught up far enough. The
-    session must get this connection and no other of the pool. So it is offered here, and the next `connect` takes it.
+    replswitch chooses one connection for a session, and queries on it whether the slave has caught up far enough. The
+    session must get this very connection of the pool. So this engine offers it, and the next `connect` takes it.
 
     Attributes:
         offered: for each thread, in its attribute ``lease``, a reference to the lease that the next `connect` takes.
     """
 
+    _has_events = True  # replswitch always listens; SQLAlchemy's property would ask the other engine each time
+
     def __init__(self, proxied: Engine, execution_options: Mapping[str, Any]) -> None:
         self.offered = threading.local()
         super().__init__(proxied, execution_options)
+        if not execution_options:  # options such as isolation_level set a listener, which the other engine must not run
+            # SQLAlchemy joins the two engines' events, and then calls a function of its own for each event it looks up.
+            self.dispatch = proxied.dispatch
 
-    def lend(self, to: Engine, link: Link | None = None) -> Lease:
-        """Lend a connection to a session.
+    def lend(self, to: Engine | None, link: Link | None = None) -> Lease:
+        """Reserve a connection to the slave for a session, and return the lease.
 
         Args:
-            to: the engine that the session is bound to: the master's, or one made from it with other options.
-            link: a link without a connection, if none is needed yet. The pool then lends none.
+            to: the engine that the session is bound to, if it was made from the master's engine with other options;
+                None if the session is bound to the master's engine itself.
+            link: a link without a connection, if no connection is needed yet. The pool then lends no connection.
         """
-        is_masters = to.get_execution_options()[SWITCH].master is to
-        engine = self if is_masters else SlaveEngine(self._proxied, options_of(to))
+        engine = self if to is None else SlaveEngine(self._proxied, options_of(to))
         if link is not None:
             return Lease(link, engine, None)
         loan = self.pool.connect()
@@ -105,8 +128,17 @@ class SlaveEngine(OptionEngine):
         return (None if lease is None else lease.take()) or super().raw_connection()
 
 
+def lost_transaction(error: Exception) -> PendingRollbackError:
+    """Return the error of the statements of a session whose transaction was lost because of an error."""
+    return PendingRollbackError(
+        f"The session's transaction was lost because of an error of the server ({error}). Call rollback() on the "
+        "session, and begin again.",
+        code="8s2b",
+    )
+
+
 class PoolPort(Port):
-    """The engine's port to the servers through SQLAlchemy's pools, for work outside sessions.
+    """A `Port` that reaches the servers through SQLAlchemy's pools, for work outside sessions.
 
     Args:
         driver: the driver of all servers.
@@ -115,20 +147,20 @@ class PoolPort(Port):
         dropped: the link that was dropped last.
     """
 
+    dropped: Link | None = None
+
     def __init__(self, driver: Driver) -> None:
-        self.driver = driver
-        self.one_link = driver.in_memory
-        self.dropped: Link | None = None
+        self.driver, self.one_link = driver, driver.in_memory
 
     def drop(self, server: Server, link: Link | None = None) -> None:
-        """Make the pool replace each idle connection before lending it. SQLAlchemy closes connections in use."""
+        """Make the pool open a new connection in place of each idle one. Those in use are closed when they fail."""
         if not self.one_link:  # a database in memory ends with its connection
             server.lost_at = monotonic()
             self.dropped = link or self.dropped
 
     @contextmanager
     def borrowed(self, server: Server) -> Iterator[Raw]:
-        """Lend a connection from the server's pool for a while."""
+        """Lend a connection from the server's pool for the block of a ``with`` statement."""
         loan = server.source.pool.connect()
         loan.info[OUR_OWN] = True
         try:
@@ -146,75 +178,39 @@ class Calls:
         attempts: the failed attempts of the running call, by the session's route in each database.
     """
 
-    def __init__(self) -> None:
-        self.number, self.running = 1, 0
-        self.attempts: dict[object, Attempt] = {}
+    number = 1
+    running = 0
+    attempts: MutableMapping[object, Attempt] = MappingProxyType({})  # type: ignore[assignment]  # until a call runs
 
     def may_repeat(self, session: Session, connection: Connection) -> bool:
         """Return whether the running call may run again, after a statement has failed on a connection.
 
-        A flush that fails is rolled back. An isolation level that `Session.connection` was given is that of one
-        connection, and would be lost on another.
+        A flush may not run again, because a flush that fails is rolled back. If `Session.connection` gave an isolation
+        level to the connection, the call may not run again, because another connection would not have that level.
         """
         own, general = (each.get_execution_options().get("isolation_level") for each in (connection, connection.engine))
         return bool(self.running) and not session._flushing and own == general
 
 
 class LateRoute(Route):
-    """A route whose links join the transaction late: not when they are chosen, but when the session connects.
+    """A route whose links join the transaction when the session connects, not already when they are chosen."""
 
-    Attributes:
-        held: the scope that the master will serve once the session connects, and the reason; None if the master
-            serves only this statement.
-    """
-
-    held: tuple[Scope, str] | None = None
-
-    def choose(self, *args: Any, **options: Any) -> Link:
-        """Choose again; see `replswitch.engine.selection.Selection.choose`."""
-        self.held = None
-        return super().choose(*args, **options)
-
-    def _join(self, block: Block, link: Link, attempt: Attempt | None) -> Link | None:
-        return None
+    joins_late = True
 
     def _hold(self, scope: Scope, why: str) -> None:
         self.held = scope, why
 
+    def ran(self, link: Link, block: Block) -> None:
+        """Record and count that a statement has run in the transaction."""
+        block.has_run = True
+        self.tally_on(link).add()
+
+    def tally_on(self, link: Link) -> Tally:
+        """Return the counter of statements for a link in the transaction, which need not be the link chosen last."""
+        tally, server = self.tally, link.server
+        if tally.labels[2:3] == (server.name,):
+            return tally
+        return STATEMENTS.tally(self.database.name, server.state, server.name, "transaction")
+
     def look_for_writes(self, link: Link, *, recorded: bool | None = None) -> None:
-        """Do nothing: `replswitch.sqlalchemy.opening` looks for writes, inside and outside sessions."""
-
-
-def options_of(master: Engine) -> dict[str, Any]:
-    """Return the application's execution options of a master's engine, without replswitch's own."""
-    return {name: value for name, value in master.get_execution_options().items() if name != SWITCH}
-
-
-def remove_from(session: Session, connection: Connection) -> None:
-    """Remove a connection from a session's transaction and its savepoints, which continue without it."""
-    transaction: Any = session._transaction
-    while transaction is not None:
-        for key in (connection, connection.engine):
-            transaction._connections.pop(key, None)
-        transaction = transaction.parent
-
-
-def usable(connection: Connection | None) -> bool:
-    """Return whether a connection of SQLAlchemy still holds a connection of the driver."""
-    return connection is not None and not connection.closed and not connection.invalidated
-
-
-def is_autocommit(bind: Connection | Engine) -> bool:
-    """Return whether each statement is committed by itself."""
-    return has_level(bind, "AUTOCOMMIT")
-
-
-def has_level(bind: Connection | Engine, level: str) -> bool:
-    """Return whether transactions have an isolation level: `create_engine` or an execution option can set this."""
-    by_engine = getattr(bind.dialect, "_on_connect_isolation_level", None)  # create_engine(isolation_level=…)
-    return bool(bind.get_execution_options().get("isolation_level", by_engine) == level)
-
-
-def streams(context: Any) -> bool:
-    """Return whether the result of a statement is read piece by piece."""
-    return context is not None and bool(context.execution_options.get("stream_results"))
+        """Do nothing, because `replswitch.sqlalchemy.opening` looks for writes, inside and outside sessions."""

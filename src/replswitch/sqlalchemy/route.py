@@ -5,15 +5,14 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy.exc import DBAPIError, PendingRollbackError
+from sqlalchemy.exc import DBAPIError
 
 from replswitch.decision import MASTER
-from replswitch.drivers import Driver
 from replswitch.engine.attempt import Attempt, Block
 from replswitch.engine.recording import is_recording
 from replswitch.engine.selection import NO_SCOPE
-from replswitch.engine.servers import Link
-from replswitch.sqlalchemy.pooled import LINK, ROUTE, LateRoute, PoolPort, is_autocommit, remove_from, streams, usable
+from replswitch.sqlalchemy.facts import AUTOCOMMIT, level_of, remove_from, streams, usable
+from replswitch.sqlalchemy.pooled import LINK, ROUTE, LateLink, LateRoute, PoolPort, lost_transaction
 from replswitch.state import stack
 
 if TYPE_CHECKING:
@@ -21,18 +20,16 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import ExceptionContext
     from sqlalchemy.orm import Session
 
+    from replswitch.drivers import Driver
     from replswitch.engine.database import Database
-    from replswitch.engine.servers import Server
+    from replswitch.engine.servers import Link, Server
     from replswitch.errors import NoServerError
     from replswitch.scope import Scope
     from replswitch.sqlalchemy.pooled import Calls, Lease
     from replswitch.state import Frame
 
-#: Different from every frame, so that the engine is chosen again.
+#: Not equal to any frame, so that the engine is chosen again.
 _NEVER: Final[Any] = object()
-
-#: The driver of a link without a connection.
-_NOT_CONNECTED: Final = Driver()
 
 
 class SessionRoute(PoolPort):
@@ -40,16 +37,17 @@ class SessionRoute(PoolPort):
 
     Args:
         session: the session.
-        calls: its calls.
+        calls: the session's calls.
         database: the database.
         driver: the driver of all servers.
-        engine: the engine that the session is bound to: the master's, or one made from it with other options.
+        engine: the engine that the session is bound to, which is the master's or one made from it with other options.
 
     Attributes:
+        has_begun: an engine was chosen, or a connection has joined, since the latest `end`.
         route: finds the link for each statement.
         frame: the top of the stack when the latest engine was chosen.
-        scope: the scope of `frame`; outside any scope, one that never changes.
-        version: the version of `scope` at that time.
+        scope: the scope of `frame`; outside any scope, `NO_SCOPE`, which never changes.
+        version: the version of `scope` when the latest engine was chosen.
         bind: the chosen engine. While `frame`, `version` and the transaction are unchanged, it is used again.
         pending: the connection to a slave that the session is about to get; None once it has the connection.
         retryable: the latest error after which the failed call runs again.
@@ -57,16 +55,14 @@ class SessionRoute(PoolPort):
 
     def __init__(self, session: Session, calls: Calls, database: Database, driver: Driver, engine: Engine) -> None:
         super().__init__(driver)
-        self._session = session
-        self._calls = calls
-        self._database = database
+        self._session, self._calls, self._database = session, calls, database
         self._engine = engine
-        self._let_master_go()
+        self._master: Link | None = None  # has a connection only while the transaction includes the master
         self._leases: dict[Server, Lease] = {}
         self._joined: dict[Link, Connection] = {}
         self._abandoned: list[Connection] = []  # connections that left the transaction
-        self._only_asks = False  # the application only asks for the engine, and may run no statement
-        self._in_autocommit = False  # whether the latest failed statement ran in autocommit mode
+        self.has_begun = self._only_asks = False  # the latter: the application wants an engine, but may run nothing
+        self._has_streamed = self._in_autocommit = False  # whether the latest failed statement ran in autocommit mode
         self._transaction_read = self._scope_read = 0  # the number of the first call that read from a slave; 0: none
         self.route = LateRoute(database, self)
         self.frame: Frame | None = _NEVER
@@ -86,18 +82,19 @@ class SessionRoute(PoolPort):
             flushing: whether the session is writing its pending changes (S8).
 
         Raises:
-            DBAPIError: a server has answered a question of replswitch with an error.
+            DBAPIError: a server has answered a query of replswitch with an error.
             NoServerError: no server may serve the statement.
             SlaveWriteError: it is a flush in slave state, and may not move to the master.
         """
         route = self.route
         self._only_asks = not self._calls.running and not self._session._flushing
         if self._only_asks and self._engine.dialect.is_async and self._database.asks_slaves(frame):
-            return self._engine  # here, an asyncio driver cannot wait for the answer of a slave
+            return self._engine  # outside a call, an asyncio driver cannot wait for the answer of a slave
+        self.has_begun = True
         if route.block is None:
             route.begin(Block())
         scope = NO_SCOPE if frame is None else frame.scope
-        version = scope.version  # read before choosing: a change from here on makes the next statement choose again
+        version = scope.version  # read now, so that after a later change the next statement chooses again
         link: Link | None = None
         try:
             link = route.for_statement(self._calls.attempts.get(self), flushing=flushing)
@@ -105,7 +102,8 @@ class SessionRoute(PoolPort):
             kind, dialect = self.driver.module.Error, self._engine.dialect
             raise DBAPIError.instance(None, None, error, kind, dialect=dialect) from error
         finally:
-            self._keep_only(link)
+            if self._leases or self._abandoned:
+                self._keep_only(link)
         self.frame, self.scope, self.version = frame, scope, version
         self.bind, self.pending = self._engine, None
         if link in self._joined:
@@ -119,7 +117,7 @@ class SessionRoute(PoolPort):
         return self.bind
 
     def offer(self, lease: Lease) -> Engine:
-        """Return the chosen engine, and make it give the session the connection that is reserved for it."""
+        """Return the chosen engine. Its next `connect` returns the connection that is reserved for the session."""
         if lease.loan is not None:
             lease.engine.offered.lease = lease.reference
         elif self._calls.running:  # now the session connects
@@ -132,13 +130,15 @@ class SessionRoute(PoolPort):
             if lease.link is not link:
                 del self._leases[server]
                 lease.give_back()
-        self._leave_abandoned()
+        if self._abandoned:
+            self._leave_abandoned()
 
     # replswitch.engine.port.Port
 
     def open(self, server: Server) -> Link:
         """Return a connection to a slave, reserved for the session; or the master's link, which connects later."""
         if server.state == MASTER:
+            self._master = self._master or LateLink(server)
             return self._master
         lease = self._leases.pop(server, None)
         if lease is not None and (lease.loan is None or not self.driver.alive(lease.link.raw)):
@@ -147,9 +147,10 @@ class SessionRoute(PoolPort):
         if lease is None:
             # If choosing the server needs no connection, use a link without one.
             is_needed = not self._only_asks or self._database.asks_slaves(stack())
-            link = None if is_needed else Link(server, None, _NOT_CONNECTED)
+            link = None if is_needed else LateLink(server)
             try:
-                lease = server.source.lend(self._engine, link)
+                is_masters = self._engine is self._database.servers.master.source
+                lease = server.source.lend(None if is_masters else self._engine, link)
             except DBAPIError as error:  # on the first connection, SQLAlchemy has asked for the server's version
                 raise error.orig or error from error
         self._leases[server] = lease
@@ -169,32 +170,33 @@ class SessionRoute(PoolPort):
         if connection is not None:
             self._abandoned.append(connection)
             if is_dead and usable(connection):
-                connection.invalidate()  # at once: the session may need its place in the pool for the next connection
+                connection.invalidate()  # now, because the next connection may need its place in the pool
         if link is self._master:
-            self._let_master_go()
+            self._master = None
+
+    def release(self, link: Link) -> None:
+        """Roll back, but leave the connection to the application, which may hold it; in a savepoint, remove it."""
+        if self._has_streamed:
+            return  # the application may still be reading the rows
+        if self._session.in_nested_transaction():
+            self.leave(link)
+            self._leave_abandoned()
+        elif usable(self._joined[link]):
+            self.driver.rollback(link.raw)
 
     def part_with(self, link: Link) -> None:
         """Remove a dead connection from the session's transaction."""
         self.leave(link, is_dead=True)
 
     def lose_block(self, error: Exception) -> None:
-        """Make every statement raise SQLAlchemy's error until the session is rolled back."""
-        lost = PendingRollbackError(
-            f"The session's transaction was lost because of an error of the server ({error}). Call rollback() on the "
-            "session, and begin again.",
-            code="8s2b",
-        )
+        """Make each statement raise PendingRollbackError until a rollback, unless the session is in autocommit mode."""
         if self.route.block is not None:
-            self.route.block.lost = None if self._in_autocommit else lost
+            self.route.block.lost = None if self._in_autocommit else lost_transaction(error)
 
     def has_read(self, attempt: Attempt | None) -> bool:
-        """Return whether the transaction had read from a slave before the running call began."""
+        """Return whether the transaction has read from a slave, except for reads that ``attempt`` would repeat."""
         began_at = 0 if attempt is None else attempt.began_at
         return self._transaction_read > 0 and (not began_at or self._transaction_read < began_at)
-
-    def _let_master_go(self) -> None:
-        # The session's link to the master. It has a connection only while the session's transaction has one.
-        self._master = Link(self._database.servers.master, None, _NOT_CONNECTED)
 
     def _leave_abandoned(self) -> None:
         abandoned, self._abandoned = self._abandoned, []
@@ -205,17 +207,18 @@ class SessionRoute(PoolPort):
     # The session's transaction
 
     def begin_on(self, connection: Connection) -> None:
-        """Make a connection join, because the session's transaction has begun on it (S5)."""
-        link = self._master
-        physical: Any = connection.info.get(LINK)
+        """Make a connection join the route's transaction, after the session has begun a transaction on it (S5)."""
+        info = connection.info
+        physical: Any = info.get(LINK)
+        self.has_begun = True
         if connection.engine is not self._engine:
-            lease = next((each for each in self._leases.values() if each.link is physical), None)
-            if lease is None or lease.loan is not None:
+            lease = None if physical is None else self._leases.get(physical.server)
+            if lease is None or lease.link is not physical or lease.loan is not None:
                 return  # it is not reserved for this session, or a savepoint begins on it
             link, self.pending = lease.link, None
             del self._leases[link.server]
             link.writes.session_changed = False  # SQLAlchemy prepared it, as it prepares connections to the master
-        elif link in self._joined:
+        elif (link := self.open(self._database.servers.master)) in self._joined:
             return
         else:
             link.raw, link.writes, link.readable = physical.raw, physical.writes, physical.readable
@@ -229,26 +232,26 @@ class SessionRoute(PoolPort):
             self.route.begin(block)
         block.links.append(link)
         self._joined[link] = connection
-        connection.info[ROUTE] = weakref.ref(self)
+        info[ROUTE] = weakref.ref(self)
         if link is self._master:
+            block.release_reads(self._database.servers.master_read_only, self)
             self.forget()
 
     def ran(self, connection: Connection, cursor: Any, context: Any) -> None:
-        """Record that a statement has run, and whether it has read from a slave.
+        """Record that a statement has run on a connection, with its options in a context of SQLAlchemy.
 
-        Args:
-            connection: the connection that it ran on.
-            cursor: the driver's cursor with the result.
-            context: SQLAlchemy's context with the options of the statement.
+        If the driver's cursor has rows of a slave, record that the statement has read from a slave.
         """
         link, block = self.link_on(connection), self.route.block
         if link is None or block is None:
             return
-        block.has_run = True
+        self.route.ran(link, block)
         if link is self._master:
             return
         link.writes.follow()
-        if link.writes.unread and not streams(context):
+        if streams(context):
+            self._has_streamed = True
+        elif link.writes.unread:
             self.route.drain(link)
         if cursor.description is not None:
             block.has_read = True
@@ -257,7 +260,7 @@ class SessionRoute(PoolPort):
                 self.route.has_read, self._scope_read = True, self._calls.number
 
     def before_commit(self) -> None:
-        """End the slaves' snapshots if the master's commit would wait for them: both may be one file (S10)."""
+        """End the slaves' snapshots if the master's commit would wait for them, as when both use one file (S10)."""
         if self.driver.commit_waits_for_readers:
             for link, connection in self._joined.items():
                 if link is not self._master and usable(connection):
@@ -269,20 +272,23 @@ class SessionRoute(PoolPort):
             self.route.refuse_if_lost(self.route.block)
 
     def end(self) -> None:
-        """Release everything: the session's transaction has ended."""
+        """Release all links and forget the chosen engine, because the session's transaction has ended."""
+        self.has_begun = self._has_streamed = False
         self._abandoned.clear()  # the session has closed them
-        self._keep_only(None)
+        if self._leases:
+            self._keep_only(None)
         self._joined.clear()
-        self._let_master_go()
-        self.forget()
+        if self._master is not None and self._master.raw is not None:
+            self._master = None
+        self.frame = _NEVER
         block = self.route.end()
         if block is not None:
-            block.lost = None  # the error refers to frames that refer to the session: this breaks the circle
+            block.lost = None  # the error refers to frames that refer to the session; this breaks the cycle
         self.route.held = self.pending = self.retryable = None
         self._transaction_read = 0
 
     def forget(self) -> None:
-        """Choose again for the next statement."""
+        """Forget the chosen engine, so that the next statement chooses again."""
         self.frame = _NEVER
         self.route.forget()
 
@@ -296,7 +302,7 @@ class SessionRoute(PoolPort):
     # Faults
 
     def failed(self, context: ExceptionContext) -> None:
-        """Handle a statement that has failed on a connection of the session: decide whether it runs again.
+        """Decide whether a statement that has failed on a connection of the session runs again.
 
         Raises:
             SlaveWriteError: it is a write that may not move to the master.
@@ -306,7 +312,7 @@ class SessionRoute(PoolPort):
         link, block = self.link_on(connection), route.block
         if link is None or block is None or connection is None or not isinstance(error, self.driver.module.Error):
             return
-        self._in_autocommit = is_autocommit(connection)
+        self._in_autocommit = level_of(connection) == AUTOCOMMIT
         repeatable = self._calls.may_repeat(self._session, connection)
         attempt = Attempt(repeatable=False)
         if repeatable:
@@ -327,7 +333,7 @@ class SessionRoute(PoolPort):
                 self.retryable = error
 
     def runs_again(self, error: BaseException | None) -> bool:
-        """Return whether the call that this error has ended runs again. If so, prepare for it."""
+        """Return whether the call that raised this error runs again. If so, prepare for the second run."""
         if self.retryable is None or self.retryable is not error:
             return False
         self.retryable = None
@@ -335,16 +341,10 @@ class SessionRoute(PoolPort):
         return True
 
     def runs_without_master(self, error: NoServerError) -> bool:
-        """Return whether a call runs again without the master, to which the session could not connect (F3)."""
-        is_connecting = self.route.link is self._master and self._master not in self._joined
+        """Return whether a call runs again without the master, after the session could not connect to it (F3)."""
+        master = self._master
+        is_connecting = master is not None and self.route.link is master and master not in self._joined
         if not is_connecting or error.server != self._database.servers.master.name:
             return False
         self.forget()
         return self.route.spare(self.scope, error.__cause__ or error, is_there=False) is not None
-
-
-def route_of(connection: Connection | None) -> SessionRoute | None:
-    """Return the route of the session that uses a connection; None if there is none."""
-    reference = connection.info.get(ROUTE) if connection is not None and usable(connection) else None
-    route: SessionRoute | None = None if reference is None else reference()
-    return None if route is None or route.link_on(connection) is None else route

@@ -1,4 +1,4 @@
-"""`RoutingSession`: a session that runs each statement on the side that the switch asks for."""
+"""`RoutingSession`, a session that runs each statement on the master or on a slave."""
 
 from __future__ import annotations
 
@@ -10,24 +10,26 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from replswitch.errors import ConfigurationError, NoServerError
-from replswitch.sqlalchemy.engines import switch_of
+from replswitch.sqlalchemy.facts import SWITCH
 from replswitch.sqlalchemy.pooled import Calls, SlaveEngine
 from replswitch.sqlalchemy.route import SessionRoute
 from replswitch.state import stack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from sqlalchemy import Connection
     from sqlalchemy.orm import SessionTransaction
 
+    from replswitch.sqlalchemy.engines import EngineSwitch
+
 
 class RoutingSession(Session):
-    """A session that runs its statements on the master or a slave, as the switch of each database says.
+    """A session that runs its statements on the master or a slave, according to the switch of each database.
 
-    Use it in ``sessionmaker(class_=RoutingSession)``, in `scoped_session`, and as ``sync_session_class`` of an
-    ``AsyncSession``. It takes the arguments of `sqlalchemy.orm.Session`, or, in a subclass of RoutingSession and
-    another session class, those of the other class. SQLAlchemy's class chooses the engine as usual. If that engine is
+    Use it in ``sessionmaker(class_=RoutingSession)``, in ``scoped_session``, and as ``sync_session_class`` of an
+    ``AsyncSession``. It takes the arguments of `sqlalchemy.orm.Session`. A subclass of RoutingSession and another
+    session class takes the arguments of the other class. SQLAlchemy chooses the engine as usual. If that engine is
     a master's engine given to `replicate`, the switch decides whether the master's or a slave's engine serves the
     statement. Other engines are used unchanged, and so is a ``bind`` that a statement names itself.
 
@@ -37,7 +39,7 @@ class RoutingSession(Session):
 
     _knows_db: ClassVar[bool] = False
 
-    # The same as `super().get_bind`. Looking that up for each statement would be a fifth of the time that we add.
+    # The same as `super().get_bind`. The lookup would be a fifth of the time that replswitch adds to each statement.
     _next_get_bind = Session.get_bind
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -50,9 +52,10 @@ class RoutingSession(Session):
     def __init__(self, *args: Any, **options: Any) -> None:
         # The route in each database, by the engine that the session is bound to; None if the engine is not replicated.
         self._routes: dict[Engine, SessionRoute | None] = {}
+        self._replicated: list[SessionRoute] = []  # those of them that are not None
         self._calls = Calls()
         self._in_flush = False
-        # True if every statement without a `bind` of its own uses that of the session, and no other class decides.
+        # True if every statement without a `bind` of its own uses the session's, and no other class decides.
         self._has_one_bind = self._next_get_bind.__func__ is Session.get_bind and not options.get("binds")  # type: ignore[attr-defined]  # a method has a function
         if "db" in options and not self._knows_db:
             del options["db"]  # Flask-SQLAlchemy passes it to every session class
@@ -63,13 +66,15 @@ class RoutingSession(Session):
             )
 
     def get_bind(self, mapper: Any = None, *, clause: Any = None, bind: Any = None, **options: Any) -> Any:
-        """Return the engine for a statement: SQLAlchemy's choice, or for a replicated database the engine of the side.
+        """Return the engine for a statement. For a replicated database, it is that of the master or of a slave.
+
+        The arguments are those of SQLAlchemy; see `sqlalchemy.orm.Session.get_bind`.
 
         Raises:
             NoServerError: no server is left that may serve the statement.
             SlaveWriteError: the session is flushed in slave state, and the write may not move to the master.
         """
-        # Every statement comes through here: do as little as possible if nothing has changed since the one before.
+        # Every statement calls this, so do as little as possible if nothing has changed since the previous one.
         engine: Any = self.bind
         if self._has_one_bind and engine is not None and bind is None:
             pass  # what SQLAlchemy would return
@@ -101,8 +106,11 @@ class RoutingSession(Session):
     def _route_of(self, engine: Any) -> SessionRoute | None:
         if not isinstance(engine, Engine):
             return None  # the session is bound to a connection, which the application has made
-        switch = switch_of(engine)
-        route = None if switch is None else SessionRoute(self, self._calls, switch.database, switch.driver, engine)
+        switch: EngineSwitch | None = engine.get_execution_options().get(SWITCH)
+        route = None
+        if switch is not None:
+            route = SessionRoute(self, self._calls, switch.database, switch.driver, engine)
+            self._replicated.append(route)
         self._routes[engine] = route
         return route
 
@@ -118,10 +126,6 @@ class RoutingSession(Session):
         # An object is dirty even if its attributes were set to the same values. SQLAlchemy writes nothing for it.
         return not self._in_flush or bool(self.new or self.deleted or any(map(self.is_modified, self.dirty)))
 
-    @property
-    def _replicated(self) -> Iterator[SessionRoute]:
-        return (route for route in self._routes.values() if route is not None)
-
     def close(self) -> None:
         """End the transaction, and forget the objects; see `sqlalchemy.orm.Session.close`."""
         super().close()
@@ -135,12 +139,13 @@ class RoutingSession(Session):
     def _let_go(self) -> None:
         # A connection may be reserved for a statement that never ran. Without a transaction, no event releases it.
         for route in self._replicated:
-            route.end()
+            if route.has_begun:
+                route.end()
 
     # A statement that fails may run again elsewhere. Every statement of a session runs through one of these methods.
 
     def execute(self, statement: Any, params: Any = None, **options: Any) -> Any:
-        """Run a statement; see `sqlalchemy.orm.Session.execute`."""
+        """Run a statement and return its result; see `sqlalchemy.orm.Session.execute`."""
         return self._run(super().execute, statement, params, **options)
 
     def scalar(self, statement: Any, params: Any = None, **options: Any) -> Any:
@@ -152,7 +157,10 @@ class RoutingSession(Session):
         return self._run(super().scalars, statement, params, **options)
 
     def connection(self, bind_arguments: Any = None, execution_options: Any = None) -> Connection:
-        """Return the connection for a statement. It stays with its server, even if that server fails."""
+        """Return the connection for a statement. It does not change to another server, even if its server fails.
+
+        The arguments are those of SQLAlchemy; see `sqlalchemy.orm.Session.connection`.
+        """
         connect = super().connection  # it removes items from its argument, so give it a copy
         made: Connection = self._run(lambda: connect(bind_arguments and dict(bind_arguments), execution_options))
         return made
@@ -170,7 +178,7 @@ class RoutingSession(Session):
                     if not any([route.runs_again(error.orig) for route in self._replicated]):  # noqa: C419 - call each
                         raise
                 except NoServerError as error:
-                    # A failed flush has rolled back: the session is no longer active.
+                    # A failed flush has rolled back, so the session is no longer active.
                     routes = self._replicated if self.is_active else ()
                     if not any([route.runs_without_master(error) for route in routes]):  # noqa: C419 - call each
                         raise
@@ -193,6 +201,6 @@ def _commit(session: RoutingSession) -> None:
 
 
 @event.listens_for(RoutingSession, "after_transaction_end")
-def _end(session: RoutingSession, transaction: SessionTransaction) -> None:
-    if transaction.parent is None:
+def _end(session: RoutingSession, _: SessionTransaction) -> None:
+    if session._transaction is None:
         session._let_go()

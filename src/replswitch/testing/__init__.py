@@ -8,6 +8,7 @@ from replswitch.testing.mysql import MySQLPair
 from replswitch.testing.pair import ReplicatedPair
 from replswitch.testing.postgresql import PostgreSQLPair
 from replswitch.testing.proxy import Proxy
+from replswitch.testing.reads import assert_reads_on
 from replswitch.testing.sqlite import SQLitePair
 
 __all__ = [
@@ -21,4 +22,5 @@ __all__ = [
     "SQLitePair",
     "ServerNotFoundError",
     "ServerStartError",
+    "assert_reads_on",
 ]

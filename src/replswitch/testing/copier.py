@@ -1,12 +1,12 @@
-"""The copier: reproduces the commits of one SQLite file in others, after a lag.
+"""The copier, which reproduces the commits of one SQLite file in others, after a lag.
 
 SQLite does not replicate. The copier imitates a slave:
 
 * ``PRAGMA data_version`` changes when another connection, in any process, has committed to the master. The
-  copier reads it every few milliseconds.
+  copier reads it every few milliseconds, and less often if the last commit was a while ago.
 * The backup API then takes a snapshot of the master into memory, and later writes it into the slave in one
-  transaction. So a reader of the slave sees the master as it was at some moment, never half of one.
-* A note (a small file) next to the slave's file contains its position, for `replswitch.connect()`.
+  transaction. So a reader of the slave sees the master as it was at some moment, never a part of a transaction.
+* A note (a small file) next to the slave's file contains the slave's position, for `replswitch.connect()`.
 * Both files are in WAL mode, in which readers and one writer do not wait for each other.
 
 Commits that follow each other faster than the copier checks arrive on the slave together.
@@ -30,13 +30,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY = 0.005
-"""Seconds between two checks of the master."""
+"""Seconds between two checks of the master soon after a commit."""
+
+LOOK_AT_LEAST_EVERY = 0.05
+"""Seconds between two checks of a master without commits. The checks of a pair that no test uses would take
+several percent of a processor."""
 
 TOLD_FOR = 1.0
-"""Seconds for which notes are written after a copy: a commit ends a little before its writer reads the clock."""
+"""Seconds for which notes are written after a copy, because a writer reads the clock a little after its commit."""
 
 WAITING = 200
-"""About how many snapshots may wait for a long lag to pass: the longer the lag, the fewer are taken."""
+"""About how many snapshots may wait until the lag has passed. With a longer lag, snapshots are taken less often."""
 
 
 class Snapshot(NamedTuple):
@@ -72,7 +76,7 @@ class Copier:
         self._number = 0
         self._looked = 0.0
         self._newest: float | None = None
-        self._as_of = SQLitePosition(0)  # up to then the master was as in the newest snapshot
+        self._as_of = SQLitePosition(0)  # until then, the master had the content of the newest snapshot
         self._thread = threading.Thread(target=self._run, name="replswitch-copier", daemon=True)
 
     def start(self) -> None:
@@ -123,7 +127,7 @@ class Copier:
         """Wait until a slave has got a snapshot.
 
         Raises:
-            NotCaughtUpError: the slave has not got it by the deadline (of ``time.monotonic()``).
+            NotCaughtUpError: the slave has not got the snapshot by the deadline (of ``time.monotonic()``).
             PairError: the copier has failed; its error is the cause.
         """
         with self._changed:
@@ -132,8 +136,8 @@ class Copier:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise NotCaughtUpError(
-                        f"{name} has not caught up: the master is at copy {position}, {name} at"
-                        f" {self._applied[name]} (lag: {self._lag} s). If the lag does not explain it, some"
+                        f"{name} has not caught up: the master is at snapshot {position}, and {name} at snapshot"
+                        f" {self._applied[name]} (lag: {self._lag} s). If the lag does not explain this, a"
                         f" connection holds a write transaction open on {name}.",
                         server=name,
                     )
@@ -141,7 +145,7 @@ class Copier:
             if self._applied[name] == self._number and name not in self._idle:
                 _replace(
                     self._notes[name], str(self._as_of)
-                )  # at once: a reader that has waited queries the position next
+                )  # at once, because a reader that has waited queries the position next
 
     def _check(self) -> None:
         if self._error is not None:
@@ -155,7 +159,8 @@ class Copier:
                         self._look()
                     self._apply()
                     self._tell()
-                    self._changed.wait(LOOK_EVERY)
+                    quiet = time.monotonic() - (self._newest or 0)
+                    self._changed.wait(min(max(LOOK_EVERY, quiet / 20), LOOK_AT_LEAST_EVERY))
         except BaseException as error:
             logger.exception("the copier has failed")
             with self._changed:
@@ -163,7 +168,7 @@ class Copier:
                 self._changed.notify_all()
 
     def _look(self) -> bool:
-        """Take a snapshot if the master has changed. Return False if it was locked and must be checked again."""
+        """Take a snapshot if the master has changed. Return False if the master is locked and must be checked again."""
         self._looked = time.monotonic()
         if "master" in self._idle:
             return True
@@ -180,10 +185,11 @@ class Copier:
         self._version = version
         self._newest, self._as_of = time.monotonic(), position
         self._snapshots.append(Snapshot(self._number, self._newest, content, position))
+        self._changed.notify_all()  # another thread may have taken it
         return True
 
     def _apply(self) -> None:
-        """Give each slave the newest snapshot that is due, and drop those that are not needed."""
+        """Give each slave the newest snapshot that is due, and drop the snapshots that are not needed."""
         now = time.monotonic()
         due = [one for one in self._snapshots if one.taken + self._lag <= now]
         if not due:
@@ -204,7 +210,10 @@ class Copier:
         self._snapshots = [one for one in self._snapshots if one.number >= needed]
 
     def _tell(self) -> None:
-        """Note that nothing has changed since the newest copy, because writers read the clock after a commit."""
+        """Write into the notes of slaves with the newest copy up to which time they equal the master.
+
+        Writers read the clock after a commit, so their position may be later than the copy that has the commit.
+        """
         if self._newest is not None and time.monotonic() < self._newest + self._lag + TOLD_FOR:
             for name, note in self._notes.items():
                 if self._applied[name] == self._number and name not in self._idle:
@@ -215,11 +224,11 @@ class Copier:
 
 
 class _Busy(Exception):  # noqa: N818 - not an error: try again later
-    """The other database is locked at the moment."""
+    """One of the two databases is locked at the moment."""
 
 
 def _copy(source: sqlite3.Connection, target: sqlite3.Connection) -> bool:
-    """Copy a whole database in one transaction. Return False if it is locked at the moment."""
+    """Copy a whole database in one transaction. Return False if one of the two files is locked at the moment."""
 
     def progress(status: int, _remaining: int, _total: int) -> None:
         # Without this, backup() retries for as long as the lock is held.
@@ -240,7 +249,7 @@ def _replace(file: Path, text: str) -> None:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    """Return a connection for the copier, which is used under its lock, by any thread."""
+    """Return a connection that any thread may use while it holds the copier's lock."""
     connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=0)
     connection.execute("PRAGMA synchronous = OFF")
     return connection

@@ -1,6 +1,6 @@
 """Data folders of new, empty servers. Making one takes seconds, so each is made once and kept in the user's cache.
 
-The folder is ``replswitch/data`` in ``$XDG_CACHE_HOME`` or ``~/.cache``. It can be removed at any time.
+The cache is the folder ``replswitch/data`` in ``$XDG_CACHE_HOME`` or ``~/.cache``. It can be removed at any time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def cache_folder() -> Path:
 
 
 class CachedData:
-    """The data folder that a command makes, in the cache.
+    """A data folder in the cache, which a command has made.
 
     Args:
         command: the command, without the options that name the pair's own folders.
@@ -39,7 +39,7 @@ class CachedData:
         self._folder = cache_folder() / "data" / f"{self._kind}{digest}"
 
     def copy_to(self, target: Path) -> bool:
-        """Copy the folder to a new one, and return whether it was there."""
+        """Copy the folder from the cache to ``target``. Return False if the cache does not contain the folder."""
         try:
             shutil.copytree(self._folder, target)
         except OSError:  # it is not there, or another process is removing it

@@ -1,4 +1,4 @@
-"""The methods that a pair of another database must implement: ReplicatedPair calls them."""
+"""The methods that a pair for another database must implement. ReplicatedPair calls them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class PairHooks(ABC):
-    """The part of a pair that its database decides.
+    """The methods of a pair that depend on its database.
 
     The names of servers are checked before the call. No two of these methods run at the same time, except
     ``_wait_for``.

@@ -1,13 +1,13 @@
-"""The keeper: a small process that owns a folder and the servers in it, and outlives the test run.
+"""The keeper, a small process that owns a folder and the servers in it, and outlives the test run.
 
 A test run can end in ways in which none of its own clean-up code runs (``kill -9``, a crash, a CI job that
 is cancelled). So the servers are not children of the test run but of this process, which is started as a
 script by :class:`replswitch.testing.kept.Kept` and shares a pipe with it. When the pipe closes, or the
 process that started the keeper is gone, the keeper kills its servers, removes its folder and ends.
 
-The keeper is the parent of the servers, so it never signals a process id that belongs to another process by
-now: an id stays in use until the parent has read the exit code. The keeper uses the standard library only and
-imports nothing of replswitch, so it starts quickly.
+The keeper is the parent of the servers. The id of a process stays in use until its parent has read the exit
+code, so the keeper never kills another process that has got the same id. The keeper uses the standard library
+only and imports nothing of replswitch, so it starts quickly.
 
 One request is one line of JSON on standard input, its answer one line on standard output::
 
@@ -56,7 +56,7 @@ SEGMENTS = Path("/proc/sysvipc/shm")
 """Linux's list of segments: key, id, permissions, size, creator, and more; see proc(5)."""
 
 REMOVE_WITHIN = 10.0
-"""Seconds for which the removal of the folder is repeated: a server that was just killed may still write."""
+"""Seconds for which the removal of the folder is repeated, because a server that was just killed may still write."""
 
 
 class Keeper:
@@ -104,7 +104,8 @@ class Keeper:
         process = self.processes[name]
         children: list[int] = []
         if process.poll() is None:
-            # Its session is new, so its process group has its id; the id is taken until wait() returns.
+            # The process has a session of its own, so its process group has the same id. No other process can get this
+            # id before wait() returns.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGSTOP)  # so that it starts no child that is not killed
                 children = children_of(process.pid)
@@ -136,13 +137,13 @@ def die_with_keeper() -> None:
 
 
 def adopt_orphans() -> None:
-    """Have Linux make the children of a killed server ours, so that their end can be waited for."""
+    """Make this process the parent of a killed server's children, so that it can wait for their end."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
 def children_of(pid: int) -> list[int]:
-    """Return the children of a process. Those of PostgreSQL are in sessions of their own."""
+    """Return the ids of a process's children. Those of PostgreSQL have sessions of their own, out of killpg's reach."""
     if sys.platform == "linux":
         table = []
         for entry in Path("/proc").glob("[0-9]*/stat"):
@@ -189,7 +190,7 @@ def write(answer: dict[str, Any]) -> None:
 
 
 def main(base: str, *account: str) -> None:
-    """Serve requests until the other process ends, then remove everything."""
+    """Serve requests until the process that started the keeper ends, then remove everything."""
     parent = os.getppid()
     for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(ignored, signal.SIG_IGN)

@@ -48,7 +48,7 @@ class Kept:
         self._lock = threading.Lock()
         self._owner = os.getpid()
         self._running: dict[str, _Watch] = {}
-        # By its path and with -I -S: neither the user's site packages nor replswitch itself are imported.
+        # Start it by its path and with -I -S, so that neither the user's site packages nor replswitch are imported.
         self._process = subprocess.Popen(  # noqa: S603 - our own script
             [
                 sys.executable,
@@ -113,7 +113,7 @@ class Kept:
         with self._lock:
             if self._process.stdin is None or self._process.stdin.closed:
                 raise PairError("the servers of this pair belong to another process, or the pair is closed")
-            with contextlib.suppress(BrokenPipeError):  # the missing answer shows it
+            with contextlib.suppress(BrokenPipeError):  # `_read` reports that the keeper is gone
                 self._process.stdin.write(json.dumps(request).encode() + b"\n")
             return self._read()
 
@@ -122,8 +122,8 @@ class Kept:
         line = self._process.stdout.readline() if self._process.stdout else b""
         if not line:
             raise PairError(
-                "the process that keeps the servers is gone, and the servers with it:"
-                f" exit code {self._process.wait()}. Was it killed? Close the pair and start it again."
+                "the process that keeps the servers is gone, and the servers with it."
+                f" Its exit code is {self._process.wait()}. Was it killed? Close the pair and start it again."
             )
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
@@ -140,14 +140,14 @@ class Kept:
         """Close the parent's pipe in a forked child, so that the pipe closes when the parent ends."""
         self._hang_up()
         self._lock = threading.Lock()  # another thread may have held it when the process was forked
-        self._process.returncode = 0  # not our child: nothing to wait for, and no warning
+        self._process.returncode = 0  # it is no child of this process, so nothing waits for it or warns
 
 
 class _Watch:
-    """Watches a process that the keeper has started. Asking the keeper takes much longer.
+    """Watches a process that the keeper has started. A request to the keeper would take much longer.
 
     Args:
-        pid: its process id.
+        pid: the id of the process.
 
     Raises:
         OSError: there is no such process.

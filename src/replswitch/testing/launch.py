@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from replswitch.testing.kept import Kept
 
 WITHIN = 60.0
-"""Seconds that a program may take to be ready. On a busy machine it may take some."""
+"""Seconds that a program may take to be ready. There are many, because the machine may be busy."""
 
 PORTS = range(20000, 30000)
-"""These are below the range from which Linux, macOS and Windows take the ports of outgoing connections, so that none of
-those occupies the port of a server that is down."""
+"""These are below the range from which Linux, macOS and Windows take the ports of outgoing connections, so that no
+outgoing connection occupies the port of a server that is down."""
 
 SBIN = ("/usr/sbin", "/usr/local/sbin", "/usr/libexec", "/usr/local/libexec", "/usr/local/mysql/bin")
 """Folders in which servers are often installed, and which are not in the PATH of every user."""
@@ -35,11 +35,11 @@ def find_program(name: str, package: str) -> str:
     """Return the path of a program.
 
     Args:
-        name: its file name.
-        package: the Debian package that contains it, for the error.
+        name: the file name of the program.
+        package: the Debian package that contains the program, for the error.
 
     Raises:
-        ServerNotFoundError: it is not on this machine.
+        ServerNotFoundError: the program is not on this machine.
     """
     path = shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", os.defpath), *SBIN]))
     if path is None:
@@ -66,11 +66,12 @@ def run(kept: Kept, name: str, argv: list[str], log: Path, *, ready: Callable[[]
     """Start a program and wait until it is ready.
 
     Args:
-        kept: the keeper that starts it.
-        name: its name in the keeper.
+        kept: the keeper that starts the program.
+        name: the name of the program in the keeper.
         argv: the command.
-        log: the file for its output; it is emptied first.
-        ready: returns whether it is up; None for a program that is ready when it has ended without an error.
+        log: the file for the program's output; the file is emptied first.
+        ready: returns whether the program is ready; None for a program that is ready when it has ended without an
+            error.
 
     Raises:
         ServerStartError: the program failed, or was not ready in time. It is not running any more.

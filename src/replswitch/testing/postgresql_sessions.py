@@ -122,7 +122,7 @@ class PostgreSQLSessions(PromotablePair):
             raise PairError(f"the {name} failed at {sql!r}: {error}") from error
 
     def _session(self, name: str) -> Connection[Any]:
-        """Return the pair's own session on a server. It stays open: opening one takes longer than most statements."""
+        """Return the pair's own session on a server. It stays open, because a new one takes longer than a statement."""
         with self._opening:
             session = self._own.get(name)
             if session is None or session.closed or is_readable(session.fileno()):
@@ -147,7 +147,7 @@ class PostgreSQLSessions(PromotablePair):
 
 
 def psycopg() -> Any:
-    """Import psycopg when it is needed, not when pytest loads the plugin."""
+    """Import psycopg and return it. It is imported when it is needed, and not when pytest loads the plugin."""
     return imported("psycopg", "postgresql")
 
 

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 def is_readable(socket: int) -> bool:
-    """Return whether there is something to read. Between statements, that is the end of the connection."""
+    """Return whether a socket has data to read. Between statements, this means that the server has closed it."""
     poll = select.poll()
     poll.register(socket, select.POLLIN)
     return bool(poll.poll(0))
@@ -36,7 +36,7 @@ def imported(driver: str, extra: str) -> Any:
 
     Args:
         driver: the name of the module.
-        extra: the extra of replswitch that installs it.
+        extra: the extra of replswitch that installs the driver.
 
     Raises:
         PairError: the driver is not installed.
@@ -119,7 +119,7 @@ class ProcessPair(ReplicatedPair):
         logger.debug("%s up on port %d in %.2f s", name, self._ports[name], time.monotonic() - began)
 
     def _start_on_free_port(self, name: str) -> None:
-        """Start a server on a free port, or on another one if a process took it first."""
+        """Start a server on a free port. If another process takes the port first, try another port."""
         while name not in self._ports:
             port = free_port()
             try:
@@ -153,7 +153,7 @@ class ProcessPair(ReplicatedPair):
         return self._keeper.folder / f"{name}.log"
 
     def _keep(self) -> Kept:
-        """Return a new keeper."""
+        """Return a new `Kept` for the processes and the folder."""
         return Kept()
 
     @abstractmethod

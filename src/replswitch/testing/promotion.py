@@ -26,9 +26,9 @@ class PromotablePair(ProcessPair):
     def promote(self, name: str = "slave", timeout: float = 10) -> None:
         """Make a slave the master, and the master and the other slaves its slaves. Nothing is lost.
 
-        The old master accepts no more writes first: MariaDB and MySQL make it read-only (sessions that are open
-        there get error 1290 for every write and every commit of one), and PostgreSQL shuts it down (its sessions
-        end). Then the slave catches up at once, in spite of the lag; then it accepts writes.
+        First, the old master stops accepting writes. MariaDB and MySQL become read-only, so sessions that are open
+        there get error 1290 for every write and for every commit of a write. PostgreSQL is shut down, so its sessions
+        end. Then the slave catches up at once, in spite of the lag. Then it accepts writes.
         Afterwards ``pair.master``, ``pair.slaves``, ``pair.master_name`` and ``pair.slave_names`` have the new
         roles. Each server keeps its name and its address. The test must connect the clients to the new master.
         A slave that is down follows the new master when it starts. ``reset()`` makes the first master the master
@@ -36,7 +36,7 @@ class PromotablePair(ProcessPair):
 
         Args:
             name: the slave.
-            timeout: seconds that it may take to catch up.
+            timeout: seconds that the slave may take to catch up.
 
         Raises:
             ConfigurationError: no slave of this pair has that name.
@@ -67,7 +67,7 @@ class PromotablePair(ProcessPair):
 
     @abstractmethod
     def _hand_over(self, old: str, new: str, timeout: float) -> None:
-        """Close the old master for writes and open the new one, once it has all of them.
+        """Close the old master for writes. Once the new one has all writes, open the new one for writes.
 
         Raises:
             PairError: that was not done; the old master is still the master.

@@ -23,7 +23,7 @@ CHUNK = 65536
 """Bytes that are read at once."""
 
 WITHIN = 10.0
-"""Seconds in which the proxy's own thread carries out a call; it never waits for a peer."""
+"""Seconds that a call in the proxy's own thread may take. This thread never waits for a client or a server."""
 
 
 class Proxy:
@@ -33,7 +33,7 @@ class Proxy:
     proxy, or use it as a context manager.
 
     Args:
-        target: the port of 127.0.0.1 that it forwards to, or ``(host, port)``.
+        target: the port of 127.0.0.1 that the proxy forwards to, or ``(host, port)``.
 
     Raises:
         ConfigurationError: ``target`` is not a port.
@@ -49,6 +49,7 @@ class Proxy:
         self._dropping = False
         self._delay = 0.0
         self._cut_after: int | None = None
+        self._round_trips = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._thread.start()
@@ -67,7 +68,7 @@ class Proxy:
 
     @property
     def target(self) -> tuple[str, int]:
-        """The target of new connections; can be set at any time. Open connections keep their server."""
+        """The target of new connections. It can be set at any time. Open connections keep their server."""
         return self._target
 
     @target.setter
@@ -79,19 +80,29 @@ class Proxy:
         """How many connections are open."""
         return len(self._connections)
 
+    @property
+    def round_trips(self) -> int:
+        """How often a client has waited for an answer since the proxy was made.
+
+        The first round trip of a connection is its greeting, or the answer to its first data. After that, each answer
+        that follows new data of the client is one round trip, however many packets the data and the answer have. With
+        `delay`, data that the client sends without waiting for an answer is one round trip, as it is on a network.
+        """
+        return self._round_trips
+
     def restore(self) -> None:
         """Forward everything at once again. Data held back by `drop` arrives now, as on a network."""
         self._do(self._set())
 
     def drop(self) -> None:
-        """Drop packets: connections are accepted and stay open, and nothing is forwarded, not even their end."""
+        """Drop packets. Connections are accepted and stay open, but nothing is forwarded, not even their end."""
         self._do(self._set(dropping=True))
 
     def delay(self, seconds: float) -> None:
         """Delay the answers of the server.
 
         Args:
-            seconds: 0 or more; each answer takes that much longer.
+            seconds: 0 or more; each answer takes this time longer.
         """
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= 3600:
             raise ConfigurationError(f"delay({seconds!r}): it must be a number of seconds from 0 to 3600")
@@ -113,7 +124,7 @@ class Proxy:
         self.cut()
 
     def cut(self) -> None:
-        """Close all connections now; accept new ones."""
+        """Close all connections now. New connections are still accepted."""
         self._do(self._cut())
 
     def close(self) -> None:
@@ -173,10 +184,18 @@ class Proxy:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.sleep(0)  # for what is done when a task has ended
+        await asyncio.sleep(0)  # so that the callbacks of the ended tasks run
+
+    def count_round_trip(self) -> None:
+        """Count one round trip, because the first part of an answer is forwarded."""
+        self._round_trips += 1
 
     async def passed(self, connection: _Connection, arrived: float, *, is_answer: bool) -> None:
-        """Wait until data that arrived at a given time may be forwarded."""
+        """Wait until data of a connection may be forwarded.
+
+        ``arrived`` is the time at which the data arrived, by the clock of the loop. With ``is_answer``, the data comes
+        from the server, so that `delay` applies to it.
+        """
         while True:
             wait = arrived + self._delay - self._loop.time() if is_answer and self._delay else 0
             if self._dropping:
@@ -201,9 +220,10 @@ class _Connection:
         self._client = client
         self._server = socket.socket()
         self._left = cut_after
+        self._is_waiting = True  # a connection that was just opened waits for a greeting
 
     def changed(self, cut_after: int | None) -> None:
-        """Note that a method of the proxy was called."""
+        """Apply the call of a method of the proxy that was just made, also to data that is waiting."""
         self._left = cut_after
         change, self.change = self.change, asyncio.Event()
         change.set()
@@ -214,7 +234,7 @@ class _Connection:
         self._server.close()
 
     async def run(self) -> None:
-        """Serve the connection until the server closes it. If the client closes it, forward that to the server."""
+        """Serve the connection until the server closes it. If the client closes it, forward its end to the server."""
         await self._proxy.passed(self, 0, is_answer=False)
         self._server.setblocking(False)
         questions: asyncio.Task[None] | None = None
@@ -241,6 +261,11 @@ class _Connection:
                 if not data:
                     to.shutdown(socket.SHUT_WR)
                     return
+                if not is_answer:
+                    self._is_waiting = True
+                elif self._is_waiting:
+                    self._is_waiting = False
+                    self._proxy.count_round_trip()
                 if is_answer and self._left is not None:
                     data, self._left = data[: self._left], self._left - len(data)
                 await loop.sock_sendall(to, data)
@@ -263,7 +288,7 @@ class _Connection:
 
 
 def _address(target: object) -> tuple[str, int]:
-    """Return a host and a port."""
+    """Return the host and the port of a target."""
     match target:
         case bool():
             pass

@@ -8,19 +8,19 @@ from replswitch.testing.errors import NotCaughtUpError
 
 
 class Dialect(NamedTuple):
-    """The statements of one of the two products.
+    """The statements of MariaDB or of MySQL.
 
     Attributes:
         product: its name, for messages.
         stop: stops both threads of a slave.
-        start: starts them.
+        start: starts both threads of a slave.
         forget: makes a slave, whose threads are stopped, forget its master.
-        delay: sets the delay; takes the seconds.
+        delay: sets the delay of a slave, in seconds.
         status: queries the status of a slave.
         role: the prefix of the column names in the status.
         position: queries the position of the master, as ``position``.
         reached: queries the position of a slave, as ``position``.
-        wait: waits on a slave; takes a position and seconds. ``failed`` is 0 if the slave has reached the position.
+        wait: waits until a slave has reached a position, at most for a number of seconds. ``failed`` is 0 if it has.
     """
 
     product: str
@@ -63,7 +63,7 @@ MYSQL = Dialect(
 
 
 def has_failed(dialect: Dialect, status: dict[str, Any]) -> bool:
-    """Return whether a thread of a slave ended with an error. One that is still trying to connect does not count."""
+    """Return whether a thread of a slave ended with an error. A thread that still tries to connect has not failed."""
     return any(
         status[f"{dialect.role}_{kind}_Running"] == "No" and status[f"Last_{kind}_Errno"] for kind in ("IO", "SQL")
     )
@@ -72,7 +72,7 @@ def has_failed(dialect: Dialect, status: dict[str, Any]) -> bool:
 def not_caught_up(
     dialect: Dialect, name: str, positions: tuple[str, str], status: dict[str, Any], errors: list[str]
 ) -> NotCaughtUpError:
-    """Return the error that names what a slave lacks, and the reason.
+    """Return the error for a slave that has not caught up, with both positions and the reason.
 
     Args:
         dialect: the statements of the server's product.

@@ -1,4 +1,4 @@
-"""Pairs of real servers that speak MySQL's protocol: the base class for MariaDB and MySQL."""
+"""The base class of the pairs of MariaDB and of MySQL, whose servers speak MySQL's protocol."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ServerPair(SessionPair):
         return self._keeper.folder / f"{name}.sock"
 
     def _temporary(self, name: str) -> Path:
-        # Each server has its own: when a server starts, it removes all temporary tables that it finds in the folder.
+        # Each server has its own, because a server that starts removes all temporary tables in the folder.
         folder = self._keeper.folder / f"{name}.tmp"
         folder.mkdir(exist_ok=True)
         return folder
@@ -48,7 +48,7 @@ class ServerPair(SessionPair):
     def _check_lag(self, seconds: float) -> None:
         super()._check_lag(seconds)
         if seconds != int(seconds):
-            raise ConfigurationError(f"lag={seconds!r}: {self.dialect.product} lags by whole seconds")
+            raise ConfigurationError(f"lag={seconds!r}: a lag of {self.dialect.product} must be in whole seconds")
 
     def _install(self) -> None:
         # Every server runs these statements itself, so they must not be replicated.
@@ -60,7 +60,7 @@ class ServerPair(SessionPair):
         if not cached.copy_to(data):
             folders = [f"--datadir={data}", f"--tmpdir={self._temporary(MASTER)}"]
             run(self._keeper, Path(command[0]).name, [*command, *folders], self._keeper.folder / "install.log")
-            # It contains the UUID of a MySQL server, which must be unique. Without the file, each server makes its own.
+            # The file has the UUID of a MySQL server, which must be unique. Without it, each server makes a new one.
             (data / "auto.cnf").unlink(missing_ok=True)
             cached.keep(data)
 
@@ -73,7 +73,7 @@ class ServerPair(SessionPair):
 
     def _answers(self, name: str, port: int) -> bool:
         """Return whether root can log in. The socket in its folder cannot belong to another server."""
-        # First without PyMySQL, which leaves a socket unclosed if no server listens (seen with 1.2.4).
+        # First try without PyMySQL, which leaves a socket unclosed if no server listens (seen with 1.2.4).
         with socket.socket(socket.AF_UNIX) as probe:
             if probe.connect_ex(str(self._socket(name))):
                 return False
@@ -101,10 +101,10 @@ class ServerPair(SessionPair):
 
     def _wait_for(self, name: str, position: Any, deadline: float) -> None:
         if self._lag:
-            deadline += 1  # for the whole seconds in which a delay is counted
+            deadline += 1  # because a delay is counted in whole seconds
         while position:
-            # In slices: a slave that waits does not notice that replication has ended with an error. Never 0, which
-            # means no time-out on MySQL.
+            # Wait in slices, because a slave that waits does not notice that replication has ended with an error. Never
+            # wait 0 seconds, which means no time-out on MySQL.
             wait = min(0.5, max(0.01, deadline - time.monotonic()))
             if not self._run(name, self.dialect.wait, position, wait)[0]["failed"]:
                 return
@@ -118,7 +118,7 @@ class ServerPair(SessionPair):
         return [status[kind] for kind in ("Last_IO_Error", "Last_SQL_Error") if status[kind]]
 
     def _hand_over(self, old: str, new: str, timeout: float) -> None:
-        """Close the old master for writes and open the new one, once it has all of them."""
+        """Close the old master for writes. Once the new one has all writes, open the new one for writes."""
         self._run(old, "SET GLOBAL read_only = ON")  # waits for the commits that are on their way
         is_held_back = bool(self._lag) or new in self._stopped
         try:
@@ -169,5 +169,5 @@ class ServerPair(SessionPair):
 
 
 def as_root() -> list[str]:
-    """Return the option without which a server refuses to run as root."""
+    """Return the option without which a server refuses to run as root; an empty list for another user."""
     return ["--user=root"] if os.geteuid() == 0 else []

@@ -1,4 +1,4 @@
-"""Sessions on the servers of a pair: the application's, root's, and what root can read about a server.
+"""Sessions of the application and of root on the servers of a pair, and what root can read about a server.
 
 The pair administers a server through its Unix socket, as root without a password. Only the owner of the folder can use
 this socket. The application's account connects over TCP, on 127.0.0.1.
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from pymysql.connections import Connection
 
 OURS = ("root[", "replication[", "[", "skip-grants user[")
-"""How ``user_host`` in the general log begins for connections that are not the application's: the pair's own,
-and the threads that replicate."""
+"""How ``user_host`` in the general log begins for connections that are not the application's. These are the pair's
+own, and those of the threads that replicate."""
 
 
 class SessionPair(PromotablePair):
-    """A pair of servers that PyMySQL can talk to."""
+    """A pair of servers that PyMySQL connects to."""
 
     driver: ClassVar[str] = "pymysql"
 
@@ -45,7 +45,7 @@ class SessionPair(PromotablePair):
         return pymysql_connect(**self._parameters(self._known(name or self.master_name)))
 
     def admin(self, name: str | None = None) -> Connection[Any]:
-        """Return a PyMySQL connection to one server that may do everything, with autocommit on.
+        """Return a PyMySQL connection of root, which may do everything, to one server, with autocommit on.
 
         ``read_only`` does not refuse its writes. A write to a slave may conflict with later writes from the
         master.
@@ -60,8 +60,8 @@ class SessionPair(PromotablePair):
 
         Args:
             name: which server.
-            variable: for instance ``Com_select`` or ``Questions``. The connection that asks is counted too
-                (some ``Questions``, but no ``Com_select``).
+            variable: for instance ``Com_select`` or ``Questions``. The statements of this method itself are counted
+                as ``Questions``, but not as ``Com_select``.
 
         Raises:
             ConfigurationError: the server has no such counter.
@@ -119,7 +119,7 @@ class SessionPair(PromotablePair):
 
     @contextmanager
     def _session(self, name: str) -> Iterator[Connection[Any]]:
-        """Lend a session of the pair's own. It stays open: opening one takes longer than most statements."""
+        """Lend a session of the pair's own. It stays open, because opening one takes longer than most statements."""
         idle = self._idle.setdefault(name, []) if os.getpid() == self._owner else []
         session = None
         with suppress(IndexError):
@@ -154,7 +154,7 @@ class SessionPair(PromotablePair):
 
 
 def pymysql() -> Any:
-    """Import PyMySQL when it is needed, not when pytest loads the plugin."""
+    """Import PyMySQL and return it. It is imported when it is needed, and not when pytest loads the plugin."""
     return imported("pymysql", "mysql")
 
 

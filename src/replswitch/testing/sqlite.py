@@ -19,15 +19,15 @@ logger = logging.getLogger(__name__)
 
 
 class SQLitePair(ReplicatedPair):
-    """A SQLite file and its slaves, in WAL mode; :class:`~replswitch.testing.copier.Copier` replicates.
+    """A SQLite file and its slaves, in WAL mode. :class:`~replswitch.testing.copier.Copier` replicates.
 
-    Needs nothing but Python and starts at once. The lag may have a fraction. Made for small databases: each
-    commit copies the whole file. Without servers, some things differ:
+    The pair needs nothing but Python and starts at once. The lag may have a fraction. It is made for small
+    databases, because each commit copies the whole file. Without servers, some things differ:
 
     * After ``kill(name)`` the file cannot be opened ("unable to open database file"). A connection that was
       used before still works, and its writes to a killed master are replicated after ``start(name)``.
     * A write to the file of a slave is refused only on connections with ``PRAGMA query_only`` (those of
-      :meth:`connect` and of ``replswitch.connect()``). The next copy undoes it.
+      :meth:`connect` and of ``replswitch.connect()``). The next copy undoes the write.
 
     Args:
         slaves: how many slaves; 1 or more.
@@ -42,7 +42,7 @@ class SQLitePair(ReplicatedPair):
         self._down: set[str] = set()
 
     def connect(self, name: str | None = None) -> sqlite3.Connection:
-        """Return a sqlite3 connection to one file, with ``isolation_level=None``; to a slave, read-only."""
+        """Return a sqlite3 connection to one file, with ``isolation_level=None``. It is read-only for a slave."""
         name = self._known(name or self.master_name)
         connection = sqlite3.connect(self._file(name), isolation_level=None)
         if name != self.master_name:

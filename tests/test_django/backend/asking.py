@@ -66,6 +66,11 @@ def links_on(pair: Pair, server: str) -> set[int]:
     return dialect.links_of(pair, server)
 
 
+def has_no_links(pair: Pair, *servers: str) -> bool:
+    """Whether the application has no link to these servers. They see a link closed a moment later, so ask again."""
+    return any(not set().union(*(links_on(pair, server) for server in servers)) for _ in range(100))
+
+
 @contextmanager
 def default_with(*slaves: dict[str, Any], **master: Any) -> Iterator[Any]:
     """The alias ``default`` with other slaves, and with other settings of the master, in every thread."""

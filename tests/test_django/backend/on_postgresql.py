@@ -6,6 +6,7 @@ import io
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from tests.test_django.project.served import DRIVER
 
 from replswitch import MASTER, SLAVE, SlaveWriteError, carry, resume
 from replswitch.decorators import use_slave
+from replswitch.testing import assert_reads_on
 
 WRITES = "CREATE OR REPLACE FUNCTION writes() RETURNS int VOLATILE LANGUAGE sql AS $$ {} RETURNING 1 $$"
 
@@ -50,6 +52,14 @@ class TestServerSideCursors:
                 found += [row.body for row in rows]
         assert found == five
         assert sides(db)[1:] == [SLAVE, MASTER]
+
+    def test_assert_reads_on_reads_a_composed_statement_once(self, db: Any, five: list[str]) -> None:
+        sql = import_module(f"{DRIVER}.sql")
+        statement = sql.SQL("SELECT body FROM {}").format(sql.Identifier("project_message"))
+        with assert_reads_on(SLAVE) as reads, use_slave(), db.chunked_cursor() as chunked, db.cursor() as cursor:
+            chunked.execute(statement)
+            cursor.execute(statement)
+        assert [read.statement.sql for read in reads.right] == ['SELECT body FROM "project_message"'] * 2
 
     @pytest.mark.parametrize("block", [False, True])
     def test_m1_an_iterator_on_the_master_is_no_write(self, db: Any, five: list[str], block: bool) -> None:

@@ -11,12 +11,14 @@ AGAIN = {
     "psycopg": {
         "on_postgresql.py": "",
         "postgresql_pools.py": "",
+        "test_resolve.py": "",
         "test_writes.py": "",
         "test_transactions.py": "Atomic or Savepoints or LostLinks or ByHand or ForUpdate",
         "test_faults.py": "savepoint or BegunByAStatement or AtFault or NotReplicated or closed_cursor",
         "test_without_master.py": "read_only or cannot_begin or lost_master",
         "test_slave_writes.py": "runs_on_the_master or AfterARead or whole or session_raises or lets_its_link",
         "test_links.py": "Opening or killed",
+        "test_production_routing.py": "shows_what",
     },
     "psycopg2": {
         "on_postgresql.py": "",
@@ -26,6 +28,7 @@ AGAIN = {
         "../requests/test_round_trips.py": "",
         "../requests/test_markers.py": "(changes_nothing and wsgi) or commits_a_change or merges_and",
         "../requests/test_own_connection.py": "is_marked or is_open",
+        "../requests/test_beside_the_request.py": "several_threads",
     },
 }
 """The tests by driver and file, as ``pytest -k`` takes them."""

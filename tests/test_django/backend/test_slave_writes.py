@@ -204,7 +204,7 @@ def test_s8_a_moved_write_gives_one_warning_with_its_place(
         write(message)
     (warning,) = warnings()
     assert ("had read from a slave" if reads else "had not read from a slave") in warning
-    place = warning.partition("moved to the master, at ")[2].partition(". It was refused")[0]
+    place = warning.partition("The write is at ")[2].partition(". It was refused")[0]
     where, _, function = place.partition(" in ")
     path, _, line = where.rpartition(":")
     assert Path(path) == Path(__file__)

@@ -21,7 +21,7 @@ django.setup()
 from django.test.runner import DiscoverRunner
 
 runner = DiscoverRunner(verbosity=0, interactive=False, keepdb=False)
-labels = ["tests.test_django.backend.in_test_run." + name for name in NAMES]
+labels = ["tests.test_django.backend." + (name if "." in name else "in_test_run." + name) for name in NAMES]
 sys.exit(runner.run_tests(labels))
 """
 

@@ -200,14 +200,12 @@ class TestArguments:
 
     @pytest.mark.usefixtures("checked")
     def test_an_unknown_alias_is_refused(self) -> None:
-        assert (
-            run("--database", "chequed")[1] == 'There is no alias "chequed" in DATABASES. There are: default, checked.'
-        )
+        assert run("--database", "chequed")[1] == 'DATABASES has no alias "chequed". Its aliases are: default, checked.'
 
     @pytest.mark.usefixtures("checked")
     def test_a_database_without_the_backend_is_refused(self) -> None:
         _, complaint = run("--database", "default")
-        assert complaint == 'The database "default" does not use replswitch: its ENGINE is "django.db.backends.dummy".'
+        assert complaint == 'The database "default" does not use replswitch. Its ENGINE is "django.db.backends.dummy".'
 
     def test_a_project_without_the_backend_is_an_error_with_the_cure(self, use_databases: Any) -> None:
         use_databases()
@@ -215,7 +213,7 @@ class TestArguments:
 
     @pytest.mark.parametrize("seconds", ["0", "-1", "1.5", "soon"])
     def test_a_wrong_timeout_is_refused(self, seconds: str) -> None:
-        with pytest.raises(CommandError, match="is not a number of seconds"):
+        with pytest.raises(CommandError, match="is not a valid number of seconds"):
             call_command(Command(), f"--timeout={seconds}")
 
 

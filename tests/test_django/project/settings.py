@@ -9,6 +9,7 @@ import json
 import os
 from typing import Any
 
+import django
 from tests.test_django.project.served import ENGINE, hide_the_other
 
 hide_the_other()
@@ -23,6 +24,18 @@ ROOT_URLCONF = "tests.test_django.project.urls"
 TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}]
 SESSION_ENGINE = "django_replswitch.sessions"
 REPLSWITCH: dict[str, Any] = {}
+TASKS = {  # with Django 5.2, the backport reads them
+    "default": {
+        "BACKEND": "django_replswitch.tasks.TaskBackend",
+        "REPLSWITCH": {
+            "BACKEND": f"django{'.' if django.VERSION >= (6, 0) else '_'}tasks.backends.immediate.ImmediateBackend"
+        },
+    },
+    "queue": {
+        "BACKEND": "django_replswitch.tasks.TaskBackend",
+        "REPLSWITCH": {"BACKEND": "tests.test_django.project.tasks.QueueBackend", "MAX_AGE": 5},
+    },
+}
 
 
 def _database(name: str) -> dict[str, Any]:

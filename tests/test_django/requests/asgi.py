@@ -9,7 +9,7 @@ from http.cookies import Morsel, SimpleCookie
 from typing import Any
 from urllib.parse import urlsplit
 
-from tests.test_django.requests.board import Page
+from tests.test_django.requests.board import Page, text_of
 
 
 @dataclass
@@ -52,7 +52,8 @@ class Exchange:
         for name, value in self.answered:
             if name == "set-cookie":
                 cookies.update(SimpleCookie(value))
-        return Page(self.status, b"".join(self.pieces).decode(), dict(self.answered), cookies)
+        headers = dict(self.answered)
+        return Page(self.status, text_of(self.pieces, headers), headers, cookies)
 
     async def _receive(self) -> dict[str, Any]:
         if not self._asked:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gzip
 import http.client
 import threading
 import time
@@ -135,7 +136,13 @@ class Visitor:
 def page_of(response: Any, pieces: Iterable[bytes]) -> Page:
     """A response of Django's test clients, as a page."""
     headers = {name.lower(): value for name, value in response.headers.items()}
-    return Page(response.status_code, b"".join(pieces).decode(), headers, dict(response.cookies.items()))
+    return Page(response.status_code, text_of(pieces, headers), headers, dict(response.cookies.items()))
+
+
+def text_of(pieces: Iterable[bytes], headers: dict[str, str]) -> str:
+    """Return the text of a body, which may be compressed."""
+    body = b"".join(pieces)
+    return (gzip.decompress(body) if headers.get("content-encoding") == "gzip" else body).decode()
 
 
 def through_wsgi(method: str, path: str, headers: dict[str, str], *, raising: bool = True) -> Page:

@@ -1,4 +1,7 @@
-"""Send GETs that use Django's database cache while the slave lags. A script; its arguments: the BACKEND and a step."""
+"""Send GETs that use Django's database cache while the slave lags. A script; its argument is the BACKEND.
+
+It creates the tables and prints a line. It goes on when it reads a line.
+"""
 
 from __future__ import annotations
 
@@ -34,11 +37,12 @@ if __name__ == "__main__":
     cache: Any = django.core.cache.cache
     connection: Any = django.db.connection
 
-    if sys.argv[2] == "create":
-        call_command("migrate", run_syncdb=True, verbosity=0)
-        call_command("createcachetable", verbosity=0)
-        Message.objects.all().delete()  # messages of other tests
-        sys.exit()
+    call_command("migrate", run_syncdb=True, verbosity=0)
+    call_command("createcachetable", verbosity=0)
+    Message.objects.all().delete()  # messages of other tests
+    django.db.connections.close_all()
+    print("The tables are there.", flush=True)
+    input()
 
     # The work of two GETs, and the results that each must get: the same as without a slave.
     pages: dict[str, tuple[Callable[[], Any], list[Any]]] = {

@@ -14,6 +14,7 @@ from tests.test_django.project.served import NAMES, SERVED
 from tests.test_django.requests import cache_contract, cache_visits
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import ModuleType
 
     from tests.conftest import Served
@@ -30,10 +31,20 @@ def databases(served: Served) -> dict[str, Any]:
     return {"default": {"ENGINE": f"django_replswitch.backends.{engine}", **master, "SLAVES": [slave]}}
 
 
-def run(served: Served, script: ModuleType, *arguments: str) -> str:
-    """Run a script on a pair with a driver. Return its output."""
-    done = subprocess.run(
-        [sys.executable, str(script.__file__), *arguments],
+def run(served: Served, script: ModuleType, argument: str, meanwhile: Callable[[], None] | None = None) -> str:
+    """Run a script on a pair with a driver.
+
+    Args:
+        served: the pair and the driver.
+        script: the module.
+        argument: its argument.
+        meanwhile: called when the script has printed a line. Then the script reads a line, and goes on.
+
+    Returns:
+        What the script prints, without that line.
+    """
+    with subprocess.Popen(
+        [sys.executable, str(script.__file__), argument],
         env={
             **os.environ,
             "PROJECT_DRIVER": served.driver if served.driver in SERVED else "mysqlclient",
@@ -41,22 +52,30 @@ def run(served: Served, script: ModuleType, *arguments: str) -> str:
             "DJANGO_SETTINGS_MODULE": "tests.test_django.project.settings",
             "PROJECT_DATABASES": json.dumps(databases(served)),
         },
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=200,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout.strip()
+    ) as process:
+        try:
+            assert process.stdout
+            if meanwhile and process.stdout.readline():  # nothing if the script has failed
+                meanwhile()
+            told, errors = process.communicate("go on\n", timeout=200)
+        finally:
+            process.kill()
+    assert process.returncode == 0, told + errors
+    return told.strip()
 
 
 @pytest.mark.parametrize("served", ON, indirect=True)
 @pytest.mark.parametrize("backend", ["django_replswitch.cache.DatabaseCache"])
 def test_m1_a_get_that_uses_the_database_cache_stores_on_the_master_unrecorded(served: Served, backend: str) -> None:
-    run(served, cache_visits, backend, "create")
-    served.pair.wait_caught_up()
-    served.pair.stop_slave()
-    assert run(served, cache_visits, backend, "visit") == MODULES[served.driver]
+    def stop_replication() -> None:
+        served.pair.wait_caught_up()
+        served.pair.stop_slave()
+
+    assert run(served, cache_visits, backend, stop_replication) == MODULES[served.driver]
 
 
 @pytest.mark.timeout(300)  # it downloads Django's tests first

@@ -168,7 +168,7 @@ def test_r1_the_override_setting_chooses_the_state(site: Site, new_visitor: Visi
     assert new_visitor().get().side == "slave"
     assert new_visitor().get("/?wanted=slave", Cookie=f"just_updated={token()}").text == "1 2"
     site.assert_lagged()
-    with pytest.raises(Exception, match=r'The option "override" returned \'both\'\. It may return "master"'):
+    with pytest.raises(Exception, match=r'option "override" returned \'both\'\. It must return "master"'):
         Client().get("/?wanted=both")
 
 

@@ -428,7 +428,7 @@ class OneAlias(TestCase):
     def setUpTestData(cls):
         Message.objects.create(body="data")
 
-    def test_pages(self):
+    def test_pages_and_slave_state_show_the_rows_of_the_test_run(self):
         assert connection.settings_dict["NAME"] == "test_shop"
         with connection.use_slave():
             assert Message.objects.get().body == "data"

@@ -21,6 +21,7 @@ AGAIN = {
     "test_sessions.py": "transaction or atomic",
     "test_peers.py": "(two_gets and wsgi) or reads_return or (a_get_that_writes and wsgi) or extra_statement"
     " or (killed and live)",
+    "test_opentelemetry.py": "",
     "test_replicated_sets.py": "not asgi and not live",
 }
 """The tests by file, as ``pytest -k`` takes them."""

@@ -141,7 +141,7 @@ def test_a_testcase_sees_its_own_data_in_slave_state(site: Site, *, disabled: bo
             connection.state_change_disabled = disabled
             self.addCleanup(setattr, connection, "state_change_disabled", False)
 
-        def test_pages(self) -> None:
+        def test_pages_and_slave_state_show_the_rows_of_the_test(self) -> None:
             wanted = "master" if disabled else "slave"
             write("more")
             assert shown() == "1 data more"

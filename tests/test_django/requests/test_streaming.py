@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
+import gzip
 import io
 import logging
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.core.asgi import get_asgi_application
 from django.core.wsgi import get_wsgi_application
+from django.db import transaction
 from django.http import FileResponse, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.test import AsyncClient, Client, RequestFactory
 from tests.test_django.project.models import Message
 from tests.test_django.requests.asgi import Exchange
-from tests.test_django.requests.board import MIDDLEWARE, Site, connection, shown, write
+from tests.test_django.requests.board import MIDDLEWARE, Site, Visitor, connection, shown, through_wsgi, write
 
+from django_replswitch.decorators import use_master
 from replswitch.state import stack
 
 if TYPE_CHECKING:
@@ -194,8 +200,10 @@ def serve_one(method: str, **left: Any) -> Page:
         page = await Exchange(method, "/view", **left).run(application)
         assert stack() is None
         gc.collect()  # and then what the event loop has to clean up
-        for _ in range(5):
+        for turn in range(500):
             await asyncio.sleep(0.01)
+            if turn > 4 and len(asyncio.all_tasks()) == 1:  # the others close generators
+                break
         return page
 
     return async_to_sync(main)()
@@ -213,8 +221,10 @@ def test_s9_async_chunks_are_produced_in_the_state_of_the_request(site: Site, me
 
 
 @SIDES
-def test_s9_a_disconnect_closes_async_chunks_in_their_state(site: Site, method: str, side: str) -> None:
+@pytest.mark.parametrize("inner", ["", "sync_only"])
+def test_s9_a_disconnect_closes_async_chunks_in_their_state(site: Site, method: str, side: str, inner: str) -> None:
     view = StreamedAsync()
+    site.change(MIDDLEWARE=[MIDDLEWARE, *([f"{__name__}.{inner}"] if inner else [])])
     site.serve(view=view.view)
     site.pair.stop_slave()
     write(2)
@@ -316,6 +326,284 @@ def test_m7_a_write_before_the_first_chunk_is_marked(site: Site, method: str) ->
     assert (page.text, len(page.markers)) == ("1 2", 1)
     assert visitor.get().text == "1 2"
     site.assert_lagged()
+
+
+def stream_of(kind: str, work: Callable[[], object], **more: Any) -> Callable[[HttpRequest], Any]:
+    """A view whose stream works before its first piece; an empty piece comes before."""
+
+    def pieces() -> Iterator[str]:
+        yield ""
+        yield str(work())
+        yield "last"
+
+    async def async_pieces() -> AsyncIterator[str]:
+        yield ""
+        yield str(await sync_to_async(work)())
+        yield "last"
+
+    def view(request: HttpRequest) -> StreamingHttpResponse:
+        return StreamingHttpResponse(pieces() if kind == "sync" else async_pieces(), **more)
+
+    return view
+
+
+def written() -> str:
+    write(2)
+    return shown()
+
+
+def through_asgi(method: str, path: str, headers: dict[str, str]) -> Page:
+    """Through Django's ASGI application, which sends the headers before it asks for the first piece."""
+    return async_to_sync(Exchange(method, path, headers).run)(get_asgi_application())
+
+
+ignore_other_kind = pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume")
+
+
+@ignore_other_kind
+@pytest.mark.parametrize("kind", ["sync", "async"])
+@pytest.mark.parametrize("door", [through_wsgi, through_asgi])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("decorated", [False, True])
+def test_m7_a_write_before_the_first_piece_of_a_stream_is_marked(
+    site: Site, kind: str, door: Any, method: str, decorated: bool
+) -> None:
+    view = stream_of(kind, written)
+    if decorated:
+        site.change(MIDDLEWARE=[])
+        view = use_master(view)
+    site.serve(view=view)
+    site.pair.stop_slave()
+    visitor = Visitor(door)
+    page = visitor.send(method, "/view")
+    assert (page.text, len(page.markers)) == ("1 2last", 1)
+    assert int(page.markers[0]["max-age"]) > 60, "the position was not known"
+    assert Visitor(door).get("/view" if decorated else "/").text[:1] == "1"
+    if not decorated:
+        assert visitor.get().text == "1 2"
+    site.assert_lagged()
+
+
+@ignore_other_kind
+@pytest.mark.parametrize("kind", ["sync", "async"])
+@pytest.mark.parametrize("door", [through_wsgi, through_asgi])
+def test_m7_a_write_before_the_first_piece_of_a_compressed_stream_is_marked(site: Site, kind: str, door: Any) -> None:
+    """Django's GZipMiddleware sends a header before it asks for a piece, and compresses empty pieces, too."""
+    site.change(MIDDLEWARE=[MIDDLEWARE, "django.middleware.gzip.GZipMiddleware"])
+    site.serve(view=stream_of(kind, written))
+    site.pair.stop_slave()
+    visitor = Visitor(door)
+    page = visitor.post("/view", Accept_Encoding="gzip")
+    assert (page.text, len(page.markers)) == ("1 2last", 1)
+    assert page.headers["content-encoding"] == "gzip"
+    assert visitor.get().text == "1 2"
+    site.assert_lagged()
+
+
+def test_m7_a_compressed_stream_of_events_under_wsgi_begins_with_the_header_of_gzip(site: Site) -> None:
+    """It may be endless, and its compressor may hold small events back."""
+    begun: list[str] = []
+
+    def events() -> Iterator[str]:
+        begun.append("begun")
+        yield "data: 1"
+
+    site.change(MIDDLEWARE=[MIDDLEWARE, "django.middleware.gzip.GZipMiddleware"])
+    site.serve(view=lambda request: StreamingHttpResponse(events(), content_type="text/event-stream"))
+    response: Any = Client().get("/view", headers={"Accept-Encoding": "gzip"})
+    assert begun == []
+    assert gzip.decompress(b"".join(response.streaming_content)) == b"data: 1"
+
+
+@ignore_other_kind
+@pytest.mark.parametrize("kind", ["sync", "async"])
+@pytest.mark.parametrize("door", [through_wsgi, through_asgi])
+def test_m1_an_error_after_a_write_before_the_first_piece_is_marked(site: Site, kind: str, door: Any) -> None:
+    def fail() -> None:
+        write(2)
+        raise LookupError("no first piece")
+
+    closed: list[str] = []
+    view = stream_of(kind, fail)
+
+    def with_closer(request: HttpRequest) -> Any:
+        response = view(request)
+        response._resource_closers.append(lambda: closed.append(connection.state))
+        return response
+
+    site.serve(view=with_closer)
+    site.pair.stop_slave()
+    visitor = Visitor(functools.partial(door, raising=False) if door is through_wsgi else door)
+    page = visitor.post("/view")
+    assert (page.status, len(page.markers)) == (500, 1)
+    assert visitor.get().text == "1 2"
+    assert closed == ["master"]
+    assert stack() is None
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+@pytest.mark.parametrize("door", [through_wsgi, through_asgi])
+@pytest.mark.parametrize("inner", ["", "sync_only"])
+@ignore_other_kind
+def test_r5_a_stream_that_cannot_move_its_write_before_the_first_piece_runs_again(
+    site: Site, kind: str, door: Any, inner: str
+) -> None:
+    site.change(MIDDLEWARE=[MIDDLEWARE, *([f"{__name__}.{inner}"] if inner else [])])
+
+    def read_and_write() -> str:
+        with transaction.atomic():
+            before = shown()
+            write(2)
+            return f"{before};{shown()}"
+
+    closed: list[str] = []
+    view = stream_of(kind, read_and_write)
+
+    def with_closer(request: HttpRequest) -> Any:
+        response = view(request)
+        response._resource_closers.append(lambda: closed.append(f"{connection.state} {shown()}"))
+        return response
+
+    site.serve(view=with_closer)
+    site.pair.stop_slave()
+    visitor = Visitor(door)
+    page = visitor.get("/view")
+    assert (page.status, page.text, len(page.markers)) == (200, "1;1 2last", 1)
+    assert closed == ["slave 1", "master 1 2"], "the response of the first try was not closed by its own functions"
+    assert visitor.get().text == "1 2"
+    assert site.on("master") == "1 2"
+
+
+def test_m7_the_headers_of_a_stream_of_events_are_sent_before_its_first_event(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The client needs them. A write before the first event is late, and logged."""
+    site.serve(view=stream_of("async", lambda: Message.objects.update(body="2"), content_type="text/event-stream"))
+    with caplog.at_level(logging.WARNING, "replswitch"):
+        page = through_asgi("POST", "/view", {})
+    assert (page.text, page.markers) == ("1last", [])
+    (message,) = warnings(caplog)
+    assert "A write was committed after the response's headers were sent" in message
+
+
+def sync_only(get_response: Any) -> Callable[[HttpRequest], Any]:
+    """Return a middleware that makes Django run the ones before it synchronously, under ASGI too."""
+
+    def middleware(request: HttpRequest) -> Any:
+        return get_response(request)
+
+    return middleware
+
+
+@pytest.fixture(params=["middleware", "decorator"])
+def serve_synchronously(request: pytest.FixtureRequest, site: Site) -> Callable[[Any], None]:
+    """Serve a view; what begins its stream under ASGI runs synchronously."""
+
+    def serve(view: Any) -> None:
+        if request.param == "middleware":
+            site.change(MIDDLEWARE=[MIDDLEWARE, f"{__name__}.sync_only"])
+            site.serve(view=view)
+        else:
+            site.change(MIDDLEWARE=[])
+            site.serve(view=use_master(view))
+
+    return serve
+
+
+@dataclass
+class Watching(Exchange):
+    """A client that tells the view of what it has received."""
+
+    begun: threading.Event = field(default_factory=threading.Event)
+    first: threading.Event = field(default_factory=threading.Event)
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        await super()._send(message)
+        self.begun.set()
+        if self.pieces:
+            self.first.set()
+
+    @staticmethod
+    async def has(event: threading.Event) -> bool:
+        return await asyncio.to_thread(event.wait, 2)
+
+
+def test_m7_an_async_stream_is_not_read_to_its_end_by_synchronous_middleware_under_asgi(
+    site: Site, serve_synchronously: Callable[[Any], None]
+) -> None:
+    client = Watching("POST", "/view")
+
+    async def pieces() -> AsyncIterator[str]:
+        await sync_to_async(write)(2)
+        yield "first "
+        yield str(await client.has(client.first))
+
+    serve_synchronously(lambda request: StreamingHttpResponse(pieces()))
+    page = async_to_sync(client.run)(get_asgi_application())
+    assert page.text == "first True", "the client has received the first piece together with the last one"
+    assert len(page.markers) == 1, "the first piece was not produced before the headers"
+    assert stack() is None
+
+
+class Leaving(Exchange):
+    """A client that disconnects as soon as the view waits."""
+
+    waits: asyncio.Event
+
+    async def _receive(self) -> dict[str, Any]:
+        if not self._asked:
+            self.waits = asyncio.Event()
+            return await super()._receive()
+        await self.waits.wait()
+        return {"type": "http.disconnect"}
+
+
+@pytest.mark.parametrize("inner", ["", "sync_only"])
+def test_s9_a_disconnect_before_the_first_piece_cancels_and_closes_an_async_stream(site: Site, inner: str) -> None:
+    """Otherwise the thread of the synchronous middleware would wait for a piece that is not sent any more."""
+    client = Leaving("GET", "/view")
+    ends: list[str] = []
+
+    async def pieces() -> AsyncIterator[str]:
+        client.waits.set()
+        try:
+            await asyncio.sleep(2)
+        except asyncio.CancelledError:
+            ends.append(f"cancelled: {connection.state}")
+            raise
+        yield "late"
+
+    def view(request: HttpRequest) -> Any:
+        response: Any = StreamingHttpResponse(pieces())
+        response._resource_closers.append(lambda: ends.append(f"closed: {connection.state} {shown()}"))
+        return response
+
+    site.change(MIDDLEWARE=[MIDDLEWARE, *([f"{__name__}.{inner}"] if inner else [])])
+    site.serve(view=view)
+    async_to_sync(client.run)(get_asgi_application())
+    assert ends == ["cancelled: slave", "closed: slave 1"]
+    assert stack() is None
+
+
+@ignore_other_kind
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_m7_the_headers_of_a_stream_of_events_do_not_wait_for_synchronous_middleware_under_asgi(
+    site: Site, serve_synchronously: Callable[[Any], None], kind: str
+) -> None:
+    client = Watching("GET", "/view")
+
+    def events() -> Iterator[str]:
+        yield str(client.begun.wait(2))
+
+    async def async_events() -> AsyncIterator[str]:
+        yield str(await client.has(client.begun))
+
+    def view(request: HttpRequest) -> StreamingHttpResponse:
+        return StreamingHttpResponse(events() if kind == "sync" else async_events(), content_type="text/event-stream")
+
+    serve_synchronously(view)
+    assert async_to_sync(client.run)(get_asgi_application()).text == "True"
+    assert stack() is None
 
 
 def late(write_late: Callable[[], object]) -> Callable[[HttpRequest], HttpResponse]:

@@ -1,7 +1,7 @@
-"""Django's connection object with several physical connections, one of which is selected at a time.
+"""Django's connection object with several physical connections, the links. One link is selected at a time.
 
-Selecting another physical connection exchanges its attributes (`LINK_ATTRIBUTES`). So at any time the object looks
-like Django's own connection object, connected to the selected server.
+When another link is selected, the attributes in `LINK_ATTRIBUTES` get the values of that link. So at any time the
+object looks like Django's own connection object, connected to the selected server.
 """
 
 from __future__ import annotations
@@ -36,9 +36,10 @@ if TYPE_CHECKING:
     from replswitch.engine.route import Route
     from replswitch.engine.servers import Link, Server
     from replswitch.engine.writes import Writes
+    from replswitch.positions import Position
     from replswitch.scope import Scope
 
-# The attributes that keep their values when a link is opened. They describe the transaction, which continues.
+# The attributes that keep their values when a link is opened, because the transaction that they describe continues.
 _KEPT: Final = (
     "_is_direct",
     "autocommit",
@@ -52,13 +53,13 @@ _KEPT: Final = (
 
 
 class ConnectingWrapper(BaseDatabaseWrapper):
-    """Opens and closes each link on its own. This is the part of `replswitch.engine.port.Port` about links.
+    """Opens and closes the links. It has the methods of `replswitch.engine.port.Port` that are about links.
 
     Attributes:
         driver: the driver of all servers.
-        stock: Django's own backend.
+        stock: the ``DatabaseWrapper`` of Django's own backend.
         one_link: see `replswitch.engine.port.Port`.
-        selected: the link that the object uses now; None if it is closed.
+        selected: the link that the object uses now; None if no link is open.
     """
 
     driver: ClassVar[Driver]
@@ -77,7 +78,7 @@ class ConnectingWrapper(BaseDatabaseWrapper):
     def __init__(self, settings_dict: dict[str, Any], alias: str = DEFAULT_DB_ALIAS) -> None:
         super().__init__(settings_dict, alias)
         remember_name(alias, settings_dict)
-        self._alias_settings = settings_dict  # `settings_dict` is replaced for a while by the settings of one server
+        self._alias_settings = settings_dict  # `settings_dict` is replaced while a link is opened
         self._shared = alias_state(alias, settings_dict)
         if alias == NO_DB_ALIAS:
             self.one_link = True
@@ -85,11 +86,11 @@ class ConnectingWrapper(BaseDatabaseWrapper):
         self._links: dict[Server, WrapperLink] = {}
         self.selected: WrapperLink | None = None
         self._server = self._shared.servers.master  # the selected server, also while its link is being opened
-        self._is_direct = False  # run statements on the selected link in any state; for Django's own and for ours
+        self._is_direct = False  # whether statements run on the selected link in any state, as some of Django's do
 
     @cached_property
     def route(self) -> Route:
-        """The route, which finds the link for each statement. It is made on first use, as the options may be wrong."""
+        """The route, which finds the link for each statement. It is made on first use, and then checks the options."""
         route = self._shared.make_route(cast("Port", self), self.parameters)
         if not self.autocommit:
             route.begin(Block())
@@ -97,7 +98,7 @@ class ConnectingWrapper(BaseDatabaseWrapper):
 
     # Selecting a link
     def select(self, link: Link | None) -> None:
-        """Make the object use this open link; with None, no link."""
+        """Select an open link, so that this object has the attributes of its connection. With None, select no link."""
         selected, attributes = self.selected, vars(self)
         if link is selected:
             return
@@ -109,9 +110,9 @@ class ConnectingWrapper(BaseDatabaseWrapper):
             self._server = link.server
 
     def use(self, link: Link) -> Link:
-        """Select the link that was just chosen, and return it. If it was closed meanwhile, choose again.
+        """Select the link that was just chosen, and return it. If this link was closed meanwhile, choose another one.
 
-        Python's garbage collector may run at any time, and what it ends may close connections.
+        It may be closed at any time, because Python's garbage collector may free an object that then closes links.
         """
         while not self._is_open(link):
             self.route.forget()
@@ -121,7 +122,7 @@ class ConnectingWrapper(BaseDatabaseWrapper):
 
     @contextmanager
     def _on(self, link: Link) -> Iterator[None]:
-        """Run statements on one link, in any state. They do not count as changes of the session by the application."""
+        """Run the block's statements on one link, in any state. They are not recorded as changes of the session."""
         before, is_direct, changed = self.selected, self._is_direct, link.writes.session_changed
         self.select(link)
         self._is_direct = True
@@ -139,8 +140,9 @@ class ConnectingWrapper(BaseDatabaseWrapper):
     def connection(self) -> Any:
         """The driver's connection, on the side that the state asks for (S6).
 
-        It is None before the first statement, but for transactions: Django connects as soon as one begins.
-        replswitch does not see the statements that the application runs on it, so it looks for writes later (M1).
+        Before the first statement it is None. In a transaction it is not, because Django connects when one begins.
+        replswitch does not see the statements that the application runs on this object, so it looks for their writes
+        later (M1).
         """
         raw = vars(self)["connection"]
         if self._is_direct or self.one_link:
@@ -164,7 +166,7 @@ class ConnectingWrapper(BaseDatabaseWrapper):
         vars(self)["connection"] = raw
 
     def _is_in_transaction(self) -> bool:
-        """Return whether the application has begun a transaction with Django's functions, and it is not lost."""
+        """Return whether a transaction that was begun through Django is open and can still be used."""
         if self.needs_rollback or self.closed_in_transaction:
             return False
         return self.in_atomic_block or self.autocommit != self._autocommit_of_settings
@@ -203,8 +205,23 @@ class ConnectingWrapper(BaseDatabaseWrapper):
         """Return a new connection as a context manager that closes it."""
         return closing(self.driver.open(self.parameters(server), read_only=server.state == SLAVE))
 
+    def locate(self) -> Position | Written:
+        """Query a position of the master that includes every commit so far, also those of other threads.
+
+        If the driver cannot query such a position, return `Written.YES`.
+        """
+        if not self.driver.has_latest_position:
+            return Written.YES
+        master = self._shared.servers.master
+        link = self._links.get(master)
+        if link is not None and link.is_own and self.route.block is None and not link.writes.owes_results:
+            with suppress(self.Database.Error):  # the server may have closed the connection
+                return self.driver.latest_position(link.raw)
+        with self.borrowed(master) as raw:
+            return self.driver.latest_position(raw)
+
     def as_own(self, error: Exception) -> Exception:
-        """Return an error of ours as one that is also an error of Django."""
+        """Return replswitch's error as one that is also an error of Django. Return other errors unchanged."""
         if isinstance(error, SlaveWriteError):
             return RefusedWriteError(str(error), server=error.server, place=error.place)
         return NoMasterError(str(error), server=error.server) if isinstance(error, NoServerError) else error
@@ -213,7 +230,7 @@ class ConnectingWrapper(BaseDatabaseWrapper):
         """Return whether the transaction has read from a slave."""
         return self.route.block is not None and self.route.block.has_read
 
-    # What runs after a commit must not run in a second try of the request, too (R5).
+    # If functions of `on_commit` have run, the request must not run again, because they would run twice (R5).
 
     def run_and_clear_commit_hooks(self) -> None:
         """Run the functions of ``on_commit``, and record that they have run."""
@@ -222,7 +239,7 @@ class ConnectingWrapper(BaseDatabaseWrapper):
         super().run_and_clear_commit_hooks()
 
     def on_commit(self, func: Any, robust: bool = False) -> None:
-        """Call a function after the commit; outside a transaction now."""
+        """Call a function after the commit or, outside a transaction, at once."""
         if not self.in_atomic_block and self.get_autocommit():
             committed_elsewhere()
         super().on_commit(func, robust)
@@ -248,7 +265,7 @@ class ConnectingWrapper(BaseDatabaseWrapper):
         """Open a link as Django does, and select it.
 
         Raises:
-            Exception: the driver's own error.
+            Exception: the driver's own error, which is not wrapped in an error of Django.
         """
         attributes = vars(self)
         kept = {name: attributes[name] for name in (*_KEPT, "settings_dict")}
@@ -260,7 +277,7 @@ class ConnectingWrapper(BaseDatabaseWrapper):
             super().connect()
         except Exception as error:  # noqa: BLE001 - raised below
             # PyMySQL keeps its error in a frame that the error's traceback refers to. Until garbage collection, this
-            # circle would keep the frames of all callers and their objects in memory.
+            # reference cycle would keep the frames of all callers and their objects in memory.
             traceback.clear_frames(error.__traceback__)
             failed = self.driver_error(error)
         finally:
@@ -273,15 +290,15 @@ class ConnectingWrapper(BaseDatabaseWrapper):
             try:
                 raise failed
             finally:
-                del failed  # break the circle of the error and this frame
+                del failed  # break the reference cycle of the error and this frame
         raw = attributes["connection"]
         link = WrapperLink(server, raw, self.driver, self.cursor_maker(raw))
-        link.writes.session_changed = False  # the statements that prepare every connection do not count
+        link.writes.session_changed = False  # the application did not run the statements that prepare it
         self._links[server] = self.selected = link
         return link
 
     def driver_error(self, error: Exception) -> Exception:
-        """Return the driver's error that an error of Django wraps; other errors unchanged."""
+        """Return the driver's error that an error of Django wraps. Return any other error unchanged."""
         cause = error.__cause__
         return cause if isinstance(error, Error) and isinstance(cause, self.Database.Error) else error
 
@@ -290,21 +307,21 @@ class ConnectingWrapper(BaseDatabaseWrapper):
         return raw.cursor  # type: ignore[no-any-return]  # the driver decides its type
 
     def parameters(self, server: Server) -> dict[str, Any]:
-        """Return the parameters with which the driver opens a connection to a server. Any thread may call this."""
+        """Return the parameters with which the driver opens a connection to a server. This is thread-safe."""
         return self.stock_parameters(merged(server, self._alias_settings, self.alias))
 
     def parameters_for_report(self, server: Server) -> dict[str, Any]:
-        """Return the parameters for commands and checks that list servers. They ignore a test run's database name."""
+        """Return the parameters for reports on servers. In a test run, a slave has the NAME of its own settings."""
         return self.stock_parameters(merged(server, self._alias_settings))
 
     def stock_parameters(self, settings: dict[str, Any]) -> dict[str, Any]:
-        """Return the connection parameters that Django's own backend makes from settings, as our driver takes them."""
+        """Return the connection parameters that Django's own backend makes from settings, changed to fit our driver."""
         return self.stock(settings, self.alias).get_connection_params()
 
     # Closing
 
     def close_link(self, link: Link) -> None:
-        """Close a link, which may be lost already."""
+        """Close a link, also if its connection is broken already."""
         if link is self.selected:
             self.select(None)
         block = self.route.block
@@ -322,7 +339,10 @@ class ConnectingWrapper(BaseDatabaseWrapper):
 
 
 def _look(writes: Writes, link: Link, thread: int, scope: Scope) -> None:
-    """Record the writes of statements that replswitch did not see. Another thread may be using the link."""
+    """Record the writes of statements that replswitch did not see.
+
+    In another thread than ``thread``, the link may be in use, so a write is assumed without asking the server.
+    """
     if thread == get_ident():
         writes.look(link, link.writes, scope, at_once=True)
     else:

@@ -1,4 +1,4 @@
-"""The cursor that chooses the link at ``execute``, between Django's cursor and the driver's; and the log of queries."""
+"""The cursor between Django's and the driver's, which chooses the link at ``execute``, and the log of queries."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from replswitch import MASTER, SLAVE
 from replswitch.connect.cursor import materialize
 from replswitch.engine.attempt import Attempt
+from replswitch.telemetry.running import watching
+from replswitch.watching import CursorProbe, add_probe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,11 +33,11 @@ class SwitchingCursor:
         self._link: WrapperLink | None = None  # None until a statement has run
         self._raw: Any = None  # the driver's cursor on the link
         self._closed = False
-        self._name = ""  # of a server-side cursor
+        self._name = ""  # the name of a server-side cursor
 
     def execute(self, sql: str, params: Any = None) -> Any:
         """Run a statement."""
-        # This repeats what `_run` does when the statement succeeds. Every query comes through here, and a call costs.
+        # This repeats what `_run` does when the statement succeeds, because a call of it would slow down every query.
         wrapper = self._wrapper
         if self._closed:
             raise wrapper.closed_cursor_error("The cursor is closed.")
@@ -52,7 +54,10 @@ class SwitchingCursor:
                 self.fetchone, self.fetchmany, self.fetchall = raw.fetchone, raw.fetchmany, raw.fetchall
             else:
                 raw = self._on(link)
-            result = raw.execute(sql, params)
+            if watching.on:
+                result = watching.around(raw.execute, wrapper.route.tally, wrapper.driver)(sql, params)
+            else:
+                result = raw.execute(sql, params)
         except wrapper.Database.Error as error:
             attempt = Attempt()
             following = wrapper.route.failed(attempt, link, error)
@@ -61,6 +66,7 @@ class SwitchingCursor:
                 raise
             return self._run("execute", (sql, params), following, attempt)
         route, news, driver = wrapper.route, link.writes.news, wrapper.driver
+        route.tally.add()
         if driver.must_ask and raw.description is not None:  # the driver does not report writes of such statements
             pending = route.pending
             will_ask = pending is not None and not pending.resolved
@@ -88,7 +94,10 @@ class SwitchingCursor:
             wrapper.select(link)
             try:
                 raw = self._on(link)
-                result = getattr(raw, method)(*args, **options)
+                run = getattr(raw, method)
+                if watching.on:
+                    run = watching.around(run, wrapper.route.tally, wrapper.driver)
+                result = run(*args, **options)
             except wrapper.Database.Error as error:
                 link = wrapper.route.failed(attempt, link, error)
                 if link is None:
@@ -96,6 +105,7 @@ class SwitchingCursor:
                         wrapper.raise_as_stock(error)
                     raise
             else:
+                wrapper.route.tally.add()
                 has_rows = wrapper.driver.returned_rows(raw)
                 wrapper.route.succeeded(link, has_rows=has_rows, follow=wrapper.autocommit)
                 return result
@@ -105,7 +115,7 @@ class SwitchingCursor:
         return self._wrapper.route.next_results(self._link, self._bound)
 
     def _on(self, link: WrapperLink) -> Any:
-        """Return the driver's cursor on a link. Read the unread results of the statement before."""
+        """Return the driver's cursor on a link. First read the unread results of the previous statement."""
         wrapper = self._wrapper
         if link.writes.unread:
             wrapper.route.drain(link)
@@ -142,7 +152,7 @@ class SwitchingCursor:
         return iter(self._bound)
 
     def __getattr__(self, name: str) -> Any:
-        if self._raw is None and name.startswith("_"):  # Django's log asks for the statement, even if none has run
+        if self._raw is None and name.startswith("_"):  # Django's log reads the statement, even if none has run
             raise AttributeError(name)
         return getattr(self._raw or self._bound, name)
 
@@ -153,7 +163,7 @@ class SwitchingCursor:
 
 
 class QueriesLog(deque[dict[str, Any]]):
-    """The log of one connection.
+    """The log of the queries of one connection.
 
     Args:
         wrapper: Django's connection, a `wrapper.SwitchingWrapper`.
@@ -182,5 +192,13 @@ class LoggedQuery(dict[str, Any]):
         return self.served_by[key]
 
     def get(self, key: str, default: Any = None) -> Any:
-        """Return the value for ``key``."""
+        """Return the value for ``key``, which may be ``db`` or ``server``; ``default`` for an unknown key."""
         return super().get(key, self.served_by.get(key, default))
+
+
+def report_statements(cursors: type[SwitchingCursor], *methods: str) -> None:
+    """Report the statements that run through these methods, while `replswitch.watching.watch` has an observer."""
+    add_probe(CursorProbe(cursors, methods, lambda cursor: (cursor._wrapper.route, cursor._link)))
+
+
+report_statements(SwitchingCursor, "execute", "executemany", "callproc")

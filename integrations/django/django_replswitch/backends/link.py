@@ -1,4 +1,4 @@
-"""One physical connection of a wrapper: `WrapperLink`."""
+"""One physical connection of Django's connection object: `WrapperLink`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from replswitch.engine.servers import Server
 
 #: The attributes of Django's ``BaseDatabaseWrapper`` that describe one physical connection, with their values while
-#: there is none. All other attributes describe the database: settings, transactions, savepoints, the log of queries.
+#: there is no connection. All others describe the database: settings, transactions, savepoints, the log of queries.
 LINK_ATTRIBUTES: Final[dict[str, Any]] = {
     "connection": None,
     "close_at": None,
@@ -24,7 +24,7 @@ LINK_ATTRIBUTES: Final[dict[str, Any]] = {
 
 
 class WrapperLink(Link):
-    """A link of one wrapper.
+    """A link of Django's connection object, a `wrapper.SwitchingWrapper`.
 
     Attributes:
         cursor: returns a cursor of Django's backend on the link.

@@ -23,7 +23,7 @@ class SwitchMethods:
         return self.switch.use_slave()
 
     def revert(self) -> None:
-        """Undo the latest of these calls; raise RevertError if there is none."""
+        """Undo the latest call of `use_master` or `use_slave`; raise RevertError if there is none."""
         self.switch.revert()
 
     @property
@@ -33,7 +33,7 @@ class SwitchMethods:
 
     @property
     def state_change_disabled(self) -> bool:
-        """Whether new instructions are ignored for this alias. Calls of `revert` stay balanced."""
+        """Whether `use_master` and `use_slave` have no effect on this alias. Each call still needs its `revert`."""
         return self.switch.state_change_disabled
 
     @state_change_disabled.setter

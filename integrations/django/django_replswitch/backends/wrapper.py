@@ -1,6 +1,7 @@
 """The mixin that makes a Django backend switch: `SwitchingWrapper`.
 
-A transaction belongs to the database: each link joins it with its first statement, and all links end it together (S5).
+A transaction belongs to the database and not to a link. Each link joins it with its first statement, and all links end
+it together (S5).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from replswitch.state import stack
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from replswitch.engine.servers import Link
+    from replswitch.engine.servers import Link, Server
     from replswitch.scope import Scope
 
 
@@ -34,7 +35,7 @@ class SwitchingWrapper(SwitchMethods, ConnectingWrapper):
     statement of the application, such as BEGIN, has begun it.
     """
 
-    _savepoints: tuple[str, ...] = ()  # the savepoints of the block, for links that join later
+    _savepoints: tuple[str, ...] = ()  # the savepoints of the transaction, for links that join later
 
     def __init__(self, settings_dict: dict[str, Any], alias: str = DEFAULT_DB_ALIAS) -> None:
         super().__init__(settings_dict, alias)
@@ -50,7 +51,7 @@ class SwitchingWrapper(SwitchMethods, ConnectingWrapper):
         return getattr(self.Database, self.features.closed_cursor_error_class.__name__)
 
     def raise_as_stock(self, error: Exception) -> None:
-        """Raise the error into which the cursor of Django's backend translates this one, if it is another error."""
+        """If the cursor of Django's own backend raises another error in place of this one, raise that other error."""
 
     def _cursor(self, name: str | None = None) -> Any:
         """Return a cursor that chooses its link with each statement."""
@@ -67,7 +68,7 @@ class SwitchingWrapper(SwitchMethods, ConnectingWrapper):
     def connect(self) -> None:
         """Open a link to the side that the state asks for."""
         self.leave_closed_block()
-        if self._autocommit_of_settings != self.settings_dict.get("AUTOCOMMIT", True):  # it was changed
+        if self._autocommit_of_settings != self.settings_dict.get("AUTOCOMMIT", True):  # the setting was changed
             self._autocommit_of_settings = not self._autocommit_of_settings
             self._forget_block()
         self.select(self.route.pick())
@@ -76,7 +77,7 @@ class SwitchingWrapper(SwitchMethods, ConnectingWrapper):
     def temporary_connection(self) -> Iterator[Any]:
         """Run Django's own queries, such as for the server's version, on the side that the state asks for.
 
-        They do not count as reads or writes of the application.
+        They are not recorded as reads or writes of the application.
         """
         if self._is_direct:  # a link is being opened
             with self.cursor() as cursor:
@@ -90,17 +91,17 @@ class SwitchingWrapper(SwitchMethods, ConnectingWrapper):
                 with self.cursor() as cursor:
                     yield cursor
             finally:
-                if link not in were_open and not self.in_atomic_block:  # closing it would break the block
+                if link not in were_open and not self.in_atomic_block:  # closing it would end the transaction
                     self.close_link(link)
 
     def served_by(self) -> dict[str, str]:
-        """Return the side and the server of the statement that has just run, for ``queries``."""
+        """Return the side and the server of the statement that has just run, for Django's ``connection.queries``."""
         if self._is_direct:
             return {"db": self._server.state, "server": self._server.name}
         return {"db": self.route.side, "server": self._server.name}
 
     def _log_unsent(self, sql: str) -> None:
-        """Log a statement now, as Django does. No server has run it yet: it is sent to the first link that joins."""
+        """Log a statement now, as Django does. Send it only later, when the first link joins the transaction."""
         with debug_transaction(self, sql):
             pass
         if self.queries_logged:
@@ -111,7 +112,7 @@ class SwitchingWrapper(SwitchMethods, ConnectingWrapper):
     # replswitch.engine.port.Port
 
     def join(self, link: Link) -> None:
-        """Begin the running transaction on a link, with its savepoints."""
+        """Begin the running transaction on a link, and make the transaction's savepoints there."""
         held = self._links[link.server]
         with self._on(held):
             if self.autocommit:
@@ -128,7 +129,10 @@ class SwitchingWrapper(SwitchMethods, ConnectingWrapper):
         raise NotImplementedError
 
     def leave(self, link: Link) -> None:
-        """Roll back on one link. Close a link that fails, which rolls back too, and a link of another process (S12)."""
+        """Roll back on one link. If the rollback fails, close the link, so that the server rolls back.
+
+        If another process opened the link, close it without a rollback (S12).
+        """
         with suppress(self.Database.Error):
             if link.is_own:
                 self.driver.rollback(link.raw)
@@ -136,17 +140,23 @@ class SwitchingWrapper(SwitchMethods, ConnectingWrapper):
         self.close_link(link)
 
     def part_with(self, link: Link) -> None:
-        """Do nothing: `drop` closes the link."""
+        """Do nothing, because `drop` closes the link."""
+
+    def retire(self, server: Server) -> None:
+        """Close the link to a server whose address is gone, unless a transaction or a cursor uses it."""
+        held, block = self._links.get(server), self.route.block
+        if held is not None and (block is None or held not in block) and not held.writes.streams:
+            self.close_link(held)
 
     def lose_block(self, error: Exception) -> None:
-        """Refuse further statements, as Django does after an error. In autocommit mode, the route refuses them."""
+        """Make Django refuse further statements, as after an error. In autocommit mode, the route refuses them."""
         if not self.autocommit:
             self.needs_rollback, self.rollback_exc = True, error
 
     # Beginning
 
     def get_autocommit(self) -> bool:
-        """Return the mode that the application asked for. This opens no connection."""
+        """Return whether the application asked for autocommit mode. This opens no connection."""
         self.leave_closed_block()
         return bool(self.autocommit)
 
@@ -158,7 +168,7 @@ class SwitchingWrapper(SwitchMethods, ConnectingWrapper):
         self.leave_closed_block()
         self.validate_no_atomic_block()
         if self.selected is not None and self.health_check_enabled and self.route.block is None:
-            with suppress(self.Database.Error):  # on an error, the first statement opens a link, maybe another one
+            with suppress(self.Database.Error):  # on an error, the first statement opens a link, maybe elsewhere
                 self.open(self.selected.server)
         if autocommit:
             if self._running().links:
@@ -194,10 +204,10 @@ class SwitchingWrapper(SwitchMethods, ConnectingWrapper):
         block = self._end_block()
         with debug_transaction(self, "ROLLBACK") if block.links else nullcontext():
             self.route.roll_back(block)
-        self.rollback_exc = None  # the error may refer to frames that refer to this object: break the circle
+        self.rollback_exc = None  # break the cycle, if the error refers to frames that refer to this object
 
     def _end_block(self) -> Block:
-        """End the transaction. With autocommit off, begin the next one."""
+        """End the transaction and return it. With autocommit off, begin the next one."""
         block, self._savepoints = self.route.end() or Block(), ()
         self._unsent.clear()
         if not self.autocommit:
@@ -205,10 +215,10 @@ class SwitchingWrapper(SwitchMethods, ConnectingWrapper):
         return block
 
     def _running(self) -> Block:
-        """Return the running transaction.
+        """Return the running transaction; an empty `Block` if there is none.
 
         Raises:
-            Error: the error with which the transaction was lost.
+            Error: the error that has ended the transaction early, if there is one.
         """
         block = self.route.block or Block()
         with self.wrap_database_errors:
@@ -226,14 +236,14 @@ class SwitchingWrapper(SwitchMethods, ConnectingWrapper):
         if sid in self._savepoints:
             self._savepoints = self._savepoints[: self._savepoints.index(sid) + 1]
             for link in list(block.links):
-                if sid in self._links[link.server].savepoints:  # joined after the savepoint: undo all of its work
+                if sid in self._links[link.server].savepoints:  # it joined after the savepoint, so undo all of its work
                     block.links.remove(link)
                     self.leave(link)
                     self.route.forget()
             if all(getattr(atomic, "_from_testcase", False) for atomic in self.atomic_blocks):
-                block.has_read = False  # a test case has ended; an application might have kept the data it read
+                block.has_read = False  # a test has ended. An application might still use what it read
         elif not block.links:
-            self.select(self.route.for_statement())  # where it is an error
+            self.select(self.route.for_statement())  # with a link, the database reports the unknown savepoint
         self._on_block(block, self.ops.savepoint_rollback_sql(sid))
 
     def _savepoint_commit(self, sid: str) -> None:
@@ -287,10 +297,10 @@ class SwitchingWrapper(SwitchMethods, ConnectingWrapper):
             self._forget_block()
         elif is_open and (block := self.route.block) is not None:
             self.closed_in_transaction = self.needs_rollback = True
-            block.lost = ProgrammingError("The connection was closed in this atomic block. Leave the block first.")
+            block.lost = ProgrammingError("The connection was closed in this atomic block. Run no more queries in it.")
 
     def close_if_unusable_or_obsolete(self) -> None:
-        """Close each link that has failed or is too old."""
+        """Close each link that has failed or is too old. Django calls this before and after each request."""
         route = vars(self).get("route")
         if route is None:
             return  # nothing was opened
@@ -304,7 +314,7 @@ class SwitchingWrapper(SwitchMethods, ConnectingWrapper):
             route.leave_scope()
         attributes, process, now = vars(self), getpid(), time.monotonic()
         for link in tuple(self._links.values()):
-            # Do what Django does, but without selecting the link, for speed: this runs twice in each request.
+            # Do what Django does, but without selecting the link. This is faster, and it runs twice in each request.
             known = attributes if link is self.selected else link.parked
             known["health_check_done"] = False
             obsolete = known["close_at"] is not None and now >= known["close_at"]
@@ -315,7 +325,7 @@ class SwitchingWrapper(SwitchMethods, ConnectingWrapper):
                     super().close_if_unusable_or_obsolete()
 
     def leave_closed_block(self) -> None:
-        """Reset the state after an atomic block in which the connection was closed, as Django does on reconnecting."""
+        """Reset the state after an atomic block in which the connection was closed, like Django's ``connect()``."""
         if self.closed_in_transaction and not self.in_atomic_block:
             self._forget_block()
 
@@ -328,7 +338,10 @@ class SwitchingWrapper(SwitchMethods, ConnectingWrapper):
 
 
 def _settled() -> Scope | None:
-    """Return the running request's scope, after asking for its pending writes: its links are about to be closed."""
+    """Find out what the running request has written, because its links are about to be closed.
+
+    Return the scope of the request; None outside a request.
+    """
     frame = stack()
     if frame is None or not frame.scope.is_request:
         return None

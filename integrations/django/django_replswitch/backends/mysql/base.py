@@ -1,4 +1,4 @@
-"""The backend that ``ENGINE`` names."""
+"""The ``DatabaseWrapper`` of the MySQL backend, in the module in which Django looks for it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import IntegrityError
 from django.utils.asyncio import async_unsafe
 
-from django_replswitch.backends.mysql import driver  # noqa: F401 - before the next line
+from django_replswitch.backends.mysql import driver  # noqa: F401 - must come before the next line
 
 from django.db.backends.mysql import base  # isort: skip
 from django_replswitch.backends.wrapper import SwitchingWrapper
@@ -15,6 +15,7 @@ from replswitch import SLAVE
 from replswitch.drivers import load_driver
 
 if TYPE_CHECKING:
+    from django_replswitch.backends.link import WrapperLink
     from replswitch.engine.servers import Link, Server
 
 
@@ -30,15 +31,22 @@ class DatabaseWrapper(SwitchingWrapper, base.DatabaseWrapper):
         return self.driver.open(conn_params, read_only=self._server.state == SLAVE)
 
     def parameters_for_report(self, server: Server) -> dict[str, Any]:
-        """Leave the database's name out: in a test run, a slave may not have the database yet."""
+        """Return the parameters without the database's name, which a slave may not have yet in a test run."""
         return {name: value for name, value in super().parameters_for_report(server).items() if name != "database"}
 
     def begin_on(self, link: Link) -> None:
-        """Turn autocommit off."""
+        """Turn autocommit off, so that the next statement begins the transaction."""
         link.raw.autocommit(False)
 
     def raise_as_stock(self, error: Exception) -> None:
-        """Raise IntegrityError where Django's own cursor does. That cursor is not in use here."""
+        """Raise IntegrityError for the error codes for which Django's own cursor raises it. That cursor is not used."""
         codes = base.CursorWrapper.codes_for_integrityerror
         if isinstance(error, self.Database.OperationalError) and error.args[0] in codes:
             raise IntegrityError(*error.args) from error
+
+    def view_of_transaction(self, server: Server) -> WrapperLink:
+        """Open a read-only link that sees what the open transaction has written; see `production_routing`."""
+        link = self._connect(server)
+        with self._on(link):
+            self._execute_quietly(["SET SESSION TRANSACTION ISOLATION LEVEL READ UNCOMMITTED"])
+        return link

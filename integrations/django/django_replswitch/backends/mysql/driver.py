@@ -1,6 +1,6 @@
-"""Choose the driver: mysqlclient if it is installed, otherwise PyMySQL.
+"""Use mysqlclient as the driver if it is installed, and otherwise PyMySQL.
 
-Import it before Django's own backend.
+Import this module before Django's own backend.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 from typing import Any
 
-#: The version of mysqlclient that PyMySQL reports to Django: the minimum for Django 6.1.
+#: The version of mysqlclient that PyMySQL at least reports to Django, because Django 6.1 requires it.
 STANDS_IN_FOR = (2, 2, 1, "final", 0)
 
 

@@ -1,4 +1,4 @@
-"""The backend that ``ENGINE`` names. Like Django's own, it needs the libraries GEOS and GDAL."""
+"""The ``DatabaseWrapper`` of the PostGIS backend. Like Django's own, it needs the libraries GEOS and GDAL."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings
 from django.db.backends.postgresql import base as django_base
 
-from django_replswitch.backends.cursor import SwitchingCursor
+from django_replswitch.backends.cursor import SwitchingCursor, report_statements
 from replswitch.engine.attempt import Attempt
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from django_replswitch.backends.link import WrapperLink
     from replswitch.drivers import Raw
 
-base: Any = django_base  # with what the type stubs leave out
+base: Any = django_base  # Any, because the type stubs leave out names that are used here
 
 
 class PostgreSQLCursor(SwitchingCursor):
@@ -47,7 +47,7 @@ class PostgreSQLCursor(SwitchingCursor):
 
     @contextmanager
     def copy(self, *args: Any, **options: Any) -> Iterator[Any]:
-        """Run COPY with psycopg 3. If a slave refuses it, run it on the master: no row has been copied yet (S8)."""
+        """Run COPY with psycopg 3. If a slave refuses COPY, no row was copied yet, so run it on the master (S8)."""
         begun = self._run("begin_copy", args, attempt=Attempt(), **options)
         link = self._link
         with begun:
@@ -107,6 +107,9 @@ class NamedCursor(PostgreSQLCursor):
         return named_cursor_on(self._wrapper, link.raw, self._name)
 
 
+report_statements(NamedCursor, "execute")
+
+
 if base.is_psycopg3:
     from replswitch.drivers.psycopg_cursor import tracked
     from replswitch.drivers.psycopg_server_cursor import tracked_by_server
@@ -118,7 +121,7 @@ if base.is_psycopg3:
 
     def _cursor_on(wrapper: Any, raw: Raw, make: Callable[[], Any]) -> Any:
         cursor = make()
-        # As Django does: the settings may have changed since the connection was opened.
+        # Do as Django does, because the settings may have changed since the connection was opened.
         loader = raw.adapters.get_loader(base.TIMESTAMPTZ_OID, base.Format.TEXT)
         if wrapper.timezone != loader.timezone:
             base.register_tzloader(wrapper.timezone, cursor)

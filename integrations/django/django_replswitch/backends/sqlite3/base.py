@@ -1,22 +1,25 @@
-"""The backend that ``ENGINE`` names."""
+"""The ``DatabaseWrapper`` of the SQLite backend, in the module in which Django looks for it."""
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from django.db.backends.sqlite3 import base
 from django.utils.asyncio import async_unsafe
 
+from django_replswitch.backends.in_test_case import guarded_link
 from django_replswitch.backends.wrapper import SwitchingWrapper
 from replswitch import MASTER, SLAVE
 from replswitch.drivers.sqlite3 import DRIVER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
+    from django_replswitch.backends.link import WrapperLink
     from replswitch.drivers import Raw
-    from replswitch.engine.servers import Link
+    from replswitch.engine.servers import Link, Server
 
 
 class DatabaseWrapper(SwitchingWrapper, base.DatabaseWrapper):
@@ -32,7 +35,7 @@ class DatabaseWrapper(SwitchingWrapper, base.DatabaseWrapper):
 
     @async_unsafe
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
-        """Open the selected file. If it is a slave's, SQLite refuses writes (S7)."""
+        """Open the file of the selected server. On a slave's file, SQLite refuses writes (S7)."""
         connection = super().get_new_connection({**conn_params, "factory": DRIVER.factory})
         DRIVER.prepare(connection, read_only=self._server.state == SLAVE)
         return connection
@@ -48,12 +51,12 @@ class DatabaseWrapper(SwitchingWrapper, base.DatabaseWrapper):
             link.raw.execute(f"BEGIN {mode or ''}").close()
 
     def stock_parameters(self, settings: dict[str, Any]) -> dict[str, Any]:
-        """Leave out the parameters that the driver sets itself."""
+        """Return the connection parameters without those that the driver sets itself."""
         params = super().stock_parameters(settings)
         del params["check_same_thread"]
         name = params["database"]
         if not (self.creation.is_in_memory_db(name) or str(name).startswith("file:")):
-            del params["uri"]  # our driver then does not create a file that does not exist
+            del params["uri"]  # without it, our driver does not create a missing file
         return params
 
     def close(self) -> None:
@@ -64,3 +67,16 @@ class DatabaseWrapper(SwitchingWrapper, base.DatabaseWrapper):
                 self._forget_block()
         else:
             super().close()
+
+    def view_of_transaction(self, server: Server) -> WrapperLink:
+        """Return a link that sees what the open transaction has written; see `production_routing`."""
+        return guarded_link(self, server, _refusing_writes)
+
+
+@contextmanager
+def _refusing_writes(raw: Raw) -> Iterator[None]:
+    raw.execute("PRAGMA query_only = ON").close()
+    try:
+        yield
+    finally:
+        raw.execute("PRAGMA query_only = OFF").close()

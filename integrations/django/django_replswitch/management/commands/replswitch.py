@@ -14,7 +14,7 @@ from replswitch.report import TIMEOUT, problems, table
 
 
 class Command(BaseCommand):
-    """The command."""
+    """The command ``manage.py replswitch``."""
 
     help = (
         "Shows the state of the master and the slaves of each database that uses replswitch: reachable, read_only, "
@@ -37,7 +37,7 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Ask, print, and fail if something is wrong."""
+        """Query the servers, print their state, and raise CommandError if something is wrong."""
         found = {alias: statuses(alias, options["timeout"]) for alias in self._aliases(options["database"])}
         if options["format"] == "json":
             report = {alias: [each.as_json() for each in servers] for alias, servers in found.items()}
@@ -55,9 +55,9 @@ class Command(BaseCommand):
             return [wanted]
         if wanted in connections.settings:
             engine = connections.settings[wanted]["ENGINE"]
-            raise CommandError(f'The database "{wanted}" does not use replswitch: its ENGINE is "{engine}".')
+            raise CommandError(f'The database "{wanted}" does not use replswitch. Its ENGINE is "{engine}".')
         if wanted is not None:
-            raise CommandError(f'There is no alias "{wanted}" in DATABASES. There are: {", ".join(connections)}.')
+            raise CommandError(f'DATABASES has no alias "{wanted}". Its aliases are: {", ".join(connections)}.')
         if not switching:
             hint = 'Set "ENGINE": "django_replswitch.backends.mysql" in DATABASES.'
             raise CommandError(f"No database uses replswitch. {hint}")
@@ -66,5 +66,7 @@ class Command(BaseCommand):
 
 def _seconds(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and 0 < int(text) < 100_000):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds. It must be a whole number from 1 on")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a valid number of seconds. Give a whole number from 1 to 99999."
+        )
     return int(text)

@@ -1,0 +1,46 @@
+"""Read facts from SQLAlchemy's engines, connections and statements, and remove a connection from a session."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+    from sqlalchemy.orm import Session
+
+#: The execution option of a master's engine that holds its switch. Engines made from the engine inherit it.
+SWITCH: Final = "replswitch"
+
+#: The isolation level in which each statement is committed by itself.
+AUTOCOMMIT: Final = "AUTOCOMMIT"
+
+
+def options_of(master: Engine) -> dict[str, Any]:
+    """Return the application's execution options of a master's engine, without replswitch's own."""
+    return {name: value for name, value in master.get_execution_options().items() if name != SWITCH}
+
+
+def remove_from(session: Session, connection: Connection) -> None:
+    """Remove a connection from a session's transaction and its savepoints, which continue without it."""
+    transaction: Any = session._transaction
+    while transaction is not None:
+        for key in (connection, connection.engine):
+            transaction._connections.pop(key, None)
+        transaction = transaction.parent
+
+
+def usable(connection: Connection | None) -> bool:
+    """Return whether a connection of SQLAlchemy still holds a connection of the driver."""
+    return connection is not None and not connection.closed and not connection.invalidated
+
+
+def level_of(bind: Connection | Engine) -> Any:
+    """Return the isolation level of transactions; None unless `create_engine` or an execution option sets it."""
+    # Each statement on the master runs this, so it reads the options without a method.
+    by_engine = bind.dialect._on_connect_isolation_level  # create_engine(isolation_level=…)
+    return bind._execution_options.get("isolation_level", by_engine)
+
+
+def streams(context: Any) -> bool:
+    """Return whether the result of a statement is read piece by piece."""
+    return context is not None and bool(context.execution_options.get("stream_results"))

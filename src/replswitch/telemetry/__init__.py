@@ -1,0 +1,1 @@
+"""What replswitch counts and shows: counters, Prometheus, OpenTelemetry, and a log line for each request."""

@@ -1,0 +1,63 @@
+"""A line for each request, at the level DEBUG."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tests.test_telemetry.conftest import Make, ask
+from webob import Request
+
+from replswitch.wsgi import ReplicationMiddleware
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
+    from replswitch import Connection
+    from replswitch.testing import SQLitePair
+
+
+def site(db: Connection) -> ReplicationMiddleware:
+    def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if environ["PATH_INFO"] == "/begins":
+            db.begin()
+            ask(db)
+        if environ["REQUEST_METHOD"] == "POST" or environ["PATH_INFO"] != "/":
+            ask(db, "INSERT INTO message (body) VALUES ('one')")
+            db.commit()
+        elif environ["PATH_INFO"] == "/":
+            ask(db)
+        start_response("200 OK", [])
+        return [b""]
+
+    return ReplicationMiddleware(answer, secret="a secret of the tests")
+
+
+def test_one_line_sums_up_a_request(make: Make, pair: SQLitePair, caplog: pytest.LogCaptureFixture) -> None:
+    application: Any = site(make(wait=0.01))
+    caplog.set_level(logging.DEBUG, "replswitch.requests")
+    pair.stop_slave()
+    posted = Request.blank("/", method="POST").get_response(application)
+    cookie = posted.headers["Set-Cookie"].partition(";")[0]
+    Request.blank("/").get_response(application)
+    Request.blank("/", headers={"Cookie": cookie}).get_response(application)
+    Request.blank("/begins").get_response(application)
+    lines = [record.getMessage() for record in caplog.records if record.name == "replswitch.requests"]
+    assert lines == [
+        "POST /: master (method), served by master.db (master, method); it wrote",
+        "GET /: slave (method), served by slave.db (slave, method)",
+        "GET /: slave (method), served by master.db (master, marker); it came with a marker; it waited for a slave",
+        "GET /begins: slave (method), served by slave.db (slave, method); it runs again on the master",
+        "GET /begins: master (replay), served by master.db (master, replay); it wrote",
+    ]
+    facts: Any = caplog.records[0]
+    assert facts.replswitch["servers"] == ["master.db (master, method)"]
+    assert facts.replswitch["wrote"]
+
+
+def test_without_debug_nothing_is_added_to_a_request(db: Connection, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "replswitch.requests")
+    Request.blank("/").get_response(site(db))
+    assert not [record for record in caplog.records if record.name == "replswitch.requests"]
