@@ -81,6 +81,10 @@ class PairContract(ABC):
         """While this is entered, the slave cannot apply anything."""
 
     @abstractmethod
+    def is_connected(self, pair: ReplicatedPair, name: str) -> bool:
+        """Whether a slave is connected to its master."""
+
+    @abstractmethod
     def plain_connect(self, parameters: dict[str, Any]) -> Any:
         """A connection as anybody would open it who has the parameters."""
 
@@ -248,6 +252,15 @@ class PairContract(ABC):
         assert pair.lag == 0
         assert read(pair, "slave") == read(pair, "slave2") == [1]
 
+    def test_after_a_reset_each_slave_is_connected_to_its_master(self, pair: ReplicatedPair) -> None:
+        for killed in (["master"], ["slave", "master"]):
+            for name in killed:
+                pair.kill(name)
+            pair.start("master")
+            time.sleep(0.3)  # so that the slaves have tried to connect, or try again later
+            pair.reset()
+            assert all(self.is_connected(pair, name) for name in pair.slave_names)
+
     def test_wait_caught_up_names_the_slave_that_is_late(self, pair: ReplicatedPair) -> None:
         with self.blocked(pair, "slave2"):
             write(pair, 1)
@@ -321,6 +334,12 @@ class ServerPairContract(PairContract):
             cursor.execute("LOCK TABLES shop.message READ")
             yield
 
+    def is_connected(self, pair: ReplicatedPair, name: str) -> bool:
+        assert isinstance(pair, ServerPair)
+        with closing(pair.admin(name)) as connection, connection.cursor(pymysql.cursors.DictCursor) as cursor:
+            cursor.execute(pair.dialect.status)
+            return bool(cursor.fetchall()[0][f"{pair.dialect.role}_IO_Running"] == "Yes")
+
 
 class TestMariaDBPair(ServerPairContract):
     kind = MariaDBPair
@@ -345,6 +364,9 @@ class TestPostgreSQLPair(PairContract):
             yield
             connection.execute("SELECT pg_wal_replay_resume()")
 
+    def is_connected(self, pair: ReplicatedPair, name: str) -> bool:
+        return execute(pair, name, "SELECT status FROM pg_stat_wal_receiver") == [("streaming",)]
+
 
 class TestSQLitePair(PairContract):
     kind = SQLitePair
@@ -359,3 +381,6 @@ class TestSQLitePair(PairContract):
             connection.execute("PRAGMA query_only = OFF")
             connection.execute("BEGIN IMMEDIATE")
             yield
+
+    def is_connected(self, pair: ReplicatedPair, name: str) -> bool:
+        return True  # files have no connection

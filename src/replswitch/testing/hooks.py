@@ -10,7 +10,7 @@ class PairHooks(ABC):
     """The methods of a pair that depend on its database.
 
     The names of servers are checked before the call. No two of these methods run at the same time, except
-    ``_wait_for``.
+    ``_wait_for`` and ``_wait_connected``.
     """
 
     @abstractmethod
@@ -56,3 +56,7 @@ class PairHooks(ABC):
     @abstractmethod
     def _wait_for(self, name: str, position: Any, deadline: float) -> None:
         """Wait until a slave has reached a position of the master, or raise NotCaughtUpError."""
+
+    @abstractmethod
+    def _wait_connected(self, name: str, deadline: float) -> None:
+        """Wait until a slave that replicates is connected to its master, or raise PairError."""

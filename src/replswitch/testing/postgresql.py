@@ -297,6 +297,12 @@ class PostgreSQLPair(PostgreSQLSessions):
             log = "\n".join(self._log(name).read_text(errors="replace").splitlines()[-5:])
             raise NotCaughtUpError(f"{name} has not caught up: its server has ended.\n{log}", server=name) from error
 
+    def _wait_connected(self, name: str, deadline: float) -> None:
+        while not self._run(name, "SELECT 1 FROM pg_stat_wal_receiver WHERE status = 'streaming'"):
+            if time.monotonic() >= deadline:
+                raise PairError(f"{name} receives nothing from its master; its log is {self._log(name)}")
+            time.sleep(0.002)
+
     def _ends(self, name: str) -> bool:
         """Return whether a server has ended or is ending. An ending server first closes its connections."""
         deadline = time.monotonic() + 1

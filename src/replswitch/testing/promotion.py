@@ -63,7 +63,7 @@ class PromotablePair(ProcessPair):
         super().reset()
         if self.master_name != MASTER:
             self.promote(MASTER)
-            self.wait_caught_up()
+            self._wait_restored()
 
     @abstractmethod
     def _hand_over(self, old: str, new: str, timeout: float) -> None:

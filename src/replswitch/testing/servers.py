@@ -113,6 +113,19 @@ class ServerPair(SessionPair):
                 reached = self._run(name, self.dialect.reached)[0]["position"]
                 raise not_caught_up(self.dialect, name, (position, reached), status, self._errors(name, status))
 
+    def _wait_connected(self, name: str, deadline: float) -> None:
+        running = f"{self.dialect.role}_IO_Running"
+        is_restarted = False
+        while (status := self._run(name, self.dialect.status)[0])[running] != "Yes":
+            if time.monotonic() >= deadline:
+                errors = "".join(f" {error}" for error in self._errors(name, status))
+                raise PairError(f"{name} is not connected to its master.{errors}")
+            if status["Last_IO_Errno"] and not is_restarted:  # or it sleeps for a second before it tries again
+                self._stop_replication(name)
+                self._start_replication(name)
+                is_restarted = True
+            time.sleep(0.002)
+
     def _errors(self, name: str, status: dict[str, Any]) -> list[str]:
         """Return the errors of a slave's replication as text."""
         return [status[kind] for kind in ("Last_IO_Error", "Last_SQL_Error") if status[kind]]
