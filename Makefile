@@ -23,10 +23,10 @@ demo: $(VENV)/has-$(if $(wildcard $(VENV)/has-dev),dev,demo) ## run the message 
 	@$(BIN)/python examples/board $(if $(PORT),--port $(PORT)) $(if $(DATABASE),--database $(DATABASE))
 
 test: mariadb mysql mysqlclient pgbouncer redis chromium lint types ## everything before a commit: lint, types, all tests (ARGS="-k marker" narrows them)
-	$(BIN)/pytest $(SHARED) $(ARGS)
+	tools/in-memory $(BIN)/pytest $(SHARED) $(ARGS)
 
 test-all: mariadb mysql mysqlclient pgbouncer redis chromium ## the tests on the wheel, on the other supported Pythons that are here, and on the oldest dependencies; each extra alone
-	$(BIN)/nox $(ARGS)
+	tools/in-memory $(BIN)/nox $(ARGS)
 
 lint: $(VENV)/has-dev ## style and layout (ruff)
 	$(BIN)/ruff check .
@@ -40,7 +40,7 @@ format: $(VENV)/has-dev ## repair style and layout where ruff can
 	$(BIN)/ruff format .
 
 coverage: mariadb mysql mysqlclient pgbouncer redis chromium ## the tests, and the lines that none of them ran
-	$(BIN)/coverage run -m pytest $(ARGS)
+	tools/in-memory $(BIN)/coverage run -m pytest $(ARGS)
 	$(BIN)/coverage report --show-missing --skip-covered
 
 bench: mariadb mysql mysqlclient ## the benchmarks of cost (ARGS=chaos: those of another folder; ARGS=--help lists them)
