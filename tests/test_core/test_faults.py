@@ -21,7 +21,7 @@ from replswitch import MASTER, SLAVE, NoServerError
 from replswitch.decorators import use_master, use_slave
 from replswitch.drivers import Fault
 from replswitch.drivers.pymysql import DRIVER as PYMYSQL
-from replswitch.engine.attempt import Block
+from replswitch.engine.block import Block
 from replswitch.request.marker import Marker, MarkerSigner
 from replswitch.state import stack
 from replswitch.testing import MariaDBPair, Proxy

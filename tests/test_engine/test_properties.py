@@ -20,7 +20,8 @@ from tests.test_engine.simulated import NOT_RUN, RecordingSwitch, SimulatedDrive
 
 from replswitch import MASTER, SLAVE, NoServerError, SlaveWriteError
 from replswitch.drivers import GONE, Fault, WriteTracker, Written
-from replswitch.engine.attempt import Attempt, Block
+from replswitch.engine.attempt import Attempt
+from replswitch.engine.block import Block
 from replswitch.engine.database import Database
 from replswitch.engine.health import Health
 from replswitch.engine.options import DatabaseOptions

@@ -13,7 +13,8 @@ from tests.test_engine.simulated import NOT_RUN, RecordingSwitch, SimulatedDrive
 
 from replswitch import MASTER, SLAVE, NoServerError, SlaveWriteError
 from replswitch.drivers import Driver, Fault, WriteTracker, Written
-from replswitch.engine.attempt import Attempt, Block
+from replswitch.engine.attempt import Attempt
+from replswitch.engine.block import Block
 from replswitch.engine.choose import Ask, Failed, Wait, choose
 from replswitch.engine.database import Database
 from replswitch.engine.options import DatabaseOptions

@@ -3,6 +3,7 @@
 import ast
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from importlib import import_module
 from importlib.util import resolve_name
 from pathlib import Path
@@ -120,6 +121,15 @@ MODULES = modules()
 def test_a_module_imports_only_what_is_listed(module: str) -> None:
     file = MODULES[module]
     assert not wrong(module, file.read_text(), is_package=file.name == "__init__.py")
+
+
+def test_no_module_is_in_an_import_circle() -> None:
+    graph = {}
+    for module, file in MODULES.items():
+        found = imports(module, file.read_text(), is_package=file.name == "__init__.py")
+        targets = {f"{target}.{name}" if f"{target}.{name}" in MODULES else target for target, name in found}
+        graph[module] = {target for target in targets if target in MODULES and target != module}
+    assert list(TopologicalSorter(graph).static_order())
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -9,7 +9,7 @@ from replswitch.connect.cursor import Cursor
 from replswitch.connect.settings import driver_for, servers_of
 from replswitch.connect.workers import Query, Workers
 from replswitch.drivers import Driver, load_driver
-from replswitch.engine.attempt import Block
+from replswitch.engine.block import Block
 from replswitch.engine.database import Database
 from replswitch.engine.options import DatabaseOptions, database_options
 from replswitch.state import Switch

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from replswitch.decision import MASTER, SLAVE
-from replswitch.engine.attempt import Block
+from replswitch.engine.block import Block
 from replswitch.engine.port import Port
 from replswitch.engine.route import Route
 from replswitch.errors import ReplSwitchError

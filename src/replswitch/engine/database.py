@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from replswitch.decision import State
     from replswitch.drivers import Driver
-    from replswitch.engine.attempt import Block
+    from replswitch.engine.block import Block
     from replswitch.engine.options import DatabaseOptions
     from replswitch.engine.port import Port
     from replswitch.engine.servers import Link, Server, Servers

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from replswitch.decision import MASTER, SLAVE
 from replswitch.drivers import GONE, Fault
 from replswitch.engine import outcome, refusal
-from replswitch.engine.attempt import Attempt, Block
+from replswitch.engine.attempt import Attempt
+from replswitch.engine.block import Block
 from replswitch.engine.failure import REFUSED, Action, Effect, OnMaster, Progress, Role, Situation, Spare, decide
 from replswitch.engine.recording import is_recording
 from replswitch.engine.selection import NO_SCOPE, Selection

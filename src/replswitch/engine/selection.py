@@ -21,7 +21,8 @@ from replswitch.telemetry.counters import STATEMENTS, Tally
 
 if TYPE_CHECKING:
     from replswitch.decision import State
-    from replswitch.engine.attempt import Attempt, Block
+    from replswitch.engine.attempt import Attempt
+    from replswitch.engine.block import Block
     from replswitch.engine.database import Database
     from replswitch.engine.port import Port
     from replswitch.engine.servers import Link, Server

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from sqlalchemy.pool import PoolProxiedConnection
 
     from replswitch.drivers import Driver, Raw
-    from replswitch.engine.attempt import Attempt, Block
+    from replswitch.engine.attempt import Attempt
+    from replswitch.engine.block import Block
     from replswitch.engine.servers import Server
     from replswitch.scope import Scope
     from replswitch.telemetry.counters import Tally

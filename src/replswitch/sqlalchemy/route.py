@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy.exc import DBAPIError
 
 from replswitch.decision import MASTER
-from replswitch.engine.attempt import Attempt, Block
+from replswitch.engine.attempt import Attempt
+from replswitch.engine.block import Block
 from replswitch.engine.recording import is_recording
 from replswitch.engine.selection import NO_SCOPE
 from replswitch.sqlalchemy.facts import AUTOCOMMIT, level_of, remove_from, streams, usable
@@ -46,8 +47,7 @@ class SessionRoute(PoolPort):
         has_begun: an engine was chosen, or a connection has joined, since the latest `end`.
         route: finds the link for each statement.
         frame: the top of the stack when the latest engine was chosen.
-        scope: the scope of `frame`; outside any scope, `NO_SCOPE`, which never changes.
-        version: the version of `scope` when the latest engine was chosen.
+        scope: the scope of `frame`; outside any scope, `NO_SCOPE`. Its version at that time is ``version``.
         bind: the chosen engine. While `frame`, `version` and the transaction are unchanged, it is used again.
         pending: the connection to a slave that the session is about to get; None once it has the connection.
         retryable: the latest error after which the failed call runs again.

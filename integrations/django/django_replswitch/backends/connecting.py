@@ -22,7 +22,7 @@ from django_replswitch.servers import alias_state, merged, remember_name
 from replswitch import MASTER, SLAVE, NoServerError, SlaveWriteError
 from replswitch.connect.pool import close_raw
 from replswitch.drivers import Written
-from replswitch.engine.attempt import Block
+from replswitch.engine.block import Block
 from replswitch.engine.recording import is_recording
 from replswitch.engine.writes import committed_elsewhere
 from replswitch.state import stack

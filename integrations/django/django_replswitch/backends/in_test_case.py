@@ -20,7 +20,7 @@ from django_replswitch.conf import configured
 from django_replswitch.other_stores import commits
 from replswitch import MASTER, SLAVE
 from replswitch.drivers import WriteTracker
-from replswitch.engine.attempt import Block
+from replswitch.engine.block import Block
 from replswitch.engine.database import Database
 from replswitch.engine.port import Port
 from replswitch.engine.recording import is_repeatable

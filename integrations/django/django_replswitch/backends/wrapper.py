@@ -18,7 +18,8 @@ from django.utils.asyncio import async_unsafe
 from django_replswitch.backends.connecting import ConnectingWrapper
 from django_replswitch.backends.cursor import LoggedQuery, QueriesLog, SwitchingCursor
 from django_replswitch.backends.switch_methods import SwitchMethods
-from replswitch.engine.attempt import Attempt, Block
+from replswitch.engine.attempt import Attempt
+from replswitch.engine.block import Block
 from replswitch.state import stack
 
 if TYPE_CHECKING:
