@@ -1,8 +1,8 @@
 """The time in which a scope chooses its slave, among ten with weights, without faults.
 
-The choice is `replswitch.engine.choose.choose`, with the candidates in their order, driven by `run` over a port whose
-links are open already: nothing is asked and nothing waits. A new scope, which each choice needs, is taken off. What a
-`Route` makes of it, for the first and for the next statement of a block, stands below for information.
+The choice is `replswitch.engine.choose.choose_slave`, over a port whose links are open already: nothing is asked and
+nothing waits. The time of the new scope, which each choice needs, is subtracted. The rows of `Route`, for the first and
+for the next statement of a block, are for information.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from replswitch import MASTER, SLAVE, Switch
 from replswitch.drivers import Driver
 from replswitch.engine import choose as engine
 from replswitch.engine.database import Database
-from replswitch.engine.health import Health
 from replswitch.engine.options import DatabaseOptions
 from replswitch.engine.rotation import Rotation
 from replswitch.engine.route import Route
@@ -63,7 +62,6 @@ def new_servers() -> Servers:
 servers = new_servers()
 port: Any = OpenLinks(servers)
 rotation = Rotation(NAME, NAME, servers, DatabaseOptions())
-health = Health()
 
 others = new_servers()
 port_of_others: Any = OpenLinks(others)
@@ -83,22 +81,19 @@ def scope(number: int) -> None:
 def choose(number: int) -> None:
     """Choose a slave for a new scope."""
     for _ in repeat(None, number):
-        new = Scope()
-        engine.run(engine.choose(new, NAME, rotation.candidates(new, port), None, rotation), port)
+        engine.choose_slave(Scope(), NAME, None, rotation, 0, port)
 
 
 def choose_one_resting(number: int) -> None:
     """Choose one while another one rests."""
     for _ in repeat(None, number):
-        new = Scope()
-        candidates = with_one_resting.candidates(new, port_of_others)
-        engine.run(engine.choose(new, NAME, candidates, None, with_one_resting), port_of_others)
+        engine.choose_slave(Scope(), NAME, None, with_one_resting, 0, port_of_others)
 
 
-def candidates(number: int) -> None:
-    """Take the first of the candidates."""
+def first(number: int) -> None:
+    """Draw the slave that a new scope tries first."""
     for _ in repeat(None, number):
-        next(iter(health.candidates(servers.slaves)))
+        rotation.first(Scope(), port)
 
 
 def dice(number: int) -> None:
@@ -144,10 +139,10 @@ def row(name: str, times: Times, side: str, floor: str, limit: float | None = No
 
 def rows() -> Iterator[Row]:
     """Yield the rows."""
-    sides = (loop, scope, dice, candidates, choose, choose_one_resting, block, first_statement, next_statement)
+    sides = (loop, scope, dice, first, choose, choose_one_resting, block, first_statement, next_statement)
     times = measure({side.__name__: side for side in sides}, ROUNDS)
     yield row("choosing one of ten slaves for a scope, µs", times, "choose", "scope", LIMIT)
-    yield row("  of these: the candidates, in their order, µs", times, "candidates", "loop")
+    yield row("  of these: drawing it by weight, µs", times, "first", "scope")
     yield row("  of these: random.random(), µs", times, "dice", "loop")
     yield row("  while one of them rests, µs", times, "choose_one_resting", "scope")
     yield row("  Route: the first statement of a block, µs", times, "first_statement", "block")

@@ -71,12 +71,6 @@ class Faults(RuleBasedStateMachine):
 TestFaults = Faults.TestCase
 
 
-def test_choosing_among_ten_servers_draws_one_random_number() -> None:
-    servers = tuple(named(f"slave{number}", number + 1) for number in range(10))
-    health = Health()
-    assert {next(iter(health.candidates(servers))) for _ in range(3000)} == set(servers)
-
-
 def test_f2_a_server_out_of_rotation_is_tried_by_one_reader_and_returns_on_success() -> None:
     now = [0.0]
     health = Health(DOWNTIME, lambda: now[0])
@@ -94,8 +88,7 @@ def test_each_server_is_chosen_in_proportion_to_its_weight() -> None:
     servers = (named("one", 1), named("two", 2), named("three", 5))
     health = Health()
     first = Counter(next(iter(health.candidates(servers))) for _ in range(8000))
-    # Each object makes a few random orders of its own.
-    second = Counter(list(each.candidates(servers))[1] for each in [Health() for _ in range(40)] for _ in range(200))
+    second = Counter(list(health.candidates(servers))[1] for _ in range(8000))
     assert {server.name: pytest.approx(1000 * server.weight, rel=0.2) for server in servers} == {
         server.name: count for server, count in first.items()
     }

@@ -356,7 +356,7 @@ def new_database(world: World, slaves: int) -> Database:
     servers = Servers(Server("master", MASTER), found, Server("master", SLAVE), has_slaves=True)
     database = Database(RecordingSwitch(), "shop", servers, DatabaseOptions(downtime=DOWNTIME))
     health, rotation = Rests(DOWNTIME, lambda: world.now), database.rotation
-    rotation._health, rotation._in_turn, rotation.resting = health, health.candidates, health.resting
+    rotation._health, rotation.resting = health, health.resting
     return database
 
 

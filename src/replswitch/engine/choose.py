@@ -1,7 +1,7 @@
 """Choose a server. The generators here yield each I/O operation that they need, and `run` executes it.
 
 `choose` yields `Open`, `Ask` and `Wait`, and receives a link, an answer, or `Failed`. So tests of `choose` need no
-servers.
+servers. `choose_slave` needs no generator if the first slave that it tries may serve, which is the common case.
 """
 
 from __future__ import annotations
@@ -58,6 +58,30 @@ R = TypeVar("R")
 Choice: TypeAlias = "tuple[Link, State, str, bool]"
 """The chosen link; the state that it serves; the reason for the choice; and whether the master serves the database from
 now on, for this reason. It is a plain tuple, because a NamedTuple takes much longer to create."""
+
+
+def choose_slave(
+    scope: Scope, key: object, must_see: Position | None, rotation: Rotation, wait: float, port: Port
+) -> Link | None:
+    """Choose the slave that serves the reads of a scope from now on. See `choose` for what it takes and returns."""
+    first = rotation.first(scope, port)
+    if first is not None:
+        try:
+            link = port.open(first)
+        except (port.driver.module.Error, OSError) as error:  # as in `run`
+            port.drop(first)
+            lose(scope, key, first, error.with_traceback(None), rotation)
+            first = None
+        else:
+            if (
+                (must_see is None or rotation.known.has_reached(link, must_see, scope.must_see_since))
+                and not rotation.resting
+                and link.opened_at >= first.lost_at
+                and scope.slaves.setdefault(key, first) is first
+            ):
+                return link
+    candidates = rotation.candidates(scope, port, first)
+    return run(choose(scope, key, candidates, must_see, rotation, wait), port)
 
 
 def choose(

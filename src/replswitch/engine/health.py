@@ -7,21 +7,15 @@ while the other readers use other servers, and the result decides for all reader
 from __future__ import annotations
 
 import time
-from bisect import bisect
-from itertools import accumulate, cycle
 from random import random
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from replswitch.lock import ProcessLock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from replswitch.engine.servers import Server
-
-
-#: How many random orders of the servers are prepared for each first server.
-_ORDERS: Final = 50
 
 
 class Health:
@@ -40,29 +34,14 @@ class Health:
         self._clock = clock
         self._lock = ProcessLock()
         self.resting: dict[Server, float] = {}
-        # The latest servers, the sum of their weights, the running sums without the last one, and for each server some
-        # orders that begin with it.
-        self._weights: tuple[Sequence[Server], float, list[float], list[Iterator[list[Server]]]] = ((), 0, [], [])
 
-    def candidates(self, servers: Sequence[Server]) -> Iterable[Server]:
+    def candidates(self, servers: Sequence[Server]) -> Iterator[Server]:
         """Return the servers in the order in which a reader should try them; leave out those that are out of rotation.
 
         A server whose downtime is over comes first, but only for one reader. If that reader calls neither `failed` nor
         `answered`, another reader gets the server after one more `downtime`.
         """
-        if self.resting:
-            return self._while_some_rest(servers)
-        if len(servers) < 2:
-            return servers
-        known, total, sums, orders = self._weights
-        if known is not servers:
-            *sums, total = accumulate(server.weight for server in servers)
-            orders = [cycle(_orders(server, servers)) for server in servers]
-            self._weights = servers, total, sums, orders
-        return next(orders[bisect(sums, random() * total)])  # noqa: S311 - spreads load; not for security
-
-    def _while_some_rest(self, servers: Sequence[Server]) -> Iterator[Server]:
-        tried = self._due(servers)
+        tried = self._due(servers) if self.resting else None
         if tried is not None:
             yield tried
         yield from _by_weight([server for server in servers if server not in self.resting])
@@ -92,18 +71,9 @@ class Health:
             return self.resting.pop(server, None) is not None
 
 
-def _orders(first: Server, servers: Sequence[Server]) -> list[list[Server]]:
-    """Return some orders of all servers, each beginning with ``first``.
-
-    They are prepared once and reused, because usually the first server serves and the rest of the order is not used.
-    """
-    others = [server for server in servers if server is not first]
-    return [[first, *_by_weight(others)] for _ in range(_ORDERS)]
-
-
 def _by_weight(servers: list[Server]) -> list[Server]:
     """Return servers in a random order. Each place is drawn from the remaining servers, in proportion to their weights.
 
     The method is from Efraimidis and Spirakis, "Weighted random sampling", 2006.
     """
-    return sorted(servers, key=lambda server: random() ** (1 / server.weight), reverse=True)  # noqa: S311 - likewise
+    return sorted(servers, key=lambda server: random() ** (1 / server.weight), reverse=True)  # noqa: S311 - spreads load

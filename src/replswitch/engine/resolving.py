@@ -18,7 +18,7 @@ from replswitch.engine.servers import Servers
 from replswitch.lock import ProcessLock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from replswitch.engine.options import DatabaseOptions
     from replswitch.engine.port import Port
@@ -231,25 +231,25 @@ class ResolvingRotation(Rotation):
     def __init__(self, name: str, key: object, servers: ResolvingServers, options: DatabaseOptions) -> None:
         super().__init__(name, key, servers, options)
         self._servers = servers
-        self._is_one = False  # the number of slaves changes
         # The scopes that may have chosen a slave, by their ids. The references have no callback, for speed.
         self._scopes: dict[int, weakref.ref[Scope]] = {}
         servers.watch(self, name)
 
-    def candidates(self, scope: Scope, port: Port, chosen: Server | None = None) -> Iterable[Server]:
+    def first(self, scope: Scope, port: Port) -> Server | None:
         """Look the names up, if it is time. A scope whose chosen slave has left chooses another one."""
         servers = self._servers
         if monotonic() >= servers.due:
             servers.look_up()
-        self._slaves = slaves = servers.slaves
+        if (slaves := servers.slaves) is not self._parts[0]:
+            self._use(slaves)
         for reference in servers.left:
             if (server := reference()) is not None:
                 port.retire(server)
+        chosen = scope.slaves.get(self._key)
         if chosen is not None and chosen not in slaves:
             scope.avoid_slave(self._key, chosen)
-            chosen = None
         self._scopes[id(scope)] = weakref.ref(scope)
-        return super().candidates(scope, port, chosen)
+        return super().first(scope, port)
 
     def rest(self, server: Server, error: BaseException) -> None:
         """Take a server out of rotation, unless its address is gone."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
+from bisect import bisect
 from functools import partial
+from itertools import accumulate
+from random import random
 from typing import TYPE_CHECKING
 
 from replswitch.engine.events import count, tell
@@ -13,7 +16,7 @@ from replswitch.engine.lag import Lag, PositionClock
 from replswitch.lock import ProcessLock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Hashable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from replswitch.drivers import Driver, Raw
@@ -88,9 +91,7 @@ class Rotation:
         self._master = servers.master
         self._downtime = options.downtime
         self._health = Health(options.downtime)
-        self._in_turn = self._health.candidates
-        self._slaves = servers.slaves
-        self._is_one = len(servers.slaves) == 1
+        self._use(servers.slaves)
         self.resting = self._health.resting
         self._lag = None if options.max_lag is None else Lag(options.max_lag)
         self._position_clock = PositionClock()
@@ -98,25 +99,37 @@ class Rotation:
         self._unmeasured: set[Server] = set()
         self.known = KnownPositions(options.known_for)
 
-    def candidates(self, scope: Scope, port: Port, chosen: Server | None = None) -> Iterable[Server]:
-        """Return the slaves in the order in which a scope should try them. The slave that it has chosen comes first.
+    def _use(self, slaves: tuple[Server, ...]) -> None:
+        """Draw among these slaves from now on. Each has a part of the range from 0 to the sum of all weights."""
+        *starts, total = accumulate((slave.weight for slave in slaves), initial=0.0)
+        self._parts = slaves, starts, total  # one tuple, because other threads may be drawing
+
+    def first(self, scope: Scope, port: Port) -> Server | None:
+        """Return the slave that a scope should try first: the one that it has chosen, else a random one, by weight.
+
+        Returns:
+            the slave; None if only `candidates` can tell, because slaves are out of rotation, have failed in the scope,
+            or lag too much.
+        """
+        chosen: Server | None = scope.slaves.get(self._key)
+        slaves, starts, total = self._parts
+        if chosen is not None or self.resting or scope.avoided or not slaves:
+            return chosen
+        slave = slaves[bisect(starts, random() * total) - 1]  # noqa: S311 - spreads load; not for security
+        return slave if self._lag is None or self._is_near(slave, port) else None
+
+    def candidates(self, scope: Scope, port: Port, first: Server | None) -> Iterator[Server]:
+        """Return the slaves in the order in which a scope should try them. The slave ``first`` comes first.
 
         Slaves that are out of rotation, that have failed in the scope (F1, F2), or whose lag exceeds `max_lag` are
-        left out, except for the chosen slave.
+        left out, except for ``first``.
         """
-        if chosen is not None:
-            return self._after(chosen, scope, port)
-        if self._lag is None and not scope.avoided:  # the common case
-            return self._slaves if self._is_one and not self.resting else self._in_turn(self._slaves)
-        return self._admitted(scope, port)
-
-    def _after(self, chosen: Server, scope: Scope, port: Port) -> Iterator[Server]:
-        yield chosen
-        yield from (server for server in self.candidates(scope, port) if server is not chosen)
-
-    def _admitted(self, scope: Scope, port: Port) -> Iterator[Server]:
-        for slave in self._in_turn(self._slaves):
-            if (self._key, slave) not in scope.avoided and (self._lag is None or self._is_near(slave, port)):
+        if first is not None:
+            yield first
+        for slave in self._health.candidates(self._parts[0]):
+            if slave is first or (self._key, slave) in scope.avoided:
+                continue
+            if self._lag is None or self._is_near(slave, port):
                 yield slave
 
     # Faults

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from replswitch.decision import MASTER, SLAVE
 from replswitch.drivers import Fault
 from replswitch.engine import outcome
-from replswitch.engine.choose import Choice, choose, run
+from replswitch.engine.choose import Choice, choose, choose_slave, run
 from replswitch.engine.database import ROLLOUT
 from replswitch.engine.failure import OnMaster
 from replswitch.engine.recording import is_recording
@@ -107,8 +107,7 @@ class Selection:
 
     def let_go(self) -> None:
         """Drop all references to links."""
-        self.forget()
-        self._noted = (None, None)
+        self.link, self._frame, self._noted = None, _NEVER, (None, None)
 
     def leave_scope(self) -> None:
         """Drop all references to the running scope, because a scope keeps its pending writes in memory."""
@@ -223,9 +222,8 @@ class Selection:
             link, side, why, _ = self._pick_master(scope, ROLLOUT, attempt)
             self.slave_has, is_read_only = must_see, link.server.state == SLAVE
             return link, SLAVE if is_read_only else side, why, not is_read_only
-        in_turn = database.rotation.candidates(scope, self._port, scope.slaves.get(key))
-        wait, rotation = scope.wait or database.options.wait, database.rotation
-        found = run(choose(scope, key, in_turn, must_see, rotation, wait), self._port)
+        wait = scope.wait or database.options.wait
+        found = choose_slave(scope, key, must_see, database.rotation, wait, self._port)
         if found is None:
             return self._pick_master(scope, self._reason_for_master(scope), attempt, holds=True)
         self.slave_has = must_see
