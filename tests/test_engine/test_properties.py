@@ -412,6 +412,16 @@ def shared(steps: list[Any]) -> Callable[[Test], Test]:
     faults=[Fault.DOWN],
     steps=[(0, "read"), (0, "write"), ("down", "first"), (0, "read")],
 )
+@example(  # the position of a write on the new master is unknown, and another thread still has a link to the former one
+    slaves=1,
+    has=[5, 3, 3],
+    states=(MASTER, SLAVE),
+    must_see=0,
+    must_ask=False,
+    is_one_request=True,
+    faults=[None, None, Fault.LOST],
+    steps=[(0, "read"), FAILOVER, (1, "write"), (0, "read")],
+)
 # A transaction on a former master goes on there, and the next one does not.
 @shared([(1, "begin"), (1, "read"), FAILOVER, (0, "write"), (1, "read"), (1, "roll_back"), (1, "begin"), (1, "read")])
 def test_no_sequence_of_faults_breaks_the_rules(

@@ -202,7 +202,13 @@ class Database:
         return None
 
     def leads_to_former_master(self, scope: Scope, link: Link, port: Port) -> bool:
-        """Say whether the server of a link to the master is a former master, which lacks what a scope must see."""
+        """Say whether the server of a link to the master is, or may be, a former master, which lacks a scope's writes.
+
+        If the position of a write is unknown, positions say nothing. Then no link is used that was opened before the
+        master was last lost.
+        """
+        if scope.wrote is not None and scope.wrote.written_at is not None and self.master_loss.outdates(link):
+            return True
         must_see = scope.must_see.get(self.set_name)
         return must_see is not None and run(master_lacks(link, must_see, scope, self.rotation), port)
 

@@ -52,6 +52,13 @@ class MasterLoss(Incident):
         failed_at = max(self._server.lost_at, self._read_only.lost_at)
         return self.lasts and monotonic() - failed_at < self._downtime
 
+    def outdates(self, link: Link) -> bool:
+        """Say whether a link was opened before the master was last lost, and so may lead to a former master.
+
+        The link of an SQLAlchemy session has no connection at first. Its pool gives it none from before the loss.
+        """
+        return link.raw is not None and link.opened_at <= self.latest
+
     def refused(self) -> None:
         """Record that the master has just refused a write. An answer about earlier writes must not end the loss."""
         self.latest = monotonic()

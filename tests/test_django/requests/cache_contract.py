@@ -26,7 +26,13 @@ if __name__ == "__main__":
 
     class InSlaveState:
         def setUp(self) -> None:
-            super().setUp()  # type: ignore[misc]  # creates the table
+            super().setUp()  # type: ignore[misc]  # creates the table, and no request is there that could wait for it
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT @@gtid_binlog_pos")
+                position = cursor.fetchone()
+            with connection.use_slave(), connection.cursor() as cursor:  # type: ignore[attr-defined]
+                cursor.execute("SELECT MASTER_GTID_WAIT(%s, 30)", position)
+                assert cursor.fetchone() == (0,), "the slave does not catch up"
             connection.use_slave()  # type: ignore[attr-defined]  # a method of our backend
             self.addCleanup(connection.revert)  # type: ignore[attr-defined]
 
