@@ -126,7 +126,7 @@ def test_the_timeout_of_a_server_is_the_given_or_its_own(given: float | None, ex
 
 
 @pytest.mark.parametrize(("seconds", "limit"), [(0.1, 1), (5, 5), (5.5, 6)])
-def test_drivers_get_whole_seconds(seconds: float, limit: int) -> None:
+def test_drivers_get_the_timeout_in_whole_seconds(seconds: float, limit: int) -> None:
     assert time_limits(seconds) == {"connect_timeout": limit, "read_timeout": limit}
 
 

@@ -230,8 +230,8 @@ def fail_after(session: Session, author: Author) -> None:
     raise ZeroDivisionError
 
 
-class TestReading:
-    def test_get_and_the_identity_map(self, session: Session) -> None:
+class TestReadsLikeAStockSession:
+    def test_get_returns_the_object_of_the_identity_map(self, session: Session) -> None:
         ada = session.get(Author, 1)
         assert ada is not None
         assert ada is session.get(Author, 1)
@@ -242,7 +242,7 @@ class TestReading:
         with pytest.raises(NoResultFound):
             session.get_one(Author, 99)
 
-    def test_get_with_options(self, session: Session) -> None:
+    def test_get_accepts_loader_options_and_for_update(self, session: Session) -> None:
         ada = session.get(Author, 1, options=[selectinload(Author.books), undefer(Author.about)])
         assert ada is not None
         session.expunge(ada)
@@ -251,7 +251,7 @@ class TestReading:
         locked = session.get(Author, 1, with_for_update=True) if session.get_bind().dialect.name == "sqlite" else None
         assert locked is None or locked.id == 1
 
-    def test_the_methods_of_results(self, session: Session) -> None:
+    def test_the_methods_of_results_return_rows_scalars_and_mappings(self, session: Session) -> None:
         statement = select(Author.id, Author.name).order_by(Author.id)
         assert session.execute(statement).all() == [(1, "Ada"), (2, "Ben")]
         assert session.execute(statement).mappings().first() == {"id": 1, "name": "Ada"}
@@ -264,7 +264,7 @@ class TestReading:
         with pytest.raises(NoResultFound):
             session.scalars(select(Author).where(Author.id == 99)).one()
 
-    def test_legacy_queries(self, session: Session) -> None:
+    def test_legacy_queries_read_rows(self, session: Session) -> None:
         query = session.query(Author)
         assert query.count() == 2
         assert query.filter_by(name="Ada").one().id == 1
@@ -274,13 +274,13 @@ class TestReading:
         assert "author" in str(query)
         assert query.populate_existing().with_entities(Author.name).order_by(Author.id).all() == [("Ada",), ("Ben",)]
 
-    def test_text_and_parameters(self, session: Session) -> None:
+    def test_text_with_parameters_reads_rows(self, session: Session) -> None:
         assert session.execute(text("SELECT name FROM author WHERE id = :id"), {"id": 1}).scalar_one() == "Ada"
         statement = select(Author.name).where(Author.id == bindparam("id"))
         assert session.scalar(statement, {"id": 2}) == "Ben"
         assert session.scalars(select(Author).from_statement(text("SELECT * FROM author WHERE id = 1"))).one().id == 1
 
-    def test_joins_aliases_ctes_and_subqueries(self, session: Session) -> None:
+    def test_joins_aliases_ctes_and_subqueries_read_rows(self, session: Session) -> None:
         other = aliased(Book)
         pairs = select(Book.id, other.id).join(other, Book.author_id == other.author_id).where(Book.id < other.id)
         assert session.execute(pairs).all() == [(1, 2)]
@@ -329,7 +329,7 @@ class TestReading:
             assert ada.books
         assert ada.name == "Ada"
 
-    def test_streams(self, session: Session) -> None:
+    def test_a_stream_returns_all_rows_in_pieces(self, session: Session) -> None:
         result = session.execute(select(Book).order_by(Book.id).execution_options(yield_per=1))
         assert [[book.title for book in part] for part in result.scalars().partitions()] == [
             ["one"],
@@ -349,7 +349,7 @@ class TestReading:
         assert names == [("Ada", 2), ("Ben", 1)]
 
 
-class TestWriting:
+class TestWritesLikeAStockSession:
     def test_add_and_commit(self, session: Session) -> None:
         cleo = Author(name="Cleo", books=[Book(title="four")])
         session.add(cleo)
@@ -511,7 +511,7 @@ class TestWriting:
         assert session.scalars(select(Author.name).order_by(Author.id)).all() == ["Ava", "Ben"]
 
 
-class TestStatementsThatWrite:
+class TestWriteStatementsLikeInAStockSession:
     """Each in a transaction of its own: in slave state the slave refuses it, and the master runs it."""
 
     def test_insert(self, session: Session) -> None:
@@ -568,8 +568,8 @@ class TestStatementsThatWrite:
         assert set(titles(session)) == {"new"}
 
 
-class TestTransactions:
-    def test_begin_blocks(self, make: Make) -> None:
+class TestTransactionsLikeInAStockSession:
+    def test_a_begin_block_commits_or_rolls_back(self, make: Make) -> None:
         session = make()
         with session.begin():
             session.add(Author(name="Cleo"))
@@ -581,7 +581,7 @@ class TestTransactions:
             with pytest.raises(InvalidRequestError):
                 other.begin()
 
-    def test_without_autobegin(self, make: Make) -> None:
+    def test_without_autobegin_a_statement_before_begin_raises(self, make: Make) -> None:
         session = make(autobegin=False)
         with pytest.raises(InvalidRequestError):
             session.scalar(select(Author.id))
@@ -621,7 +621,7 @@ class TestTransactions:
         session.close()
         assert not session.in_transaction()
 
-    def test_connections(self, session: Session) -> None:
+    def test_session_connection_returns_the_connection_of_the_transaction(self, session: Session) -> None:
         connection = session.connection()
         assert connection is session.connection()
         assert connection.execute(select(Author.name).order_by(Author.id)).all() == [("Ada",), ("Ben",)]
@@ -680,7 +680,7 @@ class TestTransactions:
         session.remove()
 
 
-class TestEvents:
+class TestEventsLikeInAStockSession:
     def test_session_events_are_fired_in_order(self, session: Session) -> None:
         seen: list[str] = []
         for name in (

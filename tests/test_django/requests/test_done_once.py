@@ -335,7 +335,7 @@ class TestClosers:
         site.pair.wait_caught_up()
 
     @DOORS
-    @pytest.mark.parametrize("closes", ["with a read", "with a write that is refused, too", "with a commit"])
+    @pytest.mark.parametrize("closes", ["with a read", "with a refused write", "with a commit"])
     def test_r5_a_closer_of_the_first_try_runs_in_its_state(
         self, site: Site, door: Callable[..., Page], closes: str
     ) -> None:
