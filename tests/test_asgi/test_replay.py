@@ -155,7 +155,14 @@ class TestDeclined:
 
     @ON_ONE_SERVER
     @pytest.mark.parametrize(
-        "when", ["before", "in a finally", "after an error page", "after an error page, without an error"]
+        "when",
+        ["before", "in a finally", "after an error page", "after an error page, without an error"],
+        ids=[
+            "before the refused write",
+            "in a finally",
+            "after an error page",
+            "after an error page, without an error",
+        ],
     )
     def test_r5_no_replay_after_another_commit(self, board: ASGIBoard, when: str) -> None:
         def commit() -> None:

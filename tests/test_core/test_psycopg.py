@@ -762,7 +762,9 @@ def proxies(pair: PostgreSQLPair) -> Iterator[tuple[Proxy, Proxy]]:
 
 
 @with_psycopg
-def test_f5_a_slave_that_never_answers_costs_the_read_time_out(make: Make, proxies: tuple[Proxy, Proxy]) -> None:
+def test_f5_a_read_on_a_slave_that_never_answers_ends_after_the_read_time_out(
+    make: Make, proxies: tuple[Proxy, Proxy]
+) -> None:
     _, slave = proxies
     db = make(slaves=[{"port": slave.port, "read_timeout": 0.5}])
     with resume(""), use_slave():

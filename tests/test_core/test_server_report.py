@@ -91,7 +91,11 @@ class Unknown:
         pass
 
 
-@pytest.mark.parametrize(("address", "is_master"), [("here", True), ("there", False), (None, False)])
+@pytest.mark.parametrize(
+    ("address", "is_master"),
+    [("here", True), ("there", False), (None, False)],
+    ids=["address of the master", "another address", "no address"],
+)
 def test_a_slave_with_the_address_of_the_master_is_noted(address: str | None, is_master: bool) -> None:
     def look(timeout: float) -> Any:
         return Unknown()

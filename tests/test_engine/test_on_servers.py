@@ -619,7 +619,7 @@ class TestSeveralStatementsInOneCall:
 
 
 @DRIVERS
-def test_m1_an_unrecorded_write_is_not_recorded(make: Make, driver: str) -> None:
+def test_m1_a_write_in_an_unrecorded_block_makes_no_marker(make: Make, driver: str) -> None:
     db = make()
     with use_master():
         with replswitch.unrecorded():

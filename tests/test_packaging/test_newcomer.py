@@ -143,7 +143,7 @@ def test_a_terminal_shows_the_output_and_the_exit_code(terminal: Terminal) -> No
     assert (shown.text, shown.code, shown.status) == ("a\nb", 1, None)
 
 
-def test_a_reader_stops_at_an_output_that_the_page_does_not_show(terminal: Terminal, tmp_path: Path) -> None:
+def test_try_in_container_stops_at_an_output_that_the_page_does_not_show(terminal: Terminal, tmp_path: Path) -> None:
     said: list[str] = []
     reader = Reader(terminal, terminal, tmp_path, said.append)
     reader.follow(pages.Command("echo one two three", "one … three\n"))

@@ -64,7 +64,7 @@ def test_the_arguments_of_the_request_policy_are_those_that_third_party_bindings
     }
 
 
-def test_replswitch_has_no_other_public_name() -> None:
+def test_replswitch_has_no_public_name_that_is_not_in_its_list() -> None:
     shown = {
         name for name, value in vars(replswitch).items() if not name.startswith("_") and not inspect.ismodule(value)
     }

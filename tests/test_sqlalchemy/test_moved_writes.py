@@ -403,7 +403,7 @@ def test_s8_a_write_after_a_change_of_the_slave_s_session_raises(shop: Any) -> N
     assert bodies(shop) == ["new"]
 
 
-def test_m1_an_unrecorded_write_is_not_recorded(shop: Any, replicated_pair: ReplicatedPair) -> None:
+def test_m1_a_write_in_an_unrecorded_block_makes_no_marker(shop: Any, replicated_pair: ReplicatedPair) -> None:
     with use_slave(), shop.Session() as session:
         with replswitch.unrecorded():
             session.execute(insert(shop.Message).values(body="seen"))

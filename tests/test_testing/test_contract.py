@@ -94,7 +94,7 @@ class PairContract(ABC):
         addresses = [pair.master, *pair.slaves]
         assert all(addresses.count(address) == 1 for address in addresses)
 
-    def test_the_parameters_are_those_of_the_driver(self, pair: ReplicatedPair) -> None:
+    def test_the_drivers_connect_accepts_the_parameters_of_each_server(self, pair: ReplicatedPair) -> None:
         write(pair, 1)
         pair.wait_caught_up()
         for parameters in (pair.master, *pair.slaves):

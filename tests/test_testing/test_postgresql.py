@@ -58,7 +58,7 @@ def execute(pair: PostgreSQLPair, name: str, sql: str) -> list[Any]:
         return list(cursor.fetchall()) if cursor.description else []
 
 
-def test_the_parameters_are_those_that_the_driver_needs(pair: PostgreSQLPair) -> None:
+def test_the_parameters_of_a_server_are_those_of_psycopg(pair: PostgreSQLPair) -> None:
     assert set(pair.master) == set(pair.slaves[0]) == {"host", "port", "user", "password", "dbname"}
     assert pair.driver == "psycopg"
 

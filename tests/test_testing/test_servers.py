@@ -54,7 +54,7 @@ def execute(pair: ServerPair, name: str, sql: str) -> list[Any]:
         return list(cursor.fetchall())
 
 
-def test_the_parameters_are_those_that_the_driver_needs(pair: ServerPair) -> None:
+def test_the_parameters_of_a_server_are_those_of_pymysql(pair: ServerPair) -> None:
     assert set(pair.master) == set(pair.slaves[0]) == {"host", "port", "user", "password", "database"}
     assert pair.driver == "pymysql"
 
