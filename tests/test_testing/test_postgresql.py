@@ -183,7 +183,7 @@ def test_statements_are_available_after_an_error_in_the_block(pair: PostgreSQLPa
     assert "SELECT 1" in received
 
 
-def test_statements_are_recorded_once_at_a_time(pair: PostgreSQLPair) -> None:
+def test_the_statements_of_a_server_are_recorded_in_one_block_at_a_time(pair: PostgreSQLPair) -> None:
     with (
         pair.statements("slave"),
         pytest.raises(PairError, match="the slave are being recorded already"),
