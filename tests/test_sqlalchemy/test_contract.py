@@ -293,37 +293,37 @@ class TestReadsLikeAStockSession:
         assert len(session.execute(union).all()) == 5
 
     @pytest.mark.parametrize("load", [joinedload, selectinload, subqueryload])
-    def test_eager_loading(self, session: Session, load: Any) -> None:
+    def test_eager_loading_loads_the_collection_of_each_object(self, session: Session, load: Any) -> None:
         authors = session.scalars(select(Author).options(load(Author.books)).order_by(Author.id)).unique().all()
         session.expunge_all()
         assert [[book.title for book in author.books] for author in authors] == [["one", "two"], ["three"]]
 
-    def test_contains_eager(self, session: Session) -> None:
+    def test_contains_eager_loads_the_joined_rows_of_a_collection(self, session: Session) -> None:
         statement = select(Author).join(Author.books).options(contains_eager(Author.books)).where(Book.title != "two")
         authors = session.scalars(statement.order_by(Author.id)).unique().all()
         assert [[book.title for book in author.books] for author in authors] == [["one"], ["three"]]
 
-    def test_lazy_loading(self, session: Session) -> None:
+    def test_lazy_loading_loads_related_objects_and_deferred_columns(self, session: Session) -> None:
         book = session.get_one(Book, 3)
         assert book.author.name == "Ben"
         assert book.shout == "THREE"
         assert [each.id for each in book.author.books] == [3]
         assert session.get_one(Author, 1).about == "counts"
 
-    def test_lazy_loading_after_a_commit(self, session: Session) -> None:
+    def test_lazy_loading_after_a_commit_or_rollback_reads_again(self, session: Session) -> None:
         ada = session.get_one(Author, 1)
         session.commit()
         assert ada.name == "Ada"
         session.rollback()
         assert [book.title for book in ada.books] == ["one", "two"]
 
-    def test_lazy_loading_without_a_session(self, make: Make) -> None:
+    def test_lazy_loading_without_a_session_raises(self, make: Make) -> None:
         with make() as session:
             ada = session.get_one(Author, 1)
         with pytest.raises(DetachedInstanceError):
             assert ada.books
 
-    def test_raiseload_and_load_only(self, session: Session) -> None:
+    def test_raiseload_raises_and_load_only_loads_the_rest_later(self, session: Session) -> None:
         ada = session.scalars(select(Author).options(raiseload(Author.books), load_only(Author.id)).limit(1)).one()
         with pytest.raises(InvalidRequestError):
             assert ada.books
@@ -341,7 +341,7 @@ class TestReadsLikeAStockSession:
         streamed.close()
         assert titles(session) == ["one", "two", "three"]
 
-    def test_a_stream_beside_other_reads(self, session: Session) -> None:
+    def test_the_objects_of_a_stream_load_their_collections(self, session: Session) -> None:
         names = [
             (author.name, len(author.books))
             for author in session.scalars(select(Author).order_by(Author.id).execution_options(yield_per=1)).all()
@@ -350,7 +350,7 @@ class TestReadsLikeAStockSession:
 
 
 class TestWritesLikeAStockSession:
-    def test_add_and_commit(self, session: Session) -> None:
+    def test_a_commit_stores_an_added_object_and_gives_it_a_key(self, session: Session) -> None:
         cleo = Author(name="Cleo", books=[Book(title="four")])
         session.add(cleo)
         assert inspect(cleo).pending
@@ -360,7 +360,7 @@ class TestWritesLikeAStockSession:
         assert cleo.books[0].author is cleo
         assert session.scalar(select(Author.name).where(Author.id == cleo.id)) == "Cleo"
 
-    def test_flush_and_refresh(self, session: Session) -> None:
+    def test_a_flush_writes_and_a_refresh_reads_within_the_transaction(self, session: Session) -> None:
         ada = session.get_one(Author, 1)
         ada.name = "Ava"
         assert session.dirty
@@ -374,7 +374,7 @@ class TestWritesLikeAStockSession:
         session.rollback()
         assert (ada.name, ada.about) == ("Ada", "counts")
 
-    def test_refresh_after_a_commit(self, session: Session) -> None:
+    def test_a_refresh_after_a_commit_reads_what_was_committed(self, session: Session) -> None:
         cleo = Author(name="Cleo")
         session.add(cleo)
         session.commit()
@@ -383,7 +383,7 @@ class TestWritesLikeAStockSession:
         session.refresh(cleo, attribute_names=["books"])
         assert cleo.books == []
 
-    def test_expire_on_commit_and_expire(self, make: Make) -> None:
+    def test_expired_objects_are_read_again_after_a_commit(self, make: Make) -> None:
         first, second = make(), make(expire_on_commit=False)
         ada = first.get_one(Author, 1)
         first.commit()
@@ -396,7 +396,7 @@ class TestWritesLikeAStockSession:
         first.expire_all()
         assert ada.name == "Ava"
 
-    def test_autoflush(self, make: Make) -> None:
+    def test_a_read_flushes_first_unless_autoflush_is_off(self, make: Make) -> None:
         session = make()
         session.add(Author(name="Cleo"))
         assert session.scalar(select(func.count(Author.id))) == 3
@@ -411,7 +411,7 @@ class TestWritesLikeAStockSession:
         quiet.commit()
         assert quiet.scalar(select(func.count(Author.id))) == 3
 
-    def test_merge(self, make: Make) -> None:
+    def test_merge_updates_or_adds_the_object_of_its_key(self, make: Make) -> None:
         session = make()
         merged = session.merge(Author(id=1, name="Ava"))
         assert merged is session.get(Author, 1)
@@ -423,7 +423,7 @@ class TestWritesLikeAStockSession:
             detached = other.get_one(Author, 9)
         assert session.merge(detached, load=False) is session.get(Author, 9)
 
-    def test_delete_and_its_cascades(self, session: Session) -> None:
+    def test_a_delete_deletes_the_related_rows_of_its_cascade(self, session: Session) -> None:
         ada = session.get_one(Author, 1)
         session.delete(ada)
         session.flush()
@@ -440,14 +440,14 @@ class TestWritesLikeAStockSession:
         session.commit()
         assert titles(session) == ["first", "two"]
 
-    def test_backrefs_and_moves(self, session: Session) -> None:
+    def test_an_object_moved_to_another_parent_is_in_its_collection(self, session: Session) -> None:
         ben, book = session.get_one(Author, 2), session.get_one(Book, 1)
         book.author = ben
         session.commit()
         assert [each.id for each in ben.books] == [1, 3]
         assert [each.id for each in session.get_one(Author, 1).books] == [2]
 
-    def test_write_only_collections_and_inheritance(self, session: Session) -> None:
+    def test_write_only_collections_add_and_delete_rows_of_inherited_classes(self, session: Session) -> None:
         ada = session.get_one(Author, 1)
         ada.letters.add(Letter())
         ada.letters.add(Postcard())
@@ -500,7 +500,7 @@ class TestWritesLikeAStockSession:
         with pytest.raises(ObjectDeletedError):
             assert book.title
 
-    def test_new_dirty_and_is_modified(self, session: Session) -> None:
+    def test_new_and_dirty_list_the_changed_objects_before_a_commit(self, session: Session) -> None:
         ada, cleo = session.get_one(Author, 1), Author(name="Cleo")
         session.add(cleo)
         ada.name = "Ava"
@@ -514,7 +514,7 @@ class TestWritesLikeAStockSession:
 class TestWriteStatementsLikeInAStockSession:
     """Each in a transaction of its own: in slave state the slave refuses it, and the master runs it."""
 
-    def test_insert(self, session: Session) -> None:
+    def test_an_insert_adds_one_or_many_rows(self, session: Session) -> None:
         rows = session.execute(insert(Author).values(name="Cleo")).rowcount  # type: ignore[attr-defined]
         assert rows in (1, -1), "psycopg leaves it open"
         session.commit()
@@ -522,7 +522,7 @@ class TestWriteStatementsLikeInAStockSession:
         session.commit()
         assert session.scalar(select(func.count(Author.id))) == 5
 
-    def test_insert_returning(self, session: Session) -> None:
+    def test_an_insert_with_returning_returns_the_new_objects(self, session: Session) -> None:
         made = session.scalars(
             insert(Author).returning(Author, sort_by_parameter_order=True), [{"name": "Cleo"}, {"name": "Dan"}]
         ).all()
@@ -532,7 +532,7 @@ class TestWriteStatementsLikeInAStockSession:
         assert made[0].name == "Cleo"
 
     @pytest.mark.parametrize("synchronize", ["auto", "evaluate", "fetch", False])
-    def test_update_and_delete(self, session: Session, synchronize: Any) -> None:
+    def test_an_update_and_a_delete_of_many_rows_change_them(self, session: Session, synchronize: Any) -> None:
         options = {"synchronize_session": synchronize}
         result = session.execute(update(Book).where(Book.id < 3).values(title="new"), execution_options=options)
         assert result.rowcount == 2  # type: ignore[attr-defined]  # it is a CursorResult
@@ -543,26 +543,26 @@ class TestWriteStatementsLikeInAStockSession:
         session.commit()
         assert titles(session) == ["three"]
 
-    def test_update_by_keys(self, session: Session) -> None:
+    def test_an_update_by_keys_changes_each_row(self, session: Session) -> None:
         session.execute(update(Author), [{"id": 1, "name": "Ava"}, {"id": 2, "name": "Bob"}])
         session.commit()
         assert session.scalars(select(Author.name).order_by(Author.id)).all() == ["Ava", "Bob"]
 
-    def test_legacy_queries_that_write(self, session: Session) -> None:
+    def test_legacy_queries_update_and_delete_rows(self, session: Session) -> None:
         assert session.query(Book).filter(Book.id == 1).update({"title": "new"}) == 1
         session.commit()
         assert session.query(Book).filter(Book.title == "new").delete() == 1
         session.commit()
         assert titles(session) == ["two", "three"]
 
-    def test_bulk_operations(self, session: Session) -> None:
+    def test_bulk_operations_insert_and_update_rows(self, session: Session) -> None:
         session.bulk_insert_mappings(Author, [{"id": 5, "name": "Cleo"}])
         session.bulk_update_mappings(Author, [{"id": 5, "name": "Cleopatra"}])
         session.bulk_save_objects([Author(name="Dan")], return_defaults=True)
         session.commit()
         assert session.scalars(select(Author.name).order_by(Author.id)).all()[2:] == ["Cleopatra", "Dan"]
 
-    def test_a_text_that_writes(self, session: Session) -> None:
+    def test_a_text_updates_rows(self, session: Session) -> None:
         session.execute(text("UPDATE book SET title = :title"), {"title": "new"})
         session.commit()
         assert set(titles(session)) == {"new"}
@@ -588,7 +588,7 @@ class TestTransactionsLikeInAStockSession:
         with session.begin():
             assert session.scalar(select(func.count(Author.id))) == 2
 
-    def test_savepoints(self, session: Session) -> None:
+    def test_a_savepoint_keeps_or_rolls_back_its_writes(self, session: Session) -> None:
         session.add(Author(name="Cleo"))
         with session.begin_nested():
             session.add(Author(name="Dan"))
@@ -604,7 +604,7 @@ class TestTransactionsLikeInAStockSession:
         names = session.scalars(select(Author.name).order_by(Author.id)).all()
         assert names == ["Ada", "Ben", "Cleo", "Dan", "Fay"]
 
-    def test_savepoints_that_read(self, session: Session) -> None:
+    def test_nested_savepoints_can_read_and_roll_back(self, session: Session) -> None:
         with session.begin_nested():
             assert titles(session) == ["one", "two", "three"]
             with session.begin_nested() as inner:
@@ -612,7 +612,7 @@ class TestTransactionsLikeInAStockSession:
                 inner.rollback()
         session.commit()
 
-    def test_in_transaction_and_get_transaction(self, session: Session) -> None:
+    def test_in_transaction_is_true_from_the_first_read_to_close(self, session: Session) -> None:
         assert not session.in_transaction()
         session.scalar(select(Author.id))
         assert session.in_transaction()
@@ -630,14 +630,14 @@ class TestTransactionsLikeInAStockSession:
         session.rollback()
         assert connection.closed
 
-    def test_isolation_levels(self, session: Session, strict: str) -> None:
+    def test_an_isolation_level_lasts_for_one_transaction(self, session: Session, strict: str) -> None:
         connection = session.connection(execution_options={"isolation_level": strict})
         assert connection.get_isolation_level() == strict
         assert session.scalar(select(func.count(Author.id))) == 2
         session.commit()
         assert session.connection().get_isolation_level() == session.connection().default_isolation_level
 
-    def test_autocommit(self, make: Make) -> None:
+    def test_in_autocommit_mode_a_rollback_undoes_nothing(self, make: Make) -> None:
         session = make()
         session.connection(execution_options={"isolation_level": "AUTOCOMMIT"}, bind_arguments={"bind": make.master})
         session.add(Author(name="Cleo"))
@@ -657,7 +657,7 @@ class TestTransactionsLikeInAStockSession:
         first.commit()
         assert second.scalar(select(func.count(Author.id))) == 3
 
-    def test_closing_and_resetting(self, make: Make) -> None:
+    def test_a_reset_session_can_be_used_and_a_closed_one_cannot(self, make: Make) -> None:
         session = make(close_resets_only=False)
         session.scalar(select(Author.id))
         session.reset()
@@ -670,7 +670,7 @@ class TestTransactionsLikeInAStockSession:
         other.invalidate()
         assert other.scalar(select(func.count(Author.id))) == 2
 
-    def test_scoped_session(self, make: Make) -> None:
+    def test_a_scoped_session_reads_and_writes_with_one_session(self, make: Make) -> None:
         session = scoped_session(make.factory)
         assert session() is session()
         assert session.get(Author, 1) is session.get_one(Author, 1)
