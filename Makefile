@@ -47,7 +47,7 @@ bench: mariadb mysql mysqlclient ## the benchmarks of cost (ARGS=chaos: those of
 	$(BIN)/python benchmarks $(ARGS)
 
 screenshots: mariadb chromium $(VENV)/has-dev ## walk through the demo with Chromium, and save what it shows in docs/images
-	SCREENSHOTS=docs/images $(BIN)/pytest tests/test_examples/test_board.py -k test_m1_a_walk
+	SCREENSHOTS=docs/images $(BIN)/pytest tests/test_examples/test_board.py -k test_m1_in_a_browser
 
 # The extra dev contains the extra docs.
 docs: $(VENV)/has-$(if $(wildcard $(VENV)/has-dev),dev,docs) ## the documentation site, into build/site; a warning is an error

@@ -59,7 +59,7 @@ def test_enabled_false_reads_and_sets_no_marker(wrap: Wrap, token: Callable[...,
 
 
 @pytest.mark.parametrize(("scheme", "secure"), [("http", False), ("https", True)])
-def test_m6_the_cookie_is_that_of_wsgi_and_secure_on_https(wrap: Wrap, scheme: str, secure: bool) -> None:
+def test_m6_the_cookie_has_its_default_attributes_and_is_secure_on_https(wrap: Wrap, scheme: str, secure: bool) -> None:
     (cookie,) = Browser(wrap(redirect)).send("POST", scheme=scheme).cookies
     assert cookie.startswith("just_updated")
     assert {"HttpOnly", "Path=/", "SameSite=Lax", "Max-Age=10"} <= set(cookie.split("; "))

@@ -35,14 +35,14 @@ def endpoint(kind: str, work: Callable[[], Any]) -> Callable[[], Any]:
     return called if kind == "def" else awaited
 
 
-@pytest.fixture(params=["alone", "in BaseHTTPMiddleware"])
+@pytest.fixture(params=["without other middleware", "in BaseHTTPMiddleware"])
 def api(board: ASGIBoard, request: pytest.FixtureRequest) -> Any:
     """A board: GET shows the numbers, POST writes ``?n=…``; as JSON.
 
     BaseHTTPMiddleware of Starlette runs it in another task, and passes its messages on.
     """
     api = fastapi.FastAPI()
-    if request.param != "alone":
+    if request.param == "in BaseHTTPMiddleware":
 
         async def passing(request: Any, call_next: Any) -> Any:
             return await call_next(request)
@@ -128,7 +128,7 @@ def test_s3_async_dependencies_switch_the_endpoint_and_sync_ones_do_not(
 
 
 @KINDS
-def test_decorated_endpoints_have_the_state(board: ASGIBoard, api: Any, kind: str) -> None:
+def test_a_decorated_endpoint_runs_in_the_state_of_its_decorator(board: ASGIBoard, api: Any, kind: str) -> None:
     api.get("/stock")(use_master(endpoint(kind, lambda: board.db.state)))
     assert Browser(board.within(api)).send(path="/stock").body == b'"master"'
 
@@ -158,7 +158,9 @@ def test_r5_a_view_counter_runs_again_and_leaves_its_dependencies(board: ASGIBoa
 
 
 @pytest.mark.parametrize("kind", ["a generator", "an async generator"])
-def test_s9_the_pieces_of_a_stream_have_the_state(board: ASGIBoard, api: Any, kind: str) -> None:
+def test_s9_the_pieces_of_a_stream_are_produced_in_the_state_of_the_request(
+    board: ASGIBoard, api: Any, kind: str
+) -> None:
     def pieces() -> Iterator[str]:
         yield from (board.db.state, " ", board.db.state)
 
@@ -203,8 +205,12 @@ def test_m7_a_background_task_writes_in_the_state_of_its_request(
     assert [" in write. " in record.message for record in caplog.records] == [True]
 
 
-@pytest.mark.parametrize("scope", ["function", "request", "request, and hold"])
-def test_m7_a_commit_behind_the_yield_of_a_dependency(
+@pytest.mark.parametrize(
+    "scope",
+    ["function", "request", "request, and hold"],
+    ids=["scope=function is marked", "scope=request is logged", "scope=request with hold is marked"],
+)
+def test_m7_a_commit_after_the_yield_of_a_dependency_is_marked_or_logged_by_its_scope(
     board: ASGIBoard, api: Any, scope: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """FastAPI runs it after the response, unless the dependency has the scope "function"."""
@@ -221,7 +227,7 @@ def test_m7_a_commit_behind_the_yield_of_a_dependency(
     assert [" in write. " in record.message for record in caplog.records] == [True] * is_late
 
 
-def test_m1_a_dependency_that_commits_its_async_session_before_the_response(board: ASGIBoard, api: Any) -> None:
+def test_m1_a_commit_of_a_dependency_with_an_async_session_is_marked_and_seen(board: ASGIBoard, api: Any) -> None:
     async def main() -> None:
         async with shop_on(board.pair) as shop:
 
@@ -247,8 +253,12 @@ def test_m1_a_dependency_that_commits_its_async_session_before_the_response(boar
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("how", ["a decorator", "a decorator, and flush", "a dependency"])
-def test_s8_a_get_on_the_master_whose_dependency_flushes_at_the_commit(
+@pytest.mark.parametrize(
+    "how",
+    ["a decorator", "a decorator, and flush", "a dependency"],
+    ids=["use_master decorates, no flush in it", "use_master decorates, flush in it", "use_master in a dependency"],
+)
+def test_s8_a_flush_in_a_dependency_after_use_master_in_the_endpoint_is_written_and_marked(
     board: ASGIBoard, api: Any, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The dependency commits outside the decorated endpoint."""

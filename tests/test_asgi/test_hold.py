@@ -50,7 +50,9 @@ def test_m7_with_hold_a_commit_after_a_response_in_one_piece_is_marked(
 
 @ON_ONE_SERVER
 @pytest.mark.parametrize("hold", [True, False])
-def test_m7_without_hold_or_in_several_pieces_it_is_not_marked(board: ASGIBoard, hold: bool) -> None:
+def test_m7_a_commit_after_the_response_is_not_marked_without_hold_or_in_several_pieces(
+    board: ASGIBoard, hold: bool
+) -> None:
     app = board.within(late(board, b"wri", b"tten") if hold else late(board, b"written"), hold=hold)
     answer = Browser(app).send("POST")
     assert (answer.body, answer.cookies) == (b"written", [])

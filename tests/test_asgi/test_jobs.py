@@ -16,7 +16,7 @@ from replswitch.state import stack
 pytestmark = pytest.mark.parametrize("served", ["sqlite"], indirect=True)
 
 
-def test_the_debug_header_lists_the_servers_of_tasks_and_threads_too(board: ASGIBoard) -> None:
+def test_the_debug_header_lists_the_servers_that_tasks_and_threads_have_used(board: ASGIBoard) -> None:
     @use_master
     async def on_the_master() -> None:
         board.numbers()

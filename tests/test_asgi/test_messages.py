@@ -77,7 +77,7 @@ def test_m7_the_headers_of_an_event_stream_are_sent_at_once(wrap: Wrap) -> None:
 
 
 @pytest.mark.parametrize("kind", ["early_hint", "push", "debug"])
-def test_messages_that_come_before_the_headers_pass(wrap: Wrap, kind: str) -> None:
+def test_messages_before_the_headers_are_passed_on_at_once(wrap: Wrap, kind: str) -> None:
     hint = {"type": f"http.response.{kind}", "links": []}
     for messages in ((hint, START, piece(b"x")), (START, hint, piece(b"x"))):
         assert kinds(Browser(wrap(sends(*messages))).send()) == [kind, "start", "body"]
@@ -124,7 +124,7 @@ def test_messages_and_headers_that_the_application_keeps_are_not_changed(wrap: W
     assert start["headers"] is headers
 
 
-def test_a_start_without_headers_gets_them(wrap: Wrap) -> None:
+def test_a_start_message_without_headers_gets_those_of_the_middleware(wrap: Wrap) -> None:
     assert Browser(wrap(sends({"type": "http.response.start", "status": 204}, piece()))).send().side == "slave"
 
 

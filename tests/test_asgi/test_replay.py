@@ -154,7 +154,16 @@ class TestDeclined:
             board.db.rollback()
 
     @ON_ONE_SERVER
-    @pytest.mark.parametrize("when", ["before", "in a finally", "after an error page", "and no error"])
+    @pytest.mark.parametrize(
+        "when",
+        ["before", "in a finally", "after an error page", "after an error page, without an error"],
+        ids=[
+            "before the refused write",
+            "in a finally",
+            "after an error page",
+            "after an error page, without an error",
+        ],
+    )
     def test_r5_no_replay_after_another_commit(self, board: ASGIBoard, when: str) -> None:
         def commit() -> None:
             board.db.rollback()
@@ -170,9 +179,9 @@ class TestDeclined:
             except BaseException:
                 if when in {"before", "in a finally"}:
                     raise
-                with suppress(BaseException if when == "and no error" else LookupError):
+                with suppress(BaseException if when == "after an error page, without an error" else LookupError):
                     await respond(send, b"sorry", status=500)
-                if when == "and no error":
+                if when == "after an error page, without an error":
                     return commit()
                 raise
             finally:

@@ -81,7 +81,7 @@ def test_r6_streams_threads_and_tasks_are_on_the_side_of_their_request(board: AS
 
 
 @ON_TWO_SERVERS
-def test_s8_r6_at_0_a_write_in_slave_state_is_found_and_its_request_runs_again(board: ASGIBoard) -> None:
+def test_s8_r6_with_rollout_0_a_write_in_slave_state_is_found_and_its_request_runs_again(board: ASGIBoard) -> None:
     async def app(scope: Any, receive: Receive, send: Send) -> None:
         board.db.begin()
         number = len(board.numbers()) + 1

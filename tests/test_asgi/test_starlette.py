@@ -20,7 +20,9 @@ applications, endpoints, exceptions, middleware, responses, routing = (
 )
 pytestmark = pytest.mark.parametrize("served", ["sqlite"], indirect=True)
 
-PLACES = pytest.mark.parametrize("place", ["around", "in the list"])
+PLACES = pytest.mark.parametrize(
+    "place", ["around", "in the list"], ids=["around the application", "in the list of middleware"]
+)
 
 
 def site(board: ASGIBoard, place: str, *others: Any, **options: Any) -> App:
@@ -83,7 +85,9 @@ def test_m1_an_error_page_of_starlette_is_marked(board: ASGIBoard, debug: bool) 
     assert answer.body.startswith(b"Traceback") if debug else answer.body == b"Sorry!"
 
 
-def test_m1_in_the_list_the_error_of_a_request_that_wrote_gets_a_plain_page_with_a_marker(board: ASGIBoard) -> None:
+def test_m1_in_the_list_of_middleware_an_error_after_a_write_is_answered_with_a_plain_page_and_a_marker(
+    board: ASGIBoard,
+) -> None:
     app = site(board, "in the list")
     answer = failing(app, "POST", "/", "fail")
     assert (answer.code, answer.body, len(answer.cookies)) == (500, b"Internal Server Error", 1)
@@ -91,8 +95,10 @@ def test_m1_in_the_list_the_error_of_a_request_that_wrote_gets_a_plain_page_with
     assert (answer.code, answer.body, answer.cookies) == (500, b"Sorry!", [])
 
 
-@pytest.mark.parametrize(("place", "side", "markers"), [("around", "slave", 1), ("in the list", "master", 0)])
-def test_m1_middleware_before_it_in_the_list_has_no_state_and_no_marker(
+@pytest.mark.parametrize(
+    ("place", "side", "markers"), [("around", "slave", 1), ("in the list", "master", 0)], ids=["inside", "outside"]
+)
+def test_m1_other_middleware_has_the_state_and_is_marked_only_inside_of_ours(
     board: ASGIBoard, place: str, side: str, markers: int
 ) -> None:
     states: list[str] = []

@@ -135,7 +135,7 @@ def test_m1_the_marker_of_the_handshake_counts_in_every_message(board: ASGIBoard
     asyncio.run(main())
 
 
-def test_m1_the_socket_sees_what_was_written_in_it(board: ASGIBoard, chat: Chat) -> None:
+def test_m1_a_websocket_sees_what_was_written_in_it(board: ASGIBoard, chat: Chat) -> None:
     async def main() -> None:
         async with open_socket(board.within(chat)) as socket:
             assert await socket.ask("read") == "1 slave"
@@ -181,9 +181,13 @@ REFUSALS: dict[str, list[Message]] = {
 
 @ON_ONE_SERVER
 @pytest.mark.parametrize("how", REFUSALS)
-@pytest.mark.parametrize("extensions", [REFUSAL, {}, None])
+@pytest.mark.parametrize(
+    "extensions", [REFUSAL, {}, None], ids=["server can respond", "server cannot respond", "no extensions"]
+)
 @pytest.mark.parametrize("writes", [True, False])
-def test_m1_a_write_before_a_refusal_marks_it(board: ASGIBoard, how: str, extensions: Any, writes: bool) -> None:
+def test_m1_a_write_before_a_websocket_is_refused_marks_the_refusal(
+    board: ASGIBoard, how: str, extensions: Any, writes: bool
+) -> None:
     async def app(scope: Any, receive: Receive, send: Send) -> None:
         await receive()
         if writes:
@@ -222,7 +226,7 @@ def test_m6_the_cookie_is_secure_on_wss(board: ASGIBoard, chat: Chat) -> None:
 
 
 @ON_ONE_SERVER
-def test_m7_writes_in_an_open_socket_are_not_late(
+def test_m7_a_write_in_an_open_websocket_is_not_logged_as_too_late_for_a_marker(
     board: ASGIBoard, chat: Chat, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> None:
@@ -264,7 +268,7 @@ def test_enabled_false_keeps_the_socket_on_the_master(board: ASGIBoard, chat: Ch
 
 
 @ON_ONE_SERVER
-@pytest.mark.parametrize("where", ["", "task ", "thread "])
+@pytest.mark.parametrize("where", ["", "task ", "thread "], ids=["in the websocket itself", "in a task", "in a thread"])
 def test_an_open_socket_holds_no_connection_while_it_waits(board: ASGIBoard, chat: Chat, where: str) -> None:
     async def main() -> None:
         async with open_socket(board.within(chat)) as socket:
@@ -379,7 +383,7 @@ def test_s9_a_disconnect_cleans_up_in_the_state_of_the_socket(wrap: Wrap) -> Non
     assert (seen, [scope.ended for scope in scopes]) == (["slave"], [True])
 
 
-def test_the_requests_that_wait_for_writes_elsewhere_do_not_include_open_sockets(wrap: Wrap) -> None:
+def test_m1_an_open_websocket_is_not_among_the_requests_that_outside_commits_are_recorded_for(wrap: Wrap) -> None:
     """Thousands of sockets may be open, and each write outside any request looks at all that wait."""
 
     async def app(scope: Any, receive: Receive, send: Send) -> None:

@@ -27,7 +27,7 @@ def test_the_middleware_serves_a_plain_get_in_slave_state_and_adds_no_header() -
     assert answer(asgi.switched) == [asgi.START, asgi.END]  # without the middleware, the state is master
 
 
-def test_the_wrapper_adds_one_header_and_leaves_the_application_s_own_message_alone() -> None:
+def test_the_application_with_header_adds_one_header_and_changes_no_message_of_the_application_inside() -> None:
     (start, body), before = answer(asgi.WithHeader(asgi.whole)), list(asgi.HEADERS)
     assert len(start["headers"]) == len(before) + 1
     assert (asgi.START["headers"], body) == (before, asgi.BODY)

@@ -115,6 +115,16 @@ def results(lag: int | None = 2, *, ours: Tally = GOOD, other: Tally = GOOD) -> 
         (results(ours=Tally(9), other=Tally(9)), "lag 2 s: the slave got no write"),
         (results(None), "replication stopped: the slave has got writes all the same"),
     ],
+    ids=[
+        "a stale read of ours",
+        "missed slave reads of ours",
+        "a failure of ours",
+        "a failure of another",
+        "no reads of another",
+        "no lag",
+        "no write on the slave",
+        "writes although replication is stopped",
+    ],
 )
 def test_stale_reads_missed_slave_reads_and_failures_are_problems(seen: Results, problem: str) -> None:
     (told,) = problems(seen)
@@ -131,6 +141,7 @@ def test_stale_reads_missed_slave_reads_and_failures_are_problems(seen: Results,
         results(None, ours=Tally(9), other=Tally(9, 9, 9)),
         results(0, ours=Tally(9, 0, 9, 9, 9), other=Tally(9, 0, 9, 9, 9)),
     ],
+    ids=["all right", "stale reads of another", "missed slave reads of another", "replication stopped", "lag 0"],
 )
 def test_results_inside_the_limits_are_no_problem(seen: Results) -> None:
     assert problems(seen) == []

@@ -114,7 +114,7 @@ def test_the_rows_of_another_visitor_are_noticed(memory: Memory) -> None:
     assert seen_of(memory).foreign > 10
 
 
-def test_a_lost_note_is_noticed(memory: Memory) -> None:
+def test_a_lost_write_is_noticed(memory: Memory) -> None:
     memory.break_row = lambda row: (row[0], row[1] - 1) if len(row) == 2 else row
     seen = seen_of(memory)
     assert seen.stale > 10
@@ -160,7 +160,7 @@ def test_each_wrong_figure_is_a_fault() -> None:
         assert wrong.faults == [fault]
 
 
-def test_greenlets_may_fill_their_pools_later() -> None:
+def test_with_greenlets_more_connections_may_be_open_after_the_run_up_to_the_size_of_the_pools() -> None:
     late = figures("gunicorn-gevent")
     late.after = 48
     assert late.faults == []
@@ -177,7 +177,7 @@ def test_a_run_served_by_one_process_is_a_fault() -> None:
     assert threads.faults == []
 
 
-def test_a_server_that_cannot_be_installed_is_tried_once_and_is_wrong(
+def test_a_web_server_that_cannot_be_installed_is_tried_once_and_is_a_fault_of_each_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried = []

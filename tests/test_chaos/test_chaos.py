@@ -13,7 +13,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize(("side", "part"), [("connect", "1/3"), ("django", "2/3"), ("flask", "3/3")])
+@pytest.mark.parametrize(
+    ("side", "part"), [("connect", "1/3"), ("django", "2/3"), ("flask", "3/3")], ids=["connect", "django", "flask"]
+)
 def test_no_visitor_notices_failing_servers(side: str, part: str, tmp_path: Path) -> None:
     log = tmp_path / "log"
     command = [sys.executable, str(ROOT / "benchmarks" / "chaos"), "--short", "--check"]

@@ -531,5 +531,5 @@ class request_scope:  # noqa: N801 - reads as the context manager that it is
         self.frame.end()
 
 
-def test_errors_of_ours_have_one_root() -> None:
+def test_the_errors_of_replswitch_share_one_base_class() -> None:
     assert issubclass(SlaveWriteError, ReplSwitchError)

@@ -65,7 +65,7 @@ def test_s5_ping_and_literal_do_not_join_a_transaction(db: Any) -> None:
     db.rollback()
 
 
-def test_a_closed_connection_is_not_open(make: Make) -> None:
+def test_open_is_false_after_close_and_a_ping_raises(make: Make) -> None:
     db = make()
     assert db.open
     db.close()

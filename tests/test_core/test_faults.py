@@ -425,7 +425,9 @@ class TestMaster:
                 thread.join()
             assert seen == [1, 1]
 
-    def test_f3_a_master_that_does_not_answer_the_position_query_is_named(self, make: Make, pair: MariaDBPair) -> None:
+    def test_f3_the_error_names_a_master_that_does_not_answer_the_position_query(
+        self, make: Make, pair: MariaDBPair
+    ) -> None:
         timeouts = {"connect_timeout": 1, "read_timeout": 1}
         with Proxy(pair.master["port"]) as name:
             db = make(driver="mysqlclient", master={**pair.master, "port": name.port, **timeouts}, slaves=pair.slaves)
@@ -521,7 +523,7 @@ class TestReadsOnTheMaster:
         with pytest.raises(NoServerError, match=rf"The master 127\.0\.0\.1:{pair.master['port']} cannot be reached"):
             read(db)
 
-    def test_f3_a_master_that_dies_during_a_read_is_named(self, db: Connection, pair: MariaDBPair) -> None:
+    def test_f3_the_error_names_a_master_that_dies_during_a_read(self, db: Connection, pair: MariaDBPair) -> None:
         killer = threading.Timer(0.3, pair.kill, ("master",))
         killer.start()
         with db.cursor() as cursor, pytest.raises(NoServerError, match=r"The master .* cannot be reached"):

@@ -6,7 +6,15 @@ from collections import Counter
 
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, multiple, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
 
 from replswitch import SLAVE
 from replswitch.engine.health import Health
@@ -68,7 +76,8 @@ class Faults(RuleBasedStateMachine):
         """An error of another kind, or a process that hangs: the server is offered again later."""
 
 
-TestFaults = Faults.TestCase
+def test_f2_servers_leave_and_return_to_rotation_as_in_the_model() -> None:
+    run_state_machine_as_test(Faults)
 
 
 def test_f2_a_server_out_of_rotation_is_tried_by_one_reader_and_returns_on_success() -> None:

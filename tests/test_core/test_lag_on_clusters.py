@@ -49,7 +49,7 @@ def pairs() -> Iterator[Callable[[str], ServerPair]]:
         yield pair
 
 
-@pytest.fixture(params=["may ask", "may not ask"])
+@pytest.fixture(params=["account may ask for the lag", "account may not ask for the lag"])
 def make(
     request: pytest.FixtureRequest, pairs: Callable[[str], ServerPair], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[[str, str], Connection]]:
@@ -58,7 +58,11 @@ def make(
 
         def connect(kind: str, driver: str) -> Connection:
             pair = pairs(kind)
-            verb = "GRANT {} ON *.* TO {}@'%'" if request.param == "may ask" else "REVOKE {} ON *.* FROM {}@'%'"
+            verb = (
+                "GRANT {} ON *.* TO {}@'%'"
+                if request.param == "account may ask for the lag"
+                else "REVOKE {} ON *.* FROM {}@'%'"
+            )
             for name in pair.names:
                 with closing(pair.admin(name)) as admin, admin.cursor() as cursor:
                     cursor.execute("SET SESSION sql_log_bin = 0")

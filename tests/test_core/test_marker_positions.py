@@ -123,6 +123,16 @@ def test_m4_a_write_on_a_later_timeline_replaces_what_was_written_before_it() ->
         (Marker(None, {"log": SQLitePosition(1)}, NOW + 60), Marker(None, {"log": SQLitePosition(1)}, NOW + 60)),
         (Marker(None, {"log": SQLitePosition(1)}, NOW + 61), None),
     ],
+    ids=[
+        "time in its age",
+        "time too old",
+        "position in its age",
+        "position too old",
+        "only time too old",
+        "only position too old",
+        "position a minute ahead",
+        "position too far ahead",
+    ],
 )
 def test_m2_the_time_and_each_position_expire_separately(marker: Marker, holds: Marker | None) -> None:
     assert read(SIGNER.write(marker)) == holds
@@ -145,11 +155,11 @@ def test_m2_merging_does_not_renew_the_date_of_a_position_that_was_not_written_a
     assert later == written
 
 
-def test_m2_a_later_position_takes_the_place_of_what_it_includes() -> None:
+def test_m2_a_later_position_replaces_an_earlier_one_that_it_includes() -> None:
     assert placed("0-1-7", 50).merge(placed("0-1-8", 0)) == placed("0-1-8", 0)
 
 
-def test_m2_sets_are_dated_by_themselves() -> None:
+def test_m2_the_position_of_each_replicated_set_expires_by_its_own_date() -> None:
     merged = placed("0-1-7", 50, "shop").merge(placed("0-1-8", 0, "log"))
     assert set(merged.positions) == {"shop", "log"}
     assert merged.holding(NOW + 11, max_age=10, position_max_age=60) == placed("0-1-8", 0, "log")
@@ -162,7 +172,7 @@ def test_m2_dates_of_merged_positions_do_not_depend_on_the_order() -> None:
 
 @fewer
 @given(by_position, st.integers(0, 120))
-def test_m2_what_holds_is_what_was_written_since(marker: Marker, age: int) -> None:
+def test_m2_a_marker_holds_only_the_positions_written_within_position_max_age(marker: Marker, age: int) -> None:
     holds = marker.holding(NOW + 10, max_age=0, position_max_age=age)
     since = [positions for time, positions in marker.steps if NOW + 10 - time <= age]
     assert (None if holds is None else holds.positions) == (since[-1] if since else None)
@@ -217,7 +227,7 @@ def test_a_marker_too_long_for_a_cookie_holds_by_time(some: dict[str, Position])
 
 
 @pytest.mark.parametrize("ranges", [1, 100, 200, 300, 400, 500, 1000])
-def test_a_marker_is_read_again_whether_written_whole_or_by_time(ranges: int) -> None:
+def test_a_marker_that_fits_a_cookie_is_read_whole_and_a_longer_one_by_time(ranges: int) -> None:
     marker = Marker(None, {"shop": long_position(ranges), "bücher": SQLitePosition(1)}, NOW)
     token, written = SIGNER.write_short(marker)
     assert len(token) <= LONGEST < MAX_LENGTH - 1000  # a cookie has attributes, and there are other cookies
@@ -268,7 +278,7 @@ def test_m5_a_marker_changed_in_any_character_is_ignored(marker: Marker, data: s
 
 @fewer
 @given(milliseconds)
-def test_a_marker_of_the_format_without_positions_is_read(written_at: float) -> None:
+def test_a_marker_in_the_older_format_without_positions_is_read(written_at: float) -> None:
     arguments = {"key_derivation": "hmac", "digest_method": hashlib.sha256}
     token = str(
         URLSafeSerializer("a secret", salt="replswitch.marker", signer_kwargs=arguments).dumps({"t": written_at})

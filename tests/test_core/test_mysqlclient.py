@@ -112,7 +112,7 @@ class TestQuestions:
         assert slave == [questions.position]
 
     @pytest.mark.parametrize("in_transaction", [False, True])
-    @pytest.mark.parametrize("kind", ["whole", "pieces"])
+    @pytest.mark.parametrize("kind", ["whole", "pieces"], ids=["body in one piece", "body in pieces"])
     def test_the_position_is_queried_once_before_the_response_to_a_post(
         self, warm: Connection, pair: SessionPair, questions: Questions, kind: str, in_transaction: bool
     ) -> None:

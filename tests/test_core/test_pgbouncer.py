@@ -16,7 +16,7 @@ from replswitch.drivers import load_driver
 from replswitch.testing import PostgreSQLPair
 
 
-@pytest.fixture(params=["refuses options", "drops options"])
+@pytest.fixture(params=["PgBouncer refuses options", "PgBouncer drops options"])
 def db(request: pytest.FixtureRequest, postgresql_pair: PostgreSQLPair) -> Iterator[Connection]:
     pair = postgresql_pair
     with closing(pair.connect()) as connection:
@@ -27,7 +27,7 @@ def db(request: pytest.FixtureRequest, postgresql_pair: PostgreSQLPair) -> Itera
             " 'INSERT INTO message VALUES (number) RETURNING id'"
         )
     pair.wait_caught_up()
-    more = DROPS_OPTIONS if request.param == "drops options" else {}
+    more = DROPS_OPTIONS if request.param == "PgBouncer drops options" else {}
     with (
         bouncers(pair, **more) as (master, slave),
         replswitch.connect({**pair.master, "port": master}, [{"port": slave}], driver="psycopg", debug=True) as db,
@@ -69,7 +69,7 @@ def test_visitors_see_their_own_writes(db: Connection, postgresql_pair: PostgreS
         assert side(db) == SLAVE
 
 
-@pytest.mark.parametrize("behind", [False, True], ids=["on the slave", "on the master"])
+@pytest.mark.parametrize("behind", [False, True], ids=["after a read on the slave", "after a read on the master"])
 @pytest.mark.parametrize("sql", ["INSERT INTO message VALUES (2)", "SELECT add(2)", "TRUNCATE message"])
 def test_a_write_in_slave_state_moves_to_the_master(
     db: Connection, postgresql_pair: PostgreSQLPair, sql: str, behind: bool
@@ -138,7 +138,7 @@ def test_a_prepare_threshold_is_reported_once(
     assert len(caplog.records) == 1
 
 
-@pytest.mark.parametrize("db", ["drops options"], indirect=True)
+@pytest.mark.parametrize("db", ["PgBouncer drops options"], indirect=True)
 def test_s7_a_link_to_a_slave_stays_read_only_when_the_slave_is_promoted(
     db: Connection, postgresql_pair: PostgreSQLPair
 ) -> None:

@@ -39,7 +39,7 @@ def test_s8_the_place_is_the_line_that_calls_a_library(name: str) -> None:
 
 
 @pytest.mark.parametrize("entry", ["gunicorn", "flask"])
-def test_s8_the_place_may_be_in_an_application_that_is_an_installed_package(entry: str) -> None:
+def test_s8_the_place_is_found_in_an_application_that_is_an_installed_package(entry: str) -> None:
     view = library("shop.views", library("django.db.models.query", application_place))
     thread_places = []
     script = library("__main__", library("django.core.handlers", view), file=f"{sysconfig.get_path('scripts')}/{entry}")
@@ -112,7 +112,7 @@ def test_m7_the_place_is_found_from_inside_a_task_of_a_library(wait: Any) -> Non
     assert place.endswith(" in dependency")
 
 
-def test_s8_without_a_line_of_the_application_the_thread_is_named() -> None:
+def test_s8_without_a_line_of_the_application_the_place_names_the_thread() -> None:
     run = library("sqlalchemy.orm.session", application_place)
     with ThreadPoolExecutor(1, thread_name_prefix="reports") as pool:
         place = pool.submit(run).result()
@@ -120,9 +120,9 @@ def test_s8_without_a_line_of_the_application_the_thread_is_named() -> None:
     assert place == f"{file}:2 in call, in the thread 'reports_0', which runs no application code"
 
 
-def test_s8_the_place_may_be_in_a_script(tmp_path: Any) -> None:
+def test_s8_the_place_is_found_in_the_script_that_was_started(tmp_path: Any) -> None:
     line = inspect.currentframe().f_lineno + 1  # type: ignore[union-attr]
-    assert application_place() == f"{__file__}:{line} in test_s8_the_place_may_be_in_a_script"
+    assert application_place() == f"{__file__}:{line} in test_s8_the_place_is_found_in_the_script_that_was_started"
     script = library("__main__", application_place, file=str(tmp_path / "manage.py"))
     assert script() == f"{tmp_path / 'manage.py'}:2 in call"
     assert "greenlet" in sys.modules
@@ -145,7 +145,7 @@ def run():
 """
 
 
-def test_m7_tasks_of_libraries_alone_name_a_line_of_a_library() -> None:
+def test_m7_in_a_thread_with_tasks_of_libraries_alone_the_place_is_a_line_of_a_library() -> None:
     file = f"{sysconfig.get_path('purelib')}/anyio/tasks.py"
     places: list[str] = []
     module: dict[str, Any] = {"__name__": "anyio.tasks", "function": application_place, "places": places}

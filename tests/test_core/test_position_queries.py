@@ -206,7 +206,7 @@ class TestCommitsInAnswers:
         ],
     )
     @told
-    def test_p1_a_write_in_autocommit_costs_no_round_trip(
+    def test_p1_the_position_of_a_write_in_autocommit_costs_no_round_trip(
         self, db: Connection, pair: SessionPair, kind: Any, sql: str
     ) -> None:
         procedure(db, "post", "SELECT 1; INSERT INTO message (body) VALUES ('p');")
@@ -240,7 +240,7 @@ class TestCommitsInAnswers:
             assert '"p"' in replswitch.carry()
 
     @told
-    def test_p1_a_commit_costs_no_round_trip(self, db: Connection, pair: SessionPair) -> None:
+    def test_p1_the_position_of_a_commit_costs_no_round_trip(self, db: Connection, pair: SessionPair) -> None:
         self.commit_without_a_round_trip(db, pair, "INSERT INTO message (body) VALUES ('x')")
 
     @returning
@@ -297,7 +297,7 @@ class TestCommitsInAnswers:
             assert cursor._result.warning_count == 1
 
     @returning
-    def test_p1_a_server_without_ok_packets_after_rows_is_asked(
+    def test_p1_a_server_without_ok_packets_after_rows_is_asked_for_the_position(
         self, make: Make, pair: SessionPair, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         from pymysql.constants import CLIENT  # noqa: PLC0415 - only here

@@ -145,7 +145,7 @@ class TestMySQL:
     def test_adjoining_ranges_are_merged(self) -> None:
         assert str(MySQLPosition.parse(f"{self.A}:4-5:1-3:7")) == f"{self.A}:1-5:7"
 
-    def test_a_set_is_written_as_mysql_writes_it(self) -> None:
+    def test_a_gtid_set_is_written_as_mysql_writes_it(self) -> None:
         """As MySQL 8.3 and later print a set with tags: by UUID, those without a tag first."""
         position = MySQLPosition.parse(f"{self.A.upper()}:jobs:7:1-3,\n{self.B}:1,{self.A}:1-57:60")
         assert str(position) == f"{self.B}:1,{self.A}:1-57:60:jobs:1-3:7"
@@ -211,7 +211,9 @@ class TestPostgreSQL:
             ("A/200040", "A/200040"),
         ],
     )
-    def test_the_header_of_a_page_is_not_waited_for(self, lsn: str, written: str) -> None:
+    def test_a_position_after_the_header_of_a_wal_page_is_written_as_the_start_of_the_page(
+        self, lsn: str, written: str
+    ) -> None:
         position = PostgreSQLPosition.after_insert(7, lsn, page=8192, segment=2**20)
         assert str(position) == f"7:{written}"
 

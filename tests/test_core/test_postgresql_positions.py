@@ -60,7 +60,7 @@ def reach(connection: psycopg.Connection[Any], wanted: Position, seconds: float 
     return True
 
 
-@pytest.mark.parametrize("commits", ["on", "off"])
+@pytest.mark.parametrize("commits", ["on", "off"], ids=["synchronous_commit=on", "synchronous_commit=off"])
 def test_a_commit_is_visible_on_a_slave_as_soon_as_its_position_is_reached(pair: PostgreSQLPair, commits: str) -> None:
     missed: list[int] = []
 
@@ -174,8 +174,8 @@ def answer(server: str, timeline: int | None, place: str, **more: Any) -> list[A
     return ["5", server, True, place, timeline, 8192, 2**24, *stored, False, 1, "700"]
 
 
-@pytest.mark.parametrize("receives", [True, False], ids=["receives", "has lost its source"])
-def test_p4_a_server_has_no_more_of_an_earlier_timeline_than_it_has_applied(
+@pytest.mark.parametrize("receives", [True, False], ids=["it receives from the master", "it has lost its source"])
+def test_p4_a_server_that_applies_late_has_only_the_applied_part_of_an_earlier_timeline(
     receives: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that applies late receives the new timeline before it has applied all of the old one."""
@@ -205,7 +205,7 @@ def test_a_slave_reports_a_promotion_as_a_new_timeline(pair: PostgreSQLPair) -> 
     assert position(pair, "master").includes(old), "the slave had it, so it is on the new timeline"
 
 
-def test_an_account_that_cannot_see_the_timeline_never_gets_a_place_too_far(
+def test_an_account_without_pg_monitor_gets_no_position_beyond_the_real_one(
     pair: PostgreSQLPair, caplog: pytest.LogCaptureFixture
 ) -> None:
     _logged.clear()
@@ -228,8 +228,10 @@ def test_an_account_that_cannot_see_the_timeline_never_gets_a_place_too_far(
         assert reach(slave, wanted)
 
 
-@pytest.mark.parametrize("promoted", [False, True], ids=["first timeline", "after a promotion"])
-def test_a_slave_whose_master_is_gone_counts_as_having_all_that_it_has(pair: PostgreSQLPair, promoted: bool) -> None:
+@pytest.mark.parametrize("promoted", [False, True], ids=["on the first timeline", "after a promotion"])
+def test_a_slave_whose_master_is_gone_reports_the_position_that_it_has_applied(
+    pair: PostgreSQLPair, promoted: bool
+) -> None:
     if promoted:
         pair.promote("slave")
     slave = pair.slave_names[0]

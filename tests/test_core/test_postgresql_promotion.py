@@ -46,7 +46,9 @@ def read(db: Connection, token: str) -> tuple[str, list[int]]:
         return db.queries[-1]["db"], [row[0] for row in cursor.fetchall()]
 
 
-def test_f3_who_wrote_before_and_after_a_promotion_reads_from_a_slave_without_the_master(pair: PostgreSQLPair) -> None:
+def test_f3_a_visitor_who_wrote_before_and_after_a_promotion_reads_from_a_slave_without_the_master(
+    pair: PostgreSQLPair,
+) -> None:
     """Only a server that was asked before the promotion is known to have the first write. The second one is enough."""
     with connect(pair) as db:
         before = write(db, 1)

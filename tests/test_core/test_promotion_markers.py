@@ -76,7 +76,7 @@ def read(db: Connection, token: str = "") -> tuple[str, list[int]]:
         return db.queries[-1]["db"], [row[0] for row in cursor.fetchall()]
 
 
-@pytest.mark.parametrize("cut", [True, False], ids=["cut", "open"])
+@pytest.mark.parametrize("cut", [True, False], ids=["connections cut", "connections stay open"])
 def test_a_marker_from_before_a_promotion_holds(db: Connection, names: Names, cut: bool) -> None:
     old = write(db, 1)
     read(db, old)

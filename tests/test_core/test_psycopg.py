@@ -227,7 +227,7 @@ def test_m1_a_deferred_constraint_that_fails_outside_a_transaction_raises(
 
 
 @with_each
-def test_m1_what_the_server_writes_by_itself_is_no_write(db: Connection, pair: PostgreSQLPair) -> None:
+def test_m1_a_checkpoint_of_the_server_makes_no_marker(db: Connection, pair: PostgreSQLPair) -> None:
     with resume(""), use_master():
         run(db, "INSERT INTO message VALUES (1)")
         assert carry() != ""
@@ -255,8 +255,8 @@ def test_m1_a_function_that_writes_before_an_unrecorded_transaction_is_recorded(
 
 
 @with_psycopg
-@pytest.mark.parametrize(("settings", "are"), [({}, True), ({"prepare_threshold": None}, False)], ids=["", "never"])
-def test_p1_the_questions_are_prepared_unless_a_setting_forbids_it(
+@pytest.mark.parametrize(("settings", "are"), [({}, True), ({"prepare_threshold": None}, False)])
+def test_p1_the_position_queries_are_prepared_unless_prepare_threshold_is_none(
     pair: PostgreSQLPair, loaded: Any, settings: dict[str, Any], are: bool
 ) -> None:
     """Django turns prepared statements off by default, because they do not work behind every pooler."""
@@ -271,7 +271,7 @@ def test_p1_the_questions_are_prepared_unless_a_setting_forbids_it(
 
 @with_psycopg
 @pytest.mark.parametrize("sql", ["DISCARD ALL", "DEALLOCATE ALL", "DROP TABLE IF EXISTS none", "ROLLBACK"])
-def test_m1_statements_that_remove_prepared_ones_do_not_disturb_the_questions(
+def test_m1_position_queries_work_after_prepared_statements_were_removed(
     db: Connection, pair: PostgreSQLPair, sql: str
 ) -> None:
     with use_master():
@@ -296,7 +296,7 @@ def test_m1_statements_that_remove_prepared_ones_do_not_disturb_the_questions(
         "EXECUTE put_one(1)",
     ],
 )
-def test_m1_unusual_statements_are_recorded_too(db: Connection, pair: PostgreSQLPair, sql: str) -> None:
+def test_m1_a_write_in_an_unusual_statement_is_recorded(db: Connection, pair: PostgreSQLPair, sql: str) -> None:
     prepared(db, pair)
     with resume(""), use_master():
         if sql.startswith("EXECUTE"):
@@ -359,7 +359,7 @@ def test_a_transaction_that_a_statement_begins_can_still_set_its_level(db: Conne
     "first",
     ["SELECT 1", "SELECT 1; SELECT 2", "SET LOCAL work_mem = '1MB'; SELECT 1", "SAVEPOINT one", "SELECT none", ""],
 )
-def test_s5_whatever_comes_first_in_a_transaction_runs_in_it(
+def test_s5_the_first_statement_of_a_transaction_runs_in_it(
     db: Connection, pair: PostgreSQLPair, module: Any, side_of: Any, first: str
 ) -> None:
     """psycopg sends BEGIN with the first statement."""
@@ -379,7 +379,7 @@ def test_s5_whatever_comes_first_in_a_transaction_runs_in_it(
 
 
 @with_psycopg
-def test_s5_what_runs_first_without_psycopgs_execute_is_in_the_transaction(
+def test_s5_a_first_statement_that_does_not_use_psycopgs_execute_runs_in_the_transaction(
     db: Connection, pair: PostgreSQLPair, module: Any
 ) -> None:
     def many() -> None:
@@ -446,7 +446,9 @@ class TestCopyAndStream:
         with use_master():
             assert run(db, COUNT) == [(2,)]
 
-    def test_a_write_after_a_read_of_its_transaction_does_not_move(self, db: Connection, pair: PostgreSQLPair) -> None:
+    def test_a_write_after_a_read_of_its_transaction_raises_slave_write_error(
+        self, db: Connection, pair: PostgreSQLPair
+    ) -> None:
         with resume(""), use_slave(), db.cursor() as cursor:
             db.begin()
             with cursor.copy(self.TO) as copy:
@@ -465,7 +467,9 @@ class TestCopyAndStream:
                 list(copy.rows())
             assert '"postgresql:' in carry()
 
-    def test_an_error_leaves_the_connection_usable(self, db: Connection, pair: PostgreSQLPair, module: Any) -> None:
+    def test_after_an_error_in_copy_or_stream_the_connection_is_usable(
+        self, db: Connection, pair: PostgreSQLPair, module: Any
+    ) -> None:
         with resume(""), use_master(), db.cursor() as cursor:
             with pytest.raises(module.errors.UndefinedTable), cursor.copy("COPY none TO STDOUT"):
                 pass
@@ -493,7 +497,7 @@ class TestCopyAndStream:
 
     @pytest.mark.parametrize("way", ["stream", "copy"])
     @pytest.mark.parametrize("state", [use_slave, use_master])
-    def test_s6_all_rows_come_if_the_loop_writes_and_reads(
+    def test_s6_all_rows_arrive_if_the_loop_over_them_writes_and_reads(
         self, db: Connection, pair: PostgreSQLPair, state: Any, way: str
     ) -> None:
         with use_master():
@@ -510,7 +514,7 @@ class TestCopyAndStream:
             assert '"postgresql:' in carry()
         assert seen == [1, 2, 3, 4, 5]
 
-    def test_several_reads_of_one_transaction_see_one_state(self, db: Connection, pair: PostgreSQLPair) -> None:
+    def test_a_copy_in_a_transaction_has_its_uncommitted_rows(self, db: Connection, pair: PostgreSQLPair) -> None:
         with use_master():
             db.begin()
             run(db, "INSERT INTO message VALUES (1)")
@@ -618,7 +622,9 @@ def test_s8_a_write_after_a_change_of_its_session_is_refused(db: Connection, pai
         "SELECT set_config('transaction_read_only', 'off', false)",
     ],
 )
-def test_s7_a_slaves_connection_stays_read_only(pair: PostgreSQLPair, loaded: Driver, sql: str) -> None:
+def test_s7_a_statement_that_would_end_read_only_mode_leaves_the_slaves_link_read_only(
+    pair: PostgreSQLPair, loaded: Driver, sql: str
+) -> None:
     module: Any = loaded.module
     with closing(loaded.open(pair.master, read_only=True)) as raw:
         with pytest.raises(module.errors.ReadOnlySqlTransaction):
@@ -634,7 +640,9 @@ def test_s7_a_slaves_connection_stays_read_only(pair: PostgreSQLPair, loaded: Dr
 @pytest.mark.parametrize(
     "sql", ["SET work_mem = '2MB'", "SELECT set_config('work_mem', '2MB', false)", "SELECT pg_advisory_lock(7)"]
 )
-def test_s11_a_changed_session_is_given_to_nobody_else(db: Connection, pair: PostgreSQLPair, sql: str) -> None:
+def test_s11_a_link_with_a_changed_session_is_not_given_to_another_scope(
+    db: Connection, pair: PostgreSQLPair, sql: str
+) -> None:
     def process() -> Any:
         return run(db, "SELECT pg_backend_pid()")
 
@@ -649,7 +657,7 @@ def test_s11_a_changed_session_is_given_to_nobody_else(db: Connection, pair: Pos
 
 
 @with_each
-def test_f1_a_session_that_was_ended_costs_no_read(db: Connection, pair: PostgreSQLPair) -> None:
+def test_f1_no_read_fails_after_the_server_has_ended_a_session(db: Connection, pair: PostgreSQLPair) -> None:
     with resume(""), use_slave():
         number = run(db, "SELECT pg_backend_pid()")[0][0]
         with closing(pair.admin("slave")) as admin:
@@ -659,7 +667,7 @@ def test_f1_a_session_that_was_ended_costs_no_read(db: Connection, pair: Postgre
 
 
 @with_each
-def test_f1_a_slave_that_is_killed_costs_no_read(db: Connection, pair: PostgreSQLPair) -> None:
+def test_f1_no_read_fails_after_a_slave_was_killed(db: Connection, pair: PostgreSQLPair) -> None:
     with resume(""), use_slave():
         run(db, COUNT)
         pair.kill("slave")
@@ -668,8 +676,8 @@ def test_f1_a_slave_that_is_killed_costs_no_read(db: Connection, pair: PostgreSQ
 
 
 @with_each
-@pytest.mark.parametrize("fatal", [False, True], ids=["error", "fatal"])
-def test_f1_a_conflict_with_replay_reads_on_the_master(
+@pytest.mark.parametrize("fatal", [False, True], ids=["the query is cancelled", "the session is ended"])
+def test_f1_a_read_that_conflicts_with_replication_runs_on_the_master_or_raises_in_a_transaction(
     db: Connection, pair: PostgreSQLPair, module: Any, fatal: bool
 ) -> None:
     with use_master():
@@ -705,7 +713,7 @@ def _truncate(pair: PostgreSQLPair) -> None:
 
 
 @with_each
-def test_f1_what_only_the_master_can_read_is_read_there(db: Connection, pair: PostgreSQLPair) -> None:
+def test_f1_an_unlogged_table_is_read_on_the_master(db: Connection, pair: PostgreSQLPair) -> None:
     with use_master():
         run(db, "DROP TABLE IF EXISTS fast")
         run(db, "CREATE UNLOGGED TABLE fast (id INT)")
@@ -754,7 +762,9 @@ def proxies(pair: PostgreSQLPair) -> Iterator[tuple[Proxy, Proxy]]:
 
 
 @with_psycopg
-def test_f5_a_slave_that_never_answers_costs_the_read_time_out(make: Make, proxies: tuple[Proxy, Proxy]) -> None:
+def test_f5_a_read_on_a_slave_that_never_answers_ends_after_the_read_time_out(
+    make: Make, proxies: tuple[Proxy, Proxy]
+) -> None:
     _, slave = proxies
     db = make(slaves=[{"port": slave.port, "read_timeout": 0.5}])
     with resume(""), use_slave():
@@ -768,7 +778,7 @@ def test_f5_a_slave_that_never_answers_costs_the_read_time_out(make: Make, proxi
 
 
 @with_each
-def test_p1_a_commit_costs_no_round_trip(
+def test_p1_the_position_of_a_write_costs_no_round_trip_except_outside_transactions_with_psycopg2(
     make: Make, pair: PostgreSQLPair, loaded: Driver, proxies: tuple[Proxy, Proxy]
 ) -> None:
     db, trips = make(master={**pair.master, "port": proxies[0].port}), RoundTrips(*proxies)
@@ -788,7 +798,9 @@ def test_p1_a_commit_costs_no_round_trip(
 
 
 @with_each
-def test_f2_a_standby_is_no_master(make: Make, pair: PostgreSQLPair, proxies: tuple[Proxy, Proxy]) -> None:
+def test_f2_a_standby_under_the_masters_name_is_not_used_as_the_master(
+    make: Make, pair: PostgreSQLPair, proxies: tuple[Proxy, Proxy]
+) -> None:
     """After a promotion, the master's name may still lead to the former master, which is a slave that lags now."""
     master, _ = proxies
     db = make(master={**pair.master, "port": master.port})
@@ -811,7 +823,9 @@ class TestErrorsWhileConnecting:
             loaded.open(settings, read_only=False)
         return loaded.classify(raised.value)
 
-    def test_f1_no_server_is_told_from_a_wrong_password(self, pair: PostgreSQLPair, loaded: Driver) -> None:
+    def test_f1_a_refused_connection_is_unsent_and_a_wrong_password_is_not(
+        self, pair: PostgreSQLPair, loaded: Driver
+    ) -> None:
         assert self.fault(loaded, {**pair.master, "port": 1}) is Fault.UNSENT
         assert self.fault(loaded, {**pair.master, "password": "wrong"}) is Fault.OTHER
         assert self.fault(loaded, {**pair.master, "dbname": "wrong"}) is Fault.OTHER
@@ -834,7 +848,7 @@ class TestErrorsWhileConnecting:
 
 
 @with_psycopg
-def test_p4_a_write_that_a_promotion_has_lost_is_never_taken_for_reached(make: Make, pair: PostgreSQLPair) -> None:
+def test_p4_a_write_that_a_promotion_has_lost_never_counts_as_reached(make: Make, pair: PostgreSQLPair) -> None:
     with PostgreSQLPair(slaves=2) as lossy:
         with replswitch.connect(lossy.master, lossy.slaves, driver="psycopg") as db, use_master():
             run(db, "CREATE TABLE message (id INT PRIMARY KEY)")
@@ -875,7 +889,7 @@ def test_settings_that_replswitch_sets_are_refused(pair: PostgreSQLPair) -> None
 
 
 @with_psycopg
-def test_a_setting_that_nothing_knows_is_refused_before_anything_is_opened(pair: PostgreSQLPair) -> None:
+def test_an_unknown_setting_is_refused_before_a_connection_is_opened(pair: PostgreSQLPair) -> None:
     with pytest.raises(ConfigurationError, match=r'Unknown setting of the master "database"'):
         replswitch.connect({**pair.master, "database": "shop"}, driver="psycopg")
 
@@ -895,7 +909,7 @@ def one(raw: Any, sql: str) -> Any:
 
 
 @with_each
-def test_p1_a_question_begins_no_transaction(raw: Any, loaded: Driver) -> None:
+def test_p1_a_position_query_begins_no_transaction(raw: Any, loaded: Driver) -> None:
     loaded.fetch_position(raw)
     assert not loaded.in_transaction(raw)
     raw.commit()
@@ -903,7 +917,7 @@ def test_p1_a_question_begins_no_transaction(raw: Any, loaded: Driver) -> None:
 
 
 @with_psycopg
-def test_m1_the_position_can_be_asked_for_when_a_procedure_fails(
+def test_m1_the_position_can_be_queried_after_a_procedure_has_failed(
     raw: Any, db: Connection, pair: PostgreSQLPair
 ) -> None:
     """SQLAlchemy does so at once, outside any scope."""
@@ -923,7 +937,9 @@ def test_m1_the_position_can_be_asked_for_when_a_procedure_fails(
 
 @with_psycopg
 @pytest.mark.parametrize("binds", ["on the client", "on the server"])
-def test_m1_a_class_of_cursors_of_the_application_is_recorded(pair: PostgreSQLPair, loaded: Driver, binds: str) -> None:
+def test_m1_a_write_with_a_cursor_class_of_the_application_is_recorded(
+    pair: PostgreSQLPair, loaded: Driver, binds: str
+) -> None:
     kind: Any = psycopg.ClientCursor if binds == "on the client" else psycopg.Cursor
     texts: list[object] = []
 
@@ -948,7 +964,7 @@ def test_m1_a_class_of_cursors_of_the_application_is_recorded(pair: PostgreSQLPa
 
 
 @with_each
-def test_s11_only_what_creates_a_temporary_table_changes_the_session(raw: Any) -> None:
+def test_s11_a_new_temporary_table_counts_as_a_change_of_the_session_and_the_word_temp_does_not(raw: Any) -> None:
     one(raw, "SELECT 1 AS temp")
     assert not raw.session_changed
     with closing(raw.cursor()) as cursor:
@@ -982,7 +998,7 @@ class TestTransactionsOfPsycopg2:
         raw.set_isolation_level(psycopg2.extensions.ISOLATION_LEVEL_AUTOCOMMIT)
         assert raw.autocommit is True
 
-    def test_a_server_side_cursor_reads_in_them(self, raw: Any) -> None:
+    def test_a_server_side_cursor_reads_in_a_transaction(self, raw: Any) -> None:
         with closing(raw.cursor("one's", cursor_factory=psycopg2.extras.RealDictCursor)) as cursor:
             cursor.itersize = 2
             cursor.execute("SELECT generate_series(1, %s) AS n", (5,))

@@ -142,12 +142,12 @@ def test_m8_the_set_is_named_by_the_address_of_the_master_alone(settings: dict[s
     assert one.database.set_name == two.database.set_name
 
 
-def test_m8_other_addresses_are_other_sets() -> None:
+def test_m8_masters_with_different_addresses_are_different_sets() -> None:
     names = {connected(master=settings).database.set_name for settings in (SERVER, *OTHERS.values())}
     assert len(names) == 1 + len(OTHERS)
 
 
-def test_m8_a_file_of_sqlite_is_named_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_m8_the_set_of_a_sqlite_file_is_named_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     same = ["shop.db", str(tmp_path / "shop.db"), f"{tmp_path}/../{tmp_path.name}/shop.db", tmp_path / "shop.db"]
     found = [{"database": each} for each in same]

@@ -112,7 +112,7 @@ class TestReads:
         assert names.asked == 3
 
     @of_one_driver
-    def test_f7_a_url_resolves_as_well(self, served: Served, at: dict[str, ProxyAt], names: Names) -> None:
+    def test_f7_resolve_works_in_a_url(self, served: Served, at: dict[str, ProxyAt], names: Names) -> None:
         url = f"mysql://{NAME}:{at[ONE].port}?resolve=true"
         with replswitch.connect(served.pair.master, url, debug=True) as db:
             assert readers(db) == {server(db, ONE), server(db, TWO)}
@@ -141,7 +141,9 @@ class TestReads:
             assert db.queries[-1]["server"] != first, "a running scope stays on an address that is gone"
 
     @of_one_driver
-    def test_f7_an_address_has_a_rotation_of_its_own(self, db: Connection, at: dict[str, ProxyAt]) -> None:
+    def test_f7_each_address_leaves_and_returns_to_rotation_by_itself(
+        self, db: Connection, at: dict[str, ProxyAt]
+    ) -> None:
         readers(db)
         at[TWO].refuse()
         assert readers(db) == {server(db, ONE)}
@@ -239,7 +241,7 @@ class TestLookups:
         with replswitch.connect(**settings(served.pair, at, fallback="error")) as db, pytest.raises(NoServerError):
             read(db)
 
-    def test_f7_a_lookup_that_hangs_delays_nobody(self, db: Connection, names: Names, clock: Clock) -> None:
+    def test_f7_a_lookup_that_hangs_delays_no_statement(self, db: Connection, names: Names, clock: Clock) -> None:
         both = readers(db)
         names.goes_on.clear()
         clock.passed += SECONDS_OF_ANSWER
@@ -260,7 +262,7 @@ class TestLookups:
         eventually(lambda: db.servers.slaves)
         assert readers(db) == {server(db, ONE), server(db, TWO)}
 
-    def test_f7_it_works_in_a_child_even_if_the_parent_is_looking_up(
+    def test_f7_a_forked_child_looks_the_name_up_although_the_parent_is_looking_it_up(
         self, db: Connection, names: Names, clock: Clock
     ) -> None:
         readers(db)
@@ -284,14 +286,14 @@ class TestLookups:
         assert readers(db) == {server(db, ONE), server(db, TWO)}, "the child has closed links of the parent"
 
 
-def test_f7_of_two_kinds_of_addresses_the_first_is_used(names: Names) -> None:
+def test_f7_of_ipv4_and_ipv6_addresses_only_the_kind_listed_first_is_used(names: Names) -> None:
     names.addresses = ("fd00::7", ONE, "fd00::8")
     assert resolving.addresses_of(NAME, 3306) == ["fd00::7", "fd00::8"]
     names.addresses = (ONE, "fd00::7")
     assert resolving.addresses_of(NAME, 3306) == [ONE]
 
 
-def test_f7_an_address_of_ipv6_has_brackets(names: Names) -> None:
+def test_f7_an_ipv6_address_has_brackets_in_the_name_of_its_slave(names: Names) -> None:
     names.addresses = ("fd00::7",)
     with replswitch.connect({"host": "master.db"}, [{"host": NAME, "resolve": True}]) as db:
         db.servers.look_up()
@@ -350,11 +352,11 @@ def test_f7_a_resolve_that_cannot_work_is_refused(
         replswitch.connect({"host": "master.db", **master}, [{"host": NAME, **slave}], driver=driver)
 
 
-def test_f7_sqlite_has_no_host() -> None:
+def test_f7_resolve_is_refused_with_sqlite() -> None:
     with pytest.raises(ConfigurationError, match='"resolve" of slave number 1 does not work with sqlite3'):
         replswitch.connect({"database": "m.db"}, [{"database": "s.db", "resolve": True}], driver="sqlite3")
 
 
-def test_f7_the_option_of_a_url_must_be_a_flag() -> None:
+def test_f7_resolve_in_a_url_must_be_true_or_false() -> None:
     with pytest.raises(ConfigurationError, match='option "resolve" in `slaves\\[0\\]` must be "true" or "false"'):
         replswitch.connect("mysql://master.db/shop", f"mysql://{NAME}?resolve=perhaps")

@@ -91,7 +91,11 @@ class Unknown:
         pass
 
 
-@pytest.mark.parametrize(("address", "is_master"), [("here", True), ("there", False), (None, False)])
+@pytest.mark.parametrize(
+    ("address", "is_master"),
+    [("here", True), ("there", False), (None, False)],
+    ids=["address of the master", "another address", "no address"],
+)
 def test_a_slave_with_the_address_of_the_master_is_noted(address: str | None, is_master: bool) -> None:
     def look(timeout: float) -> Any:
         return Unknown()
@@ -126,7 +130,7 @@ def test_the_timeout_of_a_server_is_the_given_or_its_own(given: float | None, ex
 
 
 @pytest.mark.parametrize(("seconds", "limit"), [(0.1, 1), (5, 5), (5.5, 6)])
-def test_drivers_get_whole_seconds(seconds: float, limit: int) -> None:
+def test_drivers_get_the_timeout_in_whole_seconds(seconds: float, limit: int) -> None:
     assert time_limits(seconds) == {"connect_timeout": limit, "read_timeout": limit}
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
 
-def test_m1_a_block_is_unrecorded_and_may_be_entered_in_itself() -> None:
+def test_m1_nothing_is_recorded_in_an_unrecorded_block_that_is_entered_in_itself() -> None:
     block = unrecorded()
     with block, block:
         assert not is_recording()

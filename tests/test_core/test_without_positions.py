@@ -202,7 +202,7 @@ def test_p3_a_moved_write_in_a_job_counts_for_the_scope_around_it(db: Connection
         assert read(db)[0] == MASTER
 
 
-def test_f5_without_positions_a_read_only_master_is_reported_back_only_after_downtime(
+def test_f5_without_positions_the_end_of_a_read_only_master_is_logged_after_downtime_and_not_before(
     db: Connection, server: ServerPair, caplog: pytest.LogCaptureFixture
 ) -> None:
     def lines() -> list[str]:

@@ -213,7 +213,7 @@ EXPECTED: dict[str, tuple[list[Situation], Action, Effect]] = {
 
 
 @pytest.mark.parametrize("case", EXPECTED)
-def test_the_table_decides(case: str) -> None:
+def test_the_decision_after_a_failure_is_that_of_the_table(case: str) -> None:
     situations, action, effect = EXPECTED[case]
     for situation in situations:
         assert decide(situation) == Verdict(action, effect)
@@ -302,7 +302,7 @@ def test_only_a_server_that_is_gone_leaves_rotation() -> None:
             assert situation.fault in {Fault.DOWN, Fault.FULL}, situation
 
 
-def test_a_spare_is_tried_only_where_one_is_possible() -> None:
+def test_a_spare_server_is_tried_only_if_there_is_one() -> None:
     for situation in ALL:
         if decide(situation).action is Action.SPARE:
             assert situation.spare is POSSIBLE, situation

@@ -90,7 +90,7 @@ def test_p4_an_answer_holds_for_known_for(known: Any, clock: Clock) -> None:
     assert known.has_reached(link, position(5), 0)
 
 
-def test_p4_an_answer_says_nothing_of_later_writes(known: Any, clock: Clock) -> None:
+def test_p4_an_answer_is_not_used_for_later_writes(known: Any, clock: Clock) -> None:
     """Where it includes one, replication was begun anew in between."""
     link = Connected()
     clock.seconds = 10
@@ -102,7 +102,7 @@ def test_p4_an_answer_says_nothing_of_later_writes(known: Any, clock: Clock) -> 
     assert known.has_reached(link, position(5), 10.1)
 
 
-def test_p4_an_answer_from_a_clock_that_was_set_back_is_none(known: Any, clock: Clock) -> None:
+def test_p4_an_answer_from_before_the_clock_was_set_back_is_not_used(known: Any, clock: Clock) -> None:
     link = Connected()
     clock.seconds = 10
     known.learn(link, "slave1", position(5))

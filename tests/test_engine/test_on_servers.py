@@ -188,7 +188,7 @@ class TestServersThatAreBlamed:
         [{"password": "wrong"}, {"database": "nowhere"}, {"user": "nobody"}, {"ssl_verify_cert": True, "ssl_ca": "/"}],
         ids=["password", "database", "user", "TLS"],
     )
-    def test_f4_a_slave_that_refuses_the_connection_costs_no_read(
+    def test_f4_no_read_fails_if_a_slave_refuses_the_connection(
         self, make: Make, pair: MariaDBPair, wrong: dict[str, Any], caplog: pytest.LogCaptureFixture
     ) -> None:
         if "ssl_ca" in wrong:
@@ -201,7 +201,9 @@ class TestServersThatAreBlamed:
         assert {query["server"].rpartition(":")[2] for query in db.queries} == {port}
         assert len([one for one in caplog.records if "out of rotation" in one.getMessage()]) == 1
 
-    def test_f4_a_port_that_speaks_another_protocol(self, make: Make, pair: MariaDBPair) -> None:
+    def test_f4_a_slave_port_with_another_protocol_leaves_rotation_and_fails_no_read(
+        self, make: Make, pair: MariaDBPair
+    ) -> None:
         with http_server() as port:
             db = make(slaves=[{**pair.slaves[0], "port": port}, pair.slaves[1]], downtime=60)
             for _ in range(20):
@@ -209,7 +211,7 @@ class TestServersThatAreBlamed:
                     count(db)
         assert len(db.database.rotation.resting) == 1
 
-    def test_f4_a_migration_that_has_not_arrived_reads_on_the_master(self, make: Make, pair: MariaDBPair) -> None:
+    def test_f4_a_table_that_has_not_arrived_is_read_on_the_master(self, make: Make, pair: MariaDBPair) -> None:
         db = make()
         pair.stop_slave("slave")
         on_master(pair, "CREATE OR REPLACE TABLE fresh (id INT)")
@@ -258,7 +260,7 @@ class TestSessionsThatWereChanged:
             "SET NAMES latin1",
         ],
     )
-    def test_s8_a_write_does_not_move_away_from_its_session(
+    def test_s8_a_write_after_a_change_of_its_session_raises_and_does_not_move(
         self, make: Make, pair: MariaDBPair, driver: str, change: str
     ) -> None:
         db = make()
@@ -291,7 +293,7 @@ class TestSessionsThatWereChanged:
                 assert run(db, "SELECT @who") == ((None,),)
 
     @DRIVERS
-    def test_s8_a_write_moves_whose_text_looks_like_a_change_of_the_session(
+    def test_s8_a_write_whose_text_looks_like_a_change_of_the_session_moves(
         self, make: Make, pair: MariaDBPair, driver: str
     ) -> None:
         db = make()
@@ -617,7 +619,7 @@ class TestSeveralStatementsInOneCall:
 
 
 @DRIVERS
-def test_m1_an_unrecorded_write_is_not_recorded(make: Make, driver: str) -> None:
+def test_m1_a_write_in_an_unrecorded_block_makes_no_marker(make: Make, driver: str) -> None:
     db = make()
     with use_master():
         with replswitch.unrecorded():

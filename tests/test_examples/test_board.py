@@ -285,7 +285,9 @@ class TestStrangeRequests:
         assert page.status == 200
         assert "Your post #" not in page.text
 
-    def test_a_post_that_is_too_old_for_the_page_is_not_called_missing(self, visitor: Visitor) -> None:
+    def test_a_post_that_newer_ones_have_displaced_from_the_page_is_not_reported_as_missing(
+        self, visitor: Visitor
+    ) -> None:
         for number in range(21):
             assert visitor.ask("POST", "/", {"text": str(number)}).status == 303
         assert "Your post #" not in visitor.get("/?posted=1").text
@@ -322,7 +324,9 @@ def walker(browser: Chromium, address: str) -> Iterator[Walker]:
 @pytest.mark.parametrize("address", ["mariadb"], indirect=True)
 class TestInABrowser:
     @pytest.mark.parametrize(("width", "height"), [(390, 844), (1200, 720)])
-    def test_m1_a_walk_through_the_page(self, walker: Walker, width: int, height: int) -> None:
+    def test_m1_in_a_browser_the_page_explains_a_missing_post_and_protection_shows_it_at_once(
+        self, walker: Walker, width: int, height: int
+    ) -> None:
         browser = walker.browser
         browser.show(width, height)
         walker.open()
@@ -365,7 +369,7 @@ class TestInABrowser:
         assert "read from the slave" in walker.outcome(f"Your post #{number} is here")
         assert number in walker.posts
 
-    def test_the_keyboard_is_enough(self, walker: Walker) -> None:
+    def test_the_page_can_be_used_with_the_keyboard_alone(self, walker: Walker) -> None:
         browser = walker.browser
         browser.show(390, 844)
         walker.open()

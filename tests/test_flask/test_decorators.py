@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.test_flask.conftest import Board, NewApp
 
 
-@pytest.fixture(params=["with the middleware", "without"])
+@pytest.fixture(params=["with the middleware", "without the middleware"])
 def any_board(request: pytest.FixtureRequest) -> Board:
     """The board with ReplSwitch, and without."""
     found: Board = request.getfixturevalue("board" if request.param == "with the middleware" else "bare_board")
@@ -239,7 +239,9 @@ class TestOutsideViews:
 
         assert board.visitor().get("/echo").text == "slave None slave x master"
 
-    @pytest.mark.parametrize("decorate", [use_master, use_slave, use_master()])
+    @pytest.mark.parametrize(
+        "decorate", [use_master, use_slave, use_master()], ids=["use_master", "use_slave", "use_master()"]
+    )
     def test_decorating_a_class_is_an_error(self, decorate: Any) -> None:
         with pytest.raises(ConfigurationError, match=r"decorators = \[use_(master|slave)\]"):
 

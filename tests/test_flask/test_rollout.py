@@ -76,7 +76,7 @@ def test_a_wrong_rollout_is_refused_at_start(new_app: NewApp) -> None:
 class TestFlaskSQLAlchemy:
     """Sessions of Flask-SQLAlchemy, whose read-only engine of the master has a pool like the master's."""
 
-    def test_r6_the_others_read_the_master_and_their_writes_are_found(
+    def test_r6_visitors_outside_the_rollout_read_the_master_and_their_moved_writes_are_found(
         self, create_app: CreateApp, pair: Any, new_visitor: Visitors
     ) -> None:
         from tests.test_flask.test_alchemy import config_of, db  # noqa: PLC0415

@@ -26,7 +26,7 @@ def driver(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(params=["with the middleware", "without"])
+@pytest.fixture(params=["with the middleware", "without the middleware"])
 def within(request: pytest.FixtureRequest, driver: str, mariadb_pair: MariaDBPair) -> Iterator[Board]:
     """A board with decorated views, one of which sends requests to the board itself."""
     app = plain_app()

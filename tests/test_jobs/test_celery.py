@@ -197,7 +197,9 @@ class TestEagerMode:
             assert eager.seen.delay(number).get() == (1, "master", "transaction")
             eager.db.rollback()
 
-    def test_m9_an_eager_task_runs_as_in_a_worker(self, eager: Any, mariadb_pair: MariaDBPair, number: int) -> None:
+    def test_m9_an_eager_task_begins_in_the_state_of_a_job_whatever_the_state_of_its_caller(
+        self, eager: Any, mariadb_pair: MariaDBPair, number: int
+    ) -> None:
         write(mariadb_pair, number)
         assert eager.seen.delay(number).get() == (0, "slave", "job")
         assert eager.seen_on_master.delay(number).get() == (1, "master", "job")

@@ -144,7 +144,11 @@ def test_ensure_mysqlclient_does_nothing_if_mysqlclient_is_installed(
     assert "--no-index" in (tmp_path / "pip-called").read_text()
 
 
-@pytest.mark.parametrize("headers", ["/usr/include/python3.11", "/opt/python/include"], ids=["system's", "own"])
+@pytest.mark.parametrize(
+    "headers",
+    ["/usr/include/python3.11", "/opt/python/include"],
+    ids=["for Python of the system", "for another Python"],
+)
 def test_ensure_mysqlclient_installs_the_compiler_and_headers(
     machine: Path, run: Run, environment_of: Callable[..., str], headers: str
 ) -> None:
@@ -190,7 +194,7 @@ def test_ensure_venv_refuses_a_python_that_is_too_old(machine: Path, run: Run, v
     )
 
 
-@pytest.mark.parametrize("broken", [True, False], ids=["fails", "missing"])
+@pytest.mark.parametrize("broken", [True, False], ids=["it fails", "it is missing"])
 def test_ensure_venv_refuses_a_python_that_does_not_run(machine: Path, run: Run, broken: bool) -> None:
     if broken:
         command(machine, "python3", "echo pyenv: command not found >&2; exit 127")
@@ -234,7 +238,7 @@ def test_make_help_lists_every_target() -> None:
     assert listed == set(phony.split()[1:]) - inner
 
 
-def test_a_python_of_the_tests_is_one_that_the_tools_accept(run: Run, tmp_path: Path) -> None:
+def test_ensure_venv_accepts_the_python_that_runs_the_tests(run: Run, tmp_path: Path) -> None:
     (tmp_path / "venv" / "bin").mkdir(parents=True)
     command(tmp_path / "venv" / "bin", "python", f'exec {sys.executable} "$@"')
     done = run("ensure-venv", sys.executable, "venv", "exact")

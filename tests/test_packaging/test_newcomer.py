@@ -61,7 +61,7 @@ def steps_of(page: str) -> list[pages.Step]:
     return list(pages.steps((ROOT / "docs" / page).read_text()))
 
 
-def test_a_page_is_read_as_its_reader_reads_it() -> None:
+def test_the_steps_of_a_page_are_its_commands_code_and_files_in_order() -> None:
     assert list(pages.steps(PAGE)) == [
         pages.Command("apt-get install curl make"),
         pages.Command("pip install 'replswitch[mysql]'"),
@@ -73,14 +73,14 @@ def test_a_page_is_read_as_its_reader_reads_it() -> None:
     ]
 
 
-def test_a_changed_line_replaces_one_line_of_its_file() -> None:
+def test_a_changed_line_of_a_tutorial_replaces_one_line_of_its_file() -> None:
     change = pages.File("main.py", "b = 3\n", is_change=True)
     assert change.contents("a = 1\nb = 2\n") == "a = 1\nb = 3\n"
     with pytest.raises(ValueError, match=r"main\.py has 0 lines that begin with 'b'"):
         change.contents("a = 1\n")
 
 
-def test_an_indented_block_ends_with_an_empty_line() -> None:
+def test_an_indented_block_is_typed_with_an_empty_line_at_its_end() -> None:
     assert pages.lines_to_type("with db:\n    read()\n") == ["with db:", "    read()", ""]
     assert pages.lines_to_type("a = 1\n") == ["a = 1"]
 
@@ -102,7 +102,7 @@ def test_a_tutorial_says_how_to_install_all_that_a_clean_debian_lacks(page: str)
     assert commands[3].startswith("pip install 'replswitch[")
 
 
-def test_each_line_for_python_has_a_name_that_its_page_defines() -> None:
+def test_the_tutorial_types_no_name_into_python_that_its_page_does_not_define() -> None:
     code = [
         step.text for step in pages.steps((ROOT / "docs" / "tutorial.md").read_text()) if isinstance(step, pages.Code)
     ]
@@ -110,7 +110,7 @@ def test_each_line_for_python_has_a_name_that_its_page_defines() -> None:
     assert "servers_by_name" not in "".join(code)
 
 
-def test_settings_of_pip_that_name_a_folder_of_the_machine_stay_there(tmp_path: Path) -> None:
+def test_package_indexes_in_folders_of_the_machine_are_left_out_of_the_settings_of_pip(tmp_path: Path) -> None:
     file = tmp_path / ".config" / "pip" / "pip.conf"
     file.parent.mkdir(parents=True)
     file.write_text("[global]\nindex-url = https://index.test/simple\nextra-index-url = file:///opt/simple\n")
@@ -143,7 +143,7 @@ def test_a_terminal_shows_the_output_and_the_exit_code(terminal: Terminal) -> No
     assert (shown.text, shown.code, shown.status) == ("a\nb", 1, None)
 
 
-def test_a_reader_stops_at_an_output_that_the_page_does_not_show(terminal: Terminal, tmp_path: Path) -> None:
+def test_try_in_container_stops_at_an_output_that_the_page_does_not_show(terminal: Terminal, tmp_path: Path) -> None:
     said: list[str] = []
     reader = Reader(terminal, terminal, tmp_path, said.append)
     reader.follow(pages.Command("echo one two three", "one … three\n"))
@@ -158,7 +158,7 @@ def test_a_reader_stops_at_an_output_that_the_page_does_not_show(terminal: Termi
         reader.follow(pages.File("main.py", "b = 3\n", is_change=True))
 
 
-def test_the_tool_shows_what_it_would_type_and_needs_no_root_for_that() -> None:
+def test_try_in_container_shows_what_it_would_type_without_root() -> None:
     done = subprocess.run(
         [ROOT / "tools" / "try-in-container", "--show", "readme", "docs"], capture_output=True, text=True, check=True
     )

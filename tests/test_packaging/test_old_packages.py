@@ -76,5 +76,5 @@ def test_a_missing_package_is_named_at_the_import(extra: str) -> None:
 
 
 @pytest.mark.parametrize("extra", MODULES)
-def test_a_package_without_its_data_is_accepted(extra: str) -> None:
+def test_a_package_without_metadata_of_its_version_is_accepted(extra: str) -> None:
     assert error_of(extra, sys.path, before=WITHOUT_DATA) == ""

@@ -49,7 +49,7 @@ def test_replswitch_exports_these_names_in_this_order() -> None:
     assert replswitch.binding.__all__ == FOR_BINDINGS
 
 
-def test_the_arguments_of_the_policy_are_those_that_bindings_of_others_give() -> None:
+def test_the_arguments_of_the_request_policy_are_those_that_third_party_bindings_use() -> None:
     policy = replswitch.binding.RequestPolicy
     arguments = {
         each.__name__: list(inspect.signature(each).parameters)
@@ -64,14 +64,14 @@ def test_the_arguments_of_the_policy_are_those_that_bindings_of_others_give() ->
     }
 
 
-def test_replswitch_has_no_other_public_name() -> None:
+def test_replswitch_has_no_public_name_that_is_not_in_its_list() -> None:
     shown = {
         name for name, value in vars(replswitch).items() if not name.startswith("_") and not inspect.ismodule(value)
     }
     assert shown == set(PUBLIC)
 
 
-def test_errors_are_named_errors_and_share_one_root() -> None:
+def test_public_errors_have_names_in_error_and_share_one_base_class() -> None:
     errors = [value for value in vars(replswitch).values() if isinstance(value, type) and issubclass(value, Exception)]
     assert {error.__name__ for error in errors} == {name for name in PUBLIC if name.endswith("Error")}
     assert all(issubclass(error, replswitch.ReplSwitchError) for error in errors)

@@ -74,7 +74,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("folder", ["", *FOLDERS], ids=lambda folder: folder or "the pages beside them")
+@pytest.mark.parametrize("folder", ["", *FOLDERS], ids=lambda folder: folder or "pages beside these folders")
 def test_every_cited_rule_is_on_the_page(folder: str) -> None:
     files = files_in(folder)
     assert files

@@ -89,7 +89,9 @@ def test_m1_a_write_in_autocommit_mode_in_unrecorded_makes_no_marker_later(serve
 
 
 @pytest.mark.parametrize("statement", [READ, WRITE], ids=["a read", "a write"])
-def test_p1_an_async_commit_costs_no_round_trip(served: tuple[ReplicatedPair, str], statement: Any) -> None:
+def test_p1_the_position_of_an_async_commit_costs_no_round_trip(
+    served: tuple[ReplicatedPair, str], statement: Any
+) -> None:
     async def trips(*, ours: bool) -> int:
         with Proxy(served[0].master["port"]) as proxy:
             async with master_of(served, proxy.port, ours=ours) as master:

@@ -240,7 +240,7 @@ async def visit(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize("isolation_level", ["READ COMMITTED", "AUTOCOMMIT"])
-@pytest.mark.parametrize("more", [{}, DROPS_OPTIONS], ids=["refuses options", "drops options"])
+@pytest.mark.parametrize("more", [{}, DROPS_OPTIONS], ids=["PgBouncer refuses options", "PgBouncer drops options"])
 def test_m1_behind_pgbouncer_async_sessions_see_their_own_writes(
     postgresql_pair: PostgreSQLPair, driver: str, more: dict[str, str], isolation_level: str
 ) -> None:

@@ -129,7 +129,7 @@ def test_async_sessions_follow_the_state(pair: ReplicatedPair, shop_on: Make) ->
     assert asyncio.run(main()) == [MASTER, SLAVE]
 
 
-def test_f1_to_ask_an_async_session_for_its_engine_takes_no_connection(pair: ReplicatedPair, shop_on: Make) -> None:
+def test_f1_get_bind_of_an_async_session_takes_no_connection(pair: ReplicatedPair, shop_on: Make) -> None:
     async def main() -> list[str]:
         async with shop_on() as shop:
             with shop.db.use_slave() as frame:
@@ -143,7 +143,7 @@ def test_f1_to_ask_an_async_session_for_its_engine_takes_no_connection(pair: Rep
     assert asyncio.run(main()) == [SLAVE]
 
 
-def test_to_ask_an_async_session_for_its_engine_asks_no_server(pair: ReplicatedPair, shop_on: Make) -> None:
+def test_get_bind_of_an_async_session_sends_no_query(pair: ReplicatedPair, shop_on: Make) -> None:
     """It is no coroutine, so it cannot wait for an answer. Libraries call it to find out the dialect."""
 
     async def main() -> list[str]:

@@ -33,7 +33,7 @@ def in_a_raw_connection(shop: Any, kept: ExitStack, *, detach: bool = False) -> 
     raw.commit()
 
 
-def in_a_detached_one(shop: Any, kept: ExitStack) -> None:
+def in_a_detached_connection(shop: Any, kept: ExitStack) -> None:
     in_a_raw_connection(shop, kept, detach=True)
 
 
@@ -49,7 +49,7 @@ def in_a_connection(shop: Any, kept: ExitStack) -> None:
     connection.commit()
 
 
-def in_a_connection_that_goes_on(shop: Any, kept: ExitStack) -> None:
+def in_a_connection_that_is_used_further(shop: Any, kept: ExitStack) -> None:
     in_a_connection(shop, kept)
     connection = kept.enter_context(shop.master.connect())
     connection.execute(INSERT)
@@ -67,14 +67,14 @@ def in_autocommit_with_the_cursor_of_the_driver(shop: Any, kept: ExitStack) -> N
     connection.connection.cursor().execute(INSERT.text)
 
 
-def in_another_thread(shop: Any, kept: ExitStack) -> None:
+def in_a_thread_with_the_context(shop: Any, kept: ExitStack) -> None:
     context = copy_context()
     thread = threading.Thread(target=lambda: context.run(in_a_connection, shop, kept))
     thread.start()
     thread.join()
 
 
-def in_a_thread_outside(shop: Any, kept: ExitStack) -> None:
+def in_a_thread_without_the_context(shop: Any, kept: ExitStack) -> None:
     thread = threading.Thread(target=in_a_connection, args=(shop, kept))
     thread.start()
     thread.join()
@@ -98,12 +98,12 @@ def without_transactions(shop: Any, kept: ExitStack) -> None:
 
 EVERYWHERE: list[Work] = [
     in_a_raw_connection,
-    in_a_detached_one,
+    in_a_detached_connection,
     in_a_connection,
-    in_a_connection_that_goes_on,
+    in_a_connection_that_is_used_further,
     in_autocommit,
-    in_another_thread,
-    in_a_thread_outside,
+    in_a_thread_with_the_context,
+    in_a_thread_without_the_context,
 ]
 
 ON_SERVERS: list[Work] = [
@@ -153,7 +153,7 @@ class TestOnServers:
         table = "message_log" if work is without_transactions else "message"
         holds = check(shop, replicated_pair, work, table, own_read=own_read)
         # mysqlclient can ask for the position only in the thread that uses the connection.
-        assert holds == (10 if driver == "mysqldb" and work is in_another_thread else 3600)
+        assert holds == (10 if driver == "mysqldb" and work is in_a_thread_with_the_context else 3600)
 
 
 class TestOnFiles:

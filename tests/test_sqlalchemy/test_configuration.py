@@ -87,7 +87,7 @@ class TestRefused:
         assert "s3cret" not in str(caught.value)
 
     @pytest.mark.parametrize("driver", ["pymysql", "mysqldb"])
-    def test_autocommit_of_which_sqlalchemy_does_not_know(self, driver: str) -> None:
+    def test_autocommit_in_the_url_or_connect_args_is_refused_with_the_cure(self, driver: str) -> None:
         address, cure = f"mysql+{driver}://shop@master.invalid/shop", 'isolation_level="AUTOCOMMIT"'
         with pytest.raises(ConfigurationError, match=cure):
             replicate(create_engine(f"{address}?autocommit=true"))

@@ -230,8 +230,8 @@ def fail_after(session: Session, author: Author) -> None:
     raise ZeroDivisionError
 
 
-class TestReading:
-    def test_get_and_the_identity_map(self, session: Session) -> None:
+class TestReadsLikeAStockSession:
+    def test_get_returns_the_object_of_the_identity_map(self, session: Session) -> None:
         ada = session.get(Author, 1)
         assert ada is not None
         assert ada is session.get(Author, 1)
@@ -242,7 +242,7 @@ class TestReading:
         with pytest.raises(NoResultFound):
             session.get_one(Author, 99)
 
-    def test_get_with_options(self, session: Session) -> None:
+    def test_get_accepts_loader_options_and_for_update(self, session: Session) -> None:
         ada = session.get(Author, 1, options=[selectinload(Author.books), undefer(Author.about)])
         assert ada is not None
         session.expunge(ada)
@@ -251,7 +251,7 @@ class TestReading:
         locked = session.get(Author, 1, with_for_update=True) if session.get_bind().dialect.name == "sqlite" else None
         assert locked is None or locked.id == 1
 
-    def test_the_methods_of_results(self, session: Session) -> None:
+    def test_the_methods_of_results_return_rows_scalars_and_mappings(self, session: Session) -> None:
         statement = select(Author.id, Author.name).order_by(Author.id)
         assert session.execute(statement).all() == [(1, "Ada"), (2, "Ben")]
         assert session.execute(statement).mappings().first() == {"id": 1, "name": "Ada"}
@@ -264,7 +264,7 @@ class TestReading:
         with pytest.raises(NoResultFound):
             session.scalars(select(Author).where(Author.id == 99)).one()
 
-    def test_legacy_queries(self, session: Session) -> None:
+    def test_legacy_queries_read_rows(self, session: Session) -> None:
         query = session.query(Author)
         assert query.count() == 2
         assert query.filter_by(name="Ada").one().id == 1
@@ -274,13 +274,13 @@ class TestReading:
         assert "author" in str(query)
         assert query.populate_existing().with_entities(Author.name).order_by(Author.id).all() == [("Ada",), ("Ben",)]
 
-    def test_text_and_parameters(self, session: Session) -> None:
+    def test_text_with_parameters_reads_rows(self, session: Session) -> None:
         assert session.execute(text("SELECT name FROM author WHERE id = :id"), {"id": 1}).scalar_one() == "Ada"
         statement = select(Author.name).where(Author.id == bindparam("id"))
         assert session.scalar(statement, {"id": 2}) == "Ben"
         assert session.scalars(select(Author).from_statement(text("SELECT * FROM author WHERE id = 1"))).one().id == 1
 
-    def test_joins_aliases_ctes_and_subqueries(self, session: Session) -> None:
+    def test_joins_aliases_ctes_and_subqueries_read_rows(self, session: Session) -> None:
         other = aliased(Book)
         pairs = select(Book.id, other.id).join(other, Book.author_id == other.author_id).where(Book.id < other.id)
         assert session.execute(pairs).all() == [(1, 2)]
@@ -293,43 +293,43 @@ class TestReading:
         assert len(session.execute(union).all()) == 5
 
     @pytest.mark.parametrize("load", [joinedload, selectinload, subqueryload])
-    def test_eager_loading(self, session: Session, load: Any) -> None:
+    def test_eager_loading_loads_the_collection_of_each_object(self, session: Session, load: Any) -> None:
         authors = session.scalars(select(Author).options(load(Author.books)).order_by(Author.id)).unique().all()
         session.expunge_all()
         assert [[book.title for book in author.books] for author in authors] == [["one", "two"], ["three"]]
 
-    def test_contains_eager(self, session: Session) -> None:
+    def test_contains_eager_loads_the_joined_rows_of_a_collection(self, session: Session) -> None:
         statement = select(Author).join(Author.books).options(contains_eager(Author.books)).where(Book.title != "two")
         authors = session.scalars(statement.order_by(Author.id)).unique().all()
         assert [[book.title for book in author.books] for author in authors] == [["one"], ["three"]]
 
-    def test_lazy_loading(self, session: Session) -> None:
+    def test_lazy_loading_loads_related_objects_and_deferred_columns(self, session: Session) -> None:
         book = session.get_one(Book, 3)
         assert book.author.name == "Ben"
         assert book.shout == "THREE"
         assert [each.id for each in book.author.books] == [3]
         assert session.get_one(Author, 1).about == "counts"
 
-    def test_lazy_loading_after_a_commit(self, session: Session) -> None:
+    def test_lazy_loading_after_a_commit_or_rollback_reads_again(self, session: Session) -> None:
         ada = session.get_one(Author, 1)
         session.commit()
         assert ada.name == "Ada"
         session.rollback()
         assert [book.title for book in ada.books] == ["one", "two"]
 
-    def test_lazy_loading_without_a_session(self, make: Make) -> None:
+    def test_lazy_loading_without_a_session_raises(self, make: Make) -> None:
         with make() as session:
             ada = session.get_one(Author, 1)
         with pytest.raises(DetachedInstanceError):
             assert ada.books
 
-    def test_raiseload_and_load_only(self, session: Session) -> None:
+    def test_raiseload_raises_and_load_only_loads_the_rest_later(self, session: Session) -> None:
         ada = session.scalars(select(Author).options(raiseload(Author.books), load_only(Author.id)).limit(1)).one()
         with pytest.raises(InvalidRequestError):
             assert ada.books
         assert ada.name == "Ada"
 
-    def test_streams(self, session: Session) -> None:
+    def test_a_stream_returns_all_rows_in_pieces(self, session: Session) -> None:
         result = session.execute(select(Book).order_by(Book.id).execution_options(yield_per=1))
         assert [[book.title for book in part] for part in result.scalars().partitions()] == [
             ["one"],
@@ -341,7 +341,7 @@ class TestReading:
         streamed.close()
         assert titles(session) == ["one", "two", "three"]
 
-    def test_a_stream_beside_other_reads(self, session: Session) -> None:
+    def test_the_objects_of_a_stream_load_their_collections(self, session: Session) -> None:
         names = [
             (author.name, len(author.books))
             for author in session.scalars(select(Author).order_by(Author.id).execution_options(yield_per=1)).all()
@@ -349,8 +349,8 @@ class TestReading:
         assert names == [("Ada", 2), ("Ben", 1)]
 
 
-class TestWriting:
-    def test_add_and_commit(self, session: Session) -> None:
+class TestWritesLikeAStockSession:
+    def test_a_commit_stores_an_added_object_and_gives_it_a_key(self, session: Session) -> None:
         cleo = Author(name="Cleo", books=[Book(title="four")])
         session.add(cleo)
         assert inspect(cleo).pending
@@ -360,7 +360,7 @@ class TestWriting:
         assert cleo.books[0].author is cleo
         assert session.scalar(select(Author.name).where(Author.id == cleo.id)) == "Cleo"
 
-    def test_flush_and_refresh(self, session: Session) -> None:
+    def test_a_flush_writes_and_a_refresh_reads_within_the_transaction(self, session: Session) -> None:
         ada = session.get_one(Author, 1)
         ada.name = "Ava"
         assert session.dirty
@@ -374,7 +374,7 @@ class TestWriting:
         session.rollback()
         assert (ada.name, ada.about) == ("Ada", "counts")
 
-    def test_refresh_after_a_commit(self, session: Session) -> None:
+    def test_a_refresh_after_a_commit_reads_what_was_committed(self, session: Session) -> None:
         cleo = Author(name="Cleo")
         session.add(cleo)
         session.commit()
@@ -383,7 +383,7 @@ class TestWriting:
         session.refresh(cleo, attribute_names=["books"])
         assert cleo.books == []
 
-    def test_expire_on_commit_and_expire(self, make: Make) -> None:
+    def test_expired_objects_are_read_again_after_a_commit(self, make: Make) -> None:
         first, second = make(), make(expire_on_commit=False)
         ada = first.get_one(Author, 1)
         first.commit()
@@ -396,7 +396,7 @@ class TestWriting:
         first.expire_all()
         assert ada.name == "Ava"
 
-    def test_autoflush(self, make: Make) -> None:
+    def test_a_read_flushes_first_unless_autoflush_is_off(self, make: Make) -> None:
         session = make()
         session.add(Author(name="Cleo"))
         assert session.scalar(select(func.count(Author.id))) == 3
@@ -411,7 +411,7 @@ class TestWriting:
         quiet.commit()
         assert quiet.scalar(select(func.count(Author.id))) == 3
 
-    def test_merge(self, make: Make) -> None:
+    def test_merge_updates_or_adds_the_object_of_its_key(self, make: Make) -> None:
         session = make()
         merged = session.merge(Author(id=1, name="Ava"))
         assert merged is session.get(Author, 1)
@@ -423,7 +423,7 @@ class TestWriting:
             detached = other.get_one(Author, 9)
         assert session.merge(detached, load=False) is session.get(Author, 9)
 
-    def test_delete_and_its_cascades(self, session: Session) -> None:
+    def test_a_delete_deletes_the_related_rows_of_its_cascade(self, session: Session) -> None:
         ada = session.get_one(Author, 1)
         session.delete(ada)
         session.flush()
@@ -440,14 +440,14 @@ class TestWriting:
         session.commit()
         assert titles(session) == ["first", "two"]
 
-    def test_backrefs_and_moves(self, session: Session) -> None:
+    def test_an_object_moved_to_another_parent_is_in_its_collection(self, session: Session) -> None:
         ben, book = session.get_one(Author, 2), session.get_one(Book, 1)
         book.author = ben
         session.commit()
         assert [each.id for each in ben.books] == [1, 3]
         assert [each.id for each in session.get_one(Author, 1).books] == [2]
 
-    def test_write_only_collections_and_inheritance(self, session: Session) -> None:
+    def test_write_only_collections_add_and_delete_rows_of_inherited_classes(self, session: Session) -> None:
         ada = session.get_one(Author, 1)
         ada.letters.add(Letter())
         ada.letters.add(Postcard())
@@ -500,7 +500,7 @@ class TestWriting:
         with pytest.raises(ObjectDeletedError):
             assert book.title
 
-    def test_new_dirty_and_is_modified(self, session: Session) -> None:
+    def test_new_and_dirty_list_the_changed_objects_before_a_commit(self, session: Session) -> None:
         ada, cleo = session.get_one(Author, 1), Author(name="Cleo")
         session.add(cleo)
         ada.name = "Ava"
@@ -511,10 +511,10 @@ class TestWriting:
         assert session.scalars(select(Author.name).order_by(Author.id)).all() == ["Ava", "Ben"]
 
 
-class TestStatementsThatWrite:
+class TestWriteStatementsLikeInAStockSession:
     """Each in a transaction of its own: in slave state the slave refuses it, and the master runs it."""
 
-    def test_insert(self, session: Session) -> None:
+    def test_an_insert_adds_one_or_many_rows(self, session: Session) -> None:
         rows = session.execute(insert(Author).values(name="Cleo")).rowcount  # type: ignore[attr-defined]
         assert rows in (1, -1), "psycopg leaves it open"
         session.commit()
@@ -522,7 +522,7 @@ class TestStatementsThatWrite:
         session.commit()
         assert session.scalar(select(func.count(Author.id))) == 5
 
-    def test_insert_returning(self, session: Session) -> None:
+    def test_an_insert_with_returning_returns_the_new_objects(self, session: Session) -> None:
         made = session.scalars(
             insert(Author).returning(Author, sort_by_parameter_order=True), [{"name": "Cleo"}, {"name": "Dan"}]
         ).all()
@@ -532,7 +532,7 @@ class TestStatementsThatWrite:
         assert made[0].name == "Cleo"
 
     @pytest.mark.parametrize("synchronize", ["auto", "evaluate", "fetch", False])
-    def test_update_and_delete(self, session: Session, synchronize: Any) -> None:
+    def test_an_update_and_a_delete_of_many_rows_change_them(self, session: Session, synchronize: Any) -> None:
         options = {"synchronize_session": synchronize}
         result = session.execute(update(Book).where(Book.id < 3).values(title="new"), execution_options=options)
         assert result.rowcount == 2  # type: ignore[attr-defined]  # it is a CursorResult
@@ -543,33 +543,33 @@ class TestStatementsThatWrite:
         session.commit()
         assert titles(session) == ["three"]
 
-    def test_update_by_keys(self, session: Session) -> None:
+    def test_an_update_by_keys_changes_each_row(self, session: Session) -> None:
         session.execute(update(Author), [{"id": 1, "name": "Ava"}, {"id": 2, "name": "Bob"}])
         session.commit()
         assert session.scalars(select(Author.name).order_by(Author.id)).all() == ["Ava", "Bob"]
 
-    def test_legacy_queries_that_write(self, session: Session) -> None:
+    def test_legacy_queries_update_and_delete_rows(self, session: Session) -> None:
         assert session.query(Book).filter(Book.id == 1).update({"title": "new"}) == 1
         session.commit()
         assert session.query(Book).filter(Book.title == "new").delete() == 1
         session.commit()
         assert titles(session) == ["two", "three"]
 
-    def test_bulk_operations(self, session: Session) -> None:
+    def test_bulk_operations_insert_and_update_rows(self, session: Session) -> None:
         session.bulk_insert_mappings(Author, [{"id": 5, "name": "Cleo"}])
         session.bulk_update_mappings(Author, [{"id": 5, "name": "Cleopatra"}])
         session.bulk_save_objects([Author(name="Dan")], return_defaults=True)
         session.commit()
         assert session.scalars(select(Author.name).order_by(Author.id)).all()[2:] == ["Cleopatra", "Dan"]
 
-    def test_a_text_that_writes(self, session: Session) -> None:
+    def test_a_text_updates_rows(self, session: Session) -> None:
         session.execute(text("UPDATE book SET title = :title"), {"title": "new"})
         session.commit()
         assert set(titles(session)) == {"new"}
 
 
-class TestTransactions:
-    def test_begin_blocks(self, make: Make) -> None:
+class TestTransactionsLikeInAStockSession:
+    def test_a_begin_block_commits_or_rolls_back(self, make: Make) -> None:
         session = make()
         with session.begin():
             session.add(Author(name="Cleo"))
@@ -581,14 +581,14 @@ class TestTransactions:
             with pytest.raises(InvalidRequestError):
                 other.begin()
 
-    def test_without_autobegin(self, make: Make) -> None:
+    def test_without_autobegin_a_statement_before_begin_raises(self, make: Make) -> None:
         session = make(autobegin=False)
         with pytest.raises(InvalidRequestError):
             session.scalar(select(Author.id))
         with session.begin():
             assert session.scalar(select(func.count(Author.id))) == 2
 
-    def test_savepoints(self, session: Session) -> None:
+    def test_a_savepoint_keeps_or_rolls_back_its_writes(self, session: Session) -> None:
         session.add(Author(name="Cleo"))
         with session.begin_nested():
             session.add(Author(name="Dan"))
@@ -604,7 +604,7 @@ class TestTransactions:
         names = session.scalars(select(Author.name).order_by(Author.id)).all()
         assert names == ["Ada", "Ben", "Cleo", "Dan", "Fay"]
 
-    def test_savepoints_that_read(self, session: Session) -> None:
+    def test_nested_savepoints_can_read_and_roll_back(self, session: Session) -> None:
         with session.begin_nested():
             assert titles(session) == ["one", "two", "three"]
             with session.begin_nested() as inner:
@@ -612,7 +612,7 @@ class TestTransactions:
                 inner.rollback()
         session.commit()
 
-    def test_in_transaction_and_get_transaction(self, session: Session) -> None:
+    def test_in_transaction_is_true_from_the_first_read_to_close(self, session: Session) -> None:
         assert not session.in_transaction()
         session.scalar(select(Author.id))
         assert session.in_transaction()
@@ -621,7 +621,7 @@ class TestTransactions:
         session.close()
         assert not session.in_transaction()
 
-    def test_connections(self, session: Session) -> None:
+    def test_session_connection_returns_the_connection_of_the_transaction(self, session: Session) -> None:
         connection = session.connection()
         assert connection is session.connection()
         assert connection.execute(select(Author.name).order_by(Author.id)).all() == [("Ada",), ("Ben",)]
@@ -630,14 +630,14 @@ class TestTransactions:
         session.rollback()
         assert connection.closed
 
-    def test_isolation_levels(self, session: Session, strict: str) -> None:
+    def test_an_isolation_level_lasts_for_one_transaction(self, session: Session, strict: str) -> None:
         connection = session.connection(execution_options={"isolation_level": strict})
         assert connection.get_isolation_level() == strict
         assert session.scalar(select(func.count(Author.id))) == 2
         session.commit()
         assert session.connection().get_isolation_level() == session.connection().default_isolation_level
 
-    def test_autocommit(self, make: Make) -> None:
+    def test_in_autocommit_mode_a_rollback_undoes_nothing(self, make: Make) -> None:
         session = make()
         session.connection(execution_options={"isolation_level": "AUTOCOMMIT"}, bind_arguments={"bind": make.master})
         session.add(Author(name="Cleo"))
@@ -657,7 +657,7 @@ class TestTransactions:
         first.commit()
         assert second.scalar(select(func.count(Author.id))) == 3
 
-    def test_closing_and_resetting(self, make: Make) -> None:
+    def test_a_reset_session_can_be_used_and_a_closed_one_cannot(self, make: Make) -> None:
         session = make(close_resets_only=False)
         session.scalar(select(Author.id))
         session.reset()
@@ -670,7 +670,7 @@ class TestTransactions:
         other.invalidate()
         assert other.scalar(select(func.count(Author.id))) == 2
 
-    def test_scoped_session(self, make: Make) -> None:
+    def test_a_scoped_session_reads_and_writes_with_one_session(self, make: Make) -> None:
         session = scoped_session(make.factory)
         assert session() is session()
         assert session.get(Author, 1) is session.get_one(Author, 1)
@@ -680,7 +680,7 @@ class TestTransactions:
         session.remove()
 
 
-class TestEvents:
+class TestEventsLikeInAStockSession:
     def test_session_events_are_fired_in_order(self, session: Session) -> None:
         seen: list[str] = []
         for name in (

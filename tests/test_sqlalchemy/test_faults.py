@@ -130,7 +130,9 @@ class TestSlaves:
         assert shop.took() == [MASTER, MASTER]
         assert "is out of rotation for 10 s" in caplog.text
 
-    def test_f1_another_slave_serves(self, urls: list[str], make: Make, replicated_pair: ReplicatedPair) -> None:
+    def test_f1_another_slave_serves_when_one_is_down(
+        self, urls: list[str], make: Make, replicated_pair: ReplicatedPair
+    ) -> None:
         urls.append(urls[0])  # the master as a second slave
         shop = make()
         replicated_pair.kill("slave")
@@ -577,7 +579,7 @@ class TestReadsOnTheMaster:
             assert caught.value.server == behind.db.master_name
         assert wrote_at() is None
 
-    def test_f3_a_master_that_dies_during_a_read_is_named(
+    def test_f3_the_error_names_a_master_that_dies_during_a_read(
         self, behind: Any, master: Proxy, dying: Callable[..., None]
     ) -> None:
         @event.listens_for(behind.engines[0], "handle_error", insert=True)

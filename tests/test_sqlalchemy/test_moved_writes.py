@@ -135,7 +135,9 @@ class TestCoreStatements:
         # SQLite has no locks on rows, and SQLAlchemy leaves FOR UPDATE out.
         assert shop.took() == ([SLAVE] if driver == "pysqlite" else [SLAVE, MASTER])
 
-    def test_s7_a_statement_that_lets_its_connection_write_moves(self, shop: Any, driver: str) -> None:
+    def test_s7_a_statement_that_would_make_its_connection_writable_moves_to_the_master(
+        self, shop: Any, driver: str
+    ) -> None:
         if driver != "pysqlite":  # which has none of these
             with use_slave(), shop.Session() as session:
                 characteristics = "CHARACTERISTICS AS " if driver.startswith("psycopg") else ""
@@ -240,14 +242,14 @@ class TestFlushes:
         assert bodies(shop) == ["new"]
         assert "had read from a slave" in warnings()[0]
 
-    def test_after_a_read_on_the_sessions_connection_it_raises(self, shop: Any) -> None:
+    def test_s8_a_flush_after_a_read_on_the_connection_of_the_session_raises(self, shop: Any) -> None:
         with use_slave(), shop.Session() as session:
             session.connection().execute(select(shop.Message))
             session.add(shop.Message(body="new"))
             with pytest.raises(SlaveWriteError, match="may be stale"):
                 session.flush()
 
-    def test_after_a_read_it_is_forced(
+    def test_s8_with_on_slave_write_force_a_flush_after_a_read_moves(
         self, make: Make, warnings: Callable[[], list[str]], replicated_pair: ReplicatedPair
     ) -> None:
         shop = make(on_slave_write="force")
@@ -301,6 +303,7 @@ class TestFlushes:
             lambda shop, session: session.bulk_save_objects([shop.Message(body="new")]),
             lambda shop, session: session.bulk_insert_mappings(shop.Message, [{"body": "new"}]),
         ],
+        ids=["bulk_save_objects", "bulk_insert_mappings"],
     )
     def test_s8_bulk_operations_go_to_the_master(self, shop: Any, write: Callable[[Any, Session], None]) -> None:
         with use_slave(), shop.Session() as session:
@@ -400,7 +403,7 @@ def test_s8_a_write_after_a_change_of_the_slave_s_session_raises(shop: Any) -> N
     assert bodies(shop) == ["new"]
 
 
-def test_m1_an_unrecorded_write_is_not_recorded(shop: Any, replicated_pair: ReplicatedPair) -> None:
+def test_m1_a_write_in_an_unrecorded_block_makes_no_marker(shop: Any, replicated_pair: ReplicatedPair) -> None:
     with use_slave(), shop.Session() as session:
         with replswitch.unrecorded():
             session.execute(insert(shop.Message).values(body="seen"))

@@ -28,7 +28,7 @@ def number(session: Any) -> int:
 
 
 @pytest.mark.parametrize("ours", [False, True], ids=["stock", "replicated"])
-def test_p1_a_commit_costs_no_round_trip(
+def test_p1_the_position_of_a_commit_of_a_session_costs_no_round_trip(
     replicated_pair: PostgreSQLPair, urls: list[str], driver: str, ours: bool
 ) -> None:
     with Proxy(replicated_pair.master["port"]) as proxy:
@@ -57,7 +57,9 @@ def test_m1_a_commit_without_a_write_makes_no_marker(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize("mode", ["values_only", "values_plus_batch"])
-def test_m1_many_rows_are_recorded(make: Make, replicated_pair: PostgreSQLPair, driver: str, mode: str) -> None:
+def test_m1_an_insert_of_many_rows_is_recorded(
+    make: Make, replicated_pair: PostgreSQLPair, driver: str, mode: str
+) -> None:
     shop = make(engine={"executemany_mode": mode} if driver == "psycopg2" else {"insertmanyvalues_page_size": 2})
     replicated_pair.stop_slave()
     with resume(""), use_master(), shop.Session() as session:
@@ -122,7 +124,7 @@ def test_s8_a_transaction_that_has_read_is_not_moved_and_can_be_rolled_back(shop
         assert number(session) == 0
 
 
-def test_f1_a_session_ended_by_the_server_costs_no_read_with_pre_ping(
+def test_f1_with_pre_ping_no_read_fails_after_the_server_has_ended_a_session(
     make: Make, replicated_pair: PostgreSQLPair
 ) -> None:
     shop = make(engine={"pool_pre_ping": True})
@@ -133,7 +135,7 @@ def test_f1_a_session_ended_by_the_server_costs_no_read_with_pre_ping(
         replicated_pair.start("slave")
 
 
-def test_f1_serializable_is_read_on_the_master(shop: Shop) -> None:
+def test_f1_a_serializable_transaction_is_read_on_the_master(shop: Shop) -> None:
     session_of = sessionmaker(shop.master.execution_options(isolation_level="SERIALIZABLE"), class_=RoutingSession)
     with resume(""), use_slave(), session_of() as session:
         assert number(session) == 0

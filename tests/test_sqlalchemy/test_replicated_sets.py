@@ -186,6 +186,6 @@ def test_m8_without_a_database_in_the_url_messages_have_the_address(url: str) ->
     assert replicate(make(url)).database.name == "h"
 
 
-def test_m8_each_database_in_memory_is_a_set_of_its_own() -> None:
+def test_m8_each_sqlite_database_in_memory_is_a_set_of_its_own() -> None:
     one, two = replicate(create_engine("sqlite://")), replicate(create_engine("sqlite://"))
     assert one.database.set_name != two.database.set_name

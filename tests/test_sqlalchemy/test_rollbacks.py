@@ -82,7 +82,7 @@ def driver(request: pytest.FixtureRequest, mariadb_pair: MariaDBPair, empty: Cal
 
 
 @pytest.mark.parametrize("state", [use_master, use_slave])
-def test_a_session_that_reads_is_rolled_back_once(mariadb_pair: MariaDBPair, driver: str, state: Any) -> None:
+def test_a_session_that_reads_sends_one_rollback(mariadb_pair: MariaDBPair, driver: str, state: Any) -> None:
     server = "master" if state is use_master else mariadb_pair.slave_names[0]
 
     async def run(in_session: InSession) -> None:

@@ -471,7 +471,7 @@ class TestOwnWrites:
         assert marked is not None
 
     @pytest.mark.parametrize("recorded", [False, True])
-    def test_m1_whether_a_commit_of_another_thread_counts_is_said_where_it_was_made(
+    def test_m1_unrecorded_applies_in_the_thread_that_commits_and_not_in_the_one_that_reads(
         self, shop: Any, replicated_pair: ReplicatedPair, recorded: bool
     ) -> None:
         """The connection of the commit is still held when this thread reads, and when its response is marked."""
@@ -512,7 +512,9 @@ class TestOwnWrites:
                 add(shop, session)
             assert outer.all_written() is not None
 
-    def test_s5_the_master_serves_from_when_it_has_joined(self, shop: Any, replicated_pair: ReplicatedPair) -> None:
+    def test_s5_the_master_serves_a_transaction_from_when_it_has_joined(
+        self, shop: Any, replicated_pair: ReplicatedPair
+    ) -> None:
         replicated_pair.stop_slave()
         with use_master(), shop.Session() as session:
             scope()
@@ -645,7 +647,7 @@ class TestPools:
             session.commit()
             assert pool.checkedout() == 0
 
-    def test_f1_to_ask_for_the_engine_takes_no_connection(self, make: Make) -> None:
+    def test_f1_get_bind_takes_no_connection_from_the_pool(self, make: Make) -> None:
         shop = make(engine={"pool_size": 2, "max_overflow": 0, "pool_timeout": 0.1})
         (slave,) = shop.db.slaves
         busy = [shop.Session(), shop.Session()]
@@ -665,7 +667,7 @@ class TestPools:
                 session.close()
         assert shop.took() == [SLAVE] * 5
 
-    def test_f1_to_ask_for_the_engine_after_a_write_keeps_no_connection(self, make: Make) -> None:
+    def test_f1_get_bind_after_a_write_keeps_no_connection(self, make: Make) -> None:
         shop = make(engine={"pool_size": 1, "max_overflow": 0, "pool_timeout": 0.1})
         with use_slave(), shop.Session() as session:
             with use_master():
@@ -675,7 +677,7 @@ class TestPools:
             assert shop.db.slaves[0].pool.checkedout() == 0
             assert count(shop, session) == 1
 
-    def test_f1_an_engine_that_was_asked_for_makes_room_when_its_slave_is_gone(
+    def test_f1_a_read_after_get_bind_runs_on_the_master_if_the_slave_is_gone(
         self, make: Make, replicated_pair: ReplicatedPair
     ) -> None:
         shop = make()

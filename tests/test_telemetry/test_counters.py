@@ -60,7 +60,7 @@ def test_a_statement_that_fails_is_not_counted(make: Make) -> None:
     assert statements(db.database.name) == {}
 
 
-def test_what_is_counted_while_another_system_begins_to_count_is_counted_once_there() -> None:
+def test_an_event_counted_while_an_exporter_is_attached_reaches_it_once() -> None:
     tally = Tally(())
     tally.add()
 
@@ -132,7 +132,7 @@ def test_a_request_on_the_master_because_of_its_marker_is_counted_once(db: Conne
     assert statements(db.database.name)["master", "master.db", "marker"] == 4
 
 
-def test_no_call_of_many_threads_is_lost() -> None:
+def test_no_count_of_many_threads_is_lost() -> None:
     tally, times = Tally(()), 20_000
     read: list[int] = []
     threads = [threading.Thread(target=lambda: [tally.add() for _ in range(times)]) for _ in range(4)]
@@ -158,7 +158,7 @@ def test_a_forked_child_begins_at_0(db: Connection) -> None:
     assert sum(statements(db.database.name).values()) == 1
 
 
-def test_another_system_gets_the_earlier_numbers_and_each_later_one(
+def test_an_exporter_gets_the_earlier_counts_and_each_later_one(
     db: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(counters, "_sinks", [])

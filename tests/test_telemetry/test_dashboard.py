@@ -43,7 +43,7 @@ def test_each_expression_uses_a_counter_with_its_labels_and_values() -> None:
         assert expression.count("(") == expression.count(")")
 
 
-def test_the_registry_knows_the_counters_by_these_names() -> None:
+def test_the_prometheus_registry_has_the_counters_of_the_dashboard() -> None:
     registry = CollectorRegistry()
     registry.register(StatsCollector())
     assert {f"{family.name}_total" for family in StatsCollector().describe()} == set(LABELS)
@@ -53,7 +53,7 @@ def test_each_event_is_on_the_dashboard() -> None:
     assert all(any(re.search(rf'["|]{event}["|]', each) for each in expressions()) for event in EVENTS)
 
 
-def test_the_panels_are_as_grafana_imports_them() -> None:
+def test_the_panels_have_the_fields_that_grafana_imports() -> None:
     variables = {each["name"]: each for each in DASHBOARD["templating"]["list"]}
     assert variables["datasource"]["type"] == "datasource"
     assert re.match(r"label_values\((replswitch_\w+), database\)$", variables["database"]["definition"])

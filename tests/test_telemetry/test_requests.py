@@ -35,7 +35,9 @@ def site(db: Connection) -> ReplicationMiddleware:
     return ReplicationMiddleware(answer, secret="a secret of the tests")
 
 
-def test_one_line_sums_up_a_request(make: Make, pair: SQLitePair, caplog: pytest.LogCaptureFixture) -> None:
+def test_one_log_line_has_the_state_the_servers_and_the_marker_of_a_request(
+    make: Make, pair: SQLitePair, caplog: pytest.LogCaptureFixture
+) -> None:
     application: Any = site(make(wait=0.01))
     caplog.set_level(logging.DEBUG, "replswitch.requests")
     pair.stop_slave()

@@ -89,7 +89,7 @@ def test_f6_the_span_of_a_statement_names_its_side_its_reason_and_its_own_server
 
 
 @pytest.mark.usefixtures("off")
-def test_f6_the_span_of_a_session_s_statement_does_so_as_well(
+def test_f6_the_span_of_a_sqlalchemy_sessions_statement_names_its_side_its_reason_and_its_server(
     mariadb_pair: MariaDBPair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engines = [
@@ -121,7 +121,7 @@ def test_f6_the_span_of_a_session_s_statement_does_so_as_well(
 
 
 @pytest.mark.usefixtures("off")
-def test_the_metrics_are_the_counts_of_stats(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_metrics_of_opentelemetry_equal_the_counts_of_stats(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     db = make()
     ask(db)
     with traced(monkeypatch) as found, use_slave():

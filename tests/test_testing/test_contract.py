@@ -94,7 +94,7 @@ class PairContract(ABC):
         addresses = [pair.master, *pair.slaves]
         assert all(addresses.count(address) == 1 for address in addresses)
 
-    def test_the_parameters_are_those_of_the_driver(self, pair: ReplicatedPair) -> None:
+    def test_the_drivers_connect_accepts_the_parameters_of_each_server(self, pair: ReplicatedPair) -> None:
         write(pair, 1)
         pair.wait_caught_up()
         for parameters in (pair.master, *pair.slaves):
@@ -141,7 +141,7 @@ class PairContract(ABC):
         assert read(pair, "slave") == read(pair, "slave2") == [1]
         assert time.monotonic() - began >= 1
 
-    def test_a_lag_set_to_zero_lets_through_what_waits(self, pair: ReplicatedPair) -> None:
+    def test_after_a_lag_is_set_to_zero_waiting_writes_arrive_at_once(self, pair: ReplicatedPair) -> None:
         pair.lag = LONG
         write(pair, 1)
         assert read(pair, "slave") == []
@@ -180,7 +180,7 @@ class PairContract(ABC):
         pair.wait_caught_up()
         assert read(pair, "slave") == [1, 2]
 
-    def test_a_stopped_slave_stays_so_when_lag_or_server_change(self, pair: ReplicatedPair) -> None:
+    def test_a_stopped_slave_stays_stopped_when_the_lag_or_a_server_changes(self, pair: ReplicatedPair) -> None:
         pair.stop_slave("slave2")
         pair.lag = LONG
         pair.lag = 0

@@ -37,7 +37,9 @@ def made(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_folder_is_copied_once_it_was_kept(cache: Path, program: Path, made: Path, tmp_path: Path) -> None:
+def test_a_data_folder_that_was_kept_is_copied_for_the_next_server(
+    cache: Path, program: Path, made: Path, tmp_path: Path
+) -> None:
     cached = CachedData(["install", "--fast"], [str(program)])
     assert not cached.copy_to(tmp_path / "first")
     cached.keep(made)
@@ -46,12 +48,14 @@ def test_a_folder_is_copied_once_it_was_kept(cache: Path, program: Path, made: P
     assert [path.name.partition("-")[0] for path in cache.iterdir()] == ["served"]
 
 
-def test_another_command_has_a_folder_of_its_own(cache: Path, program: Path, made: Path, tmp_path: Path) -> None:
+def test_a_data_folder_made_by_another_command_is_not_copied(
+    cache: Path, program: Path, made: Path, tmp_path: Path
+) -> None:
     CachedData(["install", "--fast"], [str(program)]).keep(made)
     assert not CachedData(["install", "--safe"], [str(program)]).copy_to(tmp_path / "other")
 
 
-def test_a_new_version_of_the_program_replaces_the_folder(
+def test_the_data_folder_of_a_new_version_of_the_program_replaces_the_old_one(
     cache: Path, program: Path, made: Path, tmp_path: Path
 ) -> None:
     CachedData(["install"], [str(program)]).keep(made)
@@ -65,9 +69,7 @@ def test_a_new_version_of_the_program_replaces_the_folder(
     assert sorted(path.name.partition("d-")[0] for path in cache.iterdir()) == [".new-running", "serve"]
 
 
-def test_a_folder_that_was_removed_in_part_is_made_again(
-    cache: Path, program: Path, made: Path, tmp_path: Path
-) -> None:
+def test_a_damaged_data_folder_is_not_copied(cache: Path, program: Path, made: Path, tmp_path: Path) -> None:
     cached = CachedData(["install"], [str(program)])
     cached.keep(made)
     (folder,) = cache.iterdir()
@@ -77,7 +79,7 @@ def test_a_folder_that_was_removed_in_part_is_made_again(
 
 
 @pytest.mark.parametrize("kind", [MariaDBPair, MySQLPair])
-def test_only_the_first_pair_makes_the_folder(kind: type[ServerPair], cache: Path) -> None:
+def test_only_the_first_pair_installs_a_data_folder(kind: type[ServerPair], cache: Path) -> None:
     for number in (1, 2):
         pair = kind()
         start_or_skip(pair)
@@ -88,7 +90,7 @@ def test_only_the_first_pair_makes_the_folder(kind: type[ServerPair], cache: Pat
         assert len(list(cache.iterdir())) == 1
 
 
-def test_a_pair_starts_without_a_cache_that_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pair_starts_although_the_cache_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     pair = MariaDBPair()

@@ -99,7 +99,7 @@ except KeyboardInterrupt:
     assert all(gone(folder) for folder in folders)
 
 
-def test_a_forked_child_has_no_part_in_the_pair_and_a_forgotten_close_is_made_up_for(
+def test_a_forked_child_cannot_change_a_pair_and_a_pair_that_is_not_closed_ends_with_its_process(
     script: Script, gone: Gone, left: Callable[[Path], list[str]]
 ) -> None:
     process = script(

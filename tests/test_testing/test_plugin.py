@@ -136,7 +136,7 @@ def test_the_example_of_the_documentation_passes(run: Run) -> None:
     assert "3 passed" in run(example)
 
 
-def test_r5_no_test_depends_on_what_an_earlier_one_has_learned(run: Run) -> None:
+def test_r5_endpoints_that_a_test_has_learned_are_forgotten_before_the_next_test(run: Run) -> None:
     output = run("""
 from replswitch.request.replay import Endpoints
 

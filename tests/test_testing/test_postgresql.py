@@ -58,7 +58,7 @@ def execute(pair: PostgreSQLPair, name: str, sql: str) -> list[Any]:
         return list(cursor.fetchall()) if cursor.description else []
 
 
-def test_the_parameters_are_those_that_the_driver_needs(pair: PostgreSQLPair) -> None:
+def test_the_parameters_of_a_server_are_those_of_psycopg(pair: PostgreSQLPair) -> None:
     assert set(pair.master) == set(pair.slaves[0]) == {"host", "port", "user", "password", "dbname"}
     assert pair.driver == "psycopg"
 
@@ -122,8 +122,8 @@ def test_a_stopped_slave_has_no_connection_to_the_master(pair: PostgreSQLPair) -
             assert time.monotonic() < deadline
 
 
-@pytest.mark.parametrize("commits", ["on", "off"])
-def test_a_commit_that_is_not_flushed_is_waited_for(pair: PostgreSQLPair, commits: str) -> None:
+@pytest.mark.parametrize("commits", ["on", "off"], ids=["synchronous_commit=on", "synchronous_commit=off"])
+def test_wait_caught_up_waits_for_a_commit_that_is_not_flushed(pair: PostgreSQLPair, commits: str) -> None:
     with closing(pair.connect()) as connection:
         connection.execute("BEGIN")  # an open transaction has written, and is not waited for
         connection.execute("INSERT INTO message VALUES (0)")
@@ -160,7 +160,7 @@ def test_text_with_emoji_and_accents_is_replicated(pair: PostgreSQLPair) -> None
             assert found[1] == "É"
 
 
-def test_statements_are_those_of_the_application(pair: PostgreSQLPair) -> None:
+def test_statements_contain_only_what_the_application_has_sent(pair: PostgreSQLPair) -> None:
     with closing(pair.connect("slave")) as before, pair.statements("slave") as received:
         before.execute("SELECT 'ü%',\n\t1 +\n 1")
         before.execute("SELECT %s::int", (7,))
@@ -183,7 +183,7 @@ def test_statements_are_available_after_an_error_in_the_block(pair: PostgreSQLPa
     assert "SELECT 1" in received
 
 
-def test_statements_are_recorded_once_at_a_time(pair: PostgreSQLPair) -> None:
+def test_the_statements_of_a_server_are_recorded_in_one_block_at_a_time(pair: PostgreSQLPair) -> None:
     with (
         pair.statements("slave"),
         pytest.raises(PairError, match="the slave are being recorded already"),
@@ -261,7 +261,7 @@ def test_an_sql_error_of_the_pair_itself_is_a_pair_error(pair: PostgreSQLPair) -
     assert isinstance(raised.value.__cause__, psycopg.Error)
 
 
-def test_two_pairs_and_a_stranger_on_the_port_do_not_disturb_each_other(
+def test_two_pairs_and_a_port_in_use_by_another_program_do_not_disturb_each_other(
     pair: PostgreSQLPair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as stranger:
@@ -356,7 +356,7 @@ class TestWhichPrograms:
             newest = put(f"postgresql/{version}/bin", f"{version}.2 (Debian {version}.2-1)")
         assert find_programs(None, tmp_path) == (newest, 17)
 
-    def test_those_in_the_path_come_before_those_elsewhere(
+    def test_server_programs_in_the_path_are_used_before_others(
         self, put: Callable[[str, str], Path], tmp_path: Path
     ) -> None:
         put("postgresql/18/bin", "18.1")
@@ -365,7 +365,7 @@ class TestWhichPrograms:
         (tmp_path / "path" / "postgres").symlink_to(real / "postgres")
         assert find_programs(None, tmp_path) == (real, 16)
 
-    def test_what_is_too_old_or_does_not_run_is_passed_over(
+    def test_a_postgresql_that_is_too_old_or_does_not_run_is_not_used(
         self, put: Callable[[str, str], Path], tmp_path: Path
     ) -> None:
         old, broken = put("path", "13.9"), put("postgresql/18/bin", "18.1")
@@ -373,7 +373,9 @@ class TestWhichPrograms:
         with pytest.raises(ServerNotFoundError, match=rf"{old} has version 13; {broken} has version 0.*pip install"):
             find_programs(None, tmp_path)
 
-    def test_none_is_an_error_that_says_what_to_install(self, put: Callable[[str, str], Path], tmp_path: Path) -> None:
+    def test_without_server_programs_the_error_says_what_to_install(
+        self, put: Callable[[str, str], Path], tmp_path: Path
+    ) -> None:
         with pytest.raises(ServerNotFoundError, match=r"'replswitch\[postgresql-server\]'.*apt-get install postgresql"):
             find_programs(None, tmp_path)
 
@@ -387,7 +389,9 @@ class TestAsRoot:
         assert pair._keeper.folder.stat().st_uid == owner
         assert pair._keeper.folder.stat().st_mode & 0o077 == 0
 
-    def test_without_a_known_account_a_number_serves(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_without_a_known_account_the_servers_run_under_a_numeric_user_id(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def unknown(name: str) -> None:
             raise KeyError(name)
 
@@ -430,7 +434,9 @@ class TestAsRoot:
             check_reachable(closed / "inside", (65534, 65534))
 
 
-def test_an_ended_process_leaves_no_template(environment: dict[str, str], gone: Callable[[Path], bool]) -> None:
+def test_a_process_that_has_ended_leaves_no_template_of_a_cluster_on_the_disk(
+    environment: dict[str, str], gone: Callable[[Path], bool]
+) -> None:
     code = (
         "from replswitch.testing import PostgreSQLPair, postgresql_programs\n"
         "with PostgreSQLPair() as pair:\n    first = postgresql_programs._template\n"

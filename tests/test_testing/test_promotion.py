@@ -70,7 +70,7 @@ def everywhere(pair: PromotablePair) -> list[list[int]]:
     return [execute(pair, name, "SELECT number FROM message ORDER BY number") for name in pair.names]
 
 
-def test_the_roles_change_and_the_names_stay(pair: PromotablePair) -> None:
+def test_a_promotion_changes_the_roles_of_the_servers_and_not_their_names(pair: PromotablePair) -> None:
     addresses = {
         name: parameters["port"] for name, parameters in zip(pair.names, [pair.master, *pair.slaves], strict=True)
     }
@@ -97,7 +97,7 @@ def test_several_promotions_in_a_row_lose_no_write(pair: PromotablePair) -> None
     assert everywhere(pair) == [[1, 2, 3, 4, 5, 6]] * 3
 
 
-def test_reset_gives_the_place_back_and_keeps_what_was_written(pair: PromotablePair) -> None:
+def test_reset_makes_the_first_master_the_master_again_and_keeps_what_was_written(pair: PromotablePair) -> None:
     pair.promote("slave2")
     write(pair, 2)
     pair.kill("master")

@@ -182,7 +182,7 @@ def test_reads_in_other_threads_are_checked(db: Connection) -> None:
         thread.join()
 
 
-def test_after_the_block_statements_run_as_before(db: Connection) -> None:
+def test_after_a_block_that_checks_reads_cursors_are_as_before(db: Connection) -> None:
     before = dict(vars(Cursor))
     with fails("no read was seen"), assert_reads_on("slave"):
         assert vars(Cursor)["execute"] is not before["execute"]

@@ -54,7 +54,7 @@ def execute(pair: ServerPair, name: str, sql: str) -> list[Any]:
         return list(cursor.fetchall())
 
 
-def test_the_parameters_are_those_that_the_driver_needs(pair: ServerPair) -> None:
+def test_the_parameters_of_a_server_are_those_of_pymysql(pair: ServerPair) -> None:
     assert set(pair.master) == set(pair.slaves[0]) == {"host", "port", "user", "password", "database"}
     assert pair.driver == "pymysql"
 
@@ -93,7 +93,7 @@ def test_text_with_emoji_is_replicated(pair: ServerPair) -> None:
     assert execute(pair, "slave", "SELECT word FROM words WHERE word = 'Größe 🐬'") == [("Größe 🐬",)]
 
 
-def test_statements_are_those_of_the_application(pair: ServerPair) -> None:
+def test_statements_contain_only_what_the_application_has_sent(pair: ServerPair) -> None:
     with pair.statements("slave") as received:
         assert execute(pair, "slave", "SELECT 'ü%', 1 +\n 1") == [("ü%", 2)]
         execute(pair, "master", "INSERT INTO message VALUES (1)")
@@ -114,7 +114,7 @@ def test_statements_are_available_after_an_error_in_the_block(pair: ServerPair) 
     assert "SELECT 1" in received
 
 
-def test_statements_are_recorded_once_at_a_time(pair: ServerPair) -> None:
+def test_the_statements_of_a_server_are_recorded_in_one_block_at_a_time(pair: ServerPair) -> None:
     with (
         pair.statements("slave"),
         pytest.raises(PairError, match="the slave are being recorded already"),
@@ -123,7 +123,7 @@ def test_statements_are_recorded_once_at_a_time(pair: ServerPair) -> None:
         pass
 
 
-def test_recording_leaves_no_trace_in_replication(pair: ServerPair) -> None:
+def test_recording_statements_changes_no_replication_position(pair: ServerPair) -> None:
     asked = (pair.dialect.position, pair.dialect.reached)
     before = [execute(pair, "slave", sql) for sql in asked]
     with pair.statements("slave"), pair.statements("master"):
@@ -180,7 +180,7 @@ def test_an_sql_error_of_the_pair_itself_is_a_pair_error(pair: ServerPair) -> No
     assert isinstance(raised.value.__cause__, pymysql.MySQLError)
 
 
-def test_two_pairs_and_a_stranger_on_the_port_do_not_disturb_each_other(
+def test_two_pairs_and_a_port_in_use_by_another_program_do_not_disturb_each_other(
     pair: ServerPair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as stranger:
@@ -263,14 +263,14 @@ class TestWhichMySQL:
 
         return make
 
-    def test_a_mysqld_that_is_mariadb_is_passed_over(self, put: Callable[[str, str], str]) -> None:
+    def test_a_mysqld_that_is_mariadb_is_not_used(self, put: Callable[[str, str], str]) -> None:
         put("alias", "Ver 10.11.19-MariaDB-0+deb12u1 for debian-linux-gnu on x86_64 (Debian 12)")
         with pytest.raises(ServerNotFoundError):
             find_mysqld()
         fetched = put("cache/replswitch/mysql", "Ver 9.7.4-2 for Linux on x86_64 ((Debian))")
         assert find_mysqld() == fetched
 
-    def test_a_mysqld_in_the_path_comes_first(self, put: Callable[[str, str], str]) -> None:
+    def test_a_mysqld_in_the_path_is_used_before_others(self, put: Callable[[str, str], str]) -> None:
         put("cache/replswitch/mysql", "Ver 9.7.4-2 for Linux on x86_64 ((Debian))")
         installed = put("bin", "Ver 8.4.5 for Linux on x86_64 (MySQL Community Server - GPL)")
         assert find_mysqld() == installed

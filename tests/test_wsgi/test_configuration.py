@@ -82,10 +82,14 @@ def test_an_unknown_option_is_refused_with_a_suggestion(name: str, meant: str | 
     assert str(raised.value).startswith(f'Unknown option "{name}". {hint}')
 
 
+def with_two_arguments(one: object, two: object) -> bool:
+    return True
+
+
 WRONG: dict[str, list[object]] = {
     "cookie_name": ["", None, 1, b"name", "two words", "semi;colon", "comma,", "equals=", "umlaut\u00e4", "line\n", []],
-    "enabled": ["true", "", None, 0, 1, [], lambda one, two: True],
-    "rollout": [-0.1, 1.1, 2, "0.5", "", None, True, False, float("nan"), [], lambda one, two: 1],
+    "enabled": ["true", "", None, 0, 1, [], with_two_arguments],
+    "rollout": [-0.1, 1.1, 2, "0.5", "", None, True, False, float("nan"), [], with_two_arguments],
     "header": ["on", None, 1],
     "replay": ["on", None, 1],
     "debug_header": ["on", None, 1],
@@ -135,7 +139,7 @@ def test_an_accepted_cookie_name_makes_a_readable_cookie(send: SendRequest, name
 @pytest.mark.parametrize(
     "seconds",
     [10**6, 10**9, 10**12, 10**30, 10**400, 1e12, 1e300],
-    ids=lambda seconds: str(seconds)[:8],
+    ids=["10**6", "10**9", "10**12", "10**30", "10**400", "1e12", "1e300"],
 )
 def test_an_accepted_cookie_max_age_makes_a_cookie(send: SendRequest, seconds: float) -> None:
     application = accepted("cookie_max_age", seconds)

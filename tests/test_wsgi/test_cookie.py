@@ -59,7 +59,7 @@ def side(send: SendRequest, application: WSGIApplication, *tokens: str, **extra:
 # How it looks
 
 
-def test_m6_the_attributes_of_the_cookie(send: SendRequest, wrap: Wrap) -> None:
+def test_m6_the_cookie_has_its_default_attributes(send: SendRequest, wrap: Wrap) -> None:
     (header,) = send(wrap(redirecting()), "POST").cookies
     name, _, rest = header.partition("=")
     value, *attributes = rest.split("; ")
@@ -319,7 +319,7 @@ def test_m3_a_marker_ends_by_age_even_if_the_client_still_sends_it(send: SendReq
     assert side(send, longer, token(100.1)) == "slave"
 
 
-def test_m2_the_server_checks_the_age(send: SendRequest, wrap: Wrap, token: Token) -> None:
+def test_m2_the_server_checks_the_age_of_a_marker(send: SendRequest, wrap: Wrap, token: Token) -> None:
     # The cookie was set under another configuration.
     assert side(send, wrap(redirecting(), cookie_max_age=1), token(1.1)) == "slave"
 
@@ -412,7 +412,7 @@ def signed(secret: str) -> Callable[[object], str]:
         {"t": 10**400},
         {"t": -(10**400)},
     ],
-    ids=lambda payload: repr(payload)[:20],
+    ids=lambda payload: repr(payload).replace("0" * 400, "e400"),
 )
 def test_m5_a_signed_text_that_is_no_marker_is_ignored(
     send: SendRequest, wrap: Wrap, secret: str, signed: Callable[[object], str], payload: object

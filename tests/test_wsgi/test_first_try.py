@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from tests.test_wsgi.conftest import Board, Exchange
 
 
-@pytest.mark.parametrize("kind", ["of a foreign pool of threads", "raised by the application instead"])
-def test_r5_an_error_that_the_application_does_not_catch_causes_the_replay(
+@pytest.mark.parametrize("kind", ["raised in a thread pool", "replaced by another error"])
+def test_r5_a_refused_write_whose_error_the_application_does_not_catch_causes_the_replay(
     board: Board, send: Callable[..., Exchange], kind: str
 ) -> None:
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if kind == "of a foreign pool of threads":
+        if kind == "raised in a thread pool":
             context = contextvars.copy_context()
             with ThreadPoolExecutor(1) as pool:
                 page = pool.submit(context.run, count, board).result()
@@ -92,8 +92,8 @@ class Closing:
         return iter([b"sorry"])
 
 
-@pytest.mark.parametrize("closes", ["with a write that is refused, too", "with a commit"])
-def test_r5_a_commit_in_close_of_the_first_response_prevents_the_replay(
+@pytest.mark.parametrize("closes", ["with a refused write", "with a commit"])
+def test_r5_after_close_of_the_first_response_a_request_runs_again_unless_close_has_committed(
     board: Board, send: Callable[..., Exchange], closes: str
 ) -> None:
     def close() -> None:

@@ -323,7 +323,7 @@ def test_m1_without_autocommit_a_request_that_commits_is_marked(
     assert board.on("slave") == [1], "the slave did not lag, so nothing was tested"
 
 
-@pytest.mark.parametrize("outside", [False, True], ids=["", "after a read outside of requests"])
+@pytest.mark.parametrize("outside", [False, True], ids=["without a read before", "after a read outside of requests"])
 def test_without_autocommit_an_uncommitted_write_is_rolled_back_after_the_request(
     manual: Connection, board: Board, send: SendRequest, outside: bool
 ) -> None:

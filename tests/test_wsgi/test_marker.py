@@ -268,7 +268,7 @@ def test_m4_forged_cookies_do_not_crowd_out_a_real_one(some: list[str], place: f
     assert state_of("; ".join(f"just_updated={token}" for token in tokens)) == "master"
 
 
-def test_m4_only_so_many_tokens_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_m4_a_limited_number_of_tokens_of_a_request_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of more than any server lets through, those at both ends: the real one may be before or behind the forged."""
     many, token, looked_at = [forged(number) for number in range(2 * MAX_TOKENS)], SIGNER.write(Marker(NOW)), []
     read_one = MarkerSigner._read_one

@@ -46,6 +46,22 @@ def test_r1_every_other_method_asks_for_the_master(method: str) -> None:
         ("GET", None, "slave", False, Decision("master", "disabled", final=True)),
         ("GET", MARKER, "slave", False, Decision("master", "disabled", final=True)),
     ],
+    ids=[
+        "GET, override=master",
+        "GET, override=slave",
+        "POST, override=slave",
+        "POST, override=master",
+        "POST, override=None",
+        "GET, marker by time",
+        "GET, marker by time, override=slave",
+        "POST, marker by time",
+        "GET, marker with a position",
+        "GET, marker with a position, override=master",
+        "POST, marker with a position",
+        "GET, enabled=False",
+        "GET, enabled=False, override=slave",
+        "GET, enabled=False, marker by time, override=slave",
+    ],
 )
 def test_r1_enabled_marker_and_override_come_before_the_method(
     method: str, marker: Marker | None, override: str | None, enabled: bool, decision: Decision

@@ -198,7 +198,11 @@ class TestDeclined:
         with suppress(Exception):
             board.db.rollback()
 
-    @pytest.mark.parametrize("when", ["before", "in a finally", "before, unrecorded"])
+    @pytest.mark.parametrize(
+        "when",
+        ["before", "in a finally", "before, unrecorded"],
+        ids=["before the refused write", "in a finally", "unrecorded before the refused write"],
+    )
     def test_r5_no_replay_after_another_commit(self, board: Board, get: Callable[..., Exchange], when: str) -> None:
         def commit() -> None:
             with use_master():

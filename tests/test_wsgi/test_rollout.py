@@ -92,7 +92,7 @@ def test_r6_a_visitor_who_is_left_out_reads_the_master_over_a_read_only_connecti
     assert other.body == b"1", "the slave did not lag, so nothing was tested"
 
 
-def test_r6_at_0_a_write_in_slave_state_is_found_without_a_lag(
+def test_r6_with_rollout_0_a_write_in_slave_state_is_found_although_no_slave_is_read(
     board: Board, send: SendRequest, caplog: pytest.LogCaptureFixture
 ) -> None:
     name = board.db.servers.master.name
@@ -354,7 +354,7 @@ def test_r6_streams_threads_and_jobs_are_on_the_side_of_their_request(
 
 
 @ON_ONE_SERVER
-def test_r6_a_job_of_a_visitor_who_has_written_carries_both(board: Board, send: SendRequest) -> None:
+def test_r6_the_token_of_a_job_has_the_writes_and_the_side_of_its_visitor(board: Board, send: SendRequest) -> None:
     tokens: list[str] = []
 
     def work() -> None:
@@ -423,7 +423,7 @@ def test_r6_a_bare_switch_is_in_master_state_for_a_visitor_who_is_left_out(send:
     assert send(wrap(page(lambda: switch.state), rollout=1)).body == b"slave"
 
 
-def test_r6_a_policy_with_the_defaults_decides_nothing_in_a_request() -> None:
+def test_r6_without_the_option_rollout_a_request_gets_no_ticket_and_is_not_held_back() -> None:
     policy = RequestPolicy(RequestOptions(), SECRET)
     frame = policy.begin("GET", environ().get("HTTP_COOKIE", ""))
     assert (frame.scope.held_back, frame.scope.ticket, policy.asks) == (None, None, False)

@@ -431,7 +431,7 @@ def test_s2_revert_does_not_undo_the_middleware(send: SendRequest, wrap: Wrap) -
         assert switch.state == "slave"
 
 
-def test_s9_a_block_that_spans_chunks_is_kept_and_left(exchange: SendRequest, wrap: Wrap) -> None:
+def test_s9_a_block_that_spans_chunks_holds_in_each_of_them_until_it_is_left(exchange: SendRequest, wrap: Wrap) -> None:
     switch = Switch()
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:

@@ -137,7 +137,11 @@ def test_a_body_arrives_complete_after_one_set_of_headers(
 
 
 @pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified"])
-@pytest.mark.parametrize("empty", [list, tuple, iter, lambda nothing: (piece for piece in nothing)])
+@pytest.mark.parametrize(
+    "empty",
+    [list, tuple, iter, lambda nothing: (piece for piece in nothing)],
+    ids=["list", "tuple", "iterator", "generator"],
+)
 def test_a_response_without_a_body_has_its_headers(
     validated: Send, status: str, empty: Callable[[list[bytes]], Iterable[bytes]]
 ) -> None:

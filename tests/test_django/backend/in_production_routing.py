@@ -103,7 +103,7 @@ class ShowsProduction(ReplicationTestMixin, TestCase):
         self.assertIn("A write in slave state was moved to the master", logs.output[0])
         self.assertIn("in_production_routing.py", logs.output[0])
 
-    def test_several_rows_in_slave_state_move_as_well(self) -> None:
+    def test_a_write_of_several_rows_in_slave_state_moves(self) -> None:
         with use_slave(), self.assertLogs("replswitch.servers", "WARNING"):
             Tag.objects.bulk_create(Tag(name=name) for name in "abc")
             self.assertEqual(Tag.objects.count(), 3)
@@ -154,7 +154,7 @@ class ShowsProduction(ReplicationTestMixin, TestCase):
         with use_slave(), self.assert_reads_on("slave"):
             self.assertEqual(len(shown()), 3)
 
-    def test_a_block_that_is_rolled_back_takes_its_rows_along(self) -> None:
+    def test_the_rows_of_a_block_that_is_rolled_back_are_gone(self) -> None:
         with use_slave(), transaction.atomic():
             self.assertEqual(len(shown()), 2)
             try:
@@ -166,19 +166,19 @@ class ShowsProduction(ReplicationTestMixin, TestCase):
             with self.assert_reads_on("slave"):
                 self.assertEqual(len(shown()), 2)
 
-    def test_a_block_without_a_savepoint_is_a_transaction_too(self) -> None:
+    def test_a_block_without_a_savepoint_is_rolled_back_as_a_transaction(self) -> None:
         with self.assertRaises(ValueError), transaction.atomic(savepoint=False):
             Message.objects.create(body="new")
             raise ValueError
         self.assertEqual(len(shown()), 2)
 
-    def test_a_lock_needs_the_master(self) -> None:
+    def test_select_for_update_in_slave_state_runs_on_the_master(self) -> None:
         with use_slave(), transaction.atomic():
             Message.objects.select_for_update().get(body="of the test")
             expected = MASTER if db.features.has_select_for_update else SLAVE
             self.assertEqual(db.served_by()["db"], expected)
 
-    def test_nothing_is_left_after_the_block(self) -> None:
+    def test_a_second_block_of_production_routing_does_not_end_the_first(self) -> None:
         with production_routing(), use_slave(), self.assert_reads_on("slave"):  # in use already, so it does nothing
             shown()
         with use_slave(), self.assert_reads_on("slave"):
@@ -188,7 +188,7 @@ class ShowsProduction(ReplicationTestMixin, TestCase):
 class IsAsItWas(TestCase):
     """Without the mixin, the master serves everything; a block may change that."""
 
-    def test_a_test_case(self) -> None:
+    def test_a_block_of_production_routing_leaves_the_connection_as_it_was(self) -> None:
         Message.objects.create(body="new")
         before = vars(db).keys() - {"route"}
         with use_slave():
@@ -200,13 +200,13 @@ class IsAsItWas(TestCase):
         self.assertIs(type(db.atomic_blocks), list)
         self.assertEqual(db.execute_wrappers, [])
 
-    def test_and_its_rows_are_gone(self) -> None:
+    def test_the_rows_of_an_earlier_test_are_gone(self) -> None:
         self.assertEqual(shown(), [])
 
 
 class ReallyReadsFromTheSlave(ReplicationTestMixin, TransactionTestCase):
     """Outside the transaction of a TestCase, nothing changes."""
 
-    def test_it(self) -> None:
+    def test_slave_state_in_a_transaction_test_case_reads_the_slave(self) -> None:
         with use_slave(), self.assert_reads_on("slave"):
             shown()

@@ -55,13 +55,13 @@ class SeesItsOwnData(TestCase):
                 self.assertEqual(Message.objects.count(), 3)
         self.assertEqual(Message.objects.count(), 3)
 
-    def test_as_it_is(self) -> None:
+    def test_the_rows_of_the_test_are_read_in_slave_state(self) -> None:
         self.check()
 
-    def test_and_again(self) -> None:
+    def test_the_rows_of_the_test_are_read_in_slave_state_after_another_test(self) -> None:
         self.check()
 
-    def test_with_switching_disabled(self) -> None:
+    def test_the_rows_of_the_test_are_read_with_switching_disabled(self) -> None:
         db.state_change_disabled = True
         try:
             with db.use_slave():
@@ -70,12 +70,12 @@ class SeesItsOwnData(TestCase):
         finally:
             db.state_change_disabled = False
 
-    def test_callbacks(self) -> None:
+    def test_callbacks_of_on_commit_in_slave_state_are_captured_and_run(self) -> None:
         with use_slave(), self.captureOnCommitCallbacks(execute=True) as callbacks:
             transaction.on_commit(lambda: Message.objects.create(body="new"))
         self.assertEqual((len(callbacks), Message.objects.count()), (1, 2))
 
-    def test_number_of_queries(self) -> None:
+    def test_a_read_and_a_write_in_slave_state_are_two_queries(self) -> None:
         with self.assertNumQueries(2), use_slave():
             Message.objects.count()
             Message.objects.create(body="new")
@@ -89,16 +89,16 @@ class HasNoDataOfItsOwn(TestCase):
         wait_for_the_slave()
         super().setUpClass()
 
-    def test_1_reads(self) -> None:
+    def test_1_the_first_test_in_slave_state_finds_no_rows(self) -> None:
         with use_slave():
             self.assertEqual(Message.objects.count(), 0)
 
-    def test_2_writes(self) -> None:
+    def test_2_a_test_in_slave_state_reads_its_own_write(self) -> None:
         with use_slave():
             Message.objects.create(body="new")
             self.assertEqual(Message.objects.count(), 1)
 
-    def test_3_reads(self) -> None:
+    def test_3_the_last_test_finds_no_rows_of_an_earlier_one(self) -> None:
         with use_slave():
             self.assertEqual(Message.objects.count(), 0)
 
@@ -108,7 +108,7 @@ class UsesTheTestDatabase(TransactionTestCase):
 
     databases = {"default", "other"}  # noqa: RUF012 - as Django has it
 
-    def test_every_link(self) -> None:
+    def test_each_link_uses_the_test_database_of_its_alias(self) -> None:
         wait_for_the_slave()
         for alias, name in (("default", "test_shop"), ("other", "test_test_other")):
             each: Any = connections[alias]
@@ -126,7 +126,7 @@ class UsesTheTestDatabase(TransactionTestCase):
             self.assertEqual(Message.objects.get().body, "new")
             self.assertEqual(frame.scope.decisions[0].state, SLAVE)
 
-    def test_is_empty(self) -> None:
+    def test_the_database_is_empty_after_a_test_that_has_committed(self) -> None:
         self.assertEqual(Message.objects.count(), 0)
 
 
@@ -146,10 +146,10 @@ class SharesAMemory(TransactionTestCase):
                     messages.create(body="newer")
             self.assertEqual(messages.count(), 2)
 
-    def test_once(self) -> None:
+    def test_a_write_is_read_in_slave_state(self) -> None:
         self.check()
 
-    def test_again(self) -> None:
+    def test_a_write_is_read_in_slave_state_after_another_test(self) -> None:
         self.check()
 
 

@@ -117,7 +117,9 @@ class TestServerSideCursors:
                 assert ask(db, "SELECT @@in_transaction") == 0
                 assert iterate(db) == five
 
-    def test_disable_server_side_cursors(self, django_pair: Pair, make: Any, five: list[str]) -> None:
+    def test_with_disable_server_side_cursors_an_iterator_declares_no_cursor(
+        self, django_pair: Pair, make: Any, five: list[str]
+    ) -> None:
         db = make(DISABLE_SERVER_SIDE_CURSORS=True)
         with django_pair.statements("slave") as received, db.use_slave():
             assert iterate(db) == five
@@ -277,14 +279,14 @@ class TestFaults:
             with transaction.atomic():
                 assert Tag.objects.count() == 0
 
-    def test_several_statements_in_one_string(self, django_pair: Pair, db: Any) -> None:
+    def test_m1_several_statements_in_one_string_are_recorded(self, django_pair: Pair, db: Any) -> None:
         with db.use_master() as frame:
             ask(db, "INSERT INTO project_tag (name) VALUES ('a'); INSERT INTO project_tag (name) VALUES ('b')")
             frame.scope.settle()
             assert frame.scope.all_written() is not None
         assert on(django_pair, "master", "SELECT COUNT(*) FROM project_tag") == 2
 
-    def test_statements_that_run_in_no_transaction(self, db: Any) -> None:
+    def test_vacuum_runs_outside_transactions_and_in_slave_state_on_the_master(self, db: Any) -> None:
         ask(db, "VACUUM project_tag")
         with pytest.raises(DatabaseError), transaction.atomic():
             ask(db, "VACUUM project_tag")
@@ -293,7 +295,7 @@ class TestFaults:
             assert sides(db)[-1] == MASTER
 
 
-@pytest.mark.parametrize("settings", [DROPS_OPTIONS, {}], ids=["drops options", "refuses options"])
+@pytest.mark.parametrize("settings", [DROPS_OPTIONS, {}], ids=["PgBouncer drops options", "PgBouncer refuses options"])
 def test_m1_behind_pgbouncer_visitors_see_their_own_writes(
     django_pair: Pair, db: Any, settings: dict[str, str]
 ) -> None:

@@ -79,7 +79,11 @@ class Nothing:
         pass
 
 
-@pytest.mark.parametrize("stock", [BaseDatabaseWrapper, MySQLWrapper, PostgreSQLWrapper, SQLiteWrapper])
+@pytest.mark.parametrize(
+    "stock",
+    [BaseDatabaseWrapper, MySQLWrapper, PostgreSQLWrapper, SQLiteWrapper],
+    ids=["base", "mysql", "postgresql", "sqlite3"],
+)
 def test_the_attributes_of_django_s_connections_are_known(
     stock: type[BaseDatabaseWrapper], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,13 +95,15 @@ def test_the_attributes_of_django_s_connections_are_known(
     assert (set(LINK_ATTRIBUTES) | THE_DATABASE_S) - found == set()
 
 
-@pytest.mark.parametrize("stock", [MySQLWrapper, PostgreSQLWrapper, SQLiteWrapper])
+@pytest.mark.parametrize(
+    "stock", [MySQLWrapper, PostgreSQLWrapper, SQLiteWrapper], ids=["mysql", "postgresql", "sqlite3"]
+)
 def test_the_cached_properties_of_django_s_connections_are_known(stock: type[BaseDatabaseWrapper]) -> None:
     found = {name for name, _ in inspect.getmembers(stock, lambda value: isinstance(value, cached_property))}
     assert found - CACHED == set()
 
 
-def test_a_stock_connection_begins_with_these_values() -> None:
+def test_the_attributes_of_a_link_begin_with_the_values_of_djangos_own_connection() -> None:
     stock = MySQLWrapper(dict(SETTINGS), "stock")
     assert {name: getattr(stock, name) for name in LINK_ATTRIBUTES} == LINK_ATTRIBUTES
 

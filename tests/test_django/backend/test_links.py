@@ -252,10 +252,10 @@ class TestMaxAge:
 class TestHealthChecks:
     """A link that died while it was idle fails no request."""
 
-    @pytest.mark.parametrize("last", [MASTER, SLAVE])
-    @pytest.mark.parametrize("dead", [[MASTER], [SLAVE], [MASTER, SLAVE]], ids="+".join)
+    @pytest.mark.parametrize("last", [MASTER, SLAVE], ids="last used {}".format)
+    @pytest.mark.parametrize("dead", [[MASTER], [SLAVE], [MASTER, SLAVE]], ids=lambda sides: f"{'+'.join(sides)} dead")
     @pytest.mark.parametrize("block", ["atomic", "autocommit", "by hand"])
-    @pytest.mark.parametrize("first", [MASTER, SLAVE])
+    @pytest.mark.parametrize("first", [MASTER, SLAVE], ids="first used {}".format)
     def test_health_checks_replace_dead_links(
         self,
         django_pair: Pair,
@@ -512,7 +512,7 @@ class TestRowsThatAreReadOneByOne:
 
     @pytest.mark.parametrize("side", ["slave", "master"])
     @pytest.mark.parametrize("rows", ["iterator", "cursor"])
-    def test_s6_all_come_if_the_loop_writes_and_reads(
+    def test_s6_all_rows_arrive_if_the_loop_over_them_writes_and_reads(
         self, django_pair: Pair, make: Callable[..., Any], rows: str, side: str
     ) -> None:
         kind = import_module(f"{make().Database.__name__}.cursors").SSCursor

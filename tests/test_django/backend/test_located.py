@@ -14,7 +14,9 @@ from replswitch.drivers import Written
 from replswitch.positions import Position
 
 
-def test_m1_the_master_is_located_although_its_link_was_closed_by_the_server(db: Any, django_pair: Pair) -> None:
+def test_m1_the_position_of_the_master_is_queried_although_the_server_has_closed_its_link(
+    db: Any, django_pair: Pair
+) -> None:
     with use_master():
         kill(django_pair, "master", link_id(db))
         assert isinstance(db.locate(), Position)
@@ -43,7 +45,9 @@ def test_f3_a_master_that_cannot_be_reached_is_not_asked_for_a_position_at_the_e
     assert opened == []
 
 
-def test_no_connection_is_opened_for_a_driver_that_cannot_locate(db: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_connection_is_opened_for_a_position_that_the_driver_cannot_query(
+    db: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     db.close()
     monkeypatch.setattr(type(db.driver), "has_latest_position", False)
     monkeypatch.setattr(type(db.driver), "open", None)

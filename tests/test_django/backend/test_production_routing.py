@@ -21,7 +21,7 @@ def run(case: type[unittest.TestCase]) -> unittest.TestResult:
     return result
 
 
-def test_a_test_case_shows_what_a_write_in_slave_state_does(django_pair: Pair, db: Any) -> None:
+def test_the_test_cases_for_production_routing_pass_and_commit_nothing(django_pair: Pair, db: Any) -> None:
     for case in CASES:
         result = run(case)
         assert not [*result.errors, *result.failures], "\n".join(text for _, text in result.errors + result.failures)
@@ -29,7 +29,7 @@ def test_a_test_case_shows_what_a_write_in_slave_state_does(django_pair: Pair, d
     assert bodies(django_pair) == [], "something was committed"
 
 
-def test_it_does_so_on_sqlite_in_memory(test_run: Callable[..., None]) -> None:  # noqa: F811 - the fixture
+def test_the_test_cases_for_production_routing_pass_on_sqlite_in_memory(test_run: Callable[..., None]) -> None:  # noqa: F811 - the fixture
     engine = "django_replswitch.backends.sqlite3"
     databases = {alias: {"ENGINE": engine, "NAME": f"{alias}.sqlite3"} for alias in ("default", "other")}
     names = [f"in_production_routing.{case.__name__}" for case in (*CASES, cases.ReallyReadsFromTheSlave)]

@@ -58,7 +58,7 @@ def readers(db: Any) -> set[str]:
 
 
 @pytest.mark.parametrize("is_pooled", [False, True] if dialect.IS_POSTGRESQL else [False])
-def test_f7_addresses_serve_and_join_and_leave(
+def test_f7_each_address_serves_and_a_new_one_joins_and_a_former_one_leaves(
     make: Any, at: dict[str, ProxyAt], names: Names, clock: Clock, is_pooled: bool
 ) -> None:
     options = {"OPTIONS": {"pool": {"min_size": 1, "max_size": 2}}} if is_pooled else {}
@@ -98,7 +98,7 @@ def test_f7_the_link_of_a_thread_to_an_address_that_is_gone_is_closed(
     eventually(lambda: at[used].connections == 0)
 
 
-def test_f7_the_command_shows_each_address(
+def test_f7_manage_py_replswitch_shows_each_address(
     django_pair: Pair, db: Any, at: dict[str, ProxyAt], names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(db.settings_dict, "SLAVES", behind_name(at))

@@ -177,7 +177,7 @@ WRITES = [
 
 
 every_write = pytest.mark.parametrize(
-    ("write", "left", "reads"), WRITES, ids=lambda value: getattr(value, "__name__", "")
+    ("write", "left", "reads"), [pytest.param(*each, id=each[0].__name__) for each in WRITES]
 )
 
 
@@ -287,8 +287,10 @@ class TestWarning:
         assert sides(other)[-1] == SLAVE
 
 
-@pytest.mark.parametrize("asynchronous", [False, True])
-def test_s8_a_write_in_an_asynchronous_view_is_placed_there(db: Any, warnings: Warnings, asynchronous: bool) -> None:
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync_to_async", "acreate"])
+def test_s8_the_warning_of_a_write_in_an_asynchronous_view_names_the_view(
+    db: Any, warnings: Warnings, asynchronous: bool
+) -> None:
     """Django runs its asynchronous methods in another thread."""
 
     async def view() -> None:
@@ -303,7 +305,7 @@ def test_s8_a_write_in_an_asynchronous_view_is_placed_there(db: Any, warnings: W
     assert " in view." in warnings()[0]
 
 
-def test_s7_a_statement_that_lets_its_link_write_is_the_masters(django_pair: Pair) -> None:
+def test_s7_a_statement_that_would_make_its_link_writable_runs_on_the_master(django_pair: Pair) -> None:
     with default_with() as db, use_slave():
         for statement in ("SET SESSION TRANSACTION READ WRITE", "START TRANSACTION READ WRITE"):
             with db.cursor() as cursor:

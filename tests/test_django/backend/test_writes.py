@@ -207,7 +207,7 @@ def test_m1_a_write_is_not_recorded_in_the_next_scope(db: Any) -> None:
 
 
 class TestUnrecorded:
-    def test_m1_an_unrecorded_write_is_not_recorded(self, django_pair: Pair, db: Any) -> None:
+    def test_m1_a_write_in_an_unrecorded_block_makes_no_marker(self, django_pair: Pair, db: Any) -> None:
         with db.use_master() as frame:
             with unrecorded():
                 Message.objects.create(body="new")

@@ -192,7 +192,9 @@ class TestSlaves:
         ("key", "value"),
         [("ENGINE", "django.db.backends.postgresql"), ("CONN_MAX_AGE", 60), ("ATOMIC_REQUESTS", True)],
     )
-    def test_a_slave_that_contradicts_its_alias(self, use_databases: Any, key: str, value: object) -> None:
+    def test_a_slave_with_another_value_than_its_alias_is_e004(
+        self, use_databases: Any, key: str, value: object
+    ) -> None:
         use_databases(default={**SERVERS, "SLAVES": [{"HOST": "slave.db", key: value}]})
         (message,) = found()
         assert message.id == "replswitch.E004"
@@ -260,18 +262,18 @@ class OwnCache(StockCache):
 
 class TestCaches:
     @pytest.mark.parametrize("backend", [STOCK_CACHE, f"{__name__}.OwnCache"])
-    def test_m1_a_database_cache_that_follows_the_state(self, backend: str) -> None:
+    def test_m1_a_database_cache_that_follows_the_state_is_w011(self, backend: str) -> None:
         with override_settings(CACHES={"default": LOCAL, "pages": {"BACKEND": backend, "LOCATION": "pages"}}):
             assert ids() == ["W011"]
             assert 'CACHES["pages"]' in found()[0].msg
             assert '"BACKEND": "django_replswitch.cache.DatabaseCache"' in str(found()[0].hint)
 
     @pytest.mark.parametrize("backend", ["django_replswitch.cache.DatabaseCache", LOCAL["BACKEND"]])
-    def test_m1_a_cache_that_needs_no_change(self, backend: str) -> None:
+    def test_m1_a_cache_that_needs_no_change_has_no_message(self, backend: str) -> None:
         with override_settings(CACHES={"default": {"BACKEND": backend, "LOCATION": "pages"}}):
             assert found() == []
 
-    def test_m1_a_database_cache_in_a_database_without_slaves(self, use_databases: Any) -> None:
+    def test_m1_a_database_cache_in_a_database_without_slaves_has_no_message(self, use_databases: Any) -> None:
         use_databases(default=dict(STOCK), shop=dict(SERVERS))
         with override_settings(CACHES={"default": {"BACKEND": STOCK_CACHE, "LOCATION": "pages"}}):
             assert found() == []

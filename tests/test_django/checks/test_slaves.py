@@ -38,7 +38,9 @@ def slaves(given: object, **changes: Any) -> list[dict[str, Any]]:
     "made", [str, dj_database_url.parse, environ.Env.db_url_config], ids=["url", "dj_database_url", "environ"]
 )
 @pytest.mark.parametrize(("url", "expected"), [(URL, OF_MASTER), (WHOLE, OF_SLAVE)])
-def test_what_the_url_of_a_slave_leaves_out_is_the_masters(made: Any, url: str, expected: dict[str, str]) -> None:
+def test_settings_that_the_url_of_a_slave_leaves_out_are_those_of_the_master(
+    made: Any, url: str, expected: dict[str, str]
+) -> None:
     (slave,) = slaves([made(url)])
     assert {key: str(slave[key]) for key in expected} == expected
 
@@ -46,7 +48,7 @@ def test_what_the_url_of_a_slave_leaves_out_is_the_masters(made: Any, url: str, 
 @pytest.mark.parametrize(
     "made", [str, dj_database_url.parse, environ.Env.db_url_config], ids=["url", "dj_database_url", "environ"]
 )
-def test_the_checks_accept_it(made: Any, use_databases: Any) -> None:
+def test_the_checks_accept_a_slave_given_as_a_url(made: Any, use_databases: Any) -> None:
     use_databases(default={**MASTER, "SLAVES": [made(WHOLE)]})
     assert checks.check_slaves(None) == []
 
@@ -138,6 +140,6 @@ def test_a_wrong_slave_is_refused_without_its_password(given: object, message: s
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_backend_of_a_projects_own_takes_every_url() -> None:
+def test_a_backend_of_the_projects_own_accepts_every_url() -> None:
     (slave,) = slaves(["postgresql://slave.db"], ENGINE="project.backend")
     assert slave["HOST"] == "slave.db"

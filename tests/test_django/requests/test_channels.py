@@ -139,7 +139,7 @@ class OverHttp(http.AsyncHttpConsumer):  # type: ignore[misc, name-defined]  # l
         await self.send_response(200, text.encode())
 
 
-@pytest.mark.parametrize("query", ["", "?plain"])
+@pytest.mark.parametrize("query", ["", "?plain"], ids=["database_sync_to_async", "sync_to_async"])
 def test_m1_a_write_of_an_http_consumer_is_marked(site: Site, query: str) -> None:
     consumer: Any = HttpConsumerMiddleware(OverHttp.as_asgi())
     rest: Any = get_asgi_application()

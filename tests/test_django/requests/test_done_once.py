@@ -312,7 +312,7 @@ class TestClosers:
         [(HttpResponse, through_wsgi), (HttpResponse, through_asgi), (StreamingHttpResponse, through_wsgi)],
     )
     @pytest.mark.parametrize("method", ["GET", "POST"])
-    def test_s9_a_closer_sees_what_its_request_has_written(
+    def test_s9_a_function_called_at_the_close_of_a_response_sees_what_its_request_has_written(
         self, site: Site, door: Callable[..., Page], kind: Any, method: str
     ) -> None:
         told: list[str] = []
@@ -335,8 +335,8 @@ class TestClosers:
         site.pair.wait_caught_up()
 
     @DOORS
-    @pytest.mark.parametrize("closes", ["with a read", "with a write that is refused, too", "with a commit"])
-    def test_r5_a_closer_of_the_first_try_runs_in_its_state(
+    @pytest.mark.parametrize("closes", ["with a read", "with a refused write", "with a commit"])
+    def test_r5_a_function_called_at_the_close_of_the_first_response_runs_in_its_state(
         self, site: Site, door: Callable[..., Page], closes: str
     ) -> None:
         told: list[str] = []

@@ -85,8 +85,8 @@ def test_r5_a_task_that_the_first_try_leaves_behind_writes_nothing(site: Site) -
     assert isinstance(left[0].exception(), ReplSwitchError)
 
 
-@pytest.mark.parametrize("kind", ["of a foreign pool of threads", "that the view makes of it"])
-def test_r5_an_error_that_is_not_caught_is_not_reported(
+@pytest.mark.parametrize("kind", ["raised in a thread pool", "replaced by another error"])
+def test_r5_an_error_of_the_first_try_is_not_logged(
     site: Site, new_visitor: Visitors, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     def close_after(call: Callable[[HttpRequest], HttpResponse], request: HttpRequest) -> HttpResponse:
@@ -96,7 +96,7 @@ def test_r5_an_error_that_is_not_caught_is_not_reported(
             connection.close()
 
     def view(request: HttpRequest) -> HttpResponse:
-        if kind == "of a foreign pool of threads":
+        if kind == "raised in a thread pool":
             context = contextvars.copy_context()
             with ThreadPoolExecutor(1) as pool:
                 return pool.submit(context.run, close_after, counter, request).result()

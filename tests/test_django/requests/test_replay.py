@@ -233,7 +233,7 @@ class TestDeclined:
     DOORS = pytest.mark.parametrize("door", [through_wsgi, through_asgi], ids=["wsgi", "asgi"])
 
     @DOORS
-    @pytest.mark.parametrize("when", ["before", "in a finally"])
+    @pytest.mark.parametrize("when", ["before", "in a finally"], ids=["before the refused write", "in a finally"])
     def test_r5_no_replay_after_another_commit(self, site: Site, door: Any, when: str) -> None:
         def commit() -> None:
             with use_master():

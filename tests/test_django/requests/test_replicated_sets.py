@@ -51,7 +51,9 @@ def test_m8_a_write_by_one_alias_is_seen_by_another_in_the_same_request_and_the_
 
 
 @only_mariadb
-def test_m8_another_alias_on_the_slave_when_it_has_caught_up(site: Site, new_visitor: Visitors) -> None:
+def test_m8_a_write_by_one_alias_is_read_by_another_on_a_slave_that_has_caught_up(
+    site: Site, new_visitor: Visitors
+) -> None:
     site.serve(two_aliases=two_aliases)
     visitor = new_visitor()
     visitor.post("/two_aliases")
@@ -133,7 +135,7 @@ def test_m8_the_set_is_named_by_the_address_of_the_master_and_messages_by_the_al
 
 
 @only_mariadb
-def test_m8_a_socket_is_an_address(django_pair: Any) -> None:
+def test_m8_the_set_of_a_master_with_a_unix_socket_is_named_by_the_socket(django_pair: Any) -> None:
     theirs = set_of_connect(unix_socket="/run/db.sock")
     assert set_of(HOST="/run/db.sock", NAME="shop")[0] == theirs
     assert set_of(NAME="shop", OPTIONS={"unix_socket": "/run/db.sock"})[0] == theirs
@@ -144,7 +146,7 @@ def test_m8_the_replicated_set_setting_names_the_set(django_pair: Any) -> None:
     assert set_of(**SERVER, REPLICATED_SET="orders") == ("orders", "alias")
 
 
-def test_m8_a_file_of_sqlite_is_named_by_its_path(tmp_path: Any, django_pair: Any) -> None:
+def test_m8_the_set_of_a_sqlite_file_is_named_by_its_path(tmp_path: Any, django_pair: Any) -> None:
     file = tmp_path / "shop.db"
     theirs = replswitch.connect({"database": str(file)}, driver="sqlite3").database.set_name
     assert set_of(ENGINE=SQLITE, NAME=file)[0] == theirs

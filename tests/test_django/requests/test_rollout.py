@@ -43,7 +43,9 @@ def test_r6_the_share_of_the_visitors_reads_from_slaves(site: Site, share: float
     assert abs(number / 50 - share) <= 0.03
 
 
-def test_r6_at_0_the_others_read_the_master_and_moved_writes_are_found(site: Site, new_visitor: Visitors) -> None:
+def test_r6_with_rollout_0_visitors_read_the_master_and_moved_writes_are_found(
+    site: Site, new_visitor: Visitors
+) -> None:
     def visit(request: HttpRequest) -> HttpResponse:
         with transaction.atomic():
             write(len(shown().split()) + 1)

@@ -73,7 +73,11 @@ def test_the_session_engine_passes_django_s_own_tests(site: Site) -> None:
     assert int(count) > 250
 
 
-@pytest.mark.parametrize(("old", "new"), [(db, OURS[0]), (cached_db, OURS[1]), (db, OURS[1])])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [(db, OURS[0]), (cached_db, OURS[1]), (db, OURS[1])],
+    ids=["db-sessions", "cached_db-sessions.cached_db", "db-sessions.cached_db"],
+)
 def test_rows_of_django_s_engine_stay_valid_both_ways(site: Site, old: Any, new: Any) -> None:
     for first, second in ((old.SessionStore, new), (new, old.SessionStore)):
         store = first()

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from tests.test_django.requests.board import Page
 
 SIDES = pytest.mark.parametrize(("method", "side"), [("GET", "slave"), ("POST", "master")])
+INNER = pytest.mark.parametrize("inner", ["", "sync_only"], ids=["no other middleware", "sync middleware inside"])
 
 
 class Streamed:
@@ -221,7 +222,7 @@ def test_s9_async_chunks_are_produced_in_the_state_of_the_request(site: Site, me
 
 
 @SIDES
-@pytest.mark.parametrize("inner", ["", "sync_only"])
+@INNER
 def test_s9_a_disconnect_closes_async_chunks_in_their_state(site: Site, method: str, side: str, inner: str) -> None:
     view = StreamedAsync()
     site.change(MIDDLEWARE=[MIDDLEWARE, *([f"{__name__}.{inner}"] if inner else [])])
@@ -443,7 +444,7 @@ def test_m1_an_error_after_a_write_before_the_first_piece_is_marked(site: Site, 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
 @pytest.mark.parametrize("door", [through_wsgi, through_asgi])
-@pytest.mark.parametrize("inner", ["", "sync_only"])
+@INNER
 @ignore_other_kind
 def test_r5_a_stream_that_cannot_move_its_write_before_the_first_piece_runs_again(
     site: Site, kind: str, door: Any, inner: str
@@ -558,7 +559,7 @@ class Leaving(Exchange):
         return {"type": "http.disconnect"}
 
 
-@pytest.mark.parametrize("inner", ["", "sync_only"])
+@INNER
 def test_s9_a_disconnect_before_the_first_piece_cancels_and_closes_an_async_stream(site: Site, inner: str) -> None:
     """Otherwise the thread of the synchronous middleware would wait for a piece that is not sent any more."""
     client = Leaving("GET", "/view")
