@@ -6,7 +6,6 @@ import gc
 import os
 import signal
 import ssl
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any, Final, NamedTuple
@@ -18,7 +17,8 @@ from tests.toy_engine import TOY
 
 from replswitch import ConfigurationError
 from replswitch.drivers import Driver, load_driver
-from replswitch.testing import MariaDBPair, MySQLPair, ReplicatedPair
+from replswitch.testing import MariaDBPair, MySQLPair, PostgreSQLPair, ReplicatedPair
+from replswitch.testing.plugin import start_or_skip
 
 SERVED: Final[dict[str, tuple[str, str | Driver]]] = {
     "mariadb": ("mariadb_pair", "pymysql"),
@@ -141,6 +141,35 @@ def message_pair(message_pair_of_module: MariaDBPair) -> MariaDBPair:
     return message_pair_of_module
 
 
+class Clones(NamedTuple):
+    """Two replicated sets with one system identifier, and a table of messages in each.
+
+    Attributes:
+        longer: the set with the longer log.
+        shorter: the other set. Its places in the log are all before those of the longer one.
+    """
+
+    longer: PostgreSQLPair
+    shorter: PostgreSQLPair
+
+
+@pytest.fixture(scope="session")
+def clones() -> Iterator[Clones]:
+    """Two PostgreSQL pairs, both on their first timeline. They are not reset for each test."""
+    pairs = Clones(PostgreSQLPair(), PostgreSQLPair())
+    try:
+        for pair in pairs:
+            start_or_skip(pair)
+            with closing(pair.connect()) as connection:
+                connection.execute("CREATE TABLE message (id SERIAL PRIMARY KEY, body TEXT)")
+        with closing(pairs.longer.connect()) as connection:
+            connection.execute("SELECT pg_logical_emit_message(true, '', repeat('x', 4000000))")
+        yield pairs
+    finally:
+        for pair in pairs:
+            pair.close()
+
+
 def pytest_configure() -> None:
     """Prepare the process of the tests (a hook of pytest)."""
     # Ctrl-C must stop the processes that tests start. A shell without job control starts `make test &` with SIGINT
@@ -158,14 +187,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Put the files that take longest first (a hook of pytest)."""
     places = {config.rootpath / file: place for place, file in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: places.get(item.path, len(places)))
-
-
-@pytest.fixture(autouse=True)
-def unknown_timelines() -> None:
-    """Forget the timelines of earlier tests. All PostgreSQL clusters of a test process have one system identifier."""
-    if module := sys.modules.get("replswitch.drivers.postgresql_position"):
-        module._certain.clear()
-        module._inherited.clear()
 
 
 def pytest_collection_finish() -> None:

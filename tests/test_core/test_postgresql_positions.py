@@ -11,8 +11,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from replswitch.drivers import load_driver, postgresql_position
-from replswitch.drivers.postgresql_position import POSITION, position_of
+from replswitch.drivers import load_driver
+from replswitch.drivers.postgresql_position import POSITION, Timelines
 from replswitch.positions import Position, PostgreSQLPosition
 from replswitch.positions.clock import _logged
 from replswitch.testing import PostgreSQLPair
@@ -28,23 +28,29 @@ def pair(postgresql_pair: PostgreSQLPair) -> Iterator[PostgreSQLPair]:
     postgresql_pair.reset()
 
 
-def ask(connection: psycopg.Connection[Any]) -> tuple[Any, Position]:
+@pytest.fixture
+def known() -> Timelines:
+    """What is known of the servers of one database: nothing yet."""
+    return Timelines()
+
+
+def ask(connection: psycopg.Connection[Any], known: Timelines | None = None) -> tuple[Any, Position]:
     row = connection.execute(POSITION).fetchone()
     assert row is not None
-    identity, position = position_of(row)
+    identity, position = (known or Timelines()).position_of(row)
     assert position is not None
     return identity, position
 
 
-def position(pair: PostgreSQLPair, name: str) -> Position:
+def position(pair: PostgreSQLPair, name: str, known: Timelines | None = None) -> Position:
     with closing(pair.connect(name)) as connection:
-        return ask(connection)[1]
+        return ask(connection, known)[1]
 
 
-def write(pair: PostgreSQLPair, number: int, name: str | None = None) -> Position:
-    with closing(pair.connect(name)) as connection:
+def write(pair: PostgreSQLPair, number: int, known: Timelines | None = None) -> Position:
+    with closing(pair.connect()) as connection:
         connection.execute(f"INSERT INTO message VALUES ({number})")
-        return ask(connection)[1]
+        return ask(connection, known)[1]
 
 
 def read(pair: PostgreSQLPair, name: str) -> list[int]:
@@ -149,23 +155,21 @@ def test_each_server_has_an_identity_that_changes_with_its_start(pair: PostgreSQ
     assert identity("master") in before
 
 
-def test_what_a_slave_had_before_a_promotion_counts_for_all_servers_after_it() -> None:
-    postgresql_position._certain.clear()
-    postgresql_position._inherited.clear()
+def test_what_a_slave_had_before_a_promotion_counts_for_all_servers_after_it(known: Timelines) -> None:
     with PostgreSQLPair(slaves=2) as three:
         with closing(three.connect()) as connection:
             connection.execute("CREATE TABLE message (id INT PRIMARY KEY)")
         seen = write(three, 1)
         three.wait_caught_up()
-        assert position(three, "slave").includes(seen)
+        assert position(three, "slave", known).includes(seen)
         unseen = write(three, 2)
         three.promote("slave")
-        newer = write(three, 3)
+        newer = write(three, 3, known)
         three.wait_caught_up()
         for name in three.slave_names:  # one follows without a restart, the old master was started again
-            assert position(three, name).includes(seen)
-            assert position(three, name).includes(newer.merge(seen))
-            assert not position(three, name).includes(unseen), "nothing shows that it was not lost"
+            assert position(three, name, known).includes(seen)
+            assert position(three, name, known).includes(newer.merge(seen))
+            assert not position(three, name, known).includes(unseen), "nothing shows that it was not lost"
 
 
 def answer(server: str, timeline: int | None, place: str, **more: Any) -> list[Any]:
@@ -176,33 +180,31 @@ def answer(server: str, timeline: int | None, place: str, **more: Any) -> list[A
 
 @pytest.mark.parametrize("receives", [True, False], ids=["it receives from the master", "it has lost its source"])
 def test_p4_a_server_that_applies_late_has_only_the_applied_part_of_an_earlier_timeline(
-    receives: bool, monkeypatch: pytest.MonkeyPatch
+    receives: bool, known: Timelines
 ) -> None:
     """A server that applies late receives the new timeline before it has applied all of the old one."""
-    monkeypatch.setattr(postgresql_position, "_certain", {})
-    monkeypatch.setattr(postgresql_position, "_inherited", {})
-    position_of(answer("first", 1, "0/180"))
-    position_of(answer("first", 2, "0/190"))
+    known.position_of(answer("first", 1, "0/180"))
+    known.position_of(answer("first", 2, "0/190"))
     shows = {"timeline": 2} if receives else {"timeline": None, "stored": (2, "0/100")}
-    _, late = position_of(answer("late", place="0/100", **shows))
+    _, late = known.position_of(answer("late", place="0/100", **shows))
     assert late is not None
     assert late.includes(PostgreSQLPosition.parse("1:0/100"))
     assert not late.includes(PostgreSQLPosition.parse("1:0/150"))
-    _, caught_up = position_of(answer("late", 2, "0/190"))
+    _, caught_up = known.position_of(answer("late", 2, "0/190"))
     assert caught_up is not None
     assert caught_up.includes(PostgreSQLPosition.parse("1:0/180"))
 
 
-def test_a_slave_reports_a_promotion_as_a_new_timeline(pair: PostgreSQLPair) -> None:
+def test_a_slave_reports_a_promotion_as_a_new_timeline(pair: PostgreSQLPair, known: Timelines) -> None:
     old = write(pair, 1)
     pair.wait_caught_up()
-    assert position(pair, "slave").includes(old)
+    assert position(pair, "slave", known).includes(old)
     pair.promote("slave")
-    newer = write(pair, 2)
+    newer = write(pair, 2, known)
     with closing(pair.connect("master")) as connection:
         assert reach(connection, newer)
     assert read(pair, "master") == [1, 2]
-    assert position(pair, "master").includes(old), "the slave had it, so it is on the new timeline"
+    assert position(pair, "master", known).includes(old), "the slave had it, so it is on the new timeline"
 
 
 def test_an_account_without_pg_monitor_gets_no_position_beyond_the_real_one(
@@ -220,7 +222,7 @@ def test_an_account_without_pg_monitor_gets_no_position_beyond_the_real_one(
             write(pair, number)
             row = slave.execute(POSITION).fetchone()
             assert row is not None
-            reached = position_of(row)[1]
+            reached = Timelines().position_of(row)[1]
             assert reached is None or ask(admin)[1].includes(reached)
         assert "GRANT pg_monitor" in caplog.text
         for _ in range(2):
@@ -235,7 +237,7 @@ def test_a_slave_whose_master_is_gone_reports_the_position_that_it_has_applied(
     if promoted:
         pair.promote("slave")
     slave = pair.slave_names[0]
-    driver = load_driver("psycopg")
+    driver = load_driver("psycopg").for_database()
     with closing(driver.open(pair.slaves[0], read_only=True)) as raw, closing(pair.connect()) as connection:
         for number in range(30):
             connection.execute("INSERT INTO message VALUES (%s)", (number,))
@@ -245,7 +247,6 @@ def test_a_slave_whose_master_is_gone_reports_the_position_that_it_has_applied(
         with closing(pair.admin(slave)) as admin:
             while admin.execute("SELECT FROM pg_stat_wal_receiver").rowcount:
                 time.sleep(0.01)
-        postgresql_position._certain.clear()
         reached = driver.fetch_position(raw)[1]
         assert reached is not None
         assert reached.includes(wanted)

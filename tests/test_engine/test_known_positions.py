@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from replswitch import SLAVE
 from replswitch.engine.lag import PositionClock
 from replswitch.engine.rotation import KnownPositions
+from replswitch.engine.servers import Server
 from replswitch.positions import MariaDBPosition
 
 if TYPE_CHECKING:
@@ -21,9 +23,11 @@ class Connected:
 
     Attributes:
         identity: of the server that it leads to; None until it has been asked.
+        server: the server in the settings.
     """
 
     identity: Hashable = None
+    server: Server = field(default_factory=lambda: Server("slaves.db", SLAVE))
 
 
 class Clock:
@@ -57,6 +61,8 @@ def test_p2_an_answer_holds_for_all_links_to_the_same_server(known: Any) -> None
     assert known.has_reached(same, position(4), 0)
     assert not known.has_reached(same, position(6), 0)
     assert not known.has_reached(other, position(5), 0)
+    clone = Connected("slave1", Server("slave2.db", SLAVE))
+    assert not known.has_reached(clone, position(4), 0)
 
 
 def test_p2_a_link_that_was_not_asked_has_reached_nothing(known: Any) -> None:

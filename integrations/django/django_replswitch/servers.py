@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from replswitch import State
-    from replswitch.drivers import Written
+    from replswitch.drivers import Driver, Written
     from replswitch.engine.port import Port
     from replswitch.positions import Position
 
@@ -163,7 +163,7 @@ def _weight(settings: Mapping[str, Any], where: str) -> float:
 _making: Final = ProcessLock()
 
 # The settings of an alias that decide which servers there are.
-_SERVERS: Final = ("HOST", "PORT", "NAME", "USER", "OPTIONS", "SLAVES", WEIGHT, RESOLVE, REPLICATED_SET)
+_SERVERS: Final = ("ENGINE", "HOST", "PORT", "NAME", "USER", "OPTIONS", "SLAVES", WEIGHT, RESOLVE, REPLICATED_SET)
 
 
 class AliasSwitch(Switch):
@@ -178,10 +178,12 @@ class AliasState:
     Attributes:
         switch: the switch of the alias, which stays the same when the settings change.
         servers: the master and the slaves.
+        driver: the driver of their connections.
     """
 
-    def __init__(self, alias: str, settings: Mapping[str, Any]) -> None:
+    def __init__(self, alias: str, settings: Mapping[str, Any], driver: Driver) -> None:
         self._alias = alias
+        self.driver = driver.for_database()
         self.switch = _switches.setdefault(alias, AliasSwitch())
         self._routes: WeakSet[Route] = WeakSet()
         self._set_name = named_set(settings, alias)
@@ -215,7 +217,7 @@ class AliasState:
         return route
 
     def renew(self) -> None:
-        """Start again with the current options of the settings, and forget all that is known about the servers."""
+        """Start again with the current options of the settings, and forget the states of the servers."""
         self.__dict__.pop("database", None)
         with suppress(ImproperlyConfigured):  # the system checks report wrong options
             for route in tuple(self._routes):
@@ -233,13 +235,19 @@ _switches: Final[dict[str, AliasSwitch]] = {}
 _states: Final[dict[str, tuple[dict[str, Any], AliasState]]] = {}
 
 
-def alias_state(alias: str, settings: Mapping[str, Any]) -> AliasState:
-    """Return the shared state of an alias. Make it again if the settings of its servers have changed, as in tests."""
+def alias_state(alias: str, settings: Mapping[str, Any], driver: Driver) -> AliasState:
+    """Return the shared state of an alias. Make it again if the settings of its servers have changed, as in tests.
+
+    Args:
+        alias: the name of the alias.
+        settings: its settings.
+        driver: the driver of its ENGINE.
+    """
     servers = {name: settings.get(name) for name in _SERVERS}
     with _making:
         known = _states.get(alias)
         if known is None or known[0] != servers:
-            known = _states[alias] = servers, AliasState(alias, settings)
+            known = _states[alias] = servers, AliasState(alias, settings, driver)
     return known[1]
 
 

@@ -79,7 +79,7 @@ def connect(
     is_fine = isinstance(pool_size, int) and is_number(pool_size) and pool_size > 0
     require(is_fine, "pool_size", pool_size, "a whole number above 0")
     require_name(name)
-    loaded = load_driver(driver_for(master, driver))
+    loaded = load_driver(driver_for(master, driver)).for_database()
     servers = servers_of(loaded, master, slaves, pool_size)
     return Connection(loaded, servers, checked, name=name, autocommit=autocommit, debug=debug)
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from replswitch.drivers.driver import Raw
+    from replswitch.drivers.postgresql_position import Timelines
 
 # The text with which asyncpg itself commits.
 _ASYNCPG_COMMIT: Final = "COMMIT;"
@@ -103,9 +104,9 @@ class AsyncpgConnection(AsyncTracker, asyncpg.Connection):  # type: ignore[misc]
         """Record that the connection must be opened again, with prepared statements that have no names."""
         self.is_behind_pooler = True
 
-    async def set_up(self, *, read_only: bool) -> None:
+    async def set_up(self, timelines: Timelines, *, read_only: bool) -> None:
         """Prepare a connection that was just opened. Check that the account may run `_REPORT_POSITION`."""
-        await super().set_up(read_only=read_only)
+        await super().set_up(timelines, read_only=read_only)
         if self.reports_positions:
             try:
                 await super().execute(_REPORT_POSITION)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable, Mapping
 
     from replswitch.drivers.driver import Fault, Raw
+    from replswitch.drivers.postgresql_position import Timelines
     from replswitch.drivers.written import WriteTracker
     from replswitch.positions import Position
 
@@ -65,8 +66,8 @@ class AsyncTracker(PostgreSQLTracker):
         """Run a query of replswitch's own in SQLAlchemy's greenlet, and return its row."""
         return self.run(lambda _: self.answer(sql))
 
-    async def set_up(self, *, read_only: bool) -> None:
-        """Prepare a connection that was just opened.
+    async def set_up(self, timelines: Timelines, *, read_only: bool) -> None:
+        """Prepare a connection that was just opened. Add what a master answers to ``timelines``.
 
         Raises:
             Exception: ``standby_error``, if the connection is for the master but the server is a standby, or if the
@@ -76,7 +77,7 @@ class AsyncTracker(PostgreSQLTracker):
         self.is_reader = read_only
         if not read_only:
             row = await self.answer(POSITION)
-            self.recognise(row)
+            self.recognise(row, timelines)
             self.last_id = row[11]
             if row[10] != self.session_id():
                 self.forbid_prepared()
@@ -182,7 +183,7 @@ class AsyncPostgreSQLDriver(UnknownDriver, PostgreSQLFamilyDriver):
                 arguments[self.session_setting] = settings[self.session_setting]
             raw = await self.connect(*args, **arguments)
         try:
-            await raw.set_up(read_only=read_only)
+            await raw.set_up(self.timelines, read_only=read_only)
         except BaseException:
             self.abort(raw)
             raise

@@ -6,7 +6,7 @@ import time
 from base64 import b32encode
 from enum import Enum
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from replswitch.drivers.written import UNKNOWN, Written
 from replswitch.errors import ConfigurationError, PositionError
@@ -101,6 +101,14 @@ class Driver:
     keeps_description = False
     has_latest_position = False
     streaming_methods: frozenset[str] = frozenset()
+
+    def for_database(self) -> Self:
+        """Return the driver for the connections to the servers of one more replicated database.
+
+        By default, this is the driver itself. A driver that keeps what it learns about servers must return a copy that
+        knows of none yet. Servers of different databases may be clones, with the same identity and other data (P4).
+        """
+        return self
 
     # Settings
 

@@ -6,12 +6,13 @@ import math
 import os
 import re
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from copy import copy
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 from replswitch.checking import refuse_unknown
 from replswitch.drivers.driver import Driver, Fault
 from replswitch.drivers.one_host import one_host
-from replswitch.drivers.postgresql_position import POSITION, masters, position_of, query_for_timeline
+from replswitch.drivers.postgresql_position import POSITION, Timelines
 from replswitch.drivers.written import Written
 from replswitch.errors import ConfigurationError
 from replswitch.positions.clock import warn_once
@@ -96,6 +97,7 @@ class PostgreSQLFamilyDriver(Driver):
 
     Attributes:
         module_settings: the settings of replswitch, and those of the module's ``connect`` that libpq does not have.
+        timelines: what is known of the servers of the database.
     """
 
     engine = "postgresql"
@@ -103,6 +105,16 @@ class PostgreSQLFamilyDriver(Driver):
     has_serializable_slaves = False
     own_settings: ClassVar[frozenset[str]] = frozenset()
     module_settings: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.timelines = Timelines()
+
+    def for_database(self) -> Self:
+        """Return a copy that knows nothing of the servers yet."""
+        made = copy(self)
+        made.timelines = Timelines()
+        return made
 
     def check(self, settings: Mapping[str, Any], server: str) -> None:
         """Refuse settings that the module does not know, and those that replswitch sets itself."""
@@ -232,15 +244,16 @@ class PostgreSQLFamilyDriver(Driver):
         row = raw.question(POSITION)
         timelines: Sequence[int] = ()
         # The account may lack the right to list the files. In a transaction, the error would end the transaction.
-        if raw.may_list_files and (query := query_for_timeline(row)) and not self.in_transaction(raw):
+        if raw.may_list_files and (query := self.timelines.query_for_timeline(row)) and not self.in_transaction(raw):
             try:
                 timelines = raw.question(query)[0] or ()
             except self.module.Error as error:
                 if _state(error) != _NO_RIGHT:
                     raise
                 raw.may_list_files = False
-        identity, position = position_of(row, timelines, is_reader=raw.is_reader)
-        if position is None and not row[2] and masters:  # while no master is known, this server may be the master
+        identity, position = self.timelines.position_of(row, timelines, is_reader=raw.is_reader)
+        # Before the master is known, this server may be the master.
+        if position is None and not row[2] and self.timelines.master:
             warn(raw, _NO_STANDBY)
         return identity, position
 

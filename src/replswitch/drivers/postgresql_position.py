@@ -51,98 +51,121 @@ WRITTEN: Final = "SELECT pg_current_wal_insert_lsn()"
 #: Returns whether the open transaction has written, itself or through a function. An UPDATE of no rows does not write.
 WRITES: Final = "SELECT pg_current_xact_id_if_assigned() IS NOT NULL"
 
-#: The latest certain position of each server that this process has asked as a master or as a standby, by its system
-#: identifier and the time of its start. A position never goes back until its server is started again.
-_certain: dict[tuple[str, str], PostgreSQLPosition] = {}
 _MOST_SERVERS: Final = 1000
 
-#: The system identifiers and the starts of the masters that this process has connected to.
-masters: set[tuple[str, str]] = set()
 
-#: The places of earlier timelines that a timeline contains, by system identifier and timeline. If a server has reported
-#: a place of an earlier timeline, and then reports the later one without a restart, the later timeline began at or
-#: after that place.
-_inherited: dict[tuple[str, int], PostgreSQLPosition] = {}
+class Timelines:
+    """What this process has learned about the servers of one replicated database, from their answers to `POSITION`.
 
+    Another database has an object of its own (P4). The two may be clones, and then they have the same system
+    identifier, and timelines with the same numbers that begin at different places. If the whole set is restored from a
+    backup, its timelines begin again, too. Then the object forgets what it has learned, as soon as the master answers
+    with an earlier place than before.
 
-def query_for_timeline(row: Sequence[Any]) -> str:
-    """Return the query for the timeline of a slave without a WAL receiver; empty if the timeline is known.
+    All threads share the object. It needs no lock, because a lost entry only means that less is known.
 
-    A slave that has applied nothing since its timeline was determined still follows that timeline.
+    Attributes:
+        master: the system identifier and the start of the server that has answered as the master last, and its place,
+            as ``(timeline, bytes)``; None before the first answer.
     """
-    if not row[2] or row[4] is not None or row[9] or not row[3]:
-        return ""
-    high, _, low = row[3].partition("/")
-    place = int(high, 16) << 32 | int(low, 16)
-    known = _certain.get((row[0], row[1]))
-    if known is not None and known.places[-1][1] == place:
-        return ""
-    number = (place - 1) // row[6]
-    files = 2**32 // row[6]
-    return FILES.format(file=f"{number // files:08X}{number % files:08X}")
 
+    def __init__(self) -> None:
+        self.master: tuple[tuple[str, str], tuple[int, int]] | None = None
+        # The latest certain position of each server that has answered as a master or as a standby, by its system
+        # identifier and the time of its start. A position never goes back until its server is started again.
+        self._certain: dict[tuple[str, str], PostgreSQLPosition] = {}
+        # The places of earlier timelines that a timeline contains, by its system identifier and its number. If a server
+        # has reported a place of an earlier timeline, and then reports the later one without a restart, the later
+        # timeline began at or after that place.
+        self._inherited: dict[tuple[str, int], PostgreSQLPosition] = {}
 
-def position_of(
-    row: Sequence[Any], timelines: Sequence[int] = (), *, is_reader: bool = False
-) -> tuple[Hashable, Position | None]:
-    """Return the identity and the position of a server from its answer to `POSITION`.
+    def query_for_timeline(self, row: Sequence[Any]) -> str:
+        """Return the query for the timeline of a slave without a WAL receiver; empty if the timeline is known.
 
-    The identity begins with the timeline, because a slave is treated as another server after its promotion. All slaves
-    have the system identifier of their master, so the time of the start distinguishes them.
+        A slave that has applied nothing since its timeline was determined still follows that timeline.
+        """
+        if not row[2] or row[4] is not None or row[9] or not row[3]:
+            return ""
+        high, _, low = row[3].partition("/")
+        place = int(high, 16) << 32 | int(low, 16)
+        known = self._certain.get((row[0], row[1]))
+        if known is not None and known.places[-1][1] == place:
+            return ""
+        number = (place - 1) // row[6]
+        files = 2**32 // row[6]
+        return FILES.format(file=f"{number // files:08X}{number % files:08X}")
 
-    A server that is given as a slave and is not in recovery writes a log of its own, whose places say nothing about the
-    writes of the master. Its position is returned only if this process knows it as its master, or as a slave
-    that was promoted.
+    def position_of(
+        self, row: Sequence[Any], timelines: Sequence[int] = (), *, is_reader: bool = False
+    ) -> tuple[Hashable, Position | None]:
+        """Return the identity and the position of a server from its answer to `POSITION`.
 
-    Args:
-        row: the answer.
-        timelines: the answer to the query of `query_for_timeline`, if it was sent.
-        is_reader: the server was queried over a connection to a slave.
+        The identity begins with the timeline, because a slave is treated as another server after its promotion. All
+        slaves have the system identifier of their master, so the time of the start distinguishes them.
 
-    Raises:
-        PositionError: the answer is not a position.
-    """
-    system, started, is_slave, place, timeline, page, segment, stored_timeline, stored_place, is_hidden, *_ = row
-    if not is_slave:
-        own = PostgreSQLPosition.after_insert(timeline, place, page=page, segment=segment)
-        if is_reader and (system, started) not in _certain:
-            return (timeline, system, started), None
-        if not is_reader:
-            masters.add((system, started))
-        _keep(system, started, own)
-        return (timeline, system, started), own
-    if is_hidden:
-        warn_once(
-            "A slave does not show its timeline, because the account may not see the state of replication. Run GRANT"
-            " pg_monitor TO this account. Until then, only what a slave has stored on its disk is taken as applied."
-        )
-    if timeline is None and timelines and max(timelines) >= stored_timeline:
-        timeline = max(timelines)
-    if timeline is not None:
-        own = PostgreSQLPosition.parse(f"{timeline}:{place}")
-        return (timeline, system, started), _keep(system, started, own)
-    # No receiver runs, or the account may not see it.
-    stored = PostgreSQLPosition.parse(f"{stored_timeline}:{stored_place}") if stored_timeline else None
-    found = [each for each in (stored, _certain.get((system, started))) if each is not None]
-    if not found:
-        return (None, system, started), None
-    latest = max(found, key=lambda each: each.places[-1])
-    ((timeline, _),) = latest.places[-1:]
-    return (timeline, system, started), _with_history(latest, _inherited.get((system, timeline)))
+        A server that is given as a slave and is not in recovery writes a log of its own, whose places say nothing about
+        the writes of the master. Its position is returned only if it is known as a master of this database, or as a
+        slave that was promoted.
 
+        Args:
+            row: the answer.
+            timelines: the answer to the query of `query_for_timeline`, if it was sent.
+            is_reader: the server was queried over a connection to a slave.
 
-def _keep(system: str, started: str, own: PostgreSQLPosition) -> PostgreSQLPosition:
-    """Store a position that a server certainly has. Return it with the places of earlier timelines that it has, too."""
-    ((timeline, _),) = own.places
-    before = _certain.get((system, started))
-    inherited = _inherited.get((system, timeline))
-    if before is not None and before.places[-1][0] < timeline:
-        inherited = _inherited[system, timeline] = before if inherited is None else before.merge(inherited)
-    reached = _with_history(own, inherited)
-    if len(_certain) > _MOST_SERVERS:
-        _certain.clear()
-    _certain[system, started] = reached
-    return reached
+        Raises:
+            PositionError: the answer is not a position.
+        """
+        system, started, is_slave, place, timeline, page, segment, stored_timeline, stored_place, is_hidden, *_ = row
+        if not is_slave:
+            own = PostgreSQLPosition.after_insert(timeline, place, page=page, segment=segment)
+            if is_reader and (system, started) not in self._certain:
+                return (timeline, system, started), None
+            if not is_reader:
+                self._replace_master((system, started), own.places[0])
+            self._keep(system, started, own)
+            return (timeline, system, started), own
+        if is_hidden:
+            warn_once(
+                "A slave does not show its timeline, because the account may not see the state of replication. Run"
+                " GRANT pg_monitor TO this account. Until then, only what a slave has stored on its disk is taken as"
+                " applied."
+            )
+        if timeline is None and timelines and max(timelines) >= stored_timeline:
+            timeline = max(timelines)
+        if timeline is not None:
+            own = PostgreSQLPosition.parse(f"{timeline}:{place}")
+            return (timeline, system, started), self._keep(system, started, own)
+        # No receiver runs, or the account may not see it.
+        stored = PostgreSQLPosition.parse(f"{stored_timeline}:{stored_place}") if stored_timeline else None
+        found = [each for each in (stored, self._certain.get((system, started))) if each is not None]
+        if not found:
+            return (None, system, started), None
+        latest = max(found, key=lambda each: each.places[-1])
+        ((timeline, _),) = latest.places[-1:]
+        return (timeline, system, started), _with_history(latest, self._inherited.get((system, timeline)))
+
+    def _replace_master(self, server: tuple[str, str], place: tuple[int, int]) -> None:
+        """Store which server is the master. If the log has gone back to an earlier place, forget everything else.
+
+        Within one start of a server, its log does not go back, and the answers may come in another order.
+        """
+        before, self.master = self.master, (server, place)
+        if before is not None and before[0] != server and place < before[1]:
+            self._certain.clear()
+            self._inherited.clear()
+
+    def _keep(self, system: str, started: str, own: PostgreSQLPosition) -> PostgreSQLPosition:
+        """Store a position that a server certainly has. Return it with the places of earlier timelines that it has."""
+        ((timeline, _),) = own.places
+        before = self._certain.get((system, started))
+        inherited = self._inherited.get((system, timeline))
+        if before is not None and before.places[-1][0] < timeline:
+            inherited = self._inherited[system, timeline] = before if inherited is None else before.merge(inherited)
+        reached = _with_history(own, inherited)
+        if len(self._certain) > _MOST_SERVERS:
+            self._certain.clear()
+        self._certain[system, started] = reached
+        return reached
 
 
 def _with_history(own: PostgreSQLPosition, inherited: PostgreSQLPosition | None) -> PostgreSQLPosition:

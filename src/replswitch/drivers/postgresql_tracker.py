@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from replswitch.drivers.driver import MUST_STAY_READ_ONLY
-from replswitch.drivers.postgresql_position import position_of
 from replswitch.drivers.postgresql_statement import LONGEST, kept, statement
 from replswitch.drivers.written import WriteTracker, Written, later
 from replswitch.positions import PostgreSQLPosition
@@ -13,6 +12,7 @@ from replswitch.positions import PostgreSQLPosition
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from replswitch.drivers.postgresql_position import Timelines
     from replswitch.drivers.postgresql_statement import Statement
     from replswitch.positions import Position
 
@@ -53,8 +53,12 @@ class PostgreSQLTracker(WriteTracker):
         value: str | None = self.info.parameter_status(name)
         return value
 
-    def recognise(self, row: Sequence[Any]) -> None:
+    def recognise(self, row: Sequence[Any], timelines: Timelines) -> None:
         """Store the identity of the master, from its answer to `replswitch.drivers.postgresql_position.POSITION`.
+
+        Args:
+            row: the answer.
+            timelines: what is known of the servers of the database; it learns from the answer.
 
         Raises:
             Exception: ``standby_error``, because the server is a standby. This happens if, after a promotion, the host
@@ -62,7 +66,7 @@ class PostgreSQLTracker(WriteTracker):
         """
         if row[2]:
             raise self.standby_error("The server is a standby, so it cannot serve as the master.")
-        self.identity, position = position_of(row)
+        self.identity, position = timelines.position_of(row)
         self.timeline, self.sizes = row[4], (row[5], row[6])
         self.reports_positions = position is not None
 

@@ -99,7 +99,7 @@ class PsycopgDriver(PostgreSQLFamilyDriver):
     def _prepare(self, raw: PsycopgConnection, settings: Mapping[str, Any], *, read_only: bool) -> None:
         raw.limit = settings.get("read_timeout", READ_TIMEOUT if read_only else None)
         try:
-            raw.prepare(read_only=read_only)
+            raw.prepare(self.timelines, read_only=read_only)
         except BaseException:
             raw.pgconn.finish()  # close() may return it to a pool instead
             raise

@@ -99,7 +99,7 @@ class Psycopg2Driver(PostgreSQLFamilyDriver):
     def take(self, raw: Psycopg2Connection, settings: Mapping[str, Any], *, read_only: bool) -> bool:
         """Prepare a connection that was just opened, and return True. If this fails, close the connection."""
         try:
-            raw.prepare(read_only=read_only)
+            raw.prepare(self.timelines, read_only=read_only)
         except BaseException:
             raw.close()
             raise

@@ -25,6 +25,7 @@ from replswitch.drivers.postgresql_tracker import PostgreSQLTracker
 from replswitch.drivers.written import Written, later
 
 if TYPE_CHECKING:
+    from replswitch.drivers.postgresql_position import Timelines
     from replswitch.drivers.postgresql_statement import Statement
     from replswitch.positions import Position
 
@@ -148,8 +149,8 @@ class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
     seen = IDLE
     includes_others = True
 
-    def prepare(self, *, read_only: bool) -> None:
-        """Prepare a connection that was just opened.
+    def prepare(self, timelines: Timelines, *, read_only: bool) -> None:
+        """Prepare a connection that was just opened. Add what a master answers to ``timelines``.
 
         Raises:
             psycopg2.Error: the connection was lost; it is for the master, but the server is a standby; or it is for a
@@ -163,7 +164,7 @@ class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
         self.set_autocommit(True)
         if not read_only:
             row = self.question(POSITION)
-            self.recognise(row)
+            self.recognise(row, timelines)
             if self.reports_positions:
                 self.last_known_position = self.written_at(row[3], row[11])
         elif self.info.parameter_status("default_transaction_read_only") == "off":

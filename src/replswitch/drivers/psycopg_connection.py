@@ -23,6 +23,7 @@ from replswitch.positions import PostgreSQLPosition
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from replswitch.drivers.postgresql_position import Timelines
     from replswitch.positions import Position
 
 _OK: Final = int(pq.ConnStatus.OK)
@@ -68,8 +69,8 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
     def __del__(self, *_: object) -> None:
         """Do not warn of an open connection, as psycopg does. libpq closes it in the process that opened it (S12)."""
 
-    def prepare(self, *, read_only: bool) -> None:
-        """Prepare a connection that was just opened.
+    def prepare(self, timelines: Timelines, *, read_only: bool) -> None:
+        """Prepare a connection that was just opened. Add what a master answers to ``timelines``.
 
         Raises:
             psycopg.Error: the connection was lost, or it is a master's connection and the server is a standby.
@@ -81,7 +82,7 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
         if not read_only:
             row = self.question(POSITION)
             self.is_behind_pooler = row[10] != self.pgconn.backend_pid
-            self.recognise(row)
+            self.recognise(row, timelines)
         elif self.info.parameter_status("default_transaction_read_only") == "off":
             # A pooler has not passed the setting on. A standby refuses writes even without it, but may be promoted.
             self.is_behind_pooler = self.is_guarded = True

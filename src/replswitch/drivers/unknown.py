@@ -53,6 +53,7 @@ class UnknownDriver(Driver, WriteTracker):
                 f"replswitch cannot make sessions of {dialect.name} read-only, so a write in slave "
                 "state might be lost. Use it with MariaDB, MySQL, SQLite or PostgreSQL."
             )
+        super().__init__()
         self.module = dialect.loaded_dbapi
         self.engine, self._family, self._read_only_statement = _DIALECTS[dialect.name]
         self.in_memory = in_memory

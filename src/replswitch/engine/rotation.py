@@ -32,6 +32,9 @@ logger = logging.getLogger("replswitch.servers")
 class KnownPositions:
     """The positions that servers have reported. A server that is known to have reached a position is not asked again.
 
+    A server is known by its name in the settings and the identity that it reports, because a name may lead to several
+    servers, and servers that were cloned from one may report the same identity (P2).
+
     A lower answer replaces a higher one, because the server must have been reset, perhaps from a backup.
 
     An answer is used only for writes that were committed before it. If it seems to include a later write, replication
@@ -45,7 +48,7 @@ class KnownPositions:
     def __init__(self, known_for: float, clock: Callable[[], float] = time.time) -> None:
         self._known_for = known_for
         self._clock = clock
-        self._reached: dict[Hashable, tuple[Position, float]] = {}
+        self._reached: dict[tuple[str, Hashable], tuple[Position, float]] = {}
         self._lock = ProcessLock()
 
     def has_reached(self, link: Link, position: Position, since: float) -> bool:
@@ -56,18 +59,19 @@ class KnownPositions:
             position: the position.
             since: when the latest write in the position was committed. Older answers are not used.
         """
-        known = None if link.identity is None else self._reached.get(link.identity)
+        known = None if link.identity is None else self._reached.get((link.server.name, link.identity))
         if known is None or known[1] < since or not known[0].includes(position):
             return False
         return 0 <= self._clock() - known[1] <= self._known_for
 
     def learn(self, link: Link, identity: Hashable, position: Position | None) -> None:
         """Store what a server has answered on a link. Without a position, forget the position that was known."""
+        server = link.server.name, identity
         with self._lock:
             if position is None:
-                self._reached.pop(identity, None)
+                self._reached.pop(server, None)
             else:
-                self._reached[identity] = position, self._clock()
+                self._reached[server] = position, self._clock()
         link.identity = identity
 
 

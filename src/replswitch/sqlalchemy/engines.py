@@ -133,7 +133,7 @@ def replicate(
         if wrong is not None:
             raise ConfigurationError(f"The engine of {f'slave number {number}' if number else 'the master'} {wrong}")
     settings = {each: settings_of(each) for each in engines}
-    driver = driver_of(engine.dialect, settings[engine])
+    driver = driver_of(engine.dialect, settings[engine]).for_database()
     require(not (others and driver.in_memory), "slaves", others, "left out for a database in memory")
     shares = _weights(weights, len(others))
     without_lag = f"left out with {engine.dialect.driver}, with which replswitch does not measure how far a slave lags"

@@ -10,6 +10,7 @@ from tests.test_django.again import outermost, run_again
 AGAIN = {
     "psycopg": {
         "on_postgresql.py": "",
+        "postgresql_clones.py": "",
         "postgresql_pools.py": "",
         "test_resolve.py": "",
         "test_writes.py": "",
@@ -22,6 +23,7 @@ AGAIN = {
     },
     "psycopg2": {
         "on_postgresql.py": "",
+        "postgresql_clones.py": "",
         "test_writes.py": "recorded",
         "test_transactions.py": "Savepoints or ByHand",
         "test_slave_writes.py": "AfterARead or whole or session_raises or its_link_writable",

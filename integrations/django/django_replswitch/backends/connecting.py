@@ -56,13 +56,13 @@ class ConnectingWrapper(BaseDatabaseWrapper):
     """Opens and closes the links. It has the methods of `replswitch.engine.port.Port` that are about links.
 
     Attributes:
-        driver: the driver of all servers.
+        driver: the driver of all servers. All objects of an alias share it. It is made from the driver of the class.
         stock: the ``DatabaseWrapper`` of Django's own backend.
         one_link: see `replswitch.engine.port.Port`.
         selected: the link that the object uses now; None if no link is open.
     """
 
-    driver: ClassVar[Driver]
+    driver: Driver
     stock: ClassVar[type[BaseDatabaseWrapper]]
     one_link = False
 
@@ -79,7 +79,8 @@ class ConnectingWrapper(BaseDatabaseWrapper):
         super().__init__(settings_dict, alias)
         remember_name(alias, settings_dict)
         self._alias_settings = settings_dict  # `settings_dict` is replaced while a link is opened
-        self._shared = alias_state(alias, settings_dict)
+        self._shared = alias_state(alias, settings_dict, self.driver)
+        self.driver = self._shared.driver
         if alias == NO_DB_ALIAS:
             self.one_link = True
         self.autocommit = self._autocommit_of_settings = settings_dict.get("AUTOCOMMIT", True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from contextlib import contextmanager
 from os import getpid
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from django.db.backends.postgresql import base as django_base
 from django.utils.asyncio import async_unsafe
@@ -33,7 +33,7 @@ _POOLS: Final[weakref.WeakKeyDictionary[Server, dict[str, Any]]] = weakref.WeakK
 class DatabaseWrapper(SwitchingWrapper, django_base.DatabaseWrapper):
     """Django's PostgreSQL connection, on a master and its slaves."""
 
-    driver: ClassVar[Any] = load_driver("psycopg" if base.is_psycopg3 else "psycopg2", binding=True)
+    driver: Any = load_driver("psycopg" if base.is_psycopg3 else "psycopg2", binding=True)
     stock = django_base.DatabaseWrapper
 
     _configure_timezone: Any  # a method of Django that the type stubs leave out
