@@ -145,7 +145,7 @@ class _Opening(partial[Any]):
 
 
 class AsyncPostgreSQLDriver(UnknownDriver, PostgreSQLFamilyDriver):
-    """The common base class of the `replswitch.drivers.Driver` for asyncpg and of that for psycopg 3 with asyncio.
+    """The base class of the drivers for asyncpg and for psycopg 3 with asyncio.
 
     If the application opens the connections with a function of its own, they are handled as those of an
     `UnknownDriver`.

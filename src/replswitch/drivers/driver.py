@@ -254,7 +254,7 @@ class Driver:
             Exception: the driver's own error.
             PositionError: the answer is not a position.
         """
-        raise PositionError(f"{type(self).__name__} has no positions.")
+        raise PositionError(f"{type(self).__name__} does not report positions.")
 
     def wait_for(self, raw: Raw, position: Position, seconds: float) -> bool:
         """Wait until the server has reached a position. Return False after a time-out."""

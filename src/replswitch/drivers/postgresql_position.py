@@ -90,8 +90,8 @@ def position_of(
     The identity begins with the timeline, because a slave is treated as another server after its promotion. All slaves
     have the system identifier of their master, so the time of the start distinguishes them.
 
-    A server that is given as a slave and is not in recovery writes a log of its own, whose places say nothing about the
-    writes of the master. Its position is returned only if this process knows it as its master, or as a slave
+    A server that is configured as a slave but is not in recovery writes a log of its own, whose places say nothing
+    about the writes of the master. Its position is returned only if this process knows it as its master, or as a slave
     that was promoted.
 
     Args:
@@ -132,7 +132,7 @@ def position_of(
 
 
 def _keep(system: str, started: str, own: PostgreSQLPosition) -> PostgreSQLPosition:
-    """Store a position that a server certainly has. Return it with the places of earlier timelines that it has, too."""
+    """Store and return a position that a server has reached, with the places that it has on earlier timelines."""
     ((timeline, _),) = own.places
     before = _certain.get((system, started))
     inherited = _inherited.get((system, timeline))

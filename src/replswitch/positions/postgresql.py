@@ -79,7 +79,9 @@ class PostgreSQLPosition(Position):
         try:
             place = int(high, 16) << 32 | int(low, 16)
         except ValueError:
-            raise PositionError(f"{lsn[:60]!r} is not a place in the log of PostgreSQL, such as 0/16B3748.") from None
+            raise PositionError(
+                f"{lsn[:60]!r} is not a place in PostgreSQL's log (an LSN), such as 0/16B3748."
+            ) from None
         if place % segment == _LONG_HEADER:
             place -= _LONG_HEADER
         elif place % page == _HEADER:

@@ -104,7 +104,7 @@ class PostgreSQLPair(PostgreSQLSessions):
         self._applied: dict[str, str] = {}  # the settings by which a slave replicates at the moment
 
     def promote(self, name: str = "slave", timeout: float = 10) -> None:
-        """Make a slave the master, and the master and the other slaves its slaves. See the base class."""
+        """Promote a slave to master. The old master and the other slaves then replicate from it. See the base class."""
         with self._exclusively():
             old = self.master_name
             super().promote(name, timeout)
@@ -144,11 +144,11 @@ class PostgreSQLPair(PostgreSQLSessions):
         self._finish("cp", ["cp", "-R", str(source), str(target)])  # under the account, which then owns the copy
 
     def _finish(self, name: str, argv: list[str]) -> None:
-        """Run a program to its end, under the account."""
+        """Run a program to its end, under the account of the servers."""
         run(self._keeper, name, argv, self._keeper.folder / "install.log")
 
     def _write(self, file: Path, text: str) -> None:
-        """Write a file in one step, because the server may read it meanwhile. Give the file to the account."""
+        """Write a file in one step, because the server may read it meanwhile. The servers' account owns the file."""
         new = file.with_suffix(".new")
         new.write_text(text)
         if self._account is not None:
