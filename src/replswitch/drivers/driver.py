@@ -145,8 +145,8 @@ class Driver:
             ConfigurationError: the settings do not name one host, or the driver cannot connect like this.
         """
         raise ConfigurationError(
-            f"{what} does not work with {self.module.__name__}, which does not connect to one address of a host. Leave"
-            " the setting out."
+            f"{what} does not work with {self.module.__name__}, which cannot connect to a given address of a host. "
+            "Leave the setting out."
         )
 
     def schema(self, settings: Mapping[str, Any]) -> str:

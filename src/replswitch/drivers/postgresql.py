@@ -167,7 +167,7 @@ class PostgreSQLFamilyDriver(Driver):
 
     @contextmanager
     def connecting(self, arguments: Mapping[str, Any]) -> Iterator[None]:
-        """Surround a call of the module's ``connect()``. A subclass adds to its errors what `ping_again` needs."""
+        """Run a block that calls the module's ``connect()``. A subclass adds what `ping_again` needs to its errors."""
         yield
 
     def take(self, raw: Raw, settings: Mapping[str, Any], *, read_only: bool) -> bool:

@@ -1,6 +1,6 @@
 """A throw-away pair of PostgreSQL servers with streaming replication.
 
-Where a rule comes from PostgreSQL's manual, the page is named as in https://www.postgresql.org/docs/current/NAME.html.
+Comments cite pages of PostgreSQL's manual by their NAME in https://www.postgresql.org/docs/current/NAME.html.
 """
 
 from __future__ import annotations
