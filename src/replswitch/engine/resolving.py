@@ -38,7 +38,7 @@ FIRST: Final = 1
 
 
 def addresses_of(host: str, port: int) -> list[str]:
-    """Look a host name up. If it has both IPv4 and IPv6 addresses, return those that the system prefers.
+    """Look a host name up. If it has both IPv4 and IPv6 addresses, return only the kind that the system prefers.
 
     Raises:
         OSError: the name cannot be looked up, or has no address.

@@ -345,6 +345,6 @@ class PostgreSQLPair(PostgreSQLSessions):
         self._finish("pg_controldata", [str(self._programs / "pg_controldata"), "-D", str(self._data(name))])
         found = re.search(r"Latest checkpoint location: +([0-9A-F]+)/([0-9A-F]+)", output.read_text())
         if found is None:
-            raise ServerStartError("pg_controldata names no checkpoint.", server=name, log=output.read_text())
+            raise ServerStartError("pg_controldata has reported no checkpoint.", server=name, log=output.read_text())
         # A slave that has applied the record is at least one byte further.
         return f"{found[1]}/{int(found[2], 16) + 1:X}"

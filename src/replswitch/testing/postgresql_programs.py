@@ -205,7 +205,7 @@ def template(user: Account | None) -> Template:
 
 
 def check_reachable(folder: Path, user: Account | None) -> None:
-    """Raise PairError if another account cannot reach a folder of its own, because it may not enter one above it."""
+    """Raise PairError if an account may not enter a parent of its folder, and so cannot reach the folder."""
     if user is not None:
         for above in folder.parents:
             entry = above.stat()
