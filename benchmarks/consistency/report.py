@@ -184,8 +184,8 @@ def machine(results: Results) -> str:
     packages = ", ".join(f"{name} {found}" for name in PACKAGES if (found := _version(name)))
     return (
         f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores, {platform.system()}, {results.server}, "
-        f"Python {platform.python_version()}, {packages}; two looks at the slave lay at most "
-        f"{results.longest_look * 1000:.0f} ms apart."
+        f"Python {platform.python_version()}, {packages}; the slave was polled at least every "
+        f"{results.longest_look * 1000:.0f} ms."
     )
 
 

@@ -48,7 +48,7 @@ def refuse_unknown(what: str, given: Iterable[str], known: Iterable[str]) -> Non
     for name in given:
         if name not in names:
             near = difflib.get_close_matches(str(name), names, n=1)
-            hint = f'Did you mean "{near[0]}"?' if near else f"Known are: {', '.join(names)}."
+            hint = f'Did you mean "{near[0]}"?' if near else f"The known names are: {', '.join(names)}."
             raise ConfigurationError(f'Unknown {what} "{name}". {hint}')
 
 

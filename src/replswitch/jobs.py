@@ -46,7 +46,7 @@ _HELD_BACK: Final = "held_back"
 
 
 def carry() -> str:
-    """Return a short text for a job that must see what the running request must see and has written.
+    """Return a short text that tells a job what it must see: what the running request must see, and has written.
 
     The text is empty if there is nothing that the job must see.
 
@@ -209,7 +209,7 @@ def _read(option: object) -> tuple[State, float]:
 
 
 def _text(marker: Marker | None, *, held_back: bool | None) -> str:
-    """Return the text for a job that must see what a marker says; empty if there is nothing to say."""
+    """Return the text for a job that must see the writes in a marker; empty if there is nothing to see."""
     carried = {} if marker is None else dump(marker)
     if held_back:
         carried[_HELD_BACK] = True
@@ -217,7 +217,7 @@ def _text(marker: Marker | None, *, held_back: bool | None) -> str:
 
 
 def _carried(token: Any) -> tuple[Marker | None, bool | None]:
-    """Return the marker in a text of `_text`, and whether the visitor is held back; both are None without a text."""
+    """Return the marker in a job's text, and whether ``rollout`` leaves the visitor out; without a text, twice None."""
     if token is None or token == "":
         return None, None
     try:
@@ -228,7 +228,7 @@ def _carried(token: Any) -> tuple[Marker | None, bool | None]:
 
 
 def _scope(marker: Marker | None, max_age: float, *, held_back: bool | None) -> Scope:
-    """Return the scope of a job that must see what a marker says."""
+    """Return the scope of a job that must see the writes in a marker."""
     scope = Scope()
     scope.is_job = True
     around = stack()

@@ -28,7 +28,7 @@ MASTER = {"host": "master.db", "user": "shop"}
         ({"master": MASTER, "slaves": [{}, "slave.db"]}, r"`slaves\[1\]` is a string, but not the URL"),
         ({"master": {"hots": "master.db"}}, r'Unknown setting of the master "hots"\. Did you mean "host"\?'),
         ({"master": MASTER, "slaves": [{"prot": 1}]}, r'Unknown setting of slave number 1 "prot".*"port"'),
-        ({"master": MASTER, "slaves": [{"zzz": 1}]}, r'Unknown setting of slave number 1 "zzz"\. Known are: .*host'),
+        ({"master": MASTER, "slaves": [{"zzz": 1}]}, r'Unknown setting of slave number 1 "zzz"\. The known .*host'),
         ({"master": {**MASTER, "autocommit": True}}, r'"autocommit" of the master is set by replswitch'),
         (
             {"master": MASTER, "driver": "oracle"},

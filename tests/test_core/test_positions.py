@@ -223,7 +223,7 @@ class TestPostgreSQL:
          "1:0/123456789", "1:123456789/0", "1:0/G", "\u0661:0/1", "1:0/1;DROP TABLE message", "1:0/1/2", "1" * 5000],
     )  # fmt: skip
     def test_a_text_that_is_not_a_place_is_refused(self, text: str) -> None:
-        with pytest.raises(PositionError, match="not a place on a timeline of PostgreSQL"):
+        with pytest.raises(PositionError, match="not a timeline and an LSN of PostgreSQL"):
             PostgreSQLPosition.parse(text)
 
 

@@ -218,9 +218,9 @@ class TestLookups:
         assert readers(db) == both
         eventually(lambda: len(caplog.records) == 2)
         began, ended = (record.getMessage() for record in caplog.records)
-        assert "The name slaves.db cannot be looked up" in began
+        assert "The host name slaves.db cannot be looked up" in began
         assert "[event=resolve-failed" in began
-        assert "The name slaves.db can be looked up again" in ended
+        assert "The host name slaves.db can be looked up again" in ended
         assert replswitch.stats()["resolve-failed"][db.database.name, NAME] >= 3
 
     def test_f7_a_lookup_that_has_failed_is_tried_again_after_5_seconds(

@@ -95,7 +95,7 @@ def test_options_can_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) 
         ({"REPLSWITCH_COOKIE_NAM": "x"}, r'begin with REPLSWITCH_: .* "COOKIE_NAM"\. Did you mean "COOKIE_NAME"'),
         ({"REPLSWITCH_SLAVE": []}, r'"SLAVE"\. Did you mean "SLAVES"'),
         ({"REPLSWITCH_": 1}, 'Unknown option ""'),
-        ({"REPLSWITCH_XYZ": 1}, "Known are: .*WAIT"),
+        ({"REPLSWITCH_XYZ": 1}, "The known names are: .*WAIT"),
         ({"REPLSWITCH_COOKIE_MAX_AGE": "10"}, "begin with REPLSWITCH_: The option \"cookie_max_age\" is '10'"),
         ({"REPLSWITCH_DEBUG_HEADER": 1}, '"debug_header" is 1. It must be True or False'),
         ({"REPLSWITCH_MAX_LAG": 0}, '"max_lag" is 0'),

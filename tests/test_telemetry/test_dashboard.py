@@ -31,7 +31,7 @@ def test_each_expression_uses_a_counter_with_its_labels_and_values() -> None:
         assert len(selectors) == expression.count("replswitch_") > 0
         for counter, matchers in selectors:
             labels = LABELS[counter]
-            for label, operator, text in re.findall(r'(\w+)(=~|=)"([^"]*)"', matchers):
+            for label, operator, text in re.findall(r'(\w+)(=~|!=|=)"([^"]*)"', matchers):
                 assert label in labels
                 values = set(text.split("|")) if operator == "=~" else {text}
                 assert values <= VALUES.get(label, values)
@@ -41,6 +41,12 @@ def test_each_expression_uses_a_counter_with_its_labels_and_values() -> None:
             grouped = set(", ".join(re.findall(r"by \(([^)]*)\)", expression)).split(", "))
             assert set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"])) <= grouped
         assert expression.count("(") == expression.count(")")
+
+
+def test_r6_the_share_of_the_slaves_leaves_out_the_reads_that_the_master_serves_because_of_rollout() -> None:
+    shares = [each for each in expressions() if 'side="slave"' in each]
+    assert len(shares) == 2
+    assert all('{side="slave", reason!="rollout",' in each for each in shares)
 
 
 def test_the_prometheus_registry_has_the_counters_of_the_dashboard() -> None:

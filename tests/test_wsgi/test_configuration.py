@@ -76,7 +76,7 @@ def test_an_error_about_the_secret_does_not_show_it() -> None:
     ],
 )
 def test_an_unknown_option_is_refused_with_a_suggestion(name: str, meant: str | None) -> None:
-    hint = f'Did you mean "{meant}"?' if meant else "Known are: cookie_domain, cookie_max_age, cookie_name, "
+    hint = f'Did you mean "{meant}"?' if meant else "The known names are: cookie_domain, cookie_max_age, cookie_name, "
     with pytest.raises(ConfigurationError) as raised:
         ReplicationMiddleware(page, "secret", **options(name, 1))
     assert str(raised.value).startswith(f'Unknown option "{name}". {hint}')
@@ -115,7 +115,7 @@ def test_an_option_of_a_wrong_type_is_refused(name: str, value: object) -> None:
 def test_every_option_has_a_test_of_wrong_types() -> None:
     with pytest.raises(ConfigurationError) as raised:
         ReplicationMiddleware(page, "secret", zzz=1)  # type: ignore[call-arg]  # that is the point
-    known = str(raised.value).partition("Known are: ")[2].rstrip(".").split(", ")
+    known = str(raised.value).partition("The known names are: ")[2].rstrip(".").split(", ")
     assert sorted(WRONG) == sorted(known)
 
 

@@ -184,7 +184,7 @@ def check_middleware(*_: object, **__: object) -> Messages:
 
 @register("replswitch")
 def check_sessions(*_: object, **__: object) -> Messages:
-    """Check that sessions in a switching database are read and written on its master."""
+    """Check that sessions in a database with slaves are read and written on its master."""
     engine, store = settings.SESSION_ENGINE, f"{settings.SESSION_ENGINE}.SessionStore"
     if (
         not any(_is_a(path, _SESSION_MIDDLEWARE) for path in settings.MIDDLEWARE)
@@ -206,7 +206,7 @@ def check_sessions(*_: object, **__: object) -> Messages:
 
 @register("replswitch")
 def check_caches(*_: object, **__: object) -> Messages:
-    """Check that caches in a switching database are read and written on its master."""
+    """Check that caches in a database with slaves are read and written on its master."""
     found: Messages = []
     for alias, cache in settings.CACHES.items():
         backend = cache["BACKEND"]

@@ -114,7 +114,7 @@ class ReplicationPanel(_Panel):  # type: ignore[misc]  # it is Any
 
     @property
     def content(self) -> str:
-        """The page of the panel."""
+        """The HTML that the panel shows."""
         return _template().render(Context(self.get_stats()))
 
     def enable_instrumentation(self) -> None:

@@ -1,4 +1,4 @@
-"""``flask replswitch``: the servers of each database that switches, and their state."""
+"""``flask replswitch``: the servers of each database that uses replswitch, and their state."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def materialize(args: Any) -> Any:
 
 
 class Result(NamedTuple):
-    """The attributes of a result that a closed cursor keeps."""
+    """The attributes of the latest result, which a cursor keeps after it was closed."""
 
     description: Any
     rowcount: int

@@ -79,7 +79,7 @@ class RouteState(Port):
         server.source.drop_idle()
 
     def retire(self, server: Server) -> None:
-        """Give the link to a server back to its pool, which is closed, unless it is in the transaction."""
+        """Release the link to a server whose address is gone, unless the transaction uses the link."""
         held, block = self._links.get(server), self.route.block
         if held is not None and (block is None or held not in block):
             self._links.pop(server, None)

@@ -119,7 +119,7 @@ class WorkerState:
                 del self._of_requests[scope]
 
     def _leave(self, scope: Scope) -> bool:
-        """Release what is held for a scope that has ended or waits. Return True if it only waits."""
+        """Release the links of a scope that has ended, or of a websocket that waits. Return True if it only waits."""
         if not (scope.ended or self._is_over()):
             self._of_requests[scope].rest()
             return True

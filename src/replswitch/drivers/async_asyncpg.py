@@ -60,7 +60,7 @@ class AsyncpgConnection(AsyncTracker, asyncpg.Connection):  # type: ignore[misc]
     """A connection that queries the position of a transaction in the same message as its commit.
 
     Attributes:
-        seen: the number of statements that asyncpg had sent at the last commit, rollback or answer.
+        seen: the number of statements that asyncpg had sent at the last commit, rollback or check for writes.
         last_report: the text of the notice that `_REPORT_POSITION` has sent, without its prefix.
         may_report: the account may run `_REPORT_POSITION`. Otherwise the position is queried after the commit.
         is_behind_pooler: each transaction may run in another session.
@@ -75,7 +75,7 @@ class AsyncpgConnection(AsyncTracker, asyncpg.Connection):  # type: ignore[misc]
 
     @property
     def has_run(self) -> bool:
-        """Whether asyncpg has sent statements since the last commit, rollback or answer."""
+        """Whether asyncpg has sent statements since the last commit, rollback or check for writes."""
         return bool(self._protocol.queries_count != self.seen)
 
     @has_run.setter

@@ -295,7 +295,7 @@ class Tracked:
 
 
 class AsyncMySQLDriver(UnknownDriver):
-    """The common base class of the `replswitch.drivers.Driver` for aiomysql and of that for asyncmy.
+    """The base class of the drivers for aiomysql and asyncmy.
 
     Attributes:
         tracked: the subclass of `Tracked` for the driver's connections.

@@ -1,7 +1,7 @@
 """The common part of the asyncio drivers of PostgreSQL. SQLAlchemy opens their connections.
 
-SQLAlchemy calls their coroutines from synchronous code (``run_async``). So for some coroutines of the connection, the
-tracker or the driver has a method that waits for the result.
+SQLAlchemy calls their coroutines from synchronous code (``run_async``). So some coroutines of a connection have a
+counterpart without ``async``: a method of the tracker or of the driver, which waits for the result.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class AsyncTracker(PostgreSQLTracker):
 
     Attributes:
         run: waits for a coroutine function, in SQLAlchemy's greenlet. `AsyncPostgreSQLDriver.adopt` sets it.
-        has_run: statements have run since the last commit, rollback or answer.
+        has_run: statements have run since the last commit, rollback or check for writes.
         last_id: the id in the latest answer to `_WRITTEN`.
         baseline_is_stale: there may be writes after `last_known_position` that no scope has recorded.
     """
@@ -105,7 +105,7 @@ class AsyncTracker(PostgreSQLTracker):
     # WriteTracker
 
     def may_have_news(self) -> bool:
-        """Return False if no statement has run since the last commit, rollback or answer."""
+        """Return False if no statement has run since the last commit, rollback or check for writes."""
         return self.has_run or self.written is not Written.NO
 
     def pop_write_status(self) -> Position | Written:
@@ -146,7 +146,7 @@ class _Opening(partial[Any]):
 
 
 class AsyncPostgreSQLDriver(UnknownDriver, PostgreSQLFamilyDriver):
-    """The common base class of the `replswitch.drivers.Driver` for asyncpg and of that for psycopg 3 with asyncio.
+    """The base class of the drivers for asyncpg and for psycopg 3 with asyncio.
 
     If the application opens the connections with a function of its own, they are handled as those of an
     `UnknownDriver`.

@@ -153,8 +153,8 @@ class Driver:
             ConfigurationError: the settings do not name one host, or the driver cannot connect like this.
         """
         raise ConfigurationError(
-            f"{what} does not work with {self.module.__name__}, which does not connect to one address of a host. Leave"
-            " the setting out."
+            f"{what} does not work with {self.module.__name__}, which cannot connect to a given address of a host. "
+            "Leave the setting out."
         )
 
     def schema(self, settings: Mapping[str, Any]) -> str:
@@ -262,7 +262,7 @@ class Driver:
             Exception: the driver's own error.
             PositionError: the answer is not a position.
         """
-        raise PositionError(f"{type(self).__name__} has no positions.")
+        raise PositionError(f"{type(self).__name__} does not report positions.")
 
     def wait_for(self, raw: Raw, position: Position, seconds: float) -> bool:
         """Wait until the server has reached a position. Return False after a time-out."""

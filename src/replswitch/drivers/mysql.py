@@ -188,7 +188,7 @@ def innermost(raw: Any) -> Any:
 
 
 class MySQLFamilyDriver(Driver):
-    """The common part of the `replswitch.drivers.Driver` for each module that connects to MariaDB and MySQL."""
+    """The base class of the drivers for PyMySQL and mysqlclient, which connect to MariaDB and MySQL."""
 
     engine = "mysql"
     default_port = 3306

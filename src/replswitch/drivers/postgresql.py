@@ -89,7 +89,7 @@ SELECT CASE WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0
 
 
 class PostgreSQLFamilyDriver(Driver):
-    """The common part of the `replswitch.drivers.Driver` for each module that connects to PostgreSQL.
+    """The base class of the drivers for PostgreSQL, such as psycopg and psycopg2.
 
     Its connections are instances of `replswitch.drivers.postgresql_tracker.PostgreSQLTracker`. They also have the
     attribute ``process``, the id of the process that has opened them, and the method ``question``, which runs a query
@@ -148,7 +148,7 @@ class PostgreSQLFamilyDriver(Driver):
         )
 
     def location(self, settings: Mapping[str, Any]) -> str:
-        """Return the address, with host names in lower case, and the service that may set it."""
+        """Return the address, with host names in lower case, and libpq's ``service``, which may set the address."""
         hosts = [
             each if each.startswith(("/", "@")) else each.lower().replace(".:", ":").rstrip(".")
             for each in self.address(settings).split(",")
@@ -179,7 +179,7 @@ class PostgreSQLFamilyDriver(Driver):
 
     @contextmanager
     def connecting(self, arguments: Mapping[str, Any]) -> Iterator[None]:
-        """Surround a call of the module's ``connect()``. A subclass adds to its errors what `ping_again` needs."""
+        """Run a block that calls the module's ``connect()``. A subclass adds what `ping_again` needs to its errors."""
         yield
 
     def take(self, raw: Raw, settings: Mapping[str, Any], *, read_only: bool) -> bool:
@@ -240,7 +240,7 @@ class PostgreSQLFamilyDriver(Driver):
         self.begin(raw)
 
     def fetch_position(self, raw: Raw) -> tuple[Hashable, Position | None]:
-        """Query the identity and the position. If a slave has no WAL receiver, query its WAL files, too."""
+        """Query the server's identity and position. If a slave has no WAL receiver, query its WAL files, too."""
         row = raw.question(POSITION)
         timelines: Sequence[int] = ()
         # The account may lack the right to list the files. In a transaction, the error would end the transaction.

@@ -103,8 +103,8 @@ class Timelines:
         The identity begins with the timeline, because a slave is treated as another server after its promotion. All
         slaves have the system identifier of their master, so the time of the start distinguishes them.
 
-        A server that is given as a slave and is not in recovery writes a log of its own, whose places say nothing about
-        the writes of the master. Its position is returned only if it is known as a master of this database, or as a
+        A server that is configured as a slave but is not in recovery writes a log of its own, whose places say nothing
+        about the writes of the master. Its position is returned only if it is known as a master of this database, or as a
         slave that was promoted.
 
         Args:
@@ -155,7 +155,7 @@ class Timelines:
             self._inherited.clear()
 
     def _keep(self, system: str, started: str, own: PostgreSQLPosition) -> PostgreSQLPosition:
-        """Store a position that a server certainly has. Return it with the places of earlier timelines that it has."""
+        """Store and return a position that a server has reached, with the places that it has on earlier timelines."""
         ((timeline, _),) = own.places
         before = self._certain.get((system, started))
         inherited = self._inherited.get((system, timeline))

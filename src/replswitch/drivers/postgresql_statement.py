@@ -60,7 +60,8 @@ class Statement:
         leaves_trace: it changes its session, although the command tag does not show it.
         is_temporary: it may create a temporary table.
         is_plain: if it is a single statement, it writes nothing, and may begin or end a transaction.
-        goes_alone: it cannot be sent together with a query of replswitch, because it is plain, COPY, or several ones.
+        goes_alone: it cannot be sent together with a query of replswitch, because it is plain, a COPY, or several
+            statements.
         may_write: it probably writes, so the query for the position is sent with it.
         changes_rows: it runs in one transaction, and neither begins nor ends one.
         commits: it may commit several times.

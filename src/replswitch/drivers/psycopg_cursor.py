@@ -214,5 +214,5 @@ def tracked(kind: type[Any]) -> type[Any]:
 
 
 def _is_usual(kind: type[Any], names: tuple[str, ...]) -> bool:
-    """Return whether some methods of a class are psycopg's own."""
+    """Return whether a class inherits the methods with these names from psycopg."""
     return all(getattr(kind, name) is getattr(psycopg.Cursor, name) for name in names)

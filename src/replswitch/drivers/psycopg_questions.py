@@ -1,6 +1,6 @@
-"""The questions that are sent with a statement of psycopg 3, in one pipeline of libpq.
+"""Send queries of replswitch together with a statement of psycopg 3, in one pipeline of libpq.
 
-A question is a query of replswitch's own: whether the statement has written, and at which position of the log.
+These queries are called questions: has the statement written, and up to which place in the log?
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _OK: Final = pq.ConnStatus.OK
 
 
 class QuestionsConnection(ExchangeConnection):
-    """A connection that sends questions with statements.
+    """A connection that sends queries of replswitch (questions) together with statements.
 
     Attributes:
         questions: the names of the prepared questions; empty before they are prepared.
@@ -42,7 +42,7 @@ class QuestionsConnection(ExchangeConnection):
     generation = 0
 
     def prepare_questions(self) -> int:
-        """Prepare the questions, in a pipeline, if they are sent often. Return the number of results that this adds."""
+        """Prepare replswitch's queries, in a pipeline, if they are sent often. Return how many results this adds."""
         if not self.may_prepare:
             return 0
         self.asked += 1
@@ -55,7 +55,7 @@ class QuestionsConnection(ExchangeConnection):
         return len(self.questions)
 
     def send(self, questions: tuple[str, ...]) -> None:
-        """Send questions in a pipeline."""
+        """Send queries of replswitch in a pipeline."""
         names, pgconn = self.questions, self.pgconn
         for question in questions:
             if names:
@@ -84,11 +84,11 @@ class QuestionsConnection(ExchangeConnection):
         return super()._deallocate(name)
 
     def forget_questions(self) -> None:
-        """Prepare the questions again later, because a statement has removed them."""
+        """Prepare replswitch's queries again later, because a statement has removed the prepared ones."""
         self.questions.clear()
         self.asked = 0
 
     def forget_prepared(self) -> None:
-        """Forget all prepared statements, which a statement has removed. psycopg 3.2.1 itself does not notice it."""
+        """Forget all prepared statements after a statement has removed them, which psycopg 3.2.1 does not notice."""
         self._prepared.clear()
         self.forget_questions()

@@ -44,7 +44,7 @@ _SEVERAL: Final = b"exec_parse_message"
 
 
 class RunningCursor(psycopg.Cursor[Any]):
-    """A cursor that runs statements, with questions about what they have written.
+    """A cursor that runs each statement together with queries for what it has written.
 
     Attributes:
         committed: what the latest statement has committed before it failed.
@@ -140,7 +140,7 @@ class RunningCursor(psycopg.Cursor[Any]):
     def _run_alone(
         self, connection: Any, what: Statement, pgq: Any, prepare: bool | None, binary: bool | None
     ) -> Position | Written:
-        """Run a statement that cannot be sent together with a question. Return what it has written."""
+        """Run a statement that cannot be sent together with a query of replswitch. Return what it has written."""
         try:
             self._run(connection, pgq, prepare, binary)
         except psycopg.Error:  # what ran before the error may be committed

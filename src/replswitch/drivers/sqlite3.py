@@ -117,7 +117,7 @@ class _Connection(sqlite3.Connection, WriteTracker):
     reports_positions = False
 
     def __del__(self) -> None:
-        """Close the connection. Else Python 3.13 would warn of links that the application has not closed."""
+        """Close the connection. Otherwise Python 3.13 would warn of links that the application has not closed."""
         with suppress(sqlite3.ProgrammingError):  # the file could not be opened
             self.close()
 

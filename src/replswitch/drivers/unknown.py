@@ -67,7 +67,7 @@ class UnknownDriver(Driver, WriteTracker):
         return self._family.address(settings)
 
     def location(self, settings: Mapping[str, Any]) -> str:
-        """Return the text that replswitch's own drivers return, as another engine may use one for the same server.
+        """Return the same text as replswitch's own driver, which another engine for the same server may use.
 
         A database in memory has a location of its own.
         """

@@ -81,7 +81,7 @@ class WriteTracker:
         """Update the state of the session. It is called after each statement that has succeeded."""
 
     def may_have_news(self) -> bool:
-        """Return False if `pop_write_status` would certainly return NO."""
+        """Return False if `pop_write_status` would certainly return `Written.NO`."""
         return True
 
     def pop_write_status(self) -> Position | Written:

@@ -213,7 +213,7 @@ class Database:
         return must_see is not None and run(master_lacks(link, must_see, scope, self.rotation), port)
 
     def raise_if_master_is_gone(self, driver: Driver, error: Exception) -> None:
-        """Count the loss and raise NoServerError (F5), if a failed connect has shown that the master is gone."""
+        """If a failed connect shows that the master is gone, count and log the event, and raise NoServerError (F5)."""
         if (fault := driver.classify(error)) in GONE:
             self.master_loss.not_reached(fault)
             self.master_loss.report(error, fault)

@@ -35,7 +35,7 @@ class MasterLoss(Incident):
         self._fault = Fault.LOST
 
     def report(self, error: BaseException, fault: Fault) -> None:
-        """Count that the master is not available, and log it if that is new."""
+        """Count an attempt that failed because the master is not available. Log the first one."""
         self._fault = fault
         self.happens(self._server.name, "The master %s is not available: %s", self._server.name, error)
 

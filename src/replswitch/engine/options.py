@@ -48,8 +48,8 @@ class DatabaseOptions:
         max_lag: seconds; a slave further behind gets no reads. The lag is measured every few seconds in the background.
             With None, a slave may be behind by any time for visitors who need not see a write of their own.
         fallback: what happens to reads when no slave is left: ``"master"`` serves them, ``"error"`` raises
-            NoServerError, so that dead slaves do not overload the master. Reads that must see a write which no slave
-            has yet go to the master in both cases.
+            NoServerError, so that the master is not overloaded when slaves fail. Reads that must see a write which no
+            slave has yet go to the master in both cases.
         known_for: seconds for which a slave's answer about its position is used (P4).
 
     Raises:

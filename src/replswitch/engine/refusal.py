@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MAY_NOT_MOVE = 'on_slave_write is "error"'
 HAS_READ = "its transaction has read from the slave, and what it read may be stale"
 SESSION_CHANGED = "an earlier statement changed the session on the slave, and the master's session lacks that change"
-ROWS_ARE_OUT = "its procedure has already returned rows of the slave"
+ROWS_ARE_OUT = "its statement has already returned rows from the slave"
 OWN_CONNECTION = "the application has chosen the connection itself"
 
 

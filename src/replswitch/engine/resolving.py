@@ -38,7 +38,7 @@ FIRST: Final = 1
 
 
 def addresses_of(host: str, port: int) -> list[str]:
-    """Look a name up. If it has addresses of IPv4 and of IPv6, return those of the kind that the system prefers.
+    """Look a host name up. If it has both IPv4 and IPv6 addresses, return only the kind that the system prefers.
 
     Raises:
         OSError: the name cannot be looked up, or has no address.
@@ -50,7 +50,7 @@ def addresses_of(host: str, port: int) -> list[str]:
 
 
 class _Lookup(NamedTuple):
-    """A lookup that runs in a thread.
+    """A lookup of a host name, which runs in a thread.
 
     Attributes:
         process: the process that has begun it. In a forked child, there is no such thread.
@@ -129,11 +129,11 @@ class Name:
         except Exception as error:  # noqa: BLE001 - the last answer stays in use after any error
             self._end(error.with_traceback(None), RETRY)
             if self.incident is not None:
-                text = "The name %s cannot be looked up, so replswitch uses the addresses that it knows: %s"
+                text = "The host name %s cannot be looked up, so replswitch uses the addresses that it knows: %s"
                 self.incident.happens(self.host, text, self.host, error)
         else:
             if self.incident is not None:
-                self.incident.ends(self.host, "The name %s can be looked up again.", self.host)
+                self.incident.ends(self.host, "The host name %s can be looked up again.", self.host)
         finally:
             lookup.done.set()
 
@@ -147,7 +147,7 @@ class Name:
 
 
 class ResolvingServers(Servers):
-    """The servers of a database with slaves behind names. A lookup replaces `slaves` as a whole.
+    """The servers of a database some of whose slaves are behind a host name. A lookup replaces `slaves` as a whole.
 
     Args:
         master: the master.
@@ -193,7 +193,7 @@ class ResolvingServers(Servers):
         return [(f"{each.host}:{each.port}", each.error) for each in self.names if each.error and not each.servers]
 
     def watch(self, rotation: ResolvingRotation, database: str) -> None:
-        """Tell a rotation which servers leave. Report lookups that fail, as events of ``database``."""
+        """From now on, tell a rotation which addresses are gone. Report failed lookups as events of ``database``."""
         with self._lock:
             self._rotations.add(rotation)
         for name in self.names:
@@ -216,9 +216,9 @@ class ResolvingServers(Servers):
             self.left = (*(each for each in self.left if each() is not None), *map(weakref.ref, gone))
         for server in found:
             if server not in known:
-                logger.info("The slave %s has joined.", server.name)
+                logger.info("The slave %s was added, because its host name now has this address.", server.name)
         for server in gone:
-            logger.info("The slave %s has left, because its name no longer has this address.", server.name)
+            logger.info("The slave %s was removed, because its host name no longer has this address.", server.name)
             for rotation in rotations:
                 rotation.forget(server)
             with suppress(Exception):  # the next server must leave, too
@@ -226,7 +226,7 @@ class ResolvingServers(Servers):
 
 
 class ResolvingRotation(Rotation):
-    """The slaves of a database some of which are behind names. The arguments are those of `Rotation`."""
+    """The slaves of a database, some of which are behind a host name. The arguments are those of `Rotation`."""
 
     def __init__(self, name: str, key: object, servers: ResolvingServers, options: DatabaseOptions) -> None:
         super().__init__(name, key, servers, options)

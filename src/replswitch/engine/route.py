@@ -222,7 +222,7 @@ class Route(Selection):
     # The end of a transaction
 
     def commit(self, block: Block) -> None:
-        """Commit an ended transaction on each of its links. If the commit fails on a link, roll back on that link.
+        """Commit a transaction that `end` has returned, on each link. If this fails on a link, roll back there.
 
         Slaves come first, because SQLite's master may have to wait until they release their snapshots.
 
@@ -245,7 +245,7 @@ class Route(Selection):
         self._look_for_writes_of(block)
 
     def roll_back(self, block: Block) -> None:
-        """Roll back an ended transaction on each of its links."""
+        """Roll back a transaction that `end` has returned, on each link."""
         block.lost = None  # the error would form a reference cycle with the frames that hold the transaction
         for link in block.links:
             self._port.leave(link)

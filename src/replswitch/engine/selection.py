@@ -47,7 +47,7 @@ class Selection:
         side: the state that the latest link serves.
         reason: the reason why the latest link was chosen.
         tally: counts the statements on the latest link; a binding calls its ``add()`` after each statement.
-        pending: the latest statements about which the master must still be asked whether they wrote; None without any.
+        pending: the latest statements that may have written, if the master must still be queried; else None.
         has_read: the scope has read rows from a slave.
         slave_has: a position that the slave had reached when it was chosen; None if the slave was not asked.
         master_error: the error with which the master was lost, if the link replaces the master; else None.

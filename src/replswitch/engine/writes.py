@@ -172,7 +172,7 @@ class Writes:
         return None
 
     def _look_behind_results(self, tracker: WriteTracker, scope: Scope) -> None:
-        """Record a possible write if results of a statement are still unread. Those that were read are checked."""
+        """Record a possible write if a statement still has unread results, because one of them may show a write."""
         if tracker.owes_results:
             self.record_in(scope, Written.YES)
 

@@ -55,7 +55,7 @@ class PostgreSQLPosition(Position):
         for part in text.split(","):
             match = _PLACE.fullmatch(part)
             if match is None or int(match[1]) >= _TIMELINES:
-                raise PositionError(f"{part[:60]!r} is not a place on a timeline of PostgreSQL, such as 1:0/16B3748.")
+                raise PositionError(f"{part[:60]!r} is not a timeline and an LSN of PostgreSQL, such as 1:0/16B3748.")
             places.append((int(match[1]), int(match[2], 16) << 32 | int(match[3], 16)))
         return cls(_latest(places))
 
@@ -79,7 +79,9 @@ class PostgreSQLPosition(Position):
         try:
             place = int(high, 16) << 32 | int(low, 16)
         except ValueError:
-            raise PositionError(f"{lsn[:60]!r} is not a place in the log of PostgreSQL, such as 0/16B3748.") from None
+            raise PositionError(
+                f"{lsn[:60]!r} is not a place in PostgreSQL's log (an LSN), such as 0/16B3748."
+            ) from None
         if place % segment == _LONG_HEADER:
             place -= _LONG_HEADER
         elif place % page == _HEADER:

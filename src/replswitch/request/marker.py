@@ -124,7 +124,7 @@ def _marker(written_at: float | None, steps: tuple[Step, ...]) -> Marker:
 
 
 def joined(later: Positions, earlier: Positions) -> Positions:
-    """Return a position for each set that includes both. If the two cannot be compared, use the one in ``later``."""
+    """Merge positions by replicated set. If two positions of a set cannot be merged, use the one in ``later``."""
     both = {**earlier, **later}
     for name, position in earlier.items():
         if name in later and type(position) is type(later[name]):

@@ -99,7 +99,7 @@ class Family:
             return tally
 
     def values(self) -> dict[Labels, int]:
-        """Return the numbers by the values of the labels, without those that are 0."""
+        """Return the number of each counter that is not 0, by the values of its labels."""
         with _lock:
             numbers = {labels: tally.value() for labels, tally in self._tallies.items()}
         return {labels: number for labels, number in numbers.items() if number}

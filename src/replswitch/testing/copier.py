@@ -210,7 +210,7 @@ class Copier:
         self._snapshots = [one for one in self._snapshots if one.number >= needed]
 
     def _tell(self) -> None:
-        """Write into the notes of slaves with the newest copy up to which time they equal the master.
+        """In the note of each slave with the newest copy, store the time up to which the slave equals the master.
 
         Writers read the clock after a commit, so their position may be later than the copy that has the commit.
         """

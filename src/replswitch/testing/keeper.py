@@ -121,7 +121,7 @@ class Keeper:
         return code
 
     def close(self) -> None:
-        """Kill everything and remove the folder."""
+        """Kill all processes, and remove the folder."""
         for name in self.processes:
             self.kill(name)
         deadline = time.monotonic() + REMOVE_WITHIN

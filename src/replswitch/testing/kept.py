@@ -144,7 +144,7 @@ class Kept:
 
 
 class _Watch:
-    """Watches a process that the keeper has started. A request to the keeper would take much longer.
+    """Shows whether a process still runs. To ask `replswitch.testing.keeper` would take much longer.
 
     Args:
         pid: the id of the process.

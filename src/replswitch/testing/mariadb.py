@@ -1,6 +1,6 @@
 """A throw-away pair of MariaDB servers with GTID replication.
 
-Where a rule comes from MariaDB's manual, the page is named as in https://mariadb.com/kb/en/NAME/.
+Comments cite pages of MariaDB's manual by their NAME in https://mariadb.com/kb/en/NAME/.
 """
 
 from __future__ import annotations

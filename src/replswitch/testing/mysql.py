@@ -1,6 +1,6 @@
 """A throw-away pair of MySQL servers with GTID replication.
 
-Where a rule comes from MySQL's manual, the page is named as in https://dev.mysql.com/doc/refman/en/NAME.html.
+Comments cite pages of MySQL's manual by their NAME in https://dev.mysql.com/doc/refman/en/NAME.html.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A throw-away pair of PostgreSQL servers with streaming replication.
 
-Where a rule comes from PostgreSQL's manual, the page is named as in https://www.postgresql.org/docs/current/NAME.html.
+Comments cite pages of PostgreSQL's manual by their NAME in https://www.postgresql.org/docs/current/NAME.html.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class PostgreSQLPair(PostgreSQLSessions):
         self._applied: dict[str, str] = {}  # the settings by which a slave replicates at the moment
 
     def promote(self, name: str = "slave", timeout: float = 10) -> None:
-        """Make a slave the master, and the master and the other slaves its slaves. See the base class."""
+        """Promote a slave to master. The old master and the other slaves then replicate from it. See the base class."""
         with self._exclusively():
             old = self.master_name
             super().promote(name, timeout)
@@ -144,11 +144,11 @@ class PostgreSQLPair(PostgreSQLSessions):
         self._finish("cp", ["cp", "-R", str(source), str(target)])  # under the account, which then owns the copy
 
     def _finish(self, name: str, argv: list[str]) -> None:
-        """Run a program to its end, under the account."""
+        """Run a program to its end, under the account of the servers."""
         run(self._keeper, name, argv, self._keeper.folder / "install.log")
 
     def _write(self, file: Path, text: str) -> None:
-        """Write a file in one step, because the server may read it meanwhile. Give the file to the account."""
+        """Write a file in one step, because the server may read it meanwhile. The servers' account owns the file."""
         new = file.with_suffix(".new")
         new.write_text(text)
         if self._account is not None:
@@ -345,6 +345,6 @@ class PostgreSQLPair(PostgreSQLSessions):
         self._finish("pg_controldata", [str(self._programs / "pg_controldata"), "-D", str(self._data(name))])
         found = re.search(r"Latest checkpoint location: +([0-9A-F]+)/([0-9A-F]+)", output.read_text())
         if found is None:
-            raise ServerStartError("pg_controldata names no checkpoint.", server=name, log=output.read_text())
+            raise ServerStartError("pg_controldata has reported no checkpoint.", server=name, log=output.read_text())
         # A slave that has applied the record is at least one byte further.
         return f"{found[1]}/{int(found[2], 16) + 1:X}"

@@ -1,7 +1,7 @@
 """PostgreSQL's programs, the account that they run under, and an empty data folder that pairs copy.
 
-PostgreSQL refuses to run as root, so root starts it under another account. Where a rule comes from PostgreSQL's manual,
-the page is named as in https://www.postgresql.org/docs/current/NAME.html.
+PostgreSQL refuses to run as root, so root starts it under another account. Comments cite pages of PostgreSQL's manual
+by their NAME in https://www.postgresql.org/docs/current/NAME.html.
 """
 
 from __future__ import annotations
@@ -205,7 +205,7 @@ def template(user: Account | None) -> Template:
 
 
 def check_reachable(folder: Path, user: Account | None) -> None:
-    """Raise PairError if another account cannot reach a folder of its own, because it may not enter one above it."""
+    """Raise PairError if an account may not enter a parent of its folder, and so cannot reach the folder."""
     if user is not None:
         for above in folder.parents:
             entry = above.stat()

@@ -96,7 +96,7 @@ class ProcessPair(ReplicatedPair):
         self._install()
         for name in self.slave_names:
             self._copy(self._data(MASTER), self._data(name))
-        logger.debug("data of %d servers made in %.2f s", len(self.names), time.monotonic() - began)
+        logger.debug("made the data folders of %d servers in %.2f s", len(self.names), time.monotonic() - began)
 
     def _remove(self) -> None:
         if self._kept is not None:
@@ -116,7 +116,7 @@ class ProcessPair(ReplicatedPair):
             self._start_on(name, self._ports[name], began + WITHIN)
         else:
             self._start_on_free_port(name)
-        logger.debug("%s up on port %d in %.2f s", name, self._ports[name], time.monotonic() - began)
+        logger.debug("%s started on port %d in %.2f s", name, self._ports[name], time.monotonic() - began)
 
     def _start_on_free_port(self, name: str) -> None:
         """Start a server on a free port. If another process takes the port first, try another port."""

@@ -1,6 +1,6 @@
 """Promotion of a slave to master, as a careful operator does it.
 
-Where a rule comes from MariaDB's manual, the page is named as in https://mariadb.com/kb/en/NAME/.
+Comments cite pages of MariaDB's manual by their NAME in https://mariadb.com/kb/en/NAME/.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class PromotablePair(ProcessPair):
         self._follows: dict[str, str | None] = {}  # the master that each server last got; None if it is one itself
 
     def promote(self, name: str = "slave", timeout: float = 10) -> None:
-        """Make a slave the master, and the master and the other slaves its slaves. Nothing is lost.
+        """Promote a slave to master. The old master and the other slaves then replicate from it. No write is lost.
 
         First, the old master stops accepting writes. MariaDB and MySQL become read-only, so sessions that are open
         there get error 1290 for every write and for every commit of a write. PostgreSQL is shut down, so its sessions

@@ -223,7 +223,7 @@ class _Connection:
         self._is_waiting = True  # a connection that was just opened waits for a greeting
 
     def changed(self, cut_after: int | None) -> None:
-        """Apply the call of a method of the proxy that was just made, also to data that is waiting."""
+        """Apply the latest call of one of the proxy's methods, also to data that is waiting."""
         self._left = cut_after
         change, self.change = self.change, asyncio.Event()
         change.set()

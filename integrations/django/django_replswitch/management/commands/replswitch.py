@@ -1,4 +1,4 @@
-"""``manage.py replswitch``: the servers of each database that switches, and their state."""
+"""``manage.py replswitch``: the servers of each database that uses replswitch, and their state."""
 
 from __future__ import annotations
 
