@@ -154,7 +154,7 @@ class Jobs:
             found.append(Marker(time.time()))
         outermost = None if frame is None else frame.scope.with_enclosing()[-1]
         if self.sees_outside and (outermost is None or not (outermost.is_request or outermost.is_job)):
-            found += [Outside.wrote, Marker(Outside.may_have_written_at)]
+            found += [Outside.wrote(), Marker(Outside.may_have_written_at)]
         return _text(self._merged(found), held_back=held_back)
 
     @contextmanager

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import deque
+from contextlib import suppress
 from itertools import count
-from math import inf
 from typing import TYPE_CHECKING, Final
 
 from replswitch.lock import ProcessLock
@@ -12,9 +13,13 @@ from replswitch.request.marker import Marker
 
 if TYPE_CHECKING:
     from replswitch.positions import Position
+    from replswitch.request.marker import Write
 
 _changing: Final = ProcessLock()
 _numbers: Final = count(1)
+
+#: How many commits are kept before they are merged.
+_MOST: Final = 100
 
 
 class Outside:
@@ -24,15 +29,16 @@ class Outside:
         commits: a number that each such commit on a master changes. If it changes during a request, the request does
             not run again (R5), because a thread that the request has started may have made the commit, which cannot be
             found out.
-        wrote: the commits outside requests, as a marker, because a job that is started outside any request must see
-            them. The marker is replaced, never changed.
         may_have_written_at: the time, in seconds since the epoch, at which a statement outside requests may last have
             written, if the driver does not show whether the statement has.
+        merged: the commits that `wrote` has returned. It is replaced, never changed.
     """
 
     commits = 0
-    wrote: Marker | None = None
     may_have_written_at: float = 0
+    merged = Marker()
+
+    _latest: Final[deque[Write]] = deque()
 
     @classmethod
     def count(cls) -> None:
@@ -47,7 +53,18 @@ class Outside:
             name: the name of the replicated set.
             position: a slave that has reached this position has the write; None if the position is unknown.
         """
-        now = time.time()
-        wrote = Marker(now) if position is None else Marker(positions={name: position}, placed_at=now)
+        # Merging takes time, and only jobs need the result, so it is done later. Adding is atomic, so it needs no lock.
+        cls._latest.append((name, position, time.time()))
+        if len(cls._latest) > _MOST:
+            cls.wrote()
+
+    @classmethod
+    def wrote(cls) -> Marker:
+        """Return the commits outside requests, as a marker. A job that is started outside any request must see them."""
+        latest: list[Write] = []
         with _changing:
-            cls.wrote = wrote if cls.wrote is None else cls.wrote.merge(wrote, inf)
+            with suppress(IndexError):  # until none is left
+                while True:
+                    latest.append(cls._latest.popleft())
+            cls.merged = cls.merged.with_writes(*latest)
+            return cls.merged

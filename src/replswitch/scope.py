@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from math import inf
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
@@ -169,11 +168,12 @@ class Scope:
     def _record(self, name: str, position: Position | None) -> None:
         now = time.time()
         with _changing:
+            self.wrote = (self.wrote or Marker()).with_writes((name, position, now))
             if position is None:
-                self._absorb_writes(Marker(now))
                 self.forced_master = {**self.forced_master, name: "own-write"}
             else:
-                self._absorb_writes(Marker(positions={name: position}, placed_at=now))
+                self.must_see_since = max(self.must_see_since, now)
+                self.must_see = joined({name: position}, self.must_see)
             self.written |= {name}
             self.version += 1
         if self.within is None and self.answered and not self._late and not self.is_open:
@@ -198,11 +198,6 @@ class Scope:
             self.within.recorded |= self.recorded
             self.within.unrecorded |= self.unrecorded
             self.within.has_unmarked |= self.has_unmarked
-
-    def _absorb_writes(self, wrote: Marker) -> None:
-        self.wrote = wrote if self.wrote is None else self.wrote.merge(wrote, inf)
-        self.must_see_since = max(self.must_see_since, wrote.placed_at or 0)
-        self.must_see = joined(wrote.positions, self.must_see)
 
     # Statements that may have written
 

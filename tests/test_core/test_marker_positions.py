@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from functools import reduce
+from math import inf
 from typing import Any
 
 import pytest
@@ -168,6 +169,26 @@ def test_m2_the_position_of_each_replicated_set_expires_by_its_own_date() -> Non
 def test_m2_dates_of_merged_positions_do_not_depend_on_the_order() -> None:
     one, two, three = placed("0-1-5", 5), placed("1-1-7", 5), placed("0-1-6", 0)
     assert one.merge(three).merge(two) == one.merge(two).merge(three) == two.merge(three).merge(one)
+
+
+one_position = st.none() | positions.filter(bool).map(lambda some: next(iter(some.values())))
+some_writes = st.lists(
+    st.tuples(st.sampled_from(["shop", "log"]), one_position, milliseconds),
+    max_size=5,
+    unique_by=lambda write: write[2],
+)
+
+
+@fewer
+@given(some_writes)
+def test_m4_writes_merge_as_their_markers_do(some: list[tuple[str, Position | None, float]]) -> None:
+    writes = sorted(some, key=lambda write: write[2])
+    expected = Marker()
+    for name, position, time in writes:
+        wrote = Marker(time) if position is None else Marker(positions={name: position}, placed_at=time)
+        expected = expected.merge(wrote, inf)
+    assert Marker().with_writes(*writes) == expected
+    assert Marker().with_writes(*writes[:2]).with_writes(*writes[2:]) == expected
 
 
 @fewer

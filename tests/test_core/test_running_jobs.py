@@ -12,7 +12,7 @@ from replswitch import MASTER, SLAVE, ConfigurationError, Connection, Switch, re
 from replswitch.decorators import use_master, use_slave
 from replswitch.jobs import Jobs, job_option, option_of
 from replswitch.outside import Outside
-from replswitch.positions import SQLitePosition
+from replswitch.positions import MySQLPosition, SQLitePosition
 from replswitch.request.marker import Marker, dump, load
 from replswitch.state import stack
 from replswitch.testing import ReplicatedPair
@@ -20,7 +20,8 @@ from replswitch.testing import ReplicatedPair
 
 @pytest.fixture(autouse=True)
 def nothing_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Outside, "wrote", None)
+    Outside.wrote()  # so that nothing is left to merge
+    monkeypatch.setattr(Outside, "merged", Marker())
     monkeypatch.setattr(Outside, "may_have_written_at", 0)
 
 
@@ -90,6 +91,16 @@ def test_m9_a_job_sees_what_was_written_outside_any_request(db: Connection, repl
         with Jobs().running(token), db.cursor() as cursor:
             cursor.execute("SELECT COUNT(*) FROM message")
             assert cursor.fetchone()[0] >= least
+
+
+def test_m9_a_job_sees_all_of_many_writes_outside_any_request() -> None:
+    places = [MySQLPosition.parse(f"3e11fa47-71ca-11e1-9e33-c80aa9429562:{2 * number}") for number in range(1, 251)]
+    for place in places:
+        Outside.record("shop", place)
+    Outside.record("log", None)
+    for wrote in Outside.wrote(), Outside.wrote():
+        assert all(wrote.positions["shop"].includes(place) for place in places)
+        assert wrote.written_at is not None
 
 
 def test_m9_the_master_serves_the_transactions_of_a_job(db: Connection) -> None:

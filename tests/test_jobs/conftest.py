@@ -20,6 +20,7 @@ import pytest
 from tests.test_jobs.board import REDIS, SERVERS
 
 from replswitch.outside import Outside
+from replswitch.request.marker import Marker
 from replswitch.testing import MariaDBPair
 
 ROOT = Path(__file__).parents[2]
@@ -113,7 +114,8 @@ def start_worker(mariadb_pair_of_session: MariaDBPair, redis_socket: str) -> Ite
 
 def forget_writes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the process have written nothing so far."""
-    monkeypatch.setattr(Outside, "wrote", None)
+    Outside.wrote()  # so that nothing is left to merge
+    monkeypatch.setattr(Outside, "merged", Marker())
     monkeypatch.setattr(Outside, "may_have_written_at", 0)
 
 

@@ -104,8 +104,8 @@ class Timelines:
         slaves have the system identifier of their master, so the time of the start distinguishes them.
 
         A server that is configured as a slave but is not in recovery writes a log of its own, whose places say nothing
-        about the writes of the master. Its position is returned only if it is known as a master of this database, or as a
-        slave that was promoted.
+        about the writes of the master. Its position is returned only if it is known as a master of this database, or as
+        a slave that was promoted.
 
         Args:
             row: the answer.

@@ -66,7 +66,8 @@ class Statement:
         changes_rows: it runs in one transaction, and neither begins nor ends one.
         commits: it may commit several times.
         copies_in: it is a COPY that takes rows from the client.
-        encoded: the text as bytes if it is ASCII, because these bytes are the same in each encoding; else None.
+        encoded: the text as bytes if it is ASCII, because these bytes are the same in each encoding; else None. Also
+            None if it is longer than `LONGEST`.
     """
 
     __slots__ = (
@@ -86,7 +87,7 @@ class Statement:
         self.changes_rows = word in _CHANGES_ROWS
         self.commits = word in _COMMITS
         self.copies_in = word == "copy" and _COPIES_IN.search(text) is not None
-        self.encoded = text.encode() if text.isascii() else None
+        self.encoded = text.encode() if text.isascii() and len(text) <= LONGEST else None
 
 
 def statement(text: str) -> Statement:

@@ -125,7 +125,7 @@ class PsycopgDriver(PostgreSQLFamilyDriver):
 
     def begin(self, raw: PsycopgConnection) -> None:
         """Begin a transaction, with the isolation level of the connection. BEGIN is sent with its first statement."""
-        raw.begin()
+        raw.begins = True
 
     def begin_now(self, raw: PsycopgConnection) -> None:
         """Begin a transaction, and send BEGIN at once."""

@@ -195,10 +195,6 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
         """Whether a transaction has begun."""
         return self.begins or self.pgconn.transaction_status != _IDLE
 
-    def begin(self) -> None:
-        """Begin a transaction. BEGIN is sent with its first statement, so it takes no round trip."""
-        self.begins = True
-
     def begin_now(self) -> None:
         """Send BEGIN, before a statement that cannot be sent together with it."""
         with self.lock:

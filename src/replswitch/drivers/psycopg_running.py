@@ -27,6 +27,10 @@ _FAILED: Final = int(pq.ExecStatus.FATAL_ERROR)
 _ROWS: Final = int(pq.ExecStatus.TUPLES_OK)
 _DONE: Final = int(pq.ExecStatus.COMMAND_OK)
 
+#: psycopg's BEGIN, and the same as a question, which may be prepared.
+_BEGIN: Final = BEGIN.encode()
+_BEGINS: Final = (BEGIN,)
+
 #: The questions after a statement: whether it has written, and at which position.
 _ASK_WHETHER: Final = (WRITES,)
 _ASK_POSITION: Final = (WRITTEN,)
@@ -48,11 +52,13 @@ class RunningCursor(psycopg.Cursor[Any]):
 
     Attributes:
         committed: what the latest statement has committed before it failed.
+        converts_as_usual: the cursor's class overrides none of psycopg's attributes that convert statements.
         prepares_as_usual: the cursor's class overrides none of psycopg's methods for prepared statements.
         takes_as_usual: the cursor's class overrides none of the methods that psycopg calls after a statement.
     """
 
     committed: Position | Written = Written.NO
+    converts_as_usual = True
     prepares_as_usual = True
     takes_as_usual = True
 
@@ -66,7 +72,10 @@ class RunningCursor(psycopg.Cursor[Any]):
         pgconn, begin = self._pgconn, connection._get_tx_start_command()
         pgconn.enter_pipeline_mode()
         try:
-            pgconn.send_query_params(begin, None)
+            if begin == _BEGIN:
+                connection.send(_BEGINS)
+            else:  # with an isolation level, for example
+                pgconn.send_query_params(begin, None)
             before, entry = self._send(connection, pgq, prepare, binary, in_pipeline=True)
             pgconn.pipeline_sync()
             answers = connection.answers()

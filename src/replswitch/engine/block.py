@@ -60,12 +60,8 @@ class Block:
 
         The reads of a SERIALIZABLE transaction on MariaDB and MySQL lock rows.
         """
-        link = self.slave
-        if (
-            link is not None
-            and link.server is master_read_only
-            and port.driver.reads_may_lock
-            and not link.writes.streams
-        ):
+        if not port.driver.reads_may_lock or (link := self.slave) is None:
+            return
+        if link.server is master_read_only and not link.writes.streams:
             self.links.remove(link)
             port.release(link)

@@ -52,6 +52,7 @@ class Route(Selection):
         """
         block, has_news = self.block, link.writes.news
         link.writes.follow()
+        is_open = self._port.driver.in_transaction(link.raw) if has_news else block is not None
         if block is not None:
             block.has_run = True
         if link.server.state == SLAVE:
@@ -60,22 +61,21 @@ class Route(Selection):
                 if block is not None:
                     block.has_read = True
             link.writes.pop_write_status()  # which resets `news`
-        elif block is not None and self._port.driver.in_transaction(link.raw):
+        elif block is not None and is_open:
             block.is_recorded = block.is_recorded or is_recording()
         elif not (has_rows and self.pending is not None and not self.pending.resolved):
             self.look_for_writes(link)  # else one later query covers this statement and the earlier ones
-        if follow and has_news:
+        if follow and is_open == (block is None):
             self._follow(link, has_rows=has_rows)
 
     def _follow(self, link: Link, *, has_rows: bool) -> None:
-        block, is_open = self.block, self._port.driver.in_transaction(link.raw)
-        if block is None and is_open:
+        if (block := self.block) is None:
             block = Block()
             block.links.append(link)
             block.has_run, block.has_read = True, has_rows and link.server.state == SLAVE
             block.is_recorded = is_recording()
             self.begin(block)
-        elif block is not None and not is_open:
+        else:
             self.end()
             for other in block.links:
                 if other is not link:

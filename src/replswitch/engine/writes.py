@@ -34,12 +34,6 @@ def _is_outside(scope: Scope | None) -> bool:
     return scope is None or not (scope if scope.within is None else scope.with_enclosing()[-1]).is_request
 
 
-def _count_outside(scope: Scope | None) -> None:
-    """Count a commit, unless it was made in a request's scope."""
-    if _is_outside(scope):
-        Outside.count()
-
-
 def committed_elsewhere() -> None:
     """Record that the running code has committed something in a database that replswitch does not switch.
 
@@ -50,7 +44,8 @@ def committed_elsewhere() -> None:
         return
     frame = stack()
     scope = None if frame is None else frame.scope
-    _count_outside(scope)
+    if _is_outside(scope):
+        Outside.count()
     for each in () if scope is None else scope.with_enclosing():
         if each.safe_request is not None:
             each.safe_request.has_committed_elsewhere = True
@@ -153,8 +148,8 @@ class Writes:
         status = tracker.pop_write_status()
         if status is Written.NO:
             return None
-        if not tracker.has_rows:
-            _count_outside(scope)
+        if not tracker.has_rows and _is_outside(scope):
+            Outside.count()
         if self._master_loss.lasts and not tracker.has_rows:
             self._master_loss.wrote(certain=not isinstance(status, Written))
         if not (scope or others) or not (is_recording() if recorded is None else recorded):

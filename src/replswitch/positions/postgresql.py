@@ -98,7 +98,9 @@ class PostgreSQLPosition(Position):
         A server that has the write of this position has everything that the write's timeline contains of earlier
         timelines. What this timeline does not contain is lost, on the master as well.
         """
-        timeline, _ = self.places[-1]
+        timeline, _ = latest = self.places[-1]
+        if earlier.places[-1] <= latest:
+            return self
         return type(self)(_latest([*(each for each in earlier.places if each[0] >= timeline), *self.places]))
 
     def includes(self, other: Position) -> bool:

@@ -53,6 +53,9 @@ Positions = Mapping[str, "Position"]
 Step = tuple[float, Positions]
 """A time, and the positions that slaves must have reached to have all writes from that time on."""
 
+Write = tuple[str, "Position | None", float]
+"""The name of the written set, a position that includes the write, or None if it is unknown, and the time."""
+
 
 @dataclass(frozen=True, slots=True)
 class Marker:
@@ -99,6 +102,16 @@ class Marker:
                 time = steps.pop()[0]  # noqa: PLW2901 - the later one
             steps.append((time, asked))
         return _marker(written_at, tuple(steps))
+
+    def with_writes(self, *writes: Write) -> Marker:
+        """Return the marker with further writes, in their order. All writes with a position get the latest date."""
+        written_at, positions, placed_at = self.written_at or 0, self.positions, self.placed_at or 0
+        for name, position, time in writes:
+            if position is None or type(positions.get(name, position)) is not type(position):
+                written_at = max(written_at, time)  # the position is unknown, or no earlier one can be compared with it
+            if position is not None:
+                positions, placed_at = joined({name: position}, positions), max(placed_at, time)
+        return Marker(written_at or None, positions, placed_at or None)
 
     def holding(self, now: float, *, max_age: float, position_max_age: float) -> Marker | None:
         """Return a marker with the parts that are not too old; None if all parts are too old.

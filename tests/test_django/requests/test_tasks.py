@@ -19,6 +19,7 @@ from django_replswitch.tasks import TaskBackend
 from replswitch import ConfigurationError
 from replswitch.decorators import use_master, use_slave
 from replswitch.outside import Outside
+from replswitch.request.marker import Marker
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,8 @@ def tasks() -> Any:
 @pytest.fixture
 def stopped(site: Site, tasks: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The tasks; the slave is stopped, so only the master has what a test writes. Both have one message."""
-    monkeypatch.setattr(Outside, "wrote", None)
+    Outside.wrote()  # so that nothing is left to merge
+    monkeypatch.setattr(Outside, "merged", Marker())
     monkeypatch.setattr(Outside, "may_have_written_at", 0)
     tasks.QueueBackend.messages.clear()
     site.pair.stop_slave()
