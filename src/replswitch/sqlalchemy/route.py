@@ -55,7 +55,7 @@ class SessionRoute(PoolPort):
 
     def __init__(self, session: Session, calls: Calls, database: Database, driver: Driver, engine: Engine) -> None:
         super().__init__(driver)
-        self._session, self._calls, self._database = session, calls, database
+        self._session, self._calls, self._database = weakref.proxy(session), calls, database  # no reference cycle
         self._engine = engine
         self._master: Link | None = None  # has a connection only while the transaction includes the master
         self._leases: dict[Server, Lease] = {}
