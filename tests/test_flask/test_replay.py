@@ -234,7 +234,7 @@ def test_r5_what_is_not_committed_on_another_engine_prevents_no_replay(
 
     @app.get("/")
     def index() -> str:
-        with other.connect() as connection:
+        with other.connect() as connection, connection.begin_nested():
             connection.execute(sa.text("INSERT INTO visit VALUES (1)"))
         return view_page()
 

@@ -259,19 +259,23 @@ def test_m1_an_async_rollback_is_not_recorded(pair: ReplicatedPair, shop_on: Mak
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("by", ["engine", "execution options", "its cursor"])
+@pytest.mark.parametrize(
+    "by", ["engine", "execution options", "its cursor", "its cursor after a statement with execution options"]
+)
 def test_m1_an_async_write_in_autocommit_mode_is_recorded(pair: ReplicatedPair, shop_on: Make, by: str) -> None:
     async def main() -> None:
-        level = {} if by == "execution options" else {"isolation_level": "AUTOCOMMIT"}
+        level = {} if "execution options" in by else {"isolation_level": "AUTOCOMMIT"}
         async with shop_on(level) as shop:
             pair.stop_slave()
             master = shop.master
-            if by == "execution options":
+            if "execution options" in by:
                 master = master.execution_options(isolation_level="AUTOCOMMIT")
             with use_master():
                 async with AsyncExitStack() as still_open:
                     connection = await still_open.enter_async_context(master.connect())
-                    if by == "its cursor":
+                    if "after a statement" in by:
+                        await connection.execute(text("SELECT 1"))
+                    if "its cursor" in by:
                         await connection.run_sync(write_by_cursor)
                         await still_open.aclose()
                     else:

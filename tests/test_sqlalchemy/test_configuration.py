@@ -298,13 +298,18 @@ class TestWithoutSlaves:
             assert frame is not None
             assert [decision.state for decision in frame.scope.decisions] == [SLAVE]
 
-    def test_s10_a_sqlite_session_that_reads_and_writes_does_not_lock_itself_out(self, engine: Make) -> None:
+    @pytest.mark.parametrize("begins", [False, True], ids=["", "after BEGIN as a statement"])
+    def test_s10_a_sqlite_session_that_reads_and_writes_does_not_lock_itself_out(
+        self, engine: Make, begins: bool
+    ) -> None:
         # Without WAL mode, SQLite accepts no commit while another connection reads.
         master = engine("journal", connect_args={"timeout": 0.1})
         Base.metadata.create_all(master)
         replicate(master, on_slave_write="force")
         for number in range(8):  # which of the two a session commits first is chance
             with use_slave(), RoutingSession(master) as session:
+                if begins:
+                    session.execute(text("BEGIN"))
                 assert len(session.scalars(select(Note)).all()) == number
                 session.add(Note(body="hello"))
                 session.commit()
@@ -321,9 +326,10 @@ class TestWithoutSlaves:
             assert frame is not None
             assert [decision.state for decision in frame.scope.decisions] == [SLAVE, MASTER]
 
+    @pytest.mark.parametrize("options", [{}, {"answer": 42}], ids=["plain", "with options"])
     @pytest.mark.parametrize("has_slave", [False, True])
     def test_listeners_can_be_registered_on_every_engine_that_runs_statements(
-        self, engine: Make, has_slave: bool
+        self, engine: Make, has_slave: bool, options: dict[str, Any]
     ) -> None:
         db = replicate(engine("journal"), [engine("slave")] if has_slave else [])
         assert len(db.engines) == 2 + has_slave
@@ -331,12 +337,12 @@ class TestWithoutSlaves:
         for each in db.engines:
             event.listen(each, "before_cursor_execute", lambda *about: ran.append(about[2]))
         for is_held_back in (True, False):
-            with use_slave(), RoutingSession(db.master) as session:
+            with use_slave(), RoutingSession(db.master.execution_options(**options)) as session:
                 frame = stack()
                 assert frame is not None
                 frame.scope.held_back = is_held_back  # as the option rollout does (R6)
                 session.execute(text("SELECT 1"))
-        with use_master(), RoutingSession(db.master) as session:
+        with use_master(), RoutingSession(db.master.execution_options(**options)) as session:
             session.execute(text("SELECT 1"))
         assert ran == ["SELECT 1"] * 3
 

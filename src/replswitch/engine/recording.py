@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 from replswitch.errors import ConfigurationError
 
@@ -16,18 +16,13 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# Whether the writes of the running code make a marker. None means that they make none, and may run twice.
-_recording: ContextVar[bool | None] = ContextVar("replswitch.recording", default=True)
+_recording: ContextVar[bool] = ContextVar("replswitch.recording", default=True)
+_repeatable: ContextVar[bool] = ContextVar("replswitch.repeatable", default=False)
 
-
-def is_recording() -> bool:
-    """Return whether the running code's writes make a marker."""
-    return _recording.get() is True
-
-
-def is_repeatable() -> bool:
-    """Return whether the running code's writes make no marker, and may run twice (R5)."""
-    return _recording.get() is None
+#: Return whether the running code's writes make a marker. It is a function in C, because each statement calls it.
+is_recording: Final = _recording.get
+#: Return whether the running code's writes make no marker, and may run twice (R5).
+is_repeatable: Final = _repeatable.get
 
 
 class unrecorded:  # noqa: N801 - used as a function
@@ -44,14 +39,16 @@ class unrecorded:  # noqa: N801 - used as a function
     """
 
     def __init__(self, *, repeatable: bool = False) -> None:
-        self._recording = None if repeatable else False
-        self._tokens: list[Token[bool | None]] = []
+        self._repeatable = repeatable
+        self._tokens: list[tuple[Token[bool], Token[bool]]] = []
 
     def __enter__(self) -> None:
-        self._tokens.append(_recording.set(self._recording))
+        self._tokens.append((_recording.set(False), _repeatable.set(self._repeatable)))
 
     def __exit__(self, *error: object) -> None:
-        _recording.reset(self._tokens.pop())
+        recording, repeatable = self._tokens.pop()
+        _recording.reset(recording)
+        _repeatable.reset(repeatable)
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Decorate a function."""
@@ -60,7 +57,7 @@ class unrecorded:  # noqa: N801 - used as a function
                 f"unrecorded() cannot decorate the generator function {function.__qualname__}(). Write `with "
                 "unrecorded():` in the function, around the writes."
             )
-        repeatable, wrapped = self._recording is None, function
+        repeatable, wrapped = self._repeatable, function
         wrapper: Any
         if inspect.iscoroutinefunction(function):
 

@@ -17,8 +17,9 @@ from replswitch.engine.database import Database
 from replswitch.engine.options import database_options
 from replswitch.engine.servers import Server, Servers
 from replswitch.errors import ConfigurationError
+from replswitch.sqlalchemy.elsewhere import watch_other_engines
 from replswitch.sqlalchemy.facts import SWITCH, level_of, options_of
-from replswitch.sqlalchemy.opening import MasterOpener, Opener, settings_of, watch_other_engines
+from replswitch.sqlalchemy.opening import MasterOpener, Opener, settings_of
 from replswitch.sqlalchemy.pooled import SlaveEngine
 from replswitch.sqlalchemy.running import watch_statements
 from replswitch.state import Switch
@@ -204,8 +205,9 @@ def _pool_of(engine: Engine) -> dict[str, Any]:
 
 def _dispose_with(engine: Engine, other: Engine) -> None:
     """Dispose of ``other`` whenever ``engine`` is disposed of. After a fork, leave the parent's connections open."""
-    process = getpid()
+    process, had_events = getpid(), engine._has_events
     listen(engine, "engine_disposed", lambda _: other.dispose(close=getpid() == process))
+    engine._has_events = had_events  # this event needs no flag, and with it each connection looks for listeners
 
 
 def _settings_of(engine: Engine) -> dict[str, Any]:

@@ -44,3 +44,14 @@ def level_of(bind: Connection | Engine) -> Any:
 def streams(context: Any) -> bool:
     """Return whether the result of a statement is read piece by piece."""
     return context is not None and bool(context.execution_options.get("stream_results"))
+
+
+def info_of(context: Any) -> dict[str, Any]:
+    """Return the `info` of the connection on which a statement runs; nothing while SQLAlchemy sets a dialect up."""
+    if context is None:
+        return {}
+    try:
+        info: dict[str, Any] = context.root_connection.connection.info
+    except NotImplementedError:  # the connection is not one of the pool
+        return {}
+    return info

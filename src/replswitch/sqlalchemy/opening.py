@@ -1,4 +1,4 @@
-"""Listen to the events of an engine's connections: opening, statements, failures, commits.
+"""Observe an engine's connections: opening, statements, failures, commits.
 
 replswitch's own drivers open the connections, so that replswitch learns of each write. The engine keeps its pool and
 its settings. Each commit on the master is recorded in the running scope, whichever session or connection made it
@@ -7,10 +7,11 @@ its settings. Each commit on the master is recorded in the running scope, whiche
 
 from __future__ import annotations
 
+from functools import partial
 from os import getpid
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from sqlalchemy import Engine, event
+from sqlalchemy import event
 from sqlalchemy.exc import DisconnectionError, InvalidatePoolError
 
 from replswitch.decision import SLAVE
@@ -19,17 +20,18 @@ from replswitch.engine.attempt import Attempt
 from replswitch.engine.recording import is_recording
 from replswitch.engine.route import Route
 from replswitch.engine.servers import Link
-from replswitch.engine.writes import committed_elsewhere
 from replswitch.errors import ConfigurationError
 from replswitch.sqlalchemy.ending import leave_to_parent, note_for_children, roll_back_quietly
-from replswitch.sqlalchemy.facts import AUTOCOMMIT, level_of, streams, usable
+from replswitch.sqlalchemy.facts import AUTOCOMMIT, info_of, level_of, streams, usable
 from replswitch.sqlalchemy.pooled import LINK, OUR_OWN, ROUTE, PoolPort
 from replswitch.state import stack
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from collections.abc import Callable
+
+    from sqlalchemy import Connection, Engine
     from sqlalchemy.engine import ExceptionContext
-    from sqlalchemy.pool import ConnectionPoolEntry
+    from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
     from replswitch.drivers import Driver, Raw, WriteTracker
     from replswitch.engine.database import Database
@@ -40,8 +42,10 @@ if TYPE_CHECKING:
 # change threads, and because the way in which sqlite3 begins a transaction is set after opening.
 _DROPPED: Final = {"autocommit", "check_same_thread", "isolation_level"}
 
-# A further key in the `info` of a connection: the `Opener` that opened it. It is removed when the pool first lends it.
+# Further keys in the `info` of a connection: the `Opener` that opened it, until the pool first lends it; and true if a
+# statement has run in autocommit mode, until the connection goes back to the pool.
 _OPENED_BY: Final = "replswitch.opened_by"
+_COMMITS_AT_ONCE: Final = "replswitch.commits_at_once"
 
 
 def settings_of(engine: Engine) -> dict[str, Any]:
@@ -60,26 +64,6 @@ def _settings(positional: Any, named: Any) -> dict[str, Any]:
     if positional:
         settings["database"] = positional[0]
     return settings
-
-
-def watch_other_engines() -> None:
-    """Notice the commits on engines that are not replicated. A request with such a commit does not run again (R5)."""
-    for name, listener in (("commit", _committed), ("commit_twophase", _committed_twophase)):
-        if not event.contains(Engine, name, listener):
-            event.listen(Engine, name, listener)
-
-
-def _committed(connection: Connection) -> None:
-    if LINK not in connection.connection.info:
-        committed_elsewhere()
-
-
-def _committed_twophase(connection: Connection, *_: object) -> None:
-    _committed(connection)
-
-
-# With `retval`, SQLAlchemy calls the listener itself, and not a function that calls the listener.
-_OPTIONS: Final = {"before_cursor_execute": {"retval": True}}
 
 
 class Opener:
@@ -101,15 +85,22 @@ class Opener:
         self._port: Any = PoolPort(driver)
         self.settings: dict[str, Any] | None = None
 
-    events: ClassVar[tuple[str, ...]] = ("connect", "checkout", "after_cursor_execute", "handle_error")
+    events: ClassVar[tuple[str, ...]] = ("connect", "checkout", "handle_error")
 
     def listen(self, engine: Engine) -> None:
-        """Listen to the events of ``engine`` from now on. The method for an event is named like the event."""
+        """Listen to the events of ``engine`` from now on. The method for an event is named like the event.
+
+        These are events of the pool and of the dialect. An event of a connection would make SQLAlchemy look for
+        listeners at each step of the connection, so methods of the dialect are replaced instead.
+        """
         event.listen(engine, "do_connect", self._open if self._driver.opens_connections else self._let_open)
         for name in self.events:
-            event.listen(engine, name, getattr(self, f"_{name}"), **_OPTIONS.get(name, {}))
+            event.listen(engine, name, getattr(self, f"_{name}"))
+        dialect: Any = engine.dialect
+        for name in ("do_execute", "do_execute_no_params", "do_executemany"):
+            setattr(dialect, name, partial(self._execute, getattr(dialect, name)))
         if self._driver.begins_with_writes:
-            event.listen(engine, "begin", self._begin)
+            dialect.do_begin = self._begin
         roll_back_quietly(engine, self._driver, self._server)
         if not self._driver.opens_connections:
             leave_to_parent(engine)
@@ -164,15 +155,20 @@ class Opener:
         elif link.opened_at < self._server.lost_at or not self._driver.alive(raw):
             raise DisconnectionError("The server has closed the connection.")  # the pool then opens a new connection
 
-    def _begin(self, connection: Connection) -> None:
-        self._driver.begin_adopted(connection.connection.dbapi_connection)
+    def _begin(self, raw: PoolProxiedConnection) -> None:
+        self._driver.begin_adopted(raw.dbapi_connection)
 
-    # Report the events of a connection to the session that uses it.
+    # Report to the session that uses a connection.
 
-    def _after_cursor_execute(self, connection: Connection, cursor: Any, *about: Any) -> None:
-        reference = connection.info.get(ROUTE)
+    def _execute(self, execute: Callable[..., None], cursor: Any, statement: str, *about: Any) -> None:
+        execute(cursor, statement, *about)
+        context = about[-1]
+        self._report(info_of(context), cursor, context)
+
+    def _report(self, info: dict[str, Any], cursor: Any, context: Any) -> None:
+        reference = info.get(ROUTE)
         if reference is not None and (route := reference()) is not None:
-            route.ran(connection, cursor, about[2])
+            route.ran(context.root_connection, cursor, context)
 
     def _handle_error(self, context: ExceptionContext) -> None:
         route = route_of(context.connection)
@@ -187,28 +183,17 @@ class MasterOpener(Opener):
         database: the database.
     """
 
-    events = (*Opener.events, "commit", "rollback", "checkin", "before_cursor_execute")
+    events = (*Opener.events, "checkin")
     database: Database
 
     def listen(self, engine: Engine) -> None:
         """Listen to the events. If the driver does not report writes, also look for writes after each commit."""
         super().listen(engine)
+        dialect: Any = engine.dialect
+        if self._driver.commit_waits_for_readers:
+            dialect.do_commit = partial(self._commit_after_readers, dialect.do_commit)
         if not self._driver.opens_connections:
-            dialect: Any = engine.dialect
-            commit = dialect.do_commit
-
-            def commit_and_look(raw: Any) -> None:
-                try:
-                    commit(raw)
-                except Exception:
-                    raise
-                except BaseException:
-                    self._look_after_cancellation()
-                    raise
-                tracker = self._driver.writes_of(raw)
-                self.database.writes.look(tracker, tracker, at_once=True)
-
-            dialect.do_commit = commit_and_look
+            dialect.do_commit = partial(self._commit_and_look, dialect.do_commit)
 
     def _checkout(self, raw: Raw, entry: ConnectionPoolEntry, proxy: Any) -> None:
         super()._checkout(raw, entry, proxy)
@@ -234,42 +219,57 @@ class MasterOpener(Opener):
         if not self._driver.opens_connections:
             self.database.writes.look(UNKNOWN, UNKNOWN)
 
-    def _commit(self, connection: Connection) -> None:
-        route = route_of(connection)
-        if route is not None:
-            route.before_commit()
+    def _commit_after_readers(self, commit: Callable[[Any], None], raw: PoolProxiedConnection) -> None:
+        reference = raw.info.get(ROUTE)
+        if reference is not None and (route := reference()) is not None:
+            route.before_commit(raw.dbapi_connection)
+        commit(raw)
 
-    def _before_cursor_execute(self, connection: Connection, _: Any, statement: str, *about: Any) -> tuple[str, Any]:
-        if not is_recording() or streams(about[1]):
+    def _commit_and_look(self, commit: Callable[[Any], None], raw: PoolProxiedConnection) -> None:
+        try:
+            commit(raw)
+        except Exception:
+            raise
+        except BaseException:
+            self._look_after_cancellation()
+            raise
+        tracker = self._driver.writes_of(raw)
+        self.database.writes.look(tracker, tracker, at_once=True)
+
+    def _execute(self, execute: Callable[..., None], cursor: Any, statement: str, *about: Any) -> None:
+        context = about[-1]
+        info = info_of(context)
+        link: Link | None = info.get(LINK)
+        if link is None:
+            execute(cursor, statement, *about)
+            return
+        streamed = streams(context)
+        if streamed or not is_recording():
             # While a result is unread, no query can be sent, so look for writes before the statement. In
             # `unrecorded()`, do the same, because the next answer must not include writes that no scope records.
-            self._look_last(self._driver.writes_of(connection.connection.dbapi_connection))
-        return statement, about[0]
+            self._look_last(link.writes)
+        execute(cursor, statement, *about)
+        self._report(info, cursor, context)
+        # In autocommit mode each statement is committed by itself. While a result is unread, no query can be sent;
+        # `_checkin` looks when the connection goes back to the pool.
+        if level_of(context.root_connection) == AUTOCOMMIT:
+            info[_COMMITS_AT_ONCE] = True
+            if not streamed:
+                self._look(link.writes)
 
-    def _look_last(self, tracker: WriteTracker) -> None:
+    def _look_last(self, tracker: WriteTracker, *, commits_at_once: bool = False) -> None:
         if not tracker.may_have_news():
             return
-        if self._driver.opens_connections or tracker.reports_all or level_of(self._server.source) == AUTOCOMMIT:
+        shows_commits = self._driver.opens_connections or tracker.reports_all or commits_at_once
+        if shows_commits or level_of(self._server.source) == AUTOCOMMIT:
             self.database.writes.look(tracker, tracker, at_once=True)
-
-    # In autocommit mode each statement is committed by itself.
-
-    def _after_cursor_execute(self, connection: Connection, cursor: Any, *about: Any) -> None:
-        Opener._after_cursor_execute(self, connection, cursor, *about)
-        # While a result is unread, no query can be sent. `_checkin` looks when the connection goes back to the pool.
-        if level_of(connection) == AUTOCOMMIT and not streams(about[2]):
-            self._look(self._driver.writes_of(connection.connection.dbapi_connection))
-
-    def _rollback(self, connection: Connection) -> None:
-        # The application may have used the driver's cursors, which cause no events.
-        if not self._driver.opens_connections and level_of(connection) == AUTOCOMMIT and usable(connection):
-            self._look(self._driver.writes_of(connection.connection.dbapi_connection))
 
     def _checkin(self, raw: Any, entry: ConnectionPoolEntry) -> None:
         info = entry.info
         if not info.pop(OUR_OWN, False) and raw is not None and (link := info.get(LINK)) is not None:
-            # Some writes, such as DDL, survive a rollback, so there may be no event of a commit.
-            self._look_last(link.writes)
+            # Some writes, such as DDL, survive a rollback. In autocommit mode, there may be writes by the driver's
+            # cursors, of which SQLAlchemy does not know.
+            self._look_last(link.writes, commits_at_once=info.pop(_COMMITS_AT_ONCE, False))
 
     def _handle_error(self, context: ExceptionContext) -> None:
         connection, error = context.connection, context.original_exception

@@ -8,9 +8,10 @@ from __future__ import annotations
 import threading
 import weakref
 from contextlib import contextmanager
+from operator import attrgetter
 from os import getpid
 from time import monotonic
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy.engine.base import OptionEngine
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
     from replswitch.drivers import Driver, Raw
     from replswitch.engine.attempt import Attempt
-    from replswitch.engine.block import Block
     from replswitch.engine.servers import Server
     from replswitch.scope import Scope
     from replswitch.telemetry.counters import Tally
@@ -99,10 +99,15 @@ class SlaveEngine(OptionEngine):
         offered: for each thread, in its attribute ``lease``, a reference to the lease that the next `connect` takes.
     """
 
-    _has_events = True  # replswitch always listens; SQLAlchemy's property would ask the other engine each time
+    def _set_has_events(self, has_events: bool) -> None:
+        self._with_events._has_events = has_events
+
+    # SQLAlchemy reads it at each step of a connection, so the getter is a function in C.
+    _has_events: Any = property(attrgetter("_with_events._has_events"), _set_has_events)
 
     def __init__(self, proxied: Engine, execution_options: Mapping[str, Any]) -> None:
         self.offered = threading.local()
+        self._with_events: Any = SimpleNamespace(_has_events=True) if execution_options else proxied
         super().__init__(proxied, execution_options)
         if not execution_options:  # options such as isolation_level set a listener, which the other engine must not run
             # SQLAlchemy joins the two engines' events, and then calls a function of its own for each event it looks up.
@@ -119,7 +124,7 @@ class SlaveEngine(OptionEngine):
         engine = self if to is None else SlaveEngine(self._proxied, options_of(to))
         if link is not None:
             return Lease(link, engine, None)
-        loan = self.pool.connect()
+        loan = self._proxied.pool.connect()
         return Lease(loan.info[LINK], engine, loan)
 
     def raw_connection(self) -> PoolProxiedConnection:
@@ -200,11 +205,6 @@ class LateRoute(Route):
 
     def _hold(self, scope: Scope, why: str) -> None:
         self.held = scope, why
-
-    def ran(self, link: Link, block: Block) -> None:
-        """Record and count that a statement has run in the transaction."""
-        block.has_run = True
-        self.tally_on(link).add()
 
     def tally_on(self, link: Link) -> Tally:
         """Return the counter of statements for a link in the transaction, which need not be the link chosen last."""

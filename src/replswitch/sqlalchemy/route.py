@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import ExceptionContext
     from sqlalchemy.orm import Session
 
-    from replswitch.drivers import Driver
+    from replswitch.drivers import Driver, Raw
     from replswitch.engine.database import Database
     from replswitch.engine.servers import Link, Server
     from replswitch.errors import NoServerError
@@ -55,7 +55,7 @@ class SessionRoute(PoolPort):
 
     def __init__(self, session: Session, calls: Calls, database: Database, driver: Driver, engine: Engine) -> None:
         super().__init__(driver)
-        self._session, self._calls, self._database = session, calls, database
+        self._session, self._calls, self._database = weakref.proxy(session), calls, database  # no reference cycle
         self._engine = engine
         self._master: Link | None = None  # has a connection only while the transaction includes the master
         self._leases: dict[Server, Lease] = {}
@@ -93,8 +93,6 @@ class SessionRoute(PoolPort):
         self.has_begun = True
         if route.block is None:
             route.begin(Block())
-        scope = NO_SCOPE if frame is None else frame.scope
-        version = scope.version  # read now, so that after a later change the next statement chooses again
         link: Link | None = None
         try:
             link = route.for_statement(self._calls.attempts.get(self), flushing=flushing)
@@ -104,7 +102,7 @@ class SessionRoute(PoolPort):
         finally:
             if self._leases or self._abandoned:
                 self._keep_only(link)
-        self.frame, self.scope, self.version = frame, scope, version
+        self.frame, self.scope, self.version = frame, route._scope, route._version
         self.bind, self.pending = self._engine, None
         if link in self._joined:
             self.bind = self._joined[link].engine
@@ -208,7 +206,7 @@ class SessionRoute(PoolPort):
 
     def begin_on(self, connection: Connection) -> None:
         """Make a connection join the route's transaction, after the session has begun a transaction on it (S5)."""
-        info = connection.info
+        info = connection.connection.info
         physical: Any = info.get(LINK)
         self.has_begun = True
         if connection.engine is not self._engine:
@@ -218,7 +216,7 @@ class SessionRoute(PoolPort):
             link, self.pending = lease.link, None
             del self._leases[link.server]
             link.writes.session_changed = False  # SQLAlchemy prepared it, as it prepares connections to the master
-        elif (link := self.open(self._database.servers.master)) in self._joined:
+        elif (link := self._master or self.open(self._database.servers.master)) in self._joined:
             return
         else:
             link.raw, link.writes, link.readable = physical.raw, physical.writes, physical.readable
@@ -234,7 +232,8 @@ class SessionRoute(PoolPort):
         self._joined[link] = connection
         info[ROUTE] = weakref.ref(self)
         if link is self._master:
-            block.release_reads(self._database.servers.master_read_only, self)
+            if len(block.links) > 1:
+                block.release_reads(self._database.servers.master_read_only, self)
             self.forget()
 
     def ran(self, connection: Connection, cursor: Any, context: Any) -> None:
@@ -245,7 +244,8 @@ class SessionRoute(PoolPort):
         link, block = self.link_on(connection), self.route.block
         if link is None or block is None:
             return
-        self.route.ran(link, block)
+        block.has_run = True
+        self.route.tally_on(link).add()
         if link is self._master:
             return
         link.writes.follow()
@@ -259,9 +259,9 @@ class SessionRoute(PoolPort):
             if not self.route.has_read:
                 self.route.has_read, self._scope_read = True, self._calls.number
 
-    def before_commit(self) -> None:
-        """End the slaves' snapshots if the master's commit would wait for them, as when both use one file (S10)."""
-        if self.driver.commit_waits_for_readers:
+    def before_commit(self, raw: Raw) -> None:
+        """If ``raw`` is the master's connection, end the slaves' snapshots, for which its commit would wait (S10)."""
+        if self._master is not None and self._master.raw is raw:
             for link, connection in self._joined.items():
                 if link is not self._master and usable(connection):
                     self.driver.rollback(link.raw)

@@ -1,0 +1,34 @@
+"""Notice the commits on the engines of this process that are not replicated."""
+
+from __future__ import annotations
+
+from functools import wraps
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy.engine import RootTransaction
+
+from replswitch.engine.writes import committed_elsewhere
+from replswitch.sqlalchemy.facts import usable
+from replswitch.sqlalchemy.pooled import LINK
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Transaction
+
+_next_commit: Final = RootTransaction.commit
+
+
+@wraps(_next_commit)
+def _commit(transaction: Transaction) -> None:
+    connection = transaction.connection
+    if usable(connection) and LINK not in connection.connection.info:
+        committed_elsewhere()
+    _next_commit(transaction)
+
+
+def watch_other_engines() -> None:
+    """Notice the commits on engines that are not replicated. A request with such a commit does not run again (R5).
+
+    This replaces a method of SQLAlchemy. With a listener for all engines, SQLAlchemy would look for listeners at each
+    step of each connection, and a session with one query would take 50 more calls of functions.
+    """
+    RootTransaction.commit = _commit  # type: ignore[method-assign, assignment]  # see above
