@@ -1059,3 +1059,40 @@ def test_s7_a_statement_with_too_many_parameters_closes_no_connection(db: Connec
             run(db, "INSERT INTO message VALUES (1)")
             assert '"postgresql:' in carry()
     assert sum(replswitch.stats()["rest"].values()) == rested
+
+
+MANY = "SELECT " + ", ".join(["%s::int"] * 60)
+
+
+@with_psycopg
+@pytest.mark.parametrize(
+    ("sql", "values"),
+    [
+        ("SELECT %s::text, 5 %% 3", ("a",)),
+        ("SELECT %s::text", ["a"]),
+        ("SELECT %(b)s::text, %(a)s::int, %(b)s::text", {"a": 1, "b": "x"}),
+        ("SELECT 'é', %s::text", ("é",)),
+        ("SELECT 1", ()),
+        (MANY, tuple(range(60))),
+        ("SELECT %s::text", ()),
+        ("SELECT %s::text", ("a", "b")),
+        ("SELECT %(a)s::text", ("a",)),
+        ("SELECT %s::text", {"a": 1}),
+        ("SELECT %(a)s::text", {"b": 1}),
+        ("SELECT %s::text", 5),
+        ("SELECT %x", ("a",)),
+    ],
+)
+def test_parameters_are_converted_as_by_psycopg(db: Connection, pair: PostgreSQLPair, sql: str, values: Any) -> None:
+    def outcome(connection: Any) -> Any:
+        with connection.cursor() as cursor:
+            try:
+                cursor.execute(sql, values)
+            except (psycopg.Error, TypeError) as error:
+                return type(error), str(error)
+            return cursor.fetchall()
+
+    with psycopg.connect(**pair.master, autocommit=True) as stock:
+        expected = outcome(stock)
+    for _ in range(2):
+        assert outcome(db) == expected
