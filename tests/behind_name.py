@@ -5,7 +5,8 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from replswitch.testing import Proxy
@@ -78,6 +79,13 @@ class ProxyAt(Proxy):
         self._listener = listener = socket.create_server((self._host, port), backlog=1000)
         listener.setblocking(False)
         self._loop.add_reader(listener, self._accept, listener)
+
+
+@contextmanager
+def proxies(port: int) -> Iterator[dict[str, ProxyAt]]:
+    """A proxy of the server on a port at each of the two addresses, both with the same port."""
+    with ProxyAt(port, ONE) as first, ProxyAt(port, TWO, first.port) as second:
+        yield {ONE: first, TWO: second}
 
 
 def eventually(happens: Callable[[], object]) -> None:

@@ -8,11 +8,10 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.behind_name import NAME, ONE, TWO, Clock, Names, ProxyAt, eventually
+from tests.behind_name import NAME, ONE, TWO, Clock, Names, ProxyAt, eventually, proxies
 
 import replswitch
 from replswitch import Connection, NoServerError
@@ -51,10 +50,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture
 def at(served: Served) -> Iterator[dict[str, ProxyAt]]:
     """A proxy of the slave at each address, all with one port."""
-    port = served.pair.slaves[0]["port"]
-    with ExitStack() as stack:
-        first = stack.enter_context(ProxyAt(port, ONE))
-        yield {ONE: first, TWO: stack.enter_context(ProxyAt(port, TWO, first.port))}
+    with proxies(served.pair.slaves[0]["port"]) as found:
+        yield found
 
 
 @pytest.fixture

@@ -9,23 +9,28 @@ import sys
 
 import pytest
 from tests.asyncio_drivers import OF_SERVERS, PAIRS, address, installed
+from tests.behind_name import NAME
 
 from replswitch.testing import ReplicatedPair
 
 FORK = """
-import asyncio, gc, json, os, sys
+import asyncio, gc, json, os, socket, sys
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from tests.behind_name import Names
 from replswitch.decorators import use_master, use_slave
 from replswitch.sqlalchemy import RoutingSession, replicate
 
 urls, number, driver = json.loads(sys.argv[1])
 master, slave = map(create_async_engine, urls)
-replicate(master, [slave])
+db = replicate(master, [slave])
+socket.getaddrinfo = Names("127.0.0.1")
+db.servers.look_up()
+engines = (master, *map(AsyncEngine, db.slaves))
 
 async def ids():
     # The servers and ids of the sessions of two connections to each server.
-    connections = [(engine is slave, await engine.connect()) for engine in (master, slave) for _ in range(2)]
+    connections = [(engine is not master, await engine.connect()) for engine in engines for _ in range(2)]
     found = {(server, await each.scalar(text(f"SELECT {number}"))) for server, each in connections}
     for _, each in connections:
         await each.close()
@@ -76,9 +81,20 @@ loop.close()
 def test_s12_a_forked_child_opens_its_own_async_links_and_leaves_those_of_the_parent_open(
     request: pytest.FixtureRequest, driver: str
 ) -> None:
+    run(request, driver)
+
+
+@pytest.mark.parametrize("driver", ["aiomysql", "psycopg"])
+def test_s12_a_forked_child_opens_its_own_async_links_to_the_addresses_of_a_name(
+    request: pytest.FixtureRequest, driver: str
+) -> None:
+    run(request, driver, slave={"host": NAME}, options="?resolve=true")
+
+
+def run(request: pytest.FixtureRequest, driver: str, slave: dict[str, str] | None = None, options: str = "") -> None:
     pair: ReplicatedPair = request.getfixturevalue(PAIRS[installed(driver)])
     number = "CONNECTION_ID()" if PAIRS[driver] == "mariadb_pair" else "pg_backend_pid()"
-    urls = [address(each, driver) for each in (pair.master, *pair.slaves)]
+    urls = [address(pair.master, driver), address(pair.slaves[0] | (slave or {}), driver) + options]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", FORK, json.dumps([urls, number, driver])]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=20, check=False)

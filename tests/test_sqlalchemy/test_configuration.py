@@ -109,11 +109,6 @@ class TestRefused:
         with pytest.raises(ConfigurationError, match="slave number 2 is a value of type str"):
             replicate(engine(), [engine("slave"), "slave"])  # type: ignore[list-item]  # what is tested
 
-    def test_f7_a_slave_with_resolve_is_refused_with_the_cure(self) -> None:
-        master, slave = map(create_engine, ("mysql+pymysql://master.db", "mysql+pymysql://slaves.db?resolve=true"))
-        with pytest.raises(ConfigurationError, match=r"slave number 1 has the option .* pool_recycle=30"):
-            replicate(master, [slave])
-
     def test_an_engine_given_twice_is_refused(self, engine: Make) -> None:
         master, slave = engine(), engine("slave")
         with pytest.raises(ConfigurationError, match="slave number 1 was given twice"):

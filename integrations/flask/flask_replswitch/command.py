@@ -34,7 +34,7 @@ def show(form: str, timeout: int) -> None:
     The state is: reachable, read_only, replication, lag. Exits with 1 if a server cannot be reached, a slave does not
     replicate, or the master is read-only.
     """
-    databases: Mapping[str, list[Asked]] = current_app.extensions["replswitch"].servers
+    databases: Mapping[str, list[Asked]] = current_app.extensions["replswitch"].servers()
     if not databases:
         raise click.ClickException(
             "No database is known. Call db.init_app(app) of Flask-SQLAlchemy before ReplSwitch(app), or give the "

@@ -13,12 +13,12 @@ from flask_replswitch.command import show
 from flask_replswitch.conf import PREFIX, SLAVES, configured, secrets_of
 from flask_replswitch.views import WatchedViews
 from replswitch import ConfigurationError, Connection, Switch
-from replswitch.report import Asked, servers_of
+from replswitch.report import Asked, names_without_address, servers_of
 from replswitch.state import stack
 from replswitch.wsgi import ReplicationMiddleware
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from flask import Flask
     from sqlalchemy import Engine
@@ -42,12 +42,16 @@ class Registered:
     Attributes:
         middleware: the middleware, which is in ``app.wsgi_app``.
         database: the switch of Flask-SQLAlchemy's database; None without Flask-SQLAlchemy.
-        servers: the servers of each database, for ``flask replswitch``.
+        databases: all databases that ``flask replswitch`` shows.
     """
 
     middleware: ReplicationMiddleware
     database: EngineSwitch | None
-    servers: Mapping[str, list[Asked]]
+    databases: tuple[Switch, ...]
+
+    def servers(self) -> dict[str, list[Asked]]:
+        """Look up the servers of each database, and return them by the name of the database in messages."""
+        return _servers(self.databases)
 
 
 class ReplSwitch:
@@ -93,7 +97,8 @@ class ReplSwitch:
         database = _sqlalchemy(app, options)  # last, because its changes cannot be undone
         app.view_functions = views
         app.wsgi_app = middleware  # type: ignore[method-assign]  # as Flask's manual recommends
-        app.extensions[NAME] = Registered(middleware, database, _servers(filter(None, (database, *self._databases))))
+        databases = (*([] if database is None else [database]), *self._databases)
+        app.extensions[NAME] = Registered(middleware, database, databases)
         # Insert it first, because the application's own functions may read and write.
         app.url_value_preprocessors.setdefault(None, []).insert(0, partial(_reach, middleware.policy))
         app.cli.commands.setdefault("replswitch", show)
@@ -123,7 +128,6 @@ def _checked(databases: Any) -> tuple[Switch, ...]:
 
 
 def _servers(databases: Iterable[Any]) -> dict[str, list[Asked]]:
-    """Return the servers of each database, by the name of the database in messages."""
     found: dict[str, list[Asked]] = {}
     for database in databases:
         name = database.database.name
@@ -134,11 +138,13 @@ def _servers(databases: Iterable[Any]) -> dict[str, list[Asked]]:
 
 
 def _servers_of_engines(switch: EngineSwitch) -> list[Asked]:
-    driver = switch.driver
-    return [
+    driver, servers = switch.driver, switch.servers
+    unresolved = names_without_address(servers)
+    found = [
         Asked(server.state, server.name, partial(_open, server.source), driver.module.Error, engine=driver.engine)
-        for server in (switch.servers.master, *switch.servers.slaves)
+        for server in (servers.master, *servers.slaves)
     ]
+    return found + unresolved
 
 
 def _open(engine: Engine, timeout: float) -> Any:

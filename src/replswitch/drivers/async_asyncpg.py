@@ -9,6 +9,7 @@ import asyncpg
 
 from replswitch.drivers.async_postgresql import AsyncPostgreSQLDriver, AsyncTracker
 from replswitch.drivers.driver import Fault
+from replswitch.drivers.one_host import at_address, refuse_check_of_host
 from replswitch.drivers.postgresql import NO_RESPONSE, READ_TIMEOUT
 from replswitch.drivers.written import Written
 
@@ -292,6 +293,15 @@ class AsyncpgDriver(AsyncPostgreSQLDriver):
     def abort(self, raw: AsyncpgConnection) -> None:
         """Close the socket at once."""
         raw.terminate()
+
+    def arguments(self, settings: Mapping[str, Any], *, read_only: bool) -> dict[str, Any]:
+        """Return the settings, with replswitch's function that opens the connection (``async_creator_fn``)."""
+        return at_address(super().arguments(settings, read_only=read_only))
+
+    def host_to_look_up(self, settings: Mapping[str, Any], what: str) -> tuple[str, int]:
+        """Return the host and the port. Refuse settings with which TLS would verify the address and not the name."""
+        refuse_check_of_host(what, "asyncpg", settings.get("ssl"), (True, "verify-full"))
+        return super().host_to_look_up(settings, what)
 
     def adopt(self, raw: Raw, *, read_only: bool, begin: str) -> None:
         """Set the tracker's `run`, and replace the class of SQLAlchemy's connection by one that handles errors."""

@@ -11,6 +11,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from replswitch.drivers.mysql import MySQLFamilyDriver, has_positions, is_mariadb, last_written, rows
+from replswitch.drivers.one_host import at_address
 from replswitch.drivers.read_only import RUNS_OTHERS, STAY_READ_ONLY, became_writable, keep_read_only, leaves_trace
 from replswitch.drivers.session_track import SESSION_CHANGED, refusing_writes, session_track, tracking
 from replswitch.drivers.unknown import UnknownDriver
@@ -302,10 +303,11 @@ class AsyncMySQLDriver(UnknownDriver):
     """
 
     tracked: ClassVar[type[Tracked]]
+    connects_to_host = True
 
     def arguments(self, settings: Mapping[str, Any], *, read_only: bool) -> dict[str, Any]:
         """Return the settings, with the flag that makes the server report changes of the session."""
-        return {**settings, "client_flag": int(settings.get("client_flag") or 0) | _SESSION_TRACK}
+        return {**at_address(dict(settings)), "client_flag": int(settings.get("client_flag") or 0) | _SESSION_TRACK}
 
     def adopt(self, raw: Raw, *, read_only: bool, begin: str) -> None:
         """Make the session on a slave read-only. Make the master report the positions of commits."""

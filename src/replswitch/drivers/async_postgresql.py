@@ -162,6 +162,10 @@ class AsyncPostgreSQLDriver(UnknownDriver, PostgreSQLFamilyDriver):
     def check(self, settings: Mapping[str, Any], server: str) -> None:
         """Accept all settings. The driver checks them when it connects."""
 
+    def host_to_look_up(self, settings: Mapping[str, Any], what: str) -> tuple[str, int]:
+        """Return the host and the port."""
+        return PostgreSQLFamilyDriver.host_to_look_up(self, settings, what)
+
     def arguments(self, settings: Mapping[str, Any], *, read_only: bool) -> dict[str, Any]:
         """Return the settings, with replswitch's function that opens the connection (``async_creator_fn``)."""
         arguments = {self.timeout_setting: CONNECT_TIMEOUT, **settings}

@@ -1,4 +1,4 @@
-"""Settings of PyMySQL and mysqlclient: the default time-outs, and the address of a host."""
+"""Settings of PyMySQL and mysqlclient: the default time-outs, and the verification of a host's certificate."""
 
 from __future__ import annotations
 
@@ -48,9 +48,3 @@ def refuse_verification(what: str, settings: Mapping[str, Any]) -> None:
             " against the address instead of the host name. Use PyMySQL, which verifies the name, or leave the setting"
             " out."
         )
-
-
-def at_address(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return settings of mysqlclient, with the address to connect to (``hostaddr``) instead of the host."""
-    address = settings.pop("hostaddr", None)
-    return settings if address is None else {**settings, "host": address}

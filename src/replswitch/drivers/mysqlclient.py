@@ -19,7 +19,8 @@ import MySQLdb.cursors
 
 from replswitch.drivers import Fault, WriteTracker, Written
 from replswitch.drivers.mysql import MySQLFamilyDriver, has_positions, innermost, is_mariadb, last_written
-from replswitch.drivers.mysql_settings import at_address, refuse_verification, with_timeouts
+from replswitch.drivers.mysql_settings import refuse_verification, with_timeouts
+from replswitch.drivers.one_host import at_address
 from replswitch.drivers.read_only import RUNS_OTHERS, STAY_READ_ONLY, check_read_only, keep_read_only, leaves_trace
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from replswitch.drivers import Driver, Fault, WriteTracker, Written
 from replswitch.drivers.mysql import MySQLFamilyDriver
+from replswitch.drivers.one_host import refuse_check_of_host
 from replswitch.drivers.postgresql import PostgreSQLFamilyDriver
 from replswitch.drivers.sqlite3 import DRIVER as SQLITE3
 from replswitch.errors import ConfigurationError
@@ -43,9 +44,13 @@ class UnknownDriver(Driver, WriteTracker):
     Args:
         dialect: the dialect of the engine.
         in_memory: its database is in memory.
+
+    Attributes:
+        connects_to_host: the driver connects to an address that `arguments` returns as the host.
     """
 
     opens_connections = False
+    connects_to_host = False
 
     def __init__(self, dialect: Any, *, in_memory: bool = False) -> None:
         if dialect.name not in _DIALECTS:
@@ -72,6 +77,17 @@ class UnknownDriver(Driver, WriteTracker):
         A database in memory has a location of its own.
         """
         return f"{os.getpid()} {id(self)}" if self.in_memory else self._family.location(settings)
+
+    def host_to_look_up(self, settings: Mapping[str, Any], what: str) -> tuple[str, int]:
+        """Return the host and the port. Refuse settings with which TLS would verify the address and not the name."""
+        name = self._dialect.driver
+        if not self.connects_to_host:
+            raise ConfigurationError(
+                f"{what} does not work with {name}, with which replswitch cannot connect to one address of a host."
+                " Leave the option out."
+            )
+        refuse_check_of_host(what, name, settings.get("ssl"))
+        return self._family.host_to_look_up(settings, what)
 
     def schema(self, settings: Mapping[str, Any]) -> str:
         """Return the name of the database; "main" for SQLite, where each server has another file name."""

@@ -62,10 +62,10 @@ class _Lookup(NamedTuple):
     until: float
     done: Event
 
-    def wait(self) -> None:
-        """Wait for the answer, but not after `until`."""
+    def wait(self, wait: Callable[[Event, float], object]) -> None:
+        """Wait for the answer with the function ``wait``, but not after `until`."""
         if (seconds := self.until - monotonic()) > 0:
-            self.done.wait(seconds)
+            wait(self.done, seconds)
 
 
 class Name:
@@ -153,7 +153,8 @@ class ResolvingServers(Servers):
         master: the master.
         entries: the slaves; those behind a name as a `Name`.
         master_read_only: the master over read-only links.
-        close: closes the idle connections to a server whose address is gone.
+        close: closes the idle connections to a server whose address is gone. It runs in the thread of a lookup.
+        wait: waits until an event is set, for a number of seconds at most.
 
     Attributes:
         names: the names.
@@ -161,7 +162,7 @@ class ResolvingServers(Servers):
         left: weak references to the servers whose addresses are gone. Connections to them may still be open.
     """
 
-    __slots__ = ("_close", "_entries", "_lock", "_rotations", "due", "left", "names")
+    __slots__ = ("_close", "_entries", "_lock", "_rotations", "_wait", "due", "left", "names")
 
     def __init__(
         self,
@@ -169,10 +170,12 @@ class ResolvingServers(Servers):
         entries: Sequence[Server | Name],
         master_read_only: Server,
         close: Callable[[Server], None],
+        wait: Callable[[Event, float], object] = Event.wait,
     ) -> None:
         fixed = tuple(entry for entry in entries if not isinstance(entry, Name))
         super().__init__(master, fixed, master_read_only, has_slaves=True)
         self._close = close
+        self._wait = wait
         self._entries = entries
         self.names = [entry for entry in entries if isinstance(entry, Name)]
         self.due = -inf
@@ -185,7 +188,7 @@ class ResolvingServers(Servers):
         lookups = [name.begin(self._renew) for name in self.names]
         for lookup in lookups:
             if lookup is not None:
-                lookup.wait()
+                lookup.wait(self._wait)
         self.due = min(name.due for name in self.names)
 
     def unresolved(self) -> list[tuple[str, Exception]]:

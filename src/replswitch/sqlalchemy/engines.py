@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from os import getpid
+from threading import Event
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from sqlalchemy import Engine, create_engine
@@ -15,8 +16,10 @@ from replswitch.decision import MASTER, SLAVE
 from replswitch.drivers.dialects import driver_of
 from replswitch.engine.database import Database
 from replswitch.engine.options import database_options
+from replswitch.engine.resolving import ResolvingServers
 from replswitch.engine.servers import Server, Servers
 from replswitch.errors import ConfigurationError
+from replswitch.sqlalchemy.addresses import behind_name, close_idle, resolves, wait_in_task
 from replswitch.sqlalchemy.elsewhere import watch_other_engines
 from replswitch.sqlalchemy.facts import SWITCH, level_of, options_of
 from replswitch.sqlalchemy.opening import MasterOpener, Opener, settings_of
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 
     from replswitch.drivers import Driver
     from replswitch.engine.options import DatabaseOptionNames, DatabaseOptions
+    from replswitch.engine.resolving import Name
 
 # The execution option that marks the engine of a slave.
 _SLAVE_OF = "replswitch.slave_of"
@@ -45,18 +49,30 @@ class EngineSwitch(Switch):
         servers: its servers, each with its engine as ``source``. A database in memory has no slaves.
         driver: the driver of all servers.
         options: the options of the database.
+        engines: the engines of the master and the slaves, and that of the master's read-only connections (S10, R6). All
+            slaves behind one name (F7) have one engine here.
 
     Attributes:
         servers: see the argument.
         driver: see the argument.
+        engines: see the argument.
         database: chooses between the master and the slaves, and records the writes.
     """
 
     records_writes: ClassVar[bool] = True
 
-    def __init__(self, name: str, set_name: str, servers: Servers, driver: Driver, options: DatabaseOptions) -> None:
+    def __init__(
+        self,
+        name: str,
+        set_name: str,
+        servers: Servers,
+        driver: Driver,
+        options: DatabaseOptions,
+        engines: tuple[Engine, ...],
+    ) -> None:
         self.servers = servers
         self.driver = driver
+        self.engines = engines
         self.database = Database(self, name, servers, options, set_name)
 
     @property
@@ -72,14 +88,11 @@ class EngineSwitch(Switch):
 
     @property
     def slaves(self) -> tuple[Engine, ...]:
-        """The slaves' engines; without slaves, the engine of the master's read-only connections (S10)."""
-        return tuple(server.source for server in self.servers.slaves)
+        """The slaves' engines; without slaves, the engine of the master's read-only connections (S10).
 
-    @property
-    def engines(self) -> tuple[Engine, ...]:
-        """The engines of the master and the slaves, and that of the master's read-only connections (S10, R6)."""
-        servers = (self.servers.master, *self.servers.slaves, self.servers.master_read_only)
-        return tuple(dict.fromkeys(server.source for server in servers if server.source is not None))
+        Slaves behind a name (F7) are in it while their addresses are known.
+        """
+        return tuple(server.source for server in self.servers.slaves)
 
     def __repr__(self) -> str:
         names = ", ".join(server.name for server in self.servers.slaves)
@@ -107,7 +120,8 @@ def replicate(
     Args:
         master: the master's engine (or an ``AsyncEngine``).
         slaves: the slaves' engines, of the same dialect and driver. Without slaves, the master serves slave state
-            through a second, read-only engine that is made from its address (S10).
+            through a second, read-only engine that is made from its address (S10). With ``resolve=true`` in the URL of
+            an engine, each address of its host is a slave, with a pool like that of the engine (F7).
         name: the name of the replicated set in markers and messages. By default, messages use the database's own
             name. Markers use a digest of the address in the URL of the master's engine, so all databases on the master
             have the same digest. Give a name if the address is not in the URL but in ``connect_args``.
@@ -120,8 +134,8 @@ def replicate(
 
     Raises:
         ConfigurationError: a value is not an engine; an engine is given twice, replicated already, in use, or of
-            another dialect or driver than the master's; a slave cannot have its isolation level; or an option is of
-            the wrong kind.
+            another dialect or driver than the master's; a slave cannot have its isolation level; an option is of the
+            wrong kind; or ``resolve`` is where it cannot work.
     """
     checked = database_options(replicate, options)
     require_name(name)
@@ -133,6 +147,11 @@ def replicate(
         wrong = _why_not(each, engines[:number])
         if wrong is not None:
             raise ConfigurationError(f"The engine of {f'slave number {number}' if number else 'the master'} {wrong}")
+    if resolves(engine, "master"):
+        raise ConfigurationError(
+            'The option "resolve" in the URL of the master is true. A master has one address at a time. Leave the'
+            " option out: each new connection to the master looks its host up."
+        )
     settings = {each: settings_of(each) for each in engines}
     driver = driver_of(engine.dialect, settings[engine]).for_database()
     require(not (others and driver.in_memory), "slaves", others, "left out for a database in memory")
@@ -147,13 +166,22 @@ def replicate(
             )
     for each, its_settings in settings.items():
         driver.check(its_settings, f"the engine of {each.url.host or each.url.database}")
+    hosts = {
+        each: driver.host_to_look_up(settings[each], f'The option "resolve" in the URL of slave number {number}')
+        for number, each in enumerate(others, start=1)
+        if resolves(each, f"slaves[{number - 1}]")
+    }
     for each in engines:
         if isinstance(each.pool, QueuePool):
             each.dispose()  # close connections that were opened before, and not by replswitch
     server = Server(driver.address(settings[engine]), MASTER, engine)
     opener = MasterOpener(driver, server)
-    pairs = zip(others, shares, strict=True)
-    found = tuple(_slave(slave, driver, driver.address(settings[slave]), share) for slave, share in pairs)
+    found: list[Server | Name] = []
+    known = [engine]
+    for each, share in zip(others, shares, strict=True):
+        slave = _slave(each, driver, driver.address(settings[each]), share)
+        found.append(behind_name(each, *hosts[each], share) if each in hosts else slave)
+        known.append(slave.source)
     master_read_only = Server(server.name, SLAVE)  # a database in memory never uses this server
     if not driver.in_memory:
         stand_in: Any = _maker(engine)(
@@ -167,10 +195,15 @@ def replicate(
         read_only = getattr(stand_in, "sync_engine", stand_in)
         _dispose_with(engine, read_only)
         master_read_only = _slave(read_only, driver, server.name, 1, opener)
-        found = found or (master_read_only,)
-    servers = Servers(server, found, master_read_only, bool(others))
+        found = found or [master_read_only]
+        known.append(master_read_only.source)
+    fixed = tuple(each for each in found if isinstance(each, Server))
+    servers = Servers(server, fixed, master_read_only, bool(others))
+    if hosts:
+        wait = wait_in_task if engine.dialect.is_async else Event.wait
+        servers = ResolvingServers(server, found, master_read_only, close_idle, wait)
     label = name or driver.schema(settings[engine]) or server.name
-    switch = EngineSwitch(label, name or driver.set_name(settings[engine]), servers, driver, checked)
+    switch = EngineSwitch(label, name or driver.set_name(settings[engine]), servers, driver, checked, tuple(known))
     opener.database = switch.database
     opener.listen(engine)
     watch_other_engines()
@@ -225,13 +258,6 @@ def _why_not(engine: object, before: list[Engine]) -> str | None:
     """Return what is wrong with an engine, as the end of a sentence; None if nothing is."""
     if not isinstance(engine, Engine):
         return f"is a value of type {type(engine).__name__}. Make an engine with sqlalchemy.create_engine()."
-    if "resolve" in engine.url.query:
-        return (
-            'has the option "resolve" in its URL. An engine has one pool, so it cannot keep the addresses of a host'
-            " apart. Leave the option out: each new connection then goes to one of the addresses, and replswitch asks"
-            " its server for its position. Give create_engine() pool_recycle=30, so that new addresses are found. Or"
-            " use replswitch.connect() or Django, which have the option."
-        )
     if engine in before:
         return "was given twice. Give each server an engine of its own. If there are no slaves, leave `slaves` out."
     if switch_of(engine) is not None or _SLAVE_OF in engine.get_execution_options():

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 #: The execution option of a master's engine that holds its switch. Engines made from the engine inherit it.
 SWITCH: Final = "replswitch"
 
+#: The option in a slave's URL that makes each address of its host a slave (F7).
+RESOLVE: Final = "resolve"
+
 #: The isolation level in which each statement is committed by itself.
 AUTOCOMMIT: Final = "AUTOCOMMIT"
 

@@ -22,8 +22,8 @@ from replswitch.engine.route import Route
 from replswitch.engine.servers import Link
 from replswitch.errors import ConfigurationError
 from replswitch.sqlalchemy.ending import leave_to_parent, note_for_children, roll_back_quietly
-from replswitch.sqlalchemy.facts import AUTOCOMMIT, info_of, level_of, streams, usable
-from replswitch.sqlalchemy.pooled import LINK, OUR_OWN, ROUTE, PoolPort
+from replswitch.sqlalchemy.facts import AUTOCOMMIT, RESOLVE, info_of, level_of, streams, usable
+from replswitch.sqlalchemy.pooled import AT, LINK, OUR_OWN, ROUTE, PoolPort
 from replswitch.state import stack
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ _COMMITS_AT_ONCE: Final = "replswitch.commits_at_once"
 
 def settings_of(engine: Engine) -> dict[str, Any]:
     """Return the connection settings in an engine's URL, as the driver takes them."""
-    return _settings(*engine.dialect.create_connect_args(engine.url))
+    return _settings(*engine.dialect.create_connect_args(engine.url.difference_update_query([RESOLVE])))
 
 
 def _settings(positional: Any, named: Any) -> dict[str, Any]:
@@ -66,12 +66,18 @@ def _settings(positional: Any, named: Any) -> dict[str, Any]:
     return settings
 
 
+def _without_resolve(_: Any, __: Any, ___: Any, named: dict[str, Any]) -> None:
+    """Remove the option of the URL that no driver knows."""
+    named.pop(RESOLVE, None)
+
+
 class Opener:
     """Opens the connections of one engine, does not let its pool lend lost ones, and reports events to the sessions.
 
     Args:
         driver: the driver of the engine.
-        server: the server of the engine. On links to a server of slave state, the database refuses writes (S7).
+        server: the server of the engine. On links to a server of slave state, the database refuses writes (S7). Each
+            address of its host may be a server of its own (F7). Their connections are opened here, too.
         master: the opener of the master's engine, if its settings are to be used for these connections (S10).
 
     Attributes:
@@ -93,6 +99,8 @@ class Opener:
         These are events of the pool and of the dialect. An event of a connection would make SQLAlchemy look for
         listeners at each step of the connection, so methods of the dialect are replaced instead.
         """
+        if RESOLVE in engine.url.query:
+            event.listen(engine, "do_connect", _without_resolve)
         event.listen(engine, "do_connect", self._open if self._driver.opens_connections else self._let_open)
         for name in self.events:
             event.listen(engine, name, getattr(self, f"_{name}"))
@@ -110,7 +118,7 @@ class Opener:
         settings = self._masters_settings() or self.settings
         self._driver.check(settings, f"the engine of {self._driver.address(settings)}")
         read_only = self._server.state == SLAVE
-        raw = self._driver.open(settings, read_only=read_only)
+        raw = self._driver.open(self._located(settings, entry), read_only=read_only)
         self._driver.adopt(raw, read_only=read_only, begin=named.get("isolation_level", ""))
         entry.info[_OPENED_BY] = self
         return raw
@@ -124,11 +132,27 @@ class Opener:
                 pass  # borrowing a connection has set its `settings`
         return self._master.settings or {}
 
-    def _let_open(self, *about: Any) -> None:
-        """Change the settings with which SQLAlchemy opens a connection."""
-        named: dict[str, Any] = about[3]
-        self.settings = {**named, **self._masters_settings()}
-        named.update(self._driver.arguments(self.settings, read_only=self._server.state == SLAVE))
+    def _located(self, settings: dict[str, Any], entry: ConnectionPoolEntry) -> dict[str, Any]:
+        """Return the settings of a connection. If it leads to one address of its host, they have this address (F7)."""
+        if (at := entry.info.get(AT)) is None:
+            return settings
+        server, address = at
+        self._driver.host_to_look_up(settings, f'The option "resolve" in the URL of {server.name}')
+        return {**settings, "hostaddr": address}
+
+    def _server_of(self, entry: ConnectionPoolEntry) -> Server:
+        at = entry.info.get(AT)
+        return self._server if at is None else at[0]
+
+    def _let_open(self, dialect: Any, entry: ConnectionPoolEntry, positional: Any, named: dict[str, Any]) -> Raw | None:
+        """Change the settings with which SQLAlchemy opens a connection. Open it here if it leads to one address."""
+        self.settings = settings = {**named, **self._masters_settings()}
+        located = self._located(settings, entry)
+        arguments = self._driver.arguments(located, read_only=self._server.state == SLAVE)
+        if located is not settings:
+            return dialect.connect(*positional, **arguments)  # SQLAlchemy 2.0 shares `named` between all addresses
+        named.update(arguments)
+        return None
 
     def _connect(self, raw: Raw, entry: ConnectionPoolEntry) -> None:
         driver = self._driver
@@ -140,7 +164,7 @@ class Opener:
             )
         if not driver.opens_connections:
             driver.adopt(raw, read_only=self._server.state == SLAVE, begin="")
-        link = entry.info[LINK] = Link(self._server, raw, driver)
+        link = entry.info[LINK] = Link(self._server_of(entry), raw, driver)
         if not driver.opens_connections:
             note_for_children(link)
         if driver.opens_connections or link.writes.reports_all:
@@ -152,7 +176,7 @@ class Opener:
             entry.info[LINK] = Link(self._server, raw, self._driver)
         elif link.process != getpid() and not self._driver.opens_connections:
             raise DisconnectionError("The connection belongs to the parent process.")  # handled like a closed one
-        elif link.opened_at < self._server.lost_at or not self._driver.alive(raw):
+        elif link.opened_at < link.server.lost_at or not self._driver.alive(raw):
             raise DisconnectionError("The server has closed the connection.")  # the pool then opens a new connection
 
     def _begin(self, raw: PoolProxiedConnection) -> None:

@@ -43,6 +43,8 @@ LINK: Final = "replswitch.link"
 ROUTE: Final = "replswitch.route"
 #: A further key: true while only replswitch's own queries run on the connection.
 OUR_OWN: Final = "replswitch.our_own"
+#: A further key: for a connection to one address of a host, the server and the address (F7).
+AT: Final = "replswitch.at"
 
 
 class LateLink(Link):
@@ -107,6 +109,7 @@ class SlaveEngine(OptionEngine):
 
     def __init__(self, proxied: Engine, execution_options: Mapping[str, Any]) -> None:
         self.offered = threading.local()
+        self._with_pool: Engine = proxied
         self._with_events: Any = SimpleNamespace(_has_events=True) if execution_options else proxied
         super().__init__(proxied, execution_options)
         if not execution_options:  # options such as isolation_level set a listener, which the other engine must not run
@@ -121,10 +124,10 @@ class SlaveEngine(OptionEngine):
                 None if the session is bound to the master's engine itself.
             link: a link without a connection, if no connection is needed yet. The pool then lends no connection.
         """
-        engine = self if to is None else SlaveEngine(self._proxied, options_of(to))
+        engine = self if to is None else SlaveEngine(self, options_of(to))
         if link is not None:
             return Lease(link, engine, None)
-        loan = self._proxied.pool.connect()
+        loan = self._with_pool.pool.connect()
         return Lease(loan.info[LINK], engine, loan)
 
     def raw_connection(self) -> PoolProxiedConnection:
@@ -163,6 +166,10 @@ class PoolPort(Port):
         if not self.one_link:  # a database in memory ends with its connection
             server.lost_at = monotonic()
             self.dropped = link or self.dropped
+
+    def retire(self, server: Server) -> None:
+        """Close the idle connections to a server whose address is gone."""
+        server.source.close_idle()
 
     @contextmanager
     def borrowed(self, server: Server) -> Iterator[Raw]:

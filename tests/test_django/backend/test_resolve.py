@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 from io import StringIO
 from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import transaction
-from tests.behind_name import NAME, ONE, TWO, Clock, Names, ProxyAt, eventually
+from tests.behind_name import NAME, ONE, TWO, Clock, Names, ProxyAt, eventually, proxies
 from tests.test_django.backend.asking import ask
 from tests.test_django.project import dialect
 from tests.test_django.project.dialect import Pair
@@ -36,10 +35,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture
 def at(django_pair: Pair) -> Iterator[dict[str, ProxyAt]]:
     """A proxy of the slave at each address, all with one port."""
-    port = django_pair.slaves[0]["port"]
-    with ExitStack() as stack:
-        first = stack.enter_context(ProxyAt(port, ONE))
-        yield {ONE: first, TWO: stack.enter_context(ProxyAt(port, TWO, first.port))}
+    with proxies(django_pair.slaves[0]["port"]) as found:
+        yield found
 
 
 def behind_name(at: dict[str, ProxyAt]) -> list[dict[str, Any]]:
