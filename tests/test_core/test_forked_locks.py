@@ -24,7 +24,7 @@ from replswitch.state import stack
 POSITION = MariaDBPosition.parse("0-1-1")
 HEALTH, LAG, CLOCK, KNOWN = Health(), Lag(1), PositionClock(), KnownPositions(30)
 SERVER: Any = Server("slave", "slave")
-LINK: Any = type("LinkOfNone", (Link,), {"__init__": lambda self: None})()
+LINK: Any = type("LinkWithoutConnection", (Link,), {"__init__": lambda self: setattr(self, "server", SERVER)})()
 SCOPE = scope.Scope()
 
 
