@@ -78,6 +78,7 @@ class Scope:
         is_open: it is an accepted websocket, for which writes after the headers are normal and cause no warning.
         forced_master: the databases that the master must serve, each with the reason; also the names of replicated sets
             with a write whose position is unknown. Replaced, never changed.
+        lost_before: by replicated set, when the master was last lost before a write of unknown position (monotonic).
         marked: the databases that the master has served because of the marker. Replaced, never changed.
         version: grows with every change that affects which server may serve a read, so that the server is chosen again.
         pending: a function for each link, which finds out whether its statements have written. Replaced, never changed.
@@ -104,6 +105,7 @@ class Scope:
     must_see_since: float = 0
     wait: float = 0
     forced_master: Mapping[Hashable, str] = MappingProxyType({})
+    lost_before: Mapping[str, float] = MappingProxyType({})
     avoided: frozenset[tuple[Hashable, object]] = frozenset()
     marked: frozenset[Hashable] = frozenset()
 
@@ -151,26 +153,29 @@ class Scope:
         """Say whether a write with a position was recorded for the replicated set of this name."""
         return self.wrote is not None and name in self.wrote.positions
 
-    def record(self, name: str, position: Position | None) -> None:
+    def record(self, name: str, position: Position | None, lost_at: float = 0) -> None:
         """Record that a write was committed on the master.
 
         Args:
             name: the name of the replicated set.
             position: a slave that has reached it has the write. None if the position is unknown, so that the master
                 serves all databases of the set from now on (M8).
+            lost_at: when the master was last lost, by `time.monotonic`; 0 if it never was.
         """
         scopes = self.with_enclosing()
         for other in waiting(scopes[-1]):
             scopes += other.with_enclosing()
         for scope in dict.fromkeys(scopes):
-            scope._record(name, position)
+            scope._record(name, position, lost_at)
 
-    def _record(self, name: str, position: Position | None) -> None:
+    def _record(self, name: str, position: Position | None, lost_at: float) -> None:
         now = time.time()
         with _changing:
             self.wrote = (self.wrote or Marker()).with_writes((name, position, now))
             if position is None:
                 self.forced_master = {**self.forced_master, name: "own-write"}
+                if lost_at:
+                    self.lost_before = {**self.lost_before, name: lost_at}
             else:
                 self.must_see_since = max(self.must_see_since, now)
                 self.must_see = joined({name: position}, self.must_see)

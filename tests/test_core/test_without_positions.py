@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 from wsgiref.util import setup_testing_defaults
 
+import pymysql
 import pytest
 
 import replswitch
@@ -221,3 +223,61 @@ def test_f5_without_positions_the_end_of_a_read_only_master_is_logged_after_down
     with use_master():
         insert(db)
     assert lines() == ["master-lost", "master-back"]
+
+
+def connection_id(db: Connection) -> Any:
+    with db.cursor() as cursor:
+        cursor.execute("SELECT CONNECTION_ID()")
+        return cursor.fetchall()[0][0]
+
+
+@contextmanager
+def full(server: ServerPair) -> Iterator[None]:
+    """Use up the connections of the server."""
+    with closing(server.admin("master")) as admin, admin.cursor() as cursor, ExitStack() as opened:
+        cursor.execute("SELECT @@GLOBAL.max_connections")
+        ((before,),) = cursor.fetchall()
+        cursor.execute("SET GLOBAL max_connections = 10")
+        try:
+            with suppress(pymysql.OperationalError):  # "Too many connections"
+                while True:
+                    opened.enter_context(closing(server.connect("master")))
+            yield
+        finally:
+            cursor.execute(f"SET GLOBAL max_connections = {before}")
+
+
+def lose_connection(db: Connection, server: ServerPair) -> None:
+    """Lose a connection in a transaction, because an administrator ends it."""
+    with use_master(), closing(server.admin("master")) as admin, admin.cursor() as cursor:
+        db.begin()
+        cursor.execute(f"KILL {connection_id(db)}")
+        with pytest.raises(db.Error):
+            insert(db)
+        db.rollback()
+
+
+class TestLossesInOtherThreads:
+    """A scope has written. Then another thread cannot connect to the same server, or loses its connection."""
+
+    def test_f5_a_master_at_its_connection_limit_goes_on_serving_a_scope_that_wrote(
+        self, db: Connection, server: ServerPair
+    ) -> None:
+        with use_master(), ThreadPoolExecutor(1) as thread:
+            insert(db)
+            before = connection_id(db)
+            with full(server):
+                with pytest.raises(NoServerError, match="Too many"):
+                    thread.submit(insert, db).result()
+                with use_master():
+                    assert connection_id(db) == before
+
+    def test_s11_a_connection_that_another_thread_loses_ends_no_session_of_a_scope_that_wrote(
+        self, db: Connection, server: ServerPair
+    ) -> None:
+        with use_master(), ThreadPoolExecutor(1) as thread:
+            insert(db)
+            before = connection_id(db)
+            thread.submit(lose_connection, db, server).result()
+            with use_master():
+                assert connection_id(db) == before

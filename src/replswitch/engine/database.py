@@ -205,9 +205,10 @@ class Database:
         """Say whether the server of a link to the master is, or may be, a former master, which lacks a scope's writes.
 
         If the position of a write is unknown, positions say nothing. Then no link is used that was opened before the
-        master was last lost.
+        last loss of the master which came before the write. The link of an SQLAlchemy session has no connection at
+        first, and its pool gives it none from before a loss.
         """
-        if scope.wrote is not None and scope.wrote.written_at is not None and self.master_loss.outdates(link):
+        if link.raw is not None and link.opened_at <= scope.lost_before.get(self.set_name, 0):
             return True
         must_see = scope.must_see.get(self.set_name)
         return must_see is not None and run(master_lacks(link, must_see, scope, self.rotation), port)

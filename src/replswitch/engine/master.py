@@ -25,6 +25,10 @@ class MasterLoss(Incident):
         database: the database's display name.
         servers: the servers of the database.
         downtime: the option ``downtime``, in seconds.
+
+    Attributes:
+        lost_at: when the master last failed, by `time.monotonic`; 0 if it never has. At its connection limit, the
+            master has not failed, so its open connections stay in use.
     """
 
     def __init__(self, database: str, servers: Servers, downtime: float) -> None:
@@ -33,10 +37,13 @@ class MasterLoss(Incident):
         self._read_only = servers.master_read_only
         self._downtime = downtime
         self._fault = Fault.LOST
+        self.lost_at = 0.0
 
     def report(self, error: BaseException, fault: Fault) -> None:
         """Count an attempt that failed because the master is not available. Log the first one."""
         self._fault = fault
+        if fault is not Fault.FULL:
+            self.lost_at = monotonic()
         self.happens(self._server.name, "The master %s is not available: %s", self._server.name, error)
 
     def not_reached(self, fault: Fault) -> None:
@@ -51,13 +58,6 @@ class MasterLoss(Incident):
         """
         failed_at = max(self._server.lost_at, self._read_only.lost_at)
         return self.lasts and monotonic() - failed_at < self._downtime
-
-    def outdates(self, link: Link) -> bool:
-        """Say whether a link was opened before the master was last lost, and so may lead to a former master.
-
-        The link of an SQLAlchemy session has no connection at first. Its pool gives it none from before the loss.
-        """
-        return link.raw is not None and link.opened_at <= self.latest
 
     def refused(self) -> None:
         """Record that the master has just refused a write. An answer about earlier writes must not end the loss."""

@@ -263,7 +263,7 @@ class Selection:
                 if read_only is not None:
                     return read_only
             link = port.open(server)
-            if (scope.must_see or scope.wrote) and database.leads_to_former_master(scope, link, port):
+            if (scope.must_see or scope.lost_before) and database.leads_to_former_master(scope, link, port):
                 port.drop(server, link)  # the other idle links go to the former master as well
                 link = port.open(server)
         except port.driver.module.Error as error:

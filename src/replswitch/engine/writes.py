@@ -238,8 +238,9 @@ class Writes:
         if status is not Written.NO:
             if _is_outside(scope):
                 self._record_outside(status)
+            position, lost_at = None if isinstance(status, Written) else status, self._master_loss.lost_at
             for each in waiting() if scope is None else (scope,):
-                each.record(self._name, None if isinstance(status, Written) else status)
+                each.record(self._name, position, lost_at)
 
     def _record_outside(self, status: Position | Written) -> None:
         """Record a commit outside requests, for the jobs that are started outside requests."""
