@@ -63,8 +63,12 @@ class Outside:
         """Return the commits outside requests, as a marker. A job that is started outside any request must see them."""
         latest: list[Write] = []
         with _changing:
-            with suppress(IndexError):  # until none is left
-                while True:
-                    latest.append(cls._latest.popleft())
-            cls.merged = cls.merged.with_writes(*latest)
+            try:
+                with suppress(IndexError):  # until none is left
+                    while True:
+                        latest.append(cls._latest.popleft())
+                cls.merged = cls.merged.with_writes(*latest)
+            except BaseException:  # such as Celery's time limit, which interrupts any function
+                cls._latest.extendleft(reversed(latest))
+                raise
             return cls.merged

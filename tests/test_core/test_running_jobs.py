@@ -103,6 +103,21 @@ def test_m9_a_job_sees_all_of_many_writes_outside_any_request() -> None:
         assert wrote.written_at is not None
 
 
+def test_m9_a_job_sees_the_writes_whose_merge_was_interrupted_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A time limit of Celery raises its error in the middle of any function."""
+
+    def interrupted(*_: object) -> Marker:
+        raise KeyboardInterrupt
+
+    place = SQLitePosition(7)
+    Outside.record("shop", place)
+    with monkeypatch.context() as patched:
+        patched.setattr(Marker, "with_writes", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            Jobs().token()
+    assert load(json.loads(Jobs().token())).positions == {"shop": place}
+
+
 def test_m9_the_master_serves_the_transactions_of_a_job(db: Connection) -> None:
     def count() -> tuple[str, str]:
         with db.cursor() as cursor:
