@@ -1061,6 +1061,25 @@ def test_s7_a_statement_with_too_many_parameters_closes_no_connection(db: Connec
     assert sum(replswitch.stats()["rest"].values()) == rested
 
 
+class Cents(int):
+    """A type that psycopg converts like a number."""
+
+
+class CentsDumper(psycopg.adapt.Dumper):
+    def dump(self, obj: Cents) -> bytes:
+        return b"%d.%02d" % divmod(obj, 100)
+
+
+@with_psycopg
+def test_a_cursor_uses_adapters_that_were_registered_after_its_first_statement(db: Connection) -> None:
+    sql = "SELECT %s::text"
+    with db.cursor() as cursor:
+        cursor.execute(sql, ("first",))
+        cursor.adapters.register_dumper(Cents, CentsDumper)
+        cursor.execute(sql, (Cents(150),))
+        assert cursor.fetchall() == [("1.50",)]
+
+
 MANY = "SELECT " + ", ".join(["%s::int"] * 60)
 
 

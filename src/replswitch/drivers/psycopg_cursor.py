@@ -71,6 +71,7 @@ class TrackingCursor(RunningCursor):
         shared = self._conn.adapters
         if self._adapters is shared:
             self._adapters = adapt.AdaptersMap(shared)
+            self._last_query = None  # so that the next statement uses them
             if hasattr(self, "_loaders_changed"):  # not in psycopg 3.2
                 self._adapters._register_loader_callback = partial(self._loaders_changed, ref(self))
         return self._adapters
