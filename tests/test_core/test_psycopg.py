@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -31,6 +32,7 @@ from replswitch import (
 )
 from replswitch.decorators import use_master, use_slave
 from replswitch.drivers import Driver, Fault, Written, load_driver
+from replswitch.drivers.psycopg_questions import PREPARED_AFTER
 from replswitch.positions import Position
 from replswitch.testing import PostgreSQLPair, Proxy
 
@@ -1059,6 +1061,32 @@ def test_s7_a_statement_with_too_many_parameters_closes_no_connection(db: Connec
             run(db, "INSERT INTO message VALUES (1)")
             assert '"postgresql:' in carry()
     assert sum(replswitch.stats()["rest"].values()) == rested
+
+
+@with_psycopg
+def test_a_connection_works_again_after_a_function_has_removed_all_prepared_statements(db: Connection) -> None:
+    remove = "DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$"
+    numbers = count()
+
+    def write() -> None:
+        for _ in range(PREPARED_AFTER):
+            run(db, f"INSERT INTO message VALUES ({next(numbers)})")  # psycopg prepares none of them
+
+    with use_master():
+        write()
+        before = run(db, "SELECT pg_backend_pid()")
+        with pytest.raises(psycopg.errors.InvalidSqlStatementName):
+            run(db, remove)
+        write()
+        db.begin()
+        run(db, remove)
+        with pytest.raises(psycopg.errors.InvalidSqlStatementName):
+            db.commit()
+        db.rollback()
+        db.begin()
+        write()
+        db.commit()
+        assert run(db, "SELECT pg_backend_pid()") == before
 
 
 class Cents(int):

@@ -251,7 +251,9 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
         self.seen, self.news = self.pgconn.transaction_status, True
         for result in answers:
             if result.status == _FAILED:
-                raise psycopg.errors.error_from_result(result)
+                error = psycopg.errors.error_from_result(result)
+                self.check_questions(error)
+                raise error
         writes, _, place = answers
         if writes.get_value(0, 0) == b"t":
             self.note(self.place(place))

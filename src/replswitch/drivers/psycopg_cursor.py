@@ -125,7 +125,8 @@ class TrackingCursor(RunningCursor):
                 else:
                     self._run(connection, pgq, prepare, binary)
                 self._last_query = query
-        except psycopg.Error:
+        except psycopg.Error as error:
+            connection.check_questions(error)
             # This comes after the lock is released, because the binding may query the position at once.
             committed, self.committed = self.committed, Written.NO
             connection.note(committed)

@@ -25,6 +25,9 @@ PREPARED_AFTER: Final = 5
 
 _OK: Final = pq.ConnStatus.OK
 
+# invalid_sql_statement_name
+_NO_STATEMENT: Final = "26000"
+
 
 class QuestionsConnection(ExchangeConnection):
     """A connection that sends queries of replswitch (questions) together with statements.
@@ -87,6 +90,14 @@ class QuestionsConnection(ExchangeConnection):
         """Prepare replswitch's queries again later, because a statement has removed the prepared ones."""
         self.questions.clear()
         self.asked = 0
+
+    def check_questions(self, error: psycopg.Error) -> None:
+        """Prepare replswitch's queries again later, if the error may show that the prepared ones were removed.
+
+        A function of the server can remove them, and no command tag shows this.
+        """
+        if error.sqlstate == _NO_STATEMENT:
+            self.forget_questions()
 
     def forget_prepared(self) -> None:
         """Forget all prepared statements after a statement has removed them, which psycopg 3.2.1 does not notice."""
