@@ -281,3 +281,14 @@ class TestLossesInOtherThreads:
             thread.submit(lose_connection, db, server).result()
             with use_master():
                 assert connection_id(db) == before
+
+    def test_s11_a_connection_that_another_thread_has_lost_ends_no_session_of_a_scope_that_writes(
+        self, db: Connection, server: ServerPair
+    ) -> None:
+        with use_master(), ThreadPoolExecutor(1) as thread:
+            before = connection_id(db)
+            thread.submit(lose_connection, db, server).result()
+            db.begin()
+            insert(db)
+            db.commit()
+            assert connection_id(db) == before

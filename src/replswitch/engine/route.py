@@ -100,7 +100,7 @@ class Route(Selection):
         """
         scope = self._scope
         is_current = self.link is link and scope.version == self._version
-        self.pending = self.database.writes.look(link, link.writes, recorded=recorded)
+        self.pending = self.database.writes.look(link, link.writes, recorded=recorded, opened_at=link.opened_at)
         if is_current:
             self._version = scope.version  # a new write of the scope only matters for reads from a slave
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from asyncio import _get_running_loop
 from functools import partial
+from math import inf
 from threading import get_ident
 from time import time
 from typing import TYPE_CHECKING
@@ -118,6 +119,7 @@ class Writes:
         recorded: bool | None = None,
         at_once: bool = False,
         busy: bool = False,
+        opened_at: float = inf,
     ) -> PendingWrite | None:
         """Record what was committed through a connection since the last call.
 
@@ -131,6 +133,7 @@ class Writes:
             recorded: whether the commit makes a marker; by default, it does outside blocks of `unrecorded`.
             at_once: ask now, because the connection is about to serve another scope.
             busy: a statement is running, so the server cannot be asked now. The caller calls again when it can.
+            opened_at: when the connection was opened, by `time.monotonic`, if that is known.
 
         Returns:
             the pending write. It covers the following statements as well, until it is resolved or the scope changes.
@@ -159,7 +162,7 @@ class Writes:
             if scope is not None and not is_repeatable():
                 scope.has_unmarked = True
         elif status is not Written.ASK:
-            self.record_in(scope, status)
+            self.record_in(scope, status, opened_at)
         elif scope is None or must_ask_now:
             self.ask(scope, tracker, tracker.last_known_position)
         else:
@@ -233,12 +236,17 @@ class Writes:
                 )
         return Written.YES if status is Written.NO else status
 
-    def record_in(self, scope: Scope | None, status: Position | Written) -> None:
-        """Record what is known of a scope's writes; without a scope, in all requests that may be waiting for them."""
+    def record_in(self, scope: Scope | None, status: Position | Written, opened_at: float = inf) -> None:
+        """Record what is known of a scope's writes; without a scope, in all requests that may be waiting for them.
+
+        Connections from before a loss of the master may lack the writes of one that was opened after it, at
+        ``opened_at``.
+        """
         if status is not Written.NO:
             if _is_outside(scope):
                 self._record_outside(status)
-            position, lost_at = None if isinstance(status, Written) else status, self._master_loss.lost_at
+            position = None if isinstance(status, Written) else status
+            lost_at = self._master_loss.last_before(opened_at) if position is None else 0
             for each in waiting() if scope is None else (scope,):
                 each.record(self._name, position, lost_at)
 
