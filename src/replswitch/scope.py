@@ -78,7 +78,7 @@ class Scope:
         is_open: it is an accepted websocket, for which writes after the headers are normal and cause no warning.
         forced_master: the databases that the master must serve, each with the reason; also the names of replicated sets
             with a write whose position is unknown. Replaced, never changed.
-        lost_before: by replicated set, the latest ``lost_at`` of a write whose position is unknown; see `record`.
+        lost_before: by replicated set, when a write was last lost together with its connection; see `record`.
         marked: the databases that the master has served because of the marker. Replaced, never changed.
         version: grows with every change that affects which server may serve a read, so that the server is chosen again.
         pending: a function for each link, which finds out whether its statements have written. Replaced, never changed.
@@ -160,7 +160,7 @@ class Scope:
             name: the name of the replicated set.
             position: a slave that has reached it has the write. None if the position is unknown, so that the master
                 serves all databases of the set from now on (M8).
-            lost_at: links to the master from before this time may lack the write (`time.monotonic`); 0 without a loss.
+            lost_at: when the answer was lost, by `time.monotonic`. Older links to the master may lack the write.
         """
         scopes = self.with_enclosing()
         for other in waiting(scopes[-1]):
@@ -175,7 +175,7 @@ class Scope:
             if position is None:
                 self.forced_master = {**self.forced_master, name: "own-write"}
                 if lost_at:
-                    self.lost_before = {**self.lost_before, name: max(lost_at, self.lost_before.get(name, 0))}
+                    self.lost_before = {**self.lost_before, name: lost_at}
             else:
                 self.must_see_since = max(self.must_see_since, now)
                 self.must_see = joined({name: position}, self.must_see)

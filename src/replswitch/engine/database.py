@@ -204,9 +204,9 @@ class Database:
     def leads_to_former_master(self, scope: Scope, link: Link, port: Port) -> bool:
         """Say whether the server of a link to the master is, or may be, a former master, which lacks a scope's writes.
 
-        If the position of a write is unknown, positions say nothing. Then no link is used from before the last loss of
-        the master that came before the write, or before the writing link was opened. The link of an SQLAlchemy session
-        has no connection at first, and its pool gives it none from before a loss.
+        If a write may have been lost together with its link, its position is unknown, so positions say nothing. Then no
+        link from before the loss is used. The link of an SQLAlchemy session has no connection at first, and its pool
+        gives it none from before a loss.
         """
         if link.raw is not None and link.opened_at <= scope.lost_before.get(self.set_name, 0):
             return True

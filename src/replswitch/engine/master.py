@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from replswitch.drivers import Fault
 from replswitch.engine.events import Incident
 
 if TYPE_CHECKING:
     from replswitch.engine.servers import Link, Servers
-
-
-_MOST_LOSSES: Final = 100
 
 
 class MasterLoss(Incident):
@@ -36,15 +33,10 @@ class MasterLoss(Incident):
         self._read_only = servers.master_read_only
         self._downtime = downtime
         self._fault = Fault.LOST
-        # When the master has failed, by `time.monotonic`. At its connection limit, it has not failed: its open
-        # connections stay in use.
-        self._losses: tuple[float, ...] = ()
 
     def report(self, error: BaseException, fault: Fault) -> None:
         """Count an attempt that failed because the master is not available. Log the first one."""
         self._fault = fault
-        if fault is not Fault.FULL:
-            self._losses = (*self._losses[1 - _MOST_LOSSES :], monotonic())
         self.happens(self._server.name, "The master %s is not available: %s", self._server.name, error)
 
     def not_reached(self, fault: Fault) -> None:
@@ -59,16 +51,6 @@ class MasterLoss(Incident):
         """
         failed_at = max(self._server.lost_at, self._read_only.lost_at)
         return self.lasts and monotonic() - failed_at < self._downtime
-
-    def last_before(self, moment: float) -> float:
-        """Return when the master was last lost before a moment; 0 if it was not. Both are times of `time.monotonic`.
-
-        If all losses that are known are later, and there may have been earlier ones, return the latest.
-        """
-        losses = self._losses
-        if len(losses) == _MOST_LOSSES and losses[0] >= moment:
-            return losses[-1]
-        return max((each for each in losses if each < moment), default=0)
 
     def refused(self) -> None:
         """Record that the master has just refused a write. An answer about earlier writes must not end the loss."""

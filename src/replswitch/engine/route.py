@@ -100,7 +100,7 @@ class Route(Selection):
         """
         scope = self._scope
         is_current = self.link is link and scope.version == self._version
-        self.pending = self.database.writes.look(link, link.writes, recorded=recorded, opened_at=link.opened_at)
+        self.pending = self.database.writes.look(link, link.writes, recorded=recorded)
         if is_current:
             self._version = scope.version  # a new write of the scope only matters for reads from a slave
 
@@ -240,7 +240,7 @@ class Route(Selection):
             except self._port.driver.module.Error:
                 self._port.leave(link)
                 if link.server.state == MASTER:
-                    self.database.writes.record()  # the transaction may have been committed
+                    self.database.writes.record_lost()  # the transaction may have been committed
                     raise
         self._look_for_writes_of(block)
 
@@ -309,7 +309,7 @@ class Route(Selection):
         if effect & Effect.MASTER_LOST:
             database.master_loss.report(error, fault)
         if effect & Effect.MAY_HAVE_WRITTEN:
-            database.writes.record()
+            database.writes.record_lost()
 
     def _drop(self, link: Link) -> None:
         block = self.block

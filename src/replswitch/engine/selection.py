@@ -299,7 +299,7 @@ class Selection:
         link = self.spare(scope, cause, is_there=is_there)
         if link is None:
             if attempt is not None and attempt.on_master is OnMaster.MAY_HAVE_RUN:
-                self.database.writes.record()
+                self.database.writes.record_lost()
             master, driver = self.database.servers.master, self._port.driver
             raise self._port.as_own(outcome.no_master(master, cause, driver)) from cause
         return link, SLAVE, "no-master", False

@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 from asyncio import _get_running_loop
 from functools import partial
-from math import inf
 from threading import get_ident
-from time import time
+from time import monotonic, time
 from typing import TYPE_CHECKING
 from weakref import ref
 
@@ -101,14 +100,10 @@ class Writes:
         self._name = name
         self._master_loss = master_loss
 
-    def record(self, position: Position | None = None) -> None:
-        """Record that the running code has committed a write on the master, or may have.
-
-        Args:
-            position: a position that includes the write; None if it is unknown.
-        """
+    def record_lost(self) -> None:
+        """Record that the running code may have committed a write on the master, whose answer was lost."""
         frame = stack()
-        self.record_in(None if frame is None else frame.scope, position or Written.YES)
+        self.record_in(None if frame is None else frame.scope, Written.YES, monotonic())
 
     def look(
         self,
@@ -119,7 +114,6 @@ class Writes:
         recorded: bool | None = None,
         at_once: bool = False,
         busy: bool = False,
-        opened_at: float = inf,
     ) -> PendingWrite | None:
         """Record what was committed through a connection since the last call.
 
@@ -133,7 +127,6 @@ class Writes:
             recorded: whether the commit makes a marker; by default, it does outside blocks of `unrecorded`.
             at_once: ask now, because the connection is about to serve another scope.
             busy: a statement is running, so the server cannot be asked now. The caller calls again when it can.
-            opened_at: when the connection was opened, by `time.monotonic`, if that is known.
 
         Returns:
             the pending write. It covers the following statements as well, until it is resolved or the scope changes.
@@ -162,7 +155,7 @@ class Writes:
             if scope is not None and not is_repeatable():
                 scope.has_unmarked = True
         elif status is not Written.ASK:
-            self.record_in(scope, status, opened_at)
+            self.record_in(scope, status)
         elif scope is None or must_ask_now:
             self.ask(scope, tracker, tracker.last_known_position)
         else:
@@ -236,17 +229,18 @@ class Writes:
                 )
         return Written.YES if status is Written.NO else status
 
-    def record_in(self, scope: Scope | None, status: Position | Written, opened_at: float = inf) -> None:
+    def record_in(self, scope: Scope | None, status: Position | Written, lost_at: float = 0) -> None:
         """Record what is known of a scope's writes; without a scope, in all requests that may be waiting for them.
 
-        Connections from before a loss of the master may lack the writes of one that was opened after it, at
-        ``opened_at``.
+        Args:
+            scope: the scope.
+            status: what is known.
+            lost_at: see `replswitch.scope.Scope.record`.
         """
         if status is not Written.NO:
             if _is_outside(scope):
                 self._record_outside(status)
             position = None if isinstance(status, Written) else status
-            lost_at = self._master_loss.last_before(opened_at) if position is None else 0
             for each in waiting() if scope is None else (scope,):
                 each.record(self._name, position, lost_at)
 
