@@ -341,6 +341,29 @@ class TestWithoutSlaves:
             session.execute(text("SELECT 1"))
         assert ran == ["SELECT 1"] * 3
 
+    @pytest.mark.parametrize("has_slave", [False, True])
+    def test_a_later_listener_on_the_class_runs_for_every_engine(
+        self, engine: Make, monkeypatch: pytest.MonkeyPatch, has_slave: bool
+    ) -> None:
+        monkeypatch.setattr(Engine, "_has_events", False)  # an earlier test may have listened to all engines
+        engine("slave").connect().close()  # makes the file
+        db = replicate(engine("journal"), [engine("slave")] if has_slave else [])
+        ran: list[str] = []
+
+        def note(*about: Any) -> None:
+            ran.append(about[2])
+
+        event.listen(Engine, "before_cursor_execute", note)
+        try:
+            for state in (use_master, use_slave):
+                with state(), RoutingSession(db.master) as session:
+                    session.execute(text("SELECT 1"))
+            with db.master.connect() as connection:
+                connection.execute(text("SELECT 1"))
+        finally:
+            event.remove(Engine, "before_cursor_execute", note)
+        assert ran == ["SELECT 1"] * 3
+
     def test_s10_the_read_only_connections_have_the_connect_args_of_the_master(self, engine: Make) -> None:
         master = engine("journal", connect_args={"timeout": 7.5, "cached_statements": 3})
         Base.metadata.create_all(master)

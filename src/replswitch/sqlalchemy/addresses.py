@@ -7,7 +7,6 @@ from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy.event import listen
 from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.pool import QueuePool
 from sqlalchemy.util import await_only, greenlet_spawn
@@ -16,7 +15,7 @@ from replswitch.decision import SLAVE
 from replswitch.drivers.urls import option
 from replswitch.engine.resolving import Name
 from replswitch.engine.servers import Server
-from replswitch.sqlalchemy.facts import RESOLVE
+from replswitch.sqlalchemy.facts import RESOLVE, when_disposed
 from replswitch.sqlalchemy.pooled import AT, SlaveEngine
 
 if TYPE_CHECKING:
@@ -108,12 +107,12 @@ def behind_name(engine: Engine, host: str, port: int, weight: float) -> Name:
 
     found = Name(host, port, make)
 
-    def dispose(_: Engine) -> None:
+    def dispose() -> None:
         for server in found.servers.values():
             server.source.pool.dispose()  # in a forked child, it leaves the connections of the parent open
             server.source.renew_pool()
 
-    listen(engine, "engine_disposed", dispose)
+    when_disposed(engine, dispose)
     return found
 
 

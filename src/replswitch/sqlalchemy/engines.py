@@ -8,7 +8,6 @@ from threading import Event
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from sqlalchemy import Engine, create_engine
-from sqlalchemy.event import listen
 from sqlalchemy.pool import QueuePool
 
 from replswitch.checking import is_number, require, require_name
@@ -21,7 +20,7 @@ from replswitch.engine.servers import Server, Servers
 from replswitch.errors import ConfigurationError
 from replswitch.sqlalchemy.addresses import behind_name, close_idle, resolves, wait_in_task
 from replswitch.sqlalchemy.elsewhere import watch_other_engines
-from replswitch.sqlalchemy.facts import SWITCH, level_of, options_of
+from replswitch.sqlalchemy.facts import SWITCH, level_of, options_of, when_disposed
 from replswitch.sqlalchemy.opening import MasterOpener, Opener, settings_of
 from replswitch.sqlalchemy.pooled import SlaveEngine
 from replswitch.sqlalchemy.running import watch_statements
@@ -238,9 +237,8 @@ def _pool_of(engine: Engine) -> dict[str, Any]:
 
 def _dispose_with(engine: Engine, other: Engine) -> None:
     """Dispose of ``other`` whenever ``engine`` is disposed of. After a fork, leave the parent's connections open."""
-    process, had_events = getpid(), engine._has_events
-    listen(engine, "engine_disposed", lambda _: other.dispose(close=getpid() == process))
-    engine._has_events = had_events  # this event needs no flag, and with it each connection looks for listeners
+    process = getpid()
+    when_disposed(engine, lambda: other.dispose(close=getpid() == process))
 
 
 def _settings_of(engine: Engine) -> dict[str, Any]:

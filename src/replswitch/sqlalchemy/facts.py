@@ -1,10 +1,14 @@
-"""Read facts from SQLAlchemy's engines, connections and statements, and remove a connection from a session."""
+"""Small functions for SQLAlchemy's engines, connections, statements and sessions."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from sqlalchemy.event import listen
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy import Connection, Engine
     from sqlalchemy.orm import Session
 
@@ -21,6 +25,16 @@ AUTOCOMMIT: Final = "AUTOCOMMIT"
 def options_of(master: Engine) -> dict[str, Any]:
     """Return the application's execution options of a master's engine, without replswitch's own."""
     return {name: value for name, value in master.get_execution_options().items() if name != SWITCH}
+
+
+def when_disposed(engine: Engine, run: Callable[[], object]) -> None:
+    """Call a function whenever an engine is disposed of."""
+    # The event needs no flag of the engine, and with it each connection would look for listeners. Remove the flag
+    # rather than reset it, because a false flag of the engine would hide that of the class (`listen(Engine, …)`).
+    had_flag = "_has_events" in vars(engine)
+    listen(engine, "engine_disposed", lambda _: run())
+    if not had_flag:
+        vars(engine).pop("_has_events", None)
 
 
 def remove_from(session: Session, connection: Connection) -> None:
