@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 _DROPPED: Final = {"autocommit", "check_same_thread", "isolation_level"}
 
 # Further keys in the `info` of a connection: the `Opener` that opened it, until the pool first lends it; and true if a
-# statement has run in autocommit mode, until the connection goes back to the pool.
+# statement has begun in autocommit mode, until the connection goes back to the pool.
 _OPENED_BY: Final = "replswitch.opened_by"
 _COMMITS_AT_ONCE: Final = "replswitch.commits_at_once"
 
@@ -272,14 +272,15 @@ class MasterOpener(Opener):
             # While a result is unread, no query can be sent, so look for writes before the statement. In
             # `unrecorded()`, do the same, because the next answer must not include writes that no scope records.
             self._look_last(link.writes)
+        # In autocommit mode each statement is committed by itself, and a part of it even if it fails. While a result is
+        # unread, no query can be sent; `_checkin` looks when the connection goes back to the pool.
+        commits_at_once = level_of(context.root_connection) == AUTOCOMMIT
+        if commits_at_once:
+            info[_COMMITS_AT_ONCE] = True
         execute(cursor, statement, *about)
         self._report(info, cursor, context)
-        # In autocommit mode each statement is committed by itself. While a result is unread, no query can be sent;
-        # `_checkin` looks when the connection goes back to the pool.
-        if level_of(context.root_connection) == AUTOCOMMIT:
-            info[_COMMITS_AT_ONCE] = True
-            if not streamed:
-                self._look(link.writes)
+        if commits_at_once and not streamed:
+            self._look(link.writes)
 
     def _look_last(self, tracker: WriteTracker, *, commits_at_once: bool = False) -> None:
         if not tracker.may_have_news():
