@@ -255,6 +255,25 @@ def test_the_begin_mode_of_sqlite_can_be_set(engine: Make) -> None:
     assert "BEGIN IMMEDIATE" in begun
 
 
+@pytest.mark.parametrize("named", [{}, {"context": None}], ids=["", "with a named context"])
+@pytest.mark.parametrize("is_master", [True, False])
+def test_the_methods_of_a_dialect_that_run_statements_keep_their_arguments(
+    engine: Make, is_master: bool, named: dict[str, Any]
+) -> None:
+    for name in ("journal", "slave"):
+        Base.metadata.create_all(engine(name))
+    db = replicate(engine("journal"), [engine("slave")])
+    one = db.master if is_master else db.slaves[0]
+    with one.connect() as connection:
+        cursor, dialect = connection.connection.cursor(), one.dialect
+        dialect.do_execute(cursor, "SELECT ?", (1,), **named)
+        assert cursor.fetchall() == [(1,)]
+        dialect.do_execute_no_params(cursor, "SELECT 2", **named)
+        assert cursor.fetchall() == [(2,)]
+        if is_master:
+            dialect.do_executemany(cursor, "DELETE FROM note WHERE id = ?", [(1,), (2,)], **named)
+
+
 class TestNames:
     def test_the_default_name_is_that_of_the_database(self, engine: Make) -> None:
         assert replicate(engine()).database.name == "main"

@@ -64,11 +64,17 @@ def streams(context: Any) -> bool:
 
 
 def info_of(context: Any) -> dict[str, Any]:
-    """Return the `info` of the connection on which a statement runs; nothing while SQLAlchemy sets a dialect up."""
-    if context is None:
+    """Return the `info` of the connection on which a statement runs; nothing while SQLAlchemy sets a dialect up.
+
+    Args:
+        context: SQLAlchemy's context of the statement. Any other object means that the caller has none, because it has
+            called a method of the dialect itself.
+    """
+    connection = getattr(context, "root_connection", None)
+    if connection is None:
         return {}
     try:
-        info: dict[str, Any] = context.root_connection.connection.info
+        info: dict[str, Any] = connection.connection.info
     except NotImplementedError:  # the connection is not one of the pool
         return {}
     return info

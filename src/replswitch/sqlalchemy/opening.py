@@ -184,9 +184,9 @@ class Opener:
 
     # Report to the session that uses a connection.
 
-    def _execute(self, execute: Callable[..., None], cursor: Any, statement: str, *about: Any) -> None:
-        execute(cursor, statement, *about)
-        context = about[-1]
+    def _execute(self, execute: Callable[..., None], cursor: Any, *about: Any, **named: Any) -> None:
+        execute(cursor, *about, **named)
+        context = named.get("context", about[-1])
         self._report(info_of(context), cursor, context)
 
     def _report(self, info: dict[str, Any], cursor: Any, context: Any) -> None:
@@ -260,12 +260,12 @@ class MasterOpener(Opener):
         tracker = self._driver.writes_of(raw)
         self.database.writes.look(tracker, tracker, at_once=True)
 
-    def _execute(self, execute: Callable[..., None], cursor: Any, statement: str, *about: Any) -> None:
-        context = about[-1]
+    def _execute(self, execute: Callable[..., None], cursor: Any, *about: Any, **named: Any) -> None:
+        context = named.get("context", about[-1])
         info = info_of(context)
         link: Link | None = info.get(LINK)
         if link is None:
-            execute(cursor, statement, *about)
+            execute(cursor, *about, **named)
             return
         streamed = streams(context)
         if streamed or not is_recording():
@@ -277,7 +277,7 @@ class MasterOpener(Opener):
         commits_at_once = level_of(context.root_connection) == AUTOCOMMIT
         if commits_at_once:
             info[_COMMITS_AT_ONCE] = True
-        execute(cursor, statement, *about)
+        execute(cursor, *about, **named)
         self._report(info, cursor, context)
         if commits_at_once and not streamed:
             self._look(link.writes)
