@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
@@ -99,21 +100,23 @@ def resolves(engine: Engine, where: str) -> bool:
 
 def behind_name(engine: Engine, host: str, port: int, weight: float) -> Name:
     """Return the slaves at the addresses of an engine's host, each with this weight."""
+    made: tuple[weakref.ref[Server], ...] = ()  # also those whose addresses are gone: they may have idle connections
 
     def make(address: str, name: str) -> Server:
+        nonlocal made
         server = Server(name, SLAVE, weight=weight)
         server.source = AddressEngine(engine, server, address)
+        made = (*(each for each in made if each() is not None), weakref.ref(server))
         return server
 
-    found = Name(host, port, make)
-
     def dispose() -> None:
-        for server in found.servers.values():
-            server.source.pool.dispose()  # in a forked child, it leaves the connections of the parent open
-            server.source.renew_pool()
+        for reference in made:
+            if (server := reference()) is not None:
+                server.source.pool.dispose()  # in a forked child, it leaves the connections of the parent open
+                server.source.renew_pool()
 
     when_disposed(engine, dispose)
-    return found
+    return Name(host, port, make)
 
 
 def close_idle(server: Server) -> None:
