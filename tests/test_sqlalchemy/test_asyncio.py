@@ -292,6 +292,23 @@ def test_m1_an_async_write_in_autocommit_mode_is_recorded(pair: ReplicatedPair, 
     pair.start_slave()
 
 
+def test_m1_a_write_by_the_cursor_of_an_async_session_in_autocommit_mode_is_recorded(
+    pair: ReplicatedPair, shop_on: Make
+) -> None:
+    async def main() -> None:
+        async with shop_on() as shop:
+            with use_master():
+                async with shop.session() as session:
+                    level = {"isolation_level": "AUTOCOMMIT"}
+                    connection = await session.connection(execution_options=level)
+                    await connection.run_sync(write_by_cursor)
+                frame = stack()
+                assert frame is not None
+                assert frame.scope.all_written() is not None
+
+    asyncio.run(main())
+
+
 def test_m1_what_an_async_statement_wrote_in_autocommit_mode_before_its_error_is_recorded(
     pair: ReplicatedPair, shop_on: Make
 ) -> None:

@@ -23,7 +23,7 @@ from replswitch.engine.servers import Link
 from replswitch.errors import ConfigurationError
 from replswitch.sqlalchemy.ending import leave_to_parent, note_for_children, roll_back_quietly
 from replswitch.sqlalchemy.facts import AUTOCOMMIT, RESOLVE, info_of, level_of, streams, usable
-from replswitch.sqlalchemy.pooled import AT, LINK, OUR_OWN, ROUTE, PoolPort
+from replswitch.sqlalchemy.pooled import AT, COMMITS_AT_ONCE, LINK, OUR_OWN, ROUTE, PoolPort
 from replswitch.state import stack
 
 if TYPE_CHECKING:
@@ -42,10 +42,8 @@ if TYPE_CHECKING:
 # change threads, and because the way in which sqlite3 begins a transaction is set after opening.
 _DROPPED: Final = {"autocommit", "check_same_thread", "isolation_level"}
 
-# Further keys in the `info` of a connection: the `Opener` that opened it, until the pool first lends it; and true if a
-# statement has begun in autocommit mode, until the connection goes back to the pool.
+# A further key in the `info` of a connection: the `Opener` that opened it, until the pool first lends it.
 _OPENED_BY: Final = "replswitch.opened_by"
-_COMMITS_AT_ONCE: Final = "replswitch.commits_at_once"
 
 
 def settings_of(engine: Engine) -> dict[str, Any]:
@@ -276,7 +274,7 @@ class MasterOpener(Opener):
         # unread, no query can be sent; `_checkin` looks when the connection goes back to the pool.
         commits_at_once = level_of(context.root_connection) == AUTOCOMMIT
         if commits_at_once:
-            info[_COMMITS_AT_ONCE] = True
+            info[COMMITS_AT_ONCE] = True
         execute(cursor, *about, **named)
         self._report(info, cursor, context)
         if commits_at_once and not streamed:
@@ -294,7 +292,7 @@ class MasterOpener(Opener):
         if not info.pop(OUR_OWN, False) and raw is not None and (link := info.get(LINK)) is not None:
             # Some writes, such as DDL, survive a rollback. In autocommit mode, there may be writes by the driver's
             # cursors, of which SQLAlchemy does not know.
-            self._look_last(link.writes, commits_at_once=info.pop(_COMMITS_AT_ONCE, False))
+            self._look_last(link.writes, commits_at_once=info.pop(COMMITS_AT_ONCE, False))
 
     def _handle_error(self, context: ExceptionContext) -> None:
         connection, error = context.connection, context.original_exception
