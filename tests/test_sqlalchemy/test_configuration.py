@@ -115,6 +115,8 @@ class TestRefused:
             replicate(master, [master])
         with pytest.raises(ConfigurationError, match="slave number 2 was given twice"):
             replicate(master, [slave, slave])
+        with pytest.raises(ConfigurationError, match="slave number 1 was given twice"):
+            replicate(master, [master.execution_options(colour="red")])
 
     def test_an_engine_that_is_replicated_already_is_refused(self, engine: Make) -> None:
         master, slave = engine(), engine("slave")
@@ -124,6 +126,10 @@ class TestRefused:
                 replicate(given)
         with pytest.raises(ConfigurationError, match="slave number 1 is part of a replicated"):
             replicate(engine("other"), [slave])
+        other = engine("other")
+        replicate(other.execution_options(colour="red"))
+        with pytest.raises(ConfigurationError, match="is part of a replicated database already"):
+            replicate(other)
 
     @pytest.mark.parametrize("url", ["mysql+pymysql://slave.db/shop", "sqlite+aiosqlite:///slave.db"])
     def test_a_slave_with_another_dialect_is_refused(self, engine: Make, url: str) -> None:

@@ -45,6 +45,9 @@ _DROPPED: Final = {"autocommit", "check_same_thread", "isolation_level"}
 # A further key in the `info` of a connection: the `Opener` that opened it, until the pool first lends it.
 _OPENED_BY: Final = "replswitch.opened_by"
 
+#: An attribute of the dialect of each replicated engine. Engines made with `execution_options()` share the dialect.
+IS_REPLICATED: Final = "is_replicated_by_replswitch"
+
 
 def settings_of(engine: Engine) -> dict[str, Any]:
     """Return the connection settings in an engine's URL, as the driver takes them."""
@@ -103,6 +106,7 @@ class Opener:
         for name in self.events:
             event.listen(engine, name, getattr(self, f"_{name}"))
         dialect: Any = engine.dialect
+        setattr(dialect, IS_REPLICATED, True)
         for name in ("do_execute", "do_execute_no_params", "do_executemany"):
             setattr(dialect, name, partial(self._execute, getattr(dialect, name)))
         if self._driver.begins_with_writes:
