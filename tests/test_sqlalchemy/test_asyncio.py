@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, String, event, insert, select, text
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
@@ -289,6 +290,44 @@ def test_m1_an_async_write_in_autocommit_mode_is_recorded(pair: ReplicatedPair, 
 
     asyncio.run(main())
     pair.start_slave()
+
+
+def test_m1_a_write_by_the_cursor_of_an_async_session_in_autocommit_mode_is_recorded(
+    pair: ReplicatedPair, shop_on: Make
+) -> None:
+    async def main() -> None:
+        async with shop_on() as shop:
+            with use_master():
+                async with shop.session() as session:
+                    level = {"isolation_level": "AUTOCOMMIT"}
+                    connection = await session.connection(execution_options=level)
+                    await connection.run_sync(write_by_cursor)
+                frame = stack()
+                assert frame is not None
+                assert frame.scope.all_written() is not None
+
+    asyncio.run(main())
+
+
+def test_m1_what_an_async_statement_wrote_in_autocommit_mode_before_its_error_is_recorded(
+    pair: ReplicatedPair, shop_on: Make
+) -> None:
+    async def main() -> None:
+        async with shop_on() as shop:
+            master = shop.master.execution_options(isolation_level="AUTOCOMMIT")
+            with use_master():
+                async with AsyncSession(master, sync_session_class=RoutingSession) as session:
+                    with pytest.raises(IntegrityError):
+                        await session.execute(
+                            text("INSERT INTO note (id, body) VALUES (:id, 'hello')"), [{"id": 1}, {"id": 1}]
+                        )
+                frame = stack()
+                assert frame is not None
+                is_recorded = frame.scope.all_written() is not None
+                async with shop.session() as session:
+                    assert is_recorded or await bodies(session) == []
+
+    asyncio.run(main())
 
 
 def test_s8_async_writes_in_slave_state_move_to_the_master(shop_on: Make, caplog: pytest.LogCaptureFixture) -> None:

@@ -10,10 +10,14 @@ from typing import Any
 
 import pytest
 from sqlalchemy import func, select, text
+from sqlalchemy.exc import IntegrityError
 from tests.visits import post_and_read
 from webob import Request
 
 import replswitch
+from replswitch import carry, resume
+from replswitch.decorators import use_master
+from replswitch.sqlalchemy import RoutingSession
 from replswitch.testing import ReplicatedPair
 from replswitch.testing.servers import ServerPair
 from replswitch.wsgi import ReplicationMiddleware
@@ -192,3 +196,16 @@ def test_m1_what_is_committed_unrecorded_makes_no_marker(shop: Any) -> None:
     with ExitStack() as kept:
         wrapped = ReplicationMiddleware(application, secret="of the tests")
         assert "Set-Cookie" not in Request.blank("/", method="POST").get_response(wrapped).headers
+
+
+@pytest.mark.parametrize("in_session", [True, False], ids=["in a session", "in a connection"])
+def test_m1_rows_that_were_written_in_autocommit_mode_before_an_error_make_a_marker(
+    shop: Any, in_session: bool
+) -> None:
+    master = shop.master.execution_options(isolation_level="AUTOCOMMIT")
+    with resume(""), use_master():
+        with RoutingSession(master) if in_session else master.connect() as runs, pytest.raises(IntegrityError):
+            runs.execute(text("INSERT INTO message (id, body) VALUES (:id, 'hello')"), [{"id": 1}, {"id": 1}])
+        token = carry()
+        with shop.Session() as session:
+            assert token or session.scalar(select(func.count(shop.Message.id))) == 0

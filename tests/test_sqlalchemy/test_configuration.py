@@ -115,6 +115,8 @@ class TestRefused:
             replicate(master, [master])
         with pytest.raises(ConfigurationError, match="slave number 2 was given twice"):
             replicate(master, [slave, slave])
+        with pytest.raises(ConfigurationError, match="slave number 1 was given twice"):
+            replicate(master, [master.execution_options(colour="red")])
 
     def test_an_engine_that_is_replicated_already_is_refused(self, engine: Make) -> None:
         master, slave = engine(), engine("slave")
@@ -124,6 +126,10 @@ class TestRefused:
                 replicate(given)
         with pytest.raises(ConfigurationError, match="slave number 1 is part of a replicated"):
             replicate(engine("other"), [slave])
+        other = engine("other")
+        replicate(other.execution_options(colour="red"))
+        with pytest.raises(ConfigurationError, match="is part of a replicated database already"):
+            replicate(other)
 
     @pytest.mark.parametrize("url", ["mysql+pymysql://slave.db/shop", "sqlite+aiosqlite:///slave.db"])
     def test_a_slave_with_another_dialect_is_refused(self, engine: Make, url: str) -> None:
@@ -255,6 +261,25 @@ def test_the_begin_mode_of_sqlite_can_be_set(engine: Make) -> None:
     assert "BEGIN IMMEDIATE" in begun
 
 
+@pytest.mark.parametrize("named", [{}, {"context": None}], ids=["", "with a named context"])
+@pytest.mark.parametrize("is_master", [True, False])
+def test_the_methods_of_a_dialect_that_run_statements_keep_their_arguments(
+    engine: Make, is_master: bool, named: dict[str, Any]
+) -> None:
+    for name in ("journal", "slave"):
+        Base.metadata.create_all(engine(name))
+    db = replicate(engine("journal"), [engine("slave")])
+    one = db.master if is_master else db.slaves[0]
+    with one.connect() as connection:
+        cursor, dialect = connection.connection.cursor(), one.dialect
+        dialect.do_execute(cursor, "SELECT ?", (1,), **named)
+        assert cursor.fetchall() == [(1,)]
+        dialect.do_execute_no_params(cursor, "SELECT 2", **named)
+        assert cursor.fetchall() == [(2,)]
+        if is_master:
+            dialect.do_executemany(cursor, "DELETE FROM note WHERE id = ?", [(1,), (2,)], **named)
+
+
 class TestNames:
     def test_the_default_name_is_that_of_the_database(self, engine: Make) -> None:
         assert replicate(engine()).database.name == "main"
@@ -339,6 +364,29 @@ class TestWithoutSlaves:
                 session.execute(text("SELECT 1"))
         with use_master(), RoutingSession(db.master.execution_options(**options)) as session:
             session.execute(text("SELECT 1"))
+        assert ran == ["SELECT 1"] * 3
+
+    @pytest.mark.parametrize("has_slave", [False, True])
+    def test_a_later_listener_on_the_class_runs_for_every_engine(
+        self, engine: Make, monkeypatch: pytest.MonkeyPatch, has_slave: bool
+    ) -> None:
+        monkeypatch.setattr(Engine, "_has_events", False)  # an earlier test may have listened to all engines
+        engine("slave").connect().close()  # makes the file
+        db = replicate(engine("journal"), [engine("slave")] if has_slave else [])
+        ran: list[str] = []
+
+        def note(*about: Any) -> None:
+            ran.append(about[2])
+
+        event.listen(Engine, "before_cursor_execute", note)
+        try:
+            for state in (use_master, use_slave):
+                with state(), RoutingSession(db.master) as session:
+                    session.execute(text("SELECT 1"))
+            with db.master.connect() as connection:
+                connection.execute(text("SELECT 1"))
+        finally:
+            event.remove(Engine, "before_cursor_execute", note)
         assert ran == ["SELECT 1"] * 3
 
     def test_s10_the_read_only_connections_have_the_connect_args_of_the_master(self, engine: Make) -> None:

@@ -256,6 +256,22 @@ class TestEngines:
         eventually(lambda: at[ONE].connections == at[TWO].connections == 0)
         assert shop.readers() == {named(at, ONE), named(at, TWO)}
 
+    def test_f7_disposing_of_the_engine_also_closes_connections_to_an_address_that_is_gone(
+        self, shop: Shop, names: Names, clock: Clock, at: dict[str, ProxyAt]
+    ) -> None:
+        names.addresses = (ONE,)
+        with use_slave(), shop.Session() as session:
+            session.scalars(text("SELECT 1")).one()
+            names.addresses = (TWO,)
+            clock.passed += PAUSE
+            other = threading.Thread(target=shop.read)
+            other.start()
+            other.join()
+            assert shop.known == {named(at, TWO)}
+        assert at[ONE].connections == 1
+        shop.slave.dispose()
+        eventually(lambda: at[ONE].connections == at[TWO].connections == 0)
+
     def test_f7_the_slaves_are_the_engines_of_the_addresses(self, shop: Shop, at: dict[str, ProxyAt]) -> None:
         assert shop.db.slaves == ()
         shop.read()

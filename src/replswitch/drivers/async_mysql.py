@@ -129,11 +129,10 @@ class _Tracker(WriteTracker):
             gtid, _, _ = session_track(rest)
             if not gtid:
                 return Written.NO
-            self.last_known_position = MariaDBPosition.parse(gtid) if is_mariadb(self) else MySQLPosition.parse(gtid)
+            return MariaDBPosition.parse(gtid) if is_mariadb(self) else MySQLPosition.parse(gtid)
         except PositionError as error:
             fall_back_to_clock(f"The position of a commit cannot be read ({error})")
             return Written.YES
-        return self.last_known_position
 
     def record_unknown_answer(self) -> None:
         """Record that an answer is an error, or was not kept. A procedure may have written before its error."""
@@ -147,9 +146,12 @@ class _Tracker(WriteTracker):
     def pop_write_status(self) -> Position | Written:
         """Return what was committed; `Written.ASK` if the driver has not kept the server's answer to a statement."""
         if self.reports_all:
-            written, self.written = self.written, Written.NO
-            has_run, self.has_run = self.has_run, False
-            return later(written, Written.ASK) if has_run and self._status & _AUTOCOMMIT else written
+            written, has_run, self.written, self.has_run = self.written, self.has_run, Written.NO, False
+            if has_run and self._status & _AUTOCOMMIT:
+                written = later(written, Written.ASK)
+            if not isinstance(written, Written):  # else `ask` must also find the writes that are known by now
+                self.last_known_position = written
+            return written
         return Written.ASK if self.reports_positions is not False else Written.YES
 
     def ask(self, since: Position | None) -> Position | Written:

@@ -45,8 +45,6 @@ _SELDOM_WRITES: Final = re.compile(r"SELECT|SHOW|FETCH|EXPLAIN|(?:UPDATE|DELETE|
 
 
 # Errors of the server that replswitch raises itself. psycopg2 sets ``pgcode`` only in errors that the server has sent.
-
-
 class _ReadOnlyError(psycopg2.errors.ReadOnlySqlTransaction):
     pgcode = "25006"
 
@@ -84,8 +82,10 @@ class TrackingCursor(psycopg2.extensions.cursor):
     def executemany(self, query: Any, vars_list: Any) -> None:
         """Run a statement several times."""
         self.connection.before(query)
-        super().executemany(query, vars_list)
-        self.connection.after("")
+        try:
+            super().executemany(query, vars_list)
+        finally:  # outside a transaction, it may have written rows before an error
+            self.connection.after("")
 
     def callproc(self, *args: Any) -> Any:
         """Call a function."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy.event import listen
 from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.pool import QueuePool
 from sqlalchemy.util import await_only, greenlet_spawn
@@ -16,7 +16,7 @@ from replswitch.decision import SLAVE
 from replswitch.drivers.urls import option
 from replswitch.engine.resolving import Name
 from replswitch.engine.servers import Server
-from replswitch.sqlalchemy.facts import RESOLVE
+from replswitch.sqlalchemy.facts import RESOLVE, when_disposed
 from replswitch.sqlalchemy.pooled import AT, SlaveEngine
 
 if TYPE_CHECKING:
@@ -100,21 +100,23 @@ def resolves(engine: Engine, where: str) -> bool:
 
 def behind_name(engine: Engine, host: str, port: int, weight: float) -> Name:
     """Return the slaves at the addresses of an engine's host, each with this weight."""
+    made: tuple[weakref.ref[Server], ...] = ()  # also those whose addresses are gone: they may have idle connections
 
     def make(address: str, name: str) -> Server:
+        nonlocal made
         server = Server(name, SLAVE, weight=weight)
         server.source = AddressEngine(engine, server, address)
+        made = (*(each for each in made if each() is not None), weakref.ref(server))
         return server
 
-    found = Name(host, port, make)
+    def dispose() -> None:
+        for reference in made:
+            if (server := reference()) is not None:
+                server.source.pool.dispose()  # in a forked child, it leaves the connections of the parent open
+                server.source.renew_pool()
 
-    def dispose(_: Engine) -> None:
-        for server in found.servers.values():
-            server.source.pool.dispose()  # in a forked child, it leaves the connections of the parent open
-            server.source.renew_pool()
-
-    listen(engine, "engine_disposed", dispose)
-    return found
+    when_disposed(engine, dispose)
+    return Name(host, port, make)
 
 
 def close_idle(server: Server) -> None:

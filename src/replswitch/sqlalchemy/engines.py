@@ -8,7 +8,6 @@ from threading import Event
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from sqlalchemy import Engine, create_engine
-from sqlalchemy.event import listen
 from sqlalchemy.pool import QueuePool
 
 from replswitch.checking import is_number, require, require_name
@@ -21,8 +20,8 @@ from replswitch.engine.servers import Server, Servers
 from replswitch.errors import ConfigurationError
 from replswitch.sqlalchemy.addresses import behind_name, close_idle, resolves, wait_in_task
 from replswitch.sqlalchemy.elsewhere import watch_other_engines
-from replswitch.sqlalchemy.facts import SWITCH, level_of, options_of
-from replswitch.sqlalchemy.opening import MasterOpener, Opener, settings_of
+from replswitch.sqlalchemy.facts import SWITCH, level_of, options_of, when_disposed
+from replswitch.sqlalchemy.opening import IS_REPLICATED, MasterOpener, Opener, settings_of
 from replswitch.sqlalchemy.pooled import SlaveEngine
 from replswitch.sqlalchemy.running import watch_statements
 from replswitch.state import Switch
@@ -35,9 +34,6 @@ if TYPE_CHECKING:
     from replswitch.drivers import Driver
     from replswitch.engine.options import DatabaseOptionNames, DatabaseOptions
     from replswitch.engine.resolving import Name
-
-# The execution option that marks the engine of a slave.
-_SLAVE_OF = "replswitch.slave_of"
 
 
 class EngineSwitch(Switch):
@@ -238,9 +234,8 @@ def _pool_of(engine: Engine) -> dict[str, Any]:
 
 def _dispose_with(engine: Engine, other: Engine) -> None:
     """Dispose of ``other`` whenever ``engine`` is disposed of. After a fork, leave the parent's connections open."""
-    process, had_events = getpid(), engine._has_events
-    listen(engine, "engine_disposed", lambda _: other.dispose(close=getpid() == process))
-    engine._has_events = had_events  # this event needs no flag, and with it each connection looks for listeners
+    process = getpid()
+    when_disposed(engine, lambda: other.dispose(close=getpid() == process))
 
 
 def _settings_of(engine: Engine) -> dict[str, Any]:
@@ -258,9 +253,9 @@ def _why_not(engine: object, before: list[Engine]) -> str | None:
     """Return what is wrong with an engine, as the end of a sentence; None if nothing is."""
     if not isinstance(engine, Engine):
         return f"is a value of type {type(engine).__name__}. Make an engine with sqlalchemy.create_engine()."
-    if engine in before:
+    if any(engine.dialect is each.dialect for each in before):  # the dialect's methods are replaced only once
         return "was given twice. Give each server an engine of its own. If there are no slaves, leave `slaves` out."
-    if switch_of(engine) is not None or _SLAVE_OF in engine.get_execution_options():
+    if hasattr(engine.dialect, IS_REPLICATED):
         return "is part of a replicated database already. Call replicate() once, where the engines are made."
     given, wanted = (f"{each.dialect.name}+{each.dialect.driver}" for each in (engine, (before or [engine])[0]))
     if given != wanted:
@@ -285,6 +280,5 @@ def _slave(engine: Engine, driver: Driver, name: str, weight: float, master: Ope
     """Return a server whose links are the connections of an engine. From now on, these connections refuse writes."""
     server = Server(name, SLAVE, weight=weight)
     Opener(driver, server, master).listen(engine)
-    engine.update_execution_options(**{_SLAVE_OF: name})
     server.source = SlaveEngine(engine, {})
     return server

@@ -1,10 +1,14 @@
-"""Read facts from SQLAlchemy's engines, connections and statements, and remove a connection from a session."""
+"""Small functions for SQLAlchemy's engines, connections, statements and sessions."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from sqlalchemy.event import listen
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy import Connection, Engine
     from sqlalchemy.orm import Session
 
@@ -21,6 +25,16 @@ AUTOCOMMIT: Final = "AUTOCOMMIT"
 def options_of(master: Engine) -> dict[str, Any]:
     """Return the application's execution options of a master's engine, without replswitch's own."""
     return {name: value for name, value in master.get_execution_options().items() if name != SWITCH}
+
+
+def when_disposed(engine: Engine, run: Callable[[], object]) -> None:
+    """Call a function whenever an engine is disposed of."""
+    # The event needs no flag of the engine, and with it each connection would look for listeners. Remove the flag
+    # rather than reset it, because a false flag of the engine would hide that of the class (`listen(Engine, …)`).
+    had_flag = "_has_events" in vars(engine)
+    listen(engine, "engine_disposed", lambda _: run())
+    if not had_flag:
+        vars(engine).pop("_has_events", None)
 
 
 def remove_from(session: Session, connection: Connection) -> None:
@@ -50,11 +64,17 @@ def streams(context: Any) -> bool:
 
 
 def info_of(context: Any) -> dict[str, Any]:
-    """Return the `info` of the connection on which a statement runs; nothing while SQLAlchemy sets a dialect up."""
-    if context is None:
+    """Return the `info` of the connection on which a statement runs; nothing while SQLAlchemy sets a dialect up.
+
+    Args:
+        context: SQLAlchemy's context of the statement. Any other object means that the caller has none, because it has
+            called a method of the dialect itself.
+    """
+    connection = getattr(context, "root_connection", None)
+    if connection is None:
         return {}
     try:
-        info: dict[str, Any] = context.root_connection.connection.info
+        info: dict[str, Any] = connection.connection.info
     except NotImplementedError:  # the connection is not one of the pool
         return {}
     return info

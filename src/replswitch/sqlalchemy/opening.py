@@ -23,7 +23,7 @@ from replswitch.engine.servers import Link
 from replswitch.errors import ConfigurationError
 from replswitch.sqlalchemy.ending import leave_to_parent, note_for_children, roll_back_quietly
 from replswitch.sqlalchemy.facts import AUTOCOMMIT, RESOLVE, info_of, level_of, streams, usable
-from replswitch.sqlalchemy.pooled import AT, LINK, OUR_OWN, ROUTE, PoolPort
+from replswitch.sqlalchemy.pooled import AT, COMMITS_AT_ONCE, LINK, OUR_OWN, ROUTE, PoolPort
 from replswitch.state import stack
 
 if TYPE_CHECKING:
@@ -42,10 +42,11 @@ if TYPE_CHECKING:
 # change threads, and because the way in which sqlite3 begins a transaction is set after opening.
 _DROPPED: Final = {"autocommit", "check_same_thread", "isolation_level"}
 
-# Further keys in the `info` of a connection: the `Opener` that opened it, until the pool first lends it; and true if a
-# statement has run in autocommit mode, until the connection goes back to the pool.
+# A further key in the `info` of a connection: the `Opener` that opened it, until the pool first lends it.
 _OPENED_BY: Final = "replswitch.opened_by"
-_COMMITS_AT_ONCE: Final = "replswitch.commits_at_once"
+
+#: An attribute of the dialect of each replicated engine. Engines made with `execution_options()` share the dialect.
+IS_REPLICATED: Final = "is_replicated_by_replswitch"
 
 
 def settings_of(engine: Engine) -> dict[str, Any]:
@@ -105,6 +106,7 @@ class Opener:
         for name in self.events:
             event.listen(engine, name, getattr(self, f"_{name}"))
         dialect: Any = engine.dialect
+        setattr(dialect, IS_REPLICATED, True)
         for name in ("do_execute", "do_execute_no_params", "do_executemany"):
             setattr(dialect, name, partial(self._execute, getattr(dialect, name)))
         if self._driver.begins_with_writes:
@@ -184,9 +186,9 @@ class Opener:
 
     # Report to the session that uses a connection.
 
-    def _execute(self, execute: Callable[..., None], cursor: Any, statement: str, *about: Any) -> None:
-        execute(cursor, statement, *about)
-        context = about[-1]
+    def _execute(self, execute: Callable[..., None], cursor: Any, *about: Any, **named: Any) -> None:
+        execute(cursor, *about, **named)
+        context = named.get("context", about[-1])
         self._report(info_of(context), cursor, context)
 
     def _report(self, info: dict[str, Any], cursor: Any, context: Any) -> None:
@@ -260,26 +262,27 @@ class MasterOpener(Opener):
         tracker = self._driver.writes_of(raw)
         self.database.writes.look(tracker, tracker, at_once=True)
 
-    def _execute(self, execute: Callable[..., None], cursor: Any, statement: str, *about: Any) -> None:
-        context = about[-1]
+    def _execute(self, execute: Callable[..., None], cursor: Any, *about: Any, **named: Any) -> None:
+        context = named.get("context", about[-1])
         info = info_of(context)
         link: Link | None = info.get(LINK)
         if link is None:
-            execute(cursor, statement, *about)
+            execute(cursor, *about, **named)
             return
         streamed = streams(context)
         if streamed or not is_recording():
             # While a result is unread, no query can be sent, so look for writes before the statement. In
             # `unrecorded()`, do the same, because the next answer must not include writes that no scope records.
             self._look_last(link.writes)
-        execute(cursor, statement, *about)
+        # In autocommit mode each statement is committed by itself, and a part of it even if it fails. While a result is
+        # unread, no query can be sent; `_checkin` looks when the connection goes back to the pool.
+        commits_at_once = level_of(context.root_connection) == AUTOCOMMIT
+        if commits_at_once:
+            info[COMMITS_AT_ONCE] = True
+        execute(cursor, *about, **named)
         self._report(info, cursor, context)
-        # In autocommit mode each statement is committed by itself. While a result is unread, no query can be sent;
-        # `_checkin` looks when the connection goes back to the pool.
-        if level_of(context.root_connection) == AUTOCOMMIT:
-            info[_COMMITS_AT_ONCE] = True
-            if not streamed:
-                self._look(link.writes)
+        if commits_at_once and not streamed:
+            self._look(link.writes)
 
     def _look_last(self, tracker: WriteTracker, *, commits_at_once: bool = False) -> None:
         if not tracker.may_have_news():
@@ -293,7 +296,7 @@ class MasterOpener(Opener):
         if not info.pop(OUR_OWN, False) and raw is not None and (link := info.get(LINK)) is not None:
             # Some writes, such as DDL, survive a rollback. In autocommit mode, there may be writes by the driver's
             # cursors, of which SQLAlchemy does not know.
-            self._look_last(link.writes, commits_at_once=info.pop(_COMMITS_AT_ONCE, False))
+            self._look_last(link.writes, commits_at_once=info.pop(COMMITS_AT_ONCE, False))
 
     def _handle_error(self, context: ExceptionContext) -> None:
         connection, error = context.connection, context.original_exception

@@ -45,6 +45,8 @@ ROUTE: Final = "replswitch.route"
 OUR_OWN: Final = "replswitch.our_own"
 #: A further key: for a connection to one address of a host, the server and the address (F7).
 AT: Final = "replswitch.at"
+#: A further key: true if the connection was used in autocommit mode, until it goes back to the pool.
+COMMITS_AT_ONCE: Final = "replswitch.commits_at_once"
 
 
 class LateLink(Link):

@@ -13,7 +13,7 @@ from replswitch.engine.block import Block
 from replswitch.engine.recording import is_recording
 from replswitch.engine.selection import NO_SCOPE
 from replswitch.sqlalchemy.facts import AUTOCOMMIT, level_of, remove_from, streams, usable
-from replswitch.sqlalchemy.pooled import LINK, ROUTE, LateLink, LateRoute, PoolPort, lost_transaction
+from replswitch.sqlalchemy.pooled import COMMITS_AT_ONCE, LINK, ROUTE, LateLink, LateRoute, PoolPort, lost_transaction
 from replswitch.state import stack
 
 if TYPE_CHECKING:
@@ -213,13 +213,13 @@ class SessionRoute(PoolPort):
             lease = None if physical is None else self._leases.get(physical.server)
             if lease is None or lease.link is not physical or lease.loan is not None:
                 return  # it is not reserved for this session, or a savepoint begins on it
-            link, self.pending = lease.link, None
-            del self._leases[link.server]
+            link, self.pending = self._leases.pop(physical.server).link, None
             link.writes.session_changed = False  # SQLAlchemy prepared it, as it prepares connections to the master
         elif (link := self._master or self.open(self._database.servers.master)) in self._joined:
             return
         else:
             link.raw, link.writes, link.readable = physical.raw, physical.writes, physical.readable
+            info[COMMITS_AT_ONCE] = level_of(connection) == AUTOCOMMIT
             if is_recording():
                 link.writes.refresh_baseline()
             if self.route.held is not None:
