@@ -142,7 +142,7 @@ class Scope:
         self.recently_marked = marker.placed_at is not None and time.time() - marker.placed_at <= max_age
 
     def all_written(self) -> Marker | None:
-        """Return what a job or inner request that begins here must see: the marker and later writes; else None."""
+        """Return what a job or inner request that begins here must see: the marker and later writes. It may be None."""
         self.settle()
         wrote, marker = self.wrote, self.marker
         return wrote or marker if wrote is None or marker is None else wrote.merge(marker)

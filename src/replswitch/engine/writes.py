@@ -228,13 +228,14 @@ class Writes:
                 status = self.locate()
             except Exception as error:  # noqa: BLE001 - any error of the driver
                 logger.info(
-                    "The master could not be asked for its position (%s). The marker has only the time of the write.",
+                    "The position of a write is unknown, because the query to the master failed: %s. The marker (the "
+                    "signed cookie) has only the time of the write, so the master serves the visitor for some time.",
                     error,
                 )
         return Written.YES if status is Written.NO else status
 
     def record_in(self, scope: Scope | None, status: Position | Written) -> None:
-        """Record what is known of a scope's writes; without a scope, in all requests that may be waiting for them."""
+        """Record a scope's writes, as far as they are known. Without a scope, record them in all waiting requests."""
         if status is not Written.NO:
             if _is_outside(scope):
                 self._record_outside(status)

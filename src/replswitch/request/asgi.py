@@ -65,7 +65,7 @@ class ReplicationMiddleware:
     ) -> None:
         if not callable(app):
             raise ConfigurationError(
-                f"ReplicationMiddleware wraps an ASGI application, and {app!r} cannot be called. Give the application "
+                f"ReplicationMiddleware needs an ASGI application, but {app!r} cannot be called. Give the application "
                 "itself: ReplicationMiddleware(app, secret=…)."
             )
         require(isinstance(hold, bool), "hold", hold, "True or False")
