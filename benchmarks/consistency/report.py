@@ -120,7 +120,7 @@ def _problems_at(results: Results, lag: Lag) -> Iterator[str]:
 def report(results: Results, machine: str) -> str:
     """Return everything in Markdown."""
     return "\n\n".join(
-        (machine, summary(results), "Read by read, all visitors together:", details(results), *by_kind(results))
+        (machine, summary(results), "Counts of reads, for all visitors together:", details(results), *by_kind(results))
     )
 
 
@@ -150,7 +150,7 @@ def _percent(share: float) -> str:
 def details(results: Results) -> str:
     """Return the long table."""
     rows = [
-        ["", "", "reads", "stale", "on the slave", "possible", "of these on the slave"],
+        ["", "", "reads", "stale", "on the slave", "possible", "share of the possible on the slave"],
         ["---", "---", *["---:"] * 5],
     ]
     for lag in results.lags:
@@ -167,7 +167,7 @@ def by_kind(results: Results) -> Iterator[str]:
     if len(results.kinds) == 1:
         return
     lag = 2 if 2 in results.lags else results.lags[-1]
-    yield f"By what the visitor did ({name_of(lag)}), stale / on the slave:"
+    yield f"The shares for each action of the visitor ({name_of(lag)}), stale / on the slave:"
     kinds = results.kinds
     rows = [["", *(kind.value for kind in kinds)], ["---", *("---:" for _ in kinds)]]
     rows.append(["*the ideal*", *(f"*0 % / {_percent(results.at(None, lag, kind).ideal)}*" for kind in kinds)])

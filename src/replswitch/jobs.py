@@ -46,7 +46,7 @@ _HELD_BACK: Final = "held_back"
 
 
 def carry() -> str:
-    """Return a short text that tells a job what it must see: what the running request must see, and has written.
+    """Return a short text for a job. It names the writes that the running request must see, and the request's own.
 
     The text is empty if there is nothing that the job must see.
 
@@ -217,7 +217,7 @@ def _text(marker: Marker | None, *, held_back: bool | None) -> str:
 
 
 def _carried(token: Any) -> tuple[Marker | None, bool | None]:
-    """Return the marker in a job's text, and whether ``rollout`` leaves the visitor out; without a text, twice None."""
+    """Return a token's marker, and whether ``rollout`` leaves the visitor out; None for both without a token."""
     if token is None or token == "":
         return None, None
     try:

@@ -82,7 +82,7 @@ class Job(rq.job.Job):
         except Exception:
             logger.exception(
                 "RQ's job %s has failed, and what it has written could not be stored. Its next try, and the jobs that "
-                "depend on it, may read from a slave that does not have it.",
+                "depend on it, may read from a slave that does not have these writes.",
                 self.id,
             )
 

@@ -144,7 +144,7 @@ class Scope:
         self.recently_marked = marker.placed_at is not None and time.time() - marker.placed_at <= max_age
 
     def all_written(self) -> Marker | None:
-        """Return what a job or inner request that begins here must see: the marker and later writes; else None."""
+        """Return what a job or inner request that begins here must see: the marker and later writes. It may be None."""
         self.settle()
         wrote, marker = self.wrote, self.marker
         return wrote or marker if wrote is None or marker is None else wrote.merge(marker)
@@ -160,7 +160,7 @@ class Scope:
             name: the name of the replicated set.
             position: a slave that has reached it has the write. None if the position is unknown, so that the master
                 serves all databases of the set from now on (M8).
-            lost_at: when the answer was lost, by `time.monotonic`. Older links to the master may lack the write.
+            lost_at: when its connection was lost (`time.monotonic`), or 0. Older links to the master may lack the write.
         """
         scopes = self.with_enclosing()
         for other in waiting(scopes[-1]):

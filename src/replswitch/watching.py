@@ -89,13 +89,13 @@ class CursorProbe(Probe):
         self._route_of = route_of
 
     def start(self) -> None:
-        """Replace the methods."""
+        """Replace the methods of the cursors, so that they report their statements."""
         self._originals = {name: vars(self._class)[name] for name in self._methods}  # other tools may replace them, too
         for name, method in self._originals.items():
             setattr(self._class, name, self._reporting(method))
 
     def stop(self) -> None:
-        """Put the methods back."""
+        """Restore the original methods of the cursors."""
         for name, method in self._originals.items():
             setattr(self._class, name, method)
 

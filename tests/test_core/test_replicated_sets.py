@@ -65,7 +65,7 @@ def test_m8_a_write_of_unknown_position_keeps_other_connections_on_the_master(
 ) -> None:
     one, two, apart = make(), make(), make(name="apart")
     with use_master():
-        one.database.writes.record_lost()  # as after a commit whose result was lost
+        one.database.writes.record_unknown(is_lost=True)  # as after a commit whose result was lost
         with use_slave():
             count(two)
             count(apart)

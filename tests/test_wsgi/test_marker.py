@@ -288,7 +288,7 @@ def test_m5_a_marker_too_far_in_the_future_is_logged_once(caplog: pytest.LogCapt
         signer.read([signer.write(Marker(NOW + ahead))], now=NOW, max_age=10, position_max_age=10)
     signer.read([MarkerSigner("another").write(Marker(NOW + 1000))], now=NOW, max_age=10, position_max_age=10)
     (line,) = [record.getMessage() for record in caplog.records]
-    assert line.startswith("A visitor sent a marker that is dated 61 s in the future")
+    assert line.startswith("A visitor sent a marker (the signed cookie) that is dated 61 s in the future")
 
 
 def test_m5_a_position_too_far_in_the_future_is_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -33,7 +33,7 @@ class WebsocketMiddleware:
 
     def __init__(self, app: ASGIApplication) -> None:
         if not callable(app):
-            raise ConfigurationError(f"WebsocketMiddleware wraps an ASGI application, and {app!r} cannot be called.")
+            raise ConfigurationError(f"WebsocketMiddleware needs an ASGI application, but {app!r} cannot be called.")
         self.app = _settling(app)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:

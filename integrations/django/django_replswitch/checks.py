@@ -147,7 +147,7 @@ def _meant(key: object, where: str, database: Mapping[str, Any]) -> str:
     near = difflib.get_close_matches(str(key).upper(), SLAVE_KEYS, n=1)
     if near:
         return f'Did you mean "{near[0]}"?'
-    return f"A slave can have {', '.join(SLAVE_KEYS)}. All others are the master's."
+    return f"A slave can have {', '.join(SLAVE_KEYS)}. All other settings are the master's."
 
 
 @register("replswitch")

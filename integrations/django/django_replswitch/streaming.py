@@ -24,7 +24,7 @@ _EVENTS: Final = "text/event-stream"
 
 
 def hold_state(response: HttpResponseBase, frame: Frame) -> None:
-    """Run the code that makes the pieces of a streamed response, or closes it, in the state of ``frame`` (S9)."""
+    """Make a streamed response run in the state of ``frame``, while its pieces are produced and when it closes (S9)."""
     streamed: Any = response
     if not response.streaming and not streamed._resource_closers:
         return  # the common case

@@ -181,7 +181,7 @@ class Connection(Switch):
 
     @property
     def open(self) -> bool:
-        """Whether the connection can be used, that is, was not closed."""
+        """Whether the connection is open. It is False after ``close()``."""
         return not self._workers.closed
 
     def ping(self, reconnect: bool = True) -> None:

@@ -165,7 +165,7 @@ class _Tracker(WriteTracker):
         return status
 
     def discard_write_status(self, *, with_rows: bool) -> None:
-        """Drop a write that no scope records. `refresh_baseline` then queries a position that includes it.
+        """Discard the status, so that no scope records the write. `refresh_baseline` then queries a newer position.
 
         ``with_rows`` has no effect, because the position is queried anew even if all statements have returned rows.
         """

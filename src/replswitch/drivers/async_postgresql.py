@@ -67,7 +67,7 @@ class AsyncTracker(PostgreSQLTracker):
         return self.run(lambda _: self.answer(sql))
 
     async def set_up(self, timelines: Timelines, *, read_only: bool) -> None:
-        """Prepare a connection that was just opened. Add what a master answers to ``timelines``.
+        """Prepare a connection that was just opened. Store a master's answer in ``timelines``.
 
         Raises:
             Exception: ``standby_error``, if the connection is for the master but the server is a standby, or if the
@@ -127,7 +127,7 @@ class AsyncTracker(PostgreSQLTracker):
         return Written.NO if latest == before else self.last_known_position
 
     def discard_write_status(self, *, with_rows: bool) -> None:
-        """Drop a write that no scope records. `refresh_baseline` then queries a position that includes it.
+        """Discard the status, so that no scope records the write. `refresh_baseline` then queries a newer position.
 
         ``with_rows`` has no effect, because the position is queried anew even if all statements have returned rows.
         """

@@ -56,7 +56,7 @@ class AsyncSQLiteDriver(UnknownDriver):
         return tracker
 
     def fetch_position(self, raw: Raw) -> tuple[Hashable, Position | None]:
-        """Return the path of the database file as the identity, and the position in the note beside the file."""
+        """Return the path of the database file as the identity, and the position in the small file beside it."""
         file = _file(raw)
         note = note_beside(file)
         text = note.read_text() if note.exists() else ""

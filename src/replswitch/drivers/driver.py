@@ -145,8 +145,8 @@ class Driver:
         """Return the host and the port in the settings of slaves behind one name (``resolve``).
 
         Args:
-            settings: the settings. With the further setting ``hostaddr``, `open` connects to that address (and so does
-                a connection with the result of `arguments`), and TLS verifies the host.
+            settings: the settings. replswitch later adds ``hostaddr``, one address of the host. `open`, and a
+                connection with the result of `arguments`, must then connect to it, while TLS verifies the host.
             what: the setting in messages: ``The setting "resolve" of slave number 1``.
 
         Raises:

@@ -241,7 +241,7 @@ class MySQLFamilyDriver(Driver):
         return tracker
 
     def readable(self, raw: Raw) -> Callable[[int], object]:
-        """Return a function that polls the socket."""
+        """Return the function that says whether the socket has data to read."""
         poll: Callable[[int], object] = raw.poll
         return poll
 

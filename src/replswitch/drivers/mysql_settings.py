@@ -36,10 +36,10 @@ def time_limits(timeout: float) -> dict[str, int]:
 
 
 def refuse_verification(what: str, settings: Mapping[str, Any]) -> None:
-    """Refuse settings of mysqlclient with which TLS would verify an address instead of the host's name.
+    """Refuse each ``ssl_mode`` with which mysqlclient would verify an address instead of the host's name.
 
     Raises:
-        ConfigurationError: ``ssl_mode`` is one of these.
+        ConfigurationError: the settings have such an ``ssl_mode``.
     """
     mode = str(settings.get("ssl_mode") or "").upper()
     if mode in _VERIFYING:

@@ -252,7 +252,7 @@ class _MasterConnection(_Connection):
         return written
 
     def discard_write_status(self, *, with_rows: bool) -> None:
-        """Drop a write that no scope records. `refresh_baseline` then queries a position that includes it."""
+        """Discard the status, so that no scope records the write. `refresh_baseline` then queries a newer position."""
         # A statement that returned rows has seldom written, so it is dropped without a query, unless ``with_rows``.
         self.baseline_is_stale = self.baseline_is_stale or with_rows or not self.has_rows
 

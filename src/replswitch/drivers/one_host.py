@@ -22,8 +22,8 @@ def one_host(what: str, host: object, port: object, *others: object) -> tuple[st
     name = str(host or "")
     if not name or name.startswith(("/", "@")) or any(others):
         raise ConfigurationError(
-            f"{what} needs a host name to look up, and no Unix socket, address or service beside it. Give the slave a"
-            " host name, or leave the setting out."
+            f"{what} needs a host name to look up. It does not work with a Unix socket, an address or a service. Give"
+            " the slave a host name, or leave the setting out."
         )
     if "," in name or not str(port).isdecimal():
         raise ConfigurationError(f"{what} needs one host and one port. Write one entry in the slaves for each host.")

@@ -97,7 +97,7 @@ class PostgreSQLFamilyDriver(Driver):
 
     Attributes:
         module_settings: the settings of replswitch, and those of the module's ``connect`` that libpq does not have.
-        timelines: what is known of the servers of the database.
+        timelines: the known timelines of the database's servers.
     """
 
     engine = "postgresql"

@@ -147,7 +147,7 @@ class Timelines:
     def _replace_master(self, server: tuple[str, str], place: tuple[int, int]) -> None:
         """Store which server is the master. If the log has gone back to an earlier place, forget everything else.
 
-        Within one start of a server, its log does not go back, and the answers may come in another order.
+        A lower place of a server that was not restarted is an older answer that has arrived late.
         """
         before, self.master = self.master, (server, place)
         if before is not None and before[0] != server and place < before[1]:

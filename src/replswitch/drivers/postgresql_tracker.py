@@ -58,7 +58,7 @@ class PostgreSQLTracker(WriteTracker):
 
         Args:
             row: the answer.
-            timelines: what is known of the servers of the database; it learns from the answer.
+            timelines: the known timelines of the database's servers; the answer is added to them.
 
         Raises:
             Exception: ``standby_error``, because the server is a standby. This happens if, after a promotion, the host

@@ -150,7 +150,7 @@ class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
     includes_others = True
 
     def prepare(self, timelines: Timelines, *, read_only: bool) -> None:
-        """Prepare a connection that was just opened. Add what a master answers to ``timelines``.
+        """Prepare a connection that was just opened. Store a master's answer in ``timelines``.
 
         Raises:
             psycopg2.Error: the connection was lost; it is for the master, but the server is a standby; or it is for a
@@ -338,7 +338,7 @@ class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
         return position
 
     def discard_write_status(self, *, with_rows: bool) -> None:
-        """Drop a write that no scope records. `refresh_baseline` then queries a position that includes it."""
+        """Discard the status, so that no scope records the write. `refresh_baseline` then queries a newer position."""
         # A statement that returned rows has seldom written, so it is dropped without a query, unless ``with_rows``.
         self.baseline_is_stale = self.baseline_is_stale or with_rows or not self.has_rows
 

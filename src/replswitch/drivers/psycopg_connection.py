@@ -70,7 +70,7 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
         """Do not warn of an open connection, as psycopg does. libpq closes it in the process that opened it (S12)."""
 
     def prepare(self, timelines: Timelines, *, read_only: bool) -> None:
-        """Prepare a connection that was just opened. Add what a master answers to ``timelines``.
+        """Prepare a connection that was just opened. Store a master's answer in ``timelines``.
 
         Raises:
             psycopg.Error: the connection was lost, or it is a master's connection and the server is a standby.

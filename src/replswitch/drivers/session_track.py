@@ -99,7 +99,7 @@ def tracking(*, is_mariadb: bool) -> str:
 
 
 def refusing_writes(*, is_mariadb: bool, tracks: bool) -> str:
-    """Return the statement that makes a session read-only. The server then reports the end of that mode, and writes.
+    """Return the statement that makes a session read-only. The server then reports writes and the end of this mode.
 
     Args:
         is_mariadb: the server is MariaDB.

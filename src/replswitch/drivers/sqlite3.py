@@ -163,7 +163,7 @@ class SQLiteDriver(Driver):
             raise ConfigurationError(f'{server} has no "database". With sqlite3 it is the path of a file.')
         if ":memory:" in str(database) or "mode=memory" in str(database):
             raise ConfigurationError(
-                f"{server} is a database in memory, where every link would see an empty database of its own. "
+                f"{server} is a database in memory. Each connection to it would see an empty database of its own. "
                 'Give a file as "database".'
             )
 
@@ -234,7 +234,7 @@ class SQLiteDriver(Driver):
         return raw.in_transaction
 
     def fetch_position(self, raw: _Connection) -> tuple[Hashable, Position | None]:
-        """Return the path of the database file as the identity, and the position in the note beside the file."""
+        """Return the path of the database file as the identity, and the position in the small file beside it."""
         file = _file(raw)
         note = note_beside(file)
         text = note.read_text() if note.exists() else ""

@@ -1,7 +1,7 @@
 """The base class for drivers whose connections SQLAlchemy opens: asyncio drivers, and drivers unknown to replswitch.
 
-Their connections are made read-only by a statement, if the database has one. Their writes are not noticed, so markers
-have no positions (P3), except with the asyncio drivers in `replswitch.drivers.async_mysql`,
+A statement makes their connections read-only, if the database has one. replswitch cannot detect their writes, so
+markers have no positions (P3), except with the asyncio drivers in `replswitch.drivers.async_mysql`,
 `replswitch.drivers.async_postgresql` and `replswitch.drivers.async_sqlite`.
 """
 
@@ -39,14 +39,14 @@ _READ_ONLY_TRANSACTION: Final = "25006"
 
 
 class UnknownDriver(Driver, WriteTracker):
-    """The `replswitch.drivers.Driver` for connections that SQLAlchemy opens, and whose writes are not noticed.
+    """The `replswitch.drivers.Driver` for connections that SQLAlchemy opens. It cannot detect their writes.
 
     Args:
         dialect: the dialect of the engine.
         in_memory: its database is in memory.
 
     Attributes:
-        connects_to_host: the driver connects to an address that `arguments` returns as the host.
+        connects_to_host: the driver connects to the host in its arguments, so that this can also be one address.
     """
 
     opens_connections = False
@@ -83,7 +83,7 @@ class UnknownDriver(Driver, WriteTracker):
         name = self._dialect.driver
         if not self.connects_to_host:
             raise ConfigurationError(
-                f"{what} does not work with {name}, with which replswitch cannot connect to one address of a host."
+                f"{what} does not work with {name}: replswitch cannot make it connect to one address of a host."
                 " Leave the option out."
             )
         refuse_check_of_host(what, name, settings.get("ssl"))

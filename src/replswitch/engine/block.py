@@ -46,7 +46,7 @@ class Block:
 
     @property
     def slave(self) -> Link | None:
-        """The link to a slave that has joined; None if no such link has."""
+        """The link to a slave in this transaction; None if there is none."""
         for link in self.links:
             if link.server.state == SLAVE:
                 return link

@@ -104,7 +104,7 @@ def choose(
         key: the key of the database in scopes.
         candidates: the slaves, in the order to try them; the slave that the scope already uses comes first (S6).
         must_see: the position that a slave must have reached; None if any slave may serve.
-        rotation: what is known of the slaves.
+        rotation: which slaves are in rotation, and their positions.
         wait: seconds that the scope may wait, once, for a slave that has not caught up.
         is_last_resort: the master is lost as well, so the scope does not keep the chosen slave for later reads.
 

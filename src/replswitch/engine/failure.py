@@ -102,7 +102,7 @@ class Effect(Flag):
 
 
 class Verdict(NamedTuple):
-    """The result of a decision, which says what to do with the statement, and what else to do."""
+    """What to do after a failure: with the statement (``action``), and with the server or the scope (``effect``)."""
 
     action: Action
     effect: Effect = Effect.NONE

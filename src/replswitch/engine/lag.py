@@ -62,7 +62,7 @@ class Lag:
         return seconds <= self.max_lag
 
     def forget(self, slave: Server) -> None:
-        """Forget a slave that has left."""
+        """Forget a slave whose address was removed."""
         self._measured.pop(slave, None)
 
     def _is_mine(self, slave: Server, known: tuple[float, float], now: float) -> bool:

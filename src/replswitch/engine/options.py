@@ -46,7 +46,7 @@ class DatabaseOptions:
             the master serves it.
         downtime: seconds for which a slave that has failed is out of rotation, before one reader tries it again.
         max_lag: seconds; a slave further behind gets no reads. The lag is measured every few seconds in the background.
-            With None, a slave may be behind by any time for visitors who need not see a write of their own.
+            With None, visitors without a recent write of their own may read from a slave with any lag.
         fallback: what happens to reads when no slave is left: ``"master"`` serves them, ``"error"`` raises
             NoServerError, so that the master is not overloaded when slaves fail. Reads that must see a write which no
             slave has yet go to the master in both cases.

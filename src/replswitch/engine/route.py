@@ -237,10 +237,10 @@ class Route(Selection):
         for link in sorted(block.links, key=lambda link: link.server.state == MASTER):
             try:
                 self._port.driver.commit(link.raw)
-            except self._port.driver.module.Error:
+            except self._port.driver.module.Error as error:
                 self._port.leave(link)
-                if link.server.state == MASTER:
-                    self.database.writes.record_lost()  # the transaction may have been committed
+                if link.server.state == MASTER:  # the transaction may have been committed
+                    self.database.writes.record_unknown(is_lost=self._port.driver.is_gone(error))
                     raise
         self._look_for_writes_of(block)
 
@@ -309,7 +309,7 @@ class Route(Selection):
         if effect & Effect.MASTER_LOST:
             database.master_loss.report(error, fault)
         if effect & Effect.MAY_HAVE_WRITTEN:
-            database.writes.record_lost()
+            database.writes.record_unknown(is_lost=fault in GONE)
 
     def _drop(self, link: Link) -> None:
         block = self.block

@@ -51,8 +51,10 @@ class Selection:
         has_read: the scope has read rows from a slave.
         slave_has: a position that the slave had reached when it was chosen; None if the slave was not asked.
         master_error: the error with which the master was lost, if the link replaces the master; else None.
-        joins_late: links join the transaction some time after they were chosen. Until the master has joined, `held` is
-            the scope that the master will serve, and the reason.
+        joins_late: True if a link joins the transaction only when the session gets its connection (SQLAlchemy). False
+            if a link joins as soon as it is chosen.
+        held: used with `joins_late`: the scope that the master serves to its end, as soon as the master's link has
+            joined, and the reason; None if there is no such scope.
     """
 
     joins_late = False
@@ -299,7 +301,7 @@ class Selection:
         link = self.spare(scope, cause, is_there=is_there)
         if link is None:
             if attempt is not None and attempt.on_master is OnMaster.MAY_HAVE_RUN:
-                self.database.writes.record_lost()
+                self.database.writes.record_unknown(is_lost=True)
             master, driver = self.database.servers.master, self._port.driver
             raise self._port.as_own(outcome.no_master(master, cause, driver)) from cause
         return link, SLAVE, "no-master", False

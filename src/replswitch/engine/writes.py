@@ -100,10 +100,14 @@ class Writes:
         self._name = name
         self._master_loss = master_loss
 
-    def record_lost(self) -> None:
-        """Record that the running code may have committed a write on the master, whose answer was lost."""
+    def record_unknown(self, *, is_lost: bool) -> None:
+        """Record that the running code may have committed a write on the master.
+
+        Args:
+            is_lost: the connection was lost before the answer.
+        """
         frame = stack()
-        self.record_in(None if frame is None else frame.scope, Written.YES, monotonic())
+        self.record_in(None if frame is None else frame.scope, Written.YES, monotonic() if is_lost else 0)
 
     def look(
         self,
@@ -224,13 +228,14 @@ class Writes:
                 status = self.locate()
             except Exception as error:  # noqa: BLE001 - any error of the driver
                 logger.info(
-                    "The master could not be asked for its position (%s). The marker has only the time of the write.",
+                    "The position of a write is unknown, because the query to the master failed: %s. The marker (the "
+                    "signed cookie) has only the time of the write, so the master serves the visitor for some time.",
                     error,
                 )
         return Written.YES if status is Written.NO else status
 
     def record_in(self, scope: Scope | None, status: Position | Written, lost_at: float = 0) -> None:
-        """Record what is known of a scope's writes; without a scope, in all requests that may be waiting for them.
+        """Record a scope's writes, as far as they are known. Without a scope, record them in all waiting requests.
 
         Args:
             scope: the scope.

@@ -22,7 +22,7 @@ _MOMENT: Final = re.compile(r"\d{1,19}", re.ASCII)
 
 
 def note_beside(file: str | Path) -> Path:
-    """Return the path of the note of a database. It is named like the files that SQLite puts next to a database."""
+    """Return the path of the file with a database's position. The name is like those of SQLite's own extra files."""
     return Path(f"{file}-position")
 
 

@@ -27,8 +27,8 @@ class Asked:
     Attributes:
         state: the state it serves.
         name: its name in the report.
-        open: a function that takes a time-out in seconds and opens a connection. An error that it raises goes into the
-            report; of a `replswitch.ReplSwitchError`, only the text.
+        open: a function that takes a time-out in seconds and opens a connection. If it raises an error, the report
+            shows "no connection" and the error. A `replswitch.ReplSwitchError` is shown by its text alone.
         error: the base class of the driver's exceptions.
         address: the settings that decide where its connections go; None if they are not known. If a slave has the
             address of the master, the report treats it as the master, and does not compare what the servers report.

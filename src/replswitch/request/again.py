@@ -31,7 +31,7 @@ class RepeatingPolicy:
     """Begins the second try of a safe request whose write could not be moved. It is a base class of `RequestPolicy`.
 
     Attributes:
-        endpoints: what is known of the application's endpoints.
+        endpoints: the application's endpoints that have written.
     """
 
     def __init__(self) -> None:

@@ -65,7 +65,7 @@ class ReplicationMiddleware:
     ) -> None:
         if not callable(app):
             raise ConfigurationError(
-                f"ReplicationMiddleware wraps an ASGI application, and {app!r} cannot be called. Give the application "
+                f"ReplicationMiddleware needs an ASGI application, but {app!r} cannot be called. Give the application "
                 "itself: ReplicationMiddleware(app, secret=…)."
             )
         require(isinstance(hold, bool), "hold", hold, "True or False")
@@ -155,7 +155,7 @@ class _Attempt:
         held: the messages that are sent when the application has returned, in their order; see the option ``hold``.
         is_over: another attempt has followed. To tasks of this attempt that still run, ``receive()`` reports that the
             client has disconnected.
-        discarded: the error to raise if the response was discarded, but the request may not run again after all.
+        discarded: set when the response was discarded: the error to raise if the request may not run again after all.
     """
 
     __slots__ = (

@@ -54,7 +54,7 @@ Step = tuple[float, Positions]
 """A time, and the positions that slaves must have reached to have all writes from that time on."""
 
 Write = tuple[str, "Position | None", float]
-"""The name of the written set, a position that includes the write, or None if it is unknown, and the time."""
+"""The name of the replicated set, a position that includes the write (None if unknown), and the time of the write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,9 +274,9 @@ class MarkerSigner:
         if ahead > FUTURE and not self._has_warned:
             self._has_warned = True
             logger.warning(
-                "A visitor sent a marker that is dated %.0f s in the future. More than %d s is not accepted, so this "
-                "visitor may miss their own writes. Synchronize the clocks of all servers of the application by NTP. "
-                "This is logged once.",
+                "A visitor sent a marker (the signed cookie) that is dated %.0f s in the future. At most %d s are "
+                "accepted, so this visitor may miss their own writes. Synchronize the clocks of all servers of the "
+                "application by NTP. This is logged once.",
                 ahead,
                 FUTURE,
             )

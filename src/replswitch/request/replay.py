@@ -54,11 +54,11 @@ class Framework:
     """The framework's part of a request that may run again. A binding overrides the methods that it needs."""
 
     def endpoint(self) -> Hashable:
-        """Return the endpoint that the framework has resolved so far; None without one."""
+        """Return the endpoint that the framework has found for the request; None if it has found none yet."""
         return None
 
     def waits_for_this_thread(self) -> bool:
-        """Return whether the request's own thread waits for the running one, and receives its errors."""
+        """Return whether this code runs in a helper thread, whose errors reach the request's waiting thread."""
         return False
 
     def refused(self) -> None:
@@ -72,7 +72,7 @@ class SafeRequest:
     policy sets the slots.
 
     Attributes:
-        endpoints: what is known of the application's endpoints.
+        endpoints: the application's endpoints that have written.
         endpoint: the endpoint of the request, or the path until the framework has resolved the endpoint.
         framework: the part of the request that the framework handles.
         is_repeatable: True if the request may run again after this try; False in a second try.
@@ -179,7 +179,7 @@ def committed_on_close(refusal: Refusal) -> SlaveWriteError:
 
 
 class _Endpoint:
-    """What is known of one endpoint."""
+    """What replswitch remembers about one endpoint: the databases that its safe requests wrote to."""
 
     def __init__(self) -> None:
         self.databases: frozenset[Hashable] = frozenset()
@@ -193,7 +193,7 @@ class Endpoints:
     The threads of a process share them.
 
     Attributes:
-        known: what is known of each such endpoint; usually empty.
+        known: a record for each such endpoint; usually empty.
     """
 
     def __init__(self) -> None:

@@ -55,7 +55,7 @@ class ReplicationMiddleware:
     ) -> None:
         if not callable(application):
             raise ConfigurationError(
-                f"ReplicationMiddleware wraps a WSGI application, and {application!r} cannot be called. Give the "
+                f"ReplicationMiddleware needs a WSGI application, but {application!r} cannot be called. Give the "
                 "application itself: ReplicationMiddleware(application, secret=…)."
             )
         self.application = application

@@ -152,7 +152,7 @@ def replicate(
     driver = driver_of(engine.dialect, settings[engine]).for_database()
     require(not (others and driver.in_memory), "slaves", others, "left out for a database in memory")
     shares = _weights(weights, len(others))
-    without_lag = f"left out with {engine.dialect.driver}, with which replswitch does not measure how far a slave lags"
+    without_lag = f"left out with {engine.dialect.driver}: replswitch does not measure the lag with this driver"
     require(checked.max_lag is None or driver.opens_connections, "max_lag", checked.max_lag, without_lag)
     for number, each in enumerate(others, start=1):
         if not driver.has_serializable_slaves and level_of(each) == "SERIALIZABLE":

@@ -73,7 +73,7 @@ def _without_resolve(_: Any, __: Any, ___: Any, named: dict[str, Any]) -> None:
 
 
 class Opener:
-    """Opens the connections of one engine, does not let its pool lend lost ones, and reports events to the sessions.
+    """Opens the connections of one engine, replaces lost ones in its pool, and reports events to the sessions.
 
     Args:
         driver: the driver of the engine.

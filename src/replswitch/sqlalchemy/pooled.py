@@ -78,7 +78,7 @@ class Lease:
         self.reference = weakref.ref(self)
 
     def take(self) -> PoolProxiedConnection | None:
-        """Return the loan, which the caller must give back; None if there is no valid loan."""
+        """Return the lent connection, which the caller must give back; None if there is no valid one."""
         loan, self.loan = self.loan, None
         return loan if loan is not None and loan.is_valid else None
 
@@ -208,7 +208,7 @@ class Calls:
 
 
 class LateRoute(Route):
-    """A route whose links join the transaction when the session connects, not already when they are chosen."""
+    """A route whose links join the transaction when the session connects, which is after they were chosen."""
 
     joins_late = True
 
@@ -216,7 +216,7 @@ class LateRoute(Route):
         self.held = scope, why
 
     def tally_on(self, link: Link) -> Tally:
-        """Return the counter of statements for a link in the transaction, which need not be the link chosen last."""
+        """Return the counter of statements for a link in the transaction, even if another link was chosen since."""
         tally, server = self.tally, link.server
         if tally.labels[2:3] == (server.name,):
             return tally

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Labels: TypeAlias = "tuple[str, ...]"
 
 Sink: TypeAlias = "Callable[[Family, Labels], Callable[[int], object]]"
-"""Returns a function that adds a number to the counter with these labels in another system."""
+"""Finds a counter of another system, such as OpenTelemetry, by its labels. Returns the function that adds to it."""
 
 _lock: Final = ProcessLock()
 

@@ -61,7 +61,7 @@ class Programs(NamedTuple):
 
 
 def account() -> Account | None:
-    """Return the account that servers run under if this process is root's; otherwise None, for its own account."""
+    """Return the account under which servers run if this process is root's. Otherwise return None: its own account."""
     if os.geteuid() != 0:
         return None
     for name in ("postgres", "nobody"):

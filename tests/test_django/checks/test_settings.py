@@ -154,8 +154,8 @@ class TestSlaves:
             (
                 "COLOUR",
                 (
-                    "A slave can have HOST, PORT, NAME, USER, PASSWORD, OPTIONS, WEIGHT, RESOLVE. All others are the "
-                    "master's."
+                    "A slave can have HOST, PORT, NAME, USER, PASSWORD, OPTIONS, WEIGHT, RESOLVE. All other settings "
+                    "are the master's."
                 ),
             ),
         ],

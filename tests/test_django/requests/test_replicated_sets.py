@@ -95,7 +95,9 @@ def test_m8_a_write_by_an_alias_is_seen_by_connect_in_the_same_request(site: Sit
 
 def test_m8_a_write_of_unknown_position_keeps_other_aliases_on_the_master(site: Site) -> None:
     with use_master():
-        connections["other"].route.database.writes.record_lost()  # as after a commit whose result was lost
+        connections["other"].route.database.writes.record_unknown(
+            is_lost=True
+        )  # as after a commit whose result was lost
         with use_slave():
             ask(connections["default"], "SELECT 1")
             assert connections["default"].route.reason == "own-write"

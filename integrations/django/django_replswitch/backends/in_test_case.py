@@ -228,7 +228,7 @@ class TransactionRouting(Port):
     # The application's transaction: its outermost atomic block
 
     def begin(self) -> None:
-        """Begin a transaction of the application. Make a savepoint if it has none, so that it can be rolled back."""
+        """Begin a transaction of the application. If it has no savepoint, make one, so that a rollback is possible."""
         connection = self._connection
         self._has_written = connection.needs_rollback = False
         self._route.begin(Block())
@@ -315,7 +315,7 @@ class TransactionRouting(Port):
         return own
 
     def has_read(self, attempt: Attempt | None) -> bool:
-        """Return whether the application's transaction has read from the view."""
+        """Return whether the application's transaction has read in slave state, over the read-only view."""
         return self._route.block is not None and self._route.block.has_read
 
 
