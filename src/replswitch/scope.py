@@ -160,7 +160,7 @@ class Scope:
             name: the name of the replicated set.
             position: a slave that has reached it has the write. None if the position is unknown, so that the master
                 serves all databases of the set from now on (M8).
-            lost_at: when its connection was lost (`time.monotonic`), or 0. Older links to the master may lack the write.
+            lost_at: when its link was lost (`time.monotonic`), or 0. Older links to the master may lack the write.
         """
         scopes = self.with_enclosing()
         for other in waiting(scopes[-1]):
