@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -79,8 +78,9 @@ def sdist(name: str, version: str, cache: Path) -> Path:
             options = ["--quiet", "--no-deps", f"--no-binary={name}", f"--dest={temporary}"]
             _pip([sys.executable, "-m", "pip", "download", *options, f"{name}=={version}"], name)
             (archive,) = Path(temporary).glob("*.tar.gz")
-            shutil.unpack_archive(archive, Path(temporary, "unpacked"), filter="data")
-            (unpacked,) = Path(temporary, "unpacked").iterdir()
+            (inside := Path(temporary, "unpacked")).mkdir()
+            subprocess.run(["tar", "-xzf", str(archive), "-C", str(inside)], check=True)
+            (unpacked,) = inside.iterdir()
             unpacked.rename(folder)
     return folder
 
