@@ -142,8 +142,9 @@ def test_a_dead_slave_is_reported(run: Run, mariadb_pair: MariaDBPair) -> None:
 
 def test_a_dead_master_is_reported(run: Run, mariadb_pair: MariaDBPair) -> None:
     mariadb_pair.kill("master")
-    told = wait_for(run, "replication", lambda replication: bool(replication == "connecting"))
-    assert "it cannot connect to its master: " in told["problem"]
+    # The error follows the state "connecting".
+    told = wait_for(run, "problem", lambda problem: "it cannot connect to its master: " in (problem or ""))
+    assert told["replication"] == "connecting"
     assert "the master 127.0.0.1:" in run().output
 
 
