@@ -294,7 +294,7 @@ class MySQLClientDriver(MySQLFamilyDriver):
         return kind(**arguments)
 
     def alive(self, raw: _Connection) -> bool:
-        """Return whether the connection is open. Unread data means that it is not, unless a procedure was called."""
+        """Return whether the connection is open. Data to read shows that it is not, except after a procedure's call."""
         return super().alive(raw) or (raw.may_be_writable and bool(raw.open) and raw.process == os.getpid())
 
     def reusable(self, raw: _Connection) -> bool:

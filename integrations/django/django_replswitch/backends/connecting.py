@@ -256,7 +256,7 @@ class ConnectingWrapper(BaseDatabaseWrapper):
             self._is_direct = is_direct
 
     def _has_unread(self, link: WrapperLink) -> bool:
-        """Read the unread results of a link. Return whether the link is alive."""
+        """Return whether a link is alive and only had unread results. This method reads them."""
         with suppress(self.Database.Error):
             self.route.drain(link)
             return self.driver.alive(link.raw)
