@@ -98,7 +98,7 @@ class Copier:
         self._check()
 
     def set_lag(self, seconds: float) -> None:
-        """Set the lag, also for the commits that are waiting already."""
+        """Set the lag, even for the commits that are waiting already."""
         with self._changed:
             self._check()
             self._lag = seconds

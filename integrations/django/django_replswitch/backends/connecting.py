@@ -207,7 +207,7 @@ class ConnectingWrapper(BaseDatabaseWrapper):
         return closing(self.driver.open(self.parameters(server), read_only=server.state == SLAVE))
 
     def locate(self) -> Position | Written:
-        """Query a position of the master that includes every commit so far, also those of other threads.
+        """Query a position of the master that includes every commit so far, even those of other threads.
 
         If the driver cannot query such a position, return `Written.YES`.
         """
@@ -322,7 +322,7 @@ class ConnectingWrapper(BaseDatabaseWrapper):
     # Closing
 
     def close_link(self, link: Link) -> None:
-        """Close a link, also if its connection is broken already."""
+        """Close a link, even if its connection is broken already."""
         if link is self.selected:
             self.select(None)
         block = self.route.block
