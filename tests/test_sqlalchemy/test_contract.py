@@ -531,7 +531,7 @@ class TestWriteStatementsLikeInAStockSession:
         session.commit()
         assert made[0].name == "Cleo"
 
-    @pytest.mark.parametrize("synchronize", ["auto", "evaluate", "fetch", False])
+    @pytest.mark.parametrize("synchronize", ["auto", "evaluate", "fetch", False], ids="synchronize_session={}".format)
     def test_an_update_and_a_delete_of_many_rows_change_them(self, session: Session, synchronize: Any) -> None:
         options = {"synchronize_session": synchronize}
         result = session.execute(update(Book).where(Book.id < 3).values(title="new"), execution_options=options)
