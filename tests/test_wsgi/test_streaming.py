@@ -210,7 +210,7 @@ def test_a_second_start_response_without_exc_info_is_refused(send: SendRequest, 
         send(wrap(application))
 
 
-@pytest.mark.parametrize("started", [False, True])
+@pytest.mark.parametrize("started", [False, True], ids=["before start_response", "after start_response"])
 def test_s3_an_application_that_raises_leaves_no_state(exchange: SendRequest, wrap: Wrap, started: bool) -> None:
     switch = Switch()
 

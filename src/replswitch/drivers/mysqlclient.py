@@ -226,7 +226,7 @@ class _MasterConnection(_Connection):
             self.on_write(self, False)
 
     def changes_session(self, text: bytes) -> bool:
-        """Return whether the text shows a change of the session. A statement without rows may be an UPDATE here."""
+        """Return whether the text shows a change of the session. On the master, the statement may be an UPDATE."""
         return _CHANGE.match(text) is not None
 
     def pop_write_status(self) -> Position | Written:

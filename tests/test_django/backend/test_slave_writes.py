@@ -490,7 +490,7 @@ class TestWritesAfterRows:
             cursor.execute("SELECT 1")
         assert bodies(django_pair) == []
 
-    @pytest.mark.parametrize("again", [True, False])
+    @pytest.mark.parametrize("again", [True, False], ids=["which was used before", "which is new"])
     def test_s8_a_late_refusal_is_raised_before_a_statement_of_another_cursor(
         self, django_pair: Pair, db: Any, again: bool
     ) -> None:
