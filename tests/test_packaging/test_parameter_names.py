@@ -26,13 +26,19 @@ from replswitch.drivers import Fault
         ("2", "value='2'"),
         (" ", "value=' '"),
         ("1" * 101, f"value='{'1' * 29}…{'1' * 29}'"),
-        (object(), "value=<object object>"),
+        (object(), "value=object()"),
         ("text", None),
-        ("-1-2-3", None),
+        ("-1-2-3", "value='-1-2-3'"),
+        ("x", "value='x'"),
+        ("yes", "value='yes'"),
         (dict, None),
         (Fault.LOST, None),
         (re.compile("x"), None),
     ],
 )
-def test_a_value_that_pytest_would_number_is_shown(value: object, name: str | None) -> None:
+def test_the_id_of_a_test_shows_a_parameter_that_pytest_would_number(value: object, name: str | None) -> None:
     assert name_of(value, "value") == name
+
+
+def test_the_id_of_a_test_shows_the_name_of_a_parameter_whose_strings_say_nothing_alone() -> None:
+    assert name_of("passed", "ours") == "ours='passed'"
