@@ -54,7 +54,7 @@ class TestSides:
         servers = [query["server"] for query in db.queries]
         assert servers[0] == servers[2] != servers[1] == servers[3]
 
-    def test_a_cursor_made_before_the_switch_follows_it(self, db: Connection) -> None:
+    def test_a_cursor_made_before_a_switch_uses_the_new_state(self, db: Connection) -> None:
         with db.cursor() as cursor:
             cursor.execute(COUNT)
             db.use_slave()
@@ -89,7 +89,9 @@ class TestSides:
 
     # The lag is the pair's, and takes its time: a second driver would show nothing new.
     @pytest.mark.parametrize("served", ["mariadb", "mysql", "postgresql", "sqlite"], indirect=True)
-    def test_the_pair_s_slave_lags_and_catches_up(self, db: Connection, replicated_pair: ReplicatedPair) -> None:
+    def test_a_connection_reads_a_lagging_slave_and_then_its_new_rows(
+        self, db: Connection, replicated_pair: ReplicatedPair
+    ) -> None:
         replicated_pair.lag = 1
         insert(db, 1)
         with db.use_slave():
@@ -152,7 +154,7 @@ class TestSlaveWrites:
             insert(db, 1)
         assert "had read" in caplog.text
 
-    def test_s8_the_scope_after_a_moved_write_reads_from_the_slave(self, db: Connection) -> None:
+    def test_s8_the_next_scope_after_a_moved_write_reads_from_the_slave(self, db: Connection) -> None:
         with db.use_slave():
             insert(db, 1)
         with db.use_slave():
@@ -263,7 +265,7 @@ class TestTransactions:
         db.commit()
         assert count(db) == 1
 
-    def test_s5_a_link_joins_with_its_first_statement(self, db: Connection) -> None:
+    def test_s5_a_link_joins_the_transaction_with_its_first_statement(self, db: Connection) -> None:
         db.begin()
         with db.use_slave():
             count(db)
@@ -386,7 +388,7 @@ class TestScopes:
             future.result()
         assert count(db) == 0
 
-    def test_autocommit_turned_off_by_a_request_is_on_after_it(self, db: Connection) -> None:
+    def test_autocommit_turned_off_by_a_request_is_on_after_the_request(self, db: Connection) -> None:
         with request_scope():
             db.autocommit(False)
         assert db.get_autocommit()

@@ -75,7 +75,7 @@ class TestFunctions:
 
         assert (View().get(), View.static()) == (SLAVE, SLAVE)
 
-    def test_one_block_object_serves_several_threads_and_nests_in_itself(self) -> None:
+    def test_one_use_slave_object_serves_several_threads_and_nests_in_itself(self) -> None:
         block = use_slave()
 
         def work(_: int) -> tuple[str, str, str]:

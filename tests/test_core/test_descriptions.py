@@ -56,9 +56,9 @@ def seen(connection: Any, sql: str, cursorclass: Any = None) -> tuple[Any, Any]:
 
 
 # No DECIMAL: without Unicode PyMySQL cannot convert it.
-@pytest.mark.parametrize("cursorclass", [None, DictCursor, SSCursor])
-@pytest.mark.parametrize("settings", [{}, {"use_unicode": False}, {"charset": "latin1"}], ids=str)
-def test_results_equal_those_of_a_bare_connection(pair: Pair, settings: Any, cursorclass: Any) -> None:
+@pytest.mark.parametrize("cursorclass", [None, DictCursor, SSCursor], ids=["Cursor", "DictCursor", "SSCursor"])
+@pytest.mark.parametrize("settings", [{}, {"use_unicode": False}, {"charset": "latin1"}])
+def test_the_results_of_a_connection_equal_those_of_pymysql(pair: Pair, settings: Any, cursorclass: Any) -> None:
     with pymysql.connect(**pair.master, **settings) as bare, ours(pair, **settings) as connection:
         for sql in [*STATEMENTS, *STATEMENTS]:
             assert seen(connection, sql, cursorclass) == seen(bare, sql, cursorclass), sql

@@ -133,7 +133,9 @@ class TestOutOfRotation:
             read(db)
         assert len(set(servers(db))) == 2
 
-    def test_f2_a_slave_that_does_not_answer_costs_one_time_out(self, make: Make, pair: MariaDBPair) -> None:
+    def test_f2_a_slave_that_does_not_answer_delays_one_read_by_the_time_out(
+        self, make: Make, pair: MariaDBPair
+    ) -> None:
         with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and says nothing
             slaves = [pair.slaves[0], {"port": silent.getsockname()[1], "connect_timeout": 1}]
             db = make(slaves=slaves, downtime=60)
@@ -176,7 +178,7 @@ def thread_states(pid: int) -> list[str]:
 
 
 class TestLinksComeBack:
-    @pytest.mark.parametrize("how", ["refuse", "cut"])
+    @pytest.mark.parametrize("how", ["refuse", "cut"], ids=["connection refused", "connection cut in the greeting"])
     def test_a_read_whose_slave_is_unreachable_leaks_no_connection(
         self, make: Make, pair: MariaDBPair, how: str
     ) -> None:
@@ -547,7 +549,7 @@ class TestReadsOnTheMaster:
                 cursor.execute("SELECT COUNT(*) FROM message WHERE body = 'once'")
                 assert cursor.fetchone() == (1,)
 
-    def test_f3_a_read_gives_up_when_the_master_and_all_slaves_fail(self, make: Make, pair: MariaDBPair) -> None:
+    def test_f3_a_read_raises_when_the_master_and_all_slaves_fail(self, make: Make, pair: MariaDBPair) -> None:
         with Proxy(pair.slaves[0]["port"]) as proxy:
             db = make(slaves=[{**pair.slaves[0], "port": proxy.port}])
             pair.kill("master")

@@ -164,7 +164,7 @@ class TestRefusedWrites:
 
 
 class TestSlaves:
-    def test_f5_a_takeover_is_logged_once_until_a_slave_serves(
+    def test_f5_the_event_takeover_is_logged_once_until_a_slave_serves(
         self, make: Make, replicated_pair: ReplicatedPair, caplog: pytest.LogCaptureFixture
     ) -> None:
         db = make(downtime=0.1)

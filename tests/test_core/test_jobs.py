@@ -97,7 +97,9 @@ class TestJobs:
         with use_slave(), resume(""):
             assert db.state == SLAVE
 
-    def test_carry_in_a_job_has_its_token_and_its_own_writes(self, make: Make, replicated_pair: ReplicatedPair) -> None:
+    def test_carry_in_a_job_returns_the_writes_of_the_token_and_of_the_job(
+        self, make: Make, replicated_pair: ReplicatedPair
+    ) -> None:
         one, two = make(name="one"), make(name="two")
         with resume(write_and_carry(one)):
             insert(two, 2)
@@ -190,7 +192,7 @@ class TestTokens:
             assert db.state == MASTER
 
     @pytest.mark.parametrize(("age", "state"), [(5, MASTER), (15, SLAVE)])
-    def test_the_token_of_a_bare_switch_holds_by_time(self, age: float, state: str) -> None:
+    def test_the_token_of_a_switch_without_a_database_holds_by_time(self, age: float, state: str) -> None:
         """Nothing can check where its database is."""
         token = json.dumps(dump(Marker(positions={"shop": SQLitePosition(1)}, placed_at=time.time() - age)))
         with resume(token), use_slave():

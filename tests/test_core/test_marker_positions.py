@@ -73,7 +73,7 @@ def test_m4_merging_markers_is_commutative_associative_and_idempotent(one: Marke
 
 @fewer
 @given(markers, markers)
-def test_m4_a_merged_marker_requires_what_both_required(one: Marker, two: Marker) -> None:
+def test_m4_a_merged_marker_requires_the_writes_of_both_markers(one: Marker, two: Marker) -> None:
     merged = one.merge(two)
     assert asks_for(merged, one)
     assert asks_for(merged, two)
@@ -214,13 +214,13 @@ def test_m2_a_visitor_who_writes_all_the_time_has_a_short_marker() -> None:
     assert dates == sorted(dates, reverse=True)
 
 
-def test_m2_positions_of_one_period_are_dated_as_the_latest_of_them() -> None:
+def test_m2_positions_of_one_period_all_have_the_latest_date_of_the_period() -> None:
     never, written = placed("0-1-1000", 50), placed("0-1-7", 1)
     assert written.merge(never, 10).steps == ((NOW - 1, written.positions), (NOW - 50, never.positions))
     assert written.merge(never, 1000).steps == ((NOW - 1, never.positions),)
 
 
-def test_m2_a_token_from_before_positions_were_dated_by_themselves_is_read() -> None:
+def test_m2_a_marker_in_the_older_format_with_one_date_for_all_positions_is_read() -> None:
     payload = {"t": NOW, "at": NOW - 1, "p": {"shop": "mariadb:0-1-7", "log": "sqlite:1"}}
     token = str(SIGNER._serializer.dumps(payload))
     positions = {"shop": MariaDBPosition.parse("0-1-7"), "log": SQLitePosition(1)}
@@ -248,7 +248,7 @@ def test_a_marker_too_long_for_a_cookie_holds_by_time(some: dict[str, Position])
 
 
 @pytest.mark.parametrize("ranges", [1, 100, 200, 300, 400, 500, 1000])
-def test_a_marker_that_fits_a_cookie_is_read_whole_and_a_longer_one_by_time(ranges: int) -> None:
+def test_a_marker_that_fits_a_cookie_keeps_its_positions_and_a_longer_marker_holds_by_time(ranges: int) -> None:
     marker = Marker(None, {"shop": long_position(ranges), "bücher": SQLitePosition(1)}, NOW)
     token, written = SIGNER.write_short(marker)
     assert len(token) <= LONGEST < MAX_LENGTH - 1000  # a cookie has attributes, and there are other cookies
@@ -283,7 +283,7 @@ def test_m5_a_signed_payload_that_is_no_marker_is_refused(payload: object) -> No
 
 
 @pytest.mark.parametrize("payload", [{}, {"t": None}, {"p": {"shop": "mariadb:0-1-1"}}, {"t": float("nan")}])
-def test_an_empty_marker_does_not_hold(payload: dict[str, Any]) -> None:
+def test_an_empty_marker_is_not_valid(payload: dict[str, Any]) -> None:
     assert load(payload).holding(NOW, max_age=10, position_max_age=60) is None
 
 

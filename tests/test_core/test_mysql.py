@@ -48,7 +48,7 @@ def test_m1_a_statement_that_writes_is_recorded(db: Connection, sql: str, transa
 @pytest.mark.parametrize(
     "sql", ["SELECT COUNT(*) FROM message", "UPDATE message SET body = 'x' WHERE id = 9", "SET @a = 1", "USE shop"]
 )
-@pytest.mark.parametrize("end", ["commit", "rollback", None])
+@pytest.mark.parametrize("end", ["commit", "rollback", None], ids=["commit", "rollback", "autocommit"])
 def test_m1_a_statement_that_writes_nothing_is_not_recorded(db: Connection, sql: str, end: str | None) -> None:
     with db.use_master() as frame:
         if end:

@@ -240,7 +240,7 @@ class TestWhatWrote:
 
 
 class TestLinks:
-    def test_a_link_with_a_pending_write_returns_to_the_pool_with_its_scope(self, db: Connection) -> None:
+    def test_a_link_with_a_pending_write_returns_to_the_pool_at_the_end_of_its_scope(self, db: Connection) -> None:
         """And does not wait for Python's garbage collector."""
         gc.disable()
         try:
@@ -259,7 +259,7 @@ class TestLinks:
             run(db, INSERT.format(1))
             assert '"p"' in carry()
 
-    def test_f3_reads_continue_while_either_server_is_down(self, db: Connection, pair: SessionPair) -> None:
+    def test_f3_reads_continue_while_the_master_or_the_slave_is_down(self, db: Connection, pair: SessionPair) -> None:
         with use_slave():
             run(db, COUNT)
             pair.kill("slave")

@@ -91,7 +91,7 @@ def test_a_write_in_slave_state_moves_to_the_master(
         assert rows(db, "SELECT id FROM message ORDER BY id")[-1] == (3,)
 
 
-def test_a_read_only_connection_to_the_master_refuses_writes_in_every_way(
+def test_a_read_only_connection_to_the_master_refuses_every_kind_of_write(
     db: Connection, postgresql_pair: PostgreSQLPair
 ) -> None:
     driver, error = load_driver("psycopg"), db.Error
@@ -124,7 +124,7 @@ def test_a_read_only_connection_to_the_master_refuses_writes_in_every_way(
         assert cursor.execute(COUNT).fetchall() == [(0,)]
 
 
-def test_a_prepare_threshold_is_reported_once(
+def test_a_prepare_threshold_behind_pgbouncer_is_reported_once(
     postgresql_pair: PostgreSQLPair, caplog: pytest.LogCaptureFixture
 ) -> None:
     driver = load_driver("psycopg")

@@ -121,7 +121,7 @@ class TestMariaDB:
         assert not here.includes(MariaDBPosition.parse("0-1-1,7-1-6"))
         assert not here.includes(MariaDBPosition.parse("1-1-1"))
 
-    def test_the_earlier_of_two_positions_has_what_both_have(self) -> None:
+    def test_the_earlier_of_two_positions_is_the_part_that_both_include(self) -> None:
         here = MariaDBPosition.parse("0-1-42,7-1-5,8-1-1")
         assert str(here.earlier(MariaDBPosition.parse("0-1-40,7-1-6,9-1-1"))) == "0-1-40,7-1-5"
         assert str(here.earlier(MariaDBPosition.parse(""))) == ""
@@ -142,7 +142,7 @@ class TestMariaDB:
 class TestMySQL:
     A, B = UUIDS
 
-    def test_adjoining_ranges_are_merged(self) -> None:
+    def test_adjoining_ranges_of_a_gtid_set_are_merged(self) -> None:
         assert str(MySQLPosition.parse(f"{self.A}:4-5:1-3:7")) == f"{self.A}:1-5:7"
 
     def test_a_gtid_set_is_written_as_mysql_writes_it(self) -> None:
@@ -178,21 +178,21 @@ class TestMySQL:
 
 
 class TestPostgreSQL:
-    def test_places_are_compared_as_numbers(self) -> None:
+    def test_lsns_are_compared_as_numbers(self) -> None:
         assert PostgreSQLPosition.parse("1:10/0").includes(PostgreSQLPosition.parse("1:9/FFFFFFFF"))
         assert not PostgreSQLPosition.parse("1:0/9").includes(PostgreSQLPosition.parse("1:0/10"))
 
-    def test_a_place_of_an_old_timeline_is_never_reached_on_a_new_one(self) -> None:
+    def test_a_position_on_an_old_timeline_is_never_reached_on_a_new_timeline(self) -> None:
         """The old master may have written it after the place where the timelines part: it is lost."""
         assert not PostgreSQLPosition.parse("2:0/9000000").includes(PostgreSQLPosition.parse("1:0/1000000"))
         assert not PostgreSQLPosition.parse("1:0/9000000").includes(PostgreSQLPosition.parse("2:0/1000000"))
 
-    def test_a_write_on_each_of_two_timelines_asks_for_both(self) -> None:
+    def test_a_position_after_writes_on_two_timelines_requires_both_timelines(self) -> None:
         both = PostgreSQLPosition.parse("2:0/5").merge(PostgreSQLPosition.parse("1:0/9"))
         assert str(both) == "1:0/9,2:0/5"
         assert not PostgreSQLPosition.parse("2:0/7").includes(both)
 
-    def test_the_master_of_a_later_timeline_has_what_is_not_lost_of_an_earlier_one(self) -> None:
+    def test_the_master_of_a_later_timeline_has_reached_the_part_of_an_earlier_timeline_that_is_not_lost(self) -> None:
         written = PostgreSQLPosition.parse("1:0/9,2:0/5")
         assert written.is_written_by((2, "7412", "1.5"))
         assert written.is_written_by((3, "7412", "1.5"))
@@ -211,7 +211,7 @@ class TestPostgreSQL:
             ("A/200040", "A/200040"),
         ],
     )
-    def test_a_position_after_the_header_of_a_wal_page_is_written_as_the_start_of_the_page(
+    def test_a_position_after_the_header_of_a_wal_page_is_stored_as_the_start_of_the_page(
         self, lsn: str, written: str
     ) -> None:
         position = PostgreSQLPosition.after_insert(7, lsn, page=8192, segment=2**20)
@@ -222,7 +222,7 @@ class TestPostgreSQL:
         ["", " ", ",", "1:0/1,", "0/16B3748", "1:0", "1:0/", "1:/1", "0:0/1", "01:0/1", "-1:0/1", "4294967296:0/1",
          "1:0/123456789", "1:123456789/0", "1:0/G", "\u0661:0/1", "1:0/1;DROP TABLE message", "1:0/1/2", "1" * 5000],
     )  # fmt: skip
-    def test_a_text_that_is_not_a_place_is_refused(self, text: str) -> None:
+    def test_a_text_that_is_not_a_list_of_timelines_and_lsns_is_refused(self, text: str) -> None:
         with pytest.raises(PositionError, match="not a timeline and an LSN of PostgreSQL"):
             PostgreSQLPosition.parse(text)
 
@@ -286,9 +286,13 @@ def told(packet: bytes) -> str:
     return session_track(rest)[0]
 
 
-@pytest.mark.parametrize("header", [0x00, 0xFE])
-@pytest.mark.parametrize("info", [b"", b"Rows matched: 1  Changed: 1  Warnings: 0", b"x" * 300])
-@pytest.mark.parametrize(("entry", "gtid"), [(MARIADB_TELLS, "0-1-42"), (MYSQL_TELLS, f"{UUIDS[0]}:jobs:57")])
+@pytest.mark.parametrize("header", [0x00, 0xFE], ids=["header of OK", "header of EOF"])
+@pytest.mark.parametrize(
+    "info", [b"", b"Rows matched: 1  Changed: 1  Warnings: 0", b"x" * 300], ids=["no info", "short info", "long info"]
+)
+@pytest.mark.parametrize(
+    ("entry", "gtid"), [(MARIADB_TELLS, "0-1-42"), (MYSQL_TELLS, f"{UUIDS[0]}:jobs:57")], ids=["MariaDB", "MySQL"]
+)
 def test_the_gtid_is_read_from_an_ok_packet_with_other_session_changes(
     header: int, info: bytes, entry: tuple[int, bytes], gtid: str
 ) -> None:

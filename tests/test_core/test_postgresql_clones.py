@@ -85,7 +85,7 @@ def wait_for_second_slave(pair: PostgreSQLPair, count: int) -> None:
             time.sleep(0.01)
 
 
-def test_p4_a_lost_write_is_not_reached_by_what_the_promotion_of_a_clone_has_shown(
+def test_p4_a_lost_write_does_not_count_as_reached_after_the_promotion_of_a_clone(
     blue: PostgreSQLPair, green: PostgreSQLPair
 ) -> None:
     """Both sets are on their second timeline. That of blue begins later in the log than that of green."""
@@ -104,7 +104,7 @@ def test_p4_a_lost_write_is_not_reached_by_what_the_promotion_of_a_clone_has_sho
 
 
 @pytest.mark.parametrize("connects", ["before the promotion", "after the promotion"])
-def test_p4_after_a_restore_a_lost_write_is_not_reached_by_what_was_known_before_it(
+def test_p4_a_lost_write_does_not_count_as_reached_after_a_restore_from_a_backup(
     blue: PostgreSQLPair, green: PostgreSQLPair, connects: str
 ) -> None:
     """The set behind the addresses is restored from a backup of its first timeline, and a slave is promoted again.
@@ -143,7 +143,7 @@ def test_p4_after_a_restore_a_lost_write_is_not_reached_by_what_was_known_before
             assert read(db, lost) == (MASTER, [])
 
 
-def test_p4_the_master_of_a_clone_is_no_slave_whose_positions_count(clones: Clones) -> None:
+def test_p4_the_master_of_a_clone_given_as_a_slave_serves_no_read_that_must_see_a_write(clones: Clones) -> None:
     """It is given as a slave by mistake. Its log is longer, but is not that of the master."""
     with (
         replswitch.connect(clones.longer.master, clones.longer.slaves, driver="psycopg", name="longer") as other,

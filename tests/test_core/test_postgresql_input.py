@@ -105,7 +105,7 @@ def test_s8_the_warning_of_a_moved_write_is_one_line(make: Make, caplog: pytest.
 
 
 @pytest.mark.parametrize("sslmode", ["require", "wrong"])
-def test_a_wrong_sslmode_of_the_master_is_the_error_of_the_driver(
+def test_a_wrong_sslmode_of_the_master_raises_the_error_of_the_driver(
     make: Make, replicated_pair: Any, sslmode: str
 ) -> None:
     db = make(master={**replicated_pair.master, "sslmode": sslmode}, slaves=replicated_pair.slaves)

@@ -110,7 +110,7 @@ def test_a_commit_that_ends_at_a_page_of_the_log_is_reached_by_an_idle_slave(pai
     assert seen
 
 
-def test_a_lost_write_is_not_reached_on_the_timeline_of_the_promoted_server(pair: PostgreSQLPair) -> None:
+def test_a_lost_write_does_not_count_as_reached_on_the_timeline_of_the_promoted_server(pair: PostgreSQLPair) -> None:
     with PostgreSQLPair(slaves=2) as lossy:
         with closing(lossy.connect()) as connection:
             connection.execute("CREATE TABLE message (id INT PRIMARY KEY)")
@@ -155,7 +155,9 @@ def test_each_server_has_an_identity_that_changes_with_its_start(pair: PostgreSQ
     assert identity("master") in before
 
 
-def test_what_a_slave_had_before_a_promotion_counts_for_all_servers_after_it(known: Timelines) -> None:
+def test_a_position_that_a_slave_had_before_a_promotion_counts_for_all_servers_after_the_promotion(
+    known: Timelines,
+) -> None:
     with PostgreSQLPair(slaves=2) as three:
         with closing(three.connect()) as connection:
             connection.execute("CREATE TABLE message (id INT PRIMARY KEY)")
@@ -178,8 +180,8 @@ def answer(server: str, timeline: int | None, place: str, **more: Any) -> list[A
     return ["5", server, True, place, timeline, 8192, 2**24, *stored, False, 1, "700"]
 
 
-@pytest.mark.parametrize("receives", [True, False], ids=["it receives from the master", "it has lost its source"])
-def test_p4_a_server_that_applies_late_has_only_the_applied_part_of_an_earlier_timeline(
+@pytest.mark.parametrize("receives", [True, False], ids=["still receiving from the master", "without its source"])
+def test_p4_a_server_that_applies_late_has_reached_only_the_applied_part_of_an_earlier_timeline(
     receives: bool, known: Timelines
 ) -> None:
     """A server that applies late receives the new timeline before it has applied all of the old one."""
@@ -254,7 +256,7 @@ def test_a_slave_whose_master_is_gone_reports_the_position_that_it_has_applied(
         assert driver.fetch_position(raw) == (driver.fetch_position(raw)[0], reached)
 
 
-def test_a_stopped_slave_has_reached_only_what_it_had_applied(pair: PostgreSQLPair) -> None:
+def test_a_stopped_slave_has_reached_only_the_writes_that_it_has_applied(pair: PostgreSQLPair) -> None:
     wanted = write(pair, 1)
     pair.wait_caught_up()
     pair.stop_slave()

@@ -44,7 +44,7 @@ def read(db: Connection, token: str) -> tuple[str, list[int]]:
         return db.queries[-1]["db"], [row[0] for row in cursor.fetchall()]
 
 
-def test_f3_a_visitor_who_wrote_before_and_after_a_promotion_reads_from_a_slave_without_the_master(
+def test_f3_a_visitor_who_wrote_before_and_after_a_promotion_reads_from_a_slave_while_the_master_is_down(
     pair: PostgreSQLPair,
 ) -> None:
     """Only a server that was asked before the promotion is known to have the first write. The second one is enough."""
@@ -79,7 +79,7 @@ def test_f3_a_position_after_the_last_record_that_a_lost_master_has_sent_is_not_
         assert slave.execute("SELECT id FROM message ORDER BY id").fetchall() == [(1,), (2,)]
 
 
-def test_p4_a_former_master_that_cannot_follow_the_new_one_stays_on_its_timeline() -> None:
+def test_p4_a_former_master_that_cannot_follow_the_new_master_stays_on_its_old_timeline() -> None:
     """It has the history of the new timeline, but no file of it, because it has a commit that the new master lacks."""
     driver = load_driver("psycopg")
     with PostgreSQLPair(slaves=2) as lossy:

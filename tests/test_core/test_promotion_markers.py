@@ -77,7 +77,7 @@ def read(db: Connection, token: str = "") -> tuple[str, list[int]]:
 
 
 @pytest.mark.parametrize("cut", [True, False], ids=["connections cut", "connections stay open"])
-def test_a_marker_from_before_a_promotion_holds(db: Connection, names: Names, cut: bool) -> None:
+def test_a_marker_from_before_a_promotion_is_valid_after_the_promotion(db: Connection, names: Names, cut: bool) -> None:
     old = write(db, 1)
     read(db, old)
     names.pair.stop_slave()
@@ -91,9 +91,7 @@ def test_a_marker_from_before_a_promotion_holds(db: Connection, names: Names, cu
         assert cursor.fetchone() == (2,)
 
 
-def test_a_marker_from_after_a_promotion_is_not_served_by_the_old_master_that_lags(
-    db: Connection, names: Names
-) -> None:
+def test_a_lagging_former_master_does_not_serve_a_marker_from_after_a_promotion(db: Connection, names: Names) -> None:
     old = write(db, 1)
     read(db, old)
     names.promote(cut=True)  # an open link to the old master would still serve reads there
@@ -106,7 +104,7 @@ def test_a_marker_from_after_a_promotion_is_not_served_by_the_old_master_that_la
     assert read(db, new) == (SLAVE, [1, 2])
 
 
-def test_markers_hold_across_two_promotions(db: Connection, names: Names) -> None:
+def test_markers_stay_valid_across_two_promotions(db: Connection, names: Names) -> None:
     """Each server has been the master once, and a marker asks for what both have written."""
     tokens = [write(db, 1)]
     for number in (2, 3):
@@ -121,7 +119,7 @@ def test_markers_hold_across_two_promotions(db: Connection, names: Names) -> Non
     assert [read(db, token) for token in tokens] == [(SLAVE, [1, 2, 3])] * 3
 
 
-def test_reads_on_the_master_go_to_the_new_one_after_a_promotion(db: Connection, names: Names) -> None:
+def test_reads_in_master_state_go_to_the_new_master_after_a_promotion(db: Connection, names: Names) -> None:
     """With mysqlclient it serves them on a connection of its own, which is open still."""
     read(db, write(db, 1))
     names.pair.stop_slave()

@@ -150,7 +150,7 @@ def test_m1_executemany_copy_and_stream_are_recorded(db: Connection, pair: Postg
 
 @with_each
 @pytest.mark.parametrize("sql", ["SELECT 1", COUNT, "UPDATE message SET body = '' WHERE id = -1", "SHOW work_mem"])
-def test_m1_what_writes_nothing_makes_no_marker(db: Connection, pair: PostgreSQLPair, sql: str) -> None:
+def test_m1_a_statement_that_writes_nothing_makes_no_marker(db: Connection, pair: PostgreSQLPair, sql: str) -> None:
     with resume(""), use_master():
         run(db, sql)
         db.begin()
@@ -160,7 +160,9 @@ def test_m1_what_writes_nothing_makes_no_marker(db: Connection, pair: PostgreSQL
 
 
 @with_each
-def test_m1_a_transaction_is_recorded_at_its_commit_however_it_ends(db: Connection, pair: PostgreSQLPair) -> None:
+def test_m1_a_transaction_is_recorded_when_a_method_or_a_statement_commits_it(
+    db: Connection, pair: PostgreSQLPair
+) -> None:
     def by_methods() -> None:
         db.begin()
         run(db, "INSERT INTO message VALUES (1)")
@@ -312,7 +314,7 @@ def test_m1_a_write_in_an_unusual_statement_is_recorded(db: Connection, pair: Po
 
 
 @with_psycopg
-def test_m1_a_procedure_that_fails_after_its_commit_has_written(
+def test_m1_a_procedure_that_commits_and_then_fails_is_recorded(
     db: Connection, pair: PostgreSQLPair, module: Any
 ) -> None:
     prepared(db, pair)
@@ -347,7 +349,9 @@ def test_m1_a_rollback_that_is_sent_as_a_statement_makes_no_marker(db: Connectio
 
 
 @with_psycopg
-def test_a_transaction_that_a_statement_begins_can_still_set_its_level(db: Connection, pair: PostgreSQLPair) -> None:
+def test_a_transaction_that_a_statement_begins_can_set_its_isolation_level(
+    db: Connection, pair: PostgreSQLPair
+) -> None:
     with use_master():
         run(db, "BEGIN")
         run(db, "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE")
@@ -361,7 +365,7 @@ def test_a_transaction_that_a_statement_begins_can_still_set_its_level(db: Conne
     "first",
     ["SELECT 1", "SELECT 1; SELECT 2", "SET LOCAL work_mem = '1MB'; SELECT 1", "SAVEPOINT one", "SELECT none", ""],
 )
-def test_s5_the_first_statement_of_a_transaction_runs_in_it(
+def test_s5_the_first_statement_of_a_transaction_runs_in_the_transaction(
     db: Connection, pair: PostgreSQLPair, module: Any, side_of: Any, first: str
 ) -> None:
     """psycopg sends BEGIN with the first statement."""
@@ -585,7 +589,7 @@ def test_s8_what_a_slave_refuses_runs_on_the_master(db: Connection, pair: Postgr
 
 
 @with_each
-def test_s8_a_transaction_that_has_read_nothing_moves_whole(db: Connection, pair: PostgreSQLPair) -> None:
+def test_s8_a_transaction_that_has_read_nothing_moves_as_a_whole(db: Connection, pair: PostgreSQLPair) -> None:
     with resume(""), use_slave():
         db.begin()
         run(db, "INSERT INTO message VALUES (1)")
@@ -825,14 +829,14 @@ class TestErrorsWhileConnecting:
             loaded.open(settings, read_only=False)
         return loaded.classify(raised.value)
 
-    def test_f1_a_refused_connection_is_unsent_and_a_wrong_password_is_not(
+    def test_f1_a_refused_connection_is_the_fault_unsent_and_a_wrong_password_is_not(
         self, pair: PostgreSQLPair, loaded: Driver
     ) -> None:
         assert self.fault(loaded, {**pair.master, "port": 1}) is Fault.UNSENT
         assert self.fault(loaded, {**pair.master, "password": "wrong"}) is Fault.OTHER
         assert self.fault(loaded, {**pair.master, "dbname": "wrong"}) is Fault.OTHER
 
-    def test_f1_a_connection_that_breaks_while_it_is_opened_is_lost(
+    def test_f1_a_connection_that_breaks_while_it_is_opened_is_the_fault_unsent(
         self, pair: PostgreSQLPair, loaded: Driver, proxies: tuple[Proxy, Proxy]
     ) -> None:
         master, _ = proxies
@@ -840,7 +844,9 @@ class TestErrorsWhileConnecting:
         master.cut_after(20)
         assert self.fault(loaded, settings) is Fault.UNSENT
 
-    def test_f1_a_server_without_a_free_connection_is_full(self, pair: PostgreSQLPair, loaded: Driver) -> None:
+    def test_f1_a_server_without_a_free_connection_is_the_fault_full(
+        self, pair: PostgreSQLPair, loaded: Driver
+    ) -> None:
         with closing(pair.admin()) as admin:
             admin.execute("ALTER ROLE shop CONNECTION LIMIT 0")
             try:
@@ -938,7 +944,7 @@ def test_m1_the_position_can_be_queried_after_a_procedure_has_failed(
 
 
 @with_psycopg
-@pytest.mark.parametrize("binds", ["on the client", "on the server"])
+@pytest.mark.parametrize("binds", ["on the client", "on the server"], ids=["ClientCursor", "Cursor"])
 def test_m1_a_write_with_a_cursor_class_of_the_application_is_recorded(
     pair: PostgreSQLPair, loaded: Driver, binds: str
 ) -> None:

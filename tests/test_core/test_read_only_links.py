@@ -18,22 +18,22 @@ pytestmark = pytest.mark.parametrize(
 )
 
 STATEMENTS = {
-    "transaction": "START TRANSACTION READ WRITE",
-    "in small letters": "start transaction\n  read write",
-    "session": "SET SESSION TRANSACTION READ WRITE",
-    "next": "SET TRANSACTION READ WRITE",
-    "variable": "SET @@{}=0",
-    "variable in other letters": "set Session `{}`:=false",
-    "variable after a comment": "SET {}/* x */ = 0",
-    "default": "SET {} = DEFAULT",
-    "expression": "SET {} = 1-1",
-    "words apart by a comment": "SET SESSION TRANSACTION READ/**/WRITE",
-    "words apart by a line": "START TRANSACTION READ -- x\n WRITE",
-    "executable comment": "/*!50000 SET {} = 0 */",
-    "prepared": "PREPARE s FROM 'SET {} = 0'",
-    "second statement": "SELECT 1; SET {} = 0",
-    "procedure": "CALL let_write()",
-    "procedure for the next transaction": "CALL let_next_write()",
+    "START TRANSACTION READ WRITE": "START TRANSACTION READ WRITE",
+    "START TRANSACTION in small letters": "start transaction\n  read write",
+    "SET SESSION TRANSACTION READ WRITE": "SET SESSION TRANSACTION READ WRITE",
+    "SET TRANSACTION READ WRITE": "SET TRANSACTION READ WRITE",
+    "SET of the variable": "SET @@{}=0",
+    "SET of the variable in other letters": "set Session `{}`:=false",
+    "SET with a comment after the variable": "SET {}/* x */ = 0",
+    "SET to DEFAULT": "SET {} = DEFAULT",
+    "SET to an expression": "SET {} = 1-1",
+    "READ WRITE with a comment between": "SET SESSION TRANSACTION READ/**/WRITE",
+    "READ WRITE with a line between": "START TRANSACTION READ -- x\n WRITE",
+    "SET in an executable comment": "/*!50000 SET {} = 0 */",
+    "PREPARE of SET": "PREPARE s FROM 'SET {} = 0'",
+    "SET as the second statement": "SELECT 1; SET {} = 0",
+    "CALL with SET": "CALL let_write()",
+    "CALL with SET TRANSACTION": "CALL let_next_write()",
 }
 
 PROCEDURES = {
@@ -84,7 +84,7 @@ def test_s7_after_a_statement_that_makes_its_link_writable_no_write_runs_on_the_
 ) -> None:
     settings = {**replicated_pair.master, "client_flag": CLIENT.MULTI_STATEMENTS}
     db = make(master=settings, slaves=replicated_pair.slaves if has_slaves else [])
-    is_hidden = statement in {"second statement", "procedure", "procedure for the next transaction"}
+    is_hidden = statement in {"SET as the second statement", "CALL with SET", "CALL with SET TRANSACTION"}
     refused = noticed = False
     with use_slave():
         try:

@@ -127,7 +127,7 @@ class TestRecordedWrites:
             "CREATE TABLE other (id INT)",
         ],
     )
-    @pytest.mark.parametrize("kind", [None, DictCursor, SSCursor])
+    @pytest.mark.parametrize("kind", [None, DictCursor, SSCursor], ids=["Cursor", "DictCursor", "SSCursor"])
     def test_m1_a_statement_that_writes_is_recorded(self, db: Connection, sql: str, kind: Any) -> None:
         with db.use_master() as frame:
             run(db, "DROP TABLE IF EXISTS other")
@@ -185,7 +185,7 @@ class TestRefusedWrites:
             "SELECT * FROM message FOR UPDATE",
         ],
     )
-    @pytest.mark.parametrize("slaves", [None, []])
+    @pytest.mark.parametrize("slaves", [None, []], ids=["with a slave", "without slaves"])
     def test_s8_every_kind_of_write_moves_to_the_master(self, make: Make, sql: str, slaves: Any) -> None:
         db = make() if slaves is None else make(slaves=slaves)
         run(db, "DROP TABLE IF EXISTS other")

@@ -94,7 +94,7 @@ def test_m8_the_option_name_keeps_sets_apart(make: Make, replicated_pair: Replic
 
 
 @pytest.mark.parametrize("served", SERVERS, indirect=True)
-def test_m8_one_name_makes_one_set_of_the_host_and_the_socket_of_a_master(
+def test_m8_the_option_name_makes_one_set_of_the_host_and_the_socket_of_a_master(
     make: Make, replicated_pair: ReplicatedPair
 ) -> None:
     one = make(name="shop")
@@ -117,13 +117,13 @@ def connected(**options: Any) -> Connection:
 SERVER: dict[str, Any] = {"host": "master.db", "user": "shop", "password": "s3cret", "database": "shop"}
 
 SAME: dict[str, dict[str, Any]] = {
-    "password": {**SERVER, "password": "another"},
-    "user": {**SERVER, "user": "another"},
-    "database": {**SERVER, "database": "log"},
+    "another password": {**SERVER, "password": "another"},
+    "another user": {**SERVER, "user": "another"},
+    "another database": {**SERVER, "database": "log"},
     "no database": {"host": "master.db"},
-    "port": {**SERVER, "port": 3306},
-    "capitals": {**SERVER, "host": "Master.DB"},
-    "root": {**SERVER, "host": "master.db."},
+    "default port": {**SERVER, "port": 3306},
+    "host in capitals": {**SERVER, "host": "Master.DB"},
+    "host with a final dot": {**SERVER, "host": "master.db."},
 }
 
 OTHERS: dict[str, dict[str, Any]] = {
@@ -171,7 +171,7 @@ def test_m8_the_name_in_markers_is_short_and_shows_no_address() -> None:
     assert name.islower()
 
 
-def test_m8_messages_name_the_database_or_else_the_host() -> None:
+def test_m8_messages_name_the_database_or_the_host_if_no_database_is_given() -> None:
     assert connected(master=SERVER).database.name == "shop"
     assert connected(master={"host": "master.db"}).database.name == "master.db"
     named = connected(master=SERVER, name="orders").database

@@ -89,7 +89,7 @@ of_one_driver = pytest.mark.parametrize("served", ["mariadb"], indirect=True)
 
 class TestReads:
     @of_each_driver
-    def test_f7_each_address_serves_and_a_new_one_joins_and_a_former_one_leaves(
+    def test_f7_each_address_serves_and_later_lookups_add_and_remove_addresses(
         self, db: Connection, names: Names, clock: Clock, at: dict[str, ProxyAt]
     ) -> None:
         names.addresses = (ONE,)
@@ -138,7 +138,7 @@ class TestReads:
             assert db.queries[-1]["server"] != first, "a running scope stays on an address that is gone"
 
     @of_one_driver
-    def test_f7_each_address_leaves_and_returns_to_rotation_by_itself(
+    def test_f7_each_address_leaves_and_returns_to_rotation_on_its_own(
         self, db: Connection, at: dict[str, ProxyAt]
     ) -> None:
         readers(db)
@@ -179,7 +179,7 @@ class TestReads:
             assert db.queries[-1]["server"] == server(db, TWO)
 
     @of_one_driver
-    def test_f7_the_report_has_each_address_and_each_name_without_one(
+    def test_f7_the_report_has_each_address_and_each_name_without_an_address(
         self, served: Served, db: Connection, at: dict[str, ProxyAt], names: Names
     ) -> None:
         found = statuses(servers_of(db))
@@ -200,7 +200,7 @@ class TestLookups:
         readers(db)
         assert names.asked == 1
 
-    def test_f7_a_lookup_that_fails_keeps_the_last_answer_and_is_logged_twice(
+    def test_f7_lookups_that_fail_keep_the_last_addresses_and_one_line_logs_their_begin_and_one_their_end(
         self, db: Connection, names: Names, clock: Clock, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.WARNING, "replswitch")

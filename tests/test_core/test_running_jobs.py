@@ -44,7 +44,7 @@ def test_m9_a_position_in_a_token_expires_after_position_max_age(age: float, sta
         assert (Jobs().token() != "") == (state == MASTER)
 
 
-def test_m9_a_job_sees_what_each_of_several_tokens_says() -> None:
+def test_m9_a_job_with_several_tokens_sees_the_writes_of_each_token() -> None:
     one, two = (token_of(Marker(positions={name: SQLitePosition(7)}, placed_at=time.time())) for name in ("a", "b"))
     with Jobs().running(None, one, "", two):
         assert set(load(json.loads(Jobs().token())).positions) == {"a", "b"}

@@ -115,7 +115,9 @@ def test_errors_of_replswitch_are_reported_with_their_own_text() -> None:
 
 
 @pytest.mark.parametrize(("given", "expected"), [(None, [TIMEOUT, 7]), (2, [2, 2])])
-def test_the_timeout_of_a_server_is_the_given_or_its_own(given: float | None, expected: list[float]) -> None:
+def test_the_report_uses_the_given_timeout_or_the_connect_timeout_of_each_server(
+    given: float | None, expected: list[float]
+) -> None:
     seconds: dict[str, float] = {}
 
     def server(name: str, **own: Any) -> Asked:

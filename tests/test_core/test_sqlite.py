@@ -83,7 +83,7 @@ def test_s10_a_closed_cursor_of_a_slave_returns_no_rows(db: Any) -> None:
                 fetch()
 
 
-def test_s6_a_loop_that_ends_early_leaves_the_other_rows(db: Any) -> None:
+def test_s6_a_loop_over_a_cursor_that_ends_early_leaves_the_other_rows_to_fetch(db: Any) -> None:
     cursor = db.cursor()
     cursor.execute("SELECT id FROM note")
     assert next(iter(cursor)) == (1,)
@@ -128,7 +128,7 @@ def test_s8_a_write_after_a_pragma_that_only_reads_moves_to_the_master(db: Any, 
         insert(db)
 
 
-def test_s11_a_request_does_not_see_what_another_has_attached(db: Any) -> None:
+def test_s11_a_request_does_not_see_a_database_file_that_another_request_has_attached(db: Any) -> None:
     for _ in range(2):
         with replswitch.resume(""), db.use_slave():
             db.cursor().execute("ATTACH ':memory:' AS other")

@@ -24,7 +24,7 @@ def test_s1_without_a_switch_the_state_is_master() -> None:
     assert Switch().state == MASTER
 
 
-def test_s2_use_takes_effect_at_once_and_revert_undoes_it() -> None:
+def test_s2_a_use_call_takes_effect_at_once_and_revert_undoes_the_call() -> None:
     switch = Switch()
     switch.use_slave()
     assert switch.state == SLAVE
@@ -55,7 +55,7 @@ def test_s2_leaving_a_block_drops_unbalanced_calls_inside() -> None:
     assert stack() is None
 
 
-def test_s2_leaving_a_block_restores_what_was_reverted_inside() -> None:
+def test_s2_leaving_a_block_restores_the_state_of_an_outer_call_that_was_reverted_inside() -> None:
     switch = Switch()
     switch.use_slave()
     with switch.use_master():
@@ -82,7 +82,7 @@ def test_s2_revert_with_nothing_to_undo_raises_revert_error() -> None:
     other.revert()
 
 
-def test_s4_a_switch_is_for_one_database_and_a_decorator_for_all() -> None:
+def test_s4_a_switch_changes_one_database_and_a_decorator_changes_all() -> None:
     one, two = Switch(), Switch()
     with one.use_slave():
         assert (one.state, two.state) == (SLAVE, MASTER)
@@ -111,7 +111,7 @@ def test_s2_revert_does_not_undo_a_block_of_a_decorator() -> None:
         assert switch.state == SLAVE
 
 
-def test_s2_a_block_of_a_decorator_restores_the_state_after_a_revert_below_it() -> None:
+def test_s2_a_use_master_block_restores_the_state_of_a_call_that_was_reverted_inside() -> None:
     switch = Switch()
     switch.use_slave()
     with use_master():
@@ -238,7 +238,7 @@ def test_s3_a_block_in_an_abandoned_generator_does_not_change_the_stack_of_the_c
     assert stack() is None
 
 
-def test_s3_a_block_that_is_left_after_the_one_around_it_does_not_bring_that_back() -> None:
+def test_s3_an_inner_block_that_is_left_after_its_outer_block_does_not_restore_the_outer_state() -> None:
     outer, inner = Switch().use_slave(), Switch().use_master()
     outer.__exit__()
     inner.__exit__()

@@ -140,7 +140,7 @@ def run(program: tuple[Any, ...], between: Callable[[], None]) -> None:
 
 
 @given(PROGRAMS)
-def test_a_random_program_matches_the_model(program: tuple[Any, ...]) -> None:
+def test_a_random_sequence_of_switches_matches_the_model(program: tuple[Any, ...]) -> None:
     thread = ThreadPoolExecutor(1)
     with thread:
         thread.submit(run, program, lambda: None).result()
@@ -149,7 +149,7 @@ def test_a_random_program_matches_the_model(program: tuple[Any, ...]) -> None:
 
 @settings(max_examples=40)
 @given(st.lists(PROGRAMS, min_size=2, max_size=4))
-def test_random_programs_in_threads_match_the_model(programs: list[tuple[Any, ...]]) -> None:
+def test_random_sequences_of_switches_in_threads_match_the_model(programs: list[tuple[Any, ...]]) -> None:
     turn = threading.Barrier(len(programs))
 
     def together() -> None:
@@ -165,7 +165,7 @@ def test_random_programs_in_threads_match_the_model(programs: list[tuple[Any, ..
 
 @settings(max_examples=60)
 @given(st.lists(PROGRAMS, min_size=2, max_size=5))
-def test_random_programs_in_tasks_match_the_model(programs: list[tuple[Any, ...]]) -> None:
+def test_random_sequences_of_switches_in_tasks_match_the_model(programs: list[tuple[Any, ...]]) -> None:
     async def task(program: tuple[Any, ...]) -> None:
         try:
             for _ in execute(program, []):

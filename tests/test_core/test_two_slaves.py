@@ -101,7 +101,9 @@ class TestTwoNames:
                         assert count(db) == number + 1
                     assert db.queries[-1]["server"] == before
 
-    def test_before_waiting_for_a_slave_the_other_one_is_tried(self, two_slaves: ReplicatedPair) -> None:
+    def test_a_read_tries_the_other_slave_before_it_waits_for_a_slave_that_lags(
+        self, two_slaves: ReplicatedPair
+    ) -> None:
         two_slaves.stop_slave("slave2")
         with open_db(two_slaves, wait=20) as db:
             for number in range(6):

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
 
-def test_m1_nothing_is_recorded_in_an_unrecorded_block_that_is_entered_in_itself() -> None:
+def test_m1_nothing_is_recorded_in_an_unrecorded_block_that_is_entered_twice() -> None:
     block = unrecorded()
     with block, block:
         assert not is_recording()
     assert is_recording()
 
 
-def test_m1_a_decorated_function_is_unrecorded_while_it_runs() -> None:
+def test_m1_writes_of_a_function_decorated_with_unrecorded_are_not_recorded() -> None:
     @unrecorded()
     def count(depth: int) -> list[bool]:
         """Count."""
@@ -33,7 +33,7 @@ def test_m1_a_decorated_function_is_unrecorded_while_it_runs() -> None:
     assert is_recording()
 
 
-def test_m1_a_decorated_coroutine_function_is_unrecorded_while_it_runs() -> None:
+def test_m1_writes_of_a_coroutine_function_decorated_with_unrecorded_are_not_recorded() -> None:
     @unrecorded()
     async def count() -> bool:
         await asyncio.sleep(0)
@@ -45,7 +45,7 @@ def test_m1_a_decorated_coroutine_function_is_unrecorded_while_it_runs() -> None
     assert asyncio.run(both()) == [False, False, True]
 
 
-def test_m1_a_decorated_function_may_run_in_several_threads_at_once() -> None:
+def test_m1_a_function_decorated_with_unrecorded_may_run_in_several_threads_at_once() -> None:
     inside = threading.Barrier(2)
     seen: list[bool] = []
 
@@ -63,7 +63,7 @@ def test_m1_a_decorated_function_may_run_in_several_threads_at_once() -> None:
     assert seen == [False, False]
 
 
-def test_m1_a_generator_function_is_refused_with_the_cure() -> None:
+def test_m1_unrecorded_refuses_to_decorate_a_generator_function_and_names_the_cure() -> None:
     def rows() -> Iterator[int]:
         yield 1
 

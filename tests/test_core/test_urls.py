@@ -143,7 +143,7 @@ def test_a_slave_of_another_database_is_refused() -> None:
         ({"host": "master.db"}, {"port": 3307}, {"host": "master.db"}),
     ],
 )
-def test_a_slave_with_its_own_host_or_socket_gets_neither_from_the_master(
+def test_a_slave_with_a_host_or_socket_of_its_own_gets_neither_host_nor_socket_of_the_master(
     master: Any, slave: Any, place: dict[str, str]
 ) -> None:
     (server,) = replswitch.connect(master, [slave]).servers.slaves
