@@ -45,12 +45,12 @@ def slave(*faults: Fault, **facts: Any) -> list[Situation]:
 LOST_MASTER = Effect.DROP | Effect.MASTER_LOST
 
 EXPECTED: dict[str, tuple[list[Situation], Action, Effect]] = {
-    "master: loses what slaves have lost twice": (
+    "master: lost by a statement that has lost every slave before": (
         master(*CONNECTION_LOST, exhausted=True, spare=POSSIBLE),
         Action.RAISE,
         Effect.DROP | Effect.MAY_HAVE_WRITTEN | Effect.END,
     ),
-    "master: what was not sent is tried once more": (
+    "master: a statement that was not sent is tried once more": (
         master(Fault.UNSENT, Fault.FULL, spare=POSSIBLE),
         Action.CHOOSE,
         LOST_MASTER,
@@ -82,7 +82,7 @@ EXPECTED: dict[str, tuple[list[Situation], Action, Effect]] = {
         Action.RAISE,
         LOST_MASTER | Effect.MAY_HAVE_WRITTEN,
     ),
-    "master: not sent a second time": (
+    "master: a statement that was not sent twice": (
         master(Fault.UNSENT, first=False),
         Action.RAISE,
         LOST_MASTER | Effect.MAY_HAVE_WRITTEN,
@@ -103,7 +103,7 @@ EXPECTED: dict[str, tuple[list[Situation], Action, Effect]] = {
     "read-only master: lost, and no server is left": (master_read_only(*GONE), Action.NO_MASTER, LOST_MASTER),
     "read-only master: slow": (master_read_only(Fault.SLOW, spare=POSSIBLE), Action.RAISE, Effect.DROP),
     "read-only master: the application's own error": (master_read_only(Fault.OTHER), Action.RAISE, Effect.NONE),
-    "slave: refuses a write that the master may have done": (
+    "slave: refuses a write that may have run on the master": (
         slave(*REFUSED, on_master=MAY_HAVE_RUN),
         Action.LOST_WRITE,
         Effect.MAY_HAVE_WRITTEN,
@@ -115,7 +115,7 @@ EXPECTED: dict[str, tuple[list[Situation], Action, Effect]] = {
     ),
     "slave: refuses a write that may not move": (slave(*REFUSED, may_move=False), Action.REFUSE, Effect.NONE),
     "slave: refuses a write after reads": (slave(*REFUSED, transaction=HAS_READ), Action.REFUSE, Effect.NONE),
-    "slave: refuses a write after reads, and the risk is accepted": (
+    "slave: refuses a write after reads, with on_slave_write force": (
         slave(*REFUSED, transaction=HAS_READ, force=True),
         Action.MOVE,
         Effect.NONE,
@@ -149,12 +149,12 @@ EXPECTED: dict[str, tuple[list[Situation], Action, Effect]] = {
         Action.NO_MASTER,
         Effect.DROP,
     ),
-    "slave: lost again, and the master may have run it": (
+    "slave: lost again, and the statement may have run on the master": (
         slave(*GONE, on_master=MAY_HAVE_RUN, exhausted=True, spare=POSSIBLE),
         Action.NO_MASTER,
         Effect.DROP | Effect.MAY_HAVE_WRITTEN,
     ),
-    "slave: lost everywhere, so the statement is at fault": (
+    "slave: lost on every server": (
         slave(*GONE, exhausted=True),
         Action.RAISE,
         Effect.DROP | Effect.END,
@@ -175,22 +175,22 @@ EXPECTED: dict[str, tuple[list[Situation], Action, Effect]] = {
         Action.SPARE,
         Effect.AVOID,
     ),
-    "slave: the last one fails, and the master is gone": (
+    "slave: the last slave fails, and the master is gone": (
         slave(Fault.LOST, Fault.CONFLICT, on_master=NOT_RUN, spare=NONE_LEFT),
         Action.NO_MASTER,
         Effect.DROP,
     ),
-    "slave: the last one fails, and the master may have run it": (
+    "slave: the last slave fails, and the statement may have run on the master": (
         slave(Fault.LOST, Fault.CONFLICT, on_master=MAY_HAVE_RUN, spare=NONE_LEFT),
         Action.NO_MASTER,
         Effect.DROP | Effect.MAY_HAVE_WRITTEN,
     ),
-    "slave: lost, and a new connection decides": (
+    "slave: lost, so a new connection is tried": (
         slave(*CONNECTION_LOST) + slave(*CONNECTION_LOST, transaction=RUN),
         Action.CHOOSE,
         Effect.DROP,
     ),
-    "slave: lost again, so another one is tried": (
+    "slave: lost again, so another slave is tried": (
         slave(*CONNECTION_LOST, again=True),
         Action.CHOOSE,
         Effect.DROP | Effect.AVOID,
@@ -200,7 +200,7 @@ EXPECTED: dict[str, tuple[list[Situation], Action, Effect]] = {
         Action.CHOOSE,
         Effect.DROP | Effect.REST | Effect.AVOID,
     ),
-    "slave: replication is in the way": (slave(Fault.CONFLICT, Fault.DEADLOCK), Action.CHOOSE, Effect.AVOID),
+    "slave: a conflict with replication": (slave(Fault.CONFLICT, Fault.DEADLOCK), Action.CHOOSE, Effect.AVOID),
     "slave: lacks a table": (slave(Fault.UNDEFINED), Action.READ_ON_MASTER, Effect.NONE),
     "slave: lacks a table, in a transaction": (slave(Fault.UNDEFINED, transaction=RUN), Action.RAISE, Effect.NONE),
     "slave: rolled back": (slave(Fault.ROLLED_BACK, transaction=RUN), Action.RAISE, Effect.END),
@@ -213,7 +213,7 @@ EXPECTED: dict[str, tuple[list[Situation], Action, Effect]] = {
 
 
 @pytest.mark.parametrize("case", EXPECTED)
-def test_the_decision_after_a_failure_is_that_of_the_table(case: str) -> None:
+def test_the_action_and_the_effects_after_a_failure(case: str) -> None:
     situations, action, effect = EXPECTED[case]
     for situation in situations:
         assert decide(situation) == Verdict(action, effect)
@@ -249,7 +249,7 @@ AGAIN = {Action.CHOOSE, Action.MOVE, Action.READ_ON_MASTER}
 """The actions after which the master may run the statement."""
 
 
-def test_nothing_runs_again_on_the_master_that_may_have_run_there() -> None:
+def test_a_statement_that_may_have_run_on_the_master_does_not_run_again_on_the_master() -> None:
     may_have_run = {Fault.LOST, Fault.TIMED_OUT, Fault.DOWN, Fault.SLOW, Fault.OTHER}
     for situation in ALL:
         if situation.role is Role.MASTER and situation.fault in may_have_run:
@@ -258,7 +258,7 @@ def test_nothing_runs_again_on_the_master_that_may_have_run_there() -> None:
             assert decide(situation).action not in AGAIN, situation
 
 
-def test_a_lost_statement_on_the_master_is_recorded_unless_a_read_continues_elsewhere() -> None:
+def test_a_lost_statement_on_the_master_is_recorded_unless_a_read_runs_again_on_another_server() -> None:
     for situation in ALL:
         if situation.role is Role.MASTER and situation.fault is Fault.LOST:
             verdict = decide(situation)
@@ -283,14 +283,14 @@ def test_s8_a_transaction_that_has_read_from_a_slave_moves_only_if_forced() -> N
             assert action not in AGAIN | {Action.SPARE} or (action is Action.MOVE and situation.force), situation
 
 
-def test_a_transaction_whose_connection_is_gone_is_lost() -> None:
+def test_a_transaction_ends_if_its_connection_is_gone() -> None:
     for situation in ALL:
         if situation.fault in GONE and situation.transaction is not NONE:
             verdict = decide(situation)
             assert Effect.END in verdict.effect or verdict.action is not Action.RAISE, situation
 
 
-def test_f1_an_error_of_the_statement_blames_no_server() -> None:
+def test_f1_an_error_of_the_statement_takes_no_server_out_of_rotation() -> None:
     for situation in ALL:
         if situation.fault in {Fault.OTHER, Fault.UNDEFINED, Fault.REFUSED}:
             assert not decide(situation).effect & (LOST_MASTER | Effect.REST | Effect.AVOID), situation
@@ -302,14 +302,14 @@ def test_only_a_server_that_is_gone_leaves_rotation() -> None:
             assert situation.fault in {Fault.DOWN, Fault.FULL}, situation
 
 
-def test_a_spare_server_is_tried_only_if_there_is_one() -> None:
+def test_another_server_is_tried_only_if_another_server_is_left() -> None:
     for situation in ALL:
         if decide(situation).action is Action.SPARE:
             assert situation.spare is POSSIBLE, situation
             assert decide(replace(situation, spare=NONE_LEFT)).action is Action.NO_MASTER, situation
 
 
-def test_the_master_counts_as_lost_only_through_its_own_links() -> None:
+def test_the_master_counts_as_lost_only_after_a_failure_on_a_link_to_the_master() -> None:
     for situation in ALL:
         if Effect.MASTER_LOST in decide(situation).effect:
             assert situation.role is not Role.SLAVE, situation

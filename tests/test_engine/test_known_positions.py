@@ -54,7 +54,7 @@ def position(sequence: int) -> MariaDBPosition:
     return MariaDBPosition.parse(f"0-1-{sequence}")
 
 
-def test_p2_an_answer_holds_for_all_links_to_the_same_server(known: Any) -> None:
+def test_p2_a_reported_position_counts_on_all_links_to_the_same_server(known: Any) -> None:
     link, same, other = Connected(), Connected("slave1"), Connected("slave2")
     known.learn(link, "slave1", position(5))
     assert known.has_reached(link, position(5), 0)
@@ -65,12 +65,12 @@ def test_p2_an_answer_holds_for_all_links_to_the_same_server(known: Any) -> None
     assert not known.has_reached(clone, position(4), 0)
 
 
-def test_p2_a_link_that_was_not_asked_has_reached_nothing(known: Any) -> None:
+def test_p2_no_position_counts_as_reached_on_a_link_to_a_server_that_was_not_asked(known: Any) -> None:
     known.learn(Connected(), "slave1", position(5))
     assert not known.has_reached(Connected(), position(1), 0)
 
 
-def test_p2_a_lower_answer_replaces_a_higher_one(known: Any) -> None:
+def test_p2_a_lower_reported_position_replaces_a_higher_one(known: Any) -> None:
     link = Connected()
     known.learn(link, "slave1", position(5))
     known.learn(link, "slave1", position(3))
@@ -78,14 +78,14 @@ def test_p2_a_lower_answer_replaces_a_higher_one(known: Any) -> None:
     assert known.has_reached(link, position(3), 0)
 
 
-def test_p2_an_answer_without_a_position_is_no_position(known: Any) -> None:
+def test_p2_a_report_without_a_position_replaces_an_earlier_position(known: Any) -> None:
     link = Connected()
     known.learn(link, "slave1", position(5))
     known.learn(link, "slave1", None)
     assert not known.has_reached(link, position(1), 0)
 
 
-def test_p4_an_answer_holds_for_known_for(known: Any, clock: Clock) -> None:
+def test_p4_a_reported_position_counts_for_the_seconds_of_known_for(known: Any, clock: Clock) -> None:
     link = Connected()
     known.learn(link, "slave1", position(5))
     clock.seconds = 30
@@ -96,7 +96,7 @@ def test_p4_an_answer_holds_for_known_for(known: Any, clock: Clock) -> None:
     assert known.has_reached(link, position(5), 0)
 
 
-def test_p4_an_answer_is_not_used_for_later_writes(known: Any, clock: Clock) -> None:
+def test_p4_a_position_reported_before_a_write_is_not_used_for_the_write(known: Any, clock: Clock) -> None:
     """Where it includes one, replication was begun anew in between."""
     link = Connected()
     clock.seconds = 10
@@ -108,7 +108,7 @@ def test_p4_an_answer_is_not_used_for_later_writes(known: Any, clock: Clock) -> 
     assert known.has_reached(link, position(5), 10.1)
 
 
-def test_p4_an_answer_from_before_the_clock_was_set_back_is_not_used(known: Any, clock: Clock) -> None:
+def test_p4_a_position_reported_before_the_clock_was_set_back_is_not_used(known: Any, clock: Clock) -> None:
     link = Connected()
     clock.seconds = 10
     known.learn(link, "slave1", position(5))
@@ -116,7 +116,7 @@ def test_p4_an_answer_from_before_the_clock_was_set_back_is_not_used(known: Any,
     assert not known.has_reached(link, position(5), 0)
 
 
-def test_p4_positions_from_before_a_restart_of_replication_do_not_count_as_lag(clock: Clock) -> None:
+def test_p4_positions_from_before_a_restart_of_replication_are_not_compared_to_measure_the_lag(clock: Clock) -> None:
     behind = PositionClock(clock)
     assert behind.seconds_behind(position(1000), position(1000)) == 0
     clock.seconds = 60

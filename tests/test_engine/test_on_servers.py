@@ -76,7 +76,7 @@ def last(db: Connection) -> tuple[str, str]:
 
 
 class TestFirstStatementOfATransaction:
-    def test_s5_a_first_statement_whose_slave_fails_runs_elsewhere(self, make: Make, pair: MariaDBPair) -> None:
+    def test_s5_a_first_statement_whose_slave_fails_runs_on_another_server(self, make: Make, pair: MariaDBPair) -> None:
         with Proxy(pair.slaves[0]["port"]) as proxy:
             db = make(slaves=[{**pair.slaves[0], "port": proxy.port}])
             with db.use_slave():
@@ -88,7 +88,9 @@ class TestFirstStatementOfATransaction:
                 db.commit()
         assert last(db) == (MASTER, "no-slave")
 
-    def test_f3_a_first_read_for_a_lost_master_runs_on_another_server(self, make: Make, pair: MariaDBPair) -> None:
+    def test_f3_the_first_read_of_a_transaction_runs_on_another_server_if_the_master_is_lost(
+        self, make: Make, pair: MariaDBPair
+    ) -> None:
         db = make()
         pair.stop_slave("slave")
         with use_slave():
@@ -105,7 +107,7 @@ class TestFirstStatementOfATransaction:
                 insert(db)
             db.rollback()
 
-    def test_f3_a_transaction_whose_first_statement_loses_the_master_reads_elsewhere(
+    def test_f3_a_transaction_whose_first_statement_loses_the_master_reads_on_another_server(
         self, make: Make, pair: MariaDBPair
     ) -> None:
         db = make()
@@ -141,7 +143,7 @@ class TestFirstStatementOfATransaction:
             assert sum(replswitch.stats()["master-lost"].values()) <= before + 1
         assert on_master(pair, "SELECT COUNT(*) FROM message") == ((2,),)
 
-    def test_s5_after_rows_of_a_slave_its_loss_ends_the_transaction(self, make: Make, pair: MariaDBPair) -> None:
+    def test_s5_the_loss_of_a_slave_after_a_read_ends_the_transaction(self, make: Make, pair: MariaDBPair) -> None:
         with Proxy(pair.slaves[0]["port"]) as proxy:
             db = make(slaves=[{**pair.slaves[0], "port": proxy.port}])
             with db.use_slave():
@@ -171,7 +173,9 @@ def cut_in_a_moment(proxy: Proxy) -> None:
 
 class TestServersThatAreBlamed:
     @DRIVERS
-    def test_f1_an_oversized_parameter_is_the_client_s_error(self, make: Make, pair: MariaDBPair, driver: str) -> None:
+    def test_f1_an_oversized_parameter_raises_and_takes_no_server_out_of_rotation(
+        self, make: Make, pair: MariaDBPair, driver: str
+    ) -> None:
         for name in ("master", "slave", "slave2"):
             with closing(pair.admin(name)) as admin, admin.cursor() as cursor:
                 cursor.execute("SET GLOBAL max_allowed_packet = 1048576")
