@@ -56,18 +56,18 @@ def test_a_read_is_stale_if_it_lacks_a_write_answered_before_it(
         assert (ledger.is_stale(read), ledger.was_possible(read)) == (stale, possible)
 
 
-def test_the_writes_of_others_do_not_count(ledger: Ledger) -> None:
+def test_a_read_that_lacks_a_write_of_another_visitor_is_not_stale(ledger: Ledger) -> None:
     read = Read(STRANGER, 30, frozenset({0}), SLAVE)
     assert (ledger.is_stale(read), ledger.was_possible(read)) == (False, True)
 
 
-def test_a_write_that_never_reaches_the_slave_makes_no_read_possible(ledger: Ledger) -> None:
+def test_no_read_on_the_slave_is_possible_after_a_write_that_never_reaches_the_slave(ledger: Ledger) -> None:
     ledger.wrote(VISITOR, 3, 30)
     assert not ledger.was_possible(Read(VISITOR, 1e9, frozenset({0, 1, 2, 3}), MASTER))
     assert ledger.delays == [3, 4]
 
 
-def test_a_tally_counts_stale_and_possible_reads(ledger: Ledger) -> None:
+def test_a_tally_counts_stale_reads_and_reads_that_a_slave_could_have_served(ledger: Ledger) -> None:
     everything = frozenset({0, 1, 2})
     for sent, shown, server in (
         (10, everything, MASTER),  # could not be on the slave
@@ -89,7 +89,7 @@ def test_a_tally_counts_stale_and_possible_reads(ledger: Ledger) -> None:
     assert tally + ledger.tally({STRANGER}) == ledger.tally({VISITOR, STRANGER})
 
 
-def test_without_possible_slave_reads_the_share_is_100_percent() -> None:
+def test_the_share_of_slave_reads_is_100_percent_if_no_slave_could_have_served_a_read() -> None:
     assert Tally(reads=9).of_ideal == 1
 
 
@@ -126,7 +126,7 @@ def results(lag: int | None = 2, *, ours: Tally = GOOD, other: Tally = GOOD) -> 
         "writes although replication is stopped",
     ],
 )
-def test_stale_reads_missed_slave_reads_and_failures_are_problems(seen: Results, problem: str) -> None:
+def test_a_result_outside_the_limits_is_a_problem(seen: Results, problem: str) -> None:
     (told,) = problems(seen)
     with pytest.raises(AssertionError, match=problem):
         raise AssertionError(told)
@@ -143,7 +143,7 @@ def test_stale_reads_missed_slave_reads_and_failures_are_problems(seen: Results,
     ],
     ids=["all right", "stale reads of another", "missed slave reads of another", "replication stopped", "lag 0"],
 )
-def test_results_inside_the_limits_are_no_problem(seen: Results) -> None:
+def test_a_result_inside_the_limits_is_no_problem(seen: Results) -> None:
     assert problems(seen) == []
 
 
@@ -158,7 +158,7 @@ def test_the_tables_have_the_results_and_the_delay_of_the_slave() -> None:
     assert "| lag 2 s | replswitch, connect() | 100 | 0 | 50 | 50 | 1.000 |" in text
 
 
-def test_results_are_written_between_the_marks_of_the_page(tmp_path: Path) -> None:
+def test_results_are_written_between_the_two_comments_for_results_in_the_page(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     save(page, "first")
     assert page.read_text() == f"{BEGIN}\n\nfirst\n\n{END}\n"
@@ -171,7 +171,7 @@ def test_results_are_written_between_the_marks_of_the_page(tmp_path: Path) -> No
     assert page.read_text() == "# Another page\n"
 
 
-def test_the_chart_is_drawn_or_names_the_extra(tmp_path: Path) -> None:
+def test_the_chart_is_drawn_or_an_error_names_the_missing_extra(tmp_path: Path) -> None:
     file = tmp_path / "chart.svg"
     if find_spec("matplotlib") is None:
         with pytest.raises(ChartError, match=r"replswitch\[bench\]"):
@@ -204,7 +204,7 @@ def test_a_wrong_command_line_is_refused(words: str, told: str, capsys: pytest.C
     assert told in capsys.readouterr().err
 
 
-def test_a_page_without_marks_is_refused_before_the_run(
+def test_a_page_without_the_comments_for_results_is_refused_before_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "consistency.md").write_text("# Another page\n")
@@ -231,13 +231,13 @@ def test_the_command_line_chooses_lags_sides_and_kinds() -> None:
 NO_PAIR: Any = SimpleNamespace(master={}, slaves=[{}])
 
 
-def test_a_side_that_does_not_start_is_an_error(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_compared_library_whose_server_does_not_start_is_an_error(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SideError, match="'connect' has not started"), OURS.running(NO_PAIR):
         pass
     assert "ConfigurationError" in capfd.readouterr().err
 
 
-def test_a_side_with_missing_packages_is_an_error_that_names_them(
+def test_a_compared_library_with_missing_packages_is_an_error_that_names_the_packages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "django.py").write_text("raise ModuleNotFoundError('not here', name='django')")

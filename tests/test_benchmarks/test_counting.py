@@ -12,7 +12,7 @@ from replswitch.drivers.mysql import MySQLFamilyDriver
 SETTINGS = {"host": "master.db"}
 
 
-def test_calls_in_our_packages_are_counted() -> None:
+def test_calls_in_the_packages_of_replswitch_are_counted() -> None:
     switch = replswitch.Switch()
     with counted() as calls:
         for _ in range(3):
@@ -22,7 +22,7 @@ def test_calls_in_our_packages_are_counted() -> None:
     assert not calls.drivers
 
 
-def test_calls_outside_our_packages_are_not_counted() -> None:
+def test_calls_outside_the_packages_of_replswitch_are_not_counted() -> None:
     switch = replswitch.Switch()
     with counted() as calls:
         sorted([3, 1, 2], key=lambda number: -number)
@@ -30,7 +30,7 @@ def test_calls_outside_our_packages_are_not_counted() -> None:
     assert calls == Calls()
 
 
-def test_a_call_in_the_drivers_folder_counts_if_our_code_makes_it() -> None:
+def test_a_call_in_the_driver_s_package_counts_if_replswitch_makes_the_call() -> None:
     name = "replswitch/drivers/mysql.py:MySQLFamilyDriver.address"
     with counted() as calls:
         MySQLFamilyDriver().address(SETTINGS)
@@ -47,7 +47,7 @@ def test_counting_inside_counting_is_an_error() -> None:
     assert calls == Calls()
 
 
-def test_the_breakdown_begins_with_what_is_called_most() -> None:
+def test_the_breakdown_begins_with_the_function_that_is_called_most() -> None:
     calls = Calls.of({"b.py:f": 1, "a.py:g": 1, "b.py:h": 4}, {"replswitch/drivers/x.py:y": 9})
     assert [line.split()[:2] for line in calls.breakdown()] == [
         ["4", "b.py:h"],
@@ -59,6 +59,6 @@ def test_the_breakdown_begins_with_what_is_called_most() -> None:
     assert Calls.of(*calls.as_pair()) == calls
 
 
-def test_the_typical_request_is_the_median_of_the_warm_ones() -> None:
+def test_the_typical_request_is_the_median_of_the_requests_after_the_warm_up() -> None:
     several = [Calls.of({"a.py:f": number}, {}) for number in (90, 80, 70, 60, 50, 9, 3, 5)]
     assert typical(several).ours.total() == 5

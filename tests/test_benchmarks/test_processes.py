@@ -95,7 +95,7 @@ def seen_of(memory: Memory) -> Seen:
     return seen
 
 
-def test_a_correct_application_has_no_fault(memory: Memory) -> None:
+def test_a_run_with_a_correct_application_has_no_fault(memory: Memory) -> None:
     seen = seen_of(memory)
     assert seen.requests >= 60
     assert (seen.foreign, seen.stale, seen.failed, seen.examples) == (0, 0, 0, [])
@@ -103,25 +103,25 @@ def test_a_correct_application_has_no_fault(memory: Memory) -> None:
     assert seen.reads == sum(seen.on_server.values())
 
 
-def test_the_answer_to_another_query_is_noticed(memory: Memory) -> None:
+def test_an_answer_with_the_rows_of_another_query_is_counted_as_foreign(memory: Memory) -> None:
     memory.break_row = lambda row: ("somebody else's", *row[1:])
     seen = seen_of(memory)
     assert seen.foreign == seen.requests
 
 
-def test_the_rows_of_another_visitor_are_noticed(memory: Memory) -> None:
+def test_an_answer_with_the_rows_of_another_visitor_is_counted_as_foreign(memory: Memory) -> None:
     memory.break_row = lambda row: ("f" * 32, row[1]) if len(row) == 2 else row
     assert seen_of(memory).foreign > 10
 
 
-def test_a_lost_write_is_noticed(memory: Memory) -> None:
+def test_an_answer_that_lacks_a_write_is_counted_as_stale(memory: Memory) -> None:
     memory.break_row = lambda row: (row[0], row[1] - 1) if len(row) == 2 else row
     seen = seen_of(memory)
     assert seen.stale > 10
     assert (seen.foreign, seen.failed) == (0, 0)
 
 
-def test_an_error_is_noticed_and_the_visitors_give_up(memory: Memory) -> None:
+def test_errors_are_counted_as_failed_and_the_visitors_stop_early(memory: Memory) -> None:
     def fail(row: tuple[Any, ...]) -> tuple[Any, ...]:
         raise OSError("packet sequence number wrong")
 
@@ -146,7 +146,7 @@ def figures(name: str = "gunicorn-sync-preload") -> Figures:
     return Figures(Combination(BY_NAME[name], "connect", "pymysql"), seen, before=9, after=9, on_slave=0.5)
 
 
-def test_each_wrong_figure_is_a_fault() -> None:
+def test_each_figure_outside_its_limit_is_a_fault_of_the_run() -> None:
     assert figures().faults == []
     for name, value, fault in (
         ("shared", 1, "1 connections in use in two processes"),

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.parametrize(
     ("side", "part"), [("connect", "1/3"), ("django", "2/3"), ("flask", "3/3")], ids=["connect", "django", "flask"]
 )
-def test_no_visitor_notices_failing_servers(side: str, part: str, tmp_path: Path) -> None:
+def test_visitors_see_no_error_and_no_stale_page_while_servers_fail(side: str, part: str, tmp_path: Path) -> None:
     log = tmp_path / "log"
     command = [sys.executable, str(ROOT / "benchmarks" / "chaos"), "--short", "--check"]
     command += ["--side", side, "--part", part, "--seed", "1"]

@@ -194,7 +194,7 @@ def test_ensure_venv_refuses_a_python_that_is_too_old(machine: Path, run: Run, v
     )
 
 
-@pytest.mark.parametrize("broken", [True, False], ids=["it fails", "it is missing"])
+@pytest.mark.parametrize("broken", [True, False], ids=["python3 fails", "python3 is missing"])
 def test_ensure_venv_refuses_a_python_that_does_not_run(machine: Path, run: Run, broken: bool) -> None:
     if broken:
         command(machine, "python3", "echo pyenv: command not found >&2; exit 127")
@@ -204,7 +204,7 @@ def test_ensure_venv_refuses_a_python_that_does_not_run(machine: Path, run: Run,
     assert "python3 does not run" in done.stderr
 
 
-@pytest.mark.parametrize("end", ["exit 1", "kill -TERM $PPID"], ids=["failed", "stopped"])
+@pytest.mark.parametrize("end", ["exit 1", "kill -TERM $PPID"], ids=["the creation fails", "the creation is stopped"])
 def test_ensure_venv_removes_a_partial_environment(machine: Path, run: Run, tmp_path: Path, end: str) -> None:
     (machine / "mkdir").symlink_to(shutil.which("mkdir") or "")
     command(machine, "python3", f'[ "$1" = -c ] && echo 3.11 && exit\nmkdir -p venv\n{end}')

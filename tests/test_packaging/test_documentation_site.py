@@ -85,7 +85,7 @@ def test_each_link_within_the_site_leads_to_a_page_and_to_a_place_on_it(site: Pa
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"])
-def test_each_link_from_a_page_beside_the_manual_leads_to_a_file_and_a_heading(page: str) -> None:
+def test_each_link_from_a_page_outside_docs_leads_to_a_file_and_a_heading(page: str) -> None:
     text = re.sub(r"^```.*?^```$", "", (ROOT / page).read_text(), flags=re.MULTILINE | re.DOTALL)
     for path, place in re.findall(r"\]\((?!\w+:)([^)#\s]*)(?:#([^)]*))?\)", text):
         file = ROOT / (path or page)

@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[2]
 RUN = 10
 
 
-def test_no_ten_lines_of_tests_and_examples_are_repeated() -> None:
+def test_no_ten_lines_stand_twice_in_tests_and_examples() -> None:
     """Blank lines and white space do not count."""
     seen: dict[tuple[str, ...], str] = {}
     repeated = []

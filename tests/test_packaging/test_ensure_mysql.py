@@ -125,7 +125,7 @@ def test_ensure_mysql_on_another_distribution_prints_the_reason(debian: Path, en
         ('echo "E: no route"; echo "E: old lists"; exit 100', "apt-get says: E: no route"),
         ("kill -TERM $PPID", ""),
     ],
-    ids=["fails", "is stopped"],
+    ids=["the download fails", "the download is stopped"],
 )
 def test_ensure_mysql_removes_a_partial_download(
     debian: Path, ensure: Ensure, cache: Path, apt_get: str, told: str
@@ -149,7 +149,7 @@ def test_ensure_mysql_removes_a_server_that_does_not_run(
     assert list(cache.iterdir()) == []
 
 
-@pytest.mark.parametrize("whole", [True, False], ids=["whole", "broken"])
+@pytest.mark.parametrize("whole", [True, False], ids=["that runs", "that does not run"])
 def test_ensure_mysql_keeps_a_server_that_another_process_downloaded_meanwhile(
     debian: Path, ensure: Ensure, cache: Path, tmp_path: Path, whole: bool
 ) -> None:

@@ -30,7 +30,7 @@ def test_temporary_files_are_in_memory_and_are_removed_at_the_end() -> None:
     assert not Path(folder).exists()
 
 
-def test_a_killed_command_leaves_no_temporary_files() -> None:
+def test_a_killed_test_command_leaves_no_temporary_files() -> None:
     with subprocess.Popen(
         [str(TOOL), "sh", "-c", 'echo "$TMPDIR"; exec sleep 60'],
         env={**{name: value for name, value in os.environ.items() if name != "TMPDIR"}, "IN_MEMORY_NEEDED": "1"},
@@ -46,11 +46,11 @@ def test_a_killed_command_leaves_no_temporary_files() -> None:
     assert not Path(folder).exists()
 
 
-def test_the_exit_code_is_that_of_the_command() -> None:
+def test_the_exit_code_of_in_memory_is_that_of_the_test_command() -> None:
     assert run("sh", "-c", "exit 7", IN_MEMORY_NEEDED="1").returncode == 7
 
 
-def test_a_folder_that_the_user_has_chosen_stays() -> None:
+def test_a_tmpdir_that_the_user_has_set_is_used() -> None:
     assert run(*SHOW, TMPDIR="/", IN_MEMORY_NEEDED="1").stdout.startswith("/\n")
 
 

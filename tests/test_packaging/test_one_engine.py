@@ -153,18 +153,18 @@ def seen(name: str, found: Iterator[tuple[int, str]], allowed: set[tuple[str, st
 
 
 @pytest.mark.parametrize("name", [name for name in SOURCES if not below(name, "engine/", "drivers/", "scope.py")])
-def test_nothing_outside_the_engine_chooses_a_server_or_decides_after_a_failure(name: str) -> None:
+def test_only_code_in_the_engine_folder_chooses_a_server_or_decides_after_a_failure(name: str) -> None:
     assert seen(name, decisions(SOURCES[name].read_text()), ALLOWED_DECISIONS) == []
 
 
 @pytest.mark.parametrize("name", [name for name in SOURCES if not below(name, "drivers/", "positions/", "testing/")])
-def test_only_drivers_and_positions_ask_which_product_it_is(name: str) -> None:
+def test_only_code_in_drivers_and_positions_asks_for_the_database_product(name: str) -> None:
     if name == "django_replswitch/backends/mysql/driver.py":  # lets PyMySQL stand in where Django wants mysqlclient
         return
     assert seen(name, product_tests(SOURCES[name].read_text()), ALLOWED_PRODUCTS) == []
 
 
-def test_every_listed_exception_exists() -> None:
+def test_each_listed_exception_is_in_the_source() -> None:
     for allowed, find in ((ALLOWED_DECISIONS, decisions), (ALLOWED_PRODUCTS, product_tests)):
         for name, text in allowed:
             assert text in {found for _, found in find(SOURCES[name].read_text())}, (name, text)
@@ -190,7 +190,7 @@ def test_every_listed_exception_exists() -> None:
         "if dialect.is_disconnect(error, None, None): run()",
     ],
 )
-def test_a_decision_outside_the_engine_is_found(source: str) -> None:
+def test_code_outside_the_engine_that_makes_a_decision_of_the_engine_is_found(source: str) -> None:
     assert list(decisions(source))
 
 
@@ -226,7 +226,7 @@ def test_code_that_asks_for_the_database_product_is_found(source: str) -> None:
 TOY = ROOT / "tests" / "toy_engine.py"
 
 
-def test_a_database_can_be_added_in_150_lines_with_names_that_are_public_and_documented() -> None:
+def test_a_database_can_be_added_in_150_lines_with_public_and_documented_names() -> None:
     source, reference = TOY.read_text(), (ROOT / "docs" / "reference.md").read_text()
     assert len(source.splitlines()) <= 150
     for node in ast.walk(ast.parse(source)):

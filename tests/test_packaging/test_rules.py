@@ -105,7 +105,7 @@ def test_each_rule_links_to_its_page_for_users(rule: str) -> None:
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/how-it-works.md"])
-def test_the_page_of_rules_is_linked(page: str) -> None:
+def test_this_page_links_to_the_page_of_rules(page: str) -> None:
     file = ROOT / page
     links = re.findall(r"\]\(([\w/.-]+)[)#]", file.read_text())
     assert PAGE in {(file.parent / link).resolve() for link in links}

@@ -27,7 +27,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
-def test_a_command_is_a_target_of_make_and_a_session_of_nox(command: str) -> None:
+def test_a_command_of_a_workflow_is_a_target_of_make_and_a_session_of_nox(command: str) -> None:
     found = re.fullmatch(r'make ([a-z-]+)(?: ARGS="-s (.+)")?', command)
     assert found is not None
     target, session = found.groups()

@@ -80,7 +80,7 @@ def test_an_event_counted_while_an_exporter_is_attached_reaches_it_once() -> Non
     assert [sum(numbers) for numbers in received] == [tally.value()] * 2
 
 
-def test_sessions_count_their_statements(pair: SQLitePair) -> None:
+def test_statements_of_sqlalchemy_sessions_are_counted(pair: SQLitePair) -> None:
     master, slave = (create_engine(f"sqlite:///{each['database']}") for each in (pair.master, *pair.slaves))
     replicate(master, [slave], name="shop of sessions")
     session_class = sessionmaker(master, class_=RoutingSession)
@@ -144,7 +144,7 @@ def test_no_count_of_many_threads_is_lost() -> None:
     assert read == sorted(read), "a reading adds nothing"
 
 
-def test_a_forked_child_begins_at_0(db: Connection) -> None:
+def test_the_counters_of_a_forked_child_begin_at_0(db: Connection) -> None:
     ask(db)
     receiving, sending = os.pipe()
     child = os.fork()

@@ -58,7 +58,7 @@ def test_statements_are_prometheus_samples(registry: CollectorRegistry, db: Conn
     assert registry.get_sample_value("replswitch_statements_total", labels) == 1
 
 
-def test_the_samples_equal_stats(registry: CollectorRegistry) -> None:
+def test_the_prometheus_samples_equal_the_counts_of_stats(registry: CollectorRegistry) -> None:
     events.count("takeover", "of prometheus", "")
     stats = replswitch.stats()
     statements = stats.pop("statements")

@@ -35,7 +35,7 @@ def site(db: Connection) -> ReplicationMiddleware:
     return ReplicationMiddleware(answer, secret="a secret of the tests")
 
 
-def test_one_log_line_has_the_state_the_servers_and_the_marker_of_a_request(
+def test_each_request_has_one_log_line_with_its_state_servers_and_marker(
     make: Make, pair: SQLitePair, caplog: pytest.LogCaptureFixture
 ) -> None:
     application: Any = site(make(wait=0.01))
@@ -59,7 +59,7 @@ def test_one_log_line_has_the_state_the_servers_and_the_marker_of_a_request(
     assert facts.replswitch["wrote"]
 
 
-def test_without_debug_nothing_is_added_to_a_request(db: Connection, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_debug_logging_a_request_logs_nothing(db: Connection, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "replswitch.requests")
     Request.blank("/").get_response(site(db))
     assert not [record for record in caplog.records if record.name == "replswitch.requests"]

@@ -157,7 +157,7 @@ def test_each_task_has_its_own_running_statement(make: Make, monkeypatch: pytest
 
 
 @pytest.mark.usefixtures("off")
-def test_instrumenting_twice_labels_and_measures_once(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_instrumenting_twice_counts_each_statement_once(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     db = make()
     with traced(monkeypatch) as found:
         ReplSwitchInstrumentor().uninstrument()
