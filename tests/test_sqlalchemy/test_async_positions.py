@@ -57,8 +57,8 @@ READ = text("SELECT body FROM message")
 WRITE = insert(Message).values(body="x")
 
 
-@pytest.mark.parametrize("level", [None, "AUTOCOMMIT"])
-def test_p1_the_position_comes_with_the_write_and_reads_make_no_marker(
+@pytest.mark.parametrize("level", [None, "AUTOCOMMIT"], ids=["in a transaction", "in autocommit mode"])
+def test_p1_an_async_write_has_its_position_and_an_async_read_makes_no_marker(
     served: tuple[ReplicatedPair, str], level: str | None
 ) -> None:
     options: dict[str, Any] = {} if level is None else {"isolation_level": level}

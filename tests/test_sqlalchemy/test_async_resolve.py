@@ -110,7 +110,7 @@ def named(at: dict[str, ProxyAt], address: str) -> str:
     return f"{NAME} ({address}:{at[address].port})"
 
 
-def test_f7_each_address_serves_and_a_new_one_joins_and_a_former_one_leaves(
+def test_f7_each_address_serves_and_later_lookups_add_and_remove_addresses(
     shop_on: Make, at: dict[str, ProxyAt], names: Names, clock: Clock
 ) -> None:
     one, two = named(at, ONE), named(at, TWO)

@@ -115,7 +115,7 @@ async def bodies(session: AsyncSession) -> list[str]:
     return list(await session.scalars(select(Note.body)))
 
 
-def test_async_sessions_follow_the_state(pair: ReplicatedPair, shop_on: Make) -> None:
+def test_async_sessions_read_in_the_current_state(pair: ReplicatedPair, shop_on: Make) -> None:
     async def main() -> list[str]:
         async with shop_on() as shop:
             async with shop.session() as session:
@@ -261,7 +261,14 @@ def test_m1_an_async_rollback_is_not_recorded(pair: ReplicatedPair, shop_on: Mak
 
 
 @pytest.mark.parametrize(
-    "by", ["engine", "execution options", "its cursor", "its cursor after a statement with execution options"]
+    "by",
+    ["engine", "execution options", "its cursor", "its cursor after a statement with execution options"],
+    ids=[
+        "mode set by the engine",
+        "mode set by execution options",
+        "by a cursor of the driver",
+        "by a cursor of the driver after a statement with execution options",
+    ],
 )
 def test_m1_an_async_write_in_autocommit_mode_is_recorded(pair: ReplicatedPair, shop_on: Make, by: str) -> None:
     async def main() -> None:

@@ -151,7 +151,7 @@ class TestOnServers:
 
     @pytest.mark.parametrize("own_read", [False, True], ids=["the request only writes", "the request also reads"])
     @pytest.mark.parametrize("work", ON_SERVERS)
-    def test_m1_a_commit_counts_when_it_happens(
+    def test_m1_a_commit_is_recorded_as_soon_as_it_has_happened(
         self, shop: Any, replicated_pair: ReplicatedPair, driver: str, work: Work, own_read: bool
     ) -> None:
         table = "message_log" if work is without_transactions else "message"
@@ -166,7 +166,9 @@ class TestOnFiles:
         return "pysqlite"
 
     @pytest.mark.parametrize("work", EVERYWHERE)
-    def test_m1_a_commit_counts_when_it_happens(self, shop: Any, replicated_pair: ReplicatedPair, work: Work) -> None:
+    def test_m1_a_commit_is_recorded_as_soon_as_it_has_happened(
+        self, shop: Any, replicated_pair: ReplicatedPair, work: Work
+    ) -> None:
         assert check(shop, replicated_pair, work) == 3600
 
 
@@ -185,7 +187,7 @@ def test_m1_a_session_that_only_reads_makes_no_marker(shop: Any) -> None:
         assert "Set-Cookie" not in Request.blank("/", method="POST").get_response(wrapped).headers
 
 
-def test_m1_what_is_committed_unrecorded_makes_no_marker(shop: Any) -> None:
+def test_m1_a_commit_in_an_unrecorded_block_makes_no_marker(shop: Any) -> None:
     def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         with replswitch.unrecorded():
             in_a_raw_connection(shop, kept)

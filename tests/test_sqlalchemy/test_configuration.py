@@ -148,7 +148,7 @@ class TestRefused:
         with pytest.raises(ConfigurationError, match="in memory"):
             replicate(engine(), [create_engine("sqlite://")])
 
-    def test_an_engine_in_use_is_refused(self, engine: Make) -> None:
+    def test_an_engine_with_open_connections_is_refused(self, engine: Make) -> None:
         master, slave = engine(), engine("slave")
         for used in (master, slave):
             with used.connect(), pytest.raises(ConfigurationError, match="in use"):
@@ -261,9 +261,9 @@ def test_the_begin_mode_of_sqlite_can_be_set(engine: Make) -> None:
     assert "BEGIN IMMEDIATE" in begun
 
 
-@pytest.mark.parametrize("named", [{}, {"context": None}], ids=["", "with a named context"])
+@pytest.mark.parametrize("named", [{}, {"context": None}], ids=["without context", "with context as a keyword"])
 @pytest.mark.parametrize("is_master", [True, False])
-def test_the_methods_of_a_dialect_that_run_statements_keep_their_arguments(
+def test_the_do_execute_methods_of_a_replicated_dialect_keep_their_arguments(
     engine: Make, is_master: bool, named: dict[str, Any]
 ) -> None:
     for name in ("journal", "slave"):
@@ -318,8 +318,8 @@ class TestWithoutSlaves:
             assert frame is not None
             assert [decision.state for decision in frame.scope.decisions] == [SLAVE]
 
-    @pytest.mark.parametrize("begins", [False, True], ids=["", "after BEGIN as a statement"])
-    def test_s10_a_sqlite_session_that_reads_and_writes_does_not_lock_itself_out(
+    @pytest.mark.parametrize("begins", [False, True], ids=["BEGIN by SQLAlchemy", "BEGIN as a statement"])
+    def test_s10_a_sqlite_session_that_reads_and_writes_is_not_locked_by_its_own_read(
         self, engine: Make, begins: bool
     ) -> None:
         # Without WAL mode, SQLite accepts no commit while another connection reads.
@@ -336,7 +336,7 @@ class TestWithoutSlaves:
                 with session.begin_nested():
                     assert len(session.scalars(select(Note)).all()) == number + 1
 
-    def test_s10_a_moved_write_is_noted_although_the_server_is_the_same(self, master: Engine) -> None:
+    def test_s10_without_slaves_a_moved_write_adds_a_decision_for_the_master(self, master: Engine) -> None:
         replicate(master, on_slave_write="force")
         with use_slave(), RoutingSession(master) as session:
             session.scalars(select(Note)).all()
@@ -346,7 +346,9 @@ class TestWithoutSlaves:
             assert frame is not None
             assert [decision.state for decision in frame.scope.decisions] == [SLAVE, MASTER]
 
-    @pytest.mark.parametrize("options", [{}, {"answer": 42}], ids=["plain", "with options"])
+    @pytest.mark.parametrize(
+        "options", [{}, {"answer": 42}], ids=["without execution options", "with execution options"]
+    )
     @pytest.mark.parametrize("has_slave", [False, True])
     def test_listeners_can_be_registered_on_every_engine_that_runs_statements(
         self, engine: Make, has_slave: bool, options: dict[str, Any]

@@ -509,7 +509,7 @@ class TestReadsOnTheMaster:
         assert behind.took() == [MASTER, MASTER, MASTER]
         assert [engine.pool.checkedout() for engine in behind.engines[:2]] == [0, 0]
 
-    def test_f3_a_read_lost_on_the_master_in_a_savepoint_runs_elsewhere(
+    def test_f3_a_read_lost_on_the_master_in_a_savepoint_runs_on_another_server(
         self, behind: Any, dying: Callable[..., None]
     ) -> None:
         with behind.Session() as session:
@@ -520,7 +520,7 @@ class TestReadsOnTheMaster:
             assert read(behind, session) == 1
             session.commit()
 
-    def test_f3_a_read_that_runs_elsewhere_keeps_the_pending_objects_of_the_session(
+    def test_f3_a_read_moved_to_another_server_keeps_the_pending_objects_of_the_session(
         self, behind: Any, dying: Callable[..., None]
     ) -> None:
         with behind.Session() as session, session.begin():
@@ -567,7 +567,7 @@ class TestReadsOnTheMaster:
             session.rollback()
         assert (wrote_at() is not None) is reached  # it may have been sent
 
-    def test_f3_a_read_without_a_master_names_it_in_the_error(
+    def test_f3_the_error_of_a_read_without_a_master_names_the_master(
         self, behind: Any, master: Proxy, server_pair: MariaDBPair
     ) -> None:
         server_pair.kill("master")
@@ -625,7 +625,7 @@ class TestReadsOnTheMaster:
             session.rollback()
             assert read(behind, session) == 1
 
-    @pytest.mark.parametrize("in_the_same_call", [True, False])
+    @pytest.mark.parametrize("in_the_same_call", [True, False], ids=["flushed by the read", "flushed before the read"])
     def test_f1_a_read_lost_on_the_master_after_a_flush_raises(
         self, behind: Any, dying: Callable[..., None], in_the_same_call: bool
     ) -> None:
@@ -684,8 +684,10 @@ class TestReadsOnTheMaster:
             master.restore()
             assert session.scalars(select(shop.Message.body)).all() == ["hello", "once"]
 
-    @pytest.mark.parametrize("how", ["reached", "unreachable"])
-    def test_f3_a_read_gives_up_when_the_master_and_all_slaves_fail(
+    @pytest.mark.parametrize(
+        "how", ["reached", "unreachable"], ids=["the connection to the master breaks", "the master is down"]
+    )
+    def test_f3_a_read_raises_when_the_master_and_all_slaves_fail(
         self, urls: list[str], master: Proxy, make: Make, server_pair: MariaDBPair, how: str
     ) -> None:
         with Proxy(server_pair.slaves[0]["port"]) as proxy:
@@ -796,7 +798,7 @@ class TestIncidents:
         write(shop)
         assert events_in(caplog) == ["master-lost", "master-back"]
 
-    def test_f5_a_takeover_is_logged_once_until_a_slave_serves(
+    def test_f5_the_event_takeover_is_logged_once_until_a_slave_serves(
         self, make: Make, server_pair: MariaDBPair, caplog: pytest.LogCaptureFixture
     ) -> None:
         shop = make(downtime=0.1)

@@ -143,7 +143,7 @@ def test_f1_a_serializable_transaction_is_read_on_the_master(shop: Shop) -> None
         assert shop.took()[-1] == MASTER
 
 
-def test_an_isolation_level_of_one_connection_is_never_lost_on_another(shop: Shop) -> None:
+def test_an_isolation_level_that_a_slave_does_not_support_raises_instead_of_a_read_on_the_master(shop: Shop) -> None:
     with resume(""), use_slave(), shop.Session() as session:
         session.connection(execution_options={"isolation_level": "SERIALIZABLE"})
         with pytest.raises(NotSupportedError, match="serializable"):

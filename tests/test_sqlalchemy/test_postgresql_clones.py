@@ -31,7 +31,9 @@ def engines(make: Any, clones: Clones, driver: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("driver", ["postgresql-psycopg", "postgresql-psycopg2"], indirect=True)
-def test_p4_the_master_of_a_clone_is_no_slave_whose_positions_count(clones: Clones, driver: str) -> None:
+def test_p4_the_master_of_a_clone_given_as_a_slave_serves_no_read_that_must_see_a_write(
+    clones: Clones, driver: str
+) -> None:
     made: list[Engine] = engines(create_engine, clones, driver)
     for engine in made[:2]:
         with resume(""), use_master(), sessionmaker(engine, class_=RoutingSession)() as session:
@@ -44,7 +46,9 @@ def test_p4_the_master_of_a_clone_is_no_slave_whose_positions_count(clones: Clon
 
 
 @pytest.mark.parametrize("name", OF_POSTGRESQL)
-def test_p4_the_master_of_a_clone_is_no_slave_whose_positions_count_with_asyncio(clones: Clones, name: str) -> None:
+def test_p4_with_asyncio_the_master_of_a_clone_given_as_a_slave_serves_no_read_that_must_see_a_write(
+    clones: Clones, name: str
+) -> None:
     async def main() -> None:
         made: list[AsyncEngine] = engines(create_async_engine, clones, installed(name))
         for engine in made[:2]:

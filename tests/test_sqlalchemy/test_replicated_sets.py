@@ -167,7 +167,7 @@ SYNC_AND_ASYNC = {
 
 
 @pytest.mark.parametrize("product", SYNC_AND_ASYNC)
-def test_m8_engines_with_and_without_asyncio_name_the_set_of_an_address_alike(product: str) -> None:
+def test_m8_engines_with_and_without_asyncio_give_the_set_of_an_address_the_same_name(product: str) -> None:
     sync, asyncio, urls = SYNC_AND_ASYNC[product]
     for rest, wanted in urls.items():
         engines = [create_engine(f"{product}+{driver}://{rest}") for driver in sync]

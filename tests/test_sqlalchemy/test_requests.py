@@ -117,8 +117,12 @@ def test_r1_a_get_is_read_from_a_slave(visitor: Visitor) -> None:
     assert not visitor.cookies
 
 
-@pytest.mark.parametrize("path", ["/", "/away", "/json", "/core", "/threads"])
-def test_m1_a_get_after_a_post_sees_its_write(
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/away", "/json", "/core", "/threads"],
+    ids=["ORM", "ORM with a redirect", "ORM with JSON", "Core", "ORM in a thread"],
+)
+def test_m1_a_get_after_a_post_sees_the_write_of_the_post(
     visitor: Visitor, board: Board, replicated_pair: ReplicatedPair, path: str
 ) -> None:
     replicated_pair.stop_slave()
@@ -140,7 +144,7 @@ def test_m6_a_post_that_writes_nothing_sets_no_cookie(visitor: Visitor) -> None:
     assert not visitor.cookies
 
 
-def test_a_post_that_fails_leaves_nothing_open(visitor: Visitor, board: Board) -> None:
+def test_a_post_that_fails_returns_its_connections_to_the_pool(visitor: Visitor, board: Board) -> None:
     with pytest.raises(ZeroDivisionError):
         visitor.ask("/failing", body="hello")
     assert [engine.pool.checkedout() for engine in board.shop.engines] == [0, 0, 0]

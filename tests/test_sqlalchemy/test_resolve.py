@@ -101,7 +101,7 @@ def named(at: dict[str, ProxyAt], address: str) -> str:
 
 class TestReads:
     @of_servers
-    def test_f7_each_address_serves_and_a_new_one_joins_and_a_former_one_leaves(
+    def test_f7_each_address_serves_and_later_lookups_add_and_remove_addresses(
         self, shop: Shop, at: dict[str, ProxyAt], names: Names, clock: Clock
     ) -> None:
         one, two = named(at, ONE), named(at, TWO)
@@ -226,7 +226,7 @@ class TestReads:
 
 @of_one_driver
 class TestEngines:
-    def test_f7_a_listener_on_the_engine_runs_for_each_address_also_for_later_ones(
+    def test_f7_a_listener_on_the_engine_runs_for_each_address_that_a_lookup_finds_now_or_later(
         self, shop: Shop, names: Names, clock: Clock, at: dict[str, ProxyAt]
     ) -> None:
         names.addresses = (ONE,)

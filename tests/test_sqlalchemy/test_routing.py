@@ -471,7 +471,7 @@ class TestOwnWrites:
         assert marked is not None
 
     @pytest.mark.parametrize("recorded", [False, True])
-    def test_m1_unrecorded_applies_in_the_thread_that_commits_and_not_in_the_one_that_reads(
+    def test_m1_unrecorded_applies_to_a_write_only_if_the_thread_that_commits_is_in_its_block(
         self, shop: Any, replicated_pair: ReplicatedPair, recorded: bool
     ) -> None:
         """The connection of the commit is still held when this thread reads, and when its response is marked."""
@@ -512,7 +512,7 @@ class TestOwnWrites:
                 add(shop, session)
             assert outer.all_written() is not None
 
-    def test_s5_the_master_serves_a_transaction_from_when_it_has_joined(
+    def test_s5_the_master_serves_a_transaction_after_its_master_link_has_joined(
         self, shop: Any, replicated_pair: ReplicatedPair
     ) -> None:
         replicated_pair.stop_slave()
@@ -714,7 +714,7 @@ class TestPools:
 
 
 @pytest.mark.parametrize("driver", ["mariadb", "mysqlclient"], indirect=True)
-def test_m1_autocommit_off_in_connect_args_is_sqlalchemy_s_own_default(make: Make) -> None:
+def test_m1_with_autocommit_false_in_connect_args_a_write_is_recorded(make: Make) -> None:
     shop = make(engine={"connect_args": {"autocommit": False}})
     with use_master(), shop.Session() as session:
         add(shop, session)
@@ -722,7 +722,7 @@ def test_m1_autocommit_off_in_connect_args_is_sqlalchemy_s_own_default(make: Mak
 
 
 @pytest.mark.parametrize("driver", ["mariadb", "mysqlclient"], indirect=True)
-def test_m1_the_cure_for_autocommit_in_connect_args_records_what_is_written(make: Make) -> None:
+def test_m1_with_isolation_level_autocommit_of_the_engine_a_write_is_recorded(make: Make) -> None:
     shop = make(engine={"isolation_level": "AUTOCOMMIT"})
     with use_master(), shop.Session() as session:
         session.execute(insert(shop.Message).values(body="hello"))
