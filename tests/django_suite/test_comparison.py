@@ -22,7 +22,7 @@ def sabotage(folder: Path, code: str) -> str:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("options", [[], ["--brief"]], ids=["whole", "brief"])
+@pytest.mark.parametrize("options", [[], ["--brief"]], ids=["without --brief", "with --brief"])
 def test_a_test_that_fails_with_our_engine_only_is_reported(tmp_path: Path, options: list[str]) -> None:
     broken = sabotage(tmp_path, "from django.db.models import Model; Model.__str__ = lambda self: 'broken'")
     done = unless_missing(compare("--keep", str(tmp_path / "kept"), *options, "str", PYTHONPATH=broken))
@@ -75,12 +75,12 @@ def test_a_failed_download_of_the_sdist_is_reported_in_one_line(tmp_path: Path) 
         ("skipped", "failed", False),
     ],
 )
-def test_only_tests_that_fail_with_one_engine_are_differences(ours: str, stock: str, differs: bool) -> None:
+def test_only_a_test_that_fails_with_one_engine_alone_is_a_difference(ours: str, stock: str, differs: bool) -> None:
     one, other = ({"test": Outcome(kind)} if kind else {} for kind in (ours, stock))
     assert only_in(one, other) == (["test"] if differs else [])
 
 
-def test_what_did_not_pass_can_be_run_again() -> None:
+def test_the_labels_of_tests_that_did_not_pass_are_listed_for_another_run() -> None:
     run = Outcomes()
     ends = {
         "one.tests.A.test_a": "passed",

@@ -21,7 +21,9 @@ def of(master: dict[str, Any]) -> dict[str, Any]:
     return {name: master[own] for name, own in names.items()}
 
 
-def test_p4_the_master_of_a_clone_is_no_slave_whose_positions_count(clones: Clones, make: Callable[..., Any]) -> None:
+def test_p4_the_master_of_a_clone_given_as_a_slave_serves_no_read_that_must_see_a_write(
+    clones: Clones, make: Callable[..., Any]
+) -> None:
     """It is given as a slave by mistake. Its log is longer, but is not that of the master."""
     longer, shorter = of(clones.longer.master), of(clones.shorter.master)
     other = make(**longer, SLAVES=[], REPLICATED_SET="longer")

@@ -84,7 +84,7 @@ class Nothing:
     [BaseDatabaseWrapper, MySQLWrapper, PostgreSQLWrapper, SQLiteWrapper],
     ids=["base", "mysql", "postgresql", "sqlite3"],
 )
-def test_the_attributes_of_django_s_connections_are_known(
+def test_the_backend_handles_every_attribute_of_djangos_connection(
     stock: type[BaseDatabaseWrapper], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if stock is BaseDatabaseWrapper:
@@ -98,7 +98,7 @@ def test_the_attributes_of_django_s_connections_are_known(
 @pytest.mark.parametrize(
     "stock", [MySQLWrapper, PostgreSQLWrapper, SQLiteWrapper], ids=["mysql", "postgresql", "sqlite3"]
 )
-def test_the_cached_properties_of_django_s_connections_are_known(stock: type[BaseDatabaseWrapper]) -> None:
+def test_the_backend_handles_every_cached_property_of_djangos_connection(stock: type[BaseDatabaseWrapper]) -> None:
     found = {name for name, _ in inspect.getmembers(stock, lambda value: isinstance(value, cached_property))}
     assert found - CACHED == set()
 
@@ -108,7 +108,9 @@ def test_the_attributes_of_a_link_begin_with_the_values_of_djangos_own_connectio
     assert {name: getattr(stock, name) for name in LINK_ATTRIBUTES} == LINK_ATTRIBUTES
 
 
-def test_using_a_django_connection_adds_no_unknown_attribute(django_pair: Pair, db: Any) -> None:
+def test_the_backend_handles_every_attribute_that_djangos_connection_sets_while_it_is_used(
+    django_pair: Pair, db: Any
+) -> None:
     """An attribute that is first set by a method, not by the constructor."""
     stock = MySQLWrapper(dict(db.settings_dict), "stock")
     stock.force_debug_cursor = True

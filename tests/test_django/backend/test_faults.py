@@ -116,7 +116,7 @@ class TestWithoutTheMaster:
                 with use_master():
                     Message.objects.create(body="never")
 
-    def test_f3_a_block_whose_first_statement_loses_the_master_reads_elsewhere(
+    def test_f3_a_block_whose_first_statement_loses_the_master_reads_on_another_server(
         self, django_pair: Pair, db: Any
     ) -> None:
         django_pair.stop_slave("slave")
@@ -255,7 +255,9 @@ class TestBegunByAStatement:
 
 
 class TestStatementsAtFault:
-    def test_f1_a_statement_that_ends_its_own_connection_blames_no_server(self, db: Any, warnings: Warnings) -> None:
+    def test_f1_a_statement_that_ends_its_own_connection_takes_no_server_out_of_rotation(
+        self, db: Any, warnings: Warnings
+    ) -> None:
         with db.use_slave(), pytest.raises(OperationalError), db.cursor() as cursor:
             cursor.execute(dialect.translated("KILL CONNECTION_ID()"))
         with db.use_slave():

@@ -445,7 +445,7 @@ class TestGoneAway:
         with pytest.raises(NoServerError, match="cannot be reached"):
             Message.objects.create(body="a")
 
-    def test_f3_a_read_lost_on_the_master_runs_elsewhere(self, django_pair: Pair, persistent: Any) -> None:
+    def test_f3_a_read_lost_on_the_master_runs_on_another_server(self, django_pair: Pair, persistent: Any) -> None:
         """No slave has what it must see but the one that is about to come up with it."""
         db = persistent
         django_pair.stop_slave()

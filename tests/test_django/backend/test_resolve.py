@@ -55,7 +55,7 @@ def readers(db: Any) -> set[str]:
 
 
 @pytest.mark.parametrize("is_pooled", [False, True] if dialect.IS_POSTGRESQL else [False])
-def test_f7_each_address_serves_and_a_new_one_joins_and_a_former_one_leaves(
+def test_f7_each_address_serves_and_later_lookups_add_and_remove_addresses(
     make: Any, at: dict[str, ProxyAt], names: Names, clock: Clock, is_pooled: bool
 ) -> None:
     options = {"OPTIONS": {"pool": {"min_size": 1, "max_size": 2}}} if is_pooled else {}

@@ -342,7 +342,7 @@ class TestAfterARead:
             message.tags.set([two])
         assert [tag.name for tag in message.tags.all()] == ["two"]
 
-    def test_s8_a_write_after_a_read_leaves_nothing_of_its_block(self, django_pair: Pair, db: Any) -> None:
+    def test_s8_a_write_refused_after_a_read_rolls_back_its_whole_block(self, django_pair: Pair, db: Any) -> None:
         with use_slave(), pytest.raises(SlaveWriteError), transaction.atomic():  # noqa: PT012 - the whole block is what raises
             seen()
             with transaction.atomic():

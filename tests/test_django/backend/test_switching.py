@@ -44,7 +44,7 @@ class TestVerbs:
             assert seen() == []
         assert seen() == ["new"]
 
-    def test_s2_use_takes_effect_at_once_and_revert_undoes_it(self, stale: Any) -> None:
+    def test_s2_a_use_call_takes_effect_at_once_and_revert_undoes_the_call(self, stale: Any) -> None:
         stale.use_slave()
         assert seen() == []
         stale.use_master()
@@ -73,7 +73,7 @@ class TestVerbs:
         with stale.use_slave():
             assert seen() == []
 
-    def test_s4_an_alias_switches_without_the_others(self, stale: Any) -> None:
+    def test_s4_switching_an_alias_does_not_switch_other_aliases(self, stale: Any) -> None:
         other: Any = connections["other"]
         Message.objects.using("other").create(body="elsewhere")
         with other.use_slave():
@@ -98,12 +98,12 @@ class TestVerbs:
 class TestOneAlias:
     """No code has to name a server: there is only one alias."""
 
-    def test_raw_cursors_and_raw_queries_follow_the_state(self, stale: Any) -> None:
+    def test_raw_cursors_and_raw_queries_run_in_the_current_state(self, stale: Any) -> None:
         with stale.use_slave():
             assert ask(stale, "SELECT COUNT(*) FROM project_message") == 0
             assert list(Message.objects.raw("SELECT * FROM project_message")) == []
 
-    def test_related_managers_follow_the_state(self, django_pair: Pair, db: Any) -> None:
+    def test_related_managers_run_in_the_current_state(self, django_pair: Pair, db: Any) -> None:
         message = Message.objects.create(body="a")
         django_pair.wait_caught_up()
         django_pair.stop_slave()
@@ -122,7 +122,7 @@ class TestOneAlias:
             lazy = Message.objects.all()
         assert len(lazy) == 1
 
-    def test_s6_a_cursor_made_before_the_switch_follows_it(self, stale: Any) -> None:
+    def test_s6_a_cursor_made_before_a_switch_uses_the_new_state(self, stale: Any) -> None:
         with stale.cursor() as cursor:
             cursor.execute("SELECT COUNT(*) FROM project_message")
             with stale.use_slave():

@@ -40,11 +40,11 @@ def test_a_django_test_case_sees_its_own_data(test_run: Callable[..., None]) -> 
     test_run("SeesItsOwnData")
 
 
-def test_django_tests_leave_nothing_to_each_other(test_run: Callable[..., None]) -> None:
+def test_a_django_test_leaves_no_rows_for_the_next_test(test_run: Callable[..., None]) -> None:
     test_run("HasNoDataOfItsOwn")
 
 
-def test_every_link_uses_the_test_database(django_pair: Pair, test_run: Callable[..., None]) -> None:
+def test_in_a_test_run_every_link_uses_the_test_database(django_pair: Pair, test_run: Callable[..., None]) -> None:
     databases = copy.deepcopy(settings.DATABASES)
     databases["default"]["SLAVES"][0]["NAME"] = "shop_on_the_slave"
     test_run("UsesTheTestDatabase", databases=databases)
@@ -52,7 +52,9 @@ def test_every_link_uses_the_test_database(django_pair: Pair, test_run: Callable
     assert dialect.databases_like(django_pair, "slave", "^shop_on_the_slave$") == []
 
 
-def test_sqlite_in_memory_is_one_link(tmp_path: Path, test_run: Callable[..., None]) -> None:
+def test_in_a_test_run_both_states_share_one_link_to_sqlite_in_memory(
+    tmp_path: Path, test_run: Callable[..., None]
+) -> None:
     """If NAME is a file, Django runs the tests in memory, and the NAME of the slave is also theirs."""
     file, other = (str(tmp_path / name) for name in ("file", "other file"))
     databases = {

@@ -61,14 +61,16 @@ class TestAtomic:
         assert has_no_links(django_pair, "slave")
         assert bodies(django_pair) == ["a"]
 
-    def test_a_block_without_a_statement_opens_nothing(self, django_pair: Pair, db: Any) -> None:
+    def test_a_block_without_a_statement_opens_no_link(self, django_pair: Pair, db: Any) -> None:
         with transaction.atomic(), transaction.atomic():
             pass
         with rolled_back(), use_slave(), transaction.atomic():
             pass
         assert has_no_links(django_pair, "master", "slave")
 
-    def test_s5_the_master_serves_the_rest_of_the_block_once_it_has_joined(self, django_pair: Pair, db: Any) -> None:
+    def test_s5_the_master_serves_the_rest_of_the_block_after_its_master_link_has_joined(
+        self, django_pair: Pair, db: Any
+    ) -> None:
         with transaction.atomic():
             with db.use_slave():
                 assert seen() == []

@@ -59,9 +59,9 @@ WRITES: dict[str, Callable[[], object]] = {
     "in a block": in_a_block,
     "in a block in slave state": in_a_block_in_slave_state,
     "by hand": by_hand,
-    "raw": raw,
+    "raw SQL": raw,
     "raw that returns rows": raw_that_returns_rows,
-    "unusual": lambda: ask(connections["default"], "ANALYZE TABLE project_tag"),
+    "ANALYZE TABLE": lambda: ask(connections["default"], "ANALYZE TABLE project_tag"),
 }
 
 

@@ -137,11 +137,11 @@ def test_the_examples_of_the_django_page_run(tables: MariaDBPair, tmp_path: Path
         assert any(words[:2] == [state, server] for words in told), line
 
 
-def test_every_option_is_in_the_table() -> None:
+def test_every_option_is_in_the_table_of_the_django_page() -> None:
     assert set(re.findall(r"^\| `([A-Z_]+)` \|", PAGE.read_text(), re.MULTILINE)) == conf.NAMES
 
 
-def test_every_check_is_in_the_table() -> None:
+def test_every_system_check_is_in_the_table_of_the_django_page() -> None:
     folder = Path(checks.__file__).parent
     used = {name for file in folder.glob("*.py") for name in re.findall(r'"(replswitch\.[EWI]\d+)"', file.read_text())}
     assert used == set(re.findall(r"^\| `(replswitch\.\w+)` \|", PAGE.read_text(), re.MULTILINE))

@@ -38,7 +38,7 @@ async def in_several_threads() -> object:
     return await asyncio.gather(*[sync_to_async(put, thread_sensitive=False)(2) for _ in range(3)])
 
 
-async def in_an_own_thread_and_both() -> object:
+async def in_two_threads_one_after_the_other() -> object:
     await sync_to_async(put)(3)
     return await asyncio.to_thread(put, 2)
 
@@ -61,7 +61,7 @@ async def by_a_method_of_the_model() -> object:
     [
         in_a_thread_of_the_loop,
         in_several_threads,
-        in_an_own_thread_and_both,
+        in_two_threads_one_after_the_other,
         in_an_executor_with_the_context,
         by_a_method_of_the_model,
     ],

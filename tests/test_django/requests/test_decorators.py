@@ -188,7 +188,7 @@ def test_a_decorated_view_stays_sync_or_async() -> None:
         assert iscoroutinefunction(view(use_master)) == kind.startswith(("coroutine", "async")), kind
 
 
-def test_a_decorated_view_keeps_its_name_and_marks() -> None:
+def test_a_decorated_view_keeps_its_name_and_attributes() -> None:
     view = csrf_exempt(function)
     decorated: Any = use_master(view)
     assert (decorated.__name__, decorated.__wrapped__, decorated.csrf_exempt) == ("function", view, True)
@@ -235,7 +235,7 @@ def test_r3_around_a_decorated_view_the_state_is_that_of_the_request(site: Site,
     site.assert_lagged()
 
 
-def test_r3_of_two_decorators_on_a_view_the_inner_one_holds(site: Site) -> None:
+def test_r3_the_inner_of_two_decorators_on_a_view_sets_its_state(site: Site) -> None:
     site.serve(a=use_master(use_slave(function)), b=use_slave(use_master(function)))
     site.pair.stop_slave()
     write(2)
@@ -243,7 +243,7 @@ def test_r3_of_two_decorators_on_a_view_the_inner_one_holds(site: Site) -> None:
     site.assert_lagged()
 
 
-def test_a_decorated_view_that_writes_marks_once(site: Site) -> None:
+def test_a_decorated_view_that_writes_adds_one_marker(site: Site) -> None:
     site.serve(post=use_master(board))
     page = site.visitor().post("/post?n=2")
     assert len(page.markers) == 1
@@ -304,7 +304,9 @@ def bare_site(site: Site) -> Site:
     "kind",
     ["function", "coroutine", "template response", "async template response", "class, dispatch", "list, methods"],
 )
-def test_r3_without_the_middleware_decorated_views_mark_and_read_their_own_write(bare_site: Site, kind: str) -> None:
+def test_r3_without_the_middleware_decorated_views_set_a_marker_and_read_their_own_write(
+    bare_site: Site, kind: str
+) -> None:
     async def async_board(request: HttpRequest) -> HttpResponse:
         return await sync_to_async(board)(request)
 
@@ -323,7 +325,7 @@ def test_r3_without_the_middleware_decorated_views_mark_and_read_their_own_write
     bare_site.assert_lagged()
 
 
-def test_a_slave_view_that_writes_marks_without_the_middleware(bare_site: Site) -> None:
+def test_a_view_with_use_slave_that_writes_is_marked_without_the_middleware(bare_site: Site) -> None:
     def view(request: HttpRequest) -> HttpResponse:
         write(2)
         return answer(shown())
@@ -337,7 +339,7 @@ def test_a_slave_view_that_writes_marks_without_the_middleware(bare_site: Site) 
     bare_site.assert_lagged()
 
 
-def test_a_template_response_that_writes_while_it_is_rendered_marks_without_the_middleware(bare_site: Site) -> None:
+def test_a_template_response_that_writes_while_it_is_rendered_is_marked_without_the_middleware(bare_site: Site) -> None:
     template = engines["django"].from_string("{{ write }}")
 
     @use_master
@@ -468,7 +470,7 @@ def test_decorating_a_class_is_an_error() -> None:
         use_master(Class)
 
 
-def test_r3_a_decorated_view_called_by_hand_marks_its_write(site: Site) -> None:
+def test_r3_a_decorated_view_called_as_a_function_sets_a_marker_for_its_write(site: Site) -> None:
     """A view called by hand, as unit tests do."""
     response = use_slave(board)(RequestFactory().post("/?n=2"))
     assert response.status_code == 302
@@ -497,7 +499,7 @@ def test_a_decorated_async_view_keeps_its_state_across_tasks(site: Site) -> None
     site.assert_lagged()
 
 
-def test_r3_of_two_decorators_the_inner_one_holds_for_the_template(site: Site) -> None:
+def test_r3_the_inner_of_two_decorators_on_a_view_sets_the_state_of_its_template_response(site: Site) -> None:
     def view(request: HttpRequest) -> TemplateResponse:
         template = engines["django"].from_string("{{ connection.state }}")
         return TemplateResponse(request, template, {"connection": connection})

@@ -52,8 +52,10 @@ class TestSessions:
 
     @DOORS
     @ENGINES
-    @pytest.mark.parametrize("saves", ["what it sets", "what it changes in place"])
-    def test_r5_a_session_saved_by_hand_does_not_count_twice(
+    @pytest.mark.parametrize(
+        "saves", ["what it sets", "what it changes in place"], ids=["value that is set", "value changed in place"]
+    )
+    def test_r5_a_value_in_a_session_saved_by_the_view_does_not_change_twice(
         self, site: Site, door: Callable[..., Page], engine: str, saves: str
     ) -> None:
         def view(request: Any) -> HttpResponse:
@@ -100,7 +102,7 @@ class TestSessions:
         assert visitor.get("/counter").text == "2 2"
 
     @ENGINES
-    def test_r5_a_new_session_saved_by_hand_prevents_no_replay(self, site: Site, engine: str) -> None:
+    def test_r5_a_new_session_saved_by_the_view_prevents_no_replay(self, site: Site, engine: str) -> None:
         def view(request: Any) -> HttpResponse:
             for _ in range(2):
                 self.visit(request)
@@ -135,7 +137,9 @@ def counting_middleware(get_response: Callable[[HttpRequest], HttpResponse]) -> 
 
 @DOORS
 @pytest.mark.parametrize("block", [transaction.atomic, nullcontext], ids=["after a block that reads", "at once"])
-def test_r5_what_on_commit_has_called_is_not_called_twice(site: Site, door: Callable[..., Page], block: Any) -> None:
+def test_r5_a_view_whose_on_commit_function_has_run_does_not_run_again(
+    site: Site, door: Callable[..., Page], block: Any
+) -> None:
     calls: list[str] = []
 
     def view(request: HttpRequest) -> HttpResponse:
@@ -152,7 +156,7 @@ def test_r5_what_on_commit_has_called_is_not_called_twice(site: Site, door: Call
 
 
 @DOORS
-def test_r5_a_session_that_a_request_inside_has_saved_does_not_count_twice(
+def test_r5_a_value_in_a_session_saved_by_an_inner_request_does_not_change_twice(
     site: Site, door: Callable[..., Page]
 ) -> None:
     def visit(request: Any) -> HttpResponse:
@@ -249,7 +253,7 @@ class TestOtherDatabases:
 
     @DOORS
     @pytest.mark.parametrize("how", ["in autocommit mode", "in a block", "returning rows", "in a thread"])
-    def test_r5_a_commit_on_another_database_is_not_done_twice(
+    def test_r5_a_view_that_has_committed_on_another_database_does_not_commit_twice(
         self, site: Site, door: Callable[..., Page], how: str
     ) -> None:
         def in_a_thread() -> None:
@@ -276,7 +280,7 @@ class TestOtherDatabases:
 
     @DOORS
     @pytest.mark.parametrize("how", ["rolled back", "rolled back to a savepoint", "only read"])
-    def test_r5_what_is_not_committed_on_another_database_prevents_no_replay(
+    def test_r5_an_uncommitted_write_on_another_database_prevents_no_replay(
         self, site: Site, door: Callable[..., Page], how: str
     ) -> None:
         def view(request: HttpRequest) -> HttpResponse:

@@ -90,7 +90,7 @@ def test_cookie_name_is_read_from_the_settings(site: Site) -> None:
     assert side(f"just_updated={token()}") == "slave"
 
 
-def test_a_marker_holds_as_long_as_the_option_says(site: Site) -> None:
+def test_a_marker_without_a_position_holds_for_cookie_max_age_of_the_settings(site: Site) -> None:
     assert side(f"just_updated={token(9)}") == "master"
     assert side(f"just_updated={token(11)}") == "slave"
     site.options(COOKIE_MAX_AGE=30)
@@ -125,7 +125,7 @@ def test_m4_parallel_responses_get_different_cookie_names(site: Site) -> None:
 # Keys
 
 
-def test_m2_markers_of_secret_key_fallbacks_are_accepted(site: Site) -> None:
+def test_m2_markers_signed_with_a_key_of_secret_key_fallbacks_are_accepted(site: Site) -> None:
     old, new = "the old key of the tests", "the new key of the tests"
     assert side(f"just_updated={token(secret=old)}", SECRET_KEY=old) == "master"
     assert side(f"just_updated={token(secret=old)}", SECRET_KEY=new) == "slave"

@@ -277,7 +277,7 @@ def in_transaction(request: HttpRequest) -> HttpResponse:
     return answer(f"{connection.in_atomic_block} {connection.state} {shown()}")
 
 
-def test_a_get_under_atomic_requests_opens_nothing_on_the_master(atomic_site: Site, new_visitor: Visitors) -> None:
+def test_a_get_under_atomic_requests_opens_no_link_to_the_master(atomic_site: Site, new_visitor: Visitors) -> None:
     atomic_site.serve(view=in_transaction)
     atomic_site.pair.stop_slave()
     write(2)
@@ -300,7 +300,9 @@ def test_a_get_after_a_post_under_atomic_requests_sees_the_write(atomic_site: Si
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_a_view_under_atomic_requests_that_raises_leaves_nothing(atomic_site: Site, method: str) -> None:
+def test_a_view_under_atomic_requests_that_raises_writes_no_row_and_makes_no_marker(
+    atomic_site: Site, method: str
+) -> None:
     @use_master
     def failing(request: HttpRequest) -> HttpResponse:
         write(2)

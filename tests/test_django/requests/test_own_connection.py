@@ -48,12 +48,12 @@ def own_write_in_a_block() -> None:
         own_write()
 
 
-def own_write_and_more() -> None:
+def own_write_and_then_a_query_of_django() -> None:
     own_write()
     Message.objects.count()
 
 
-@pytest.mark.parametrize("work", [own_write, own_write_in_a_block, own_write_and_more])
+@pytest.mark.parametrize("work", [own_write, own_write_in_a_block, own_write_and_then_a_query_of_django])
 def test_m1_a_write_on_the_drivers_connection_runs_on_the_master_and_is_marked(
     persistent: Site, work: Callable[[], None]
 ) -> None:

@@ -234,7 +234,7 @@ def test_a_get_that_writes_its_session_stays_on_the_slave_without_warning(
     assert list(visitor.jar) == ["sessionid"]
 
 
-def test_s8_a_get_that_writes_after_a_read_of_its_transaction_and_may_not_run_again_raises(
+def test_s8_a_get_that_writes_after_a_read_of_its_transaction_raises_if_replay_is_not_possible(
     site: Site, new_visitor: Visitors
 ) -> None:
     def view(request: HttpRequest) -> HttpResponse:
@@ -281,7 +281,7 @@ def test_r3_a_decorated_view_called_inside_a_request_restores_its_state(site: Si
     assert site.on("master") == "1 2"
 
 
-@pytest.mark.parametrize(("method", "found"), [("GET", "1"), ("POST", "1 2")])
+@pytest.mark.parametrize(("method", "found"), [("GET", "1"), ("POST", "1 2")], ids=["GET", "POST"])
 def test_s9_a_streaming_response_reads_in_the_state_of_its_request(
     site: Site, new_visitor: Visitors, method: str, found: str
 ) -> None:
@@ -385,7 +385,7 @@ def test_s2_nested_use_master_blocks_restore_the_state(site: Site, new_visitor: 
         assert new_visitor().get().side == "slave"
 
 
-def test_raw_cursors_and_related_managers_follow_the_request(site: Site, new_visitor: Visitors) -> None:
+def test_raw_cursors_and_related_managers_run_in_the_state_of_the_request(site: Site, new_visitor: Visitors) -> None:
     def view(request: HttpRequest) -> HttpResponse:
         message = Message.objects.get(body="1")
         if request.method == "POST":

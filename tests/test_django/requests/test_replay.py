@@ -63,7 +63,7 @@ def replays() -> int:
     return sum(stats()["replay"].values())
 
 
-def test_r5_a_view_counter_counts_once_and_its_page_shows_it(
+def test_r5_a_view_counter_runs_again_and_counts_once(
     site: Site, new_visitor: Visitors, caplog: pytest.LogCaptureFixture
 ) -> None:
     site.serve(counter=counter)
@@ -199,7 +199,7 @@ def test_r5_a_template_rendered_after_the_view_causes_the_replay(site: Site, new
 
 
 @pytest.mark.parametrize("caught", [Exception, BaseException, SlaveWriteError])
-def test_r5_an_error_that_the_application_catches_still_causes_the_replay(
+def test_r5_a_slave_write_error_that_the_application_catches_causes_the_replay(
     site: Site, new_visitor: Visitors, caught: Any
 ) -> None:
     @transaction.atomic

@@ -31,7 +31,7 @@ def reason(told: str) -> str:
 
 
 @pytest.mark.parametrize("share", [0, 0.1, 1])
-def test_r6_the_share_of_the_visitors_reads_from_slaves(site: Site, share: float) -> None:
+def test_r6_the_rollout_share_of_the_visitors_reads_from_slaves(site: Site, share: float) -> None:
     site.options(ROLLOUT=share)
     number = 0
     for _ in range(50):
@@ -87,7 +87,7 @@ def test_r3_r6_a_decorated_view_without_the_middleware_follows_the_rollout(site:
     assert told == ({"rollout", "override"} if share else {"rollout"})
 
 
-def test_enabled_and_rollout_change_while_the_project_runs(site: Site, new_visitor: Visitors) -> None:
+def test_new_values_of_enabled_and_rollout_apply_while_the_project_runs(site: Site, new_visitor: Visitors) -> None:
     now: dict[str, Any] = {"on": True, "share": 0}
     site.options(ENABLED=lambda request: now["on"] and request.method == "GET", ROLLOUT=lambda: now["share"])
     visitor = new_visitor()

@@ -78,7 +78,7 @@ def test_the_session_engine_passes_django_s_own_tests(site: Site) -> None:
     [(db, OURS[0]), (cached_db, OURS[1]), (db, OURS[1])],
     ids=["db-sessions", "cached_db-sessions.cached_db", "db-sessions.cached_db"],
 )
-def test_rows_of_django_s_engine_stay_valid_both_ways(site: Site, old: Any, new: Any) -> None:
+def test_sessions_of_django_s_engine_and_of_ours_read_the_rows_of_each_other(site: Site, old: Any, new: Any) -> None:
     for first, second in ((old.SessionStore, new), (new, old.SessionStore)):
         store = first()
         store["name"] = "visitor"
@@ -97,7 +97,7 @@ def visits(request: HttpRequest) -> HttpResponse:
     return answer(request.session["visits"])
 
 
-def test_cookies_of_django_s_engine_stay_valid_both_ways(site: Site, engine: str) -> None:
+def test_session_cookies_of_django_s_engine_and_of_ours_are_valid_for_each_other(site: Site, engine: str) -> None:
     theirs = engine.replace("django_replswitch.sessions", "django.contrib.sessions.backends")
     theirs = theirs if theirs.endswith("cached_db") else f"{theirs}.db"
     import_module(theirs)
@@ -145,7 +145,7 @@ def test_every_operation_of_a_session_is_on_the_master(site: Site, step: str) ->
             assert {query["db"] for query in captured.captured_queries} == {"master"}
 
 
-def test_a_request_that_loads_no_session_opens_nothing_on_the_master(
+def test_a_request_that_loads_no_session_opens_no_link_to_the_master(
     site: Site, new_visitor: Visitors, engine: str
 ) -> None:
     site.sessions(engine)

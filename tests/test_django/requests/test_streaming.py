@@ -95,7 +95,7 @@ def test_s9_each_chunk_and_close_have_the_state_of_the_request(site: Site, metho
 
 
 @SIDES
-def test_s9_a_response_closed_early_is_closed_in_its_state(site: Site, method: str, side: str) -> None:
+def test_s9_a_response_closed_early_is_closed_in_the_state_of_the_request(site: Site, method: str, side: str) -> None:
     view = Streamed()
     site.serve(view=view)
     site.pair.stop_slave()
@@ -109,7 +109,9 @@ def test_s9_a_response_closed_early_is_closed_in_its_state(site: Site, method: s
 
 
 @SIDES
-def test_s9_a_disconnect_under_wsgi_closes_the_response_in_its_state(site: Site, method: str, side: str) -> None:
+def test_s9_a_disconnect_under_wsgi_closes_the_response_in_the_state_of_the_request(
+    site: Site, method: str, side: str
+) -> None:
     """As PEP 3333 has it: the server closes what the application has returned."""
     view = Streamed()
     site.serve(view=view)
@@ -223,7 +225,9 @@ def test_s9_async_chunks_are_produced_in_the_state_of_the_request(site: Site, me
 
 @SIDES
 @INNER
-def test_s9_a_disconnect_closes_async_chunks_in_their_state(site: Site, method: str, side: str, inner: str) -> None:
+def test_s9_a_disconnect_closes_async_chunks_in_the_state_of_the_request(
+    site: Site, method: str, side: str, inner: str
+) -> None:
     view = StreamedAsync()
     site.change(MIDDLEWARE=[MIDDLEWARE, *([f"{__name__}.{inner}"] if inner else [])])
     site.serve(view=view.view)

@@ -46,7 +46,9 @@ def stopped(site: Site, tasks: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     return tasks
 
 
-def test_m9_a_task_sees_what_its_caller_wrote_and_uses_the_slave_once_it_has_that(stopped: Any, site: Site) -> None:
+def test_m9_a_task_sees_what_its_caller_wrote_and_uses_the_slave_once_the_slave_has_it(
+    stopped: Any, site: Site
+) -> None:
     with use_master():
         with transaction.atomic():
             write(2)
@@ -75,7 +77,9 @@ def test_m9_a_task_sees_what_was_written_outside_any_request(stopped: Any) -> No
     assert stopped.run_next() == [2, "master", "marker"]
 
 
-def test_m9_an_immediate_task_sees_uncommitted_writes_and_hands_back_its_own(stopped: Any, site: Site) -> None:
+def test_m9_an_immediate_task_sees_uncommitted_writes_and_its_caller_sees_the_writes_of_the_task(
+    stopped: Any, site: Site
+) -> None:
     def view(request: HttpRequest) -> HttpResponse:
         with transaction.atomic():
             write(2)

@@ -171,7 +171,7 @@ class Client(threading.Thread):
             self.wrong.append(repr(error))
 
 
-def test_parallel_threads_run_every_query_on_its_side(site: Site) -> None:
+def test_parallel_threads_run_every_query_in_the_state_of_its_request(site: Site) -> None:
     with every_query_on_its_side(site), live_server(THREADS) as door:
         until = time.monotonic() + LASTS
         clients = [Client(door, until) for _ in range(THREADS)]
@@ -183,7 +183,7 @@ def test_parallel_threads_run_every_query_on_its_side(site: Site) -> None:
         assert min(client.visits for client in clients) > 0
 
 
-def test_parallel_async_requests_run_every_query_on_its_side(site: Site) -> None:
+def test_parallel_async_requests_run_every_query_in_the_state_of_its_request(site: Site) -> None:
     async def one(application: Any, until: float) -> list[str]:
         found: list[str] = []
         while time.monotonic() < until and not found:

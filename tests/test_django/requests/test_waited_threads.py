@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.test_django.requests.conftest import Visitors
 
 
-def plainly() -> None:
+def in_autocommit_mode() -> None:
     write(2)
 
 
@@ -29,12 +29,12 @@ def in_a_block() -> None:
         write(2)
 
 
-def in_a_state() -> None:
+def in_a_use_master_block() -> None:
     with use_master():
         write(2)
 
 
-@pytest.mark.parametrize("work", [plainly, in_a_block, in_a_state])
+@pytest.mark.parametrize("work", [in_autocommit_mode, in_a_block, in_a_use_master_block])
 def test_m1_a_commit_in_a_thread_that_the_view_waits_for_is_marked(
     site: Site, new_visitor: Visitors, work: Callable[[], None]
 ) -> None:

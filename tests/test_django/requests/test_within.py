@@ -66,7 +66,7 @@ def streamed(request: HttpRequest) -> StreamingHttpResponse:
     return StreamingHttpResponse(pieces())
 
 
-def test_m1_a_post_and_the_requests_in_it_see_what_the_other_has_written(
+def test_m1_a_post_and_its_inner_requests_see_the_writes_of_each_other(
     site: Site, new_visitor: Visitors, ask: Ask
 ) -> None:
     found: list[str] = []
@@ -92,7 +92,7 @@ def test_m1_a_post_and_the_requests_in_it_see_what_the_other_has_written(
     site.assert_lagged(3)
 
 
-def test_m1_a_get_sees_what_a_post_in_it_has_written(site: Site, new_visitor: Visitors, ask: Ask) -> None:
+def test_m1_a_get_sees_what_an_inner_post_has_written(site: Site, new_visitor: Visitors, ask: Ask) -> None:
     def page(request: HttpRequest) -> HttpResponse:
         before = shown()
         ask("POST", "/?n=2")
@@ -108,7 +108,9 @@ def test_m1_a_get_sees_what_a_post_in_it_has_written(site: Site, new_visitor: Vi
     site.assert_lagged()
 
 
-def test_m1_a_request_in_an_atomic_block_belongs_to_the_block(site: Site, new_visitor: Visitors, ask: Ask) -> None:
+def test_m1_an_inner_request_in_an_atomic_block_is_part_of_the_transaction_of_the_block(
+    site: Site, new_visitor: Visitors, ask: Ask
+) -> None:
     found: list[str] = []
 
     @transaction.atomic
@@ -127,7 +129,7 @@ def test_m1_a_request_in_an_atomic_block_belongs_to_the_block(site: Site, new_vi
     site.assert_lagged(3)
 
 
-def test_m1_a_request_in_a_request_that_only_reads_makes_no_marker(site: Site, new_visitor: Visitors, ask: Ask) -> None:
+def test_m1_an_inner_request_that_only_reads_makes_no_marker(site: Site, new_visitor: Visitors, ask: Ask) -> None:
     def page(request: HttpRequest) -> HttpResponse:
         return answer(ask("GET", "/"))
 
@@ -136,7 +138,7 @@ def test_m1_a_request_in_a_request_that_only_reads_makes_no_marker(site: Site, n
     assert (seen.text, seen.markers) == ("1", [])
 
 
-def test_m1_the_position_of_a_write_is_known_after_a_request_in_it_closed_its_connection(
+def test_m1_the_position_of_a_write_is_known_after_an_inner_request_has_closed_the_connection(
     site: Site, new_visitor: Visitors
 ) -> None:
     """Django's handler closes it if CONN_MAX_AGE is 0."""
@@ -155,7 +157,7 @@ def test_m1_the_position_of_a_write_is_known_after_a_request_in_it_closed_its_co
 
 
 @pytest.mark.parametrize("ask", [through_call, through_client])
-def test_m1_a_write_of_a_streamed_response_in_a_request_counts_for_the_request(
+def test_m1_a_write_of_an_inner_streamed_response_is_recorded_for_the_outer_request(
     site: Site, new_visitor: Visitors, ask: Ask, caplog: pytest.LogCaptureFixture
 ) -> None:
     def page(request: HttpRequest) -> HttpResponse:
@@ -170,7 +172,7 @@ def test_m1_a_write_of_a_streamed_response_in_a_request_counts_for_the_request(
     assert "after the response's headers" not in caplog.text
 
 
-def test_m1_the_rest_of_a_streamed_response_sees_the_write_of_a_request_in_it(site: Site, ask: Ask) -> None:
+def test_m1_the_rest_of_a_streamed_response_sees_the_write_of_an_inner_request(site: Site, ask: Ask) -> None:
     """The response's headers are sent, so it gets no marker, and a log line says so."""
 
     def page(request: HttpRequest) -> StreamingHttpResponse:
@@ -187,7 +189,7 @@ def test_m1_the_rest_of_a_streamed_response_sees_the_write_of_a_request_in_it(si
     site.assert_lagged()
 
 
-def test_m1_async_views_and_the_requests_in_them_see_what_the_other_has_written(
+def test_m1_async_views_and_their_inner_requests_see_the_writes_of_each_other(
     site: Site, new_visitor: Visitors
 ) -> None:
     found: list[str] = []
@@ -212,7 +214,7 @@ def test_m1_async_views_and_the_requests_in_them_see_what_the_other_has_written(
     site.assert_lagged(3)
 
 
-def test_m1_decorated_views_and_the_requests_in_them_see_what_the_other_has_written(
+def test_m1_decorated_views_and_their_inner_requests_see_the_writes_of_each_other(
     site: Site, new_visitor: Visitors, ask: Ask
 ) -> None:
     found: list[str] = []
@@ -240,7 +242,7 @@ def test_m1_decorated_views_and_the_requests_in_them_see_what_the_other_has_writ
     site.assert_lagged(3)
 
 
-def test_m1_a_request_in_a_request_leaves_a_transaction_of_the_outer_one_open(site: Site, ask: Ask) -> None:
+def test_m1_an_inner_request_leaves_the_transaction_of_the_outer_request_open(site: Site, ask: Ask) -> None:
     """The signals of Django's handler close old connections, but the outer request is still using its own."""
     found: list[str] = []
 
