@@ -155,7 +155,7 @@ class TestRequests:
         page = visitor.get()
         assert (page.text, page.sides) == ("1 2", ["slave"])
 
-    def test_decorators_streams_and_legacy_queries_follow_the_state(
+    def test_decorated_views_streams_and_legacy_queries_read_in_the_current_state(
         self, create_app: CreateApp, mariadb: MariaDBPair, new_visitor: Visitors
     ) -> None:
         app = create_app(**config_of(mariadb))
@@ -389,7 +389,7 @@ class TestConfiguration:
             ({"REPLSWITCH_SLAVES": ["slave1"], "SQLALCHEMY_DATABASE_URI": None}, "but SQLALCHEMY_DATABASE_URI is not"),
         ],
     )  # fmt: skip
-    def test_bad_slaves_are_refused_at_start(self, create_app: CreateApp, config: dict[str, Any], told: str) -> None:
+    def test_wrong_slaves_are_refused_at_start(self, create_app: CreateApp, config: dict[str, Any], told: str) -> None:
         good = {
             "SQLALCHEMY_DATABASE_URI": "mysql+pymysql://shop:s3cret@master.db/shop",
             "SQLALCHEMY_BINDS": {"slave1": "mysql+pymysql://shop:s3cret@slave.db/shop"},
@@ -419,7 +419,9 @@ class TestConfiguration:
         assert by_address.name == "shop"
         assert by_address.set_name == connect({"host": "master.db"}).database.set_name
 
-    def test_init_app_works_after_it_was_refused(self, new_app: NewApp, mariadb: MariaDBPair) -> None:
+    def test_init_app_of_replswitch_works_after_an_earlier_call_was_refused(
+        self, new_app: NewApp, mariadb: MariaDBPair
+    ) -> None:
         app = new_app(**config_of(mariadb) | {"REPLSWITCH_SLAVES": ["slave"]})
         db.init_app(app)
         with pytest.raises(ConfigurationError):
@@ -427,7 +429,9 @@ class TestConfiguration:
         app.config["REPLSWITCH_SLAVES"] = ["slave1"]
         ReplSwitch(app)
 
-    def test_a_flask_sqlalchemy_engine_in_use_is_refused(self, new_app: NewApp, mariadb: MariaDBPair) -> None:
+    def test_a_flask_sqlalchemy_engine_with_open_connections_is_refused(
+        self, new_app: NewApp, mariadb: MariaDBPair
+    ) -> None:
         app = new_app(**config_of(mariadb))
         db.init_app(app)
         with app.app_context():
@@ -438,7 +442,7 @@ class TestConfiguration:
         with app.app_context():
             assert numbers() == "1"
 
-    def test_create_all_leaves_the_slaves_alone(self, new_app: NewApp, mariadb: MariaDBPair) -> None:
+    def test_create_all_runs_on_the_master_alone(self, new_app: NewApp, mariadb: MariaDBPair) -> None:
         own = SQLAlchemy()
         own.Table("alchemy_made", sa.Column("n", sa.Integer, primary_key=True))
         app = new_app(**config_of(mariadb))
@@ -472,7 +476,7 @@ class TestConfiguration:
         assert app.extensions["replswitch"].database is None
 
 
-def test_psycopg2_serves_own_writes_and_the_command(
+def test_with_psycopg2_a_visitor_sees_own_writes_and_the_command_lists_the_servers(
     create_app: CreateApp, postgresql_pair: PostgreSQLPair, new_visitor: Visitors
 ) -> None:
     with closing(postgresql_pair.connect()) as connection:

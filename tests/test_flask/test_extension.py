@@ -20,7 +20,7 @@ def test_flask_replswitch_exports_three_names() -> None:
     assert flask_replswitch.__all__ == ["ReplSwitch", "use_master", "use_slave"]
 
 
-def test_an_application_gets_the_middleware(new_app: NewApp) -> None:
+def test_registering_an_application_wraps_it_in_the_middleware(new_app: NewApp) -> None:
     app = new_app()
     inner = app.wsgi_app
     ReplSwitch(app)
@@ -108,7 +108,7 @@ def test_options_can_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) 
         ({"SECRET_KEY_FALLBACKS": [""]}, "secret"),
     ],
 )
-def test_bad_configuration_is_refused_at_start(new_app: NewApp, config: dict[str, Any], told: str) -> None:
+def test_a_wrong_configuration_is_refused_at_start(new_app: NewApp, config: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigurationError, match=told):
         ReplSwitch(new_app(**config))
 
@@ -134,7 +134,7 @@ def test_a_database_instead_of_a_list_is_refused(board: Board) -> None:
         ReplSwitch(databases=given)
 
 
-def test_m2_markers_of_secret_key_fallbacks_are_accepted(board: Board, new_app: NewApp) -> None:
+def test_m2_markers_signed_with_a_key_of_secret_key_fallbacks_are_accepted(board: Board, new_app: NewApp) -> None:
     visitor = board.visitor()
     board.pair.stop_slave()
     visitor.post(data={"n": 2})

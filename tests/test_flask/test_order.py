@@ -36,14 +36,14 @@ def audited(view: View) -> View:
     return wrapper
 
 
-def plain_wrong(app: Scaffold) -> None:
+def decorator_without_call(app: Scaffold) -> None:
     @use_slave
     @app.route("/")
     def view() -> str:
         return "view"
 
 
-def with_call(app: Scaffold) -> None:
+def decorator_with_call(app: Scaffold) -> None:
     @use_master()
     @app.route(
         "/",
@@ -53,7 +53,7 @@ def with_call(app: Scaffold) -> None:
         return "view"
 
 
-def with_others_between(app: Scaffold) -> None:
+def other_decorators_between(app: Scaffold) -> None:
     @audited
     @use_slave
     @audited
@@ -70,14 +70,14 @@ def with_two_routes(app: Scaffold) -> None:
         return "view"
 
 
-def with_endpoint(app: Scaffold) -> None:
+def endpoint_decorator(app: Scaffold) -> None:
     @use_slave
     @app.endpoint("view")
     def view() -> str:
         return "view"
 
 
-def split(app: Scaffold) -> None:
+def decorators_above_and_under_the_route(app: Scaffold) -> None:
     @use_slave
     @app.route("/under")
     @use_master
@@ -85,7 +85,14 @@ def split(app: Scaffold) -> None:
         return "view"
 
 
-WAYS = [plain_wrong, with_call, with_others_between, with_two_routes, with_endpoint, split]
+WAYS = [
+    decorator_without_call,
+    decorator_with_call,
+    other_decorators_between,
+    with_two_routes,
+    endpoint_decorator,
+    decorators_above_and_under_the_route,
+]
 
 
 @pytest.mark.parametrize("wrong", WAYS)

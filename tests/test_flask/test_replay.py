@@ -81,7 +81,7 @@ def views() -> int:
         return connection.execute(sa.text("SELECT views FROM replay_page")).scalar_one()  # type: ignore[no-any-return]
 
 
-def test_r5_a_view_counter_counts_once_and_its_page_shows_it(app: Flask, new_visitor: Callable[[], Visitor]) -> None:
+def test_r5_a_view_counter_runs_again_and_counts_once(app: Flask, new_visitor: Callable[[], Visitor]) -> None:
     app.add_url_rule("/page/<int:page>", "page", view_page)
     before = sum(stats()["replay"].values())
     page = new_visitor().get("/page/1")
@@ -137,7 +137,7 @@ def test_r5_a_transaction_that_has_read_before_the_rule_is_known_loses_no_update
 
 
 @pytest.mark.parametrize("caught", [Exception, BaseException])
-def test_r5_an_error_that_the_application_catches_still_causes_the_replay(
+def test_r5_a_slave_write_error_that_the_application_catches_causes_the_replay(
     app: Flask, new_visitor: Callable[[], Visitor], caught: type[BaseException]
 ) -> None:
     @app.get("/")
@@ -194,7 +194,7 @@ def test_r5_a_stream_that_writes_before_its_first_chunk_runs_again(
 
 
 @pytest.mark.parametrize("commits", ["connection", "begin", "session"])
-def test_r5_a_commit_on_another_engine_is_not_done_twice(
+def test_r5_a_view_that_has_committed_on_another_engine_does_not_commit_twice(
     app: Flask, new_visitor: Callable[[], Visitor], tmp_path: Path, commits: str
 ) -> None:
     other = sa.create_engine(f"sqlite:///{tmp_path / 'other'}")
@@ -225,7 +225,7 @@ def test_r5_a_commit_on_another_engine_is_not_done_twice(
     other.dispose()
 
 
-def test_r5_what_is_not_committed_on_another_engine_prevents_no_replay(
+def test_r5_an_uncommitted_write_on_another_engine_prevents_no_replay(
     app: Flask, new_visitor: Callable[[], Visitor]
 ) -> None:
     other = sa.create_engine("sqlite://")

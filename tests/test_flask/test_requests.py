@@ -88,6 +88,7 @@ class TestStreaming:
             ("GET", "/generator", "master 1 2;master 1 2;"),
             ("GET", "/with-status", "master 1 2;master 1 2;"),
         ],
+        ids=["GET stream", "POST stream", "GET on-master", "POST on-slave", "GET generator", "GET with-status"],
     )
     def test_s9_every_chunk_has_the_state_of_the_request(
         self, streaming: Board, method: str, path: str, text: str
@@ -96,7 +97,7 @@ class TestStreaming:
         assert response.get_data(as_text=True) == text
         assert response.status_code == (201 if path == "/with-status" else 200)
 
-    def test_s9_between_the_chunks_the_state_of_the_server_is_back(self, streaming: Board) -> None:
+    def test_s9_between_the_chunks_the_state_of_the_server_is_restored(self, streaming: Board) -> None:
         response = streaming.visitor().client.get("/on-master", buffered=False)
         for _ in response.response:
             assert streaming.db.state == "master"
@@ -104,7 +105,7 @@ class TestStreaming:
                 pass
         response.close()
 
-    def test_s9_closing_the_body_has_the_state_of_the_request(self, board: Board) -> None:
+    def test_s9_the_body_is_closed_in_the_state_of_the_request(self, board: Board) -> None:
         told: list[str] = []
 
         def body() -> Iterator[str]:
@@ -212,7 +213,7 @@ def test_m1_a_write_in_teardown_is_marked(board: Board) -> None:
     assert visitor.get().text == "1 2"
 
 
-def test_a_flashed_message_travels_with_the_marker(board: Board) -> None:
+def test_a_redirect_has_the_flashed_message_and_the_marker(board: Board) -> None:
     @board.app.route("/flash", methods=["POST"])
     def post() -> Response:
         board.write(2)
@@ -243,7 +244,9 @@ class TestSeveralApplications:
         assert both.get("/other/").text == "1 2"
         assert both.get("/").text == "1", "the applications have nothing in common but the database"
 
-    def test_m1_a_write_of_a_request_inside_a_request_is_marked_outside(self, board: Board, new_app: NewApp) -> None:
+    def test_m1_a_write_of_an_inner_request_is_in_the_marker_of_the_outer_response(
+        self, board: Board, new_app: NewApp
+    ) -> None:
         other = self.other(new_app, board, SECRET_KEY="another", REPLSWITCH_COOKIE_NAME="other_updated")
 
         @board.app.route("/forward", methods=["GET", "POST"])

@@ -79,7 +79,9 @@ def test_f7_requests_read_from_each_address(
     assert at[ONE].connections == at[TWO].connections == 1
 
 
-def test_f7_the_command_shows_each_address_of_now(create_app: CreateApp, names: Names, at: dict[str, ProxyAt]) -> None:
+def test_f7_the_command_shows_each_address_that_the_name_has_now(
+    create_app: CreateApp, names: Names, at: dict[str, ProxyAt]
+) -> None:
     app, both = create_app(), {f"{NAME} ({address}:{at[ONE].port})" for address in (ONE, TWO)}
     result = report(app)
     assert result.exit_code == 0, result.output

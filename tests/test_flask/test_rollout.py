@@ -26,7 +26,7 @@ def serving(board: Board, new_app: NewApp, **config: Any) -> Any:
 
 
 @pytest.mark.parametrize("share", [0, 0.1, 1])
-def test_r6_the_share_of_the_visitors_reads_from_slaves(board: Board, new_app: NewApp, share: float) -> None:
+def test_r6_the_rollout_share_of_the_visitors_reads_from_slaves(board: Board, new_app: NewApp, share: float) -> None:
     app = serving(board, new_app, REPLSWITCH_ROLLOUT=share)
     number = 0
     for _ in range(100):
@@ -53,7 +53,7 @@ def test_r3_r6_a_decorated_view_without_the_middleware_follows_the_rollout(
     assert told == ({"rollout", "override"} if share else {"rollout"})
 
 
-def test_enabled_and_rollout_change_while_the_application_runs(board: Board, new_app: NewApp) -> None:
+def test_new_values_of_enabled_and_rollout_apply_while_the_application_runs(board: Board, new_app: NewApp) -> None:
     config = {"on": True, "share": 0.0}
     app = serving(
         board, new_app, REPLSWITCH_ENABLED=lambda request: config["on"], REPLSWITCH_ROLLOUT=lambda: config["share"]

@@ -39,7 +39,7 @@ def within(request: pytest.FixtureRequest, driver: str, mariadb_pair: MariaDBPai
         yield board
 
 
-def test_m1_a_post_and_the_requests_in_it_see_what_the_other_has_written(within: Board) -> None:
+def test_m1_a_post_and_its_inner_requests_see_the_writes_of_each_other(within: Board) -> None:
     found: list[str] = []
 
     @within.app.route("/write", methods=["POST"])
