@@ -171,7 +171,7 @@ def test_s8_a_write_in_a_get_moves_to_the_master_and_is_marked(
     assert f"{__file__}:" in caplog.text, "the line of the application is not named"
 
 
-def test_r5_a_view_counter_counts_once_and_its_page_shows_it(sqlite_pair: SQLitePair) -> None:
+def test_r5_a_view_counter_runs_again_and_counts_once(sqlite_pair: SQLitePair) -> None:
     async def main() -> None:
         async with shop_on(sqlite_pair) as shop:
             app = shop.handling(count)

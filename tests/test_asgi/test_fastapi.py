@@ -19,7 +19,7 @@ from replswitch.decorators import use_master, use_slave
 fastapi, background, responses = map(required, ("fastapi", "starlette.background", "starlette.responses"))
 pytestmark = pytest.mark.parametrize("served", ["sqlite"], indirect=True)
 
-KINDS = pytest.mark.parametrize("kind", ["def", "async def"])
+KINDS = pytest.mark.parametrize("kind", ["def", "async def"], ids=["endpoint def", "endpoint async def"])
 
 
 def endpoint(kind: str, work: Callable[[], Any]) -> Callable[[], Any]:
@@ -105,7 +105,11 @@ def test_m1_an_error_page_for_an_unhandled_exception_is_marked(board: ASGIBoard,
 
 
 @KINDS
-@pytest.mark.parametrize("dependency", ["def", "async def", "async def with yield"])
+@pytest.mark.parametrize(
+    "dependency",
+    ["def", "async def", "async def with yield"],
+    ids=["dependency def", "dependency async def", "dependency async def with yield"],
+)
 def test_s3_async_dependencies_switch_the_endpoint_and_sync_ones_do_not(
     board: ASGIBoard, api: Any, kind: str, dependency: str
 ) -> None:
@@ -134,7 +138,9 @@ def test_a_decorated_endpoint_runs_in_the_state_of_its_decorator(board: ASGIBoar
 
 
 @KINDS
-def test_r5_a_view_counter_runs_again_and_leaves_its_dependencies(board: ASGIBoard, api: Any, kind: str) -> None:
+def test_r5_a_view_counter_runs_again_and_both_tries_end_their_dependencies(
+    board: ASGIBoard, api: Any, kind: str
+) -> None:
     left: list[str] = []
 
     async def dependency() -> AsyncIterator[None]:
@@ -256,7 +262,7 @@ def test_m1_a_commit_of_a_dependency_with_an_async_session_is_marked_and_seen(bo
 @pytest.mark.parametrize(
     "how",
     ["a decorator", "a decorator, and flush", "a dependency"],
-    ids=["use_master decorates, no flush in it", "use_master decorates, flush in it", "use_master in a dependency"],
+    ids=["endpoint with use_master", "endpoint with use_master that flushes", "use_master in a dependency"],
 )
 def test_s8_a_flush_in_a_dependency_after_use_master_in_the_endpoint_is_written_and_marked(
     board: ASGIBoard, api: Any, how: str, caplog: pytest.LogCaptureFixture

@@ -36,7 +36,7 @@ def late(board: ASGIBoard, *pieces: bytes, fails: bool = False) -> App:
 
 @ON_ONE_SERVER
 @pytest.mark.parametrize("pieces", [(b"written",), (b"written", b""), (b"", b"written", b"")])
-def test_m7_with_hold_a_commit_after_a_response_in_one_piece_is_marked(
+def test_m7_with_the_option_hold_a_commit_after_a_response_in_one_piece_is_marked(
     board: ASGIBoard, pieces: tuple[bytes, ...], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
@@ -49,8 +49,8 @@ def test_m7_with_hold_a_commit_after_a_response_in_one_piece_is_marked(
 
 
 @ON_ONE_SERVER
-@pytest.mark.parametrize("hold", [True, False])
-def test_m7_a_commit_after_the_response_is_not_marked_without_hold_or_in_several_pieces(
+@pytest.mark.parametrize("hold", [True, False], ids=["with hold, in two pieces", "without hold, in one piece"])
+def test_m7_a_commit_after_the_response_is_not_marked_without_hold_or_with_several_pieces(
     board: ASGIBoard, hold: bool
 ) -> None:
     app = board.within(late(board, b"wri", b"tten") if hold else late(board, b"written"), hold=hold)
@@ -59,7 +59,9 @@ def test_m7_a_commit_after_the_response_is_not_marked_without_hold_or_in_several
 
 
 @ON_ONE_SERVER
-def test_m7_with_hold_an_error_after_the_response_replaces_it_with_a_marked_one(board: ASGIBoard) -> None:
+def test_m7_with_the_option_hold_an_error_after_the_response_sends_a_marked_error_page_instead(
+    board: ASGIBoard,
+) -> None:
     board.pair.stop_slave()
     browser = Browser(board.within(late(board, b"written", fails=True), hold=True))
     failed(browser)
@@ -104,7 +106,7 @@ def failed(browser: Browser) -> None:
 
 
 @ON_ONE_SERVER
-def test_r5_with_hold_a_write_after_the_response_still_causes_the_replay(board: ASGIBoard) -> None:
+def test_r5_with_the_option_hold_a_write_after_the_response_causes_the_replay(board: ASGIBoard) -> None:
     async def app(scope: Any, receive: Receive, send: Send) -> None:
         await respond(send, b"counted")
         count(board)
@@ -114,7 +116,7 @@ def test_r5_with_hold_a_write_after_the_response_still_causes_the_replay(board: 
     assert board.on("master") == [1, 2]
 
 
-def test_with_hold_a_stream_is_sent_piece_by_piece(wrap: Wrap) -> None:
+def test_with_the_option_hold_a_stream_is_sent_piece_by_piece(wrap: Wrap) -> None:
     async def main() -> None:
         async def app(scope: Any, receive: Receive, send: Send) -> None:
             await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -128,7 +130,7 @@ def test_with_hold_a_stream_is_sent_piece_by_piece(wrap: Wrap) -> None:
     asyncio.run(main())
 
 
-def test_with_hold_trailers_follow_the_body(wrap: Wrap) -> None:
+def test_with_the_option_hold_trailers_follow_the_body(wrap: Wrap) -> None:
     async def app(scope: Any, receive: Receive, send: Send) -> None:
         await respond(send, b"one")
         await send({"type": "http.response.trailers", "headers": []})
@@ -137,6 +139,6 @@ def test_with_hold_trailers_follow_the_body(wrap: Wrap) -> None:
     assert [each["type"].rpartition(".")[2] for each in answer.messages] == ["start", "body", "trailers"]
 
 
-def test_hold_must_be_true_or_false(wrap: Wrap) -> None:
+def test_the_option_hold_must_be_true_or_false(wrap: Wrap) -> None:
     with pytest.raises(ConfigurationError, match="hold"):
         ReplicationMiddleware(late, "s", hold="yes")  # type: ignore[arg-type]

@@ -52,8 +52,8 @@ def test_m7_the_headers_wait_for_the_first_piece_that_is_not_empty(wrap: Wrap) -
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
-@pytest.mark.parametrize("empty", [0, 2])
-def test_an_empty_body_has_its_headers(wrap: Wrap, method: str, empty: int) -> None:
+@pytest.mark.parametrize("empty", [0, 2], ids=["one empty piece", "three empty pieces"])
+def test_a_response_with_an_empty_body_sends_its_headers(wrap: Wrap, method: str, empty: int) -> None:
     answer = Browser(wrap(sends(START, *[piece(more=True)] * empty, piece()))).send(method)
     assert (answer.code, answer.body, kinds(answer)) == (200, b"", ["start", "body"])
     assert answer.side == ("master" if method == "POST" else "slave")
@@ -83,7 +83,7 @@ def test_messages_before_the_headers_are_passed_on_at_once(wrap: Wrap, kind: str
         assert kinds(Browser(wrap(sends(*messages))).send()) == [kind, "start", "body"]
 
 
-def test_a_file_that_the_server_sends_releases_the_headers(wrap: Wrap) -> None:
+def test_the_headers_are_sent_before_a_file_that_the_server_sends(wrap: Wrap) -> None:
     answer = Browser(wrap(sends(START, {"type": "http.response.pathsend", "path": "/etc/hosts"}))).send("POST")
     assert kinds(answer) == ["start", "pathsend"]
     assert answer.side == "master"
@@ -94,7 +94,7 @@ def test_trailers_follow_the_body(wrap: Wrap) -> None:
     assert kinds(Browser(wrap(sends(START, piece(b"x"), trailers))).send()) == ["start", "body", "trailers"]
 
 
-def test_a_start_without_a_body_reaches_the_server(wrap: Wrap) -> None:
+def test_a_start_message_without_a_body_reaches_the_server(wrap: Wrap) -> None:
     async def main() -> Exchange:
         exchange = Exchange(wrap(sends(START)), http_scope())
         with pytest.raises(AssertionError, match="without a whole response"):  # the server's complaint, not ours
@@ -104,7 +104,7 @@ def test_a_start_without_a_body_reaches_the_server(wrap: Wrap) -> None:
     assert kinds(asyncio.run(main())) == ["start"]
 
 
-def test_a_second_start_is_an_error(wrap: Wrap) -> None:
+def test_a_second_start_message_is_an_error(wrap: Wrap) -> None:
     with pytest.raises(ReplSwitchError, match="second time"):
         Browser(wrap(sends(START, START))).send()
 

@@ -154,8 +154,8 @@ def test_m7_a_commit_before_the_first_piece_is_marked_and_a_later_one_is_logged(
 
 
 @ON_ONE_SERVER
-@pytest.mark.parametrize("how", ["in the request", "in a thread", "in a task that outlives it"])
-def test_m7_a_background_task_sees_its_own_writes_and_is_logged_once(
+@pytest.mark.parametrize("how", ["in the request", "in a thread", "in a task that outlives the request"])
+def test_m7_a_background_task_sees_its_own_writes_and_one_log_line_reports_the_missing_marker(
     board: ASGIBoard, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
@@ -177,7 +177,7 @@ def test_m7_a_background_task_sees_its_own_writes_and_is_logged_once(
             work()
 
         async def app(scope: Any, receive: Receive, send: Send) -> None:
-            if how == "in a task that outlives it":
+            if how == "in a task that outlives the request":
                 tasks.append(asyncio.create_task(later()))
             await respond(send, b"accepted", status=202)
             if how == "in the request":
@@ -218,7 +218,7 @@ def test_m1_carry_and_resume_hand_the_write_to_a_task_without_context(board: ASG
 
 
 @ON_ONE_SERVER
-def test_m1_a_cancelled_request_marks_nothing_and_leaves_the_next_one_clean(board: ASGIBoard) -> None:
+def test_m1_a_cancelled_request_makes_no_marker_and_does_not_affect_the_next_request(board: ASGIBoard) -> None:
     async def main() -> None:
         wrote, never = asyncio.Event(), asyncio.Event()
 
@@ -245,7 +245,7 @@ class TestWithin:
     """A request that is made within another one, in the same process."""
 
     @ON_ONE_SERVER
-    def test_m1_a_write_of_an_inner_request_is_marked_outside(self, board: ASGIBoard) -> None:
+    def test_m1_a_write_of_an_inner_request_is_in_the_marker_of_the_outer_response(self, board: ASGIBoard) -> None:
         inner = board.within(board.answer, cookie_name="inner_updated")
         pages: list[bytes] = []
 
@@ -263,8 +263,8 @@ class TestWithin:
         assert browser.send().body == b"1 2 3"
 
     @ON_ONE_SERVER
-    @pytest.mark.parametrize("server", ["asgi", "wsgi"])
-    def test_m1_a_request_in_the_context_of_one_that_has_ended_gets_none_of_its_writes(
+    @pytest.mark.parametrize("server", ["asgi", "wsgi"], ids=["later request under ASGI", "later request under WSGI"])
+    def test_m1_a_request_in_the_context_of_an_ended_request_gets_none_of_the_ended_request_s_writes(
         self, board: ASGIBoard, server: str
     ) -> None:
         """As with a server that runs the next request of a connection in the context of the one before."""

@@ -40,7 +40,7 @@ def counter(board: ASGIBoard, how: str = "in the request") -> App:
 
 
 @pytest.mark.parametrize("how", ["in the request", "in a group of tasks", "in a thread"])
-def test_r5_a_view_counter_counts_once_and_its_page_shows_it(board: ASGIBoard, how: str) -> None:
+def test_r5_a_view_counter_runs_again_and_counts_once(board: ASGIBoard, how: str) -> None:
     app = board.within(counter(board, how))
     page = Browser(app).send()
     assert (page.code, page.body, page.told.endswith("reason=replay"), len(page.cookies)) == (200, b"1 2", True, 1)
@@ -52,7 +52,7 @@ def test_r5_a_view_counter_counts_once_and_its_page_shows_it(board: ASGIBoard, h
 
 
 @ON_ONE_SERVER
-@pytest.mark.parametrize("empty", [0, 2])
+@pytest.mark.parametrize("empty", [0, 2], ids=["no empty piece first", "two empty pieces first"])
 def test_r5_a_stream_that_writes_before_its_first_piece_runs_again(board: ASGIBoard, empty: int) -> None:
     async def app(scope: Any, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -114,7 +114,7 @@ def test_r5_the_second_try_gets_a_fresh_request(board: ASGIBoard) -> None:
 
 
 @ON_ONE_SERVER
-def test_r5_what_is_left_of_the_first_try_sends_nothing_and_sees_a_disconnect(board: ASGIBoard) -> None:
+def test_r5_a_task_left_by_the_first_try_sends_nothing_and_receives_a_disconnect(board: ASGIBoard) -> None:
     async def main() -> tuple[Exchange, list[Any]]:
         tasks: list[asyncio.Task[Any]] = []
         go = asyncio.Event()

@@ -36,7 +36,7 @@ def server_of(told: str) -> str:
 
 @pytest.mark.parametrize("served", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("share", [0, 0.1, 1])
-def test_r6_the_share_of_the_visitors_reads_from_slaves_and_no_visitor_changes_sides(
+def test_r6_the_rollout_share_of_the_visitors_reads_from_slaves_and_no_visitor_changes_sides(
     board: ASGIBoard, share: float
 ) -> None:
     app = board.within(board.answer, rollout=share)
@@ -81,7 +81,7 @@ def test_r6_streams_threads_and_tasks_are_on_the_side_of_their_request(board: AS
 
 
 @ON_TWO_SERVERS
-def test_s8_r6_with_rollout_0_a_write_in_slave_state_is_found_and_its_request_runs_again(board: ASGIBoard) -> None:
+def test_s8_r6_with_rollout_0_a_write_in_slave_state_is_refused_and_its_request_runs_again(board: ASGIBoard) -> None:
     async def app(scope: Any, receive: Receive, send: Send) -> None:
         board.db.begin()
         number = len(board.numbers()) + 1
@@ -120,7 +120,7 @@ def test_r6_a_websocket_keeps_the_side_of_its_visitor(board: ASGIBoard) -> None:
 
 
 @ON_TWO_SERVERS
-def test_enabled_changes_while_a_websocket_is_open(board: ASGIBoard) -> None:
+def test_a_new_value_of_enabled_applies_to_the_next_message_of_an_open_websocket(board: ASGIBoard) -> None:
     asked: list[Any] = []
     is_on = [False]
 

@@ -137,7 +137,7 @@ def test_m1_the_next_get_sees_the_write(pair: SQLitePair, serve: Serve, server: 
 
 
 @EACH
-def test_s3_requests_on_one_connection_leave_nothing_for_the_next(
+def test_s3_a_request_leaves_no_state_and_no_marker_for_the_next_one_on_its_connection(
     pair: SQLitePair, serve: Serve, server: str, framework: str
 ) -> None:
     port, number = serve(server), next(numbers)
@@ -154,7 +154,9 @@ def test_s3_requests_on_one_connection_leave_nothing_for_the_next(
 
 
 @SERVERS
-def test_s3_pipelined_requests_leave_nothing_for_the_next(pair: SQLitePair, serve: Serve, server: str) -> None:
+def test_s3_a_pipelined_request_leaves_no_state_and_no_marker_for_the_next_one(
+    pair: SQLitePair, serve: Serve, server: str
+) -> None:
     upload = b"POST /fastapi/upload HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nxyz"
     last = b"GET /fastapi/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
     with closing(socket.create_connection(("127.0.0.1", serve(server)), timeout=30)) as client:
@@ -166,7 +168,7 @@ def test_s3_pipelined_requests_leave_nothing_for_the_next(pair: SQLitePair, serv
 
 
 @SERVERS
-def test_s9_a_client_that_disconnects_leaves_nothing_for_the_next_request(
+def test_s9_a_client_that_disconnects_leaves_no_state_for_the_next_request(
     pair: SQLitePair, serve: Serve, server: str
 ) -> None:
     port = serve(server)

@@ -85,7 +85,7 @@ def test_m1_an_error_page_of_starlette_is_marked(board: ASGIBoard, debug: bool) 
     assert answer.body.startswith(b"Traceback") if debug else answer.body == b"Sorry!"
 
 
-def test_m1_in_the_list_of_middleware_an_error_after_a_write_is_answered_with_a_plain_page_and_a_marker(
+def test_m1_in_the_list_of_middleware_an_error_after_a_write_gets_a_plain_error_page_with_a_marker(
     board: ASGIBoard,
 ) -> None:
     app = site(board, "in the list")
@@ -98,7 +98,7 @@ def test_m1_in_the_list_of_middleware_an_error_after_a_write_is_answered_with_a_
 @pytest.mark.parametrize(
     ("place", "side", "markers"), [("around", "slave", 1), ("in the list", "master", 0)], ids=["inside", "outside"]
 )
-def test_m1_other_middleware_has_the_state_and_is_marked_only_inside_of_ours(
+def test_m1_middleware_of_the_application_is_switched_and_marked_only_inside_replication_middleware(
     board: ASGIBoard, place: str, side: str, markers: int
 ) -> None:
     states: list[str] = []

@@ -29,7 +29,9 @@ def showing(switch: Switch) -> App:
 
 
 @pytest.mark.parametrize(("method", "state"), STATES)
-def test_s9_the_state_holds_in_every_piece_and_not_while_the_server_works(wrap: Wrap, method: str, state: str) -> None:
+def test_s9_every_piece_has_the_state_of_the_request_and_the_server_s_code_has_its_own_state(
+    wrap: Wrap, method: str, state: str
+) -> None:
     switch = Switch()
     seen: list[str] = []
 
@@ -52,7 +54,7 @@ def test_s9_the_state_holds_in_every_piece_and_not_while_the_server_works(wrap: 
     assert (answer.body, answer.side) == (b"onetwo", state)
 
 
-def test_s9_the_state_of_the_server_is_back_after_the_request(wrap: Wrap) -> None:
+def test_s9_the_state_of_the_server_is_restored_after_the_request(wrap: Wrap) -> None:
     switch = Switch()
     with switch.use_slave(), use_slave():
         assert Browser(wrap(showing(switch))).send("POST").body == b"master"
@@ -61,7 +63,7 @@ def test_s9_the_state_of_the_server_is_back_after_the_request(wrap: Wrap) -> Non
 
 @pytest.mark.parametrize("how", ["a task", "a group of tasks", "a thread", "a thread of an executor"])
 @pytest.mark.parametrize(("method", "state"), [("GET", "slave"), ("POST", "master")])
-def test_s3_tasks_and_threads_have_the_state_and_change_nothing_outside(
+def test_s3_tasks_and_threads_have_the_state_of_the_request_and_do_not_change_the_state_of_the_request(
     wrap: Wrap, how: str, method: str, state: str
 ) -> None:
     switch = Switch()
@@ -205,7 +207,9 @@ class Client:
 
 @pytest.mark.parametrize("when", ["before the first piece", "after the first piece"])
 @pytest.mark.parametrize("cancels", [True, False], ids=["the task is cancelled", "the application is told"])
-def test_s9_a_disconnect_cleans_up_in_the_state_of_the_request(wrap: Wrap, when: str, cancels: bool) -> None:
+def test_s9_the_finally_of_an_application_runs_in_the_state_of_the_request_after_a_disconnect(
+    wrap: Wrap, when: str, cancels: bool
+) -> None:
     async def main() -> None:
         client = Client(Switch(), when=when)
         exchange = await client.asend(wrap(client.app), cancels=cancels)
@@ -257,7 +261,7 @@ def test_s3_a_task_that_outlives_its_request_keeps_its_state(wrap: Wrap) -> None
     assert seen == ["slave"]
 
 
-def test_lifespan_passes_unchanged(wrap: Wrap) -> None:
+def test_lifespan_messages_reach_the_application_unchanged(wrap: Wrap) -> None:
     got: list[Any] = []
     switch = Switch()
 
@@ -275,7 +279,7 @@ def test_lifespan_passes_unchanged(wrap: Wrap) -> None:
     assert got[0] is scope
 
 
-def test_s2_async_with_does_the_same_as_with(wrap: Wrap) -> None:
+def test_s2_async_with_switches_and_restores_the_state_like_with(wrap: Wrap) -> None:
     switch = Switch()
 
     async def app(scope: Any, receive: Receive, send: Send) -> None:
@@ -296,7 +300,7 @@ def test_s2_async_with_does_the_same_as_with(wrap: Wrap) -> None:
     assert Browser(wrap(app)).send().body == b"slave master slave slave master slave slave slave"
 
 
-def test_decorators_hold_for_coroutine_functions_and_async_generators(wrap: Wrap) -> None:
+def test_decorated_coroutine_functions_and_async_generators_run_in_the_state_of_their_decorator(wrap: Wrap) -> None:
     switch = Switch()
 
     @use_master
@@ -319,7 +323,7 @@ def test_decorators_hold_for_coroutine_functions_and_async_generators(wrap: Wrap
 
 
 @pytest.mark.parametrize(("method", "state"), [("GET", "slave"), ("POST", "master")])
-def test_nested_middleware_sets_one_state(wrap: Wrap, method: str, state: str) -> None:
+def test_two_nested_middlewares_set_one_state(wrap: Wrap, method: str, state: str) -> None:
     answer = Browser(wrap(wrap(showing(Switch())))).send(method)
     assert (answer.body, answer.values("Replswitch")) == (state.encode(), [f"{state}; reason=method"] * 2)
 

@@ -294,7 +294,9 @@ def test_an_open_websocket_holds_no_connection_after_rows_were_read_one_by_one(b
 
 
 @ON_ONE_SERVER
-def test_a_task_of_an_open_websocket_gives_its_connections_back_when_it_is_done(board: ASGIBoard, chat: Chat) -> None:
+def test_a_task_of_an_open_websocket_returns_its_connections_to_the_pool_at_its_end(
+    board: ASGIBoard, chat: Chat
+) -> None:
     async def main() -> None:
         tasks: list[asyncio.Task[str]] = []
 
@@ -352,7 +354,7 @@ def test_s3_each_of_several_websockets_has_its_own_state(wrap: Wrap) -> None:
     asyncio.run(main())
 
 
-def test_s9_a_disconnect_cleans_up_in_the_state_of_the_websocket(wrap: Wrap) -> None:
+def test_s9_the_finally_of_an_application_runs_in_the_state_of_the_websocket_after_a_disconnect(wrap: Wrap) -> None:
     switch = Switch()
     seen: list[str] = []
     scopes: list[Any] = []
@@ -383,7 +385,7 @@ def test_s9_a_disconnect_cleans_up_in_the_state_of_the_websocket(wrap: Wrap) -> 
     assert (seen, [scope.ended for scope in scopes]) == (["slave"], [True])
 
 
-def test_m1_an_open_websocket_is_not_among_the_requests_that_outside_commits_are_recorded_for(wrap: Wrap) -> None:
+def test_m1_a_commit_outside_of_requests_is_not_recorded_for_an_open_websocket(wrap: Wrap) -> None:
     """Thousands of sockets may be open, and each write outside any request looks at all that wait."""
 
     async def app(scope: Any, receive: Receive, send: Send) -> None:

@@ -94,7 +94,7 @@ def test_m6_the_cookie_is_secure_on_https(send: SendRequest, wrap: Wrap) -> None
         ({"cookie_max_age": 0.1}, "max-age", "1", "1"),
     ],
 )
-def test_m6_the_cookie_options_set_its_attributes(
+def test_m6_the_cookie_options_set_the_attributes_of_the_cookie(
     send: SendRequest, wrap: Wrap, options: dict[str, Any], attribute: str, http: object, https: object
 ) -> None:
     application = wrap(redirecting(), **options)
@@ -117,7 +117,7 @@ def test_cookie_name_sets_the_names_of_the_cookies(send: SendRequest, wrap: Wrap
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "MKCOL"])
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
-def test_m1_a_bare_switch_sets_the_cookie_with_a_redirect_after_an_unsafe_method(
+def test_m1_with_a_switch_without_a_database_a_redirect_after_an_unsafe_method_sets_the_cookie(
     send: SendRequest, wrap: Wrap, method: str, code: int
 ) -> None:
     assert len(send(wrap(redirecting(f"{code} Elsewhere")), method).cookies) == 1
@@ -131,13 +131,15 @@ def test_m1_a_bare_switch_sets_the_cookie_with_a_redirect_after_an_unsafe_method
         ("GET", "200 OK"),
     ],
 )
-def test_m1_a_bare_switch_sets_no_cookie_with_another_response(
+def test_m1_with_a_switch_without_a_database_another_response_sets_no_cookie(
     send: SendRequest, wrap: Wrap, method: str, status: str
 ) -> None:
     assert send(wrap(redirecting(status)), method).cookies == []
 
 
-def test_m3_a_read_with_a_marker_neither_renews_nor_deletes_it(send: SendRequest, wrap: Wrap, token: Token) -> None:
+def test_m3_a_read_with_a_marker_neither_renews_nor_deletes_the_marker(
+    send: SendRequest, wrap: Wrap, token: Token
+) -> None:
     for cookie in (f"just_updated={token()}", f"just_updated={token(100)}", "just_updated=broken", "just_updated="):
         assert send(wrap(redirecting("200 OK")), cookie=cookie).cookies == []
 
@@ -203,7 +205,7 @@ def test_r4_a_marker_without_a_position_comes_before_override(send: SendRequest,
     [Marker(time.time()), Marker(positions={"shop": MariaDBPosition.parse("0-1-42")}, placed_at=time.time())],
     ids=["by time", "with a position"],
 )
-def test_r4_use_slave_in_a_request_with_a_marker_leaves_a_bare_switch_on_the_master(
+def test_r4_use_slave_in_a_request_with_a_marker_leaves_a_switch_without_a_database_on_the_master(
     send: SendRequest, wrap: Wrap, secret: str, marker: Marker
 ) -> None:
     switch = Switch()
@@ -263,8 +265,12 @@ def test_m4_two_parallel_posts_lose_neither_marker(
         assert browser.send().body == b"master"
 
 
-@pytest.mark.parametrize(("had", "asks_for"), [(-30, -30), (8, 0), (100, 0)])
-def test_m4_a_new_marker_asks_for_the_later_of_the_new_write_and_the_old_marker(
+@pytest.mark.parametrize(
+    ("had", "asks_for"),
+    [(-30, -30), (8, 0), (100, 0)],
+    ids=["old marker 30 s ahead", "old marker of 8 s ago", "old marker of 100 s ago"],
+)
+def test_m4_a_new_marker_has_the_later_of_the_times_of_the_new_write_and_of_the_old_marker(
     send: SendRequest, wrap: Wrap, secret: str, token: Token, had: float, asks_for: float
 ) -> None:
     began = time.time()
@@ -309,7 +315,9 @@ def test_m4_a_marker_is_found_among_other_cookies(send: SendRequest, wrap: Wrap,
 # The end of a marker, and cookies that are ignored
 
 
-def test_m3_a_marker_ends_by_age_even_if_the_client_still_sends_it(send: SendRequest, wrap: Wrap, token: Token) -> None:
+def test_m3_a_marker_that_is_too_old_is_ignored_even_if_the_client_sends_the_cookie(
+    send: SendRequest, wrap: Wrap, token: Token
+) -> None:
     application = wrap(redirecting())
     assert side(send, application, token(8)) == "master"
     assert side(send, application, token(10.1)) == "slave"
@@ -342,7 +350,7 @@ def test_m2_old_secrets_are_accepted_and_the_newest_signs(send: SendRequest, wra
 
 
 @pytest.mark.parametrize(
-    "secrets", ["new", b"new", ["new"], ("new",), pytest.param(iter(["new"]), id="iter")], ids=repr
+    "secrets", ["new", b"new", ["new"], ("new",), pytest.param(iter(["new"]), id="iterator")], ids=repr
 )
 def test_secrets_can_be_text_bytes_or_a_list(send: SendRequest, wrap: Wrap, token: Token, secrets: Any) -> None:
     assert side(send, wrap(redirecting(), secrets), token(secret="new")) == "master"

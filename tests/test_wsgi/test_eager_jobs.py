@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     ids=["as in the recipe for Celery", "with a token of carry()"],
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_m1_a_job_sees_its_requests_writes_and_hands_back_its_own(
+def test_m1_a_job_in_the_process_of_its_request_and_the_request_see_the_writes_of_each_other(
     board: Board, begin: Begin, method: str, browser_of: Any
 ) -> None:
     found: list[list[int]] = []

@@ -164,7 +164,9 @@ def test_m1_a_write_that_was_rolled_back_makes_no_marker(board: Board, send: Sen
     assert board.on("master") == [1]
 
 
-def test_m6_a_request_after_one_that_wrote_sets_no_cookie(board: Board, send: SendRequest) -> None:
+def test_m6_a_request_that_only_reads_sets_no_cookie_after_a_request_that_wrote(
+    board: Board, send: SendRequest
+) -> None:
     assert len(send(board.application, "POST", "n=2").cookies) == 1
     assert send(board.application).cookies == []
 
@@ -346,7 +348,9 @@ def test_without_autocommit_an_uncommitted_write_is_rolled_back_after_the_reques
 # Responses that share a thread
 
 
-def test_interleaved_responses_in_one_thread_read_on_their_own_sides(board: Board, exchange: SendRequest) -> None:
+def test_interleaved_responses_in_one_thread_read_in_the_state_of_their_own_request(
+    board: Board, exchange: SendRequest
+) -> None:
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
         start_response("200 OK", TEXT)
         for _ in range(3):
@@ -415,7 +419,7 @@ def test_a_write_does_not_join_the_open_transaction_of_another_response_in_its_t
     assert board.on("master") == [1, 3]
 
 
-def test_a_request_inside_a_request_does_not_end_its_transaction(board: Board, send: SendRequest) -> None:
+def test_a_request_inside_a_request_does_not_end_the_outer_transaction(board: Board, send: SendRequest) -> None:
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         found = [send(board.application).body for _ in insert(board, 2)]
         start_response("200 OK", TEXT)
@@ -427,7 +431,9 @@ def test_a_request_inside_a_request_does_not_end_its_transaction(board: Board, s
     assert len(answer.cookies) == 1
 
 
-def test_nested_middleware_sets_one_marker_that_both_read(board: Board, browser_of: type[Browser]) -> None:
+def test_two_nested_middlewares_set_one_marker_and_both_read_the_marker(
+    board: Board, browser_of: type[Browser]
+) -> None:
     board.pair.stop_slave()
     browser = browser_of(board.behind(board.application))
     assert browser.post("n=2").body == b"1 2"
@@ -435,7 +441,7 @@ def test_nested_middleware_sets_one_marker_that_both_read(board: Board, browser_
     assert board.on("slave") == [1], "the slave did not lag, so nothing was tested"
 
 
-def test_s9_a_body_iterated_in_another_thread_reads_in_its_state_and_is_marked(
+def test_s9_a_body_iterated_in_another_thread_has_the_state_of_the_request_and_is_marked(
     board: Board, exchange: SendRequest
 ) -> None:
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:

@@ -76,7 +76,7 @@ def test_a_marker_survives_writing_and_reading(marker: Marker) -> None:
 
 @fewer
 @given(markers, markers, markers)
-def test_merging_is_commutative_associative_and_idempotent(one: Marker, two: Marker, three: Marker) -> None:
+def test_merging_markers_is_commutative_associative_and_idempotent(one: Marker, two: Marker, three: Marker) -> None:
     assert one.merge(two) == two.merge(one)
     assert one.merge(two).merge(three) == one.merge(two.merge(three))
     assert one.merge(one) == one
@@ -85,7 +85,7 @@ def test_merging_is_commutative_associative_and_idempotent(one: Marker, two: Mar
 
 @fewer
 @given(markers, markers)
-def test_m4_a_merged_marker_requires_what_both_required(one: Marker, two: Marker) -> None:
+def test_m4_a_merged_marker_requires_the_writes_of_both_markers(one: Marker, two: Marker) -> None:
     assert one.merge(two).written_at == max(one.written_at or 0, two.written_at or 0)
 
 
@@ -106,7 +106,7 @@ def test_m4_markers_merge_alike_in_any_order(ages: list[int], chance: Any) -> No
 @example(-FUTURE, 10)
 @example(10.001, 10)
 @example(-FUTURE - 0.001, 10)
-def test_a_marker_holds_from_a_minute_ahead_to_its_greatest_age(age: float, max_age: float) -> None:
+def test_a_marker_is_valid_from_a_minute_ahead_to_its_greatest_age(age: float, max_age: float) -> None:
     written = round(NOW - age, 3)
     found = SIGNER.read([SIGNER.write(Marker(written))], now=NOW, max_age=max_age, position_max_age=max_age)
     assert found == (Marker(written) if -FUTURE <= NOW - written <= max_age else None)
@@ -151,14 +151,14 @@ def test_m5_no_value_of_the_cookie_raises_or_chooses_the_master(value: str, name
 
 @fewer
 @given(st.text(st.characters()))
-def test_m5_arbitrary_text_as_a_marker_neither_raises_nor_holds(token: str) -> None:
+def test_m5_arbitrary_text_as_a_marker_is_ignored_without_an_error(token: str) -> None:
     assert read(token) is None
     assert read(f"{token}.{token}", f".{token}", token * 50) is None
 
 
 @fewer
 @given(st.floats(min_value=-50, max_value=9), st.data())
-def test_a_marker_that_was_cut_does_not_hold(age: float, data: st.DataObject) -> None:
+def test_a_marker_that_was_cut_is_ignored(age: float, data: st.DataObject) -> None:
     token = SIGNER.write(Marker(NOW - age))
     begin = data.draw(st.integers(0, len(token) - 1))
     end = data.draw(st.integers(begin, len(token)))
@@ -169,7 +169,7 @@ def test_a_marker_that_was_cut_does_not_hold(age: float, data: st.DataObject) ->
 
 @fewer
 @given(st.integers(-50, 9), st.integers(-50, 9))
-def test_a_marker_that_was_spliced_from_two_does_not_hold(one: int, two: int) -> None:
+def test_a_marker_that_was_spliced_from_two_is_ignored(one: int, two: int) -> None:
     assume(one != two)
     first, second = (SIGNER.write(Marker(NOW - age)).split(".") for age in (one, two))
     assert read(f"{first[0]}.{second[1]}") is None
@@ -179,7 +179,7 @@ def test_a_marker_that_was_spliced_from_two_does_not_hold(one: int, two: int) ->
 
 @fewer
 @given(st.integers(-50, 9), st.text(st.characters(max_codepoint=255), min_size=1, max_size=5), st.data())
-def test_a_marker_that_was_changed_does_not_hold(age: int, change: str, data: st.DataObject) -> None:
+def test_a_marker_that_was_changed_is_ignored(age: int, change: str, data: st.DataObject) -> None:
     token = SIGNER.write(Marker(NOW - age))
     place = data.draw(st.integers(0, len(token)))
     changed = token[:place] + change + token[place + data.draw(st.integers(0, 3)) :]
@@ -192,7 +192,7 @@ def test_a_marker_that_was_changed_does_not_hold(age: int, change: str, data: st
 
 @fewer
 @given(st.integers(11, 10**6), st.text(st.characters(max_codepoint=255), max_size=5), st.data())
-def test_m5_no_change_makes_an_expired_marker_hold(age: int, change: str, data: st.DataObject) -> None:
+def test_m5_no_change_makes_an_expired_marker_valid(age: int, change: str, data: st.DataObject) -> None:
     token = SIGNER.write(Marker(NOW - age))
     place = data.draw(st.integers(0, len(token)))
     assert read(token[:place] + change + token[place + data.draw(st.integers(0, 3)) :]) is None
@@ -200,7 +200,7 @@ def test_m5_no_change_makes_an_expired_marker_hold(age: int, change: str, data: 
 
 @fewer
 @given(st.text(min_size=1))
-def test_a_marker_that_was_signed_with_another_secret_does_not_hold(other: str) -> None:
+def test_a_marker_that_was_signed_with_another_secret_is_ignored(other: str) -> None:
     assume(other != SECRET)
     assert read(MarkerSigner(other).write(Marker(NOW))) is None
     for salt in ("replswitch.marker", "replswitch.marker.", "itsdangerous", ""):
@@ -225,7 +225,7 @@ json_values = st.recursive(
 
 @fewer
 @given(json_values)
-def test_m5_no_signed_payload_raises(payload: object) -> None:
+def test_m5_no_signed_payload_of_a_cookie_raises_an_error(payload: object) -> None:
     arguments = {"key_derivation": "hmac", "digest_method": hashlib.sha256}
     serializer = URLSafeSerializer(SECRET, salt="replswitch.marker", signer_kwargs=arguments)
     assert read(str(serializer.dumps({"t": NOW}))) == Marker(NOW)
@@ -234,7 +234,7 @@ def test_m5_no_signed_payload_raises(payload: object) -> None:
     assert found is None or (found.written_at is not None and -FUTURE <= NOW - found.written_at <= 10)
 
 
-def test_m5_a_boolean_is_no_time() -> None:
+def test_m5_a_marker_with_a_boolean_as_its_time_is_ignored() -> None:
     arguments = {"key_derivation": "hmac", "digest_method": hashlib.sha256}
     token = str(URLSafeSerializer(SECRET, salt="replswitch.marker", signer_kwargs=arguments).dumps({"t": True}))
     assert read(token, now=1.0) is None
@@ -253,15 +253,15 @@ def forged(number: int) -> str:
 
 
 FORGED: dict[str, list[str]] = {
-    "short": [f"x.{number}" for number in range(1000)],
-    "like ours": [forged(number) for number in range(400)],
-    "the same": [forged(1)] * 5000,
-    "too long": ["x" * 5000 + forged(1)] * 40,
+    "short cookies": [f"x.{number}" for number in range(1000)],
+    "cookies like markers": [forged(number) for number in range(400)],
+    "one cookie repeated": [forged(1)] * 5000,
+    "long cookies": ["x" * 5000 + forged(1)] * 40,
 }
 
 
 @pytest.mark.parametrize("some", FORGED.values(), ids=FORGED)
-@pytest.mark.parametrize("place", [0, 0.5, 1])
+@pytest.mark.parametrize("place", [0, 0.5, 1], ids=["real one first", "real one in the middle", "real one last"])
 def test_m4_forged_cookies_do_not_crowd_out_a_real_one(some: list[str], place: float) -> None:
     before = int(len(some) * place)
     tokens = [*some[:before], MarkerSigner(SECRET).write(Marker(time.time())), *some[before:]]
@@ -328,7 +328,7 @@ def test_m4_processes_begin_with_different_cookie_names() -> None:
 
 @pytest.mark.parametrize(
     "secrets",
-    [["new", "old"], [b"new", "old"], ("new", b"old"), pytest.param(iter(["new", "old"]), id="iter")],
+    [["new", "old"], [b"new", "old"], ("new", b"old"), pytest.param(iter(["new", "old"]), id="iterator")],
     ids=repr,
 )
 def test_m2_the_newest_secret_signs_and_all_secrets_verify(secrets: Any) -> None:

@@ -120,7 +120,7 @@ def test_m3_a_page_and_its_parallel_xhrs_after_a_redirect_see_the_write(
     assert pages == [b"1 2"] * 18
 
 
-def test_m4_parallel_posts_of_one_visitor_are_all_seen(board: Board, browser_of: type[Browser]) -> None:
+def test_m4_the_writes_of_parallel_posts_of_one_visitor_are_all_seen(board: Board, browser_of: type[Browser]) -> None:
     board.pair.stop_slave()
     together = threading.Barrier(3)
     browser = browser_of(board.application)
@@ -157,7 +157,7 @@ class CookieJar(http.cookiejar.CookieJar):
         return str(request.get_header("Cookie"))
 
 
-def test_m4_two_posts_whose_responses_arrive_in_the_wrong_order_are_both_seen(
+def test_m4_the_writes_of_two_posts_are_seen_although_their_responses_arrive_in_the_wrong_order(
     board: Board, exchange: SendRequest, send: SendRequest
 ) -> None:
     """M4: the marker of the first, which arrives last, is not all that is left."""
@@ -183,7 +183,9 @@ def test_r2_an_unsigned_cookie_does_not_choose_the_state(board: Board, send: Sen
 
 
 @pytest.mark.parametrize("header", ["HTTP_X_REPLICATED_STATE", "HTTP_REPLSWITCH", "HTTP_JUST_UPDATED"])
-def test_r2_a_header_with_a_state_does_not_choose_it(board: Board, send: SendRequest, header: str) -> None:
+def test_r2_a_request_header_that_names_a_state_does_not_choose_the_state(
+    board: Board, send: SendRequest, header: str
+) -> None:
     written = send(board.application, "POST", "n=2", **{header: "slave"})
     assert (written.code, written.side) == (302, "master")
     assert board.on("master") == [1, 2]
@@ -214,7 +216,7 @@ def test_s8_a_get_that_writes_moves_to_the_master_and_is_marked(
     assert board.on("slave") == [1], "the slave did not lag, so nothing was tested"
 
 
-def test_s8_a_get_that_writes_after_a_read_of_its_transaction_and_may_not_run_again_raises(
+def test_s8_a_get_that_writes_after_a_read_of_its_transaction_raises_if_replay_is_not_possible(
     board: Board, send: SendRequest
 ) -> None:
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -236,7 +238,9 @@ def test_s8_a_get_that_writes_after_a_read_of_its_transaction_and_may_not_run_ag
     assert board.on("master") == [1]
 
 
-def test_r3_decorated_functions_inside_a_request_push_and_pop(board: Board, send: SendRequest) -> None:
+def test_r3_a_decorated_function_inside_a_request_restores_the_state_of_the_request(
+    board: Board, send: SendRequest
+) -> None:
     seen: list[str] = []
 
     @use_slave
@@ -306,7 +310,7 @@ def test_use_slave_in_a_request_with_a_marker_reads_the_own_write(board: Board, 
     assert board.on("slave") == [1], "the slave did not lag, so nothing was tested"
 
 
-def test_s8_a_read_after_a_moved_write_in_the_same_request_sees_it(board: Board, send: SendRequest) -> None:
+def test_s8_a_read_after_a_moved_write_in_the_same_request_sees_the_write(board: Board, send: SendRequest) -> None:
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         board.write(2)
         with use_slave():
@@ -320,7 +324,7 @@ def test_s8_a_read_after_a_moved_write_in_the_same_request_sees_it(board: Board,
     assert board.on("slave") == [1], "the slave did not lag, so nothing was tested"
 
 
-@pytest.mark.parametrize(("method", "found"), [("GET", [1]), ("POST", [1, 2])])
+@pytest.mark.parametrize(("method", "found"), [("GET", [1]), ("POST", [1, 2])], ids=["GET", "POST"])
 def test_s9_the_queries_of_a_streaming_response_run_in_the_state_of_its_request(
     board: Board, send: SendRequest, method: str, found: list[int]
 ) -> None:

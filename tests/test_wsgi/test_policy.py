@@ -102,5 +102,5 @@ def test_m1_another_response_to_an_unsafe_method_does_not_count_as_a_write(statu
     assert not may_have_written("POST", status, recorded=False, unrecorded=True)
 
 
-def test_the_status_codes_that_count_as_redirects() -> None:
+def test_301_302_303_307_and_308_are_the_status_codes_that_count_as_redirects() -> None:
     assert {301, 302, 303, 307, 308} == REDIRECTS

@@ -59,7 +59,7 @@ def get(board: Board, browser_of: type[Browser]) -> Callable[..., Exchange]:
     return send
 
 
-def test_r5_a_view_counter_counts_once_and_its_page_shows_it(board: Board, get: Callable[..., Exchange]) -> None:
+def test_r5_a_view_counter_runs_again_and_counts_once(board: Board, get: Callable[..., Exchange]) -> None:
     application = board.behind(counter(board))
     page = get(application)
     assert (page.code, page.body, page.told.endswith("reason=replay"), len(page.cookies)) == (200, b"1 2", True, 1)
@@ -111,7 +111,7 @@ def test_r5_a_body_that_writes_before_its_first_chunk_runs_again(
 
 
 @pytest.mark.parametrize("caught", [Exception, BaseException])
-def test_r5_an_error_that_the_application_catches_still_causes_the_replay(
+def test_r5_a_slave_write_error_that_the_application_catches_causes_the_replay(
     board: Board, get: Callable[..., Exchange], caught: Any
 ) -> None:
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -167,7 +167,9 @@ def test_r5_with_two_middlewares_a_view_counter_counts_once(board: Board, get: C
 
 
 @ON_ONE_SERVER
-def test_r5_a_debugger_does_not_show_the_first_try(board: Board, get: Callable[..., Exchange]) -> None:
+def test_r5_the_debugger_of_werkzeug_does_not_show_the_error_of_the_first_try(
+    board: Board, get: Callable[..., Exchange]
+) -> None:
     page = get(board.behind(DebuggedApplication(counter(board))))
     assert (page.code, page.body) == (200, b"1 2")
 
@@ -282,7 +284,7 @@ def test_r5_a_replay_of_another_request_is_raised_as_a_slave_write_error(
         get(board.behind(application))
 
 
-def test_r5_a_limited_number_of_endpoints_is_remembered_and_used_ones_stay() -> None:
+def test_r5_a_limited_number_of_endpoints_is_remembered_and_those_in_use_are_kept() -> None:
     endpoints = Endpoints()
     for number in range(ENDPOINTS_KEPT + 5):
         endpoints.learn(number, {"shop"})

@@ -59,7 +59,7 @@ def is_in(answer: Any) -> bool:
 
 @ON_ONE_SERVER
 @pytest.mark.parametrize("share", [0, 0.1, 0.5, 1])
-def test_r6_the_share_of_1000_visitors_reads_from_slaves_and_no_visitor_changes_sides(
+def test_r6_the_rollout_share_of_1000_visitors_reads_from_slaves_and_no_visitor_changes_sides(
     board: Board, share: float
 ) -> None:
     application = reads_of(board, rollout=share)
@@ -75,7 +75,7 @@ def test_r6_the_share_of_1000_visitors_reads_from_slaves_and_no_visitor_changes_
     assert abs(number / 1000 - share) <= (0.03 if 0 < share < 1 else 0)
 
 
-def test_r6_a_visitor_who_is_left_out_reads_the_master_over_a_read_only_connection(
+def test_r6_a_visitor_outside_the_rollout_reads_the_master_over_a_read_only_connection(
     board: Board, browser_of: type[Browser]
 ) -> None:
     board.db.debug = True
@@ -92,7 +92,7 @@ def test_r6_a_visitor_who_is_left_out_reads_the_master_over_a_read_only_connecti
     assert other.body == b"1", "the slave did not lag, so nothing was tested"
 
 
-def test_r6_with_rollout_0_a_write_in_slave_state_is_found_although_no_slave_is_read(
+def test_r6_with_rollout_0_a_write_in_slave_state_is_reported_although_no_slave_is_read(
     board: Board, send: SendRequest, caplog: pytest.LogCaptureFixture
 ) -> None:
     name = board.db.servers.master.name
@@ -137,7 +137,7 @@ def test_r6_a_request_that_runs_again_keeps_its_side(board: Board, browser_of: t
 
 
 @ON_ONE_SERVER
-def test_r6_a_larger_share_adds_visitors_and_none_leaves(board: Board, browser_of: type[Browser]) -> None:
+def test_r6_a_larger_rollout_share_adds_visitors_and_removes_none(board: Board, browser_of: type[Browser]) -> None:
     applications = [reads_of(board, rollout=share) for share in (0.1, 0.3, 0.7, 1)]
     for _ in range(100):
         visitor, sides = browser_of(applications[0]), []
@@ -162,9 +162,7 @@ def test_r2_r6_a_client_cannot_choose_the_side(board: Board, send: SendRequest) 
 
 
 @ON_ONE_SERVER
-def test_r6_forged_tickets_do_not_hide_the_real_one_and_their_order_does_not_matter(
-    board: Board, send: SendRequest
-) -> None:
+def test_r6_forged_rollout_tickets_do_not_hide_the_real_ticket_in_any_order(board: Board, send: SendRequest) -> None:
     application = reads_of(board, rollout=0.5)
     policy = application.policy  # type: ignore[attr-defined]  # the middleware has it
     low, high = policy.rollout.ticket(1), policy.rollout.ticket(9999)
@@ -176,7 +174,9 @@ def test_r6_forged_tickets_do_not_hide_the_real_one_and_their_order_does_not_mat
 
 
 @ON_ONE_SERVER
-def test_m6_the_cookie_of_the_ticket_has_the_attributes_of_the_marker(board: Board, send: SendRequest) -> None:
+def test_m6_the_cookie_of_the_rollout_ticket_has_the_attributes_of_the_marker_cookie(
+    board: Board, send: SendRequest
+) -> None:
     options = {"rollout": 0.5, "cookie_name": "shop", "cookie_path": "/shop", "cookie_domain": "example.com"}
     (cookie,) = send(reads_of(board, **options), **{"wsgi.url_scheme": "https"}).cookies
     name, *attributes = cookie.split("; ")
@@ -187,7 +187,9 @@ def test_m6_the_cookie_of_the_ticket_has_the_attributes_of_the_marker(board: Boa
 
 
 @ON_ONE_SERVER
-def test_m2_a_ticket_survives_a_new_secret_and_is_signed_again(board: Board, browser_of: type[Browser]) -> None:
+def test_m2_a_rollout_ticket_signed_with_an_old_secret_is_valid_and_is_signed_again(
+    board: Board, browser_of: type[Browser]
+) -> None:
     for _ in range(10):
         visitor = browser_of(reads_of(board, rollout=0.5))
         side = is_in(visitor.send())
@@ -221,7 +223,7 @@ def test_r6_a_client_without_cookies_keeps_its_side_with_the_header(board: Board
 
 
 @ON_ONE_SERVER
-def test_r6_a_new_ticket_does_not_replace_the_marker_in_the_header(board: Board, send: SendRequest) -> None:
+def test_r6_a_new_rollout_ticket_does_not_replace_the_marker_in_the_header(board: Board, send: SendRequest) -> None:
     board.pair.stop_slave()
     (marker,) = send(reads_of(board, header=True), "POST", "n=2").values("Replswitch-Marker")
     application = reads_of(board, header=True, rollout=0.9)
@@ -235,7 +237,7 @@ def test_r6_a_new_ticket_does_not_replace_the_marker_in_the_header(board: Board,
 
 
 @ON_ONE_SERVER
-def test_r6_a_function_decides_for_the_visitor(board: Board, send: SendRequest) -> None:
+def test_r6_a_rollout_function_decides_which_visitors_read_from_slaves(board: Board, send: SendRequest) -> None:
     def rollout(request: Any) -> float:
         return {"in": True, "out": False, "all": 1, "none": 0, "half": 0.5}[request.params["to"]]
 
@@ -266,7 +268,7 @@ def test_an_enabled_function_that_returns_no_bool_is_an_error(send: SendRequest,
     assert str(raised.value) == expected
 
 
-def test_the_functions_get_the_request_and_leave_its_body(send: SendRequest, wrap: Wrap) -> None:
+def test_the_functions_in_the_options_get_the_request_and_leave_its_body_unread(send: SendRequest, wrap: Wrap) -> None:
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         start_response(*OK)
         return [environ["wsgi.input"].read()]
@@ -286,7 +288,7 @@ def test_with_enabled_false_no_other_function_is_called(send: SendRequest, wrap:
 
 
 @ON_TWO_SERVERS
-def test_enabled_changes_while_the_application_runs_and_no_own_write_is_missed(
+def test_visitors_see_their_own_writes_when_enabled_changes_while_the_application_runs(
     board: Board, browser_of: type[Browser]
 ) -> None:
     enabled = [True]
@@ -391,7 +393,9 @@ def test_r6_in_a_transaction_the_master_is_read_over_one_read_only_connection(bo
 
 
 @ON_ONE_SERVER
-def test_f3_without_the_master_a_visitor_who_is_left_out_reads_from_no_slave(board: Board, send: SendRequest) -> None:
+def test_f3_without_the_master_a_visitor_outside_the_rollout_reads_from_no_slave(
+    board: Board, send: SendRequest
+) -> None:
     missing = {"database": "/nowhere/at/all.db"}
     with replswitch.connect(master=missing, slaves=board.pair.slaves, driver="sqlite3") as db:
 
@@ -417,13 +421,15 @@ def test_r6_without_slaves_the_rollout_changes_nothing(board: Board, send: SendR
         assert (answer.body, answer.told) == (b"1", f"slave; server={db.servers.master.name}; reason=method")
 
 
-def test_r6_a_bare_switch_is_in_master_state_for_a_visitor_who_is_left_out(send: SendRequest, wrap: Wrap) -> None:
+def test_r6_a_switch_without_a_database_is_in_master_state_for_a_visitor_outside_the_rollout(
+    send: SendRequest, wrap: Wrap
+) -> None:
     switch = Switch()
     assert send(wrap(page(lambda: switch.state), rollout=0)).body == b"master"
     assert send(wrap(page(lambda: switch.state), rollout=1)).body == b"slave"
 
 
-def test_r6_without_the_option_rollout_a_request_gets_no_ticket_and_is_not_held_back() -> None:
+def test_r6_without_the_option_rollout_a_request_gets_no_ticket_and_reads_from_slaves() -> None:
     policy = RequestPolicy(RequestOptions(), SECRET)
     frame = policy.begin("GET", environ().get("HTTP_COOKIE", ""))
     assert (frame.scope.held_back, frame.scope.ticket, policy.asks) == (None, None, False)

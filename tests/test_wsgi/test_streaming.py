@@ -58,7 +58,7 @@ class Body:
 
 
 @pytest.mark.parametrize(("method", "state"), STATES)
-def test_s9_the_state_holds_in_every_piece_and_in_close_and_not_between(
+def test_s9_every_piece_and_close_run_in_the_state_of_the_request_and_the_server_s_code_does_not(
     exchange: SendRequest, wrap: Wrap, method: str, state: str
 ) -> None:
     switch = Switch()
@@ -73,7 +73,7 @@ def test_s9_the_state_holds_in_every_piece_and_in_close_and_not_between(
     assert answer.body == b"onetwo"
 
 
-def test_s9_between_the_pieces_the_state_of_the_server_is_back(exchange: SendRequest, wrap: Wrap) -> None:
+def test_s9_between_the_pieces_the_state_of_the_server_is_restored(exchange: SendRequest, wrap: Wrap) -> None:
     switch = Switch()
     body = Body(switch, [b"one", b"two"])
     with switch.use_slave(), use_slave():
@@ -94,7 +94,7 @@ def test_m7_empty_first_chunks_are_held_back_with_the_headers(exchange: SendRequ
 
 
 @pytest.mark.parametrize("pieces", [[], [b""], [b"", b""]])
-def test_an_empty_body_has_its_headers(send: SendRequest, wrap: Wrap, pieces: list[bytes]) -> None:
+def test_a_response_with_an_empty_body_sends_its_headers(send: SendRequest, wrap: Wrap, pieces: list[bytes]) -> None:
     answer = send(wrap(Body(Switch(), pieces).application), "POST")
     assert (answer.status, answer.body, answer.answers) == ("200 OK", b"", 1)
     assert answer.side == "master"
@@ -200,7 +200,7 @@ def test_exc_info_after_the_headers_is_raised_by_the_server(exchange: SendReques
     assert (states, answer.status, answer.answers) == (["slave"], "200 OK", 1)
 
 
-def test_a_second_start_response_without_exc_info_is_refused(send: SendRequest, wrap: Wrap) -> None:
+def test_a_second_call_of_start_response_without_exc_info_is_refused(send: SendRequest, wrap: Wrap) -> None:
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         start_response("200 OK", TEXT)
         start_response("200 OK", TEXT)
@@ -270,8 +270,10 @@ def test_an_error_page_of_outer_middleware_can_replace_the_response(send: SendRe
     assert (answer.status, answer.body, answer.answers) == ("500 Oops", b"sorry", 1)
 
 
-@pytest.mark.parametrize("taken", [0, 1, 2])
-def test_s9_a_disconnect_closes_the_body_in_its_state(exchange: SendRequest, wrap: Wrap, taken: int) -> None:
+@pytest.mark.parametrize("taken", [0, 1, 2], ids=["before any piece", "after one piece", "after two pieces"])
+def test_s9_a_disconnect_closes_the_body_in_the_state_of_the_request(
+    exchange: SendRequest, wrap: Wrap, taken: int
+) -> None:
     switch = Switch()
     body = Body(switch, [b"one", b"two", b"three"])
     answer = exchange(wrap(body.application))
@@ -283,7 +285,9 @@ def test_s9_a_disconnect_closes_the_body_in_its_state(exchange: SendRequest, wra
     assert answer.answers == (1 if taken else 0)
 
 
-def test_s9_a_generator_closed_early_cleans_up_in_its_state(exchange: SendRequest, wrap: Wrap) -> None:
+def test_s9_a_generator_closed_early_runs_its_finally_in_the_state_of_the_request(
+    exchange: SendRequest, wrap: Wrap
+) -> None:
     switch = Switch()
     cleaned = []
 
@@ -469,7 +473,7 @@ def test_a_body_that_is_not_closed_leaves_no_state(exchange: SendRequest, wrap: 
 
 
 @pytest.mark.parametrize(("method", "state"), STATES)
-def test_nested_middleware_sets_one_state(send: SendRequest, wrap: Wrap, method: str, state: str) -> None:
+def test_two_nested_middlewares_set_one_state(send: SendRequest, wrap: Wrap, method: str, state: str) -> None:
     switch = Switch()
     body = Body(switch, [b"", b"one", b"two"])
     answer = send(wrap(wrap(body.application)), method)
@@ -478,7 +482,7 @@ def test_nested_middleware_sets_one_state(send: SendRequest, wrap: Wrap, method:
     assert answer.values("Replswitch") == [f"{state}; reason=method"] * 2
 
 
-def test_nested_middleware_reads_one_marker(send: SendRequest, wrap: Wrap, token: Callable[..., str]) -> None:
+def test_two_nested_middlewares_read_the_marker_once(send: SendRequest, wrap: Wrap, token: Callable[..., str]) -> None:
     body = Body(Switch(), [b"one"])
     answer = send(wrap(wrap(body.application)), cookie=f"just_updated={token()}")
     assert {noted for _, noted in body.noted} == {"master"}
@@ -527,7 +531,9 @@ def test_an_application_that_returns_nothing_is_an_error(exchange: SendRequest, 
 
 
 @pytest.mark.parametrize("body", [[], [b"one", b"two"], (b"one",)], ids=repr)
-def test_a_finished_body_is_handed_through_unchanged(exchange: SendRequest, wrap: Wrap, body: Iterable[bytes]) -> None:
+def test_a_body_that_is_a_list_or_tuple_is_returned_unchanged(
+    exchange: SendRequest, wrap: Wrap, body: Iterable[bytes]
+) -> None:
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         start_response("200 OK", TEXT)
         return body
@@ -537,7 +543,7 @@ def test_a_finished_body_is_handed_through_unchanged(exchange: SendRequest, wrap
     assert answer.finish().body == b"".join(body)
 
 
-def test_a_file_is_handed_through_unchanged(exchange: SendRequest, wrap: Wrap) -> None:
+def test_a_file_of_wsgi_file_wrapper_is_returned_unchanged(exchange: SendRequest, wrap: Wrap) -> None:
     file = io.BytesIO(b"content")
     made: list[Any] = []
 
@@ -580,7 +586,7 @@ def test_a_file_wrapper_that_is_a_function_works(exchange: SendRequest, wrap: Wr
     assert answer.finish().body == b"content"
 
 
-@pytest.mark.parametrize("change", ["method", "clear"])
+@pytest.mark.parametrize("change", ["method", "clear"], ids=["method changed", "all cleared"])
 @pytest.mark.parametrize("as_a_generator", [False, True])
 def test_an_application_may_change_the_environ(
     send: SendRequest, wrap: Wrap, change: str, as_a_generator: bool
@@ -611,7 +617,9 @@ def test_headers_that_the_application_keeps_are_not_changed(send: SendRequest, w
     assert kept == [*TEXT, ("Location", "/")]
 
 
-def test_s2_a_block_of_the_application_around_its_body_is_left_in_order(exchange: SendRequest, wrap: Wrap) -> None:
+def test_s2_a_block_that_the_application_opens_around_its_body_ends_when_the_body_is_closed(
+    exchange: SendRequest, wrap: Wrap
+) -> None:
     switch = Switch()
 
     @contextmanager

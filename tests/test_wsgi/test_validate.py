@@ -174,7 +174,9 @@ def test_a_valid_redirect_has_its_marker(validated: Send, status: str, as_a_gene
     assert marker.startswith("just_updated")
 
 
-def test_exc_info_after_the_headers_is_raised_where_the_application_gave_it(send: SendRequest, wrap: Wrap) -> None:
+def test_exc_info_after_the_headers_is_raised_by_the_start_response_call_of_the_application(
+    send: SendRequest, wrap: Wrap
+) -> None:
     raised = []
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
@@ -194,7 +196,7 @@ def test_exc_info_after_the_headers_is_raised_where_the_application_gave_it(send
     assert raised == [True]
 
 
-def test_the_environ_reaches_the_application_as_it_came(send: SendRequest, wrap: Wrap) -> None:
+def test_the_environ_reaches_the_application_unchanged(send: SendRequest, wrap: Wrap) -> None:
     seen = {}
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

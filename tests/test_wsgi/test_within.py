@@ -47,7 +47,7 @@ def test_m1_a_write_of_a_mounted_application_gets_the_markers_of_both_applicatio
     assert browser.send().body == b"1 2"
 
 
-def test_m1_a_write_of_a_request_inside_a_request_is_marked_outside(
+def test_m1_a_write_of_an_inner_request_is_in_the_marker_of_the_outer_response(
     board: Board, inner: WSGIApplication, browser_of: Any
 ) -> None:
     told: list[bytes] = []
@@ -93,7 +93,7 @@ def test_a_request_in_a_switched_block_has_its_own_scope(board: Board, browser_o
     assert (answer.body, answer.side) == (b"1", "slave")
 
 
-def test_m1_a_write_of_an_inner_application_with_enabled_false_is_marked_outside(
+def test_m1_a_write_of_an_inner_application_with_enabled_false_is_in_the_marker_of_the_outer_response(
     board: Board, wrap: Wrap, browser_of: Any
 ) -> None:
     inner = wrap(board.serve, "another secret", cookie_name="inner_updated", enabled=False)
@@ -134,7 +134,7 @@ WAYS = pytest.mark.parametrize("run", [in_a_copy_of_the_context, in_a_job, in_a_
 
 
 @WAYS
-def test_m1_a_request_made_by_a_job_of_a_request_sees_and_hands_back_its_writes(
+def test_m1_a_request_made_by_a_job_and_the_request_of_the_job_see_the_writes_of_each_other(
     board: Board, inner: WSGIApplication, browser_of: Any, run: Any
 ) -> None:
     told: list[bytes] = []
