@@ -137,7 +137,7 @@ def test_a_view_is_counted_after_the_response_and_makes_no_marker(visitor: Visit
 
 
 @pytest.mark.parametrize("address", [ON_SQLITE], indirect=True)
-def test_errors_of_the_visitor_change_nothing(visitor: Visitor) -> None:
+def test_an_unknown_article_and_a_refused_form_add_nothing_and_set_no_cookie(visitor: Visitor) -> None:
     assert visitor.get("/articles/99").status == 404
     assert visitor.add("Bowl", -1).status == 422
     assert visitor.cookies == {}

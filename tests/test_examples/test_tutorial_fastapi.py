@@ -122,7 +122,7 @@ def pattern(shown: str) -> str:
 
 @pytest.mark.timeout(300)  # it starts three pairs of servers, and waits for the lag twice
 @pytest.mark.usefixtures("postgresql_pair_of_session")  # skips the test if there is no PostgreSQL, except in CI
-def test_a_reader_of_the_tutorial_for_fastapi_sees_what_it_shows() -> None:
+def test_the_steps_of_the_fastapi_tutorial_give_the_output_on_its_page() -> None:
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")
     with temporary_folder() as folder:

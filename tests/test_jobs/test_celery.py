@@ -70,7 +70,7 @@ def write(pair: MariaDBPair, number: int) -> None:
 
 
 class TestAWorker:
-    def test_m9_a_task_sees_what_its_caller_wrote_and_uses_the_slave_once_it_has_that(
+    def test_m9_a_task_sees_what_its_caller_wrote_and_uses_the_slave_once_the_slave_has_it(
         self, tasks: Any, mariadb_pair: MariaDBPair, number: int
     ) -> None:
         with use_master():
@@ -91,7 +91,7 @@ class TestAWorker:
         board.insert(tasks.db, number)
         assert tasks.seen.apply_async([number]).get(timeout=WITHIN) == [1, "master", "marker"]
 
-    def test_m9_a_process_of_celery_beat_passes_nothing_on(
+    def test_m9_a_task_sent_by_celery_beat_has_no_token_with_earlier_writes(
         self, tasks: Any, monkeypatch: pytest.MonkeyPatch, number: int
     ) -> None:
         (jobs,) = (jobs for app, jobs in replswitch_celery()._installed.items() if app is tasks.app)
@@ -100,7 +100,9 @@ class TestAWorker:
         board.insert(tasks.db, number)
         assert tasks.seen.delay(number).get(timeout=WITHIN) == [0, "slave", "job"]
 
-    def test_m9_a_task_that_a_task_has_called_sees_the_writes_of_both_callers(self, tasks: Any, number: int) -> None:
+    def test_m9_a_task_called_by_a_task_sees_the_writes_of_that_task_and_of_its_caller(
+        self, tasks: Any, number: int
+    ) -> None:
         with use_master():
             called = tasks.insert_and_call.delay(number).get(timeout=WITHIN)
             assert tasks.app.AsyncResult(called).get(timeout=WITHIN) == [1, "master", "marker"]
@@ -152,7 +154,7 @@ class TestOptions:
         write(mariadb_pair, number)
         assert tasks.seen_on_master.delay(number).get(timeout=WITHIN) == [1, "master", "job"]
 
-    def test_m9_a_wrong_option_runs_a_task_on_the_master(
+    def test_m9_a_task_with_a_wrong_option_runs_on_the_master(
         self, tasks: Any, mariadb_pair: MariaDBPair, number: int
     ) -> None:
         write(mariadb_pair, number)
@@ -169,7 +171,7 @@ class TestOptions:
             assert waited.get(timeout=WITHIN) == [1, "slave", "job"]
             assert at_once.get(timeout=WITHIN) == [1, "master", "marker"]
 
-    def test_m9_the_master_serves_a_transaction_so_what_a_task_reads_and_writes_in_it_is_up_to_date(
+    def test_m9_a_transaction_of_a_task_runs_on_the_master_and_reads_no_stale_row(
         self, tasks: Any, mariadb_pair: MariaDBPair, number: int
     ) -> None:
         write(mariadb_pair, number)
@@ -178,9 +180,7 @@ class TestOptions:
 
 
 class TestEagerMode:
-    def test_m9_an_eager_task_sees_what_its_caller_wrote_and_its_caller_what_it_wrote(
-        self, eager: Any, number: int
-    ) -> None:
+    def test_m9_an_eager_task_and_its_caller_see_the_writes_of_each_other(self, eager: Any, number: int) -> None:
         with use_slave():
             with use_master():
                 board.insert(eager.db, number)
@@ -207,7 +207,7 @@ class TestEagerMode:
         with resume(""), use_slave():
             assert board.seen(eager.db, number) == (0, "slave", "use_slave")
 
-    def test_m9_a_write_of_a_task_is_no_mistake_and_is_not_logged(
+    def test_m9_a_write_of_an_eager_task_logs_no_warning(
         self, eager: Any, number: int, caplog: pytest.LogCaptureFixture
     ) -> None:
         eager.insert.delay(number)

@@ -56,7 +56,7 @@ def write(pair: MariaDBPair, number: int) -> None:
 
 
 class TestAWorker:
-    def test_m9_an_actor_sees_what_its_caller_wrote_and_uses_the_slave_once_it_has_that(
+    def test_m9_an_actor_sees_what_its_caller_wrote_and_uses_the_slave_once_the_slave_has_it(
         self, actors: Any, mariadb_pair: MariaDBPair, number: int
     ) -> None:
         with use_master():
@@ -83,7 +83,7 @@ class TestAWorker:
         board.insert(actors.db, number)
         assert result(actors.seen.send(number)) == [1, "master", "marker"]
 
-    def test_m9_a_message_that_is_sent_again_sees_what_was_written_meanwhile(
+    def test_m9_a_copy_of_a_message_sees_what_was_written_before_it_was_enqueued(
         self, actors: Any, mariadb_pair: MariaDBPair, number: int
     ) -> None:
         board.insert(actors.db, number)

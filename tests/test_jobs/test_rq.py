@@ -65,7 +65,7 @@ def write(pair: MariaDBPair, number: int) -> None:
 
 
 class TestAWorker:
-    def test_m9_a_job_sees_what_its_caller_wrote_and_uses_the_slave_once_it_has_that(
+    def test_m9_a_job_sees_what_its_caller_wrote_and_uses_the_slave_once_the_slave_has_it(
         self, queue: Any, jobs: Any, mariadb_pair: MariaDBPair, number: int
     ) -> None:
         with use_master():
@@ -141,7 +141,7 @@ class TestWithoutAWorker:
             job.perform()
         assert f"RQ's job {job.id} has failed, and what it has written could not be stored." in caplog.text
 
-    def test_m9_a_job_in_the_process_of_its_caller_sees_its_writes_and_hands_back_its_own(
+    def test_m9_a_job_in_the_process_of_its_caller_and_the_caller_see_the_writes_of_each_other(
         self, queue: Any, jobs: Any, number: int
     ) -> None:
         at_once = type(queue)(connection=queue.connection, is_async=False)

@@ -114,7 +114,7 @@ class PairContract(ABC):
         pair.wait_caught_up()
         assert read(pair, "slave") == read(pair, "slave2") == list(range(20))
 
-    def test_a_slave_refuses_to_be_written_to(self, pair: ReplicatedPair) -> None:
+    def test_a_slave_refuses_writes(self, pair: ReplicatedPair) -> None:
         for name in pair.slave_names:
             with pytest.raises(self.driver_error, match=r"read.?only"):
                 execute(pair, name, "INSERT INTO message VALUES (1)")
@@ -141,7 +141,7 @@ class PairContract(ABC):
         assert read(pair, "slave") == read(pair, "slave2") == [1]
         assert time.monotonic() - began >= 1
 
-    def test_after_a_lag_is_set_to_zero_waiting_writes_arrive_at_once(self, pair: ReplicatedPair) -> None:
+    def test_writes_that_wait_for_a_lag_arrive_at_once_when_the_lag_is_set_to_zero(self, pair: ReplicatedPair) -> None:
         pair.lag = LONG
         write(pair, 1)
         assert read(pair, "slave") == []
@@ -149,14 +149,14 @@ class PairContract(ABC):
         pair.wait_caught_up()
         assert read(pair, "slave") == read(pair, "slave2") == [1]
 
-    def test_a_lag_set_later_does_not_hide_what_has_arrived(self, pair: ReplicatedPair) -> None:
+    def test_setting_a_lag_does_not_hide_rows_that_have_arrived(self, pair: ReplicatedPair) -> None:
         write(pair, 1)
         pair.wait_caught_up()
         pair.lag = LONG
         write(pair, 2)
         assert read(pair, "slave") == [1]
 
-    def test_a_lag_is_kept_when_a_server_is_killed_and_started(self, pair: ReplicatedPair) -> None:
+    def test_the_lag_of_a_pair_is_kept_when_a_server_is_killed_and_started(self, pair: ReplicatedPair) -> None:
         pair.lag = LONG
         pair.kill("slave")
         pair.start("slave")
@@ -168,7 +168,7 @@ class PairContract(ABC):
         pair.wait_caught_up()
         assert read(pair, "slave") == [1]
 
-    def test_a_stopped_slave_serves_what_it_has(self, pair: ReplicatedPair) -> None:
+    def test_a_stopped_slave_serves_the_rows_that_it_has(self, pair: ReplicatedPair) -> None:
         write(pair, 1)
         pair.wait_caught_up()
         pair.stop_slave()
@@ -197,7 +197,7 @@ class PairContract(ABC):
         pair.wait_caught_up()
         assert read(pair, "slave2") == [1]
 
-    def test_a_killed_slave_comes_back_and_catches_up(self, pair: ReplicatedPair) -> None:
+    def test_a_killed_slave_that_is_started_catches_up(self, pair: ReplicatedPair) -> None:
         write(pair, 1)
         pair.wait_caught_up()
         address = pair.slaves[0]
@@ -212,7 +212,7 @@ class PairContract(ABC):
         pair.wait_caught_up()
         assert read(pair, "slave") == [1, 2]
 
-    def test_a_killed_master_comes_back_with_all_it_had(self, pair: ReplicatedPair) -> None:
+    def test_a_killed_master_that_is_started_has_all_its_rows(self, pair: ReplicatedPair) -> None:
         address = pair.master
         write(pair, 1)
         pair.wait_caught_up()

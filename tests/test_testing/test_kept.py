@@ -60,7 +60,7 @@ def kept() -> Iterator[Kept]:
     kept.close()
 
 
-def test_a_killed_test_run_leaves_nothing_although_its_child_lives(
+def test_a_killed_test_run_leaves_no_server_and_no_folder_although_its_child_lives(
     script: Script, gone: Gone, left: Callable[[Path], list[str]]
 ) -> None:
     process = script(START_TWO_PAIRS + "if os.fork() == 0: print('child', flush=True)\nsys.stdin.read()")
@@ -130,7 +130,9 @@ print("all there")
     assert all(gone(folder) for folder in folders)
 
 
-def test_a_killed_keeper_takes_the_servers_along(gone: Gone, left: Callable[[Path], list[str]]) -> None:
+def test_the_servers_end_if_the_process_that_keeps_them_is_killed(
+    gone: Gone, left: Callable[[Path], list[str]]
+) -> None:
     pair = MariaDBPair()
     pair.start()
     assert pair._kept is not None
@@ -145,13 +147,13 @@ def test_a_killed_keeper_takes_the_servers_along(gone: Gone, left: Callable[[Pat
     assert gone(folder)
 
 
-def test_a_keeper_that_is_asked_to_end_cleans_up(kept: Kept, gone: Gone) -> None:
+def test_a_process_that_keeps_servers_removes_its_folder_on_sigterm(kept: Kept, gone: Gone) -> None:
     kept.start("server", ["sh", "-c", f": {kept.folder}; sleep 60"], kept.folder / "log")
     kept._process.terminate()
     assert gone(kept.folder)
 
 
-def test_a_process_that_is_not_ready_in_time_is_killed(
+def test_a_server_process_that_is_not_ready_in_time_is_killed(
     kept: Kept, left: Callable[[Path], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(launch, "WITHIN", 0.3)
@@ -163,7 +165,7 @@ def test_a_process_that_is_not_ready_in_time_is_killed(
     assert not any("sleep" in command for command in left(kept.folder))
 
 
-def test_a_process_that_fails_shows_the_end_of_its_log(kept: Kept) -> None:
+def test_the_error_of_a_server_process_that_fails_shows_the_end_of_its_log(kept: Kept) -> None:
     log = kept.folder / "log"
     with pytest.raises(ServerStartError) as raised:
         launch.run(kept, "wrong", ["sh", "-c", "seq 1000; exit 3"], log)
@@ -173,7 +175,7 @@ def test_a_process_that_fails_shows_the_end_of_its_log(kept: Kept) -> None:
         launch.run(kept, "silent", ["sh", "-c", "exit 3"], log)
 
 
-def test_a_missing_command_is_named(kept: Kept) -> None:
+def test_a_server_program_that_does_not_exist_is_named_in_the_error(kept: Kept) -> None:
     with pytest.raises(PairError, match="No such file or directory: 'nonsense'"):
         kept.start("server", ["nonsense"], kept.folder / "log")
 

@@ -35,7 +35,7 @@ def run(tmp_path: Path, environment: dict[str, str]) -> Run:
     return pytest_on
 
 
-def test_each_test_gets_the_pair_reset(run: Run) -> None:
+def test_the_pair_is_reset_before_each_test(run: Run) -> None:
     output = run("""
 import pytest
 
@@ -70,7 +70,7 @@ def test_new(mariadb_pair, ports):
     assert "7 passed" in output
 
 
-def test_a_block_of_a_test_fails_if_it_reads_on_the_wrong_side(run: Run) -> None:
+def test_assert_reads_on_fails_if_its_block_reads_on_another_side(run: Run) -> None:
     output = run("""
 import replswitch
 
@@ -117,7 +117,7 @@ def test_tests_without_a_server_fail_in_ci(run: Run) -> None:
     assert "3 skipped" in run(NEEDS_SERVERS, **NOWHERE, CI="false")
 
 
-def test_the_plugin_imports_no_driver_and_starts_nothing(run: Run) -> None:
+def test_the_plugin_imports_no_driver_and_starts_no_server(run: Run) -> None:
     output = run("""
 import sys
 

@@ -58,7 +58,7 @@ def execute(pair: PostgreSQLPair, name: str, sql: str) -> list[Any]:
         return list(cursor.fetchall()) if cursor.description else []
 
 
-def test_the_parameters_of_a_server_are_those_of_psycopg(pair: PostgreSQLPair) -> None:
+def test_the_parameters_of_a_server_have_the_names_that_psycopg_uses(pair: PostgreSQLPair) -> None:
     assert set(pair.master) == set(pair.slaves[0]) == {"host", "port", "user", "password", "dbname"}
     assert pair.driver == "psycopg"
 
@@ -73,7 +73,7 @@ def test_a_lag_may_be_a_fraction_of_a_second(pair: PostgreSQLPair) -> None:
     assert execute(pair, "slave", "SELECT * FROM message") == [(1,)]
 
 
-def test_a_slave_that_is_killed_with_a_lag_keeps_what_it_had_shown(pair: PostgreSQLPair) -> None:
+def test_a_slave_that_is_killed_with_a_lag_keeps_the_rows_that_it_had_shown(pair: PostgreSQLPair) -> None:
     execute(pair, "master", "INSERT INTO message VALUES (1)")
     pair.wait_caught_up()
     pair.lag = 3600
@@ -160,7 +160,7 @@ def test_text_with_emoji_and_accents_is_replicated(pair: PostgreSQLPair) -> None
             assert found[1] == "É"
 
 
-def test_statements_contain_only_what_the_application_has_sent(pair: PostgreSQLPair) -> None:
+def test_the_recorded_statements_are_only_those_that_the_application_has_sent(pair: PostgreSQLPair) -> None:
     with closing(pair.connect("slave")) as before, pair.statements("slave") as received:
         before.execute("SELECT 'ü%',\n\t1 +\n 1")
         before.execute("SELECT %s::int", (7,))
@@ -176,7 +176,7 @@ def test_statements_contain_only_what_the_application_has_sent(pair: PostgreSQLP
     assert received == []
 
 
-def test_statements_are_available_after_an_error_in_the_block(pair: PostgreSQLPair) -> None:
+def test_the_recorded_statements_are_available_after_an_error_in_the_block(pair: PostgreSQLPair) -> None:
     with suppress(ZeroDivisionError), pair.statements("master") as received:
         execute(pair, "master", "SELECT 1")
         raise ZeroDivisionError
@@ -278,7 +278,7 @@ def test_two_pairs_and_a_port_in_use_by_another_program_do_not_disturb_each_othe
                 execute(pair, "slave", "SELECT * FROM other")
 
 
-def test_a_killed_server_waits_for_its_own_port(pair: PostgreSQLPair) -> None:
+def test_a_killed_server_that_is_started_waits_for_its_own_port(pair: PostgreSQLPair) -> None:
     port = pair.slaves[0]["port"]
     pair.kill("slave")
     stranger = socket.create_server(("127.0.0.1", port))
@@ -389,7 +389,7 @@ class TestAsRoot:
         assert pair._keeper.folder.stat().st_uid == owner
         assert pair._keeper.folder.stat().st_mode & 0o077 == 0
 
-    def test_without_a_known_account_the_servers_run_under_a_numeric_user_id(
+    def test_as_root_without_a_known_account_the_servers_run_under_a_numeric_user_id(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def unknown(name: str) -> None:

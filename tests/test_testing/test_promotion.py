@@ -108,7 +108,7 @@ def test_reset_makes_the_first_master_the_master_again_and_keeps_what_was_writte
     assert everywhere(pair) == [[1, 2, 3, 4]] * 3
 
 
-def test_a_promotion_does_not_wait_for_the_lag_and_keeps_it(pair: PromotablePair) -> None:
+def test_a_promotion_does_not_wait_for_the_lag_and_keeps_its_setting(pair: PromotablePair) -> None:
     pair.lag = 3600
     write(pair, 2)
     pair.promote("slave")
@@ -120,7 +120,7 @@ def test_a_promotion_does_not_wait_for_the_lag_and_keeps_it(pair: PromotablePair
     assert everywhere(pair) == [[1, 2, 3]] * 3
 
 
-def test_a_stopped_slave_can_be_promoted_and_another_one_stays_stopped(pair: PromotablePair) -> None:
+def test_a_stopped_slave_can_be_promoted_and_other_stopped_slaves_stay_stopped(pair: PromotablePair) -> None:
     pair.stop_slave("slave")
     pair.stop_slave("slave2")
     write(pair, 2)
@@ -147,7 +147,7 @@ def test_a_slave_that_was_down_follows_the_new_master(pair: PromotablePair) -> N
         pair.wait_caught_up()
 
 
-def test_sessions_on_the_old_master_write_nothing_any_more(pair: PromotablePair) -> None:
+def test_sessions_that_are_open_on_the_old_master_cannot_write_after_a_promotion(pair: PromotablePair) -> None:
     with closing(pair.connect()) as connection, connection.cursor() as cursor:
         cursor.execute("BEGIN")
         cursor.execute("INSERT INTO message VALUES (2)")

@@ -150,7 +150,9 @@ def test_a_proxy_without_its_server_closes_connections(proxy: Proxy, echo: Echo)
         assert ask(client) == b"ahello\n"
 
 
-def test_new_connections_follow_the_target_and_open_ones_stay(proxy: Proxy, echo: Echo) -> None:
+def test_after_a_change_of_the_target_new_connections_use_it_and_open_connections_stay(
+    proxy: Proxy, echo: Echo
+) -> None:
     with closing(Echo(b"b")) as other, connect(proxy) as old:
         assert ask(old) == b"ahello\n"
         proxy.target = other.port
@@ -289,7 +291,7 @@ class TestRefuse:
 
 
 class TestClose:
-    def test_closing_a_proxy_twice_leaves_nothing(self, echo: Echo) -> None:
+    def test_closing_a_proxy_twice_is_no_error_and_leaves_no_thread(self, echo: Echo) -> None:
         before = proxies()
         with Proxy(echo.port) as proxy, connect(proxy) as client:
             assert proxies() == before + 1

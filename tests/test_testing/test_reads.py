@@ -54,7 +54,7 @@ def read(db: Connection) -> None:
     db.cursor().execute(READ).fetchall()
 
 
-def test_a_block_passes_if_it_reads_on_the_expected_side(db: Connection) -> None:
+def test_assert_reads_on_passes_if_its_block_reads_on_the_expected_side(db: Connection) -> None:
     with assert_reads_on("slave") as reads, db.use_slave():
         read(db)
     assert [each.statement[1:4] for each in reads.right] == [("shop", "slave", db.servers.slaves[0].name)]
@@ -62,7 +62,7 @@ def test_a_block_passes_if_it_reads_on_the_expected_side(db: Connection) -> None
         read(db)
 
 
-def test_a_method_of_the_cursor_that_another_tool_has_replaced_stays_replaced(
+def test_assert_reads_on_keeps_a_cursor_method_that_another_tool_has_replaced(
     db: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     execute, seen = Cursor.execute, []
@@ -96,7 +96,7 @@ def test_the_message_lists_each_wrong_read_with_its_server_its_reason_and_the_li
     assert re.fullmatch(rf"2 reads in the block did not run on a slave:\n{first}{second}", message), message
 
 
-def test_a_slave_read_fails_in_a_block_that_expects_the_master(db: Connection) -> None:
+def test_assert_reads_on_master_fails_if_its_block_reads_on_a_slave(db: Connection) -> None:
     with (
         fails("1 read in the block did not run on the master"),
         assert_reads_on("master"),
@@ -105,13 +105,13 @@ def test_a_slave_read_fails_in_a_block_that_expects_the_master(db: Connection) -
         read(db)
 
 
-def test_a_read_after_a_moved_write_fails_with_that_reason(db: Connection) -> None:
+def test_a_master_read_after_a_moved_write_fails_with_the_reason_moved_write(db: Connection) -> None:
     with fails("reason moved-write"), assert_reads_on("slave"), db.use_slave():
         db.cursor().execute("INSERT INTO message VALUES ('new')")
         read(db)
 
 
-def test_a_write_on_the_master_is_no_wrong_read(db: Connection) -> None:
+def test_a_write_on_the_master_passes_in_a_block_that_expects_slave_reads(db: Connection) -> None:
     with assert_reads_on("slave") as reads:
         db.cursor().execute("INSERT INTO message SELECT 'a' RETURNING body")
         db.cursor().executemany("INSERT INTO message VALUES (?)", [("b",), ("c",)])
@@ -141,7 +141,7 @@ def test_a_statement_is_taken_as_a_read_by_its_text(sql: str, is_read: bool) -> 
     assert Statement(sql, "shop", "master", "m", "default").is_read is is_read
 
 
-def test_a_block_without_a_read_fails_because_it_checks_nothing(db: Connection) -> None:
+def test_assert_reads_on_fails_if_its_block_reads_nothing(db: Connection) -> None:
     with (
         fails("expected to read on a slave, but no read was seen"),
         assert_reads_on("slave"),
@@ -154,7 +154,7 @@ def test_a_block_without_a_read_fails_because_it_checks_nothing(db: Connection) 
         read(db)
 
 
-def test_a_database_can_be_checked_alone(db: Connection, pair: SQLitePair) -> None:
+def test_assert_reads_on_can_check_one_database_only(db: Connection, pair: SQLitePair) -> None:
     with replswitch.connect(pair.master, pair.slaves, driver="sqlite3", name="orders") as orders:
         with assert_reads_on("slave", "shop"), assert_reads_on("master", "orders"):
             read(orders)
@@ -164,7 +164,7 @@ def test_a_database_can_be_checked_alone(db: Connection, pair: SQLitePair) -> No
             read(orders)
 
 
-def test_an_error_in_the_block_is_raised_as_it_is(db: Connection) -> None:
+def test_an_error_in_a_block_of_assert_reads_on_is_raised_unchanged(db: Connection) -> None:
     with pytest.raises(sqlite3.OperationalError, match="nothing"), assert_reads_on("slave"):
         db.cursor().execute("SELECT nothing")
 
@@ -175,14 +175,14 @@ def test_a_wrong_name_of_a_side_is_refused() -> None:
         pass
 
 
-def test_reads_in_other_threads_are_checked(db: Connection) -> None:
+def test_assert_reads_on_checks_reads_in_other_threads(db: Connection) -> None:
     thread = threading.Thread(target=read, args=(db,))
     with fails("reason default"), assert_reads_on("slave"):
         thread.start()
         thread.join()
 
 
-def test_after_a_block_that_checks_reads_cursors_are_as_before(db: Connection) -> None:
+def test_after_a_block_of_assert_reads_on_cursors_are_not_watched(db: Connection) -> None:
     before = dict(vars(Cursor))
     with fails("no read was seen"), assert_reads_on("slave"):
         assert vars(Cursor)["execute"] is not before["execute"]
@@ -204,7 +204,7 @@ class Shop:
         self.db = replicate(self.engines[0], self.engines[1:], name="shop")
 
 
-def test_sessions_of_sqlalchemy_are_checked(pair: SQLitePair) -> None:
+def test_assert_reads_on_checks_sessions_of_sqlalchemy(pair: SQLitePair) -> None:
     shop = Shop(pair, create_engine, "sqlite")
     session_of = sessionmaker(shop.engines[0], class_=RoutingSession)
 
@@ -225,7 +225,7 @@ def test_sessions_of_sqlalchemy_are_checked(pair: SQLitePair) -> None:
         engine.dispose()
 
 
-def test_engines_without_replication_are_not_checked(pair: SQLitePair) -> None:
+def test_assert_reads_on_does_not_check_engines_without_replication(pair: SQLitePair) -> None:
     engine: Engine = create_engine(f"sqlite:///{pair.master['database']}")
     with (
         fails("no read was seen"),
@@ -236,7 +236,7 @@ def test_engines_without_replication_are_not_checked(pair: SQLitePair) -> None:
     engine.dispose()
 
 
-def test_sessions_of_asyncio_are_checked(pair: SQLitePair) -> None:
+def test_assert_reads_on_checks_async_sessions_of_sqlalchemy(pair: SQLitePair) -> None:
     async def run() -> None:
         shop = Shop(pair, create_async_engine, "sqlite+aiosqlite")
         with assert_reads_on("slave"), shop.db.use_slave():
@@ -252,7 +252,7 @@ def test_sessions_of_asyncio_are_checked(pair: SQLitePair) -> None:
     asyncio.run(run())
 
 
-def test_requests_to_flask_are_checked(db: Connection) -> None:
+def test_assert_reads_on_checks_requests_to_flask(db: Connection) -> None:
     app = Flask("shop")
     app.config.update(SECRET_KEY="a long random string of the tests", TESTING=True)
     ReplSwitch(app)

@@ -54,7 +54,7 @@ def execute(pair: ServerPair, name: str, sql: str) -> list[Any]:
         return list(cursor.fetchall())
 
 
-def test_the_parameters_of_a_server_are_those_of_pymysql(pair: ServerPair) -> None:
+def test_the_parameters_of_a_server_have_the_names_that_pymysql_uses(pair: ServerPair) -> None:
     assert set(pair.master) == set(pair.slaves[0]) == {"host", "port", "user", "password", "database"}
     assert pair.driver == "pymysql"
 
@@ -65,13 +65,15 @@ def test_a_lag_is_a_whole_number_of_seconds(pair: ServerPair, lag: float) -> Non
         pair.lag = lag
 
 
-def test_a_slave_is_read_only_for_the_application(pair: ServerPair) -> None:
+def test_a_slave_refuses_writes_of_the_account_of_the_application(pair: ServerPair) -> None:
     with pytest.raises(pymysql.err.OperationalError) as raised:
         execute(pair, "slave", "INSERT INTO message VALUES (1)")
     assert raised.value.args[0] == 1290
 
 
-def test_the_application_may_have_test_databases_and_see_replication(pair: ServerPair) -> None:
+def test_the_account_of_the_application_may_create_test_databases_and_query_the_replication_status(
+    pair: ServerPair,
+) -> None:
     execute(pair, "master", "CREATE DATABASE test_shop")
     execute(pair, "master", "DROP DATABASE test_shop")
     assert execute(pair, "slave", pair.dialect.status)
@@ -93,7 +95,7 @@ def test_text_with_emoji_is_replicated(pair: ServerPair) -> None:
     assert execute(pair, "slave", "SELECT word FROM words WHERE word = 'Größe 🐬'") == [("Größe 🐬",)]
 
 
-def test_statements_contain_only_what_the_application_has_sent(pair: ServerPair) -> None:
+def test_the_recorded_statements_are_only_those_that_the_application_has_sent(pair: ServerPair) -> None:
     with pair.statements("slave") as received:
         assert execute(pair, "slave", "SELECT 'ü%', 1 +\n 1") == [("ü%", 2)]
         execute(pair, "master", "INSERT INTO message VALUES (1)")
@@ -107,7 +109,7 @@ def test_statements_contain_only_what_the_application_has_sent(pair: ServerPair)
     assert received == []
 
 
-def test_statements_are_available_after_an_error_in_the_block(pair: ServerPair) -> None:
+def test_the_recorded_statements_are_available_after_an_error_in_the_block(pair: ServerPair) -> None:
     with suppress(ZeroDivisionError), pair.statements("master") as received:
         execute(pair, "master", "SELECT 1")
         raise ZeroDivisionError
@@ -197,7 +199,7 @@ def test_two_pairs_and_a_port_in_use_by_another_program_do_not_disturb_each_othe
         assert execute(pair, "slave", "SELECT 1") == [(1,)]
 
 
-def test_a_killed_server_waits_for_its_own_port(pair: ServerPair) -> None:
+def test_a_killed_server_that_is_started_waits_for_its_own_port(pair: ServerPair) -> None:
     port = pair.slaves[0]["port"]
     pair.kill("slave")
     stranger = socket.create_server(("127.0.0.1", port))

@@ -78,7 +78,7 @@ def test_commits_of_another_process_arrive(pair: SQLitePair) -> None:
     assert count(pair, "slave") == 1
 
 
-def test_readers_and_copier_do_not_fail_each_other(pair: SQLitePair) -> None:
+def test_reads_of_slaves_and_the_copying_from_the_master_raise_no_error(pair: SQLitePair) -> None:
     """While the master is written as fast as it goes, slaves are read by new and by old connections."""
     over = threading.Event()
     errors: list[Exception] = []
@@ -177,7 +177,7 @@ def test_a_killed_file_cannot_be_opened_but_open_connections_go_on(pair: SQLiteP
         assert count(pair, "slave") == 1
 
 
-def test_an_error_of_the_copier_is_logged_and_raised(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_error_of_the_thread_that_copies_to_slaves_is_logged_and_raised(caplog: pytest.LogCaptureFixture) -> None:
     pair = SQLitePair()
     pair.start()
     folder = Path(pair.master["database"]).parent
@@ -202,7 +202,7 @@ def test_an_error_of_the_copier_is_logged_and_raised(caplog: pytest.LogCaptureFi
     pair.close()
 
 
-def test_a_slave_reaches_a_position_that_was_taken_late(pair: SQLitePair) -> None:
+def test_a_slave_reaches_a_position_that_was_queried_late(pair: SQLitePair) -> None:
     """A writer reads the clock after its commit; the copy may have begun in between."""
     insert(pair)
     pair.wait_caught_up()
