@@ -342,7 +342,7 @@ def test_m2_the_newest_secret_signs_and_all_secrets_verify(secrets: Any) -> None
 @pytest.mark.parametrize(
     "secret", [None, "", b"", [], (), [""], [b""], ["good", ""], ["", "good"], [None], [1], 1, 0, 1.5, True, object()]
 )
-def test_a_signer_without_a_secret_is_refused(secret: Any) -> None:
+def test_a_signer_with_a_missing_or_wrong_secret_is_refused(secret: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"secret.*Give `secret` a long random string"):
         MarkerSigner(secret)
 
