@@ -76,6 +76,18 @@ class TestAWorker:
             mariadb_pair.wait_caught_up()
             assert result(queue.enqueue(jobs.seen, number)) == (1, "slave", "job")
 
+    @pytest.mark.parametrize("by_name", [False, True], ids=["queue", "name"])
+    def test_m9_the_jobs_of_a_decorated_function_see_what_their_caller_wrote(
+        self, queue: Any, jobs: Any, number: int, by_name: bool
+    ) -> None:
+        from rq.decorators import job  # noqa: PLC0415 - RQ may be missing
+
+        given = {"queue": queue.name, "queue_class": type(queue)} if by_name else {"queue": queue}
+        seen = job(**given, connection=queue.connection)(jobs.seen)
+        with use_master():
+            board.insert(jobs.db, number)
+            assert result(seen.delay(number)) == (1, "master", "marker")
+
     def test_m9_a_job_without_a_token_or_with_a_broken_one_runs(
         self, queue: Any, jobs: Any, mariadb_pair: MariaDBPair, number: int
     ) -> None:
