@@ -39,7 +39,7 @@ JobOption: TypeAlias = "Literal['master', 'sticky'] | Wait"
 
 _ATTRIBUTE: Final = "__replswitch_job__"
 
-_WANTED: Final = '"master", "sticky" or {"wait": seconds}, with a number of seconds above 0'
+_WANTED: Final = '"master", "sticky" or {"wait": seconds}, with a finite number of seconds above 0'
 
 # The key in the text of a job whose visitor the option ``rollout`` leaves out.
 _HELD_BACK: Final = "held_back"
@@ -202,7 +202,7 @@ class Jobs:
 def _read(option: object) -> tuple[State, float]:
     """Return the state of a job with this option, and how many seconds it waits for a slave."""
     if isinstance(option, dict) and set(option) == {"wait"}:
-        require(is_number(option["wait"]) and option["wait"] > 0, "replswitch", option, _WANTED)
+        require(is_number(option["wait"]) and 0 < option["wait"] < inf, "replswitch", option, _WANTED)
         return SLAVE, option["wait"]
     require(option in ("master", "sticky"), "replswitch", option, _WANTED)
     return (MASTER if option == "master" else SLAVE), 0

@@ -14,7 +14,7 @@ import pytest
 from tests.test_jobs import board
 from tests.test_jobs.conftest import Start, forget_writes, missing
 
-from replswitch import carry, resume
+from replswitch import ConfigurationError, carry, resume
 from replswitch.decorators import use_master, use_slave
 from replswitch.jobs import Jobs
 from replswitch.request.marker import Marker, dump
@@ -216,3 +216,27 @@ class TestEagerMode:
 
 def replswitch_celery() -> Any:
     return import_module("replswitch.celery")
+
+
+@pytest.fixture
+def module() -> Any:
+    """The module of replswitch for Celery."""
+    if celery is None:
+        missing("Celery is missing: pip install 'replswitch[celery]'")
+    return import_module("replswitch.celery")
+
+
+class TestInstall:
+    def test_the_current_app_of_celery_is_accepted(self, module: Any) -> None:
+        before = celery.current_app._get_current_object()
+        app = celery.Celery("current", set_as_current=True)
+        try:
+            module.install(celery.current_app)
+            assert app in module._installed
+        finally:
+            module._installed.pop(app, None)
+            before.set_current()
+
+    def test_something_else_than_an_application_is_refused(self, module: Any) -> None:
+        with pytest.raises(ConfigurationError, match=r'"app" is .*an instance of celery\.Celery'):
+            module.install("shop")
