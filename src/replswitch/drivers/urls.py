@@ -90,6 +90,18 @@ def split_urls(text: str) -> list[str]:
     return [entry for entry in re.split(separator, text.strip(", \t\r\n")) if entry]
 
 
+def refuse_several(url: str, where: str) -> None:
+    """Refuse several URLs in one. A database or a host would contain the password of the next URL.
+
+    Raises:
+        ConfigurationError: ``://`` is in the text twice.
+    """
+    if url.partition("?")[0].count("://") > 1:
+        raise ConfigurationError(
+            f'`{where}` contains "://" twice. If it is several URLs, separate them by white space or commas. {_QUOTE}'
+        )
+
+
 def parse_url(url: str, where: str) -> ServerURL:
     """Split the URL of a server into its parts.
 
