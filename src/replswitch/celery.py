@@ -76,10 +76,7 @@ def _publish(headers: dict[str, Any] | None = None, body: Any = None, **_: objec
     jobs = next(iter(_installed.values()), None)
     if jobs is None or headers is None:
         return
-    if token := jobs.token(joins=_is_joining(headers.get("id"))):
-        headers[HEADER] = token
-    else:
-        headers.pop(HEADER, None)  # a retried task passes on its headers
+    headers[HEADER] = jobs.token(joins=_is_joining(headers.get("id")))  # a retried task passes on its old headers
 
 
 def _is_joining(task_id: object) -> bool:

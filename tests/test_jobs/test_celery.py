@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -135,6 +137,18 @@ class TestAWorker:
         write(mariadb_pair, number)
         assert tasks.seen.delay(number).get(timeout=WITHIN) == [1, "master", "marker"]
         assert tasks.seen.apply_async([number], countdown=0.5).get(timeout=WITHIN) == [0, "slave", "job"]
+
+    def test_m9_the_master_serves_a_task_that_a_program_without_replswitch_has_called(
+        self, tasks: Any, mariadb_pair: MariaDBPair, number: int
+    ) -> None:
+        write(mariadb_pair, number)
+        script = (
+            "import sys, celery; app = celery.Celery(broker=sys.argv[1], backend=sys.argv[1])\n"
+            "print(app.send_task(sys.argv[2], [int(sys.argv[3])]).get(timeout=30))"
+        )
+        url = tasks.app.conf.broker_url
+        command = [sys.executable, "-c", script, url, tasks.seen.name, str(number)]
+        assert subprocess.check_output(command, text=True).strip() == "[1, 'master', 'job']"
 
     @pytest.mark.parametrize("token", ["x", {"at": 1}])
     def test_m9_a_task_with_a_broken_token_runs_on_the_master(
