@@ -71,9 +71,9 @@ class HttpConsumerMiddleware(ReplicationMiddleware):
 
 
 def _settling(app: ASGIApplication) -> ASGIApplication:
-    """Wrap an application. Before it sends a message, and before it raises an error, find out what it has written.
+    """Wrap an application. Before a message or an error of it is passed on, the wrapper finds out what it has written.
 
-    Otherwise the middleware around it would have to query the server in the event loop's thread, and block the loop.
+    Otherwise the middleware would have to query the server in the event loop's thread, and would block the loop.
     """
 
     async def settled(scope: Any, receive: Any, send: Any) -> None:

@@ -281,7 +281,10 @@ def _check_master(alias: str, master: ServerStatus) -> Messages:
         f'Each commit on the master {master.server} of DATABASES["{alias}"] waits until its synchronous slaves have '
         "applied it (synchronous_commit = remote_apply)."
     )
-    hint = 'replswitch does not need this, because a slave serves only visitors whose writes it has. "on" is faster.'
+    hint = (
+        "replswitch does not need this, because a slave serves only visitors whose writes it has. "
+        "synchronous_commit = on is faster."
+    )
     return _say("replswitch.I002", text, hint)
 
 

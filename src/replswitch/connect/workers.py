@@ -71,7 +71,7 @@ class WorkerState:
         self.queries: deque[Query] = deque(maxlen=QUERIES_KEPT)
 
     def turn_to(self, frame: Frame | None) -> RouteState:
-        """Use the state of the scope of ``frame`` from now on.
+        """From now on, use the `RouteState` for the scope of ``frame``, and return it.
 
         Each request has links and a transaction of its own, so that two requests that take turns in one thread do not
         mix. But if a request is called inside an outer transaction, it uses that transaction (S5).

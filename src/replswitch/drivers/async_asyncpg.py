@@ -64,7 +64,7 @@ class AsyncpgConnection(AsyncTracker, asyncpg.Connection):  # type: ignore[misc]
         seen: the number of statements that asyncpg had sent at the last commit, rollback or check for writes.
         last_report: the text of the notice that `_REPORT_POSITION` has sent, without its prefix.
         may_report: the account may run `_REPORT_POSITION`. Otherwise the position is queried after the commit.
-        is_behind_pooler: each transaction may run in another session.
+        is_behind_pooler: it goes through a pooler such as PgBouncer, so each transaction may run in another session.
     """
 
     read_only_error = asyncpg.exceptions.ReadOnlySQLTransactionError
@@ -102,7 +102,7 @@ class AsyncpgConnection(AsyncTracker, asyncpg.Connection):  # type: ignore[misc]
         return ":".join(map(str, self._addr)) if isinstance(self._addr, tuple) else str(self._addr)
 
     def forbid_prepared(self) -> None:
-        """Record that the connection must be opened again, with prepared statements that have no names."""
+        """Record that there is a pooler. The connection is then opened again, without named prepared statements."""
         self.is_behind_pooler = True
 
     async def set_up(self, timelines: Timelines, *, read_only: bool) -> None:

@@ -194,7 +194,7 @@ class AsyncPostgreSQLDriver(UnknownDriver, PostgreSQLFamilyDriver):
         return raw
 
     def with_read_only(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Return settings of a connection whose transactions are read-only, also after RESET ALL and DISCARD ALL."""
+        """Return settings of a connection whose transactions are read-only, even after RESET ALL and DISCARD ALL."""
         raise NotImplementedError
 
     async def connect(self, *args: Any, **settings: Any) -> Any:

@@ -280,7 +280,7 @@ class Driver:
         time.sleep(seconds)
 
     def latest_position(self, raw: Raw) -> Position | Written:
-        """Query a position of the master that includes all commits so far, also those of other connections."""
+        """Query a position of the master that includes all commits so far, even those of other connections."""
         return Written.YES
 
     def seconds_behind(self, raw: Raw) -> float | None:

@@ -127,9 +127,9 @@ def is_mariadb(raw: Raw) -> bool:
 def last_written(raw: Raw, since: Position | None, *, only_rows: bool = False) -> Position | Written:
     """Query, store and return the position of a session's latest write; `Written.NO` without a write after ``since``.
 
-    MySQL has no such position for a session. There, the position is that of all writes of the server itself. If all
-    statements have returned rows, they may have written, too (by calling a function). The counter of the session
-    (``raw.changes``) shows whether they have.
+    MySQL keeps no position for a session, so on MySQL this is the position of all writes of the server. A later
+    position may then come from another session. So if all statements have returned rows, a counter of the session
+    (``raw.changes``) shows whether one of them has written, for example in a function.
 
     Args:
         raw: the connection.

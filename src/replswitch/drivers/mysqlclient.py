@@ -226,7 +226,7 @@ class _MasterConnection(_Connection):
             self.on_write(self, False)
 
     def changes_session(self, text: bytes) -> bool:
-        """Return whether the text shows a change of the session. A statement without rows may be an UPDATE here."""
+        """Return whether the text shows a change of the session. On the master, the statement may be an UPDATE."""
         return _CHANGE.match(text) is not None
 
     def pop_write_status(self) -> Position | Written:
@@ -294,7 +294,7 @@ class MySQLClientDriver(MySQLFamilyDriver):
         return kind(**arguments)
 
     def alive(self, raw: _Connection) -> bool:
-        """Return whether the connection is open. Unread data means that it is not, unless a procedure was called."""
+        """Return whether the connection is open. Data to read shows that it is not, except after a procedure's call."""
         return super().alive(raw) or (raw.may_be_writable and bool(raw.open) and raw.process == os.getpid())
 
     def reusable(self, raw: _Connection) -> bool:

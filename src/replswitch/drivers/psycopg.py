@@ -145,7 +145,7 @@ class PsycopgDriver(PostgreSQLFamilyDriver):
         return Fault.UNSENT if fault is Fault.LOST and raw is not None and raw.begins else fault
 
     def ping_again(self, error: Any) -> int | None:
-        """Ping the server of a failed connection, to which the error refers as ``pgconn``."""
+        """Ping the server. The error has the failed connection in its attribute ``pgconn``."""
         if isinstance(error, psycopg.errors.ConnectionTimeout):
             return NO_RESPONSE
         return None if error.pgconn is None else pq.PGconn.ping(b" ".join(_ping_parameters(error.pgconn)))

@@ -81,7 +81,7 @@ class Psycopg2Driver(PostgreSQLFamilyDriver):
 
     @contextmanager
     def connecting(self, arguments: Mapping[str, Any]) -> Iterator[None]:
-        """Add the target of the connection to an OperationalError, for `ping_again`."""
+        """Store in an OperationalError to which server the connection was to lead, so that `ping_again` can ping it."""
         began = time.monotonic()
         try:
             yield

@@ -90,7 +90,7 @@ class Incident:
             count(self._event, self._database, server)
 
     def ends(self, server: str, text: str, *values: object) -> None:
-        """Count and log the end of the condition, if it lasts. The arguments are those of `tell`."""
+        """If the condition has begun, end it, and count and log its end. The arguments are those of `tell`."""
         with _lock:
             ended, self.lasts = self.lasts, False
         if ended:

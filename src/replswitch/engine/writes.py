@@ -30,7 +30,7 @@ logger = logging.getLogger("replswitch.servers")
 
 
 def _is_outside(scope: Scope | None) -> bool:
-    """Say whether no request encloses a scope. Only the outermost scope counts, because a job may make requests."""
+    """Say whether a scope is outside any request. The outermost scope decides, because a job may make requests."""
     return scope is None or not (scope if scope.within is None else scope.with_enclosing()[-1]).is_request
 
 

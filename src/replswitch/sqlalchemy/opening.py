@@ -234,7 +234,7 @@ class MasterOpener(Opener):
         super()._connect(raw, entry)
         self.database.master_loss.opened(entry.info[LINK])
         if self._driver.opens_connections:
-            raw.on_write = self._look  # the driver reports every commit, also those without an event of SQLAlchemy
+            raw.on_write = self._look  # the driver reports every commit, even those without an event of SQLAlchemy
 
     def _look(self, tracker: WriteTracker, busy: bool = False) -> None:
         # An asyncio driver can send a query only while SQLAlchemy's code runs, so it must look at once.

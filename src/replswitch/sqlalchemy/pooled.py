@@ -208,7 +208,7 @@ class Calls:
 
 
 class LateRoute(Route):
-    """A route whose links join the transaction when the session connects, which is after they were chosen."""
+    """A route that chooses a link before the session connects. The link joins the transaction when it connects."""
 
     joins_late = True
 

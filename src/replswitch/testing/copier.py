@@ -98,7 +98,7 @@ class Copier:
         self._check()
 
     def set_lag(self, seconds: float) -> None:
-        """Set the lag, also for the commits that are waiting already."""
+        """Set the lag, even for the commits that are waiting already."""
         with self._changed:
             self._check()
             self._lag = seconds
@@ -149,7 +149,9 @@ class Copier:
 
     def _check(self) -> None:
         if self._error is not None:
-            raise PairError(f"the copier has failed, so the slaves get no more commits: {self._error}") from self._error
+            raise PairError(
+                f"the copying of commits has failed, so the slaves get no more: {self._error}"
+            ) from self._error
 
     def _run(self) -> None:
         try:
@@ -162,7 +164,7 @@ class Copier:
                     quiet = time.monotonic() - (self._newest or 0)
                     self._changed.wait(min(max(LOOK_EVERY, quiet / 20), LOOK_AT_LEAST_EVERY))
         except BaseException as error:
-            logger.exception("the copier has failed")
+            logger.exception("the copying of commits has failed")
             with self._changed:
                 self._error = error
                 self._changed.notify_all()

@@ -20,9 +20,9 @@ is set (and is not ``false`` or ``0``), so that CI does not skip them unnoticed.
 
 ``assert_reads_on`` is the function `replswitch.testing.assert_reads_on`, as a fixture.
 
-After each test, applications forget which of their endpoints have written (R5), also in tests without a pair.
+After each test, applications forget which of their endpoints have written (R5), even in tests without a pair.
 
-pytest loads this module in every run, also in those that never ask for a pair, so no driver is
+pytest loads this module in every run, even in those that never ask for a pair, so no driver is
 imported before a pair is started.
 """
 

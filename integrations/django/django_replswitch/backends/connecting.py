@@ -218,7 +218,7 @@ class ConnectingWrapper(ConfiguredWrapper):
         return closing(self.driver.open(self.parameters(server), read_only=server.state == SLAVE))
 
     def locate(self) -> Position | Written:
-        """Query a position of the master that includes every commit so far, also those of other threads.
+        """Query a position of the master that includes every commit so far, even those of other threads.
 
         If the driver cannot query such a position, return `Written.YES`.
         """
@@ -267,7 +267,7 @@ class ConnectingWrapper(ConfiguredWrapper):
             self._is_direct = is_direct
 
     def _has_unread(self, link: WrapperLink) -> bool:
-        """Read the unread results of a link. Return whether the link is alive."""
+        """Return whether a link is alive and only had unread results. This method reads them."""
         with suppress(self.Database.Error):
             self.route.drain(link)
             return self.driver.alive(link.raw)
@@ -321,7 +321,7 @@ class ConnectingWrapper(ConfiguredWrapper):
     # Closing
 
     def close_link(self, link: Link) -> None:
-        """Close a link, also if its connection is broken already."""
+        """Close a link, even if its connection is broken already."""
         if link is self.selected:
             self.select(None)
         block = self.route.block

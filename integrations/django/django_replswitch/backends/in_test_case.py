@@ -68,11 +68,11 @@ def _is_of_test_case(connection: Any) -> bool:
 
 
 def guarded_link(wrapper: Any, server: Server, guard: Callable[[Raw], AbstractContextManager[None]]) -> WrapperLink:
-    """Return a view of the open transaction, a read-only link that uses the connection of the transaction itself.
+    """Return a read-only link that uses the connection of the open transaction, so that it sees the rows of the test.
 
     Args:
         wrapper: Django's connection, with the master's link selected.
-        server: the server of the view.
+        server: the server that the link is for.
         guard: returns a context manager in which the database refuses writes.
     """
     master = wrapper.selected
