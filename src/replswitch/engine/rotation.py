@@ -64,12 +64,16 @@ class KnownPositions:
 
     def learn(self, link: Link, identity: Hashable, position: Position | None) -> None:
         """Store what a server has answered on a link. Without a position, forget the position that was known."""
-        server = link.server.name, identity
+        server, now = (link.server.name, identity), self._clock()
         with self._lock:
-            if position is None:
-                self._reached.pop(server, None)
-            else:
-                self._reached[server] = position, self._clock()
+            self._reached.pop(server, None)
+            if position is not None:
+                self._reached[server] = position, now  # at the end, so that the oldest answer is at the beginning
+            # Behind a host name, addresses and identities may change without end.
+            for old, (_, when) in list(self._reached.items()):
+                if now - when <= self._known_for:
+                    break
+                del self._reached[old]
         link.identity = identity
 
 
