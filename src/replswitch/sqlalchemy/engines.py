@@ -21,7 +21,7 @@ from replswitch.errors import ConfigurationError
 from replswitch.sqlalchemy.addresses import behind_name, close_idle, resolves, wait_in_task
 from replswitch.sqlalchemy.elsewhere import watch_other_engines
 from replswitch.sqlalchemy.facts import SWITCH, level_of, options_of, when_disposed
-from replswitch.sqlalchemy.opening import IS_REPLICATED, MasterOpener, Opener, settings_of
+from replswitch.sqlalchemy.opening import IS_REPLICATED, OTHER_POOL, MasterOpener, Opener, settings_of
 from replswitch.sqlalchemy.pooled import SlaveEngine
 from replswitch.sqlalchemy.running import watch_statements
 from replswitch.state import Switch
@@ -169,7 +169,9 @@ def replicate(
     }
     for each in engines:
         if isinstance(each.pool, QueuePool):
-            each.dispose()  # close connections that were opened before, and not by replswitch
+            # Close connections that were opened before, and not by replswitch. The pool stays, because Engine.dispose()
+            # would give this engine a new one, and an engine that shares the pool would keep the old one.
+            each.pool.dispose()
     server = Server(driver.address(settings[engine]), MASTER, engine)
     opener = MasterOpener(driver, server)
     found: list[Server | Name] = []
@@ -261,6 +263,8 @@ def _why_not(engine: object, before: list[Engine]) -> str | None:
     if given != wanted:
         return f"uses {given}, and the master's engine uses {wanted}. Make both with the same dialect and driver."
     pool = engine.pool
+    if pool._dialect is not engine.dialect:
+        return OTHER_POOL
     if isinstance(pool, QueuePool) and (pool.checkedout() or (engine.dialect.is_async and pool.checkedin())):
         return (
             "has a connection in use, or connections that only their event loop can close. Call replicate() where the "
