@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from os import getpid
 from threading import Event
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
@@ -191,7 +190,7 @@ def replicate(
             **_settings_of(engine),
         )
         read_only = getattr(stand_in, "sync_engine", stand_in)
-        _dispose_with(engine, read_only)
+        when_disposed(engine, read_only.dispose)  # in a forked child, it leaves the connections of the parent open
         master_read_only = _slave(read_only, driver, server.name, 1, opener)
         found = found or [master_read_only]
         known.append(master_read_only.source)
@@ -232,12 +231,6 @@ def _pool_of(engine: Engine) -> dict[str, Any]:
         "pool_recycle": pool._recycle,
         "pool_use_lifo": pool._pool.use_lifo,
     }
-
-
-def _dispose_with(engine: Engine, other: Engine) -> None:
-    """Dispose of ``other`` whenever ``engine`` is disposed of. After a fork, leave the parent's connections open."""
-    process = getpid()
-    when_disposed(engine, lambda: other.dispose(close=getpid() == process))
 
 
 def _settings_of(engine: Engine) -> dict[str, Any]:
