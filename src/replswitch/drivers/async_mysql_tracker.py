@@ -94,7 +94,7 @@ class Tracker(WriteTracker):
         Args:
             status: the status flags in the answer; None if the driver has not kept them.
             rest: the bytes after the flags; None if the driver has not kept them.
-            wrote: the statement has changed rows, or has read one into a variable.
+            wrote: the statement has changed rows, or has read a row into a variable.
         """
         self.has_run = False
         if status and not status & SESSION_CHANGED:
@@ -154,7 +154,7 @@ class Tracker(WriteTracker):
         self._baseline_is_stale = True
 
     def refresh_baseline(self) -> None:
-        """Ask for the position of the latest write, if there may have been one that no scope has recorded."""
+        """Query the position of the latest write, if there may be a write that no scope has recorded."""
         if self._baseline_is_stale:
             self._baseline_is_stale = False
             with suppress(Exception):  # the next statement fails likewise
@@ -169,7 +169,7 @@ class Reader(Tracker):
         module: the driver's module, for its exceptions.
 
     Attributes:
-        prepared_others: a prepared statement may run what its text does not show. The driver does not keep its answer.
+        prepared_others: a prepared statement may run a statement that its text does not show, such as a procedure's.
     """
 
     prepared_others = False

@@ -30,7 +30,7 @@ class TrackingCursor(psycopg2.extensions.cursor):
         self.connection.after(self.statusmessage, has_commit=what.has_commit)
 
     def _declare(self, query: Any, values: Any) -> None:
-        """Declare a server-side cursor. psycopg2 itself does so only in transactions that it has begun."""
+        """Declare a server-side cursor. psycopg2 itself declares one only in a transaction that psycopg2 has begun."""
         name = psycopg2.extensions.quote_ident(str(self.name), self.connection)
         scroll = {None: "", True: "SCROLL ", False: "NO SCROLL "}[self.scrollable]
         hold = "WITH" if self.withhold else "WITHOUT"
