@@ -193,5 +193,5 @@ def _sent(scope: Scope, cookies: list[str], *, is_inside: bool) -> str:
     if cookies:
         return f"in the cookie {cookies[0]}"
     if is_inside and (scope.wrote is not None or scope.pending):
-        return "added after this panel" if scope.wrote is not None else "added after this panel, if there was a write"
+        return "added after this panel" if scope.wrote is not None else "added after this panel if there was a write"
     return "none"

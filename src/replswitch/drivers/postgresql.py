@@ -179,7 +179,7 @@ class PostgreSQLFamilyDriver(Driver):
 
     @contextmanager
     def connecting(self, arguments: Mapping[str, Any]) -> Iterator[None]:
-        """Run a block that calls the module's ``connect()``. A subclass adds what `ping_again` needs to its errors."""
+        """Run a block that calls the module's ``connect()``. A subclass adds to errors what `ping_again` needs."""
         yield
 
     def take(self, raw: Raw, settings: Mapping[str, Any], *, read_only: bool) -> bool:

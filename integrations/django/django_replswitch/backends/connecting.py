@@ -152,9 +152,9 @@ class ConnectingWrapper(ConfiguredWrapper):
     def connection(self) -> Any:
         """The driver's connection, on the side that the state asks for (S6).
 
-        Before the first statement it is None. In a transaction it is not, because Django connects when one begins.
-        replswitch does not see the statements that the application runs on this object, so it looks for their writes
-        later (M1).
+        It is None before the first statement. In a transaction it is never None, because Django connects when the
+        transaction begins. replswitch does not see the statements that the application runs on this object, so it looks
+        for their writes later (M1).
         """
         raw = vars(self)["connection"]
         if self._is_direct or self.one_link:
@@ -208,7 +208,7 @@ class ConnectingWrapper(ConfiguredWrapper):
         return self._connect(server)
 
     def drop(self, server: Server, link: Link | None = None) -> None:
-        """Close the open link to a server. Django has no connection pool here, so there are no idle links."""
+        """Close the open link to a server. Each server has at most one link, so there are no idle links to close."""
         held, block = self._links.get(server), self.route.block
         if held is not None and (held is link or (link is None and (block is None or held not in block))):
             self.close_link(held)
