@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 _IDLE: Final = int(pq.TransactionStatus.IDLE)
 _ROWS: Final = int(pq.ExecStatus.TUPLES_OK)
 
-#: The names of psycopg's attributes that convert statements, of its methods that prepare them, and of those that it
-#: calls after a statement.
+#: The names of psycopg's attributes that convert statements, of its methods that prepare them, of those that
+#: send them, and of those that it calls after a statement.
 _CONVERTING: Final = ("_convert_query", "_query_cls")
 _PREPARING: Final = ("_get_prepared", "_send_query_prepared")
+_SENDING: Final = ("_get_prepared", "_execute_send")
 _TAKING: Final = ("_check_results", "_set_results", "_select_current_result", "_make_row_maker")
 
 
@@ -118,6 +119,15 @@ class TrackingCursor(RunningCursor):
                 elif connection.reports_positions:
                     if what.goes_alone:
                         status = self._run_alone(connection, what, pgq, prepare, binary)
+                    elif (
+                        what.joins
+                        and connection._prepared.prepare_threshold is None
+                        and query.__class__ is str
+                        and self.sends_as_usual
+                        and (self.merges or not pgq.params)
+                        and not (self.format if binary is None else binary)
+                    ):  # psycopg itself would send a text, too, and not prepare it
+                        status = self._run_joined(connection, what, pgq)
                     else:
                         status = self._run_and_ask(connection, what, pgq, prepare, binary)
                 elif connection.is_guarded:
@@ -227,7 +237,10 @@ def tracked(kind: type[Any]) -> type[Any]:
         return kind
     if issubclass(TrackingCursor, kind):  # psycopg's own class
         return TrackingCursor
+    merges = issubclass(kind, psycopg.ClientCursor)
     usual = {
+        "merges": merges,
+        "sends_as_usual": _is_usual(kind, _SENDING, psycopg.ClientCursor if merges else psycopg.Cursor),
         "converts_as_usual": _is_usual(kind, _CONVERTING),
         "prepares_as_usual": _is_usual(kind, _PREPARING),
         "takes_as_usual": _is_usual(kind, _TAKING),
@@ -235,6 +248,6 @@ def tracked(kind: type[Any]) -> type[Any]:
     return type(kind.__name__, (kind, TrackingCursor), {"__module__": __name__, **usual})
 
 
-def _is_usual(kind: type[Any], names: tuple[str, ...]) -> bool:
-    """Return whether a class inherits the attributes with these names from psycopg."""
-    return all(getattr(kind, name) is getattr(psycopg.Cursor, name) for name in names)
+def _is_usual(kind: type[Any], names: tuple[str, ...], stock: type[Any] = psycopg.Cursor) -> bool:
+    """Return whether a class inherits the attributes with these names from a class of psycopg."""
+    return all(getattr(kind, name) is getattr(stock, name) for name in names)
