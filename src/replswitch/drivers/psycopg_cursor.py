@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 _IDLE: Final = int(pq.TransactionStatus.IDLE)
 _ROWS: Final = int(pq.ExecStatus.TUPLES_OK)
 
+# Looking up a member of an Enum takes longer.
+_NO: Final = Written.NO
+_ASK: Final = Written.ASK
+
+_Transformer: Final = adapt.Transformer
+
 #: The names of psycopg's attributes that convert statements, of its methods that prepare them, of those that
 #: send them, and of those that it calls after a statement.
 _CONVERTING: Final = ("_convert_query", "_query_cls")
@@ -82,7 +88,7 @@ class TrackingCursor(RunningCursor):
         # This does the same as psycopg, in fewer steps, because psycopg's own steps take as long as a short query.
         connection: Any = self._conn
         what: Statement = connection.before(query)
-        status: Position | Written = Written.ASK
+        status: Position | Written = _ASK
         if self._closed or connection._pipeline is not None:
             self.is_used = True
             super().execute(query, params, prepare=prepare, binary=binary)
@@ -97,7 +103,7 @@ class TrackingCursor(RunningCursor):
             with connection.lock:
                 if self._last_query is None or self._last_query is not query:
                     shared = connection._adapters
-                    self._tx = adapt.Transformer(connection if self._adapters is shared else self)
+                    self._tx = _Transformer(connection if self._adapters is shared else self)
                     self._last_query = None
                 if self.is_used:
                     self._reset()
@@ -147,7 +153,7 @@ class TrackingCursor(RunningCursor):
             and len(results) == 1
             and self._pgconn.transaction_status == connection.seen
         ):  # neither the session nor the state of its transaction has changed
-            if status is not Written.NO and connection.seen == _IDLE and not connection.is_reader:
+            if status is not _NO and connection.seen == _IDLE and not connection.is_reader:
                 connection.note(status)
         else:
             connection.after(self, status)
@@ -222,12 +228,13 @@ def _convert(pgq: Any, query: bytes, params: Any) -> None:
     if len(params) > MAX_CACHED_STATEMENT_PARAMS:
         pgq.convert(query, params)
         return
-    pgq.query, pgq._want_formats, pgq._order, pgq._parts = _query2pg(query, "ascii")
-    if params.__class__ is not tuple or pgq._order is not None or len(params) != len(pgq._parts) - 1:
+    pgq.query, pgq._want_formats, pgq._order, pgq._parts = _, formats, order, parts = _query2pg(query, "ascii")
+    if params.__class__ is not tuple or order is not None or len(params) != len(parts) - 1:
         pgq.dump(params)  # raises psycopg's own error, if the parameters do not fit
         return
-    pgq.params = pgq._tx.dump_sequence(params, pgq._want_formats)
-    pgq.types, pgq.formats = pgq._tx.types or (), pgq._tx.formats
+    transformer = pgq._tx
+    pgq.params = transformer.dump_sequence(params, formats)
+    pgq.types, pgq.formats = transformer.types or (), transformer.formats
 
 
 @cache

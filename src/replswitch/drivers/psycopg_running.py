@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from replswitch.drivers.postgresql_statement import Statement
     from replswitch.positions import Position
 
-# Plain numbers, because comparing members of an Enum takes longer.
+# Plain numbers, because comparing members of an Enum takes longer. Looking up a member does so, too.
+_NO: Final = Written.NO
 _IDLE: Final = int(pq.TransactionStatus.IDLE)
 _IN_TRANSACTION: Final = int(pq.TransactionStatus.INTRANS)
 _FAILED: Final = int(pq.ExecStatus.FATAL_ERROR)
@@ -119,11 +120,12 @@ class RunningCursor(psycopg.Cursor[Any]):
         Returns:
             the number of results before those of the statement; and its new entry in psycopg's cache, or None.
         """
-        pgconn, prepared, key = self._pgconn, connection._prepared, (pgq.query, pgq.types)
+        pgconn, prepared = self._pgconn, connection._prepared
         if self.prepares_as_usual and prepare is not False and prepared.prepare_threshold is not None:
-            name = prepared._names.get(key)
+            names, key = prepared._names, (pgq.query, pgq.types)
+            name = names.get(key)
             if name is not None:  # what psycopg's methods would do, in a fraction of the time
-                prepared._names.move_to_end(key)
+                names.move_to_end(key)
                 format = self.format if binary is None else pq.Format(binary)  # noqa: A001 - psycopg's word
                 pgconn.send_query_prepared(name, pgq.params, pgq.formats, format)
                 return 0, None
@@ -211,11 +213,10 @@ class RunningCursor(psycopg.Cursor[Any]):
             if answers[before - 1].status == _FAILED:  # the statement could not be prepared
                 before -= 1
             del answers[:before]
-        result, last, status = answers[0], answers[-1], Written.NO
-        succeeded = last.status == _ROWS
-        if not questions:
-            succeeded = all(each.status != _FAILED for each in answers)  # the last question is a transaction of its own
-        if not succeeded:
+        result, last = answers[0], answers[-1]
+        status: Position | Written = _NO
+        # The last question may be a transaction of its own.
+        if last.status != _ROWS or not (questions or all(each.status != _FAILED for each in answers)):
             if result.status == _FAILED and _is_several(self, pgq, result):
                 what.goes_alone = True
                 return self._run_alone(connection, what, pgq, prepare, binary)
@@ -245,7 +246,7 @@ class RunningCursor(psycopg.Cursor[Any]):
         answers = connection.answers()
         if len(answers) != 2 or answers[1].status != _ROWS:
             return self._take_apart(connection, what, pgq, answers)
-        status = Written.NO
+        status = _NO
         if answers.pop().get_value(0, 0) == b"t":
             status = Written.ASK
             what.may_write, what.joins = True, False
