@@ -225,6 +225,17 @@ def test_a_read_on_the_master_runs_once(pair: PostgreSQLPair, sql: str) -> None:
             assert connection.execute("SELECT last_value FROM runs").fetchone() == (number,)
 
 
+def test_a_read_that_the_server_refuses_in_a_transaction_runs_outside(pair: PostgreSQLPair) -> None:
+    """Functions of some extensions do this; here, VACUUM stands for them."""
+    sql = "VACUUM message"
+    kept(sql).joins = True
+    with opened(pair, psycopg.ClientCursor, tracked=True) as connection:
+        for _ in range(2):
+            assert connection.execute(sql).statusmessage == "VACUUM"
+            assert connection.pop_write_status() is not Written.NO
+    assert not kept(sql).joins
+
+
 @with_each_cursor
 def test_copy_among_several_statements_is_refused_as_by_psycopg(pair: PostgreSQLPair, kind: Any) -> None:
     for sql in "SELECT 1; COPY message TO STDOUT", "SELECT 1; COPY message FROM STDIN":

@@ -48,8 +48,9 @@ _OWN_TRANSACTIONS: Final = (
     b"COMMIT PREPARED",
 )
 
-#: The function of the server that reports a syntax error.
+#: The functions of the server that report a syntax error, and that a statement cannot run in a transaction with others.
 _SYNTAX: Final = b"scanner_yyerror"
+_MUST_BE_ALONE: Final = b"PreventInTransactionBlock"
 
 #: The function of the server that refuses several statements in one message of the extended protocol. Then none of
 #: them has run.
@@ -236,7 +237,7 @@ class RunningCursor(psycopg.Cursor[Any]):
         self._take(connection, [result], entry)
         return status
 
-    def _run_joined(self, connection: Any, what: Statement, pgq: Any) -> Written:
+    def _run_joined(self, connection: Any, what: Statement, pgq: Any) -> Position | Written:
         """Run a statement that reads, outside a transaction on the master. Return whether it has written.
 
         The statement and the query whether it has written are one text, which takes the server less time than two
@@ -246,21 +247,24 @@ class RunningCursor(psycopg.Cursor[Any]):
         answers = connection.answers()
         if len(answers) != 2 or answers[1].status != _ROWS:
             return self._take_apart(connection, what, pgq, answers)
-        status = _NO
+        status: Position | Written = _NO
         if answers.pop().get_value(0, 0) == b"t":
             status = Written.ASK
             what.may_write, what.joins = True, False
         self._take(connection, answers, None)
         return status
 
-    def _take_apart(self, connection: Any, what: Statement, pgq: Any, answers: list[Any]) -> Written:
+    def _take_apart(self, connection: Any, what: Statement, pgq: Any, answers: list[Any]) -> Position | Written:
         """Take the answers to a statement and the query after it, if it was not one statement that has succeeded."""
         last = answers[-1]
         if len(answers) == 1 and _is_syntax_error(last):
             # Nothing has run. The error may be about the end of the text, so send the statement alone.
             what.joins = False
             self._run(connection, pgq, None, None)
-            return Written.NO
+            return Written.ASK
+        if len(answers) == 1 and _must_be_alone(last):
+            what.joins = False
+            return self._run_alone(connection, what, pgq, None, None)
         is_several = len(answers) > 2 or last.status != _FAILED
         if last.status == _ROWS:
             answers.pop()
@@ -315,3 +319,13 @@ def _is_syntax_error(result: Any) -> bool:
         and error(field.STATEMENT_POSITION) is not None
         and error(field.CONTEXT) is None
     )
+
+
+def _must_be_alone(result: Any) -> bool:
+    """Return whether the server has refused to run a statement in a transaction with another one.
+
+    Some extensions have functions that check this before they do anything. Within another function, they refuse it too,
+    and then the error has a context.
+    """
+    field, error = pq.DiagnosticField, result.error_field
+    return error(field.SOURCE_FUNCTION) == _MUST_BE_ALONE and error(field.CONTEXT) is None
