@@ -265,7 +265,7 @@ def test_p1_the_position_queries_are_prepared_unless_prepare_threshold_is_none(
     with psycopg.connect(**pair.master, autocommit=True, prepare_threshold=None) as raw:
         assert loaded.take(raw, settings, read_only=False)
         for _ in range(7):
-            raw.execute("SELECT 1")
+            raw.execute("DELETE FROM message WHERE id = 0")
         found = raw.execute("SELECT COUNT(*) FROM pg_prepared_statements").fetchone()
         assert found is not None
         assert bool(found[0]) is are_prepared

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from replswitch.drivers.driver import MUST_STAY_READ_ONLY
 from replswitch.drivers.postgresql_statement import LONGEST, kept, statement
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from replswitch.drivers.postgresql_position import Timelines
     from replswitch.drivers.postgresql_statement import Statement
     from replswitch.positions import Position
+
+_NO: Final = Written.NO  # because looking up a member of an Enum takes longer
 
 
 class PostgreSQLTracker(WriteTracker):
@@ -98,11 +100,12 @@ class PostgreSQLTracker(WriteTracker):
 
     def note(self, status: Position | Written) -> None:
         """Record what was committed, and call `on_write`."""
-        if status is Written.NO:
+        if status is _NO:
             return
         if not self.reports_positions:
             status = Written.YES
-        self.written = status if self.written is Written.NO else later(self.written, status)
+        written = self.written
+        self.written = status if written is _NO else later(written, status)
         self.news = True
         if not isinstance(status, Written):
             self.last_known_position = status
@@ -126,5 +129,5 @@ class PostgreSQLTracker(WriteTracker):
     def pop_write_status(self) -> Position | Written:
         """Return what was committed."""
         self.news = False
-        written, self.written = self.written, Written.NO
+        written, self.written = self.written, _NO
         return written

@@ -25,13 +25,14 @@ _PREPARED: Final = (
 #: Results with rows.
 _ROWS: Final = frozenset(
     {
-        *(pq.ExecStatus.TUPLES_OK, pq.ExecStatus.SINGLE_TUPLE, pq.ExecStatus.TUPLES_CHUNK),
-        *(pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_BOTH),
+        *map(int, (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.SINGLE_TUPLE, pq.ExecStatus.TUPLES_CHUNK)),
+        *map(int, (pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_BOTH)),
     }
 )
+_DONE: Final = int(pq.ExecStatus.COMMAND_OK)
 
 #: The states in which no transaction is open: idle, and unknown because the connection is closed.
-_OUTSIDE: Final = frozenset({pq.TransactionStatus.IDLE, pq.TransactionStatus.UNKNOWN})
+_OUTSIDE: Final = frozenset(map(int, (pq.TransactionStatus.IDLE, pq.TransactionStatus.UNKNOWN)))
 
 
 class PsycopgDriver(PostgreSQLFamilyDriver):
@@ -121,7 +122,8 @@ class PsycopgDriver(PostgreSQLFamilyDriver):
         if result is None:
             return False
         # The result of a server-side cursor has only the description of its rows.
-        return result.status in _ROWS or (result.status == pq.ExecStatus.COMMAND_OK and result.nfields > 0)
+        status = result.status
+        return result.nfields > 0 if status == _DONE else status in _ROWS
 
     def begin(self, raw: PsycopgConnection) -> None:
         """Begin a transaction, with the isolation level of the connection. BEGIN is sent with its first statement."""

@@ -32,6 +32,7 @@ _IN_TRANSACTION: Final = pq.TransactionStatus.INTRANS
 _FAILED: Final = pq.ExecStatus.FATAL_ERROR
 _ROWS: Final = pq.ExecStatus.TUPLES_OK
 
+_NO: Final = Written.NO  # because looking up a member of an Enum takes longer
 _CHANGES: Final = frozenset(tag.encode() for tag in CHANGES)
 
 #: Command tags of statements that remove all prepared statements.
@@ -261,7 +262,7 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
 
     def follow(self) -> None:
         """Set ``news`` to False while a transaction is open, because its writes are recorded when it ends."""
-        if self.written is Written.NO and self.seen == _IN_TRANSACTION == self.pgconn.transaction_status:
+        if self.written is _NO and self.seen == _IN_TRANSACTION == self.pgconn.transaction_status:
             self.news = False
 
     def rollback(self) -> None:

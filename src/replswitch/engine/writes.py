@@ -7,7 +7,7 @@ from asyncio import _get_running_loop
 from functools import partial
 from threading import get_ident
 from time import monotonic, time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from weakref import ref
 
 from replswitch.drivers import Written
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from replswitch.scope import Scope
 
 logger = logging.getLogger("replswitch.servers")
+
+# Looking up a member of an Enum takes longer.
+_NO: Final = Written.NO
+_ASK: Final = Written.ASK
 
 
 def _is_outside(scope: Scope | None) -> bool:
@@ -147,19 +151,20 @@ class Writes:
         if (busy and must_ask_now) or (at_once and self._is_settled(key, tracker)):
             return None
         status = tracker.pop_write_status()
-        if status is Written.NO:
+        if status is _NO:
             return None
-        if not tracker.has_rows and _is_outside(scope):
-            Outside.count()
-        if self._master_loss.lasts and not tracker.has_rows:
-            self._master_loss.wrote(certain=not isinstance(status, Written))
+        if not tracker.has_rows:
+            if scope is None or _is_outside(scope):
+                Outside.count()
+            if self._master_loss.lasts:
+                self._master_loss.wrote(certain=not isinstance(status, Written))
         if not (scope or others) or not (is_recording() if recorded is None else recorded):
             tracker.discard_write_status(with_rows=scope is None)
             if scope is None and is_recording():
                 self._record_outside(status)
             if scope is not None and not is_repeatable():
                 scope.has_unmarked = True
-        elif status is not Written.ASK:
+        elif status is not _ASK:
             self.record_in(scope, status)
         elif scope is None or must_ask_now:
             self.ask(scope, tracker, tracker.last_known_position)
@@ -252,7 +257,7 @@ class Writes:
 
     def _record_outside(self, status: Position | Written) -> None:
         """Record a commit outside requests, for the jobs that are started outside requests."""
-        if status is Written.ASK:
+        if status is _ASK:
             Outside.may_have_written_at = time()
         else:
             Outside.record(self._name, None if isinstance(status, Written) else status)

@@ -75,17 +75,18 @@ class PostgreSQLPosition(Position):
         Raises:
             PositionError: ``lsn`` is not a place.
         """
-        high, _, low = lsn.partition("/") if isinstance(lsn, str) else lsn.partition(b"/")
         try:
+            high, low = lsn.split("/") if isinstance(lsn, str) else lsn.split(b"/")
             place = int(high, 16) << 32 | int(low, 16)
         except ValueError:
             raise PositionError(
                 f"{lsn[:60]!r} is not a place in PostgreSQL's log (an LSN), such as 0/16B3748."
             ) from None
-        if place % segment == _LONG_HEADER:
-            place -= _LONG_HEADER
-        elif place % page == _HEADER:
-            place -= _HEADER
+        if place % page <= _LONG_HEADER:
+            if place % segment == _LONG_HEADER:
+                place -= _LONG_HEADER
+            elif place % page == _HEADER:
+                place -= _HEADER
         return cls(((timeline, place),))
 
     def merge(self, other: Self) -> Self:
