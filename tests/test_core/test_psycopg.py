@@ -745,6 +745,20 @@ def test_f1_a_slave_that_receives_nothing_exceeds_max_lag(
 
 
 @with_each
+def test_f1_a_restarted_slave_that_has_all_writes_has_no_lag_while_the_master_is_idle(
+    make: Make, pair: PostgreSQLPair
+) -> None:
+    """It receives nothing that it does not have, however long ago the last commit was."""
+    pair.kill("slave")
+    pair.reset()
+    time.sleep(1.1)
+    db = make(max_lag=1)
+    with resume(""), use_slave():
+        run(db, COUNT)
+        assert side(db) == SLAVE
+
+
+@with_each
 def test_f4_a_table_that_has_not_arrived_is_read_on_the_master(db: Connection, pair: PostgreSQLPair) -> None:
     pair.stop_slave()
     with closing(pair.connect()) as connection:
