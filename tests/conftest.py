@@ -27,7 +27,7 @@ SERVED: Final[dict[str, tuple[str, str | Driver]]] = {
     "mysql-mysqlclient": ("mysql_pair", "mysqlclient"),
     "postgresql": ("postgresql_pair", "psycopg"),
     "sqlite": ("sqlite_pair", "sqlite3"),
-    "toy": ("sqlite_pair", TOY),  # an engine that replswitch does not know
+    "toy_engine": ("sqlite_pair", TOY),  # an engine that replswitch does not know
 }
 """The pair's fixture, and the driver."""
 

@@ -132,7 +132,7 @@ def _suspended(awaited: Any) -> list[FrameType]:
 
 
 def _waiting_for_thread(local: dict[str, Any]) -> Iterator[FrameType]:
-    """Yield the frames of the task that waits for a thread. Both have a frame with the same ``task_context``."""
+    """Yield the frames of the task that waits for a thread. The thread and the task have the same ``task_context``."""
     stacks = [list(_outwards(frame)) for frame in sys._current_frames().values()]  # the task may not be waiting yet
     stacks += [_suspended(task.get_coro())[::-1] for task in asyncio.all_tasks(local["loop"])]
     for frames in stacks:

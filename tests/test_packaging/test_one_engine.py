@@ -219,7 +219,7 @@ def test_a_decision_outside_the_engine_is_found(source: str) -> None:
         "from replswitch.drivers.sqlite3 import DRIVER",
     ],
 )
-def test_a_test_for_a_product_is_found(source: str) -> None:
+def test_code_that_asks_for_the_database_product_is_found(source: str) -> None:
     assert list(product_tests(source))
 
 

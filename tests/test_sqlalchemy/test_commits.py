@@ -133,7 +133,7 @@ def check(shop: Any, pair: ReplicatedPair, work: Work, table: str = "message", *
 
 
 class TestOnServers:
-    @pytest.fixture(params=["pymysql", "mysqldb"])
+    @pytest.fixture(params=["pymysql", "mysqldb"], ids=["pymysql", "mysqlclient"])
     def driver(self, request: pytest.FixtureRequest) -> str:
         return str(request.param)
 
@@ -149,7 +149,7 @@ class TestOnServers:
             cursor.execute("CREATE TABLE message_log (body VARCHAR(100)) ENGINE = MyISAM")
         replicated_pair.wait_caught_up()
 
-    @pytest.mark.parametrize("own_read", [False, True], ids=["no own read", "own read"])
+    @pytest.mark.parametrize("own_read", [False, True], ids=["the request only writes", "the request also reads"])
     @pytest.mark.parametrize("work", ON_SERVERS)
     def test_m1_a_commit_counts_when_it_happens(
         self, shop: Any, replicated_pair: ReplicatedPair, driver: str, work: Work, own_read: bool

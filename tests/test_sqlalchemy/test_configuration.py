@@ -86,7 +86,7 @@ class TestRefused:
             replicate("mysql://shop:s3cret@master.db/shop")  # type: ignore[arg-type]  # what is tested
         assert "s3cret" not in str(caught.value)
 
-    @pytest.mark.parametrize("driver", ["pymysql", "mysqldb"])
+    @pytest.mark.parametrize("driver", ["pymysql", "mysqldb"], ids=["pymysql", "mysqlclient"])
     def test_autocommit_in_the_url_or_connect_args_is_refused_with_the_cure(self, driver: str) -> None:
         address, cure = f"mysql+{driver}://shop@master.invalid/shop", 'isolation_level="AUTOCOMMIT"'
         with pytest.raises(ConfigurationError, match=cure):
@@ -403,7 +403,7 @@ class TestWithoutSlaves:
             with state(), RoutingSession(master) as session:
                 assert session.connection().exec_driver_sql("PRAGMA read_uncommitted").scalar() == 1
 
-    @pytest.mark.parametrize("driver", ["pymysql", "mysqldb"])
+    @pytest.mark.parametrize("driver", ["pymysql", "mysqldb"], ids=["pymysql", "mysqlclient"])
     def test_p3_opening_the_first_connection_without_a_binary_log_is_not_recorded(
         self, unlogged: UnloggedMariaDB, monkeypatch: pytest.MonkeyPatch, driver: str
     ) -> None:

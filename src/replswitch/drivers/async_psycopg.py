@@ -109,7 +109,7 @@ class AsyncPsycopgConnection(psycopg.AsyncConnection[Any], AsyncTracker):
         return super().cursor(*args, **options)
 
     def before(self, query: Any) -> Statement:
-        """Record that a statement runs. Refuse one that would let a slave's connection write (S7)."""
+        """Record that a statement runs. Refuse a statement that would let a slave's connection write (S7)."""
         self.has_run = True
         return super().before(query)
 

@@ -31,7 +31,7 @@ class _Tracker(WriteTracker):
         self._reports_positions = note_beside(file).exists()
 
     def pop_write_status(self) -> Position | Written:
-        """Return a position or `Written.YES` if rows were changed, else, and in a transaction, `Written.NO`."""
+        """Return `Written.NO` in a transaction, and if no row was changed; else a position or `Written.YES`."""
         if self._connection.in_transaction:
             return Written.NO
         seen, self._changes_seen = self._changes_seen, self._connection.total_changes

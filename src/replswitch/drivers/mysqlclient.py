@@ -69,7 +69,7 @@ class _Stream(MySQLdb._mysql.result):
 
 
 class _Connection(MySQLdb.connections.Connection, WriteTracker):
-    """A connection that can check whether it is alive, and that a forked child does not close. It is read-only (S7).
+    """A read-only connection (S7). It can check whether it is alive, and a forked child does not close it.
 
     Args:
         settings: the settings of mysqlclient.
@@ -195,7 +195,7 @@ class _Connection(MySQLdb.connections.Connection, WriteTracker):
 
 
 class _MasterConnection(_Connection):
-    """A connection that records whether a statement may have written."""
+    """A connection to the master. It records whether a statement may have written."""
 
     stays_read_only = False
     #: Whether each write gets a position; None before the server was asked.
@@ -226,7 +226,7 @@ class _MasterConnection(_Connection):
             self.on_write(self, False)
 
     def changes_session(self, text: bytes) -> bool:
-        """Return whether the text shows a change of the session. A statement without rows may be an UPDATE here."""
+        """Return whether the text shows a change of the session. The statement has no rows, so it may be an UPDATE."""
         return _CHANGE.match(text) is not None
 
     def pop_write_status(self) -> Position | Written:
@@ -257,7 +257,7 @@ class _MasterConnection(_Connection):
         self.baseline_is_stale = self.baseline_is_stale or with_rows or not self.has_rows
 
     def refresh_baseline(self) -> None:
-        """Ask for the position of the latest write, if there may have been one that no scope has recorded."""
+        """Query the position of the latest write, if there may be a write that no scope has recorded."""
         if self.baseline_is_stale and not self.streams:
             self.baseline_is_stale = False
             try:
@@ -294,7 +294,7 @@ class MySQLClientDriver(MySQLFamilyDriver):
         return kind(**arguments)
 
     def alive(self, raw: _Connection) -> bool:
-        """Return whether the connection is open. Unread data means that it is not, unless a procedure was called."""
+        """Return whether the connection is open. Data to read means that it is closed, except after a procedure."""
         return super().alive(raw) or (raw.may_be_writable and bool(raw.open) and raw.process == os.getpid())
 
     def reusable(self, raw: _Connection) -> bool:
@@ -340,7 +340,7 @@ class MySQLClientDriver(MySQLFamilyDriver):
                 raise
 
     def classify(self, error: BaseException, raw: _Connection | None = None) -> Fault:
-        """Return the meaning of an error by its code and by the clock, because messages do not mention a time-out."""
+        """Return the meaning of an error by its code and the elapsed time. Messages do not mention time-outs."""
         fault = super().classify(error, raw)
         if fault is Fault.LOST and raw is not None and monotonic() >= raw.asked_at + _NEARLY * raw.limit:
             return Fault.TIMED_OUT

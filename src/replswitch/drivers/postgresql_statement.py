@@ -57,7 +57,7 @@ class Statement:
 
     Attributes:
         lets_write: it would end the read-only mode of a slave's connection (S7).
-        leaves_trace: it changes its session, although the command tag does not show it.
+        leaves_trace: it changes the session, although the command tag does not show it.
         is_temporary: it may create a temporary table.
         is_plain: if it is a single statement, it writes nothing, and may begin or end a transaction.
         goes_alone: it cannot be sent together with a query of replswitch, because it is plain, a COPY, or several

@@ -47,7 +47,7 @@ class Health:
         yield from _by_weight([server for server in servers if server not in self.resting])
 
     def _due(self, servers: Sequence[Server]) -> Server | None:
-        """Return a server whose downtime is over, else None. Its downtime starts anew, so no other reader tries it."""
+        """Return a server whose downtime is over, else None. Restart its downtime, so that no other reader tries it."""
         now = self._clock()
         with self._lock:
             for server in servers:

@@ -33,7 +33,7 @@ class KnownPositions:
     """The positions that servers have reported. A server that is known to have reached a position is not asked again.
 
     A server is known by its name in the settings and the identity that it reports, because a name may lead to several
-    servers, and servers that were cloned from one may report the same identity (P2).
+    servers, and clones of a server may report the same identity (P2).
 
     A lower answer replaces a higher one, because the server must have been reset, perhaps from a backup.
 
@@ -52,7 +52,7 @@ class KnownPositions:
         self._lock = ProcessLock()
 
     def has_reached(self, link: Link, position: Position, since: float) -> bool:
-        """Say whether the server of a link is known to have reached a position.
+        """Return whether the server of a link is known to have reached a position.
 
         Args:
             link: the link.
@@ -112,7 +112,7 @@ class Rotation:
         """Return the slave that a scope should try first: the one that it has chosen, else a random one, by weight.
 
         Returns:
-            the slave; None if only `candidates` can tell, because slaves are out of rotation, have failed in the scope,
+            the slave; None if `candidates` must find it, because slaves are out of rotation, have failed in the scope,
             or lag too much.
         """
         chosen: Server | None = scope.slaves.get(self._key)

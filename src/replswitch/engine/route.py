@@ -43,12 +43,12 @@ class Route(Selection):
     # After a statement that succeeded
 
     def succeeded(self, link: Link, *, has_rows: bool, follow: bool = False) -> None:
-        """Record that a statement has succeeded. It may have written, or may have read stale rows.
+        """Record that a statement has succeeded. Record also whether it may have written, or read stale rows.
 
         Args:
             link: the link that it ran on.
             has_rows: it has returned rows.
-            follow: if the statement itself has begun or ended a transaction, the route does so too (S5).
+            follow: if the statement itself has begun or ended a transaction, record this in the route, too (S5).
         """
         block, has_news = self.block, link.writes.news
         link.writes.follow()
@@ -109,7 +109,7 @@ class Route(Selection):
     def failed(self, attempt: Attempt, link: Link, error: Exception, *, joining: bool = False) -> Link | None:
         """Return the link on which to run a failed statement again; None if the caller must raise the error.
 
-        An error raised here would form a reference cycle with the frame of this method, which would keep links open.
+        This method returns None because an error that it raised would form a reference cycle and keep links open.
 
         Args:
             attempt: what has happened to the statement so far.
@@ -208,7 +208,7 @@ class Route(Selection):
             raise
 
     def drain(self, link: Link) -> None:
-        """Read the results that an earlier statement has left unread on a link, such as further ones of a procedure."""
+        """Read the results that an earlier statement has left unread on a link, such as those of a procedure."""
         self.read_on(link, self._port.driver.drain_results, link.raw)
 
     def next_results(self, link: Link | None, raw: Any) -> Any:

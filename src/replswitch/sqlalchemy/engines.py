@@ -46,7 +46,7 @@ class EngineSwitch(Switch):
         driver: the driver of all servers.
         options: the options of the database.
         engines: the engines of the master and the slaves, and that of the master's read-only connections (S10, R6). All
-            slaves behind one name (F7) have one engine here.
+            slaves behind one name (F7) have one engine in this list.
 
     Attributes:
         servers: see the argument.
@@ -86,7 +86,7 @@ class EngineSwitch(Switch):
     def slaves(self) -> tuple[Engine, ...]:
         """The slaves' engines; without slaves, the engine of the master's read-only connections (S10).
 
-        Slaves behind a name (F7) are in it while their addresses are known.
+        Slaves behind a name (F7) are included while their addresses are known.
         """
         return tuple(server.source for server in self.servers.slaves)
 

@@ -78,7 +78,8 @@ class Opener:
     Args:
         driver: the driver of the engine.
         server: the server of the engine. On links to a server of slave state, the database refuses writes (S7). Each
-            address of its host may be a server of its own (F7). Their connections are opened here, too.
+            address of its host may be a server of its own (F7). This object opens the connections to these servers,
+            too.
         master: the opener of the master's engine, if its settings are to be used for these connections (S10).
 
     Attributes:
@@ -126,7 +127,7 @@ class Opener:
         return raw
 
     def _masters_settings(self) -> dict[str, Any]:
-        """Return the settings of the master's connections, if they are to be used here; else an empty dictionary."""
+        """Return the settings of the master's connections, if this engine uses them; else an empty dictionary."""
         if self._master is None:
             return {}
         if self._master.settings is None:
@@ -147,7 +148,7 @@ class Opener:
         return self._server if at is None else at[0]
 
     def _let_open(self, dialect: Any, entry: ConnectionPoolEntry, positional: Any, named: dict[str, Any]) -> Raw | None:
-        """Change the settings with which SQLAlchemy opens a connection. Open it here if it leads to one address."""
+        """Open a connection if it leads to one address. Else change the settings with which SQLAlchemy opens it."""
         self.settings = settings = {**named, **self._masters_settings()}
         located = self._located(settings, entry)
         arguments = self._driver.arguments(located, read_only=self._server.state == SLAVE)
@@ -213,7 +214,7 @@ class MasterOpener(Opener):
     database: Database
 
     def listen(self, engine: Engine) -> None:
-        """Listen to the events. If the driver does not report writes, also look for writes after each commit."""
+        """Listen to the engine's events. If the driver does not report writes, look for them after each commit."""
         super().listen(engine)
         dialect: Any = engine.dialect
         if self._driver.commit_waits_for_readers:
@@ -234,7 +235,7 @@ class MasterOpener(Opener):
         super()._connect(raw, entry)
         self.database.master_loss.opened(entry.info[LINK])
         if self._driver.opens_connections:
-            raw.on_write = self._look  # the driver reports every commit, also those without an event of SQLAlchemy
+            raw.on_write = self._look  # the driver reports every commit, even those without an event of SQLAlchemy
 
     def _look(self, tracker: WriteTracker, busy: bool = False) -> None:
         # An asyncio driver can send a query only while SQLAlchemy's code runs, so it must look at once.
