@@ -81,7 +81,7 @@ class TestChoosing:
     def test_reads_are_distributed_by_weight(
         self, make: Make, pair: MariaDBPair, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("replswitch.engine.rotation.random", random.Random(1).random)
+        monkeypatch.setattr("replswitch.engine.weights.random", random.Random(1).random)
         one, two = pair.slaves
         db = make(master={**pair.master, "weight": 1}, slaves=[{**one, "weight": 2}, {**two, "weight": 7}])
         for _ in range(400):

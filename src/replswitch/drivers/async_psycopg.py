@@ -46,8 +46,12 @@ class _Recorded:
 
     async def execute(self, query: Any, *args: Any, **options: Any) -> Any:
         """Run a statement."""
-        self._conn.before(query)
-        made = await super().execute(query, *args, **options)  # type: ignore[misc]  # of psycopg's class
+        what = self._conn.before(query)
+        try:
+            made = await super().execute(query, *args, **options)  # type: ignore[misc]  # of psycopg's class
+        except psycopg.Error:
+            self._conn.after_error(what)
+            raise
         self._conn.after(self._results)
         return made
 
@@ -121,6 +125,11 @@ class AsyncPsycopgConnection(psycopg.AsyncConnection[Any], AsyncTracker):
                 self.session_changed = True
             elif word == "COMMIT":
                 self.note(Written.YES if self.is_in_transaction() else Written.ASK)
+
+    def after_error(self, what: Statement) -> None:
+        """Record what a statement that has failed may have committed before its error."""
+        if not self.is_reader:
+            self.note_error(what, is_idle=not self.is_in_transaction())
 
     def session_id(self) -> int:
         """Return the process id that was sent when the connection was opened."""

@@ -109,6 +109,18 @@ class PostgreSQLTracker(WriteTracker):
         if self.on_write is not None:
             self.on_write(self, False)
 
+    def note_error(self, what: Statement, *, is_idle: bool) -> None:
+        """Record what a statement that has failed may have committed before its error.
+
+        Args:
+            what: the facts that its text shows.
+            is_idle: no transaction is open after the error.
+        """
+        if is_idle and (what.commits or what.has_commit):
+            self.note(Written.ASK)
+        elif what.has_commit:  # the transaction that is open has begun after the commit
+            self.note(Written.YES)
+
     # WriteTracker
 
     def pop_write_status(self) -> Position | Written:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from replswitch.engine.events import Incident
 from replswitch.engine.rotation import Rotation
 from replswitch.engine.servers import Servers
+from replswitch.engine.weights import Weighted
 from replswitch.lock import ProcessLock
 
 if TYPE_CHECKING:
@@ -248,8 +249,8 @@ class ResolvingRotation(Rotation):
         servers = self._servers
         if monotonic() >= servers.due:
             servers.look_up()
-        if (slaves := servers.slaves) is not self._parts[0]:
-            self._use(slaves)
+        if (slaves := servers.slaves) is not self._weighted.servers:
+            self._weighted = Weighted(slaves)
         for reference in servers.left:
             if (server := reference()) is not None:
                 port.retire(server)

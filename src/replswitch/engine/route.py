@@ -156,6 +156,8 @@ class Route(Selection):
         if joining and fault in GONE:
             fault = Fault.UNSENT
         if role is Role.MASTER:
+            if self.block is not None:  # a procedure may have committed before its error
+                self.block.is_recorded = self.block.is_recorded or is_recording()
             if fault is Fault.REFUSED:
                 fault = Fault.OTHER  # the application itself has begun a read-only transaction
             if fault is Fault.READ_ONLY:
@@ -168,14 +170,13 @@ class Route(Selection):
             fault = self._probe(link)
         attempt.count(role, link.server, fault)
         options = self.database.options
-        possible = attempt.repeatable and self._servers_without_master(scope)
         return Situation(
             role,
             fault,
             transaction,
             # If the master could not be reached when the server was chosen, it has not run the statement.
             OnMaster.NOT_RUN if self.master_error is not None and attempt.error is None else attempt.on_master,
-            Spare.POSSIBLE if possible else Spare.NOT_ALLOWED,
+            Spare.POSSIBLE if attempt.repeatable and self._servers_without_master(scope) else Spare.NOT_ALLOWED,
             first=attempt.is_first and (scope.wrote is wrote or link.writes.includes_others),
             again=attempt.lost_again(link.server),
             exhausted=attempt.is_exhausted(role, len(self.database.servers.slaves)),
@@ -274,11 +275,9 @@ class Route(Selection):
         return Role.MASTER_READ_ONLY if is_master else Role.SLAVE
 
     def _progress(self, attempt: Attempt) -> Progress:
-        if self.block is None:
-            return Progress.NONE
-        if self._port.has_read(attempt):
+        if self.block is not None and self._port.has_read(attempt):
             return Progress.HAS_READ
-        return Progress.RUN if self.block.has_run else Progress.NONE
+        return Progress.RUN if self.block is not None and self.block.has_run else Progress.NONE
 
     @staticmethod
     def _running_scope() -> Scope:

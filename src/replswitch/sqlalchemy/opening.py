@@ -48,6 +48,12 @@ _OPENED_BY: Final = "replswitch.opened_by"
 #: An attribute of the dialect of each replicated engine. Engines made with `execution_options()` share the dialect.
 IS_REPLICATED: Final = "is_replicated_by_replswitch"
 
+#: What is wrong with an engine whose pool belongs to another engine, too, as the end of a sentence.
+OTHER_POOL: Final = (
+    "shares its pool with an engine that create_engine(pool=…) has made, whose writes could not be recorded. "
+    "Instead of that engine, use this one, or make one from it with execution_options()."
+)
+
 
 def settings_of(engine: Engine) -> dict[str, Any]:
     """Return the connection settings in an engine's URL, as the driver takes them."""
@@ -92,6 +98,7 @@ class Opener:
         self._master = master
         self._port: Any = PoolPort(driver)
         self.settings: dict[str, Any] | None = None
+        self._dialect: Any = None
 
     events: ClassVar[tuple[str, ...]] = ("connect", "checkout", "handle_error")
 
@@ -107,6 +114,7 @@ class Opener:
         for name in self.events:
             event.listen(engine, name, getattr(self, f"_{name}"))
         dialect: Any = engine.dialect
+        self._dialect = dialect
         setattr(dialect, IS_REPLICATED, True)
         for name in ("do_execute", "do_execute_no_params", "do_executemany"):
             setattr(dialect, name, partial(self._execute, getattr(dialect, name)))
@@ -173,7 +181,9 @@ class Opener:
         if driver.opens_connections or link.writes.reports_all:
             link.writes.pop_write_status()  # the statements with which SQLAlchemy sets a connection up are no writes
 
-    def _checkout(self, raw: Raw, entry: ConnectionPoolEntry, _: Any) -> None:
+    def _checkout(self, raw: Raw, entry: ConnectionPoolEntry, proxy: Any) -> None:
+        if proxy._pool._dialect is not self._dialect:
+            raise ConfigurationError(f"The engine of {self._server.name} {OTHER_POOL}")
         link: Link | None = entry.info.get(LINK)
         if link is None:  # a database in memory, opened before replicate() was called
             entry.info[LINK] = Link(self._server, raw, self._driver)
