@@ -39,7 +39,7 @@ JobOption: TypeAlias = "Literal['master', 'sticky'] | Wait"
 
 _ATTRIBUTE: Final = "__replswitch_job__"
 
-_WANTED: Final = '"master", "sticky" or {"wait": seconds}, with a number of seconds above 0'
+_WANTED: Final = '"master", "sticky" or {"wait": seconds}, with a finite number of seconds above 0'
 
 # The key in the text of a job whose visitor the option ``rollout`` leaves out.
 _HELD_BACK: Final = "held_back"
@@ -137,6 +137,8 @@ class Jobs:
     def token(self, earlier: str = "", *, joins: bool = False) -> str:
         """Return the token for a job that the running code starts; empty if there is nothing that the job must see.
 
+        Send an empty token as well, because it says that replswitch has sent the message; see `running`.
+
         Args:
             earlier: the token of an earlier message for the same job, which the new token includes.
             joins: the job continues several jobs, as the body of a chord does. Only the writes of the running job are
@@ -162,10 +164,14 @@ class Jobs:
         """Run a block as a job. If a token or an option is wrong, log this, and let the master serve the job.
 
         Args:
-            tokens: the tokens that say what the job must see; None for a message without a token.
+            tokens: the tokens that say what the job must see; None for a message without a token. If the first one is
+                None, replswitch has not sent the message, so it is unknown what the job must see. The master then
+                serves the job, unless the job has an option of its own.
             options: the job's options, the most important one first; None for an option that is not given.
         """
-        state, wait = self._state(options)
+        option = next((each for each in options if each is not None), None)
+        is_foreign = option is None and tokens[:1] == (None,)
+        state, wait = self._state("master" if is_foreign else option)
         try:
             carried = [_carried(token) for token in tokens]
         except PositionError as error:
@@ -188,8 +194,7 @@ class Jobs:
                 merged = held if merged is None else merged.merge(held)
         return merged
 
-    def _state(self, options: Iterable[object]) -> tuple[State, float]:
-        option = next((each for each in options if each is not None), None)
+    def _state(self, option: object) -> tuple[State, float]:
         if option is None:
             return self._default
         try:
@@ -202,7 +207,7 @@ class Jobs:
 def _read(option: object) -> tuple[State, float]:
     """Return the state of a job with this option, and how many seconds it waits for a slave."""
     if isinstance(option, dict) and set(option) == {"wait"}:
-        require(is_number(option["wait"]) and option["wait"] > 0, "replswitch", option, _WANTED)
+        require(is_number(option["wait"]) and 0 < option["wait"] < inf, "replswitch", option, _WANTED)
         return SLAVE, option["wait"]
     require(option in ("master", "sticky"), "replswitch", option, _WANTED)
     return (MASTER if option == "master" else SLAVE), 0

@@ -48,8 +48,8 @@ class Job(rq.job.Job):
     def create(cls, *args: Any, **kwargs: Any) -> Job:
         """Create a job whose meta contains the token."""
         job: Any = super().create(*args, **kwargs)
-        if token := cls.replswitch.token():
-            job.meta = {**job.meta, KEY: token}  # the caller may enqueue other jobs with the same dictionary
+        token = cls.replswitch.token() or job.meta.get(KEY, "")
+        job.meta = {**job.meta, KEY: token}  # the caller may enqueue other jobs with the same dictionary
         return job  # type: ignore[no-any-return]  # RQ declares its own class
 
     def perform(self) -> Any:

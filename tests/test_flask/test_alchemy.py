@@ -386,6 +386,9 @@ class TestConfiguration:
             ({"REPLSWITCH_SLAVES": ["slave1"], "SQLALCHEMY_BINDS": {"slave1": "sqlite:///x.db"}},
              r"slave number 1 uses sqlite\+pysqlite, .* engine uses mysql\+pymysql.* REPLSWITCH_SLAVES"),
             ({"REPLSWITCH_SLAVES": ["postgresql+nodriver://me:s3cret@slave/shop"]}, "cannot be used"),
+            ({"REPLSWITCH_SLAVES": ["postgres://me:s3cret@slave/shop"]}, r"needs postgresql:// instead of postgres://"),
+            ({"REPLSWITCH_SLAVES": "sqlite:///a;sqlite://u:s3cret@/b"}, r'contains "://" twice.*white space or commas'),
+            ({"REPLSWITCH_SLAVES": ["sqlite:///a;sqlite://u:s3cret@/b"]}, r'contains "://" twice'),
             ({"REPLSWITCH_SLAVES": ["slave1"], "SQLALCHEMY_DATABASE_URI": None}, "but SQLALCHEMY_DATABASE_URI is not"),
         ],
     )  # fmt: skip

@@ -30,6 +30,16 @@ def pair() -> Iterator[SQLitePair]:
         yield pair
 
 
+class Wrapped:
+    """What tools such as OpenTelemetry return instead of a connection. `Connection.backup` refuses it."""
+
+    def __init__(self, wrapped: sqlite3.Connection) -> None:
+        self._wrapped = wrapped
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._wrapped, name)
+
+
 def count(pair: SQLitePair, name: str) -> int:
     with closing(pair.connect(name)) as connection:
         return int(connection.execute("SELECT count(*) FROM message").fetchone()[0])
@@ -45,6 +55,17 @@ def test_the_parameters_are_the_path_of_a_file(pair: SQLitePair) -> None:
     assert Path(pair.master["database"]).name == "master.db"
     assert [Path(slave["database"]).name for slave in pair.slaves] == ["slave.db", "slave2.db"]
     assert pair.driver == "sqlite3"
+
+
+def test_f6_a_tool_that_wraps_connect_does_not_disturb_the_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: Wrapped(connect(*args, **options)))
+    with SQLitePair() as pair:
+        with closing(pair.connect()) as connection:
+            connection.execute("CREATE TABLE message (number INTEGER PRIMARY KEY, text TEXT)")
+        insert(pair)
+        pair.wait_caught_up()
+        assert count(pair, "slave") == 1
 
 
 def test_a_lag_can_have_a_fraction(pair: SQLitePair) -> None:

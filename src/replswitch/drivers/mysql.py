@@ -20,7 +20,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from replswitch.drivers.driver import Driver, Fault
-from replswitch.drivers.mysql_settings import time_limits
+from replswitch.drivers.mysql_settings import require_kinds, time_limits
 from replswitch.drivers.one_host import one_host
 from replswitch.drivers.written import Written
 from replswitch.errors import ConfigurationError
@@ -201,7 +201,8 @@ class MySQLFamilyDriver(Driver):
     own_settings: ClassVar[set[str]] = {"autocommit"}
 
     def check(self, settings: Mapping[str, Any], server: str) -> None:
-        """Refuse settings that replswitch sets itself."""
+        """Refuse settings that replswitch sets itself, and settings of a wrong kind."""
+        require_kinds(settings, server)
         for name in sorted(self.own_settings & set(settings)):
             raise ConfigurationError(
                 f'The setting "{name}" of {server} is set by replswitch itself. Leave it out'

@@ -187,7 +187,8 @@ class SQLiteDriver(Driver):
         if read_only and not arguments.get("uri"):
             # The mode is not "ro", because in WAL mode a reader has to write to the files beside the database.
             arguments |= {"database": f"{Path(arguments['database']).absolute().as_uri()}?mode=rw", "uri": True}
-        raw = _Connection(**arguments, isolation_level=None, check_same_thread=False)
+        # Tools that trace statements wrap the module's `connect()` (F6).
+        raw = sqlite3.connect(**arguments, isolation_level=None, check_same_thread=False, factory=_Connection)
         self.prepare(raw, read_only=read_only)
         return raw
 

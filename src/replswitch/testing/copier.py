@@ -180,7 +180,7 @@ class Copier:
         if version == self._version:
             self._as_of = position
             return True
-        content = sqlite3.connect(":memory:", check_same_thread=False)
+        content = sqlite3.Connection(":memory:", check_same_thread=False)
         if not _copy(self._master, content):
             content.close()
             return False
@@ -254,6 +254,7 @@ def _replace(file: Path, text: str) -> None:
 
 def _open(path: Path) -> sqlite3.Connection:
     """Return a connection that any thread may use while it holds the copier's lock."""
-    connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=0)
+    # The class, and not `connect()`: a tool that traces statements may wrap it, and `backup()` takes no wrapper.
+    connection = sqlite3.Connection(path, check_same_thread=False, isolation_level=None, timeout=0)
     connection.execute("PRAGMA synchronous = OFF")
     return connection

@@ -59,5 +59,5 @@ def test_sqlite_in_memory_is_one_link(tmp_path: Path, test_run: Callable[..., No
         "default": {"ENGINE": "django_replswitch.backends.sqlite3", "NAME": file, "SLAVES": [{"NAME": other}]},
         "other": {"ENGINE": "django_replswitch.backends.sqlite3", "NAME": ":memory:"},
     }
-    test_run("SharesAMemory", "SharesAMemoryInABlock", databases=databases)
+    test_run("SharesAMemory", "SharesAMemoryInABlock", "ServesAMemory", databases=databases)
     assert list(tmp_path.iterdir()) == []
