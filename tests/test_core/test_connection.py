@@ -90,10 +90,11 @@ class TestSides:
     # The lag is the pair's, and takes its time: a second driver would show nothing new.
     @pytest.mark.parametrize("served", ["mariadb", "mysql", "postgresql", "sqlite"], indirect=True)
     def test_the_pair_s_slave_lags_and_catches_up(self, db: Connection, replicated_pair: ReplicatedPair) -> None:
-        replicated_pair.lag = 1
+        replicated_pair.lag = 60
         insert(db, 1)
         with db.use_slave():
             assert count(db) == 0
+        replicated_pair.lag = 0
         replicated_pair.wait_caught_up()
         with db.use_slave():
             assert count(db) == 1

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from tests.asyncio_drivers import OF_SERVERS, PAIRS, address, installed
-from tests.behind_name import eventually
+from tests.eventually import eventually
 
 from replswitch.decorators import use_master, use_slave
 from replswitch.sqlalchemy import RoutingSession, replicate

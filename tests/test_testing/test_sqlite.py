@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.eventually import eventually
 
 from replswitch.drivers.sqlite3 import DRIVER
 from replswitch.positions import SQLitePosition
@@ -71,22 +72,24 @@ def test_a_lag_can_have_a_fraction(pair: SQLitePair) -> None:
     pair.lag = 0.3
     began = time.monotonic()
     insert(pair)
-    assert count(pair, "slave") == 0
-    pair.wait_caught_up()
+    eventually(lambda: count(pair, "slave"))
     assert time.monotonic() - began >= 0.3
+    pair.wait_caught_up()
     assert count(pair, "slave") == count(pair, "slave2") == 1
 
 
 def test_commits_arrive_in_their_order_one_lag_later(pair: SQLitePair) -> None:
     pair.lag = 0.3
-    seen = []
-    for _ in range(12):
-        insert(pair)
+    began: list[float] = []
+    seen = [0]
+    while seen[-1] < 12:
+        if len(began) < 12:
+            began.append(time.monotonic())
+            insert(pair)
         time.sleep(0.05)
         seen.append(count(pair, "slave"))
+        assert seen[-1] <= sum(moment + 0.3 <= time.monotonic() for moment in began)
     assert seen == sorted(seen)
-    assert seen[0] == 0
-    assert 0 < seen[-1] < 12
 
 
 def test_commits_of_another_process_arrive(pair: SQLitePair) -> None:
@@ -128,7 +131,7 @@ def test_readers_and_copier_do_not_fail_each_other(pair: SQLitePair) -> None:
         connection.execute("PRAGMA synchronous = OFF")
         written = 0
         until = time.monotonic() + 1.5
-        while time.monotonic() < until:
+        while not errors and (time.monotonic() < until or len(reads) <= 20 or len(set(reads)) <= 3):
             connection.execute("INSERT INTO message (text) VALUES (?)", ("x" * 100,))
             written += 1
         pair.wait_caught_up()
@@ -136,8 +139,6 @@ def test_readers_and_copier_do_not_fail_each_other(pair: SQLitePair) -> None:
     for thread in threads:
         thread.join()
     assert errors == []
-    assert len(reads) > 20
-    assert len(set(reads)) > 3  # they saw it grow
     assert count(pair, "slave") == count(pair, "slave2") == written
 
 
@@ -164,12 +165,12 @@ def test_a_rolled_back_transaction_does_not_arrive(pair: SQLitePair) -> None:
 
 
 def test_a_long_lag_does_not_fill_the_memory(pair: SQLitePair) -> None:
-    pair.lag = 60
-    until = time.monotonic() + 1
-    while time.monotonic() < until:
-        insert(pair)
     assert pair._copier is not None
-    assert 1 <= len(pair._copier._snapshots) <= 6
+    pair.lag = 60
+    began = time.monotonic()
+    while time.monotonic() < began + 1 or not pair._copier._snapshots:
+        insert(pair)
+    assert len(pair._copier._snapshots) <= (time.monotonic() - began) / 0.3 + 2
     pair.lag = 0
     pair.wait_caught_up()
     assert pair._copier._snapshots == []

@@ -36,8 +36,9 @@ LOOK_AT_LEAST_EVERY = 0.05
 """Seconds between two checks of a master without commits. More frequent checks of a pair that no test uses would take
 several percent of a processor."""
 
-TOLD_FOR = 1.0
-"""Seconds for which notes are written after a copy, because a writer reads the clock a little after its commit."""
+TOLD_FOR = 10.0
+"""Seconds for which notes are written after a copy, because a writer reads the clock after its commit. On a busy
+machine, this may be seconds later."""
 
 WAITING = 200
 """About how many snapshots may wait until the lag has passed. With a longer lag, snapshots are taken less often."""

@@ -71,6 +71,8 @@ SELECT pg_get_wal_replay_pause_state() = 'paused' OR EXISTS (
 """
 """A query that returns true if a slave applies nothing: it is paused, or waits for a delay or a session that reads."""
 
+SETTLED = "SELECT 1 FROM pg_stat_wal_receiver WHERE status = 'streaming' AND latest_end_lsn <= pg_last_wal_replay_lsn()"
+
 FOREVER = 2**31 - 1
 """The longest delay in milliseconds: 24 days."""
 
@@ -297,11 +299,8 @@ class PostgreSQLPair(PostgreSQLSessions):
             log = "\n".join(self._log(name).read_text(errors="replace").splitlines()[-5:])
             raise NotCaughtUpError(f"{name} has not caught up: its server has ended.\n{log}", server=name) from error
 
-    def _wait_connected(self, name: str, deadline: float) -> None:
-        while not self._run(name, "SELECT 1 FROM pg_stat_wal_receiver WHERE status = 'streaming'"):
-            if time.monotonic() >= deadline:
-                raise PairError(f"{name} receives nothing from its master; its log is {self._log(name)}")
-            time.sleep(0.002)
+    def _wait_settled(self, name: str) -> None:
+        self._until(name, "is not connected to its master", lambda: bool(self._run(name, SETTLED)))
 
     def _ends(self, name: str) -> bool:
         """Return whether a server has ended or is ending. An ending server first closes its connections."""

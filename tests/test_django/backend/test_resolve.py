@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import transaction
-from tests.behind_name import NAME, ONE, TWO, Clock, Names, ProxyAt, eventually, proxies
+from tests.behind_name import NAME, ONE, TWO, Clock, Names, ProxyAt, proxies
+from tests.eventually import eventually
 from tests.test_django.backend.asking import ask
 from tests.test_django.project import dialect
 from tests.test_django.project.dialect import Pair

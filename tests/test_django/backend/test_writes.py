@@ -5,7 +5,6 @@ PyMySQL shows what the server says of each commit. mysqlclient does not: there t
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -15,8 +14,9 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.db import DatabaseError, IntegrityError, connections, transaction
+from tests.ended_links import kill, killed_while_it_sleeps
 from tests.partial_commits import OF_POSTGRESQL, STATEMENTS, commits, has_committed, prepare
-from tests.test_django.backend.asking import ask, kill, link_id, on, savepoint, seen, sides
+from tests.test_django.backend.asking import ask, link_id, on, savepoint, seen, sides
 from tests.test_django.project import dialect
 from tests.test_django.project.dialect import Pair
 from tests.test_django.project.models import Message, Place, Restaurant, Tag
@@ -197,11 +197,8 @@ def test_m1_what_a_statement_has_committed_before_its_error_is_recorded(
 def test_m1_a_write_without_a_response_is_recorded(django_pair: Pair, db: Any) -> None:
     """The outcome of the write is unknown."""
     with db.use_master() as frame:
-        killer = threading.Timer(0.3, kill, (django_pair, "master", link_id(db)))
-        killer.start()
-        with pytest.raises(DatabaseError):
-            ask(db, "INSERT INTO project_message (body) SELECT SLEEP(2)")
-        killer.join()
+        with killed_while_it_sleeps(django_pair, "master", link_id(db)) as sleep, pytest.raises(DatabaseError):
+            ask(db, f"INSERT INTO project_message (body) SELECT {sleep}")
         assert frame.scope.all_written() is not None
 
 

@@ -81,7 +81,7 @@ def test_m1_a_post_and_the_requests_in_it_see_what_the_other_has_written(
         return answer("done")
 
     site.serve(batch=batch)
-    site.pair.lag = 3
+    site.pair.lag = 60
     visitor = new_visitor()
     page = visitor.post("/batch")
     assert found == ["1 2", "1 2 3", "1 2 3"]
@@ -99,7 +99,7 @@ def test_m1_a_get_sees_what_a_post_in_it_has_written(site: Site, new_visitor: Vi
         return answer(f"{before}, {shown()}")
 
     site.serve(page=page)
-    site.pair.lag = 3
+    site.pair.lag = 60
     visitor = new_visitor()
     seen = visitor.get("/page")
     assert seen.text == "1, 1 2"
@@ -119,7 +119,7 @@ def test_m1_a_request_in_an_atomic_block_belongs_to_the_block(site: Site, new_vi
         return answer("done")
 
     site.serve(batch=batch)
-    site.pair.lag = 3
+    site.pair.lag = 60
     visitor = new_visitor()
     visitor.post("/batch")
     assert found == ["1 2 3"]
@@ -146,7 +146,7 @@ def test_m1_the_position_of_a_write_is_known_after_a_request_in_it_closed_its_co
         return answer(through_call("GET", "/"))
 
     site.serve(page=page)
-    site.pair.lag = 3
+    site.pair.lag = 60
     seen = new_visitor().post("/page")
     assert seen.text == "1 2"
     (marker,) = seen.markers
@@ -162,7 +162,7 @@ def test_m1_a_write_of_a_streamed_response_in_a_request_counts_for_the_request(
         return answer(f"{ask('POST', '/streamed?n=2')}, {ask('GET', '/streamed')}, {shown()}")
 
     site.serve(page=page, streamed=streamed)
-    site.pair.lag = 3
+    site.pair.lag = 60
     visitor = new_visitor()
     assert visitor.get("/page").text == "begun 1 2, begun 1 2, 1 2"
     assert visitor.get().text == "1 2"
@@ -182,7 +182,7 @@ def test_m1_the_rest_of_a_streamed_response_sees_the_write_of_a_request_in_it(si
         return StreamingHttpResponse(pieces())
 
     site.serve(page=page)
-    site.pair.lag = 3
+    site.pair.lag = 60
     assert site.visitor().get("/page").text == "1, 1 2"
     site.assert_lagged()
 
@@ -202,7 +202,7 @@ def test_m1_async_views_and_the_requests_in_them_see_what_the_other_has_written(
         return answer("done")
 
     site.serve(batch=batch)
-    site.pair.lag = 3
+    site.pair.lag = 60
     visitor = new_visitor()
     page = visitor.post("/batch")
     assert found == ["1 2", "1 2 3"]
@@ -232,7 +232,7 @@ def test_m1_decorated_views_and_the_requests_in_them_see_what_the_other_has_writ
 
     site.change(MIDDLEWARE=[])
     site.serve(root=use_master(board), batch=batch, read=read)
-    site.pair.lag = 3
+    site.pair.lag = 60
     visitor = new_visitor()
     assert len(visitor.post("/batch").markers) == 1
     assert found == ["1 2", "1 2 3"]
