@@ -22,8 +22,8 @@ RUNS_TESTS = {
     "gunicorn", "httptools", "hypercorn", "hypothesis", "litestar", "opentelemetry-instrumentation-django",
     "opentelemetry-instrumentation-mysqlclient", "opentelemetry-instrumentation-psycopg",
     "opentelemetry-instrumentation-pymysql", "opentelemetry-instrumentation-sqlalchemy", "psycopg-pool",
-    "psycopg2-binary", "pytest", "pytest-timeout", "pytest-xdist", "PyYAML", "quart", "redis", "selenium", "sybil",
-    "uvicorn", "waitress", "websockets",
+    "psycopg2-binary", "pytest", "pytest-django", "pytest-timeout", "pytest-xdist", "PyYAML", "quart", "redis",
+    "selenium", "sybil", "uvicorn", "waitress", "websockets",
 }  # fmt: skip
 TOOLS = [requirement for requirement in EXTRAS["dev"] if Requirement(requirement).name in RUNS_TESTS]
 """The part of the extra ``dev`` that the tests import."""

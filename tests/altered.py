@@ -9,7 +9,7 @@ from typing import Any
 
 @contextmanager
 def altered(pair: Any, server: str = "master", **settings: str) -> Iterator[None]:
-    """Change settings while a block runs. The server is told to read them; new sessions have them."""
+    """Change settings while a block runs. The server has told all its processes to read them."""
     _run(pair, server, [f"ALTER SYSTEM SET {name} = '{value}'" for name, value in settings.items()])
     try:
         yield
@@ -21,6 +21,7 @@ def _run(pair: Any, server: str, statements: list[str]) -> None:
     with closing(pair.admin(server)) as admin:
         for sql in (*statements, "SELECT pg_reload_conf()"):
             admin.execute(sql)
+    pair.admin(server).close()  # the server signals its processes before it accepts another session
 
 
 @contextmanager

@@ -5,9 +5,11 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
+
+import pytest
 
 from replswitch.testing import Proxy
 
@@ -37,7 +39,7 @@ class Names:
         if host != NAME:
             return _look_up(host, port, *args, **options)
         self.asked += 1
-        self.goes_on.wait(10)
+        self.goes_on.wait(60)
         if not self.addresses:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return [_answer(address, port) for address in self.addresses]
@@ -57,6 +59,23 @@ class Clock:
 
     def __call__(self) -> float:
         return time.monotonic() + self.passed
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[Names]:
+    """The lookups of a name with two addresses."""
+    names = Names(ONE, TWO)
+    monkeypatch.setattr("socket.getaddrinfo", names)
+    yield names
+    names.goes_on.set()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock that decides when a name is looked up again."""
+    clock = Clock()
+    monkeypatch.setattr("replswitch.engine.resolving.monotonic", clock)
+    return clock
 
 
 class ProxyAt(Proxy):
@@ -86,11 +105,3 @@ def proxies(port: int) -> Iterator[dict[str, ProxyAt]]:
     """A proxy of the server on a port at each of the two addresses, both with the same port."""
     with ProxyAt(port, ONE) as first, ProxyAt(port, TWO, first.port) as second:
         yield {ONE: first, TWO: second}
-
-
-def eventually(happens: Callable[[], object]) -> None:
-    """Wait until something has happened in another thread."""
-    until = time.monotonic() + 5
-    while not happens():
-        assert time.monotonic() < until, "it does not happen within 5 s"
-        time.sleep(0.005)

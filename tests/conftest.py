@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import hypothesis
 import pytest
+from tests.behind_name import clock, names  # noqa: F401 - fixtures
 from tests.parameter_names import name_of
 from tests.toy_engine import TOY
 

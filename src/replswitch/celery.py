@@ -13,12 +13,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
-from replswitch.checking import require_package
+from replswitch.checking import require, require_package
 from replswitch.jobs import Jobs, job_option, option_of
 
 require_package("celery", "5.4", "celery")
 
-from celery import current_task, signals  # noqa: E402 - it fails with a clear error without Celery
+import celery  # noqa: E402 - it fails with a clear error without Celery
+from celery import current_task, signals  # noqa: E402 - likewise
+from celery.local import Proxy  # noqa: E402 - likewise
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -56,7 +58,9 @@ def install(app: Celery, *, default: JobOption = "sticky", max_age: float = 10, 
     Raises:
         ConfigurationError: a value is not accepted.
     """
-    _installed[app] = Jobs(default, max_age=max_age, position_max_age=position_max_age)
+    found = app._get_current_object() if isinstance(app, Proxy) else app  # `celery.current_app` is a proxy
+    require(isinstance(found, celery.Celery), "app", found, "the application, an instance of celery.Celery")
+    _installed[found] = Jobs(default, max_age=max_age, position_max_age=position_max_age)
     for signal, receiver in (
         (signals.before_task_publish, _publish),
         (signals.task_prerun, _begin),
@@ -72,14 +76,11 @@ def _publish(headers: dict[str, Any] | None = None, body: Any = None, **_: objec
     jobs = next(iter(_installed.values()), None)
     if jobs is None or headers is None:
         return
-    if token := jobs.token(joins=_is_joining(headers.get("id"))):
-        headers[HEADER] = token
-    else:
-        headers.pop(HEADER, None)  # a retried task passes on its headers
+    headers[HEADER] = jobs.token(joins=_is_joining(headers.get("id")))  # a retried task passes on its old headers
 
 
 def _is_joining(task_id: object) -> bool:
-    """Say whether a message is the body of a chord, which the last task in the header of the chord starts."""
+    """Return whether a message is the body of a chord, which the last task in the header of the chord starts."""
     request = current_task.request if current_task else None
     if request is None:
         return False
@@ -106,6 +107,6 @@ def _end(task: Any = None, **_: object) -> None:
 
 
 def _begin_beat(sender: Any = None, **_: object) -> None:
-    """In a process that only starts scheduled tasks, ignore the writes of this process itself, such as its schedule."""
+    """Ignore the writes of a process that only starts scheduled tasks, such as the writes of its schedule."""
     for jobs in _installed.values():
         jobs.sees_outside = False

@@ -48,8 +48,8 @@ class Job(rq.job.Job):
     def create(cls, *args: Any, **kwargs: Any) -> Job:
         """Create a job whose meta contains the token."""
         job: Any = super().create(*args, **kwargs)
-        if token := cls.replswitch.token():
-            job.meta = {**job.meta, KEY: token}  # the caller may enqueue other jobs with the same dictionary
+        token = cls.replswitch.token() or job.meta.get(KEY, "")
+        job.meta = {**job.meta, KEY: token}  # the caller may enqueue other jobs with the same dictionary
         return job  # type: ignore[no-any-return]  # RQ declares its own class
 
     def perform(self) -> Any:
@@ -76,7 +76,7 @@ class Job(rq.job.Job):
             self.save_meta()  # type: ignore[no-untyped-call]  # RQ leaves it out
 
     def _pass_on_after_failure(self) -> None:
-        """Pass on what a failed job has written. Log an error of this, because the job must end in its own error."""
+        """Pass on what a failed job has written. If this fails, only log it, so that the job ends in its own error."""
         try:
             self._pass_on()
         except Exception:

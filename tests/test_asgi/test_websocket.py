@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
@@ -238,7 +239,9 @@ def test_m7_a_write_in_an_open_websocket_is_not_logged_as_too_late_for_a_marker(
     assert caplog.messages == []
 
 
-def test_r4_a_marker_by_time_ends_while_the_websocket_is_open(wrap: Wrap, token: Callable[..., str]) -> None:
+def test_r4_a_marker_by_time_ends_while_the_websocket_is_open(
+    wrap: Wrap, token: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     switch = Switch()
 
     async def app(scope: Any, receive: Receive, send: Send) -> None:
@@ -248,10 +251,11 @@ def test_r4_a_marker_by_time_ends_while_the_websocket_is_open(wrap: Wrap, token:
             await send({"type": "websocket.send", "text": switch.state})
 
     async def main() -> list[str]:
-        wrapped = wrap(app, override=lambda scope: "slave", cookie_max_age=0.3)
+        wrapped = wrap(app, override=lambda scope: "slave", cookie_max_age=300)
+        now = time.time()
         async with open_socket(wrapped, cookie=f"just_updated={token()}") as socket:
             first = await socket.ask("")
-            await asyncio.sleep(0.4)
+            monkeypatch.setattr("time.time", lambda: now + 301)
             return [first, await socket.ask("")]
 
     assert asyncio.run(main()) == ["master", "slave"]

@@ -29,6 +29,20 @@ MASTER = {"host": "master.db", "user": "shop"}
         ({"master": {"hots": "master.db"}}, r'Unknown setting of the master "hots"\. Did you mean "host"\?'),
         ({"master": MASTER, "slaves": [{"prot": 1}]}, r'Unknown setting of slave number 1 "prot".*"port"'),
         ({"master": MASTER, "slaves": [{"zzz": 1}]}, r'Unknown setting of slave number 1 "zzz"\. The known .*host'),
+        ({"master": {**MASTER, "port": "3307"}}, r'"port" of the master is \'3307\'\. It must be a number, as in int'),
+        ({"master": MASTER, "slaves": [{"port": 70000}]}, r'"port" of slave number 1 is 70000.*from 0 to 65535'),
+        ({"master": MASTER, "slaves": [{"port": 3.5}]}, r'"port" of slave number 1 is 3\.5.*from 0 to 65535'),
+        (
+            {"master": {**MASTER, "port": ""}, "driver": "mysqlclient"},
+            r'"port" of the master is \'\'. It must be a num',
+        ),
+        ({"master": {**MASTER, "connect_timeout": "3"}}, r'"connect_timeout" of the master is \'3\''),
+        ({"master": {**MASTER, "ssl": "true"}}, r'"ssl" of the master is a text. It must be an object'),
+        ({"master": {**MASTER, "cursorclass": "DictCursor"}}, r'"cursorclass" of the master is a text'),
+        (
+            {"master": {**MASTER, "charset": "nope"}},
+            r'"charset" of the master is \'nope\', which PyMySQL does not know',
+        ),
         ({"master": {**MASTER, "autocommit": True}}, r'"autocommit" of the master is set by replswitch'),
         (
             {"master": MASTER, "driver": "oracle"},

@@ -92,10 +92,11 @@ class TestSides:
     def test_a_connection_reads_a_lagging_slave_and_then_its_new_rows(
         self, db: Connection, replicated_pair: ReplicatedPair
     ) -> None:
-        replicated_pair.lag = 1
+        replicated_pair.lag = 60
         insert(db, 1)
         with db.use_slave():
             assert count(db) == 0
+        replicated_pair.lag = 0
         replicated_pair.wait_caught_up()
         with db.use_slave():
             assert count(db) == 1

@@ -11,6 +11,7 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 from wsgiref.util import setup_testing_defaults
 
 import pytest
+from tests.ended_links import killed_while_it_sleeps
 
 import replswitch
 from replswitch import SLAVE, Connection, SlaveWriteError
@@ -67,17 +68,12 @@ def test_executemany_that_fails_on_the_master_does_not_run_again(
         cursor.execute("SELECT CONNECTION_ID()")
         ((number,),) = cursor.fetchall()
         monkeypatch.setattr(db._driver, "classify", lambda *_: Fault.UNSENT)
-        killer = threading.Timer(0.5, kill, (pair, number))
-        killer.start()
-        with pytest.raises(db.Error):
-            cursor.executemany("UPDATE counter SET n = n + 1 WHERE id = %s AND SLEEP(0.3) = 0", [(1,), (2,), (3,)])
-        killer.join()
-    assert counts(pair)[0] == 1
-
-
-def kill(pair: MariaDBPair, number: int) -> None:
-    with pair.admin() as admin, admin.cursor() as cursor:
-        cursor.execute(f"KILL {number}")
+        with killed_while_it_sleeps(pair, "master", number) as sleep, pytest.raises(db.Error):
+            cursor.executemany(
+                f"UPDATE counter SET n = n + 1 WHERE id = %s AND CASE id WHEN 2 THEN {sleep} ELSE 0 END = 0",
+                [(1,), (2,), (3,)],
+            )
+    assert counts(pair) == [1, 0, 0]
 
 
 def test_a_link_that_is_garbage_collected_with_its_cursor_goes_back_to_its_pool_open(
@@ -166,7 +162,7 @@ def test_m1_a_write_of_another_thread_is_recorded_without_a_query_on_its_link(ma
 
 def test_f2_a_slave_that_hangs_at_begin_is_out_of_rotation(make: Make, pair: MariaDBPair) -> None:
     with Proxy(pair.slaves[0]["port"]) as proxy:
-        db = make(slaves=[{**pair.slaves[0], "port": proxy.port, "read_timeout": 1, "connect_timeout": 1}])
+        db = make(slaves=[{**pair.slaves[0], "port": proxy.port, "read_timeout": 2, "connect_timeout": 2}])
         with use_slave():
             run(db, "SELECT 1")
         before = sum(replswitch.stats()["rest"].values())
@@ -181,9 +177,9 @@ def test_f2_a_slave_that_hangs_at_begin_is_out_of_rotation(make: Make, pair: Mar
 def test_f1_a_query_slower_than_the_read_timeout_raises_and_the_slave_stays_in_rotation(
     make: Make, pair: MariaDBPair
 ) -> None:
-    db = make(slaves=[{**pair.slaves[0], "read_timeout": 1}])
+    db = make(slaves=[{**pair.slaves[0], "read_timeout": 2}])
     with use_slave():
         with pytest.raises(db.OperationalError):
-            run(db, "SELECT SLEEP(3)")
+            run(db, "SELECT SLEEP(10)")
         run(db, "SELECT 1")
     assert [query["db"] for query in db.queries] == [SLAVE, SLAVE]

@@ -14,7 +14,7 @@ from replswitch.state import stack
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from replswitch.testing import MariaDBPair
+    from replswitch.testing import ReplicatedPair
 
 
 class Proxy:
@@ -43,14 +43,21 @@ class Proxy:
         return self.__wrapped__.execute(sql, *args)
 
 
-@pytest.fixture(params=["pymysql", "mysqlclient"])
+@pytest.fixture(params=["pymysql", "mysqlclient", "sqlite3"])
 def driver(request: pytest.FixtureRequest) -> str:
     """Each driver that a tool can wrap."""
     return str(request.param)
 
 
 @pytest.fixture
-def spans(driver: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def pair(driver: str, request: pytest.FixtureRequest) -> ReplicatedPair:
+    """A pair for the driver."""
+    pair: ReplicatedPair = request.getfixturevalue("sqlite_pair" if driver == "sqlite3" else "mariadb_pair")
+    return pair
+
+
+@pytest.fixture
+def spans(driver: str, pair: ReplicatedPair, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The statements that a tool sees after wrapping the driver's ``connect()``."""
     module: Any = load_driver(driver).module
     spans: list[str] = []
@@ -60,12 +67,13 @@ def spans(driver: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_f6_a_tool_that_wraps_the_driver_sees_the_statements_and_changes_nothing(
-    mariadb_pair: MariaDBPair, driver: str, spans: list[str]
+    pair: ReplicatedPair, driver: str, spans: list[str]
 ) -> None:
-    with replswitch.connect(mariadb_pair.master, mariadb_pair.slaves, driver=driver) as db:
+    with replswitch.connect(pair.master, pair.slaves, driver=driver) as db:
         with use_master(), db.cursor() as cursor:
-            cursor.execute("CREATE OR REPLACE TABLE seen (n INTEGER)")
-        mariadb_pair.wait_caught_up()
+            cursor.execute("DROP TABLE IF EXISTS seen")
+            cursor.execute("CREATE TABLE seen (n INTEGER)")
+        pair.wait_caught_up()
         with use_slave(), db.cursor() as cursor:
             cursor.execute("SELECT COUNT(*) FROM seen")
             assert cursor.fetchone() == (0,)
@@ -75,4 +83,4 @@ def test_f6_a_tool_that_wraps_the_driver_sees_the_statements_and_changes_nothing
             frame.scope.settle()
             assert frame.scope.wrote is not None
             assert frame.scope.wrote.positions, "the position of the write is known"
-    assert [sql.split()[0] for sql in spans if "seen" in sql] == ["CREATE", "SELECT", "INSERT", "INSERT"]
+    assert [sql.split()[0] for sql in spans if "seen" in sql] == ["DROP", "CREATE", "SELECT", "INSERT", "INSERT"]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gc
 import threading
-import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -16,6 +15,7 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 from wsgiref.util import setup_testing_defaults
 
 import pytest
+from tests.ended_links import kill
 
 from replswitch import MASTER, SLAVE, Connection, NoServerError, carry, resume
 from replswitch.decorators import use_master, use_slave
@@ -49,12 +49,6 @@ def run(db: Connection, sql: str) -> Any:
 
 def link_id(db: Connection) -> int:
     return int(run(db, "SELECT CONNECTION_ID()")[0][0])
-
-
-def kill_link(pair: SessionPair, server: str, number: int) -> None:
-    with pair.connect(server) as plain, plain.cursor() as cursor:
-        cursor.execute(f"KILL {number}")
-    time.sleep(0.1)
 
 
 @pytest.fixture
@@ -232,7 +226,7 @@ class TestWhatWrote:
         with use_master():
             number = link_id(warm)
             run(warm, INSERT.format(1))
-            kill_link(pair, "master", number)
+            kill(pair, "master", number)
             assert '"t"' in carry()
             with warm.use_slave():
                 assert run(warm, COUNT) == ((2,),)

@@ -73,7 +73,7 @@ class TestOwnWrites:
     def test_a_slave_serves_again_once_it_has_the_own_write(
         self, db: Connection, replicated_pair: ReplicatedPair
     ) -> None:
-        replicated_pair.lag = 1
+        replicated_pair.lag = 60
         with use_master():
             insert(db, 1)
             with db.use_slave():
@@ -81,6 +81,7 @@ class TestOwnWrites:
         assert last(db) == (MASTER, "own-write")
         with use_master():
             insert(db, 2)
+            replicated_pair.lag = 0
             replicated_pair.wait_caught_up()
             with db.use_slave():
                 assert count(db) == 2

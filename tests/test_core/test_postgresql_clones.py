@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
 from tests.conftest import Clones
+from tests.eventually import eventually
 
 import replswitch
 from replswitch import MASTER, SLAVE, Connection, carry, resume
@@ -78,11 +78,8 @@ def lose_a_write(pair: PostgreSQLPair, db: Connection) -> str:
 
 
 def wait_for_second_slave(pair: PostgreSQLPair, count: int) -> None:
-    deadline = time.monotonic() + 10
     with closing(pair.admin("slave2")) as admin:
-        while admin.execute("SELECT FROM message").rowcount < count:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        eventually(lambda: admin.execute("SELECT FROM message").rowcount >= count)
 
 
 def test_p4_a_lost_write_does_not_count_as_reached_after_the_promotion_of_a_clone(

@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from tests.eventually import eventually
 
 from replswitch.drivers import load_driver
 from replswitch.drivers.postgresql_position import POSITION, Timelines
@@ -58,12 +59,8 @@ def read(pair: PostgreSQLPair, name: str) -> list[int]:
         return [row[0] for row in connection.execute("SELECT id FROM message ORDER BY id")]
 
 
-def reach(connection: psycopg.Connection[Any], wanted: Position, seconds: float = 10) -> bool:
-    deadline = time.monotonic() + seconds
-    while not ask(connection)[1].includes(wanted):
-        if time.monotonic() > deadline:
-            return False
-    return True
+def reach(connection: psycopg.Connection[Any], wanted: Position) -> bool:
+    return eventually(lambda: ask(connection)[1].includes(wanted), every=0)
 
 
 @pytest.mark.parametrize("commits", ["on", "off"], ids=["synchronous_commit=on", "synchronous_commit=off"])
@@ -103,7 +100,7 @@ def test_a_commit_that_ends_at_a_page_of_the_log_is_reached_by_an_idle_slave(pai
             assert row is not None
             if int(row[0]) % 8192 in (24, 40):
                 wanted = ask(master)[1]
-                assert reach(slave, wanted, seconds=3), (number, str(wanted))
+                assert reach(slave, wanted), (number, str(wanted))
                 seen.add(number)
                 if len(seen) == 3:
                     break

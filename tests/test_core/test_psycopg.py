@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import os
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,8 @@ import psycopg2
 import psycopg2.extras
 import pytest
 from tests.altered import altered
+from tests.ended_links import while_it_sleeps
+from tests.eventually import eventually
 from tests.round_trips import RoundTrips
 
 import replswitch
@@ -267,7 +269,7 @@ def test_p1_the_position_queries_are_prepared_unless_prepare_threshold_is_none(
     with psycopg.connect(**pair.master, autocommit=True, prepare_threshold=None) as raw:
         assert loaded.take(raw, settings, read_only=False)
         for _ in range(7):
-            raw.execute("SELECT 1")
+            raw.execute("DELETE FROM message WHERE id = 0")
         found = raw.execute("SELECT COUNT(*) FROM pg_prepared_statements").fetchone()
         assert found is not None
         assert bool(found[0]) is are_prepared
@@ -693,20 +695,20 @@ def test_f1_a_read_that_conflicts_with_replication_runs_on_the_master_or_raises_
         with resume(""), use_slave():
             if fatal:  # a session in a transaction that has read is ended
                 db.begin()
-                run(db, "SELECT 7")
-            timer = threading.Timer(0.3, _truncate, (pair,))
-            timer.start()
-            if fatal:
+                number = run(db, "SELECT pg_backend_pid()")[0][0]
                 run(db, COUNT)
-                timer.join()
-                time.sleep(1)
+                _truncate(pair)
+                with closing(pair.admin("slave")) as admin:
+                    asked = "SELECT FROM pg_stat_activity WHERE pid = %s"
+                    eventually(lambda: not admin.execute(asked, (number,)).rowcount)
                 with pytest.raises(module.Error):
                     run(db, COUNT)
                 db.rollback()
             else:
-                assert run(db, "SELECT COUNT(*), pg_sleep(2) FROM message")[0][0] in (0, 1)
+                number = run(db, "SELECT pg_backend_pid()")[0][0]
+                with while_it_sleeps(pair, "slave", number, partial(_truncate, pair)) as sleep:
+                    assert run(db, f"SELECT COUNT(*), {sleep} FROM message")[0][0] in (0, 1)
                 assert side(db) == MASTER
-            timer.join()
         pair.wait_caught_up()
         with resume(""), use_slave():
             run(db, COUNT)
@@ -749,6 +751,20 @@ def test_f1_a_slave_that_receives_nothing_exceeds_max_lag(
 
 
 @with_each
+def test_f1_a_restarted_slave_that_has_all_writes_has_no_lag_while_the_master_is_idle(
+    make: Make, pair: PostgreSQLPair
+) -> None:
+    """It receives nothing that it does not have, however long ago the last commit was."""
+    pair.kill("slave")
+    pair.reset()
+    time.sleep(1.1)
+    db = make(max_lag=1)
+    with resume(""), use_slave():
+        run(db, COUNT)
+        assert side(db) == SLAVE
+
+
+@with_each
 def test_f4_a_table_that_has_not_arrived_is_read_on_the_master(db: Connection, pair: PostgreSQLPair) -> None:
     pair.stop_slave()
     with closing(pair.connect()) as connection:
@@ -772,7 +788,7 @@ def test_f5_a_read_on_a_slave_that_never_answers_ends_after_the_read_time_out(
     make: Make, proxies: tuple[Proxy, Proxy]
 ) -> None:
     _, slave = proxies
-    db = make(slaves=[{"port": slave.port, "read_timeout": 0.5}])
+    db = make(slaves=[{"port": slave.port, "read_timeout": 2}])
     with resume(""), use_slave():
         assert run(db, COUNT) == [(0,)]
         assert side(db) == SLAVE
@@ -780,7 +796,7 @@ def test_f5_a_read_on_a_slave_that_never_answers_ends_after_the_read_time_out(
         began = time.monotonic()
         with suppress(load_driver("psycopg").module.OperationalError):
             run(db, COUNT)
-        assert 0.4 < time.monotonic() - began < 10
+        assert time.monotonic() - began > 1.9
 
 
 @with_each

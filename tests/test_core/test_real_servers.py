@@ -7,11 +7,13 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pymysql
 import pytest
 from pymysql.cursors import DictCursor, SSCursor
+from tests.ended_links import kill, killed_while_it_sleeps, while_it_sleeps
 
 import replswitch
 from replswitch import MASTER, SLAVE, Connection, NoServerError, SlaveWriteError
@@ -62,13 +64,6 @@ def link_id(db: Connection) -> int:
     return int(run(db, "SELECT CONNECTION_ID()")[0][0])
 
 
-def kill_link(pair: SessionPair, server: str, number: int) -> None:
-    """End a connection from outside, as a server does with one that was idle for too long."""
-    with pair.connect(server) as plain, plain.cursor() as cursor:
-        cursor.execute(f"KILL {number}")
-    time.sleep(0.1)
-
-
 def wrote(frame: Frame) -> bool:
     return frame.scope.wrote is not None
 
@@ -78,27 +73,27 @@ class TestClosedLinks:
     def test_a_link_closed_while_in_the_pool_is_replaced(self, db: Connection, pair: SessionPair) -> None:
         with db.use_slave():
             number = link_id(db)
-        kill_link(pair, "slave", number)
+        kill(pair, "slave", number)
         with db.use_slave():
             assert link_id(db) != number
 
     def test_s7_a_replaced_slave_link_refuses_writes(self, make: Make, pair: SessionPair) -> None:
         db = make(slaves=[], on_slave_write="error")
         with db.use_slave():
-            kill_link(pair, "master", link_id(db))
+            kill(pair, "master", link_id(db))
             with pytest.raises(SlaveWriteError, match="1792"):
                 run(db, "INSERT INTO message (body) VALUES ('x')")
 
     def test_s7_ping_does_not_reconnect(self, pair: SessionPair) -> None:
         with closing(load_driver("pymysql").open(pair.master, read_only=True)) as raw:
-            kill_link(pair, "master", raw.thread_id())
+            kill(pair, "master", raw.thread_id())
             with pytest.raises(pymysql.Error):
                 raw.ping(reconnect=True)
 
     def test_a_link_killed_in_a_transaction_raises_until_the_rollback(self, db: Connection, pair: SessionPair) -> None:
         db.begin()
         run(db, "INSERT INTO message (body) VALUES ('x')")
-        kill_link(pair, "master", link_id(db))
+        kill(pair, "master", link_id(db))
         for _ in range(2):  # nothing runs outside the transaction that the application believes to be in
             with pytest.raises(db.OperationalError):
                 run(db, "INSERT INTO message (body) VALUES ('y')")
@@ -109,11 +104,8 @@ class TestClosedLinks:
     def test_m1_a_write_whose_connection_is_killed_is_recorded(self, db: Connection, pair: SessionPair) -> None:
         with db.use_master() as frame:
             number = link_id(db)
-            killer = threading.Timer(0.3, kill_link, (pair, "master", number))
-            killer.start()
-            with pytest.raises(db.OperationalError):
-                run(db, "INSERT INTO message (body) SELECT SLEEP(5)")
-            killer.join()
+            with killed_while_it_sleeps(pair, "master", number) as sleep, pytest.raises(db.OperationalError):
+                run(db, f"INSERT INTO message (body) SELECT {sleep}")
             assert wrote(frame)
 
 
@@ -279,12 +271,10 @@ class TestServersThatAreDown:
     def test_f1_a_read_whose_slave_dies_runs_again_on_the_master(self, db: Connection, pair: SessionPair) -> None:
         # django-multidb-router: slave killed, 300 of 300 GETs fail.
         with db.use_slave():
-            killer = threading.Timer(0.3, pair.kill, ("slave",))
-            killer.start()
-            assert run(db, "SELECT SLEEP(1)") == ((0,),)
-            killer.join()
+            with while_it_sleeps(pair, "slave", link_id(db), partial(pair.kill, "slave")) as sleep:
+                assert run(db, f"SELECT {sleep}") == ((0,),)
             run(db, "SELECT 1")
-        assert [query["db"] for query in db.queries] == [SLAVE, MASTER, MASTER]
+        assert [query["db"] for query in db.queries] == [SLAVE, SLAVE, MASTER, MASTER]
         assert db.queries[-1]["reason"] == "no-slave"
 
     @servers
@@ -362,7 +352,7 @@ class TestLinksWithEachDriver:
     ) -> None:
         with use():
             number = link_id(db)
-            kill_link(pair, server, number)
+            kill(pair, server, number)
             assert link_id(db) != number
 
     def test_s11_a_link_with_autocommit_off_is_not_used_by_another_scope(self, db: Connection) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from math import inf
 from typing import Any
 
 import pytest
@@ -50,7 +51,29 @@ def test_m9_a_job_with_several_tokens_sees_the_writes_of_each_token() -> None:
         assert set(load(json.loads(Jobs().token())).positions) == {"a", "b"}
 
 
-@pytest.mark.parametrize("option", ["slave", 3, {"wait": 0}, {"wait": True}, {"wait": "3"}, {}, {"wait": 1, "x": 2}])
+@pytest.mark.parametrize(
+    ("tokens", "options", "state"),
+    [
+        ([None], [], MASTER),
+        ([None], [None, None], MASTER),
+        ([None], [None, "sticky"], SLAVE),
+        ([None], [{"wait": 1}], SLAVE),
+        ([""], [], SLAVE),
+        (["", None], [], SLAVE),
+        ([None, ""], [], MASTER),
+        ([], [], SLAVE),
+    ],
+)
+def test_m9_the_master_serves_a_job_whose_message_has_no_token_unless_the_job_has_an_option(
+    tokens: list[Any], options: list[Any], state: str
+) -> None:
+    with Jobs().running(*tokens, options=options):
+        assert Switch().state == state
+
+
+@pytest.mark.parametrize(
+    "option", ["slave", 3, {"wait": 0}, {"wait": True}, {"wait": "3"}, {"wait": inf}, {}, {"wait": 1, "x": 2}]
+)
 def test_a_wrong_option_of_a_job_is_refused(option: Any) -> None:
     for give in (job_option, Jobs):
         with pytest.raises(ConfigurationError, match=r'The option "replswitch" is .* "master", "sticky" or {"wait"'):

@@ -51,6 +51,8 @@ WORDS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1)
         ),
         ("mysql://u:p@ss@h", "pymysql", {"host": "h", "user": "u", "password": "p@ss"}),
         ("mysql://[2001:db8::1]:3307", "pymysql", {"host": "2001:db8::1", "port": 3307}),
+        ("mysql://[fe80::1%25eth0]", "pymysql", {"host": "fe80::1%eth0"}),
+        ("postgresql://%2Frun%2Fmy%20sockets/shop", "psycopg", {"host": "/run/my sockets", "dbname": "shop"}),
         (
             "mysql:///shop?unix_socket=/run/mysqld.sock",
             "pymysql",
@@ -119,6 +121,17 @@ def test_a_url_of_sqlalchemy_is_read_as_sqlalchemy_wrote_it(user: str, password:
         ("mysql://u:hunter2@h/d?hots=1", r'Unknown setting of the master "hots"'),
         ("postgresql://u:hunter2@h/d?sslmod=require", r'Unknown setting of the master "sslmod"'),
         ("mysql+oursql://u:hunter2@h/d", r"Unknown driver 'oursql'"),
+        ("mysql://u:hunter2@h/d?ssl=true", r'"ssl" in `master` cannot be a text.*as a dictionary.*ssl_ca, ssl_cert'),
+        ("mysql://u:hunter2@h/d?cursorclass=DictCursor", r'"cursorclass" in `master` cannot be a text'),
+        ("mysql://u:hunter2@h/d?charset=utf8mb4&charset=latin1", r"`master` contains an option twice"),
+        ("mysql://u:hunter2@h/d?conv=x", r'"conv" in `master` cannot be a text'),
+        ("postgresql://u:hunter2@h/d?context=x", r'"context" in `master` cannot be a text'),
+        ("mysql://u:hunter2@a/d;mysql://u:hunter2@b/d", r'contains "://" twice\. .*white space or commas'),
+        ("mysql://a;mysql://b", r'contains "://" twice'),
+        ("mysql://u:hunter2@a;b/d", r"host in `master` contains the character ';'"),
+        ("mysql://u:hunter2@ /d", r"host in `master` contains the character ' '"),
+        ("mysql://u:hunter2@${HOST}/d", r"host in `master` contains the character '\{'"),
+        ("mysql://u:hunter2@[::1]3307/d", r"The port in `master` is not a number"),
         ("sqlite://", r"names no file\. Write sqlite:///"),
         ("sqlite://shop.db", r"names no file"),
     ],
@@ -132,6 +145,13 @@ def test_a_wrong_url_is_refused_without_its_password(url: str, message: str) -> 
 def test_a_slave_of_another_database_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"`slaves\[0\]` is a URL of postgresql\. The driver pymysql does not"):
         replswitch.connect("mysql://master.db", ["postgresql://slave.db"])
+
+
+@pytest.mark.parametrize("url", ["mysql://", "mysql:///shop", "mysql://u@master.db/shop?weight=2"])
+def test_a_url_of_a_slave_that_is_the_master_is_refused(url: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"`slaves\[1\]` is a URL without a part that differs from the master"):
+        replswitch.connect("mysql://u@master.db/shop", ["mysql://slave.db", url])
+    replswitch.connect("mysql://u@master.db/shop", ["mysql://:3307", "mysql:///shop_of_a_slave_in_a_proxy"]).close()
 
 
 @pytest.mark.parametrize(
@@ -164,6 +184,8 @@ def test_a_url_that_names_another_driver_is_refused() -> None:
         ("mysql://a", ["mysql://a"]),
         ("mysql://a mysql://b", ["mysql://a", "mysql://b"]),
         ("mysql://a,mysql://b,", ["mysql://a", "mysql://b"]),
+        ("mysql://a,,mysql://b", ["mysql://a", "mysql://b"]),
+        ("\n  mysql://a ,\r\n\tmysql://b ,\n", ["mysql://a", "mysql://b"]),
         ("mysql://a, mysql+pymysql://b\n", ["mysql://a", "mysql+pymysql://b"]),
         ("postgresql://a,b/shop,postgresql://c", ["postgresql://a,b/shop", "postgresql://c"]),
         ("slave1,slave2 slave3", ["slave1", "slave2", "slave3"]),

@@ -12,6 +12,7 @@ from wsgiref.util import setup_testing_defaults
 
 import pymysql
 import pytest
+from tests.ended_links import kill
 
 import replswitch
 from replswitch import MASTER, SLAVE, Connection, NoServerError, carry, resume
@@ -249,9 +250,9 @@ def full(server: ServerPair) -> Iterator[None]:
 
 def lose_connection(db: Connection, server: ServerPair) -> None:
     """Lose a connection in a transaction, because an administrator ends it."""
-    with use_master(), closing(server.admin("master")) as admin, admin.cursor() as cursor:
+    with use_master():
         db.begin()
-        cursor.execute(f"KILL {connection_id(db)}")
+        kill(server, "master", connection_id(db))
         with pytest.raises(db.Error):
             insert(db)
         db.rollback()

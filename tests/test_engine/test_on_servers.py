@@ -15,6 +15,7 @@ from contextlib import ExitStack, closing, suppress
 from typing import Any
 
 import pytest
+from tests.ended_links import killed_while_it_sleeps
 
 import replswitch
 from replswitch import MASTER, SLAVE, Connection, NoServerError, SlaveWriteError
@@ -115,12 +116,11 @@ class TestFirstStatementOfATransaction:
         with use_slave():
             with use_master():
                 insert(db)
+                link = run(db, "SELECT CONNECTION_ID()")[0][0]
             db.begin()
-            killer = threading.Timer(0.3, kill_what_sleeps, [pair])
-            killer.start()
-            assert run(db, "SELECT SLEEP(1), COUNT(*) FROM message") == ((0, 1),)
+            with killed_while_it_sleeps(pair, "master", link) as sleep:
+                assert run(db, f"SELECT {sleep}, COUNT(*) FROM message") == ((0, 1),)
             assert last(db) == (SLAVE, "no-master")
-            killer.join()
             assert count(db) == 1  # the same snapshot
             with pytest.raises(NoServerError, match="cannot be reached"):
                 insert(db)
@@ -137,7 +137,7 @@ class TestFirstStatementOfATransaction:
             insert(db)
             before = sum(replswitch.stats()["master-lost"].values())
             db.begin()
-            cut_in_a_moment(name)
+            name.cut()
             insert(db)
             db.commit()
             assert sum(replswitch.stats()["master-lost"].values()) <= before + 1
@@ -157,18 +157,6 @@ class TestFirstStatementOfATransaction:
                     insert(db)
                 db.rollback()
                 assert count(db) == 0
-
-
-def kill_what_sleeps(pair: MariaDBPair) -> None:
-    with closing(pair.admin()) as admin, admin.cursor() as cursor:
-        cursor.execute("SELECT id FROM information_schema.processlist WHERE info LIKE 'SELECT SLEEP%'")
-        for (number,) in cursor.fetchall():
-            cursor.execute(f"KILL CONNECTION {number}")
-
-
-def cut_in_a_moment(proxy: Proxy) -> None:
-    proxy.cut()
-    time.sleep(0.05)
 
 
 class TestServersThatAreBlamed:
@@ -545,6 +533,7 @@ class TestSeveralStatementsInOneCall:
     """Outside a transaction, each of them is committed by itself (M1)."""
 
     UPDATE = "UPDATE message SET body = 'changed', id = %s WHERE id = %s"
+    FIRST = "SELECT COUNT(*) FROM message WHERE body = 'first'"
 
     @pytest.fixture(autouse=True)
     def three_messages(self, pair: MariaDBPair) -> None:
@@ -586,7 +575,8 @@ class TestSeveralStatementsInOneCall:
     ) -> None:
         on_master(
             pair,
-            "CREATE OR REPLACE PROCEDURE two() BEGIN INSERT INTO message (body) VALUES ('first'); DO SLEEP(0.6); "
+            "CREATE OR REPLACE PROCEDURE two() BEGIN INSERT INTO message (body) VALUES ('first'); "
+            "WHILE NOT @@GLOBAL.read_only DO DO SLEEP(0.01); END WHILE; "
             "INSERT INTO message (body) VALUES ('second'); END",
         )
         db = make()
@@ -598,7 +588,13 @@ class TestSeveralStatementsInOneCall:
             return open_link(*arguments, **options)
 
         monkeypatch.setattr(db._driver, "open", open_when_writable)
-        turning = threading.Timer(0.2, set_read_only, (pair, "ON"))
+
+        def turn_read_only() -> None:
+            while on_master(pair, self.FIRST) == ((0,),):
+                time.sleep(0.005)
+            set_read_only(pair, "ON")
+
+        turning = threading.Thread(target=turn_read_only, daemon=True)
         turning.start()
         try:
             with use_master():
@@ -608,7 +604,7 @@ class TestSeveralStatementsInOneCall:
         finally:
             turning.join()
             set_read_only(pair, "OFF")
-        assert on_master(pair, "SELECT COUNT(*) FROM message WHERE body = 'first'") == ((1,),)
+        assert on_master(pair, self.FIRST) == ((1,),)
 
     def test_m1_a_read_only_master_s_refusal_is_no_write(self, make: Make, pair: MariaDBPair, driver: str) -> None:
         db = make()

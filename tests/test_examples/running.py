@@ -129,7 +129,7 @@ class Browser(Generic[Page]):
                 form = form | {"csrfmiddlewaretoken": self.cookies["csrftoken"]}
             body = urlencode(form)
             headers["Content-Type"] = "application/x-www-form-urlencoded"
-        connection = http.client.HTTPConnection(self.server, timeout=10)
+        connection = http.client.HTTPConnection(self.server, timeout=60)
         try:
             connection.request(method, path, body, headers)
             response = connection.getresponse()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from tests.eventually import eventually
 from tests.test_asgi.conftest import required
 from tests.test_examples.running import Answer, Browser, database_word, end, example, temporary_folder, wait_for_address
 
@@ -75,14 +75,6 @@ def visitor(address: str) -> Visitor:
     return Visitor(address)
 
 
-def wait_until(is_so: Callable[[], bool]) -> None:
-    """Wait for the slave, whose lag is three seconds."""
-    deadline = time.monotonic() + 30
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
 def test_m1_a_visitor_sees_the_new_article_at_once_and_others_still_read_the_slave(
     visitor: Visitor, address: str
 ) -> None:
@@ -101,8 +93,8 @@ def test_m1_a_visitor_sees_the_new_article_at_once_and_others_still_read_the_sla
     others = other.get("/server").value
     assert (others["side"], others["address"] == server["address"]) == ("slave", False)
 
-    wait_until(lambda: "Tray" in other.names())
-    wait_until(lambda: visitor.get("/articles").choice == ("slave", "method"))
+    eventually(lambda: "Tray" in other.names(), every=0.1)
+    eventually(lambda: visitor.get("/articles").choice == ("slave", "method"), every=0.1)
     assert "Tray" in visitor.names()
 
 
@@ -132,7 +124,7 @@ def test_a_view_is_counted_after_the_response_and_makes_no_marker(visitor: Visit
     cookies = visitor.cookies
     page = visitor.get(article)
     assert (page.value["views"], page.choice) == (0, ("master", "marker"))
-    wait_until(lambda: visitor.get(article).value["views"] > 0)
+    eventually(lambda: visitor.get(article).value["views"] > 0, every=0.1)
     assert visitor.cookies == cookies
 
 

@@ -140,7 +140,7 @@ class TestRequests:
         self, create_app: CreateApp, pair: ReplicatedPair, new_visitor: Visitors
     ) -> None:
         app = create_app(**config_of(pair))
-        pair.lag = 2
+        pair.lag = 60
         visitor = new_visitor(app)
         page = visitor.get()
         assert (page.text, page.sides) == ("1", ["slave"])
@@ -174,7 +174,7 @@ class TestRequests:
         def or_404(n: int) -> str:
             return str(db.get_or_404(Message, n).n)
 
-        mariadb.lag = 2
+        mariadb.lag = 60
         visitor = new_visitor(app)
         visitor.post(data={"n": 2})
         stranger = new_visitor(app)
@@ -197,7 +197,7 @@ class TestRequests:
             db.session.commit()
             return f"{before};{numbers()}"
 
-        mariadb.lag = 2
+        mariadb.lag = 60
         visitor = new_visitor(app)
         page = visitor.get("/visit")
         assert (page.text, page.sides[0], page.sides[-1], len(page.markers)) == ("1;1 2", "slave", "master", 1)
@@ -217,7 +217,7 @@ class TestRequests:
         def commit(error: BaseException | None) -> None:
             db.session.commit()
 
-        mariadb.lag = 2
+        mariadb.lag = 60
         visitor = new_visitor(app)
         assert len(visitor.post("/later").markers) == 1
         assert visitor.get().text == "1 2"
@@ -235,7 +235,7 @@ class TestRequests:
         self, create_app: CreateApp, mariadb: MariaDBPair
     ) -> None:
         app = create_app(**config_of(mariadb))
-        mariadb.lag = 2
+        mariadb.lag = 60
         with app.app_context():
             db.session.add(Message(n=2))
             db.session.commit()
@@ -312,7 +312,7 @@ class TestConfiguration:
         plain.add_url_rule("/", "board", serve, methods=["GET", "POST"])
         with second.app_context():
             db.create_all(bind_key=None)
-        mariadb.lag = 2
+        mariadb.lag = 60
         visitor = new_visitor(first)
         visitor.post(data={"n": 2})
         assert new_visitor(first).get().text == "1"
@@ -357,7 +357,7 @@ class TestConfiguration:
             heard.extend(operation for _, operation in changes)
 
         models_committed.connect(committed, app)
-        mariadb.lag = 2
+        mariadb.lag = 60
         visitor = new_visitor(app)
         assert [visitor.get().text, visitor.post().text, visitor.get().text] == ["1", "2", "2"]
         assert new_visitor(app).get().text == "1"
@@ -386,6 +386,9 @@ class TestConfiguration:
             ({"REPLSWITCH_SLAVES": ["slave1"], "SQLALCHEMY_BINDS": {"slave1": "sqlite:///x.db"}},
              r"slave number 1 uses sqlite\+pysqlite, .* engine uses mysql\+pymysql.* REPLSWITCH_SLAVES"),
             ({"REPLSWITCH_SLAVES": ["postgresql+nodriver://me:s3cret@slave/shop"]}, "cannot be used"),
+            ({"REPLSWITCH_SLAVES": ["postgres://me:s3cret@slave/shop"]}, r"needs postgresql:// instead of postgres://"),
+            ({"REPLSWITCH_SLAVES": "sqlite:///a;sqlite://u:s3cret@/b"}, r'contains "://" twice.*white space or commas'),
+            ({"REPLSWITCH_SLAVES": ["sqlite:///a;sqlite://u:s3cret@/b"]}, r'contains "://" twice'),
             ({"REPLSWITCH_SLAVES": ["slave1"], "SQLALCHEMY_DATABASE_URI": None}, "but SQLALCHEMY_DATABASE_URI is not"),
         ],
     )  # fmt: skip

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import socket
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from flask import Flask
+from tests.eventually import eventually
 
 import replswitch
 from flask_replswitch import ReplSwitch
@@ -59,11 +59,11 @@ def slave_of(result: Result) -> dict[str, Any]:
 
 
 def wait_for(run: Run, name: str, wanted: Callable[[Any], bool]) -> dict[str, Any]:
-    deadline = time.monotonic() + 10
-    while not wanted((told := slave_of(run("--format", "json")))[name]):
-        assert time.monotonic() < deadline, told
-        time.sleep(0.1)
-    return told
+    def told() -> dict[str, Any]:
+        slave = slave_of(run("--format", "json"))
+        return slave if wanted(slave[name]) else {}
+
+    return eventually(told, every=0.1)
 
 
 def test_the_table_lists_master_and_slave(run: Run, mariadb_pair: MariaDBPair) -> None:

@@ -19,11 +19,10 @@ if TYPE_CHECKING:
     from tests.test_flask.conftest import Board, NewApp
 
 
-def visit(app: Flask, board: Board) -> None:
+def visit(app: Flask) -> None:
     """Serve visitors for a while, on a pair whose slave lags."""
     with served(app) as port:
         check_visits(port)
-    assert len(board.on("slave").split()) < len(board.on("master").split()), "the slave did not lag"
 
 
 def test_m1_parallel_clients_with_connect_miss_no_own_write(board: Board) -> None:
@@ -41,7 +40,7 @@ def test_m1_parallel_clients_with_connect_miss_no_own_write(board: Board) -> Non
         return pieces()
 
     board.app.view_functions["board"] = view
-    visit(board.app, board)
+    visit(board.app)
 
 
 def test_m1_parallel_clients_with_flask_sqlalchemy_miss_no_own_write(board: Board, new_app: NewApp) -> None:
@@ -75,7 +74,7 @@ def test_m1_parallel_clients_with_flask_sqlalchemy_miss_no_own_write(board: Boar
 
     board.pair.lag = 1
     try:
-        visit(app, board)
+        visit(app)
     finally:
         with app.app_context():
             for engine in db.engines.values():

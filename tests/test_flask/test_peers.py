@@ -125,7 +125,7 @@ def test_a_routing_session_works_without_flask_sqlalchemy(
     app.add_url_rule("/", "write", write, methods=["POST"])
     app.add_url_rule("/master", "master", use_master(count))
     app.add_url_rule("/slave", "slave", use_slave(count), methods=["POST"])
-    pair.lag = 2
+    pair.lag = 60
     visit(app)
     result = app.test_cli_runner().invoke(args=["replswitch"])
     assert result.exit_code == 0, result.output

@@ -130,7 +130,7 @@ def test_r5_a_transaction_that_has_read_before_the_rule_is_known_loses_no_update
         app.session_interface = Sessions()
     else:
         app.url_value_preprocessor(read)
-    replicated_pair.lag = 2
+    replicated_pair.lag = 60
     assert [new_visitor().get("/").text for _ in range(3)] == ["1", "2", "3"]
     with app.app_context():
         assert views() == 3
@@ -279,6 +279,6 @@ def test_r5_an_application_inside_the_application_runs_again_alone(board: Board,
         calls.append("outer")
         return f"{inner.test_client().get('/').text};{board.numbers()}"
 
-    board.pair.lag = 1
+    board.pair.lag = 60
     assert board.visitor().get("/outer").text == "1 2;1 2"
     assert calls == ["outer", "inner", "inner"]

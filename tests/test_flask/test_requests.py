@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def test_m1_a_get_after_a_post_sees_the_write_while_the_slave_lags(every_board: Board) -> None:
     board = every_board
-    board.pair.lag = 2
+    board.pair.lag = 60
     visitor, other = board.visitor(), board.visitor()
     page = visitor.get()
     assert (page.text, page.sides) == ("1", ["slave"])
@@ -74,7 +74,7 @@ class TestStreaming:
         board.app.add_url_rule("/on-slave", "on_slave", use_slave(whole), methods=["POST"])
         board.app.add_url_rule("/generator", "generator", use_master(body))
         board.app.add_url_rule("/with-status", "with_status", use_master(lambda: (body(), 201, {"X-Page": "1"})))
-        board.pair.lag = 2
+        board.pair.lag = 60
         board.write(2)
         return board
 

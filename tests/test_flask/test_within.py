@@ -58,7 +58,7 @@ def test_m1_a_post_and_its_inner_requests_see_the_writes_of_each_other(within: B
             found.append(within.numbers())
         return "done"
 
-    within.pair.lag = 3
+    within.pair.lag = 60
     visitor = within.visitor()
     assert len(visitor.post("/batch").markers) == 1
     assert found == ["1 2", "1 2 3"]
@@ -74,7 +74,7 @@ def test_m1_a_commit_in_a_thread_with_a_copy_of_the_context_is_marked(within: Bo
             pool.submit(copy_current_request_context(lambda: within.write(int(request.values["n"])))).result()
         return "done"
 
-    within.pair.lag = 3
+    within.pair.lag = 60
     visitor = within.visitor()
     assert len(visitor.post("/write?n=2").markers) == 1
     assert visitor.get("/read").text == "1 2"
@@ -87,7 +87,7 @@ def test_m1_a_decorated_view_that_writes_last_is_marked(within: Board) -> None:
         within.write(2)
         return "done"
 
-    within.pair.lag = 3
+    within.pair.lag = 60
     visitor = within.visitor()
     assert len(visitor.post("/write").markers) == 1
     assert visitor.get("/read").text == "1 2"

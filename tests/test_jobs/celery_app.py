@@ -34,7 +34,7 @@ def seen_on_master(number: int) -> board.Seen:
     return board.seen(db, number)
 
 
-@app.task(replswitch={"wait": 5})
+@app.task(replswitch={"wait": 20})
 def seen_after_a_wait(number: int) -> board.Seen:
     return board.seen(db, number)
 

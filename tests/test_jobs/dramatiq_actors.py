@@ -46,7 +46,7 @@ def seen_on_master(number: int) -> board.Seen:
     return board.seen(db, number)
 
 
-@dramatiq.actor(replswitch={"wait": 5})
+@dramatiq.actor(replswitch={"wait": 20})
 def seen_after_a_wait(number: int) -> board.Seen:
     return board.seen(db, number)
 

@@ -22,7 +22,7 @@ def seen_on_master(number: int) -> board.Seen:
     return board.seen(db, number)
 
 
-@job_option({"wait": 5})
+@job_option({"wait": 20})
 def seen_after_a_wait(number: int) -> board.Seen:
     return board.seen(db, number)
 

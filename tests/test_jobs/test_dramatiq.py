@@ -124,6 +124,16 @@ class TestAWorker:
             time.sleep(0.02)
         assert found == b"(6, 'master', 'marker')"
 
+    def test_m9_the_master_serves_a_message_that_a_broker_without_replswitch_has_sent(
+        self, actors: Any, mariadb_pair: MariaDBPair, number: int
+    ) -> None:
+        from dramatiq.brokers.redis import RedisBroker  # noqa: PLC0415 - Dramatiq may be missing
+
+        write(mariadb_pair, number)
+        with closing(RedisBroker(url=actors.ADDRESS)) as plain:
+            plain.declare_queue("default")
+            assert result(plain.enqueue(actors.seen.message(number))) == [1, "master", "job"]
+
     def test_m9_an_actor_with_a_broken_token_runs_on_the_master(
         self, actors: Any, monkeypatch: pytest.MonkeyPatch, mariadb_pair: MariaDBPair, number: int
     ) -> None:

@@ -76,7 +76,27 @@ class TestAWorker:
             mariadb_pair.wait_caught_up()
             assert result(queue.enqueue(jobs.seen, number)) == (1, "slave", "job")
 
-    def test_m9_a_job_without_a_token_or_with_a_broken_one_runs(
+    @pytest.mark.parametrize("by_name", [False, True], ids=["queue", "name"])
+    def test_m9_the_jobs_of_a_decorated_function_see_what_their_caller_wrote(
+        self, queue: Any, jobs: Any, number: int, by_name: bool
+    ) -> None:
+        from rq.decorators import job  # noqa: PLC0415 - RQ may be missing
+
+        given = {"queue": queue.name, "queue_class": type(queue)} if by_name else {"queue": queue}
+        seen = job(**given, connection=queue.connection)(jobs.seen)
+        with use_master():
+            board.insert(jobs.db, number)
+            assert result(seen.delay(number)) == (1, "master", "marker")
+
+    def test_m9_the_master_serves_a_job_that_replswitch_has_not_enqueued_unless_the_job_has_an_option(
+        self, queue: Any, jobs: Any, mariadb_pair: MariaDBPair, number: int
+    ) -> None:
+        plain = rq.Queue(queue.name, connection=queue.connection)
+        write(mariadb_pair, number)
+        assert result(plain.enqueue(jobs.seen, number)) == (1, "master", "job")
+        assert result(plain.enqueue(jobs.seen, number, meta={"replswitch_option": "sticky"})) == (0, "slave", "job")
+
+    def test_m9_a_job_with_nothing_to_see_or_with_a_broken_token_runs(
         self, queue: Any, jobs: Any, mariadb_pair: MariaDBPair, number: int
     ) -> None:
         write(mariadb_pair, number)

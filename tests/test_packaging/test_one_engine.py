@@ -34,7 +34,8 @@ DECISIONS = {
 """Names of what decides."""
 
 DECIDING_MODULES = {
-    f"replswitch.engine.{name}" for name in ("choose", "failure", "health", "lag", "outcome", "rotation", "selection")
+    f"replswitch.engine.{name}"
+    for name in ("choose", "failure", "health", "lag", "outcome", "rotation", "selection", "weights")
 }
 
 ALLOWED_DECISIONS = {

@@ -9,7 +9,7 @@ from contextvars import copy_context
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select, text
+from sqlalchemy import Engine, create_engine, func, select, text
 from sqlalchemy.exc import IntegrityError
 from tests.visits import post_and_read
 from webob import Request
@@ -17,7 +17,7 @@ from webob import Request
 import replswitch
 from replswitch import carry, resume
 from replswitch.decorators import use_master
-from replswitch.sqlalchemy import RoutingSession
+from replswitch.sqlalchemy import RoutingSession, replicate
 from replswitch.testing import ReplicatedPair
 from replswitch.testing.servers import ServerPair
 from replswitch.wsgi import ReplicationMiddleware
@@ -170,6 +170,34 @@ class TestOnFiles:
         self, shop: Any, replicated_pair: ReplicatedPair, work: Work
     ) -> None:
         assert check(shop, replicated_pair, work) == 3600
+
+
+def with_options(engine: Engine) -> Engine:
+    return engine.execution_options(colour="red")
+
+
+def with_its_pool_and_dialect(engine: Engine) -> Engine:
+    return Engine(engine.pool, engine.dialect, engine.url)
+
+
+@pytest.mark.parametrize("is_in_use", [False, True], ids=["unused", "with idle connections"])
+@pytest.mark.parametrize("copy", [with_options, with_its_pool_and_dialect])
+def test_m1_a_commit_of_an_engine_that_was_copied_before_replicate_counts(
+    urls: list[str], copy: Callable[[Engine], Engine], is_in_use: bool
+) -> None:
+    master, slave = map(create_engine, urls)
+    copied = copy(master)
+    if is_in_use:
+        copied.connect().close()
+    replicate(master, [slave])
+    for level in ("AUTOCOMMIT", None):
+        engine = copied if level is None else copied.execution_options(isolation_level=level)
+        with resume(""), use_master():
+            with engine.begin() as connection:
+                connection.execute(INSERT)
+            assert carry() != ""
+    for each in (copied, master, slave):
+        each.dispose()
 
 
 def test_m1_a_session_that_only_reads_makes_no_marker(shop: Any) -> None:

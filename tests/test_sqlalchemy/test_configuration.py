@@ -238,6 +238,24 @@ class TestRefused:
         with pytest.raises(ConfigurationError, match="creator="):
             master.connect()
 
+    @pytest.mark.parametrize("role", ["the master", "slave number 1"])
+    def test_an_engine_whose_pool_another_engine_has_is_refused(self, engine: Make, role: str) -> None:
+        master, slave = engine(), engine("slave")
+        engine("other", pool=(master if role == "the master" else slave).pool)
+        with pytest.raises(ConfigurationError, match=rf"{role} shares its pool .*execution_options\(\)"):
+            replicate(master, [slave])
+
+    def test_m1_the_pool_of_a_replicated_engine_is_refused_for_another_engine(self, engine: Make) -> None:
+        """That engine would commit without replswitch."""
+        master = engine()
+        replicate(master)
+        with master.begin() as connection:
+            connection.execute(text("CREATE TABLE note (id INTEGER)"))
+        other = engine("master", pool=master.pool)
+        for each in (other, master):
+            with pytest.raises(ConfigurationError, match=r"master\.db shares its pool .*execution_options\(\)"):
+                each.connect()
+
     def test_twophase_is_refused(self, engine: Make) -> None:
         with pytest.raises(ConfigurationError, match="twophase"):
             RoutingSession(engine(), twophase=True)

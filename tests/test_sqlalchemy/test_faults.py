@@ -15,6 +15,7 @@ from sqlalchemy import create_engine, event, insert, select, text
 from sqlalchemy.exc import DBAPIError, OperationalError, PendingRollbackError
 from sqlalchemy.orm import Session
 from tests.deadlock import deadlock
+from tests.ended_links import kill
 
 from replswitch import MASTER, SLAVE, NoServerError
 from replswitch.decorators import use_master, use_slave
@@ -49,13 +50,12 @@ def server_pair(replicated_pair: ReplicatedPair) -> MariaDBPair:
 
 
 def cut(pair: MariaDBPair, name: str) -> None:
-    """Let a server close its clients' connections when they send the next statement."""
+    """Let a server close its clients' connections."""
     with pair.admin(name) as admin, admin.cursor() as cursor:
         cursor.execute(
             "SELECT id FROM information_schema.processlist WHERE user = %s AND command = 'Sleep'", [pair.user]
         )
-        for (number,) in cursor.fetchall():
-            cursor.execute(f"KILL CONNECTION {number}")
+        kill(pair, name, *(number for (number,) in cursor.fetchall()))
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from sqlalchemy import Engine, create_engine, event, insert, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import sessionmaker
 from sqlalchemy.pool import AssertionPool, NullPool
-from tests.behind_name import NAME, ONE, TWO, Clock, Names, ProxyAt, eventually, proxies
+from tests.behind_name import NAME, ONE, TWO, Clock, Names, ProxyAt, proxies
+from tests.eventually import eventually
 from tests.test_sqlalchemy.conftest import Message
 
 from replswitch import ConfigurationError

@@ -101,14 +101,22 @@ def test_statements_of_sqlalchemy_sessions_are_counted(pair: SQLitePair) -> None
     assert {labels[:2] for labels in counted} == {("master", "master.db")}
 
 
-def test_waits_are_counted_by_their_outcome(make: Make, pair: SQLitePair) -> None:
+def test_waits_are_counted_by_their_outcome(make: Make, pair: SQLitePair, monkeypatch: pytest.MonkeyPatch) -> None:
     db = make(wait=20)
-    pair.lag = 0.3
+    wait_for = db._driver.wait_for
+
+    def wait_for_started(*arguments: Any) -> bool:
+        pair.start_slave()
+        return wait_for(*arguments)
+
+    monkeypatch.setattr(db._driver, "wait_for", wait_for_started)
+    pair.stop_slave()
     with use_master():
         ask(db, "INSERT INTO message (body) VALUES ('waited for')")
         with use_slave():
             assert ask(db) == [(1,)]
     assert events(db.database.name, "wait") == {"slave.db": 1}
+    monkeypatch.undo()
     impatient = make(wait=0.01)
     pair.stop_slave()
     with use_master():

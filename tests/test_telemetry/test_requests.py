@@ -55,8 +55,32 @@ def test_each_request_has_one_log_line_with_its_state_servers_and_marker(
         "GET /begins: master (replay), served by master.db (master, replay); it wrote",
     ]
     facts: Any = caplog.records[0]
+    assert (facts.replswitch["method"], facts.replswitch["path"]) == ("POST", "/")
     assert facts.replswitch["servers"] == ["master.db (master, method)"]
     assert facts.replswitch["wrote"]
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("/a%0AGET%20/admin:%20slave", "/a%0AGET /admin: slave"),
+        ("/a%0D%1B[2J%00", "/a%0D%1B[2J%00"),
+        ("/%E2%80%A8", "/%E2%80%A8"),  # the line separator of Unicode
+        ("/caf%C3%A9", "/café"),
+        ("/%FF", "/\N{REPLACEMENT CHARACTER}"),
+        ("/100%25", "/100%"),
+    ],
+)
+def test_a_path_in_the_log_line_of_a_request_adds_no_line(
+    db: Connection, caplog: pytest.LogCaptureFixture, path: str, shown: str
+) -> None:
+    caplog.set_level(logging.DEBUG, "replswitch.requests")
+    Request.blank(path).get_response(site(db))
+    (record,) = (each for each in caplog.records if each.name == "replswitch.requests")
+    facts: Any = record
+    assert record.getMessage().splitlines()[0].startswith(f"GET {shown}: slave (method), served by ")
+    assert len(record.getMessage().splitlines()) == 1
+    assert facts.replswitch["path"] == shown
 
 
 def test_without_debug_logging_a_request_logs_nothing(db: Connection, caplog: pytest.LogCaptureFixture) -> None:

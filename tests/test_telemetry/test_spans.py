@@ -8,9 +8,11 @@ from contextlib import closing
 from typing import Any
 
 import pytest
+from opentelemetry import trace
 from opentelemetry.instrumentation.psycopg import PsycopgInstrumentor
 from opentelemetry.instrumentation.pymysql import PyMySQLInstrumentor
 from opentelemetry.instrumentation.sqlalchemy import SQLAlchemyInstrumentor
+from opentelemetry.trace import NoOpTracerProvider, ProxyTracerProvider
 from sqlalchemy import create_engine, text
 from sqlalchemy.orm import sessionmaker
 from tests.test_telemetry.conftest import Make, ask
@@ -165,6 +167,17 @@ def test_instrumenting_twice_counts_each_statement_once(make: Make, monkeypatch:
         ask(db)
         measured = found.metrics()["replswitch.statements"]
     assert measured[db.database.name, "master", "master.db", "default"] == 1
+
+
+@pytest.mark.usefixtures("off")
+@pytest.mark.parametrize(("provider", "warns"), [(ProxyTracerProvider, True), (NoOpTracerProvider, False)])
+def test_a_warning_says_that_no_tracer_provider_is_set(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, provider: Any, warns: bool
+) -> None:
+    monkeypatch.setattr(trace, "get_tracer_provider", provider)
+    ReplSwitchInstrumentor().instrument()
+    ReplSwitchInstrumentor().uninstrument()
+    assert ("Call instrument() after set_tracer_provider()" in caplog.text) == warns
 
 
 class Network(Driver):

@@ -70,7 +70,7 @@ def gone() -> Callable[[Path], bool]:
     """Return whether a folder and the processes that use it are gone; wait a while for it."""
 
     def wait(folder: Path) -> bool:
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 60
         while folder.exists() or processes_of(folder):
             if time.monotonic() > deadline:
                 return False

@@ -16,6 +16,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from tests.eventually import eventually
 
 from replswitch.errors import ConfigurationError
 from replswitch.testing import (
@@ -65,12 +66,11 @@ def test_the_parameters_of_a_server_have_the_names_that_psycopg_uses(pair: Postg
 
 def test_a_lag_may_be_a_fraction_of_a_second(pair: PostgreSQLPair) -> None:
     pair.lag = 0.3
-    execute(pair, "master", "INSERT INTO message VALUES (1)")
-    committed = time.monotonic()
-    assert execute(pair, "slave", "SELECT * FROM message") == []
-    pair.wait_caught_up()
-    assert 0.25 < time.monotonic() - committed < 5
-    assert execute(pair, "slave", "SELECT * FROM message") == [(1,)]
+    with closing(pair.connect("slave")) as slave:
+        began = time.monotonic()
+        execute(pair, "master", "INSERT INTO message VALUES (1)")
+        eventually(lambda: slave.execute("SELECT * FROM message").fetchall())
+        assert time.monotonic() - began > 0.29
 
 
 def test_a_slave_that_is_killed_with_a_lag_keeps_the_rows_that_it_had_shown(pair: PostgreSQLPair) -> None:
@@ -113,13 +113,10 @@ def test_a_stopped_slave_has_no_connection_to_the_master(pair: PostgreSQLPair) -
     asked = "SELECT count(*) FROM pg_stat_wal_receiver"
     with closing(pair.admin("slave")) as admin:
         pair.stop_slave()
-        deadline = time.monotonic() + 10
-        while admin.execute(asked).fetchone() != (0,):
-            assert time.monotonic() < deadline
+        eventually(lambda: admin.execute(asked).fetchone() == (0,))
         pair.start_slave()
         pair.wait_caught_up()
-        while admin.execute(asked).fetchone() != (1,):
-            assert time.monotonic() < deadline
+        eventually(lambda: admin.execute(asked).fetchone() == (1,))
 
 
 @pytest.mark.parametrize("commits", ["on", "off"], ids=["synchronous_commit=on", "synchronous_commit=off"])
@@ -204,9 +201,7 @@ def test_recording_does_not_end_a_lag_or_start_replication(pair: PostgreSQLPair)
 def test_status_returns_a_counter_of_the_server(pair: PostgreSQLPair) -> None:
     before = pair.status("slave", "sessions")
     execute(pair, "slave", "SELECT 1")
-    deadline = time.monotonic() + 10
-    while pair.status("slave", "sessions") <= before:
-        assert time.monotonic() < deadline
+    eventually(lambda: pair.status("slave", "sessions") > before)
     for variable in ("xact_comit", "datname", "%"):
         with pytest.raises(ConfigurationError, match=f"'{variable}' is not a counter .* of the slave"):
             pair.status("slave", variable)
@@ -220,18 +215,25 @@ def test_admin_can_end_a_session(pair: PostgreSQLPair) -> None:
             victim.execute("SELECT 1")
 
 
-def test_a_slave_whose_server_has_ended_is_reported_without_waiting(pair: PostgreSQLPair) -> None:
+def test_a_slave_whose_server_has_ended_is_reported_without_waiting(
+    pair: PostgreSQLPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with closing(pair.admin("slave")) as admin:
         admin.execute("SELECT pg_wal_replay_pause()")
         execute(pair, "master", "INSERT INTO message VALUES (1)")
-        timer = threading.Timer(0.3, lambda: pair._keeper.kill("slave"))
-        timer.start()
-        began = time.monotonic()
+        wait_for = pair._wait_for
+        timer = threading.Timer(0.1, lambda: pair._keeper.kill("slave"))
+
+        def wait_for_what_ends(*arguments: Any) -> None:
+            timer.start()
+            wait_for(*arguments)
+
+        monkeypatch.setattr(pair, "_wait_for", wait_for_what_ends)
         with pytest.raises(NotCaughtUpError, match="slave has not caught up: its server has ended") as raised:
             pair.wait_caught_up(timeout=60)
         timer.join()
+    monkeypatch.undo()
     assert raised.value.server == "slave"
-    assert time.monotonic() - began < 30
     pair.reset()
     assert execute(pair, "slave", "SELECT * FROM message") == [(1,)]
 
@@ -249,10 +251,9 @@ def test_stopping_a_slave_does_not_wait_for_a_session_that_blocks_it(pair: Postg
         reader.execute("BEGIN")
         reader.execute("SELECT * FROM message")
         execute(pair, "master", "TRUNCATE message")
-        began = time.monotonic()
         pair.stop_slave()
         pair.start_slave()
-        assert time.monotonic() - began < 15  # max_standby_streaming_delay, after which the reader is ended, is 30
+        reader.execute("SELECT * FROM message")  # max_standby_streaming_delay, after which it is ended, is not over
 
 
 def test_an_sql_error_of_the_pair_itself_is_a_pair_error(pair: PostgreSQLPair) -> None:

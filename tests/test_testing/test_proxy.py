@@ -11,6 +11,7 @@ from typing import Any
 
 import pymysql
 import pytest
+from tests.eventually import eventually
 
 from replswitch.errors import ConfigurationError
 from replswitch.testing import MariaDBPair, PairError, Proxy
@@ -223,16 +224,18 @@ class TestDelay:
             assert answer(client, 10) == b"aone\natwo\n"
             assert time.monotonic() - began > 0.59
 
-    def test_round_trips_are_the_answers_that_a_client_has_waited_for(self, proxy: Proxy) -> None:
+    def test_round_trips_are_the_answers_that_a_client_has_waited_for(self, proxy: Proxy, echo: Echo) -> None:
         with socket.create_connection(("127.0.0.1", proxy.port), timeout=LONG) as client, client.makefile("rb") as told:
             assert proxy.round_trips == 0
             for count in (1, 2):
                 client.sendall(b"one\n")
                 told.readline()
                 assert proxy.round_trips == count
-            proxy.delay(SHORT)
+            proxy.delay(3600)
             for _ in range(3):
                 client.sendall(b"without waiting\n")
+            eventually(lambda: len(echo.heard) == 5)
+            proxy.restore()
             for _ in range(3):
                 told.readline()
             assert proxy.round_trips == 3
@@ -320,7 +323,7 @@ def test_a_wrong_target_is_refused(target: Any, proxy: Proxy) -> None:
 
 def test_a_database_works_through_a_proxy(mariadb_pair: MariaDBPair) -> None:
     with Proxy(mariadb_pair.master["port"]) as proxy:
-        parameters = {**mariadb_pair.master, "port": proxy.port, "read_timeout": 1}
+        parameters = {**mariadb_pair.master, "port": proxy.port}
         with closing(pymysql.connect(**parameters)) as connection, connection.cursor() as cursor:
             cursor.execute("SELECT REPEAT('x', 100000)")
             assert cursor.fetchone() == ("x" * 100000,)
@@ -328,7 +331,7 @@ def test_a_database_works_through_a_proxy(mariadb_pair: MariaDBPair) -> None:
             with pytest.raises(pymysql.OperationalError, match="Lost connection"):
                 cursor.execute("SELECT REPEAT('x', 100000)")
         proxy.restore()
-        with closing(pymysql.connect(**parameters)) as connection, connection.cursor() as cursor:
+        with closing(pymysql.connect(**parameters, read_timeout=1)) as connection, connection.cursor() as cursor:
             proxy.drop()
             with pytest.raises(pymysql.OperationalError, match="timed out"):
                 cursor.execute("SELECT 1")

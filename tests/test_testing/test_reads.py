@@ -20,7 +20,7 @@ import replswitch
 from flask_replswitch import ReplSwitch
 from replswitch.connect.cursor import Cursor
 from replswitch.sqlalchemy import RoutingSession, replicate
-from replswitch.testing import SQLitePair, assert_reads_on
+from replswitch.testing import PostgreSQLPair, SQLitePair, assert_reads_on
 from replswitch.watching import Statement, watch
 
 if TYPE_CHECKING:
@@ -180,6 +180,21 @@ def test_assert_reads_on_checks_reads_in_other_threads(db: Connection) -> None:
     with fails("reason default"), assert_reads_on("slave"):
         thread.start()
         thread.join()
+
+
+def test_streamed_reads_are_checked(postgresql_pair: PostgreSQLPair) -> None:
+    pair = postgresql_pair
+    with replswitch.connect(pair.master, pair.slaves, driver="psycopg") as db:
+
+        def streamed() -> None:
+            with db.cursor() as cursor:
+                assert list(cursor.stream("SELECT 1")) == [(1,)]
+
+        with assert_reads_on("slave") as reads, db.use_slave():
+            streamed()
+        assert [each.statement.sql for each in reads.right] == ["SELECT 1"]
+        with fails("reason default"), assert_reads_on("slave"):
+            streamed()
 
 
 def test_after_a_block_of_assert_reads_on_cursors_are_not_watched(db: Connection) -> None:

@@ -25,6 +25,7 @@ from replswitch.testing import (
 )
 from replswitch.testing.mysql import find_mysqld
 from replswitch.testing.plugin import start_or_skip
+from replswitch.testing.replication import MARIADB, MYSQL, Dialect, unsettled
 from replswitch.testing.servers import ServerPair
 
 if TYPE_CHECKING:
@@ -57,6 +58,22 @@ def execute(pair: ServerPair, name: str, sql: str) -> list[Any]:
 def test_the_parameters_of_a_server_have_the_names_that_pymysql_uses(pair: ServerPair) -> None:
     assert set(pair.master) == set(pair.slaves[0]) == {"host", "port", "user", "password", "database"}
     assert pair.driver == "pymysql"
+
+
+@pytest.mark.parametrize(
+    ("connection", "lag", "expected"),
+    [
+        ("Connecting", None, "is not connected to its master"),
+        ("Yes", 3, "reports a lag of 3 s"),
+        ("Yes", None, "reports a lag of None s"),
+        ("Yes", 0, ""),
+    ],
+)
+@pytest.mark.parametrize("dialect", [MARIADB, MYSQL], ids=lambda dialect: dialect.product)
+def test_a_slave_is_settled_once_it_is_connected_and_reports_no_lag(
+    dialect: Dialect, connection: str, lag: int | None, expected: str
+) -> None:
+    assert unsettled(dialect, {f"{dialect.role}_IO_Running": connection, dialect.behind: lag}) == expected
 
 
 @pytest.mark.parametrize("lag", [0.5, 2.5])
@@ -209,6 +226,18 @@ def test_a_killed_server_that_is_started_waits_for_its_own_port(pair: ServerPair
     timer.join()
     assert pair.slaves[0]["port"] == port
     assert execute(pair, "slave", "SELECT 1") == [(1,)]
+
+
+def test_a_slave_whose_relay_logs_were_damaged_by_kill_replicates_again(pair: ServerPair) -> None:
+    pair.kill("slave")
+    relay_logs = list(pair._data("slave").glob("relaylog.0*"))
+    assert relay_logs
+    for relay_log in relay_logs:
+        relay_log.unlink()
+    pair.start("slave")
+    execute(pair, "master", "INSERT INTO message VALUES (1)")
+    pair.wait_caught_up()
+    assert execute(pair, "slave", "SELECT number FROM message") == [(1,)]
 
 
 def test_a_server_that_does_not_start_shows_its_log(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.eventually import eventually
 
 from replswitch.drivers.sqlite3 import DRIVER
 from replswitch.positions import SQLitePosition
@@ -27,6 +28,16 @@ def pair() -> Iterator[SQLitePair]:
         connection.execute("CREATE TABLE message (number INTEGER PRIMARY KEY, text TEXT)")
         pair.wait_caught_up()
         yield pair
+
+
+class Wrapped:
+    """What tools such as OpenTelemetry return instead of a connection. `Connection.backup` refuses it."""
+
+    def __init__(self, wrapped: sqlite3.Connection) -> None:
+        self._wrapped = wrapped
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._wrapped, name)
 
 
 def count(pair: SQLitePair, name: str) -> int:
@@ -46,26 +57,39 @@ def test_the_parameters_are_the_path_of_a_file(pair: SQLitePair) -> None:
     assert pair.driver == "sqlite3"
 
 
+def test_f6_a_tool_that_wraps_connect_does_not_disturb_the_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: Wrapped(connect(*args, **options)))
+    with SQLitePair() as pair:
+        with closing(pair.connect()) as connection:
+            connection.execute("CREATE TABLE message (number INTEGER PRIMARY KEY, text TEXT)")
+        insert(pair)
+        pair.wait_caught_up()
+        assert count(pair, "slave") == 1
+
+
 def test_a_lag_can_have_a_fraction(pair: SQLitePair) -> None:
     pair.lag = 0.3
     began = time.monotonic()
     insert(pair)
-    assert count(pair, "slave") == 0
-    pair.wait_caught_up()
+    eventually(lambda: count(pair, "slave"))
     assert time.monotonic() - began >= 0.3
+    pair.wait_caught_up()
     assert count(pair, "slave") == count(pair, "slave2") == 1
 
 
 def test_commits_arrive_in_their_order_one_lag_later(pair: SQLitePair) -> None:
     pair.lag = 0.3
-    seen = []
-    for _ in range(12):
-        insert(pair)
+    began: list[float] = []
+    seen = [0]
+    while seen[-1] < 12:
+        if len(began) < 12:
+            began.append(time.monotonic())
+            insert(pair)
         time.sleep(0.05)
         seen.append(count(pair, "slave"))
+        assert seen[-1] <= sum(moment + 0.3 <= time.monotonic() for moment in began)
     assert seen == sorted(seen)
-    assert seen[0] == 0
-    assert 0 < seen[-1] < 12
 
 
 def test_commits_of_another_process_arrive(pair: SQLitePair) -> None:
@@ -107,7 +131,7 @@ def test_reads_of_slaves_and_the_copying_from_the_master_raise_no_error(pair: SQ
         connection.execute("PRAGMA synchronous = OFF")
         written = 0
         until = time.monotonic() + 1.5
-        while time.monotonic() < until:
+        while not errors and (time.monotonic() < until or len(reads) <= 20 or len(set(reads)) <= 3):
             connection.execute("INSERT INTO message (text) VALUES (?)", ("x" * 100,))
             written += 1
         pair.wait_caught_up()
@@ -115,8 +139,6 @@ def test_reads_of_slaves_and_the_copying_from_the_master_raise_no_error(pair: SQ
     for thread in threads:
         thread.join()
     assert errors == []
-    assert len(reads) > 20
-    assert len(set(reads)) > 3  # they saw it grow
     assert count(pair, "slave") == count(pair, "slave2") == written
 
 
@@ -143,12 +165,12 @@ def test_a_rolled_back_transaction_does_not_arrive(pair: SQLitePair) -> None:
 
 
 def test_a_long_lag_does_not_fill_the_memory(pair: SQLitePair) -> None:
-    pair.lag = 60
-    until = time.monotonic() + 1
-    while time.monotonic() < until:
-        insert(pair)
     assert pair._copier is not None
-    assert 1 <= len(pair._copier._snapshots) <= 6
+    pair.lag = 60
+    began = time.monotonic()
+    while time.monotonic() < began + 1 or not pair._copier._snapshots:
+        insert(pair)
+    assert len(pair._copier._snapshots) <= (time.monotonic() - began) / 0.3 + 2
     pair.lag = 0
     pair.wait_caught_up()
     assert pair._copier._snapshots == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from http.cookies import SimpleCookie
 from typing import TYPE_CHECKING, Any
 
@@ -110,6 +111,24 @@ def test_an_option_of_a_wrong_type_is_refused(name: str, value: object) -> None:
     message = str(raised.value)
     assert message.startswith(f'The option "{name}" is {value!r}. It must be ')
     assert len(message) > len(f'The option "{name}" is {value!r}. It must be ') + 5
+
+
+async def asynchronous(request: object) -> bool:
+    return True
+
+
+class Asynchronous:
+    async def __call__(self, request: object) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("name", ["enabled", "rollout", "override"])
+@pytest.mark.parametrize("function", [asynchronous, partial(asynchronous, None), Asynchronous()])
+def test_an_asynchronous_function_as_an_option_is_refused(name: str, function: object) -> None:
+    with pytest.raises(
+        ConfigurationError, match=f'The function in the option "{name}" is asynchronous.*plain function'
+    ):
+        ReplicationMiddleware(page, "secret", **options(name, function))
 
 
 def test_every_option_has_a_test_of_wrong_types() -> None:

@@ -52,6 +52,7 @@ class Client(threading.Thread):
     Attributes:
         plain: which side has served each page that was asked for without a marker.
         missed: pages that did not show an own write.
+        lagged: whether a page without a marker has lacked an earlier write of the visitor.
         pages: how many pages were asked for after an own write.
         error: what went wrong.
     """
@@ -61,22 +62,25 @@ class Client(threading.Thread):
         self.port, self.numbers, self.until = port, numbers, until
         self.plain: list[str] = []
         self.missed: list[str] = []
+        self.written: set[str] = set()
+        self.lagged = False
         self.pages = 0
         self.error: Exception | None = None
         self.jar: dict[str, str] = {}
 
     def run(self) -> None:
         try:
-            with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)) as connection:
-                while time.monotonic() < self.until:
+            with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)) as connection:
+                while time.monotonic() < self.until or self.pages <= 4:
                     self.visit(connection)
         except Exception as error:  # noqa: BLE001 - the test reports it
             self.error = error
 
     def visit(self, connection: http.client.HTTPConnection) -> None:
         self.jar.clear()
-        side, _ = self.ask(connection, "GET", "/")
+        side, body = self.ask(connection, "GET", "/")
         self.plain.append(side)
+        self.lagged = self.lagged or not self.written <= set(body.split())
         written = []
         for _ in range(2):
             written.append(str(next(self.numbers)))
@@ -86,6 +90,7 @@ class Client(threading.Thread):
                 self.pages += 1
                 if not set(written) <= set(body.split()):
                     self.missed.append(f"{written} not on {path} from the {side}")
+        self.written.update(written)
 
     def ask(self, connection: http.client.HTTPConnection, method: str, path: str) -> tuple[str, str]:
         cookie = "; ".join(f"{name}={value}" for name, value in self.jar.items())
@@ -111,7 +116,7 @@ def check_visits(port: int) -> None:
     assert [client.error for client in clients] == [None] * CLIENTS
     assert [client.missed for client in clients] == [[]] * CLIENTS
     assert {side for client in clients for side in client.plain} == {"slave"}
-    assert min(client.pages for client in clients) > 3
+    assert any(client.lagged for client in clients), "the slave did not lag, so nothing was tested"
 
 
 @pytest.mark.parametrize(
@@ -128,4 +133,3 @@ def test_m1_parallel_clients_of_a_live_server_miss_no_own_write(board: Board) ->
 
     with served(board.behind(application)) as port:
         check_visits(port)
-    assert len(board.on("slave")) < len(board.on("master")), "the slave did not lag, so nothing was tested"

@@ -6,6 +6,7 @@ import json
 import time
 from typing import TYPE_CHECKING, Final
 
+import pytest
 from itsdangerous import URLSafeSerializer
 
 from replswitch import carry
@@ -27,18 +28,19 @@ NEVER: Final = {
 
 
 def test_m2_a_position_that_no_slave_reaches_expires_however_often_its_visitor_writes(
-    board: Board, browser_of: type[Browser], secret: str
+    board: Board, browser_of: type[Browser], secret: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with use_master():
         board.write(0)
         ((name, written),) = json.loads(carry())["p"].items()
     board.pair.wait_caught_up()
-    never = Marker(positions={name: read(NEVER[written.partition(":")[0]])}, placed_at=time.time() - 8)
-    browser = browser_of(board.behind(board.serve, position_max_age=10))
+    began = time.time()
+    never = Marker(positions={name: read(NEVER[written.partition(":")[0]])}, placed_at=began - 300)
+    browser = browser_of(board.behind(board.serve, position_max_age=600))
     browser.jar["just_updated"] = MarkerSigner(secret).write(never), float("inf")
     assert browser.send().side == "master"
     assert browser.post("n=2").body == b"0 1 2"
-    time.sleep(2.1)
+    monkeypatch.setattr("time.time", lambda: began + 301)
     assert browser.post("n=3").body == b"0 1 2 3"
     board.pair.wait_caught_up()
     page = browser.send()

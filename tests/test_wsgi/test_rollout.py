@@ -18,6 +18,7 @@ from replswitch import ConfigurationError, NoServerError, Switch
 from replswitch.decorators import use_master, use_slave
 from replswitch.request.options import RequestOptions
 from replswitch.request.policy import RequestPolicy
+from replswitch.state import stack
 from replswitch.wsgi import ReplicationMiddleware
 
 if TYPE_CHECKING:
@@ -258,6 +259,19 @@ def test_a_rollout_function_that_returns_no_share_is_an_error(send: SendRequest,
         f'The function in the option "rollout" returned {nonsense!r}. It must return a number from 0 to 1, or True or '
         "False for this visitor."
     )
+
+
+@pytest.mark.parametrize("name", ["enabled", "rollout"])
+def test_a_function_that_raises_raises_its_own_error_and_leaves_no_state(
+    send: SendRequest, wrap: Wrap, name: str
+) -> None:
+    def function(request: Any) -> None:
+        raise LookupError("mine")
+
+    options: dict[str, Any] = {name: function}
+    with pytest.raises(LookupError, match="mine"):
+        send(wrap(page(str), **options))
+    assert stack() is None
 
 
 @pytest.mark.parametrize("nonsense", [None, "yes", 0, 1, [], object()])

@@ -66,7 +66,7 @@ def behind(board: Board, work: Callable[[], object], run: Run) -> WSGIApplicatio
 
 def test_m1_a_commit_in_a_thread_that_the_request_waits_for_is_marked(board: Board, run: Run, browser_of: Any) -> None:
     browser = browser_of(behind(board, lambda: board.write(2), run))
-    board.pair.lag = 3
+    board.pair.lag = 60
     assert len(browser.send("POST").cookies) == 1
     assert browser.send().body == b"1 2"
     assert browser_of(browser.application).send().body == b"1"
@@ -79,7 +79,7 @@ def test_m1_a_transaction_committed_in_a_thread_is_marked(board: Board, run: Run
         board.db.commit()
 
     browser = browser_of(behind(board, work, run))
-    board.pair.lag = 3
+    board.pair.lag = 60
     assert len(browser.send("POST").cookies) == 1
     assert browser.send().body == b"1 2"
 
@@ -91,7 +91,7 @@ def test_m1_a_commit_in_a_thread_inside_a_block_is_marked(board: Board, block: A
             board.write(2)
 
     browser = browser_of(behind(board, work, in_a_pool))
-    board.pair.lag = 3
+    board.pair.lag = 60
     assert len(browser.send("POST").cookies) == 1
     assert browser.send().body == b"1 2"
 
@@ -103,7 +103,7 @@ def test_m1_a_commit_in_a_thread_after_use_master_is_marked(board: Board, browse
         board.db.revert()  # or the thread's scope, and with it a connection, waits for the garbage collector
 
     browser = browser_of(behind(board, work, in_a_pool))
-    board.pair.lag = 3
+    board.pair.lag = 60
     assert len(browser.send("POST").cookies) == 1
     assert browser.send().body == b"1 2"
 

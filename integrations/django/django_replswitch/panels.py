@@ -14,7 +14,8 @@ from debug_toolbar import panels
 from django.template import Context, Engine
 
 from django_replswitch.conf import request_policy
-from replswitch import MASTER, SLAVE
+from replswitch import SLAVE
+from replswitch.engine.database import ROLLOUT
 from replswitch.place import application_place
 from replswitch.state import stack
 from replswitch.watching import watch
@@ -105,12 +106,13 @@ class ReplicationPanel(_Panel):  # type: ignore[misc]  # it is Any
 
     @property
     def nav_subtitle(self) -> str:
-        """How many queries ran on each side."""
-        stats = self.get_stats()
-        if "queries" not in stats:
+        """How many queries slaves have served, and how many the master."""
+        queries = self.get_stats().get("queries")
+        if queries is None:
             return ""
-        sides = [query["side"] for query in stats["queries"]]
-        return f"{sides.count(SLAVE)} on slaves, {sides.count(MASTER)} on the master"
+        # With the reason "rollout", the master serves slave state.
+        on_slaves = sum(query["side"] == SLAVE and query["reason"] != ROLLOUT for query in queries)
+        return f"{on_slaves} on slaves, {len(queries) - on_slaves} on the master"
 
     @property
     def content(self) -> str:
@@ -191,5 +193,5 @@ def _sent(scope: Scope, cookies: list[str], *, is_inside: bool) -> str:
     if cookies:
         return f"in the cookie {cookies[0]}"
     if is_inside and (scope.wrote is not None or scope.pending):
-        return "added after this panel" if scope.wrote is not None else "added after this panel, if there was a write"
+        return "added after this panel" if scope.wrote is not None else "added after this panel if there was a write"
     return "none"

@@ -28,7 +28,7 @@ from replswitch.jobs import Jobs, job_option, option_of
 __all__ = ["TaskBackend", "job_option"]
 
 TOKEN: Final = "replswitch_token"  # noqa: S105 - no secret
-"""The keyword argument that contains the token of `Jobs`. It is removed before the function of the task is called."""
+"""The keyword argument that contains the token of `Jobs`, even an empty one. The task's function does not get it."""
 
 OPTIONS: Final = {"BACKEND": "", "DEFAULT": "default", "MAX_AGE": "max_age", "POSITION_MAX_AGE": "position_max_age"}
 """The options in ``REPLSWITCH``, each with the argument of `Jobs` that it sets; empty if it sets none."""
@@ -51,8 +51,11 @@ class _Task:
 
     def _running(self: Any, kwargs: dict[str, Any]) -> Any:
         token, jobs = kwargs.pop(TOKEN, None), getattr(self.get_backend(), "jobs", None)
-        # A task may use a backend that is not wrapped: `task.using(backend=…)`.
-        return nullcontext() if jobs is None else jobs.running(token, options=(option_of(self.func),))
+        # Without a token, no worker calls the task: the application calls it directly, within its own state. A task may
+        # also use a backend that is not wrapped: `task.using(backend=…)`.
+        if token is None or jobs is None:
+            return nullcontext()
+        return jobs.running(token, options=(option_of(self.func),))
 
     def __reduce__(self: Any) -> tuple[Any, ...]:
         # The class of the task is made at run time, so pickle would not find it.
@@ -75,10 +78,9 @@ class _Backend:
 
     def enqueue(self, task: Any, args: Any, kwargs: Any) -> Any:
         """Enqueue a task, with the token."""
-        if token := self.jobs.token():
-            kwargs = {**kwargs, TOKEN: token}
-        result = super().enqueue(task, args, kwargs)  # type: ignore[misc]  # likewise
-        result.kwargs.pop(TOKEN, None)
+        result = super().enqueue(task, args, {**kwargs, TOKEN: self.jobs.token()})  # type: ignore[misc]  # likewise
+        for each in (result, *getattr(self, "results", ())[-1:]):  # Django's DummyBackend keeps copies for tests
+            each.kwargs.pop(TOKEN, None)
         return result
 
 
@@ -95,7 +97,7 @@ class TaskBackend:
     """
 
     def __new__(cls, alias: str, params: dict[str, Any]) -> Any:
-        """Make an instance of a subclass of the other backend, which has the additions of this module."""
+        """Return an instance of the other backend, in a subclass that adds the token and the scope to its tasks."""
         given = params.get("REPLSWITCH", {})
         wanted = 'a dictionary such as {"BACKEND": "django.tasks.backends.immediate.ImmediateBackend"}'
         require(isinstance(given, dict) and isinstance(given.get("BACKEND"), str), "REPLSWITCH", given, wanted)

@@ -9,7 +9,7 @@ from flask import Flask
 from sqlalchemy import URL
 
 from replswitch import ConfigurationError
-from replswitch.drivers.urls import split_urls
+from replswitch.drivers.urls import refuse_several, split_urls
 from replswitch.sqlalchemy import RoutingSession, replicate
 
 if TYPE_CHECKING:
@@ -88,7 +88,10 @@ def _slave(app: Flask, db: SQLAlchemy, engines: Mapping[Any, Engine], name: Any)
         raise ConfigurationError(f"REPLSWITCH_SLAVES contains {what}. {_FORM}")
     if name in engines:
         return engines[name]
-    if not isinstance(name, str) or "://" in name:
+    if not isinstance(name, str):
+        return _engine_of(app, db, name)
+    if "://" in name:
+        refuse_several(name, "REPLSWITCH_SLAVES")
         return _engine_of(app, db, name)
     keys = sorted(key for key in engines if key is not None)
     near = difflib.get_close_matches(name, keys, n=1)
@@ -109,8 +112,9 @@ def _engine_of(app: Flask, db: SQLAlchemy, uri: Any) -> Engine:
         db.init_app(settings)
     except Exception as error:
         # Leave the text of the error out, because it may contain a password.
+        hint = " SQLAlchemy needs postgresql:// instead of postgres://." if str(uri).startswith("postgres:") else ""
         raise ConfigurationError(
-            f"A URL in REPLSWITCH_SLAVES cannot be used ({type(error).__name__}). {_FORM}"
+            f"A URL in REPLSWITCH_SLAVES cannot be used ({type(error).__name__}).{hint} {_FORM}"
         ) from error
     with settings.app_context():
         return db.engine

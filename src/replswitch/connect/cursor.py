@@ -241,11 +241,11 @@ class Cursor:
         """Do nothing, as PEP 249 allows."""
 
     def _copy(self, statement: Any, params: Any = None, **options: Any) -> AbstractContextManager[Any]:
-        """Copy rows, like psycopg's ``copy()``. If a slave refuses the statement, run it on the master."""
+        """Copy rows, like psycopg's ``copy()``. If a slave refuses the statement, run the statement on the master."""
 
         @contextmanager
         def copying() -> Iterator[Any]:
-            begun = self._run("begin_copy", statement, params, **options)
+            begun = self._begin(statement, "begin_copy", params, options)
             with self._following(), begun:
                 yield begun.copy
 
@@ -253,9 +253,12 @@ class Cursor:
 
     def _stream(self, query: Any, params: Any = None, **options: Any) -> Iterator[Any]:
         """Yield rows one by one, like psycopg's ``stream()``. If a slave refuses the query, run it on the master."""
-        rows = self._run("begin_stream", query, params, **options)
+        rows = self._begin(query, "begin_stream", params, options)
         with self._following():
             yield from rows
+
+    def _begin(self, statement: Any, method: str, params: Any, options: dict[str, Any]) -> Any:
+        return self._run(method, statement, params, **options)
 
     @contextmanager
     def _following(self) -> Iterator[None]:
@@ -322,7 +325,7 @@ class Cursor:
 add_probe(
     CursorProbe(
         Cursor,
-        ("execute", "executemany", "callproc", "executescript", "_copy", "_stream"),
+        ("execute", "executemany", "callproc", "executescript", "_begin"),
         lambda cursor: (cursor._workers.state().route, cursor._link),
     )
 )

@@ -21,7 +21,7 @@ _PLACES: Final = frozenset({"host", "hostaddr", "unix_socket"})
 
 
 def driver_for(master: object, driver: str | Driver | None) -> str | Driver:
-    """Return ``driver`` if it is given; else the driver of the master's URL, if ``master`` is one; else PyMySQL.
+    """Return ``driver`` if it is given; else, if ``master`` is a URL, its driver; else PyMySQL.
 
     Raises:
         ConfigurationError: the URL names another driver than the given one, or is wrong.
@@ -85,6 +85,11 @@ def servers_of(driver: Driver, master: object, slaves: object, pool_size: int) -
         merged = _merged(settings, _settings(f"slaves[{number - 1}]", slave, driver))
         which = f"slave number {number}"
         weight, resolves = _weight(merged, which, 1), _resolves(merged, which)
+        if isinstance(slave, str) and merged == settings:
+            raise ConfigurationError(
+                f"`slaves[{number - 1}]` is a URL without a part that differs from the master, so the slave would be"
+                " the master. Add the host or the port of the slave. If there are no slaves, leave `slaves` out."
+            )
         driver.check(merged, which)
         found.append(behind_name(merged, weight, which) if resolves else server(merged, SLAVE, weight))
     if share is not None:

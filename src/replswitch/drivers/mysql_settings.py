@@ -1,10 +1,11 @@
-"""Settings of PyMySQL and mysqlclient: the default time-outs, and the verification of a host's certificate."""
+"""Settings of PyMySQL and mysqlclient: their kinds, the time-outs, and the verification of a host's certificate."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING, Any, Final
 
+from replswitch.checking import is_number
 from replswitch.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -18,6 +19,36 @@ _VERIFYING: Final = {"VERIFY_CA", "VERIFY_IDENTITY"}
 #: time-out of application servers (30 s), so that a hanging slave does not get the worker killed (F5).
 CONNECT_TIMEOUT: Final = 3
 READ_TIMEOUT: Final = 20
+
+
+# The settings for which the drivers take nothing but a number.
+_NUMBERS: Final = ("client_flag", "connect_timeout", "max_allowed_packet", "port", "read_timeout", "write_timeout")
+
+
+# The settings for which they take an object, and never a text.
+_OBJECTS: Final = ("auth_plugin_map", "conv", "cursorclass", "ssl")
+
+
+def require_kinds(settings: Mapping[str, Any], server: str) -> None:
+    """Refuse a text instead of a number or an object, such as a port from an environment variable.
+
+    Raises:
+        ConfigurationError: a setting is of the wrong kind.
+    """
+    for name in _NUMBERS:
+        value = settings.get(name)
+        if value is not None and not is_number(value):
+            raise ConfigurationError(
+                f'The setting "{name}" of {server} is {value!r}. It must be a number, as in int(os.environ["…"]).'
+            )
+    for name in _OBJECTS:
+        if isinstance(settings.get(name), str):
+            raise ConfigurationError(
+                f'The setting "{name}" of {server} is a text. It must be an object, as the driver itself takes it.'
+            )
+    port = settings.get("port") or 0
+    if not (isinstance(port, int) and 0 <= port < 2**16):
+        raise ConfigurationError(f'The setting "port" of {server} is {port!r}. It must be a number from 0 to 65535.')
 
 
 def with_timeouts(settings: Mapping[str, Any], *, read_only: bool) -> dict[str, Any]:

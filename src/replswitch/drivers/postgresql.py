@@ -80,9 +80,10 @@ _BROKEN: Final = re.compile(
 )
 
 #: Queries the lag of a slave in seconds, whether the server is a slave, and whether its WAL receiver runs. The last
-#: value is None if the account may not see the receiver.
+#: value is None if the account may not see the receiver. The lag is 0 if the slave has applied all that the master has
+#: reported. pg_last_wal_receive_lsn() is too low for this after a restart of the slave, until the master writes again.
 BEHIND: Final = """\
-SELECT CASE WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0
+SELECT CASE WHEN (SELECT latest_end_lsn FROM pg_stat_wal_receiver) <= pg_last_wal_replay_lsn() THEN 0
         ELSE greatest(extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()), 0) END::float,
     pg_is_in_recovery(),
     (SELECT status = 'streaming' FROM pg_stat_wal_receiver UNION ALL SELECT false LIMIT 1)"""
@@ -179,7 +180,7 @@ class PostgreSQLFamilyDriver(Driver):
 
     @contextmanager
     def connecting(self, arguments: Mapping[str, Any]) -> Iterator[None]:
-        """Run a block that calls the module's ``connect()``. A subclass adds what `ping_again` needs to its errors."""
+        """Run a block that calls the module's ``connect()``. A subclass adds to errors what `ping_again` needs."""
         yield
 
     def take(self, raw: Raw, settings: Mapping[str, Any], *, read_only: bool) -> bool:
@@ -258,7 +259,7 @@ class PostgreSQLFamilyDriver(Driver):
         return identity, position
 
     def seconds_behind(self, raw: Raw) -> float | None:
-        """Return for how many seconds a slave has not applied what it has received.
+        """Return for how many seconds a slave has not applied what the master has reported.
 
         Returns:
             the seconds; infinity if no WAL receiver is streaming; None if the server is not a slave, or if the account

@@ -34,11 +34,20 @@ _READS: Final = frozenset({"select", "show", "values", "table", "explain"})
 #: Statements that run in one transaction, and neither begin nor end one.
 _CHANGES_ROWS: Final = frozenset({"insert", "update", "delete", "merge", "with"})
 
-#: Statements that may commit several times, so that they have written even if they fail.
+#: Statements that may commit several times, so that they may have written even if they fail.
 _COMMITS: Final = frozenset({"", "call", "do"})
+
+#: A COMMIT among several statements, and the first words of statements whose text contains other statements.
+_HAS_COMMIT: Final = re.compile(
+    r"(?:;(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/)*+|\A\s*+)(?:commit|end)\b", re.IGNORECASE | re.DOTALL
+)
+_DEFINES: Final = frozenset({"create", "alter", "do"})
 
 #: Words of a query that writes in its WITH clause.
 _WRITES: Final = re.compile(r"\b(?:insert|update|delete|merge)\b", re.IGNORECASE)
+
+#: Words of an INSERT that may insert no rows, because it selects them, or ignores those that exist already.
+_MAY_INSERT_NOTHING: Final = re.compile(r"\b(?:CONFLICT|SELECT|TABLE|WITH)\b", re.IGNORECASE)
 
 #: Functions that change the session, although the command tag does not show it.
 _LEAVES_TRACE: Final = re.compile(r"\bset_config\b|_advisory_", re.IGNORECASE)
@@ -57,22 +66,26 @@ class Statement:
 
     Attributes:
         lets_write: it would end the read-only mode of a slave's connection (S7).
-        leaves_trace: it changes its session, although the command tag does not show it.
+        leaves_trace: it changes the session, although the command tag does not show it.
         is_temporary: it may create a temporary table.
         is_plain: if it is a single statement, it writes nothing, and may begin or end a transaction.
         goes_alone: it cannot be sent together with a query of replswitch, because it is plain, a COPY, or several
             statements.
         may_write: it probably writes, so the query for the position is sent with it.
         changes_rows: it runs in one transaction, and neither begins nor ends one.
+        inserts: it is an INSERT of given values, which writes if it succeeds.
+        joins: it can be sent together with a query of replswitch in one text, because it writes nothing itself, and
+            nothing hides its end.
         commits: it may commit several times.
+        has_commit: it may consist of several statements, one of them a COMMIT.
         copies_in: it is a COPY that takes rows from the client.
         encoded: the text as bytes if it is ASCII, because these bytes are the same in each encoding; else None. Also
             None if it is longer than `LONGEST`.
     """
 
     __slots__ = (
-        *("changes_rows", "commits", "copies_in", "encoded", "goes_alone", "is_plain", "is_temporary", "leaves_trace"),
-        *("lets_write", "may_write"),
+        *("changes_rows", "commits", "copies_in", "encoded", "goes_alone", "has_commit", "inserts", "is_plain"),
+        *("is_temporary", "joins", "leaves_trace", "lets_write", "may_write"),
     )
 
     def __init__(self, text: str) -> None:
@@ -85,6 +98,11 @@ class Statement:
         self.goes_alone = self.is_plain or word == "copy"
         self.may_write = word not in _READS and (word != "with" or _WRITES.search(text) is not None)
         self.changes_rows = word in _CHANGES_ROWS
+        self.has_commit = ";" in text and word not in _DEFINES and _HAS_COMMIT.search(text) is not None
+        self.inserts = word == "insert" and _MAY_INSERT_NOTHING.search(text) is None
+        # libpq ends a text at a NUL. Comments can be nested, so more of them may begin than end before the word.
+        before = text[: found.start(1)] if found else ""
+        self.joins = word in _READS and "\0" not in text and before.count("/*") == before.count("*/")
         self.commits = word in _COMMITS
         self.copies_in = word == "copy" and _COPIES_IN.search(text) is not None
         self.encoded = text.encode() if text.isascii() and len(text) <= LONGEST else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from replswitch.drivers.driver import MUST_STAY_READ_ONLY
 from replswitch.drivers.postgresql_statement import LONGEST, kept, statement
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from replswitch.drivers.postgresql_statement import Statement
     from replswitch.positions import Position
 
+_NO: Final = Written.NO  # because looking up a member of an Enum takes longer
+
 
 class PostgreSQLTracker(WriteTracker):
     """The write tracker of a connection to PostgreSQL.
@@ -28,7 +30,7 @@ class PostgreSQLTracker(WriteTracker):
         reports_positions: the server has positions.
         may_list_files: the account may list the WAL files.
         written: the commits since the last `pop_write_status`.
-        timeline: the timeline of the master. It does not change.
+        timeline: the timeline of the master, which stays the same while the connection is open.
         sizes: the sizes of a WAL page and of a WAL segment, in bytes.
     """
 
@@ -76,7 +78,7 @@ class PostgreSQLTracker(WriteTracker):
         return PostgreSQLPosition.after_insert(self.timeline, lsn, page=page, segment=segment)
 
     def before(self, query: Any) -> Statement:
-        """Return the facts that a statement's text shows. Refuse one that would let a slave's connection write (S7)."""
+        """Return the facts in a statement's text. Refuse a statement that would let a slave's connection write (S7)."""
         if query.__class__ is str and len(query) <= LONGEST:
             what = kept(query)
         elif isinstance(query, str):
@@ -98,21 +100,34 @@ class PostgreSQLTracker(WriteTracker):
 
     def note(self, status: Position | Written) -> None:
         """Record what was committed, and call `on_write`."""
-        if status is Written.NO:
+        if status is _NO:
             return
         if not self.reports_positions:
             status = Written.YES
-        self.written = status if self.written is Written.NO else later(self.written, status)
+        written = self.written
+        self.written = status if written is _NO else later(written, status)
         self.news = True
         if not isinstance(status, Written):
             self.last_known_position = status
         if self.on_write is not None:
             self.on_write(self, False)
 
+    def note_error(self, what: Statement, *, is_idle: bool) -> None:
+        """Record what a statement that has failed may have committed before its error.
+
+        Args:
+            what: the facts that its text shows.
+            is_idle: no transaction is open after the error.
+        """
+        if is_idle and (what.commits or what.has_commit):
+            self.note(Written.ASK)
+        elif what.has_commit:  # the transaction that is open has begun after the commit
+            self.note(Written.YES)
+
     # WriteTracker
 
     def pop_write_status(self) -> Position | Written:
         """Return what was committed."""
         self.news = False
-        written, self.written = self.written, Written.NO
+        written, self.written = self.written, _NO
         return written

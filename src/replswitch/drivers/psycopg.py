@@ -25,13 +25,14 @@ _PREPARED: Final = (
 #: Results with rows.
 _ROWS: Final = frozenset(
     {
-        *(pq.ExecStatus.TUPLES_OK, pq.ExecStatus.SINGLE_TUPLE, pq.ExecStatus.TUPLES_CHUNK),
-        *(pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_BOTH),
+        *map(int, (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.SINGLE_TUPLE, pq.ExecStatus.TUPLES_CHUNK)),
+        *map(int, (pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_BOTH)),
     }
 )
+_DONE: Final = int(pq.ExecStatus.COMMAND_OK)
 
 #: The states in which no transaction is open: idle, and unknown because the connection is closed.
-_OUTSIDE: Final = frozenset({pq.TransactionStatus.IDLE, pq.TransactionStatus.UNKNOWN})
+_OUTSIDE: Final = frozenset(map(int, (pq.TransactionStatus.IDLE, pq.TransactionStatus.UNKNOWN)))
 
 
 class PsycopgDriver(PostgreSQLFamilyDriver):
@@ -116,12 +117,13 @@ class PsycopgDriver(PostgreSQLFamilyDriver):
         return raw.poll
 
     def returned_rows(self, raw: Any) -> bool:
-        """Return whether a cursor has rows, from its result. psycopg's ``description`` would describe all columns."""
+        """Return whether the result of a cursor has rows. psycopg's ``description`` takes longer to show this."""
         result = raw.pgresult
         if result is None:
             return False
         # The result of a server-side cursor has only the description of its rows.
-        return result.status in _ROWS or (result.status == pq.ExecStatus.COMMAND_OK and result.nfields > 0)
+        status = result.status
+        return result.nfields > 0 if status == _DONE else status in _ROWS
 
     def begin(self, raw: PsycopgConnection) -> None:
         """Begin a transaction, with the isolation level of the connection. BEGIN is sent with its first statement."""
@@ -134,8 +136,8 @@ class PsycopgDriver(PostgreSQLFamilyDriver):
     def in_transaction(self, raw: PsycopgConnection) -> bool:
         """Return whether a transaction is open, from the status in the server's latest answer.
 
-        While the rows of a statement outside a transaction are read one by one, libpq reports ACTIVE. That is not taken
-        for a transaction.
+        While the rows of a statement outside a transaction are read one by one, libpq reports ACTIVE. This status does
+        not count as a transaction.
         """
         return raw.begins or (raw.pgconn.transaction_status not in _OUTSIDE and not raw.is_alone)
 
@@ -145,7 +147,7 @@ class PsycopgDriver(PostgreSQLFamilyDriver):
         return Fault.UNSENT if fault is Fault.LOST and raw is not None and raw.begins else fault
 
     def ping_again(self, error: Any) -> int | None:
-        """Ping the server. The error has the failed connection in its attribute ``pgconn``."""
+        """Ping the server of the failed connection, which is in the attribute ``pgconn`` of the error."""
         if isinstance(error, psycopg.errors.ConnectionTimeout):
             return NO_RESPONSE
         return None if error.pgconn is None else pq.PGconn.ping(b" ".join(_ping_parameters(error.pgconn)))

@@ -81,7 +81,7 @@ class Psycopg2Driver(PostgreSQLFamilyDriver):
 
     @contextmanager
     def connecting(self, arguments: Mapping[str, Any]) -> Iterator[None]:
-        """Store in an OperationalError to which server the connection was to lead, so that `ping_again` can ping it."""
+        """Store the settings of the server in an OperationalError, so that `ping_again` can ping the server."""
         began = time.monotonic()
         try:
             yield

@@ -24,10 +24,17 @@ if TYPE_CHECKING:
 _IDLE: Final = int(pq.TransactionStatus.IDLE)
 _ROWS: Final = int(pq.ExecStatus.TUPLES_OK)
 
-#: The names of psycopg's attributes that convert statements, of its methods that prepare them, and of those that it
-#: calls after a statement.
+# Looking up a member of an Enum takes longer.
+_NO: Final = Written.NO
+_ASK: Final = Written.ASK
+
+_Transformer: Final = adapt.Transformer
+
+#: The names of psycopg's attributes that convert statements, of its methods that prepare them, of those that
+#: send them, and of those that it calls after a statement.
 _CONVERTING: Final = ("_convert_query", "_query_cls")
 _PREPARING: Final = ("_get_prepared", "_send_query_prepared")
+_SENDING: Final = ("_get_prepared", "_execute_send")
 _TAKING: Final = ("_check_results", "_set_results", "_select_current_result", "_make_row_maker")
 
 
@@ -81,7 +88,7 @@ class TrackingCursor(RunningCursor):
         # This does the same as psycopg, in fewer steps, because psycopg's own steps take as long as a short query.
         connection: Any = self._conn
         what: Statement = connection.before(query)
-        status: Position | Written = Written.ASK
+        status: Position | Written = _ASK
         if self._closed or connection._pipeline is not None:
             self.is_used = True
             super().execute(query, params, prepare=prepare, binary=binary)
@@ -96,7 +103,7 @@ class TrackingCursor(RunningCursor):
             with connection.lock:
                 if self._last_query is None or self._last_query is not query:
                     shared = connection._adapters
-                    self._tx = adapt.Transformer(connection if self._adapters is shared else self)
+                    self._tx = _Transformer(connection if self._adapters is shared else self)
                     self._last_query = None
                 if self.is_used:
                     self._reset()
@@ -118,6 +125,15 @@ class TrackingCursor(RunningCursor):
                 elif connection.reports_positions:
                     if what.goes_alone:
                         status = self._run_alone(connection, what, pgq, prepare, binary)
+                    elif (
+                        what.joins
+                        and connection._prepared.prepare_threshold is None
+                        and query.__class__ is str
+                        and self.sends_as_usual
+                        and (self.merges or not pgq.params)
+                        and not (self.format if binary is None else binary)
+                    ):  # psycopg itself would send a text, too, and not prepare it
+                        status = self._run_joined(connection, what, pgq)
                     else:
                         status = self._run_and_ask(connection, what, pgq, prepare, binary)
                 elif connection.is_guarded:
@@ -130,6 +146,8 @@ class TrackingCursor(RunningCursor):
             # This comes after the lock is released, because the binding may query the position at once.
             committed, self.committed = self.committed, Written.NO
             connection.note(committed)
+            if (begins or not is_idle) and not connection.is_reader:
+                connection.note_error(what, is_idle=self._pgconn.transaction_status == _IDLE)
             raise
         results = self._results
         if (
@@ -137,7 +155,7 @@ class TrackingCursor(RunningCursor):
             and len(results) == 1
             and self._pgconn.transaction_status == connection.seen
         ):  # neither the session nor the state of its transaction has changed
-            if status is not Written.NO and connection.seen == _IDLE and not connection.is_reader:
+            if status is not _NO and connection.seen == _IDLE and not connection.is_reader:
                 connection.note(status)
         else:
             connection.after(self, status)
@@ -212,12 +230,13 @@ def _convert(pgq: Any, query: bytes, params: Any) -> None:
     if len(params) > MAX_CACHED_STATEMENT_PARAMS:
         pgq.convert(query, params)
         return
-    pgq.query, pgq._want_formats, pgq._order, pgq._parts = _query2pg(query, "ascii")
-    if params.__class__ is not tuple or pgq._order is not None or len(params) != len(pgq._parts) - 1:
+    pgq.query, pgq._want_formats, pgq._order, pgq._parts = _, formats, order, parts = _query2pg(query, "ascii")
+    if params.__class__ is not tuple or order is not None or len(params) != len(parts) - 1:
         pgq.dump(params)  # raises psycopg's own error, if the parameters do not fit
         return
-    pgq.params = pgq._tx.dump_sequence(params, pgq._want_formats)
-    pgq.types, pgq.formats = pgq._tx.types or (), pgq._tx.formats
+    transformer = pgq._tx
+    pgq.params = transformer.dump_sequence(params, formats)
+    pgq.types, pgq.formats = transformer.types or (), transformer.formats
 
 
 @cache
@@ -227,7 +246,10 @@ def tracked(kind: type[Any]) -> type[Any]:
         return kind
     if issubclass(TrackingCursor, kind):  # psycopg's own class
         return TrackingCursor
+    merges = issubclass(kind, psycopg.ClientCursor)
     usual = {
+        "merges": merges,
+        "sends_as_usual": _is_usual(kind, _SENDING, psycopg.ClientCursor if merges else psycopg.Cursor),
         "converts_as_usual": _is_usual(kind, _CONVERTING),
         "prepares_as_usual": _is_usual(kind, _PREPARING),
         "takes_as_usual": _is_usual(kind, _TAKING),
@@ -235,6 +257,6 @@ def tracked(kind: type[Any]) -> type[Any]:
     return type(kind.__name__, (kind, TrackingCursor), {"__module__": __name__, **usual})
 
 
-def _is_usual(kind: type[Any], names: tuple[str, ...]) -> bool:
-    """Return whether a class inherits the attributes with these names from psycopg."""
-    return all(getattr(kind, name) is getattr(psycopg.Cursor, name) for name in names)
+def _is_usual(kind: type[Any], names: tuple[str, ...], stock: type[Any] = psycopg.Cursor) -> bool:
+    """Return whether a class inherits the attributes with these names from a class of psycopg."""
+    return all(getattr(kind, name) is getattr(stock, name) for name in names)

@@ -13,6 +13,7 @@ _READ: Final = int(waiting.Wait.R)
 _WRITE: Final = int(waiting.Wait.W)
 
 _OK: Final = int(pq.ConnStatus.OK)
+_ROWS: Final = int(pq.ExecStatus.TUPLES_OK)
 _FAILED: Final = int(pq.ExecStatus.FATAL_ERROR)
 _SYNCED: Final = int(pq.ExecStatus.PIPELINE_SYNC)
 _COPIES: Final = frozenset(map(int, (pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_BOTH)))
@@ -53,14 +54,15 @@ class ExchangeConnection(psycopg.Connection[Any]):
             in_pipeline = pgconn.pipeline_status
             if pgconn.flush():  # the message is longer than the buffer of the socket
                 self.wait(generators.send(pgconn))
+            is_busy, get_result = pgconn.is_busy, pgconn.get_result
             while True:
-                if pgconn.is_busy():
+                if is_busy():
                     limit = self.limit
                     if not self.poll(None if limit is None else limit * 1000):
                         self._time_out()
                     pgconn.consume_input()
                     continue
-                result = pgconn.get_result()
+                result = get_result()
                 if result is None:
                     if not in_pipeline:
                         break
@@ -68,16 +70,18 @@ class ExchangeConnection(psycopg.Connection[Any]):
                         raise psycopg.OperationalError("the connection is lost")
                     continue
                 status = result.status
-                if status == _SYNCED:
-                    break
-                results.append(result)
-                if status in _COPIES:
-                    if not in_pipeline:
+                if status > _ROWS:  # neither rows nor a command that has succeeded
+                    if status == _SYNCED:
                         break
-                    pgconn.finish()  # the pipeline cannot go on after COPY
-                    raise psycopg.ProgrammingError("COPY cannot be used with this method; use copy() instead")
+                    if status in _COPIES:
+                        results.append(result)
+                        if not in_pipeline:
+                            break
+                        pgconn.finish()  # the pipeline cannot go on after COPY
+                        raise psycopg.ProgrammingError("COPY cannot be used with this method; use copy() instead")
+                results.append(result)
                 if in_pipeline:
-                    pgconn.get_result()  # the None that follows the result of each command, without waiting
+                    get_result()  # the None that follows the result of each command, without waiting
         except psycopg.OperationalError as error:
             if results and results[-1].status == _FAILED:  # it contains the reason why the connection is lost
                 raise psycopg.errors.error_from_result(results[-1], encoding=pgconn._encoding) from error

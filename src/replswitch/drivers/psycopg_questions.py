@@ -59,12 +59,13 @@ class QuestionsConnection(ExchangeConnection):
 
     def send(self, questions: tuple[str, ...]) -> None:
         """Send queries of replswitch in a pipeline."""
-        names, pgconn = self.questions, self.pgconn
-        for question in questions:
-            if names:
-                pgconn.send_query_prepared(names[question], None)
-            else:
-                pgconn.send_query_params(question.encode(), None)
+        if names := self.questions:
+            send = self.pgconn.send_query_prepared
+            for question in questions:
+                send(names[question], None)
+        else:
+            for question in questions:
+                self.pgconn.send_query_params(question.encode(), None)
 
     def leave_pipeline(self) -> None:
         """End the pipeline. If libpq has refused to send a statement, read the answers to what was sent before it."""

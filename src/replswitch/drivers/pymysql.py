@@ -7,6 +7,7 @@ import traceback
 from typing import TYPE_CHECKING, Any, Final
 
 import pymysql
+from pymysql.charset import charset_by_name
 from pymysql.connections import Connection
 from pymysql.constants import CLIENT, SERVER_STATUS
 
@@ -16,6 +17,7 @@ from replswitch.drivers.mysql import MySQLFamilyDriver, innermost
 from replswitch.drivers.mysql_settings import with_timeouts
 from replswitch.drivers.tracking_connection import TrackingConnection
 from replswitch.drivers.written import Written
+from replswitch.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,6 +35,9 @@ class PyMySQLDriver(MySQLFamilyDriver):
         """Refuse settings that PyMySQL does not know, and those that replswitch sets itself."""
         super().check(settings, server)
         refuse_unknown(f"setting of {server}", settings, _SETTINGS - self.own_settings)
+        charset = settings.get("charset")
+        if charset and charset_by_name(str(charset)) is None:
+            raise ConfigurationError(f'The setting "charset" of {server} is {charset!r}, which PyMySQL does not know.')
 
     def open(self, settings: Mapping[str, Any], *, read_only: bool) -> TrackingConnection:
         """Connect, with session tracking if the server supports it."""

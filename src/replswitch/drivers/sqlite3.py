@@ -135,7 +135,7 @@ class _Connection(sqlite3.Connection, WriteTracker):
             self.changes_seen = self.total_changes  # a rollback does not lower `total_changes`
 
     def pop_write_status(self) -> Position | Written:
-        """Return a position or `Written.YES` if rows were changed, else, and in a transaction, `Written.NO`."""
+        """Return `Written.NO` in a transaction, and if no row was changed; else a position or `Written.YES`."""
         if self.in_transaction:
             return Written.NO
         seen, self.changes_seen = self.changes_seen, self.total_changes
@@ -187,7 +187,8 @@ class SQLiteDriver(Driver):
         if read_only and not arguments.get("uri"):
             # The mode is not "ro", because in WAL mode a reader has to write to the files beside the database.
             arguments |= {"database": f"{Path(arguments['database']).absolute().as_uri()}?mode=rw", "uri": True}
-        raw = _Connection(**arguments, isolation_level=None, check_same_thread=False)
+        # Tools that trace statements wrap the module's `connect()` (F6).
+        raw = sqlite3.connect(**arguments, isolation_level=None, check_same_thread=False, factory=_Connection)
         self.prepare(raw, read_only=read_only)
         return raw
 

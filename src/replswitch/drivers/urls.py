@@ -43,7 +43,10 @@ _FLAGS: Final = frozenset(
         *("ssl_verify_cert", "ssl_verify_identity", "uri", "use_unicode"),
     }
 )
+# The settings for which the drivers take an object, such as a dictionary or a class. A URL cannot contain it.
+_OBJECTS: Final = frozenset({"auth_plugin_map", "context", "conv", "cursorclass", "factory", "ssl"})
 _NUMBER: Final = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
+_NOT_IN_HOSTS: Final = re.compile(r"[\s;\"'\\^`{|}<>]")
 _YES: Final = frozenset({"1", "on", "true", "yes"})
 _NO: Final = frozenset({"0", "off", "false", "no"})
 
@@ -61,7 +64,7 @@ class ServerURL:
         engine: the kind of server: ``"mysql"`` (MariaDB too), ``"postgresql"`` or ``"sqlite"``.
         driver: the name of the driver, as `replswitch.connect` takes it.
         names_driver: the URL itself names the driver, as in ``mysql+mysqldb://``.
-        host: the host, or several separated by commas (PostgreSQL); a path is that of a Unix socket.
+        host: the host, or several separated by commas (PostgreSQL); a path means a Unix socket.
         port: the port, or several separated by commas.
         options: the options after the question mark, except those in other attributes. Numbers and flags are
             converted.
@@ -83,8 +86,20 @@ def split_urls(text: str) -> list[str]:
 
     Entries are separated by white space or commas. A comma inside a URL separates hosts.
     """
-    separator = r",?\s+|,(?=[\w+.-]+://)" if "://" in text else r"[\s,]+"
+    separator = r"[\s,]*\s[\s,]*|,+(?=[\w+.-]+://)" if "://" in text else r"[\s,]+"
     return [entry for entry in re.split(separator, text.strip(", \t\r\n")) if entry]
+
+
+def refuse_several(url: str, where: str) -> None:
+    """Refuse several URLs in one. A database or a host would contain the password of the next URL.
+
+    Raises:
+        ConfigurationError: ``://`` is in the text twice.
+    """
+    if url.partition("?")[0].count("://") > 1:
+        raise ConfigurationError(
+            f'`{where}` contains "://" twice. If it is several URLs, separate them by white space or commas. {_QUOTE}'
+        )
 
 
 def parse_url(url: str, where: str) -> ServerURL:
@@ -92,7 +107,7 @@ def parse_url(url: str, where: str) -> ServerURL:
 
     Args:
         url: the URL.
-        where: its name in messages, such as ``slaves[0]``.
+        where: the name of the URL in messages, such as ``slaves[0]``.
 
     Raises:
         ConfigurationError: it is not a URL of a database that replswitch knows, or a part of it is wrong.
@@ -107,7 +122,14 @@ def parse_url(url: str, where: str) -> ServerURL:
         )
     engine, default = _SCHEMES[base]
     parts = _split(url.strip(), where)
-    texts = dict(parse_qsl(parts.query, keep_blank_values=True))
+    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    texts = dict(pairs)
+    if len(texts) < len(pairs):
+        raise ConfigurationError(f"`{where}` contains an option twice.")
+    if "://" in url.strip().partition("?")[0][len(scheme) + 3 :]:
+        raise ConfigurationError(
+            f'`{where}` contains "://" twice. If it is several URLs, separate them by white space or commas. {_QUOTE}'
+        )
     if engine != "sqlite" and ("@" in parts.path or any("@" in name for name in texts)):
         raise ConfigurationError(f'`{where}` contains a "/" or "?" before the host. {_QUOTE}')
     credentials, _, hosts = parts.netloc.rpartition("@")
@@ -123,13 +145,16 @@ def parse_url(url: str, where: str) -> ServerURL:
             f"`{where}` names no file. Write sqlite:///folder/file.db, or with an absolute path"
             " sqlite:////folder/file.db."
         )
+    for host, _ in found:
+        if not host.startswith("/") and (wrong := _NOT_IN_HOSTS.search(host)):
+            raise ConfigurationError(f"The host in `{where}` contains the character {wrong[0]!r}. {_QUOTE}")
     ports = [port for _, port in found]
 
     def part(given: str, *names: str) -> str:
         """Return a part of the URL; if an option contains it instead, the value of the option."""
         for name in names:
             if name in texts and given:
-                raise ConfigurationError(f'The option "{name}" in `{where}` repeats a part of the URL.')
+                raise ConfigurationError(f'The option "{name}" in `{where}` repeats a part of the URL. Leave one out.')
             given = texts.pop(name, given)
         return given
 
@@ -186,7 +211,8 @@ def _split(url: str, where: str) -> SplitResult:
 def _host_and_port(text: str) -> tuple[str, str]:
     if text.startswith("["):  # an address of IPv6
         host, _, rest = text[1:].partition("]")
-        return host, rest.removeprefix(":")
+        # RFC 6874: a zone follows "%25".
+        return host.replace("%25", "%"), rest[1:] if rest.startswith(":") else rest and f"]{rest}"
     host, _, port = text.partition(":")
     return unquote(host), port
 
@@ -201,11 +227,17 @@ def _port(text: str, where: str) -> str:
 
 
 def option(name: str, text: str, where: str) -> str | float | bool:
-    """Convert an option of a URL to what its name asks for.
+    """Convert an option of a URL to a number, a flag or a string. The name of the option decides which.
 
     Raises:
-        ConfigurationError: the option is not a number, or not a flag, as its name asks for.
+        ConfigurationError: the option must be a number or a flag, and is not.
     """
+    if name in _OBJECTS:
+        certificates = " For TLS with PyMySQL, a URL can have ssl_ca, ssl_cert and ssl_key." if name == "ssl" else ""
+        raise ConfigurationError(
+            f'The option "{name}" in `{where}` cannot be a text, because the driver takes an object. Write the settings'
+            f" as a dictionary instead of a URL.{certificates}"
+        )
     if name in _FLAGS:
         if text.lower() not in _YES | _NO:
             raise ConfigurationError(f'The option "{name}" in `{where}` must be "true" or "false".')

@@ -75,17 +75,18 @@ class PostgreSQLPosition(Position):
         Raises:
             PositionError: ``lsn`` is not a place.
         """
-        high, _, low = lsn.partition("/") if isinstance(lsn, str) else lsn.partition(b"/")
         try:
+            high, low = lsn.split("/") if isinstance(lsn, str) else lsn.split(b"/")
             place = int(high, 16) << 32 | int(low, 16)
         except ValueError:
             raise PositionError(
                 f"{lsn[:60]!r} is not a place in PostgreSQL's log (an LSN), such as 0/16B3748."
             ) from None
-        if place % segment == _LONG_HEADER:
-            place -= _LONG_HEADER
-        elif place % page == _HEADER:
-            place -= _HEADER
+        if place % page <= _LONG_HEADER:
+            if place % segment == _LONG_HEADER:
+                place -= _LONG_HEADER
+            elif place % page == _HEADER:
+                place -= _HEADER
         return cls(((timeline, place),))
 
     def merge(self, other: Self) -> Self:
@@ -93,7 +94,7 @@ class PostgreSQLPosition(Position):
         return type(self)(_latest([*self.places, *other.places]))
 
     def merge_earlier(self, earlier: Self) -> Self:
-        """Return both positions merged, without the places of ``earlier`` on timelines before the latest one here.
+        """Return both positions merged. Of ``earlier``, leave out places on timelines before this position's latest.
 
         A server that has the write of this position has everything that the write's timeline contains of earlier
         timelines. What this timeline does not contain is lost, on the master as well.
@@ -104,14 +105,14 @@ class PostgreSQLPosition(Position):
         return type(self)(_latest([*(each for each in earlier.places if each[0] >= timeline), *self.places]))
 
     def includes(self, other: Position) -> bool:
-        """Say whether this position is at or after ``other`` on each timeline of ``other``."""
+        """Return whether this position is at or after ``other`` on each timeline of ``other``."""
         if not isinstance(other, PostgreSQLPosition):
             return False
         here = dict(self.places)
         return all(here.get(timeline, -1) >= place for timeline, place in other.places)
 
     def is_written_by(self, identity: Hashable) -> bool:
-        """Say whether a master is on the latest timeline of this position, or on a later one.
+        """Return whether a master is on the latest timeline of this position, or on a later one.
 
         The timeline is the first part of the identity. A master on a later timeline has every write of an earlier one
         that was not lost.

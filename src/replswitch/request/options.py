@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
-from inspect import signature
+from inspect import iscoroutinefunction, signature
 from typing import Any, Final, Literal, TypedDict
 
 from replswitch.checking import is_number, refuse_unknown, require
+from replswitch.errors import ConfigurationError
 
 #: The longest lifetime of a cookie, in seconds: RFC 6265bis, section 5.5.
 LONGEST_AGE: Final = 400 * 24 * 60 * 60
@@ -90,6 +91,11 @@ class RequestOptions:
     def __post_init__(self) -> None:
         for name, wanted in _WANTED.items():
             value = getattr(self, name)
+            if callable(value) and (iscoroutinefunction(value) or iscoroutinefunction(type(value).__call__)):
+                raise ConfigurationError(
+                    f'The function in the option "{name}" is asynchronous ("async def"). It must be a plain function,'
+                    " because replswitch calls it before it starts the request."
+                )
             require(_is_fine(name, value), name, value, wanted)
         is_refused = self.cookie_samesite == "None" and self.cookie_secure is False
         wanted = 'True or None where "cookie_samesite" is "None", because browsers refuse such a cookie without Secure'

@@ -71,6 +71,8 @@ class ReplicationMiddleware:
         cookies, header = environ.get("HTTP_COOKIE", ""), environ.get("HTTP_REPLSWITCH_MARKER", "")
         override = ask(policy, environ) if policy.asks else None
         path = environ.get("PATH_INFO", "")
+        if not path.isascii():  # PEP 3333: its characters stand for the bytes of UTF-8
+            path = path.encode("latin-1", "replace").decode(errors="replace")
         has_body = environ.get("CONTENT_LENGTH", "") not in _NO_BODY or "HTTP_TRANSFER_ENCODING" in environ
         response = _Response()
         response.middleware, response.server = self, start_response

@@ -5,6 +5,7 @@ This is the only module that imports OpenTelemetry.
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakSet
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     Attributes = dict[str, str | int]
 
 
+logger = logging.getLogger(__name__)
+
 _CLIENT, _SERVER = trace.SpanKind.CLIENT, trace.SpanKind.SERVER
 
 
@@ -65,6 +68,12 @@ class ReplSwitchInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # it has 
                 self._labelled.add(tracers)
                 tracers.add_span_processor(SpanLabels())
             watching.start(_label_request)
+        elif isinstance(tracers, trace.ProxyTracerProvider):
+            logger.warning(
+                "No tracer provider is set, so replswitch labels no spans. Call instrument() after"
+                " set_tracer_provider(), or pass tracer_provider. If you want no spans, pass"
+                " opentelemetry.trace.NoOpTracerProvider()."
+            )
         if meters not in self._measured:
             self._measured.add(meters)
             meter = metrics.get_meter("replswitch", meter_provider=meters)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from functools import partial
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from replswitch.telemetry.running import watching
 
@@ -15,11 +16,16 @@ request_log = logging.getLogger("replswitch.requests")
 
 
 def show_request(scope: Scope, method: str, path: object = None) -> None:
-    """Show the decision for a request to tools, and log one line when the request ends."""
+    """Give tools the decision for a request. When the request ends, log one line."""
     if watching.on and scope.decision is not None:
         watching.request_begins(scope.decision)
     if request_log.isEnabledFor(logging.DEBUG):
-        scope.call_at_end(partial(_end, method, "" if path is None else f" {path}"))
+        scope.call_at_end(partial(_end, method, "" if path is None else _one_line(str(path))))
+
+
+def _one_line(path: str) -> str:
+    """Return a path without control characters, with which a client could forge lines of the log."""
+    return "".join(each if each.isprintable() else quote(each, errors="replace") for each in path)
 
 
 def _end(method: str, path: str, scope: Scope) -> bool:
@@ -30,6 +36,7 @@ def _end(method: str, path: str, scope: Scope) -> bool:
     servers = [f"{each.server} ({each.state}, {each.reason})" for each in scope.decisions]
     facts = {
         "method": method,
+        "path": path,
         "side": decision.state,
         "reason": decision.reason,
         "servers": servers,
@@ -45,9 +52,8 @@ def _end(method: str, path: str, scope: Scope) -> bool:
         "replay": "it runs again on the master",
     }
     request_log.debug(
-        "%s%s: %s (%s), served by %s%s",
-        method,
-        path,
+        "%s: %s (%s), served by %s%s",
+        f"{method} {path}" if path else method,
         decision.state,
         decision.reason,
         ", ".join(servers) or "no server",

@@ -33,11 +33,12 @@ LOOK_EVERY = 0.005
 """Seconds between two checks of the master soon after a commit."""
 
 LOOK_AT_LEAST_EVERY = 0.05
-"""Seconds between two checks of a master without commits. The checks of a pair that no test uses would take
+"""Seconds between two checks of a master without commits. More frequent checks of a pair that no test uses would take
 several percent of a processor."""
 
-TOLD_FOR = 1.0
-"""Seconds for which notes are written after a copy, because a writer reads the clock a little after its commit."""
+TOLD_FOR = 10.0
+"""Seconds for which notes are written after a copy, because a writer reads the clock after its commit. On a busy
+machine, this may be seconds later."""
 
 WAITING = 200
 """About how many snapshots may wait until the lag has passed. With a longer lag, snapshots are taken less often."""
@@ -105,7 +106,7 @@ class Copier:
             self._changed.notify_all()
 
     def set_idle(self, name: str, idle: bool) -> None:
-        """Stop or resume copying from or to a server."""
+        """Stop copying from or to a server; if ``idle`` is False, resume it."""
         with self._changed:
             self._check()
             (self._idle.add if idle else self._idle.discard)(name)
@@ -179,7 +180,7 @@ class Copier:
         if version == self._version:
             self._as_of = position
             return True
-        content = sqlite3.connect(":memory:", check_same_thread=False)
+        content = sqlite3.Connection(":memory:", check_same_thread=False)
         if not _copy(self._master, content):
             content.close()
             return False
@@ -214,7 +215,8 @@ class Copier:
     def _tell(self) -> None:
         """In the note of each slave with the newest copy, store the time up to which the slave equals the master.
 
-        Writers read the clock after a commit, so their position may be later than the copy that has the commit.
+        The position of a commit is the time that its writer reads after the commit. This time may be later than the
+        copy that has the commit.
         """
         if self._newest is not None and time.monotonic() < self._newest + self._lag + TOLD_FOR:
             for name, note in self._notes.items():
@@ -252,6 +254,7 @@ def _replace(file: Path, text: str) -> None:
 
 def _open(path: Path) -> sqlite3.Connection:
     """Return a connection that any thread may use while it holds the copier's lock."""
-    connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=0)
+    # The class, and not `connect()`: a tool that traces statements may wrap it, and `backup()` takes no wrapper.
+    connection = sqlite3.Connection(path, check_same_thread=False, isolation_level=None, timeout=0)
     connection.execute("PRAGMA synchronous = OFF")
     return connection

@@ -10,7 +10,7 @@ class PairHooks(ABC):
     """The methods of a pair that depend on its database.
 
     The names of servers are checked before the call. No two of these methods run at the same time, except
-    ``_wait_for`` and ``_wait_connected``.
+    ``_wait_for`` and ``_wait_settled``.
     """
 
     @abstractmethod
@@ -58,5 +58,5 @@ class PairHooks(ABC):
         """Wait until a slave has reached a position of the master, or raise NotCaughtUpError."""
 
     @abstractmethod
-    def _wait_connected(self, name: str, deadline: float) -> None:
-        """Wait until a slave that replicates is connected to its master, or raise PairError."""
+    def _wait_settled(self, name: str) -> None:
+        """Wait until a slave that has caught up is connected and reports a lag of 0, or raise PairError."""

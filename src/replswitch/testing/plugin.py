@@ -10,9 +10,9 @@ servers are up and replicate, without a lag, and have caught up. The data of ear
 ``postgresql_pair``             a PostgreSQL master and one slave
 ``replicated_pair``             the test runs three times: with each of the first three
 ``mariadb_pair_of_session``     the same pair for fixtures of session scope: not reset for each test
-``mysql_pair_of_session``       likewise
-``sqlite_pair_of_session``      likewise
-``postgresql_pair_of_session``  likewise
+``mysql_pair_of_session``       ``mysql_pair``, not reset for each test
+``sqlite_pair_of_session``      ``sqlite_pair``, not reset for each test
+``postgresql_pair_of_session``  ``postgresql_pair``, not reset for each test
 ==============================  =====================================================================
 
 If a server is not installed, the tests that need it are skipped. They fail if the environment variable ``CI``

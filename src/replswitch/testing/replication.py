@@ -18,6 +18,7 @@ class Dialect(NamedTuple):
         delay: sets the delay of a slave, in seconds.
         status: queries the status of a slave.
         role: the prefix of the column names in the status.
+        behind: the column with the lag in the status.
         position: queries the position of the master, as ``position``.
         reached: queries the position of a slave, as ``position``.
         wait: waits until a slave has reached a position, at most for a number of seconds. ``failed`` is 0 if it has.
@@ -30,6 +31,7 @@ class Dialect(NamedTuple):
     delay: str
     status: str
     role: str
+    behind: str
     position: str
     reached: str
     wait: str
@@ -43,6 +45,7 @@ MARIADB = Dialect(
     delay="CHANGE MASTER TO MASTER_DELAY = %s",
     status="SHOW SLAVE STATUS",
     role="Slave",
+    behind="Seconds_Behind_Master",
     position="SELECT @@GLOBAL.gtid_binlog_pos AS position",
     reached="SELECT @@GLOBAL.gtid_slave_pos AS position",
     wait="SELECT MASTER_GTID_WAIT(%s, %s) AS failed",
@@ -56,6 +59,7 @@ MYSQL = Dialect(
     delay="CHANGE REPLICATION SOURCE TO SOURCE_DELAY = %s",
     status="SHOW REPLICA STATUS",
     role="Replica",
+    behind="Seconds_Behind_Source",
     position="SELECT @@GLOBAL.gtid_executed AS position",
     reached="SELECT @@GLOBAL.gtid_executed AS position",
     wait="SELECT WAIT_FOR_EXECUTED_GTID_SET(%s, %s) AS failed",
@@ -67,6 +71,16 @@ def has_failed(dialect: Dialect, status: dict[str, Any]) -> bool:
     return any(
         status[f"{dialect.role}_{kind}_Running"] == "No" and status[f"Last_{kind}_Errno"] for kind in ("IO", "SQL")
     )
+
+
+def unsettled(dialect: Dialect, status: dict[str, Any]) -> str:
+    """Return what a slave that has caught up does not report yet, or an empty text.
+
+    The position of a slave moves a little before its lag becomes 0.
+    """
+    if status[f"{dialect.role}_IO_Running"] != "Yes":
+        return "is not connected to its master"
+    return f"reports a lag of {status[dialect.behind]} s" if status[dialect.behind] != 0 else ""
 
 
 def not_caught_up(

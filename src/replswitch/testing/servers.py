@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from replswitch.errors import ConfigurationError
 from replswitch.testing.data_cache import CachedData
 from replswitch.testing.errors import PairError
-from replswitch.testing.launch import run
+from replswitch.testing.launch import WITHIN, run
 from replswitch.testing.pair import MASTER
-from replswitch.testing.replication import has_failed, not_caught_up
+from replswitch.testing.replication import has_failed, not_caught_up, unsettled
 from replswitch.testing.sessions import SessionPair, pymysql
 
 if TYPE_CHECKING:
@@ -71,6 +71,10 @@ class ServerPair(SessionPair):
     def _copy(self, source: Path, target: Path) -> None:
         shutil.copytree(source, target)
 
+    def _introduce(self, name: str) -> None:
+        if name in self._follows:
+            self._run(name, self.dialect.forget)
+
     def _answers(self, name: str, port: int) -> bool:
         """Return whether root can log in. The socket in its folder cannot belong to another server."""
         # First try without PyMySQL, which leaves a socket unclosed if no server listens (seen with 1.2.4).
@@ -82,6 +86,13 @@ class ServerPair(SessionPair):
         except pymysql().OperationalError:
             return False
         return True
+
+    def _kill_server(self, name: str) -> None:
+        super()._kill_server(name)
+        # A kill can damage the files of replication, and the server then refuses to use them (error 1201). The position
+        # is in a table, which survives. So when a slave starts again, its master is set again.
+        if self._follows.get(name) is not None:
+            self._follows[name] = None
 
     def _set_lag(self, name: str) -> None:
         # The manuals require that the threads are stopped. With GTIDs, the slave fetches again what it still needs.
@@ -113,13 +124,12 @@ class ServerPair(SessionPair):
                 reached = self._run(name, self.dialect.reached)[0]["position"]
                 raise not_caught_up(self.dialect, name, (position, reached), status, self._errors(name, status))
 
-    def _wait_connected(self, name: str, deadline: float) -> None:
-        running = f"{self.dialect.role}_IO_Running"
+    def _wait_settled(self, name: str) -> None:
+        deadline = time.monotonic() + WITHIN
         is_restarted = False
-        while (status := self._run(name, self.dialect.status)[0])[running] != "Yes":
+        while lack := unsettled(self.dialect, status := self._run(name, self.dialect.status)[0]):
             if time.monotonic() >= deadline:
-                errors = "".join(f" {error}" for error in self._errors(name, status))
-                raise PairError(f"{name} is not connected to its master.{errors}")
+                raise PairError(f"{name} {lack}.{''.join(f' {error}' for error in self._errors(name, status))}")
             if status["Last_IO_Errno"] and not is_restarted:  # or it sleeps for a second before it tries again
                 self._stop_replication(name)
                 self._start_replication(name)

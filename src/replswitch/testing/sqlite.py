@@ -117,5 +117,5 @@ class SQLitePair(ReplicatedPair):
     def _wait_for(self, name: str, position: Any, deadline: float) -> None:
         self._replication.wait(name, position, deadline)
 
-    def _wait_connected(self, name: str, deadline: float) -> None:
+    def _wait_settled(self, name: str) -> None:
         """Return at once: changes are copied between files, without a connection."""

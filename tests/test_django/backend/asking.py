@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.db import connections, transaction
 from django.db.utils import ConnectionHandler
+from tests.eventually import eventually
 from tests.test_django.project import dialect
 from tests.test_django.project.dialect import Pair, translated
 from tests.test_django.project.models import Message
@@ -56,11 +57,6 @@ def sides(db: Any) -> list[str]:
     return [query["db"] for query in db.queries if not query["sql"].startswith(quiet)]
 
 
-def kill(pair: Pair, server: str, link: int) -> None:
-    """End a link from the server's side, as a restart, an idle timeout or an administrator does."""
-    dialect.end(pair, server, link)
-
-
 def links_on(pair: Pair, server: str) -> set[int]:
     """The application's links to a server."""
     return dialect.links_of(pair, server)
@@ -68,7 +64,7 @@ def links_on(pair: Pair, server: str) -> set[int]:
 
 def has_no_links(pair: Pair, *servers: str) -> bool:
     """Whether the application has no link to these servers. They see a link closed a moment later, so ask again."""
-    return any(not set().union(*(links_on(pair, server) for server in servers)) for _ in range(100))
+    return eventually(lambda: not any(links_on(pair, server) for server in servers))
 
 
 @contextmanager

@@ -6,9 +6,12 @@ from __future__ import annotations
 
 import time
 from typing import Any
+from urllib.request import urlopen
 
 from django.db import Error, connection, connections, transaction
-from django.test import TestCase, TransactionTestCase
+from django.http import HttpRequest, HttpResponse
+from django.test import LiveServerTestCase, TestCase, TransactionTestCase, override_settings
+from django.urls import path
 from tests.test_django.backend.asking import ask
 from tests.test_django.project.models import Message, Reply
 
@@ -151,6 +154,26 @@ class SharesAMemory(TransactionTestCase):
 
     def test_a_write_is_read_in_slave_state_after_another_test(self) -> None:
         self.check()
+
+
+def board(request: HttpRequest) -> HttpResponse:
+    """The messages."""
+    return HttpResponse(" ".join(Message.objects.values_list("body", flat=True)))
+
+
+urlpatterns = [path("", board)]
+
+
+@override_settings(ROOT_URLCONF=__name__, STATIC_URL="static/")
+class ServesAMemory(LiveServerTestCase):
+    """SQLite in memory, shared with the threads of a live server, whose requests end."""
+
+    def test_each_request_sees_the_rows_of_the_test(self) -> None:
+        Message.objects.create(body="new")
+        for _ in range(3):
+            with urlopen(self.live_server_url) as response:
+                self.assertEqual(response.read(), b"new")
+        self.assertEqual(Message.objects.count(), 1)
 
 
 class SharesAMemoryInABlock(SharesAMemory, TestCase):

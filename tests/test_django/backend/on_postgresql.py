@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import io
-import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from importlib import import_module
 from typing import Any
 
@@ -15,7 +14,8 @@ from django.db.models import F
 from django.test import override_settings
 from tests.altered import altered
 from tests.bouncer import DROPS_OPTIONS, bouncers
-from tests.test_django.backend.asking import ask, bodies, default_with, on, seen, sides
+from tests.ended_links import while_it_sleeps
+from tests.test_django.backend.asking import ask, bodies, default_with, link_id, on, seen, sides
 from tests.test_django.conftest import RunPython
 from tests.test_django.project import dialect
 from tests.test_django.project.dialect import Pair
@@ -253,21 +253,18 @@ class TestFaults:
             with closing(django_pair.connect()) as plain:
                 dialect.run(plain, "ALTER TABLE project_message ALTER body SET DEFAULT 'x'")
 
-        changer = threading.Timer(0.3, change)
         with altered(django_pair, "slave", max_standby_streaming_delay="0"):
             try:
-                with db.use_slave():
-                    changer.start()
-                    if block:
-                        with transaction.atomic():
-                            assert ask(db, "SELECT SLEEP(1), (SELECT COUNT(*) FROM project_message)") == (0, 5)
-                    else:
-                        assert ask(db, "SELECT SLEEP(1), (SELECT COUNT(*) FROM project_message)") == (0, 5)
+                with (
+                    db.use_slave(),
+                    while_it_sleeps(django_pair, "slave", link_id(db), change) as sleep,
+                    transaction.atomic() if block else nullcontext(),
+                ):
+                    assert ask(db, f"SELECT {sleep}, (SELECT COUNT(*) FROM project_message)") == (0, 5)
                 with db.use_slave():
                     seen()
                     assert sides(db)[-1] == SLAVE
             finally:
-                changer.join()
                 ask(db, "ALTER TABLE project_message ALTER body DROP DEFAULT")
         assert not [warning for warning in warnings() if "out of rotation" in warning]
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from typing import Any
 
 import pytest
 from django.db import DatabaseError, OperationalError, connections, transaction
 from django.db.transaction import TransactionManagementError
 from django.test import override_settings
-from tests.test_django.backend.asking import ask, bodies, default_with, has_no_links, kill, link_id, seen, sides
+from tests.ended_links import kill, killed_while_it_sleeps
+from tests.test_django.backend.asking import ask, bodies, default_with, has_no_links, link_id, seen, sides
 from tests.test_django.project import dialect
 from tests.test_django.project.dialect import Pair
 from tests.test_django.project.models import Message
@@ -21,15 +22,6 @@ from replswitch import MASTER, SLAVE, NoServerError
 from replswitch.decorators import use_master, use_slave
 
 Warnings = Callable[[], list[str]]
-
-
-@contextmanager
-def killed(pair: Pair, server: str, link: int) -> Iterator[None]:
-    """A connection ends while the statement in the block runs."""
-    killer = threading.Timer(0.3, kill, (pair, server, link))
-    killer.start()
-    yield
-    killer.join()
 
 
 class TestASlaveInABlock:
@@ -87,8 +79,9 @@ class TestASlaveInABlock:
         db = persistent
         with use_slave():
             link = link_id(db)
-            with transaction.atomic(), killed(django_pair, "slave", link):
-                assert ask(db, "SELECT SLEEP(1), @@tx_read_only") == (0, 1)
+            with transaction.atomic():
+                with killed_while_it_sleeps(django_pair, "slave", link) as sleep:
+                    assert ask(db, f"SELECT {sleep}, @@tx_read_only") == (0, 1)
                 with transaction.atomic():
                     assert seen() == []
                 assert sides(db)[-1] == SLAVE
@@ -125,8 +118,9 @@ class TestWithoutTheMaster:
                 Message.objects.create(body="own")
             with transaction.atomic():
                 master = link_id(db)
-            with transaction.atomic(), killed(django_pair, "master", master):
-                assert ask(db, "SELECT SLEEP(1), @@tx_read_only") == (0, 1)
+            with transaction.atomic():
+                with killed_while_it_sleeps(django_pair, "master", master) as sleep:
+                    assert ask(db, f"SELECT {sleep}, @@tx_read_only") == (0, 1)
                 assert seen() == ["own"]
                 assert (db.queries[-1]["db"], db.queries[-1]["server"]) == (
                     SLAVE,

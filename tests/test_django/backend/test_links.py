@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from contextlib import closing
 from importlib import import_module
@@ -14,12 +13,12 @@ from django.core.signals import request_finished, request_started
 from django.db import DatabaseError, Error, close_old_connections, connections, reset_queries, transaction
 from django.db.backends.signals import connection_created
 from django.test import override_settings
+from tests.ended_links import kill, killed_while_it_sleeps, while_it_sleeps
 from tests.test_django.backend.asking import (
     ask,
     bodies,
     default_with,
     has_no_links,
-    kill,
     link_id,
     links_on,
     seen,
@@ -340,11 +339,11 @@ class TestGoneAway:
         check_both(db)
 
     def test_a_master_link_killed_during_a_write_fails_the_write(self, django_pair: Pair, persistent: Any) -> None:
-        killer = threading.Timer(0.3, kill, (django_pair, "master", link_id(persistent)))
-        killer.start()
-        with pytest.raises(DatabaseError):
-            ask(persistent, "INSERT INTO project_message (body) SELECT SLEEP(2)")
-        killer.join()
+        with (
+            killed_while_it_sleeps(django_pair, "master", link_id(persistent)) as sleep,
+            pytest.raises(DatabaseError),
+        ):
+            ask(persistent, f"INSERT INTO project_message (body) SELECT {sleep}")
         Message.objects.create(body="b")
         assert bodies(django_pair) == ["b"]
 
@@ -376,10 +375,8 @@ class TestGoneAway:
         slaves = [{"PORT": port, "OPTIONS": dialect.variable("me", number)} for number in range(2)]
         with default_with(*slaves) as two, two.use_slave():
             me, link = ask(two, "SELECT @me, CONNECTION_ID()")
-            killer = threading.Timer(0.3, kill, (django_pair, "slave", link))
-            killer.start()
-            assert ask(two, "SELECT SLEEP(1), @me, @@tx_read_only") == (0, me, 1)
-            killer.join()
+            with killed_while_it_sleeps(django_pair, "slave", link) as sleep:
+                assert ask(two, f"SELECT {sleep}, @me, @@tx_read_only") == (0, me, 1)
             assert ask(two, "SELECT @me") == me
             assert sides(two)[-1] == SLAVE
         assert warnings() == []
@@ -452,12 +449,16 @@ class TestGoneAway:
         with db.use_master():
             Message.objects.create(body="a")
             with db.use_slave():
-                killer = threading.Timer(0.5, kill, (django_pair, "master", link_id(db)))
+                link = link_id(db)
                 assert sides(db)[-1] == MASTER
-                django_pair.start_slave()
-                killer.start()
-                assert ask(db, "SELECT SLEEP(1.5), body FROM project_message") == (0, "a")
-                killer.join()
+
+                def catch_up() -> None:
+                    django_pair.start_slave()
+                    django_pair.wait_caught_up()
+                    kill(django_pair, "master", link)
+
+                with while_it_sleeps(django_pair, "master", link, catch_up) as sleep:
+                    assert ask(db, f"SELECT {sleep}, body FROM project_message") == (0, "a")
                 assert sides(db)[-1] == SLAVE
 
 

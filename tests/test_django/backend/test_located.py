@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 from django.db import DatabaseError
-from tests.test_django.backend.asking import ask, kill, link_id
+from tests.ended_links import kill
+from tests.test_django.backend.asking import ask, link_id
 from tests.test_django.project.dialect import Pair
 
 from replswitch.decorators import use_master

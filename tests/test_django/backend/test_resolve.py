@@ -9,27 +9,13 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import transaction
-from tests.behind_name import NAME, ONE, TWO, Clock, Names, ProxyAt, eventually, proxies
+from tests.behind_name import NAME, ONE, TWO, Clock, Names, ProxyAt, proxies
+from tests.eventually import eventually
 from tests.test_django.backend.asking import ask
 from tests.test_django.project import dialect
 from tests.test_django.project.dialect import Pair
 
 from django_replswitch.management.commands.replswitch import Command
-from replswitch.engine import resolving
-
-
-@pytest.fixture
-def names(monkeypatch: pytest.MonkeyPatch) -> Names:
-    names = Names(ONE, TWO)
-    monkeypatch.setattr("socket.getaddrinfo", names)
-    return names
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(resolving, "monotonic", clock)
-    return clock
 
 
 @pytest.fixture

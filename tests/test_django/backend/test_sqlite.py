@@ -60,11 +60,12 @@ def places(db: Any) -> Any:
 
 
 def test_reads_on_sqlite_come_from_the_slave_file(sqlite_pair: SQLitePair, db: Any) -> None:
-    sqlite_pair.lag = 0.2
+    sqlite_pair.lag = 60
     places(db).create(name="a")
     with db.use_slave():
         assert places(db).count() == 0
         assert sides(db)[-1] == SLAVE
+    sqlite_pair.lag = 0
     sqlite_pair.wait_caught_up()
     with db.use_slave():
         assert places(db).count() == 1

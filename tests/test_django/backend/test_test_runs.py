@@ -61,5 +61,5 @@ def test_in_a_test_run_both_states_share_one_link_to_sqlite_in_memory(
         "default": {"ENGINE": "django_replswitch.backends.sqlite3", "NAME": file, "SLAVES": [{"NAME": other}]},
         "other": {"ENGINE": "django_replswitch.backends.sqlite3", "NAME": ":memory:"},
     }
-    test_run("SharesAMemory", "SharesAMemoryInABlock", databases=databases)
+    test_run("SharesAMemory", "SharesAMemoryInABlock", "ServesAMemory", databases=databases)
     assert list(tmp_path.iterdir()) == []

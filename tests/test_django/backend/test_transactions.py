@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 from django.db import DatabaseError, connections, transaction
+from tests.ended_links import kill
 from tests.test_django.backend.asking import (
     FailedError,
     ask,
     bodies,
     has_no_links,
-    kill,
     link_id,
     on,
     rolled_back,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
@@ -10,7 +9,8 @@ from typing import Any
 import pytest
 from django.db import OperationalError, transaction
 from django.db.backends.signals import connection_created
-from tests.test_django.backend.asking import ask, bodies, kill, link_id
+from tests.ended_links import kill, killed_while_it_sleeps
+from tests.test_django.backend.asking import ask, bodies, link_id
 from tests.test_django.project import dialect
 from tests.test_django.project.dialect import Pair
 from tests.test_django.project.models import Message
@@ -41,10 +41,8 @@ def address(parameters: dict[str, Any]) -> str:
 
 
 def test_f3_a_read_on_a_lost_master_runs_again_on_a_read_only_link(django_pair: Pair, reading: Any) -> None:
-    killer = threading.Timer(0.3, kill, (django_pair, "master", link_id(reading)))
-    killer.start()
-    assert ask(reading, "SELECT SLEEP(1), 1") == (0, 1)
-    killer.join()
+    with killed_while_it_sleeps(django_pair, "master", link_id(reading)) as sleep:
+        assert ask(reading, f"SELECT {sleep}, 1") == (0, 1)
     assert served(reading) == (SLAVE, address(django_pair.master))
     assert ask(reading, "SELECT body FROM project_message") == "own"
 
@@ -72,11 +70,11 @@ def test_f1_a_write_whose_response_is_lost_does_not_run_again(django_pair: Pair,
     django_pair.wait_caught_up()
     with reading.use_master():  # what runs here may have written, so that the master's own connection serves
         master = link_id(reading)
-    killer = threading.Timer(0.3, kill, (django_pair, "master", master))
-    killer.start()
-    with pytest.raises(NoServerError, match=r"lost during a write, at .*not known"):
-        ask(reading, "INSERT INTO project_message (body) SELECT CONCAT('slow', SLEEP(1))")
-    killer.join()
+    with (
+        killed_while_it_sleeps(django_pair, "master", master) as sleep,
+        pytest.raises(NoServerError, match=r"lost during a write, at .*not known"),
+    ):
+        ask(reading, f"INSERT INTO project_message (body) SELECT CONCAT('slow', {sleep})")
     assert bodies(django_pair) == ["own"]
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import time
-from contextlib import closing, suppress
+from contextlib import closing
 from typing import Any, Final, TypeAlias
 
 import pytest
+from tests.ended_links import kill
 from tests.test_django.project.served import PROJECT
 
 from replswitch.testing import MariaDBPair, PostgreSQLPair
@@ -147,14 +148,6 @@ def links_of(pair: Any, server: str) -> set[int]:
         return {row[0] for row in run(admin, sql, pair.user)}
 
 
-def end(pair: Any, server: str, *links: int) -> None:
-    """End links from the server's side, as a restart, an idle timeout or an administrator does."""
-    with closing(pair.admin(server)) as admin:
-        for link in links:
-            with suppress(Exception):  # it has ended meanwhile
-                run(admin, f"SELECT pg_terminate_backend({link}, 5000)" if IS_POSTGRESQL else f"KILL {link}")
-
-
 def set_read_only(pair: Any, value: str) -> None:
     """Let the master refuse all writes of the application, or let it take them again."""
     with closing(pair.admin("master")) as admin:
@@ -178,7 +171,7 @@ def end_links(pair: Pair) -> None:
             sql = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = %s"
             run(_session(pair, server), sql, pair.user)
         else:
-            end(pair, server, *links_of(pair, server))
+            kill(pair, server, *links_of(pair, server))
 
 
 def empty_tables(pair: Any) -> None:

@@ -24,12 +24,15 @@ ROOT_URLCONF = "tests.test_django.project.urls"
 TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}]
 SESSION_ENGINE = "django_replswitch.sessions"
 REPLSWITCH: dict[str, Any] = {}
+_TASKS = f"django{'.' if django.VERSION >= (6, 0) else '_'}tasks.backends"
 TASKS = {  # with Django 5.2, the backport reads them
     "default": {
         "BACKEND": "django_replswitch.tasks.TaskBackend",
-        "REPLSWITCH": {
-            "BACKEND": f"django{'.' if django.VERSION >= (6, 0) else '_'}tasks.backends.immediate.ImmediateBackend"
-        },
+        "REPLSWITCH": {"BACKEND": f"{_TASKS}.immediate.ImmediateBackend"},
+    },
+    "dummy": {
+        "BACKEND": "django_replswitch.tasks.TaskBackend",
+        "REPLSWITCH": {"BACKEND": f"{_TASKS}.dummy.DummyBackend"},
     },
     "queue": {
         "BACKEND": "django_replswitch.tasks.TaskBackend",

@@ -73,6 +73,12 @@ def seen_on_master() -> list[Any]:
 
 
 @task  # type: ignore[untyped-decorator]  # likewise
+def count() -> int:
+    """Count the messages, also outside a job."""
+    return Message.objects.count()
+
+
+@task  # type: ignore[untyped-decorator]  # likewise
 def insert(body: str) -> None:
     """Write a message."""
     Message.objects.create(body=body)

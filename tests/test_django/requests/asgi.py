@@ -47,7 +47,10 @@ class Exchange:
         await application(scope, self._receive, self._send)
         if self.leave_after is not None:
             gc.collect()
-            await asyncio.sleep(0.05)  # a server's loop continues, and closes the abandoned generators
+            for turn in range(500):  # a server's loop continues, and closes the abandoned generators
+                await asyncio.sleep(0.01)
+                if turn > 4 and len(asyncio.all_tasks()) == 1:
+                    break
         cookies: dict[str, Morsel[str]] = {}
         for name, value in self.answered:
             if name == "set-cookie":

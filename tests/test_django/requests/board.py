@@ -18,6 +18,7 @@ from django.core.wsgi import get_wsgi_application
 from django.http import HttpRequest, HttpResponse
 from django.test import AsyncClient, Client, override_settings
 from django.urls import path
+from tests.eventually import eventually
 from tests.test_django.project import dialect
 from tests.test_django.project.models import Message
 from waitress import wasyncore  # type: ignore[import-untyped]  # waitress has no types
@@ -265,9 +266,9 @@ class Site:
         assert str(missing) in self.on("master").split()
         assert str(missing) not in self.on("slave").split(), "the slave did not lag, so nothing was tested"
 
-    def links(self, server: str) -> int:
-        """How many connections of the application a server has, since the test began."""
-        return len(self._links(server) - self._others[server])
+    def has_no_links(self, *servers: str) -> bool:
+        """Whether the test has no connection to these servers. They see one closed a moment later, so ask again."""
+        return eventually(lambda: not any(self._links(server) - self._others[server] for server in servers))
 
     def _links(self, server: str) -> set[int]:
         return dialect.links_of(self.pair, server)

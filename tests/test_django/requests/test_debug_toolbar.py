@@ -42,9 +42,12 @@ for middleware in (inside, outside):
     with override_settings(MIDDLEWARE=middleware):
         with override_settings(REPLSWITCH={**project.REPLSWITCH, "ROLLOUT": 0.5}):
             new_visitor = panels(Client().get("/"))
+        with override_settings(REPLSWITCH={**project.REPLSWITCH, "ROLLOUT": 0}):
+            left_out = panels(Client().get("/"))
         client = Client()
         found["inside" if middleware is inside else "outside"] = {
             "new_visitor": new_visitor,
+            "left_out": left_out,
             "get": panels(client.get("/")),
             "post": panels(client.post("/")),
             "after": panels(client.get("/")),
@@ -97,6 +100,10 @@ def check(django_pair: Pair, pages: dict[str, Any], *, outside: bool) -> None:
 
     sent = facts(pages["new_visitor"]["ReplicationPanel"])["Marker sent"]
     assert sent == "none", "the panel shows the ticket of the option rollout as a marker"
+
+    left_out = pages["left_out"]
+    assert left_out["title"] == "0 on slaves, 1 on the master"
+    assert [row[:3] for row in rows(left_out["ReplicationPanel"])] == [["slave", master, "rollout"]]
 
     post = pages["post"]
     assert post["title"] == "0 on slaves, 2 on the master"

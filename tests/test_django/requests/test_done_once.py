@@ -331,11 +331,12 @@ class TestClosers:
             return self.closing(kind(b"x"), close)  # type: ignore[no-any-return]
 
         site.serve(closing=view)
-        site.pair.lag = 2
+        site.pair.lag = 60
         with use_master():
             write(3)
         door(method, "/closing", {})
         assert told == ["slave 1" if method == "GET" else "master 1 3 2"]
+        site.pair.lag = 0
         site.pair.wait_caught_up()
 
     @DOORS

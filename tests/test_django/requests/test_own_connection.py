@@ -64,7 +64,7 @@ def test_m1_a_write_on_the_drivers_connection_runs_on_the_master_and_is_marked(
         return answer("written")
 
     persistent.serve(view=view)
-    persistent.pair.lag = 3
+    persistent.pair.lag = 60
     assert persistent.visitor().get().sides == ["slave"]
     visitor = persistent.visitor()
     (marker,) = visitor.post("/view").markers
@@ -80,7 +80,7 @@ def test_s6_a_read_on_the_drivers_connection_runs_on_the_side_of_the_request(per
         return answer(own_shown())
 
     persistent.serve(view=view)
-    persistent.pair.lag = 3
+    persistent.pair.lag = 60
     write(2)
     assert persistent.visitor().get("/view").text == "1"
     assert persistent.visitor().post("/view").text == "1 2"
@@ -90,7 +90,7 @@ def test_s6_a_read_on_the_drivers_connection_runs_on_the_side_of_the_request(per
 
 
 def test_s6_a_read_on_the_drivers_connection_follows_use_master_and_use_slave(persistent: Site) -> None:
-    persistent.pair.lag = 3
+    persistent.pair.lag = 60
     write(2)
     with use_slave():
         assert shown() == "1"
@@ -112,7 +112,7 @@ def test_s6_the_drivers_connection_is_none_before_the_first_statement(site: Site
 
 
 def test_s6_the_drivers_connection_is_open_in_a_transaction_before_its_first_statement(site: Site) -> None:
-    site.pair.lag = 3
+    site.pair.lag = 60
     write(2)
     for switch, text in ((use_slave, "1"), (use_master, "1 2")):
         connection.close()

@@ -54,9 +54,10 @@ def test_m3_two_gets_after_a_post_see_the_write_while_the_slave_lags(site: Site,
 
 
 def test_m3_after_post_redirect_get_reads_return_to_the_slave_once_it_has_the_write(site: Site) -> None:
-    site.pair.lag = 1
+    site.pair.lag = 60
     visitor = site.visitor()
     pages = [visitor.submit("/?n=2")]
+    site.pair.lag = 0
     had_it: list[bool] = []  # whether the slave had the write before the page was asked for
     while len(had_it) < 10 or not all(had_it[-10:]):
         had_it.append("2" in site.on("slave").split())
@@ -176,7 +177,7 @@ def test_s8_a_get_that_writes_moves_to_the_master_and_is_marked(
         site.pair.lag = 0
         site.pair.wait_caught_up()
         site.serve(view=view)
-        site.pair.lag = 2
+        site.pair.lag = 60
         visitor = new_visitor()
         caplog.clear()
         with caplog.at_level(logging.WARNING, "replswitch"):
@@ -365,7 +366,7 @@ def test_a_request_without_a_query_opens_no_connection(site: Site) -> None:
         assert site.visitor().get("/state").text == "slave"
         assert site.visitor().post("/state").text == "master"
     assert master == slave == []
-    assert site.links("master") == site.links("slave") == 0
+    assert site.has_no_links("master", "slave")
 
 
 def test_s2_nested_use_master_blocks_restore_the_state(site: Site, new_visitor: Visitors) -> None:
@@ -517,7 +518,7 @@ def test_f2_a_killed_slave_serves_again_after_its_restart(site: Site, new_visito
     assert {page.sides[-1] for page in pages} == {"master"}
     assert [page.markers for page in pages] == [[]] * 30
     site.pair.start("slave")
-    until = time.monotonic() + 15  # the option downtime, and some
+    until = time.monotonic() + 60  # the option downtime, and some
     while visitor.get().side != "slave":
         assert time.monotonic() < until, "the slave is back, and gets no reads"
         time.sleep(0.05)

@@ -157,7 +157,7 @@ def test_a_request_that_loads_no_session_opens_no_link_to_the_master(
         page = visitor.get()
     assert (page.text, page.side) == ("1", "slave")
     assert master == []
-    assert site.links("master") == 0
+    assert site.has_no_links("master")
 
 
 def test_m1_the_header_says_that_the_session_has_used_the_master(site: Site, engine: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 from contextlib import closing
@@ -92,6 +93,31 @@ def test_m9_an_immediate_task_sees_uncommitted_writes_and_its_caller_sees_the_wr
     site.serve(root=view)
     visitor = Visitor(through_wsgi)
     assert visitor.post().text == "1 2 3"
+
+
+def test_m9_a_task_that_is_called_directly_runs_in_the_state_of_its_caller(stopped: Any) -> None:
+    write(2)
+    assert stopped.count.call() == 2
+    with use_master():
+        assert stopped.seen.call() == [2, "master", "use_master"]
+    with use_slave():
+        assert stopped.seen.call() == [1, "slave", "use_slave"]
+
+
+def test_m9_a_message_that_replswitch_has_not_sent_runs_on_the_master(stopped: Any, site: Site) -> None:
+    with closing(site.pair.connect()) as other, other.cursor() as cursor:
+        cursor.execute("INSERT INTO project_message (body) VALUES ('2')")
+    stopped.QueueBackend.messages.append(json.dumps([stopped.count.module_path, [], {}]))
+    assert stopped.run_next() == 2
+
+
+def test_the_results_that_django_keeps_for_tests_have_the_arguments_of_the_application(stopped: Any) -> None:
+    backend = stopped.TASKS.task_backends["dummy"]
+    backend.clear()
+    with use_master():
+        write(2)
+        stopped.insert.using(backend="dummy").enqueue("3")
+    assert [(result.args, result.kwargs) for result in backend.results] == [(["3"], {})]
 
 
 def test_m9_a_task_survives_pickling(stopped: Any) -> None:

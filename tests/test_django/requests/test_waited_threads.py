@@ -51,7 +51,7 @@ def test_m1_a_commit_in_a_thread_that_the_view_waits_for_is_marked(
         return answer("written", 302)
 
     site.serve(view=view)
-    site.pair.lag = 3
+    site.pair.lag = 60
     visitor = new_visitor()
     page = visitor.post("/view")
     (marker,) = page.markers
@@ -65,7 +65,7 @@ def test_m1_each_request_is_marked_for_its_commit_in_a_pool_with_open_connection
     site: Site, new_visitor: Visitors
 ) -> None:
     """Django never closes the connections of such threads. Each request still finds exactly its own commits."""
-    site.pair.lag = 3
+    site.pair.lag = 60
     with ThreadPoolExecutor(1) as pool:
 
         def view(request: HttpRequest) -> HttpResponse:
@@ -92,7 +92,7 @@ def test_m1_a_commit_in_an_executor_of_an_async_view_is_marked(site: Site, new_v
         return answer("written", 302)
 
     site.serve(view=view)
-    site.pair.lag = 3
+    site.pair.lag = 60
     visitor = new_visitor()
     assert len(visitor.post("/view").markers) == 1
     assert visitor.get().text == "1 2"

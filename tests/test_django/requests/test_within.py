@@ -81,7 +81,7 @@ def test_m1_a_post_and_its_inner_requests_see_the_writes_of_each_other(
         return answer("done")
 
     site.serve(batch=batch)
-    site.pair.lag = 3
+    site.pair.lag = 60
     visitor = new_visitor()
     page = visitor.post("/batch")
     assert found == ["1 2", "1 2 3", "1 2 3"]
@@ -99,7 +99,7 @@ def test_m1_a_get_sees_what_an_inner_post_has_written(site: Site, new_visitor: V
         return answer(f"{before}, {shown()}")
 
     site.serve(page=page)
-    site.pair.lag = 3
+    site.pair.lag = 60
     visitor = new_visitor()
     seen = visitor.get("/page")
     assert seen.text == "1, 1 2"
@@ -121,7 +121,7 @@ def test_m1_an_inner_request_in_an_atomic_block_is_part_of_the_transaction_of_th
         return answer("done")
 
     site.serve(batch=batch)
-    site.pair.lag = 3
+    site.pair.lag = 60
     visitor = new_visitor()
     visitor.post("/batch")
     assert found == ["1 2 3"]
@@ -148,7 +148,7 @@ def test_m1_the_position_of_a_write_is_known_after_an_inner_request_has_closed_t
         return answer(through_call("GET", "/"))
 
     site.serve(page=page)
-    site.pair.lag = 3
+    site.pair.lag = 60
     seen = new_visitor().post("/page")
     assert seen.text == "1 2"
     (marker,) = seen.markers
@@ -164,7 +164,7 @@ def test_m1_a_write_of_an_inner_streamed_response_is_recorded_for_the_outer_requ
         return answer(f"{ask('POST', '/streamed?n=2')}, {ask('GET', '/streamed')}, {shown()}")
 
     site.serve(page=page, streamed=streamed)
-    site.pair.lag = 3
+    site.pair.lag = 60
     visitor = new_visitor()
     assert visitor.get("/page").text == "begun 1 2, begun 1 2, 1 2"
     assert visitor.get().text == "1 2"
@@ -184,7 +184,7 @@ def test_m1_the_rest_of_a_streamed_response_sees_the_write_of_an_inner_request(s
         return StreamingHttpResponse(pieces())
 
     site.serve(page=page)
-    site.pair.lag = 3
+    site.pair.lag = 60
     assert site.visitor().get("/page").text == "1, 1 2"
     site.assert_lagged()
 
@@ -204,7 +204,7 @@ def test_m1_async_views_and_their_inner_requests_see_the_writes_of_each_other(
         return answer("done")
 
     site.serve(batch=batch)
-    site.pair.lag = 3
+    site.pair.lag = 60
     visitor = new_visitor()
     page = visitor.post("/batch")
     assert found == ["1 2", "1 2 3"]
@@ -234,7 +234,7 @@ def test_m1_decorated_views_and_their_inner_requests_see_the_writes_of_each_othe
 
     site.change(MIDDLEWARE=[])
     site.serve(root=use_master(board), batch=batch, read=read)
-    site.pair.lag = 3
+    site.pair.lag = 60
     visitor = new_visitor()
     assert len(visitor.post("/batch").markers) == 1
     assert found == ["1 2", "1 2 3"]

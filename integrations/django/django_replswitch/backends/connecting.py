@@ -11,14 +11,15 @@ from contextlib import closing, contextmanager, suppress
 from functools import cached_property, partial
 from os import getpid
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from django.db import DEFAULT_DB_ALIAS, Error
 from django.db.backends.base.base import NO_DB_ALIAS, BaseDatabaseWrapper
 
+from django_replswitch.backends.configured import ConfiguredWrapper
 from django_replswitch.backends.errors import NoMasterError, RefusedWriteError
 from django_replswitch.backends.link import LINK_ATTRIBUTES, WrapperLink
-from django_replswitch.servers import alias_state, merged, remember_name
+from django_replswitch.servers import merged
 from replswitch import MASTER, SLAVE, NoServerError, SlaveWriteError
 from replswitch.connect.pool import close_raw
 from replswitch.drivers import Written
@@ -30,7 +31,7 @@ from replswitch.state import stack
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from replswitch.drivers import Driver, Raw
+    from replswitch.drivers import Raw
     from replswitch.engine.attempt import Attempt
     from replswitch.engine.port import Port
     from replswitch.engine.route import Route
@@ -52,18 +53,14 @@ _KEPT: Final = (
 )
 
 
-class ConnectingWrapper(BaseDatabaseWrapper):
+class ConnectingWrapper(ConfiguredWrapper):
     """Opens and closes the links. It has the methods of `replswitch.engine.port.Port` that are about links.
 
     Attributes:
-        driver: the driver of all servers. All objects of an alias share it. It is made from the driver of the class.
-        stock: the ``DatabaseWrapper`` of Django's own backend.
         one_link: see `replswitch.engine.port.Port`.
         selected: the link that the object uses now; None if no link is open.
     """
 
-    driver: Driver
-    stock: ClassVar[type[BaseDatabaseWrapper]]
     one_link = False
 
     # Attributes of Django that the type stubs leave out.
@@ -77,10 +74,6 @@ class ConnectingWrapper(BaseDatabaseWrapper):
 
     def __init__(self, settings_dict: dict[str, Any], alias: str = DEFAULT_DB_ALIAS) -> None:
         super().__init__(settings_dict, alias)
-        remember_name(alias, settings_dict)
-        self._alias_settings = settings_dict  # `settings_dict` is replaced while a link is opened
-        self._shared = alias_state(alias, settings_dict, self.driver)
-        self.driver = self._shared.driver
         if alias == NO_DB_ALIAS:
             self.one_link = True
         self.autocommit = self._autocommit_of_settings = settings_dict.get("AUTOCOMMIT", True)
@@ -96,6 +89,24 @@ class ConnectingWrapper(BaseDatabaseWrapper):
         if not self.autocommit:
             route.begin(Block())
         return route
+
+    def follow_settings(self) -> None:
+        """Before a link is opened, use the present settings, which a test run may have changed."""
+        if not self._links and not self.in_atomic_block and self.read_settings():
+            self._server = self._shared.servers.master
+            vars(self).pop("route", None)
+
+    def be_connected(self) -> None:
+        """Open a link if none is open."""
+        if vars(self)["connection"] is None:
+            self.ensure_connection()
+        elif BaseDatabaseWrapper.ensure_connection.__module__ != BaseDatabaseWrapper.__module__:
+            # A tool has replaced Django's method. pytest-django does so to refuse access to the database.
+            self._is_direct = True
+            try:
+                self.ensure_connection()
+            finally:
+                self._is_direct = False
 
     # Selecting a link
     def select(self, link: Link | None) -> None:
@@ -141,9 +152,9 @@ class ConnectingWrapper(BaseDatabaseWrapper):
     def connection(self) -> Any:
         """The driver's connection, on the side that the state asks for (S6).
 
-        Before the first statement it is None. In a transaction it is not, because Django connects when one begins.
-        replswitch does not see the statements that the application runs on this object, so it looks for their writes
-        later (M1).
+        It is None before the first statement. In a transaction it is never None, because Django connects when the
+        transaction begins. replswitch does not see the statements that the application runs on this object, so it looks
+        for their writes later (M1).
         """
         raw = vars(self)["connection"]
         if self._is_direct or self.one_link:
@@ -197,7 +208,7 @@ class ConnectingWrapper(BaseDatabaseWrapper):
         return self._connect(server)
 
     def drop(self, server: Server, link: Link | None = None) -> None:
-        """Close the open link to a server. Django has no connection pool here, so there are no idle links."""
+        """Close the open link to a server. Each server has at most one link, so there are no idle links to close."""
         held, block = self._links.get(server), self.route.block
         if held is not None and (held is link or (link is None and (block is None or held not in block))):
             self.close_link(held)
@@ -306,18 +317,6 @@ class ConnectingWrapper(BaseDatabaseWrapper):
     def cursor_maker(self, raw: Raw) -> Callable[[], Any]:
         """Return the function that makes a cursor of Django's backend on a connection."""
         return raw.cursor  # type: ignore[no-any-return]  # the driver decides its type
-
-    def parameters(self, server: Server) -> dict[str, Any]:
-        """Return the parameters with which the driver opens a connection to a server. This is thread-safe."""
-        return self.stock_parameters(merged(server, self._alias_settings, self.alias))
-
-    def parameters_for_report(self, server: Server) -> dict[str, Any]:
-        """Return the parameters for reports on servers. In a test run, a slave has the NAME of its own settings."""
-        return self.stock_parameters(merged(server, self._alias_settings))
-
-    def stock_parameters(self, settings: dict[str, Any]) -> dict[str, Any]:
-        """Return the connection parameters that Django's own backend makes from settings, changed to fit our driver."""
-        return self.stock(settings, self.alias).get_connection_params()
 
     # Closing
 

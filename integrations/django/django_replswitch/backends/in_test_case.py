@@ -133,7 +133,8 @@ class _AtomicBlocks(list[Any]):
 
     Args:
         blocks: the blocks of the TestCase.
-        routing: the object whose ``begin()`` and ``end()`` are called then.
+        routing: the object whose ``begin()`` and ``end()`` are called when the application's outermost block begins and
+            ends.
     """
 
     def __init__(self, blocks: list[Any], routing: TransactionRouting) -> None:
@@ -302,7 +303,7 @@ class TransactionRouting(Port):
         return borrowed
 
     def join(self, link: Link) -> None:
-        """Note which savepoints are open when a link joins the application's transaction."""
+        """Record which savepoints are open when a link joins the application's transaction."""
         self._joined[link] = self._sids
 
     def lose_block(self, error: Exception) -> None:

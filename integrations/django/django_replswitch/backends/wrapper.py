@@ -58,8 +58,7 @@ class SwitchingWrapper(SwitchMethods, ConnectingWrapper):
         """Return a cursor that chooses its link with each statement."""
         if self._is_direct:
             return super()._cursor(name)
-        if vars(self)["connection"] is None:
-            self.ensure_connection()
+        self.be_connected()
         return self._prepare_cursor(self.switching_cursor(name))
 
     def switching_cursor(self, name: str | None) -> SwitchingCursor:
@@ -69,6 +68,7 @@ class SwitchingWrapper(SwitchMethods, ConnectingWrapper):
     def connect(self) -> None:
         """Open a link to the side that the state asks for."""
         self.leave_closed_block()
+        self.follow_settings()
         if self._autocommit_of_settings != self.settings_dict.get("AUTOCOMMIT", True):  # the setting was changed
             self._autocommit_of_settings = not self._autocommit_of_settings
             self._forget_block()

@@ -68,6 +68,11 @@ class DatabaseWrapper(SwitchingWrapper, base.DatabaseWrapper):
         else:
             super().close()
 
+    def close_if_unusable_or_obsolete(self) -> None:
+        """Do what the base class does, but never close the link to a database in memory."""
+        if not self.is_in_memory_db():
+            super().close_if_unusable_or_obsolete()
+
     def view_of_transaction(self, server: Server) -> WrapperLink:
         """Return a link that sees what the open transaction has written; see `production_routing`."""
         return guarded_link(self, server, _refusing_writes)
