@@ -62,6 +62,9 @@ class Statement:
         is_plain: if it is a single statement, it writes nothing, and may begin or end a transaction.
         goes_alone: it cannot be sent together with a query of replswitch, because it is plain, a COPY, or several
             statements.
+        only_reads: if it is a single statement, it neither changes its session nor ends a transaction, and writes only
+            through the functions that it calls.
+        has_side_effect: one of `lets_write`, `leaves_trace` and `is_temporary` is true.
         may_write: it probably writes, so the query for the position is sent with it.
         changes_rows: it runs in one transaction, and neither begins nor ends one.
         commits: it may commit several times.
@@ -72,7 +75,7 @@ class Statement:
 
     __slots__ = (
         *("changes_rows", "commits", "copies_in", "encoded", "goes_alone", "is_plain", "is_temporary", "leaves_trace"),
-        *("lets_write", "may_write"),
+        *("has_side_effect", "lets_write", "may_write", "only_reads"),
     )
 
     def __init__(self, text: str) -> None:
@@ -81,9 +84,11 @@ class Statement:
         self.lets_write = _LETS_WRITE.search(text) is not None
         self.leaves_trace = word in {"select", "with"} and _LEAVES_TRACE.search(text) is not None
         self.is_temporary = word in {"create", "select", "with"} and _TEMPORARY.search(text) is not None
+        self.has_side_effect = self.lets_write or self.leaves_trace or self.is_temporary
         self.is_plain = word in _PLAIN
+        self.only_reads = word in _READS
         self.goes_alone = self.is_plain or word == "copy"
-        self.may_write = word not in _READS and (word != "with" or _WRITES.search(text) is not None)
+        self.may_write = not self.only_reads and (word != "with" or _WRITES.search(text) is not None)
         self.changes_rows = word in _CHANGES_ROWS
         self.commits = word in _COMMITS
         self.copies_in = word == "copy" and _COPIES_IN.search(text) is not None
