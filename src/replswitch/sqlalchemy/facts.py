@@ -58,11 +58,6 @@ def level_of(bind: Connection | Engine) -> Any:
     return bind._execution_options.get("isolation_level", by_engine)
 
 
-def streams(context: Any) -> bool:
-    """Return whether the result of a statement is read piece by piece."""
-    return context is not None and bool(context.execution_options.get("stream_results"))
-
-
 def info_of(context: Any) -> dict[str, Any]:
     """Return the `info` of the connection on which a statement runs; nothing while SQLAlchemy sets a dialect up.
 

@@ -12,7 +12,7 @@ from replswitch.engine.attempt import Attempt
 from replswitch.engine.block import Block
 from replswitch.engine.recording import is_recording
 from replswitch.engine.selection import NO_SCOPE
-from replswitch.sqlalchemy.facts import AUTOCOMMIT, level_of, remove_from, streams, usable
+from replswitch.sqlalchemy.facts import AUTOCOMMIT, level_of, remove_from, usable
 from replswitch.sqlalchemy.pooled import COMMITS_AT_ONCE, LINK, ROUTE, LateLink, LateRoute, PoolPort, lost_transaction
 from replswitch.state import stack
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from replswitch.engine.database import Database
     from replswitch.engine.servers import Link, Server
     from replswitch.errors import NoServerError
-    from replswitch.scope import Scope
     from replswitch.sqlalchemy.pooled import Calls, Lease
     from replswitch.state import Frame
 
@@ -53,24 +52,23 @@ class SessionRoute(PoolPort):
         retryable: the latest error after which the failed call runs again.
     """
 
+    has_begun = _only_asks = False  # the latter: the application wants an engine, but may run nothing
+    _has_streamed = _in_autocommit = False  # the latter: the latest failed statement ran in autocommit mode
+    _transaction_read = _scope_read = 0  # the number of the first call that read from a slave; 0: none
+    _master: Link | None = None  # has a connection only while the transaction includes the master
+    _abandoned: tuple[Connection, ...] = ()  # connections that left the transaction
+    frame: Frame | None = _NEVER
+    scope, version = NO_SCOPE, 0
+    pending: Lease | None = None
+    retryable: BaseException | None = None
+
     def __init__(self, session: Session, calls: Calls, database: Database, driver: Driver, engine: Engine) -> None:
         super().__init__(driver)
         self._session, self._calls, self._database = weakref.proxy(session), calls, database  # no reference cycle
-        self._engine = engine
-        self._master: Link | None = None  # has a connection only while the transaction includes the master
+        self._engine = self.bind = engine
         self._leases: dict[Server, Lease] = {}
         self._joined: dict[Link, Connection] = {}
-        self._abandoned: list[Connection] = []  # connections that left the transaction
-        self.has_begun = self._only_asks = False  # the latter: the application wants an engine, but may run nothing
-        self._has_streamed = self._in_autocommit = False  # whether the latest failed statement ran in autocommit mode
-        self._transaction_read = self._scope_read = 0  # the number of the first call that read from a slave; 0: none
         self.route = LateRoute(database, self)
-        self.frame: Frame | None = _NEVER
-        self.scope: Scope = NO_SCOPE
-        self.version = 0
-        self.bind = engine
-        self.pending: Lease | None = None
-        self.retryable: BaseException | None = None
 
     # Which engine serves the next statement
 
@@ -87,7 +85,8 @@ class SessionRoute(PoolPort):
             SlaveWriteError: it is a flush in slave state, and may not move to the master.
         """
         route = self.route
-        self._only_asks = not self._calls.running and not self._session._flushing
+        calls = self._calls
+        self._only_asks = not (calls.running or self._session._flushing)
         if self._only_asks and self._engine.dialect.is_async and self._database.asks_slaves(frame):
             return self._engine  # outside a call, an asyncio driver cannot wait for the answer of a slave
         self.has_begun = True
@@ -95,7 +94,7 @@ class SessionRoute(PoolPort):
             route.begin(Block())
         link: Link | None = None
         try:
-            link = route.for_statement(self._calls.attempts.get(self), flushing=flushing)
+            link = route.for_statement(calls.attempts.get((calls.running, self)), flushing=flushing)
         except self.driver.module.Error as error:
             kind, dialect = self.driver.module.Error, self._engine.dialect
             raise DBAPIError.instance(None, None, error, kind, dialect=dialect) from error
@@ -166,7 +165,7 @@ class SessionRoute(PoolPort):
         """Remove a connection from the session's transaction, once no statement runs on it."""
         connection = self._joined.pop(link, None)
         if connection is not None:
-            self._abandoned.append(connection)
+            self._abandoned = (*self._abandoned, connection)
             if is_dead and usable(connection):
                 connection.invalidate()  # now, because the next connection may need its place in the pool
         if link is self._master:
@@ -197,7 +196,7 @@ class SessionRoute(PoolPort):
         return self._transaction_read > 0 and (not began_at or self._transaction_read < began_at)
 
     def _leave_abandoned(self) -> None:
-        abandoned, self._abandoned = self._abandoned, []
+        abandoned, self._abandoned = self._abandoned, ()
         for connection in abandoned:
             remove_from(self._session, connection)
             connection.close()
@@ -219,45 +218,46 @@ class SessionRoute(PoolPort):
             return
         else:
             link.raw, link.writes, link.readable = physical.raw, physical.writes, physical.readable
-            info[COMMITS_AT_ONCE] = level_of(connection) == AUTOCOMMIT
+            if level_of(connection) == AUTOCOMMIT:
+                info[COMMITS_AT_ONCE] = True
             if is_recording():
                 link.writes.refresh_baseline()
             if self.route.held is not None:
                 scope, why = self.route.held
                 scope.force_master(self._database.key, why)
-        block = self.route.block or Block()
-        if self.route.block is None:
-            self.route.begin(block)
+        if (block := self.route.block) is None:
+            self.route.begin(block := Block())
         block.links.append(link)
         self._joined[link] = connection
         info[ROUTE] = weakref.ref(self)
         if link is self._master:
             if len(block.links) > 1:
                 block.release_reads(self._database.servers.master_read_only, self)
-            self.forget()
+            if self.bind is not self._engine:
+                self.forget()
 
-    def ran(self, connection: Connection, cursor: Any, context: Any) -> None:
-        """Record that a statement has run on a connection, with its options in a context of SQLAlchemy.
+    def ran(self, cursor: Any, context: Any) -> None:
+        """Record that a statement has run, with its connection and options in a context of SQLAlchemy.
 
         If the driver's cursor has rows of a slave, record that the statement has read from a slave.
         """
-        link, block = self.link_on(connection), self.route.block
-        if link is None or block is None:
+        route, link = self.route, self.link_on(context.root_connection)
+        if link is None or (block := route.block) is None:
             return
-        block.has_run = True
-        self.route.tally_on(link).add()
+        block.has_run, tally = True, route.tally
+        (tally if tally.labels[2] == link.server.name else route.tally_on(link)).add()
         if link is self._master:
             return
         link.writes.follow()
-        if streams(context):
+        if context.execution_options.get("stream_results"):
             self._has_streamed = True
         elif link.writes.unread:
-            self.route.drain(link)
-        if cursor.description is not None:
+            route.drain(link)
+        if not (self._transaction_read and route.has_read) and self.driver.returned_rows(cursor):
             block.has_read = True
             self._transaction_read = self._transaction_read or self._calls.number
-            if not self.route.has_read:
-                self.route.has_read, self._scope_read = True, self._calls.number
+            if not route.has_read:
+                route.has_read, self._scope_read = True, self._calls.number
 
     def before_commit(self, raw: Raw) -> None:
         """If ``raw`` is the master's connection, end the slaves' snapshots, for which its commit would wait (S10)."""
@@ -274,7 +274,7 @@ class SessionRoute(PoolPort):
     def end(self) -> None:
         """Release all links and forget the chosen engine, because the session's transaction has ended."""
         self.has_begun = self._has_streamed = False
-        self._abandoned.clear()  # the session has closed them
+        self._abandoned = ()  # the session has closed them
         if self._leases:
             self._keep_only(None)
         self._joined.clear()
@@ -317,7 +317,7 @@ class SessionRoute(PoolPort):
         attempt = Attempt(repeatable=False)
         if repeatable:
             single = not getattr(context.execution_context, "executemany", False)
-            attempt = self._calls.attempts.setdefault(self, Attempt(single=single, began_at=self._calls.running))
+            attempt = self._calls.attempt(self, single=single)
         had_read, block.has_read = route.has_read, self.has_read(attempt)  # a retried call repeats its own reads
         route.has_read = had_read and (not attempt.began_at or self._scope_read < attempt.began_at)
         self.dropped, self.frame, following = None, _NEVER, None
