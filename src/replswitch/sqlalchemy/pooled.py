@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from replswitch.drivers import Driver, Raw
     from replswitch.engine.servers import Server
     from replswitch.scope import Scope
+    from replswitch.state import Frame
     from replswitch.telemetry.counters import Tally
 
 #: A key in the `info` of a connection of SQLAlchemy's pool: its link.
@@ -226,6 +227,10 @@ class LateRoute(Route):
 
     def _hold(self, scope: Scope, why: str) -> None:
         self.held = scope, why
+
+    def resume(self, frame: Frame | None, scope: Scope, link: Link, why: str, tally: Tally) -> None:
+        """Take over what was chosen for a transaction in which only the master has served so far."""
+        self._scope, self._noted, self.reason, self.tally = scope, (frame, link), why, tally
 
     def tally_on(self, link: Link) -> Tally:
         """Return the counter of statements for a link in the transaction, even if another link was chosen since."""

@@ -3,72 +3,45 @@
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, Any, Final
+from os import getpid
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import DBAPIError
 
 from replswitch.decision import MASTER
 from replswitch.engine.attempt import Attempt
 from replswitch.engine.block import Block
-from replswitch.engine.recording import is_recording
-from replswitch.engine.selection import NO_SCOPE
+from replswitch.sqlalchemy.alone import NEVER, MasterAlone, enter
 from replswitch.sqlalchemy.facts import AUTOCOMMIT, level_of, remove_from, usable
-from replswitch.sqlalchemy.pooled import COMMITS_AT_ONCE, LINK, ROUTE, LateLink, LateRoute, PoolPort, lost_transaction
+from replswitch.sqlalchemy.pooled import LINK, ROUTE, LateLink, lost_transaction
 from replswitch.state import stack
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
     from sqlalchemy.engine import ExceptionContext
-    from sqlalchemy.orm import Session
 
-    from replswitch.drivers import Driver, Raw
-    from replswitch.engine.database import Database
+    from replswitch.drivers import Raw
     from replswitch.engine.servers import Link, Server
     from replswitch.errors import NoServerError
-    from replswitch.sqlalchemy.pooled import Calls, Lease
+    from replswitch.sqlalchemy.pooled import Lease
     from replswitch.state import Frame
 
-#: Not equal to any frame, so that the engine is chosen again.
-_NEVER: Final[Any] = object()
 
-
-class SessionRoute(PoolPort):
+class SessionRoute(MasterAlone):
     """The links and the transaction of one session in one database. It is the port of the session's route.
 
-    Args:
-        session: the session.
-        calls: the session's calls.
-        database: the database.
-        driver: the driver of all servers.
-        engine: the engine that the session is bound to, which is the master's or one made from it with other options.
-
     Attributes:
-        has_begun: an engine was chosen, or a connection has joined, since the latest `end`.
-        route: finds the link for each statement.
-        frame: the top of the stack when the latest engine was chosen.
-        scope: the scope of `frame`; outside any scope, `NO_SCOPE`. Its version at that time is ``version``.
         bind: the chosen engine. While `frame`, `version` and the transaction are unchanged, it is used again.
         pending: the connection to a slave that the session is about to get; None once it has the connection.
         retryable: the latest error after which the failed call runs again.
     """
 
-    has_begun = _only_asks = False  # the latter: the application wants an engine, but may run nothing
+    _only_asks = False  # the application wants an engine, but may run nothing
     _has_streamed = _in_autocommit = False  # the latter: the latest failed statement ran in autocommit mode
     _transaction_read = _scope_read = 0  # the number of the first call that read from a slave; 0: none
-    _master: Link | None = None  # has a connection only while the transaction includes the master
     _abandoned: tuple[Connection, ...] = ()  # connections that left the transaction
-    frame: Frame | None = _NEVER
-    scope, version = NO_SCOPE, 0
     pending: Lease | None = None
     retryable: BaseException | None = None
-
-    def __init__(self, session: Session, calls: Calls, database: Database, driver: Driver, engine: Engine) -> None:
-        super().__init__(driver)
-        self._session, self._calls, self._database = weakref.proxy(session), calls, database  # no reference cycle
-        self._engine = self.bind = engine
-        self._leases: dict[Server, Lease] = {}
-        self._joined: dict[Link, Connection] = {}
-        self.route = LateRoute(database, self)
 
     # Which engine serves the next statement
 
@@ -84,11 +57,13 @@ class SessionRoute(PoolPort):
             NoServerError: no server may serve the statement.
             SlaveWriteError: it is a flush in slave state, and may not move to the master.
         """
-        route = self.route
         calls = self._calls
         self._only_asks = not (calls.running or self._session._flushing)
         if self._only_asks and self._engine.dialect.is_async and self._database.asks_slaves(frame):
             return self._engine  # outside a call, an asyncio driver cannot wait for the answer of a slave
+        if self._serves_alone(frame):
+            return self._engine
+        route = self._make_route() if self._is_alone else self.route
         self.has_begun = True
         if route.block is None:
             route.begin(Block())
@@ -101,7 +76,7 @@ class SessionRoute(PoolPort):
         finally:
             if self._leases or self._abandoned:
                 self._keep_only(link)
-        self.frame, self.scope, self.version = frame, route._scope, route._version
+        self.frame, self.scope, self.version, self.process = frame, route._scope, route._version, getpid()
         self.bind, self.pending = self._engine, None
         if link in self._joined:
             self.bind = self._joined[link].engine
@@ -205,6 +180,9 @@ class SessionRoute(PoolPort):
 
     def begin_on(self, connection: Connection) -> None:
         """Make a connection join the route's transaction, after the session has begun a transaction on it (S5)."""
+        if self._joins_alone(connection):
+            return
+        route = self._make_route() if self._is_alone else self.route
         info = connection.connection.info
         physical: Any = info.get(LINK)
         self.has_begun = True
@@ -217,16 +195,13 @@ class SessionRoute(PoolPort):
         elif (link := self._master or self.open(self._database.servers.master)) in self._joined:
             return
         else:
-            link.raw, link.writes, link.readable = physical.raw, physical.writes, physical.readable
-            if level_of(connection) == AUTOCOMMIT:
-                info[COMMITS_AT_ONCE] = True
-            if is_recording():
-                link.writes.refresh_baseline()
-            if self.route.held is not None:
-                scope, why = self.route.held
+            link.take_connection_of(physical)
+            enter(info, connection, link)
+            if route.held is not None:
+                scope, why = route.held
                 scope.force_master(self._database.key, why)
-        if (block := self.route.block) is None:
-            self.route.begin(block := Block())
+        if (block := route.block) is None:
+            route.begin(block := Block())
         block.links.append(link)
         self._joined[link] = connection
         info[ROUTE] = weakref.ref(self)
@@ -241,6 +216,11 @@ class SessionRoute(PoolPort):
 
         If the driver's cursor has rows of a slave, record that the statement has read from a slave.
         """
+        if self._connection is not None:
+            if self._connection is context.root_connection:
+                self._has_run = True
+                self._tally.add()
+            return
         route, link = self.route, self.link_on(context.root_connection)
         if link is None or (block := route.block) is None:
             return
@@ -268,11 +248,18 @@ class SessionRoute(PoolPort):
 
     def refuse_if_lost(self) -> None:
         """Raise an error if the transaction is lost."""
+        if self._is_alone:
+            if self._connection is None or self.process == getpid():
+                return
+            self._make_route()
         if self.route.block is not None:
             self.route.refuse_if_lost(self.route.block)
 
     def end(self) -> None:
         """Release all links and forget the chosen engine, because the session's transaction has ended."""
+        if self._is_alone:
+            self.has_begun, self.frame, self._connection = False, NEVER, None
+            return
         self.has_begun = self._has_streamed = False
         self._abandoned = ()  # the session has closed them
         if self._leases:
@@ -280,7 +267,7 @@ class SessionRoute(PoolPort):
         self._joined.clear()
         if self._master is not None and self._master.raw is not None:
             self._master = None
-        self.frame = _NEVER
+        self.frame = NEVER
         block = self.route.end()
         if block is not None:
             block.lost = None  # the error refers to frames that refer to the session; this breaks the cycle
@@ -289,11 +276,14 @@ class SessionRoute(PoolPort):
 
     def forget(self) -> None:
         """Forget the chosen engine, so that the next statement chooses again."""
-        self.frame = _NEVER
+        self.frame = NEVER
         self.route.forget()
 
     def link_on(self, connection: Connection | None) -> Link | None:
         """Return the link of a connection that has joined; None for other connections."""
+        if self._is_alone:
+            self._make_route()
+            self.forget()
         for link, joined in self._joined.items():
             if joined is connection:
                 return link
@@ -320,7 +310,7 @@ class SessionRoute(PoolPort):
             attempt = self._calls.attempt(self, single=single)
         had_read, block.has_read = route.has_read, self.has_read(attempt)  # a retried call repeats its own reads
         route.has_read = had_read and (not attempt.began_at or self._scope_read < attempt.began_at)
-        self.dropped, self.frame, following = None, _NEVER, None
+        self.dropped, self.frame, following = None, NEVER, None
         try:
             following = route.failed(attempt, link, error)
         finally:
@@ -342,6 +332,9 @@ class SessionRoute(PoolPort):
 
     def runs_without_master(self, error: NoServerError) -> bool:
         """Return whether a call runs again without the master, after the session could not connect to it (F3)."""
+        if self._is_alone and self.has_begun:
+            self._make_route()
+            self.choose(stack(), flushing=False)
         master = self._master
         is_connecting = master is not None and self.route.link is master and master not in self._joined
         if not is_connecting or error.server != self._database.servers.master.name:

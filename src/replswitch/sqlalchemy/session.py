@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from os import getpid
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlalchemy import Engine, event
@@ -93,7 +94,12 @@ class RoutingSession(Session):
         if route is None or bind is not None:
             return engine
         frame = stack()
-        if frame is route.frame and route.scope.version == route.version and not self._flushing:
+        if (
+            frame is route.frame
+            and route.scope.version == route.version
+            and route.process == getpid()
+            and not self._flushing
+        ):
             return route.bind if route.pending is None else route.offer(route.pending)
         return route.choose(frame, flushing=self._flushing and self._has_changes())
 
