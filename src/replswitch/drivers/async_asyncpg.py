@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 # The text with which asyncpg itself commits.
 _ASYNCPG_COMMIT: Final = "COMMIT;"
 
+# The texts with which its objects for transactions begin and end a usual transaction.
+_ASYNCPGS_OWN: Final = frozenset({"BEGIN;", _ASYNCPG_COMMIT, "ROLLBACK;"})
+
 # asyncpg does not return the rows of several statements in one message. So the server reports the position in a notice
 # of the level INFO, which it sends with any `client_min_messages`.
 _REPORT_POSITION: Final = (
@@ -179,7 +182,8 @@ class _Slave(AsyncpgConnection):
 
     def execute(self, query: Any, *args: Any, **options: Any) -> Any:
         """Run a statement, or several."""
-        self.before(query)
+        if query not in _ASYNCPGS_OWN:
+            self.before(query)
         return super().execute(query, *args, **options)
 
     def executemany(self, command: Any, args: Any, **options: Any) -> Any:

@@ -89,8 +89,11 @@ class MasterAlone(PoolPort):
         return route
 
     def _serves_alone(self, frame: Frame | None) -> bool:
-        """Choose the master, if it certainly serves the next statement, as the first one of a transaction."""
-        if not self._is_alone or self._connection is not None or (frame is not None and frame.state != MASTER):
+        """Choose the master, if it certainly serves the next statement, as the first one of a transaction.
+
+        Call this method only if there is no route, and the latest instruction does not ask for a slave.
+        """
+        if self._connection is not None:
             return False
         scope = NO_SCOPE if frame is None else frame.scope
         version, database = scope.version, self._database
@@ -106,8 +109,8 @@ class MasterAlone(PoolPort):
         return True
 
     def _joins_alone(self, connection: Connection) -> bool:
-        """Record that the session has begun a transaction on the master's connection, if there is no route."""
-        if not self._is_alone or connection.engine is not self._engine or self.frame is NEVER:
+        """If there is no route, record that the session has begun a transaction on the master's connection."""
+        if connection.engine is not self._engine or self.frame is NEVER:
             return False
         if self._connection is None:  # else a savepoint begins on it
             info = connection.connection.info

@@ -61,7 +61,7 @@ class SessionRoute(MasterAlone):
         self._only_asks = not (calls.running or self._session._flushing)
         if self._only_asks and self._engine.dialect.is_async and self._database.asks_slaves(frame):
             return self._engine  # outside a call, an asyncio driver cannot wait for the answer of a slave
-        if self._serves_alone(frame):
+        if self._is_alone and (frame is None or frame.state == MASTER) and self._serves_alone(frame):
             return self._engine
         route = self._make_route() if self._is_alone else self.route
         self.has_begun = True
@@ -74,7 +74,8 @@ class SessionRoute(MasterAlone):
             kind, dialect = self.driver.module.Error, self._engine.dialect
             raise DBAPIError.instance(None, None, error, kind, dialect=dialect) from error
         finally:
-            if self._leases or self._abandoned:
+            is_reserved = link is not None and link.server in self._leases
+            if self._abandoned or len(self._leases) > is_reserved:
                 self._keep_only(link)
         self.frame, self.scope, self.version, self.process = frame, route._scope, route._version, getpid()
         self.bind, self.pending = self._engine, None
@@ -180,7 +181,7 @@ class SessionRoute(MasterAlone):
 
     def begin_on(self, connection: Connection) -> None:
         """Make a connection join the route's transaction, after the session has begun a transaction on it (S5)."""
-        if self._joins_alone(connection):
+        if self._is_alone and self._joins_alone(connection):
             return
         route = self._make_route() if self._is_alone else self.route
         info = connection.connection.info
@@ -216,12 +217,13 @@ class SessionRoute(MasterAlone):
 
         If the driver's cursor has rows of a slave, record that the statement has read from a slave.
         """
-        if self._connection is not None:
-            if self._connection is context.root_connection:
+        connection = context.root_connection
+        if self._is_alone:
+            if connection is self._connection:
                 self._has_run = True
                 self._tally.add()
             return
-        route, link = self.route, self.link_on(context.root_connection)
+        route, link = self.route, self.link_on(connection)
         if link is None or (block := route.block) is None:
             return
         block.has_run, tally = True, route.tally
