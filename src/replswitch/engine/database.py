@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final
 
 from replswitch.decision import JOB, MASTER, SLAVE, Decision
 from replswitch.drivers import GONE, Fault
-from replswitch.engine.block import Block
 from replswitch.engine.choose import Failed, choose_master_read_only, master_lacks, run
 from replswitch.engine.events import Incident, count
 from replswitch.engine.master import MasterLoss
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
     from replswitch.decision import State
     from replswitch.drivers import Driver
+    from replswitch.engine.block import Block
     from replswitch.engine.options import DatabaseOptions
     from replswitch.engine.port import Port
     from replswitch.engine.servers import Link, Server, Servers
@@ -33,9 +33,6 @@ ROLLOUT: Final = "rollout"
 
 # For these reasons the master serves reads only until a slave has caught up.
 _UNTIL_CAUGHT_UP: Final = frozenset({"marker", "own-write"})
-
-# A transaction that no link has joined.
-_NO_LINKS: Final = Block()
 
 # There are few different decisions, and each request records one.
 _decision = lru_cache(maxsize=256)(Decision)
@@ -117,14 +114,6 @@ class Database:
         if decision is None or deciding.switch is not None or not deciding.begins_scope:
             return deciding.state, deciding.reason or f"use_{deciding.state}"
         return deciding.state, decision.reason
-
-    def reason_for_master_alone(self, frame: Frame | None, scope: Scope) -> str | None:
-        """Return why the master serves the first statement of a transaction; None if another server may serve it.
-
-        The arguments are those of `side`.
-        """
-        side, why = self.side(frame, scope, _NO_LINKS)
-        return why if side == MASTER and why != ROLLOUT else None
 
     def forced_master(self, scope: Scope, block: Block | None) -> str | None:
         """Return why the master must serve the database in a scope; None if nothing forces this.

@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
     from sqlalchemy.pool import PoolProxiedConnection
 
+    from replswitch.decision import State
     from replswitch.drivers import Driver, Raw
+    from replswitch.engine.block import Block
     from replswitch.engine.servers import Server
     from replswitch.scope import Scope
     from replswitch.state import Frame
@@ -228,9 +230,14 @@ class LateRoute(Route):
     def _hold(self, scope: Scope, why: str) -> None:
         self.held = scope, why
 
-    def resume(self, frame: Frame | None, scope: Scope, link: Link, why: str, tally: Tally) -> None:
-        """Take over what was chosen for a transaction in which only the master has served so far."""
-        self._scope, self._noted, self.reason, self.tally = scope, (frame, link), why, tally
+    def resume(self, scope: Scope, *, has_read: bool) -> None:
+        """Take over the scope of the latest statement, and whether it has read from a slave."""
+        self._scope, self.has_read = scope, has_read
+
+    def resume_transaction(self, block: Block, frame: Frame | None, side: State, why: str, tally: Tally) -> None:
+        """Take over a transaction with one link, and how this link was chosen."""
+        self.block, self._noted = block, (frame, block.links[0])
+        self.side, self.reason, self.tally = side, why, tally
 
     def tally_on(self, link: Link) -> Tally:
         """Return the counter of statements for a link in the transaction, even if another link was chosen since."""

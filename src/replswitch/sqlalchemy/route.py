@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from replswitch.decision import MASTER
 from replswitch.engine.attempt import Attempt
 from replswitch.engine.block import Block
-from replswitch.sqlalchemy.alone import NEVER, MasterAlone, enter
+from replswitch.sqlalchemy.alone import NEVER, Alone, enter
 from replswitch.sqlalchemy.facts import AUTOCOMMIT, level_of, remove_from, usable
 from replswitch.sqlalchemy.pooled import LINK, ROUTE, LateLink, lost_transaction
 from replswitch.state import stack
@@ -27,20 +27,16 @@ if TYPE_CHECKING:
     from replswitch.state import Frame
 
 
-class SessionRoute(MasterAlone):
+class SessionRoute(Alone):
     """The links and the transaction of one session in one database. It is the port of the session's route.
 
     Attributes:
-        bind: the chosen engine. While `frame`, `version` and the transaction are unchanged, it is used again.
-        pending: the connection to a slave that the session is about to get; None once it has the connection.
         retryable: the latest error after which the failed call runs again.
     """
 
     _only_asks = False  # the application wants an engine, but may run nothing
     _has_streamed = _in_autocommit = False  # the latter: the latest failed statement ran in autocommit mode
-    _transaction_read = _scope_read = 0  # the number of the first call that read from a slave; 0: none
     _abandoned: tuple[Connection, ...] = ()  # connections that left the transaction
-    pending: Lease | None = None
     retryable: BaseException | None = None
 
     # Which engine serves the next statement
@@ -61,21 +57,28 @@ class SessionRoute(MasterAlone):
         self._only_asks = not (calls.running or self._session._flushing)
         if self._only_asks and self._engine.dialect.is_async and self._database.asks_slaves(frame):
             return self._engine  # outside a call, an asyncio driver cannot wait for the answer of a slave
-        if self._is_alone and (frame is None or frame.state == MASTER) and self._serves_alone(frame):
-            return self._engine
-        route = self._make_route() if self._is_alone else self.route
         self.has_begun = True
+        if self._is_alone:
+            try:
+                serves_alone = self._serves_alone(frame, may_read=not (flushing or self._only_asks))
+            except self.driver.module.Error as error:
+                raise self._own(error) from error
+            if serves_alone:
+                lease, self.bind = self.pending, self._engine
+                if lease is not None:
+                    self._keep_only(lease.link)
+                    self.bind = self.offer(lease)
+                return self.bind
+        route = self._make_route() if self._is_alone else self.route
         if route.block is None:
             route.begin(Block())
         link: Link | None = None
         try:
             link = route.for_statement(calls.attempts.get((calls.running, self)), flushing=flushing)
         except self.driver.module.Error as error:
-            kind, dialect = self.driver.module.Error, self._engine.dialect
-            raise DBAPIError.instance(None, None, error, kind, dialect=dialect) from error
+            raise self._own(error) from error
         finally:
-            is_reserved = link is not None and link.server in self._leases
-            if self._abandoned or len(self._leases) > is_reserved:
+            if self._leases or self._abandoned:
                 self._keep_only(link)
         self.frame, self.scope, self.version, self.process = frame, route._scope, route._version, getpid()
         self.bind, self.pending = self._engine, None
@@ -98,11 +101,17 @@ class SessionRoute(MasterAlone):
             return self.choose(stack(), flushing=False)
         return lease.engine
 
+    def _own(self, error: Exception) -> Exception:
+        """Return SQLAlchemy's error for one of the driver."""
+        kind = self.driver.module.Error
+        return DBAPIError.instance(None, None, error, kind, dialect=self._engine.dialect)
+
     def _keep_only(self, link: Link | None) -> None:
-        for server, lease in list(self._leases.items()):
-            if lease.link is not link:
-                del self._leases[server]
-                lease.give_back()
+        if len(self._leases) > (link is not None and link.server in self._leases):
+            for server, lease in list(self._leases.items()):
+                if lease.link is not link:
+                    del self._leases[server]
+                    lease.give_back()
         if self._abandoned:
             self._leave_abandoned()
 
@@ -217,13 +226,9 @@ class SessionRoute(MasterAlone):
 
         If the driver's cursor has rows of a slave, record that the statement has read from a slave.
         """
-        connection = context.root_connection
-        if self._is_alone:
-            if connection is self._connection:
-                self._has_run = True
-                self._tally.add()
+        if self._is_alone and self._ran_alone(cursor, context):
             return
-        route, link = self.route, self.link_on(connection)
+        route, link = self.route, self.link_on(context.root_connection)
         if link is None or (block := route.block) is None:
             return
         block.has_run, tally = True, route.tally
@@ -259,13 +264,14 @@ class SessionRoute(MasterAlone):
 
     def end(self) -> None:
         """Release all links and forget the chosen engine, because the session's transaction has ended."""
-        if self._is_alone:
-            self.has_begun, self.frame, self._connection = False, NEVER, None
-            return
-        self.has_begun = self._has_streamed = False
-        self._abandoned = ()  # the session has closed them
         if self._leases:
             self._keep_only(None)
+        self.has_begun = self._has_streamed = False
+        self._transaction_read = 0
+        if self._is_alone:
+            self.frame, self._connection, self._slave, self.pending = NEVER, None, None, None
+            return
+        self._abandoned = ()  # the session has closed them
         self._joined.clear()
         if self._master is not None and self._master.raw is not None:
             self._master = None
@@ -274,7 +280,6 @@ class SessionRoute(MasterAlone):
         if block is not None:
             block.lost = None  # the error refers to frames that refer to the session; this breaks the cycle
         self.route.held = self.pending = self.retryable = None
-        self._transaction_read = 0
 
     def forget(self) -> None:
         """Forget the chosen engine, so that the next statement chooses again."""
@@ -334,7 +339,7 @@ class SessionRoute(MasterAlone):
 
     def runs_without_master(self, error: NoServerError) -> bool:
         """Return whether a call runs again without the master, after the session could not connect to it (F3)."""
-        if self._is_alone and self.has_begun:
+        if self._is_alone and self.has_begun and self.bind is self._engine:
             self._make_route()
             self.choose(stack(), flushing=False)
         master = self._master
