@@ -41,7 +41,6 @@ def first_choice(
         example because the scope must see a write.
 
     Raises:
-        Exception: the driver's own error.
         ReplSwitchError: see `Database.side`.
     """
     asks_for_slave = frame is not None and frame.state == SLAVE

@@ -58,17 +58,12 @@ class SessionRoute(Alone):
         if self._only_asks and self._engine.dialect.is_async and self._database.asks_slaves(frame):
             return self._engine  # outside a call, an asyncio driver cannot wait for the answer of a slave
         self.has_begun = True
-        if self._is_alone:
-            try:
-                serves_alone = self._serves_alone(frame, may_read=not (flushing or self._only_asks))
-            except self.driver.module.Error as error:
-                raise self._own(error) from error
-            if serves_alone:
-                lease, self.bind = self.pending, self._engine
-                if lease is not None:
-                    self._keep_only(lease.link)
-                    self.bind = self.offer(lease)
-                return self.bind
+        if self._is_alone and self._serves_alone(frame, may_read=not (flushing or self._only_asks)):
+            lease, self.bind = self.pending, self._engine
+            if lease is not None:
+                self._keep_only(lease.link)
+                self.bind = self.offer(lease)
+            return self.bind
         route = self._make_route() if self._is_alone else self.route
         if route.block is None:
             route.begin(Block())
@@ -76,7 +71,8 @@ class SessionRoute(Alone):
         try:
             link = route.for_statement(calls.attempts.get((calls.running, self)), flushing=flushing)
         except self.driver.module.Error as error:
-            raise self._own(error) from error
+            kind, dialect = self.driver.module.Error, self._engine.dialect
+            raise DBAPIError.instance(None, None, error, kind, dialect=dialect) from error
         finally:
             if self._leases or self._abandoned:
                 self._keep_only(link)
@@ -100,11 +96,6 @@ class SessionRoute(Alone):
             self.forget()
             return self.choose(stack(), flushing=False)
         return lease.engine
-
-    def _own(self, error: Exception) -> Exception:
-        """Return SQLAlchemy's error for one of the driver."""
-        kind = self.driver.module.Error
-        return DBAPIError.instance(None, None, error, kind, dialect=self._engine.dialect)
 
     def _keep_only(self, link: Link | None) -> None:
         if len(self._leases) > (link is not None and link.server in self._leases):
