@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+import pytest
+
 from replswitch.testing import Proxy
 
 NAME: Final = "slaves.db"
@@ -57,6 +59,23 @@ class Clock:
 
     def __call__(self) -> float:
         return time.monotonic() + self.passed
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[Names]:
+    """The lookups of a name with two addresses."""
+    names = Names(ONE, TWO)
+    monkeypatch.setattr("socket.getaddrinfo", names)
+    yield names
+    names.goes_on.set()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock that decides when a name is looked up again."""
+    clock = Clock()
+    monkeypatch.setattr("replswitch.engine.resolving.monotonic", clock)
+    return clock
 
 
 class ProxyAt(Proxy):

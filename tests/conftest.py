@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import hypothesis
 import pytest
+from tests.behind_name import clock, names  # noqa: F401 - fixtures
 from tests.parameter_names import name_of
 from tests.toy_engine import TOY
 
@@ -27,7 +28,7 @@ SERVED: Final[dict[str, tuple[str, str | Driver]]] = {
     "mysql-mysqlclient": ("mysql_pair", "mysqlclient"),
     "postgresql": ("postgresql_pair", "psycopg"),
     "sqlite": ("sqlite_pair", "sqlite3"),
-    "toy": ("sqlite_pair", TOY),  # an engine that replswitch does not know
+    "toy_engine": ("sqlite_pair", TOY),  # an engine that replswitch does not know
 }
 """The pair's fixture, and the driver."""
 

@@ -1,4 +1,4 @@
-"""What a binding for another framework needs. The page "bindings" of the documentation shows a complete binding."""
+"""The names that a binding needs. The page "How to write a binding for another framework" has a complete example."""
 
 from replswitch.request.options import RequestOptionNames, RequestOptions, Secret, request_options
 from replswitch.request.policy import RequestPolicy

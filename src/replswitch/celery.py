@@ -79,7 +79,7 @@ def _publish(headers: dict[str, Any] | None = None, body: Any = None, **_: objec
 
 
 def _is_joining(task_id: object) -> bool:
-    """Say whether a message is the body of a chord, which the last task in the header of the chord starts."""
+    """Return whether a message is the body of a chord, which the last task in the header of the chord starts."""
     request = current_task.request if current_task else None
     if request is None:
         return False
@@ -106,6 +106,6 @@ def _end(task: Any = None, **_: object) -> None:
 
 
 def _begin_beat(sender: Any = None, **_: object) -> None:
-    """In a process that only starts scheduled tasks, ignore the writes of this process itself, such as its schedule."""
+    """Ignore the writes of a process that only starts scheduled tasks, such as the writes of its schedule."""
     for jobs in _installed.values():
         jobs.sees_outside = False

@@ -33,13 +33,14 @@ class Use:
 
     Use it as ``@use_slave``, ``@use_slave()`` or ``with use_slave():``; ``async with`` does the same. It decorates
     functions, coroutine functions and generators. The state of a generator is in force only while its code runs. While
-    it is suspended, its caller keeps its own state. The object is reentrant, and several threads may enter it.
+    the generator is suspended, its caller is in the caller's own state. The object is reentrant, and several threads
+    may enter it.
 
     Raises:
         ConfigurationError: the decorated object is not a function.
 
     Attributes:
-        state: the state.
+        state: ``"master"`` or ``"slave"``.
     """
 
     def __init__(self, state: State, reason: str = "") -> None:
@@ -88,7 +89,10 @@ class Use:
         return instruction(self.state)
 
     def kept(self, answer: Any, frame: Frame) -> Any:
-        """Return the result of a decorated call, which a binding may change. The instruction is still in force."""
+        """Return the result of a decorated call. A binding may override this method, to change the result.
+
+        The instruction of the decorator is still in force during this call.
+        """
         return answer
 
     def _function(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -170,7 +174,7 @@ class Verb(Protocol):
 
 
 def verb(state: State, kind: type[Use]) -> Verb:
-    """Return the function that switches to a state. It makes objects of ``kind``, and has the docstring of ``kind``."""
+    """Return the function that switches to a state by making objects of ``kind``, whose docstring it gets."""
 
     def use(function: Any = None) -> Any:
         return kind(state) if function is None else kind(state)(function)

@@ -41,7 +41,7 @@ _DELAYED: Final = "replswitch_delayed"
 
 
 class _Running(threading.local):
-    """The message that a thread processes, and its scope."""
+    """The message that a thread processes, and the scope of this message."""
 
     message: MessageProxy | None = None
     block: AbstractContextManager[None] | None = None
@@ -86,7 +86,7 @@ class ReplSwitch(Middleware):
         options[TOKEN] = self._jobs.token(earlier, joins=self._is_joining(message))
 
     def _is_joining(self, message: Message[Any]) -> bool:
-        """Say whether a message is the callback of a group, which the last message of the group sends."""
+        """Return whether a message is the callback of a group, which the last message of the group sends."""
         running = self._running.message
         callbacks = [] if running is None else running.options.get("group_completion_callbacks") or []
         return any(callback.get("message_id") == message.message_id for callback in callbacks)

@@ -11,9 +11,9 @@ _kept: Final[list[Any]] = []
 def keep_open(raw: Any) -> None:
     """Never free a connection of the parent process, not even when this process ends.
 
-    Freeing it would close it. Some drivers then end the parent's session, or remove the socket from the parent's event
-    loop. A reference from a module is not enough, because an ending interpreter clears modules, in no fixed order. So
-    the reference count is raised, and never lowered again.
+    A driver closes a connection that Python frees. Some drivers then end the parent's session, or remove the socket
+    from the parent's event loop. A reference from a module is not enough, because an ending interpreter clears modules,
+    in no fixed order. So the reference count is raised, and never lowered again.
     """
     _kept.append(raw)  # enough for interpreters that do not free objects when they end, such as PyPy
     with suppress(ImportError, AttributeError):

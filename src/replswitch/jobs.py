@@ -35,7 +35,7 @@ class Wait(TypedDict):
 
 
 JobOption: TypeAlias = "Literal['master', 'sticky'] | Wait"
-"""The option of a job, which says which servers serve the job's reads; see `job_option`."""
+"""The option of a job. It selects the servers for the reads of the job; see `job_option`."""
 
 _ATTRIBUTE: Final = "__replswitch_job__"
 
@@ -46,13 +46,13 @@ _HELD_BACK: Final = "held_back"
 
 
 def carry() -> str:
-    """Return a short text for a job. It names the writes that the running request must see, and the request's own.
+    """Return a short text for a job. The text names all writes that the running request has made or must see.
 
     The text is empty if there is nothing that the job must see.
 
-    If the option ``rollout`` leaves the visitor out, the text says so, and the job reads from no slave either (R6).
+    If the option ``rollout`` leaves the visitor out, the text records this. The job then reads from no slave (R6).
 
-    Call it after the commit. The text is not signed, because only the application can write to its job queue.
+    Call `carry` after the commit. The text is not signed, because only the application can write to its job queue.
     """
     frame = stack()
     if frame is None:
@@ -64,8 +64,8 @@ def carry() -> str:
 def resume(token: str, *, max_age: float = 10) -> Iterator[None]:
     """Run a block that sees what `carry` has recorded. Only a slave that has all of this serves reads of the block.
 
-    The block is a scope of its own. `resume` sets no state, so the master serves the block unless it calls
-    ``use_slave()``.
+    The block is a scope of its own. `resume` sets no state, so the master serves the block unless code in the block
+    calls ``use_slave()``.
 
     Args:
         token: the result of `carry`.
@@ -84,7 +84,7 @@ def resume(token: str, *, max_age: float = 10) -> Iterator[None]:
 
 
 def job_option(option: JobOption) -> Callable[[Function], Function]:
-    """Return a decorator for the function of a job, which says which servers the reads of the job use.
+    """Return a decorator for the function of a job. The decorator selects the servers for the reads of the job.
 
     Args:
         option: with ``"master"``, the master serves the job. With ``"sticky"``, slaves that have what the job must see
@@ -140,7 +140,7 @@ class Jobs:
         Args:
             earlier: the token of an earlier message for the same job, which the new token includes.
             joins: the job continues several jobs, as the body of a chord does. Only the writes of the running job are
-                known here, so the master serves the new job if it begins within ``max_age``.
+                known, so the master serves the new job if it begins within ``max_age``.
         """
         try:
             marker, held_back = _carried(earlier)
@@ -179,7 +179,7 @@ class Jobs:
             yield
 
     def _merged(self, markers: Iterable[Marker | None]) -> Marker | None:
-        """Return a marker for all that the markers require, without what has expired; None if nothing is left."""
+        """Merge the markers of a job into one, without writes that have expired. Return None if no write is left."""
         now = time.time()
         merged: Marker | None = None
         for marker in markers:
@@ -217,7 +217,7 @@ def _text(marker: Marker | None, *, held_back: bool | None) -> str:
 
 
 def _carried(token: Any) -> tuple[Marker | None, bool | None]:
-    """Return a token's marker, and whether ``rollout`` leaves the visitor out; None for both without a token."""
+    """Return a token's marker, and whether ``rollout`` leaves the visitor out; ``(None, None)`` without a token."""
     if token is None or token == "":
         return None, None
     try:

@@ -27,10 +27,9 @@ class Outside:
 
     Attributes:
         commits: a number that each such commit on a master changes. If it changes during a request, the request does
-            not run again (R5), because a thread that the request has started may have made the commit, which cannot be
-            found out.
-        may_have_written_at: the time, in seconds since the epoch, at which a statement outside requests may last have
-            written, if the driver does not show whether the statement has.
+            not run again (R5), because the commit may be that of a thread that the request has started.
+        may_have_written_at: the time, in seconds since the epoch, of the latest statement outside requests that may
+            have written, with a driver that does not show whether it has; 0 without one.
         merged: the commits that `wrote` has returned. It is replaced, never changed.
     """
 

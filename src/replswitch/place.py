@@ -1,4 +1,4 @@
-"""Find the application code that runs a statement: the innermost frame outside replswitch and known libraries."""
+"""Find the application code that runs a statement: the innermost frame outside replswitch and other libraries."""
 
 from __future__ import annotations
 
@@ -11,24 +11,11 @@ from contextlib import suppress
 from inspect import isasyncgen
 from typing import TYPE_CHECKING, Any, Final
 
+from replswitch.installed import OWN, is_library
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
-
-_OWN: Final = frozenset({"replswitch", "django_replswitch", "flask_replswitch"})
-
-# An application may be an installed package, so libraries are recognized by name and not by folder.
-_LIBRARIES: Final = (
-    _OWN
-    | sys.stdlib_module_names
-    | frozenset(
-        "MySQLdb aiomysql aiosqlite asyncmy asyncpg psycopg psycopg2 pymysql sqlalchemy flask_sqlalchemy"  # noqa: SIM905 - readable so
-        " django rest_framework debug_toolbar flask werkzeug jinja2 starlette fastapi litestar quart"
-        " asgiref anyio greenlet gevent eventlet celery kombu billiard rq"
-        " gunicorn uvicorn uvloop hypercorn daphne waitress uwsgidecorators mod_wsgi"
-        " wrapt opentelemetry sentry_sdk newrelic ddtrace _pytest pluggy".split()
-    )
-)
 
 # The functions of asyncio that run a step of a task. With another event loop, only ``asyncio.runners.run`` is on the
 # stack.
@@ -47,11 +34,11 @@ def application_place() -> str:
     """
     nearest = None
     for frame in _frames(sys._getframe(1)):
-        name = _package(frame)
-        place = f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
-        if name not in _LIBRARIES and not frame.f_code.co_filename.startswith("<"):
+        name, file = _package(frame), frame.f_code.co_filename
+        place = f"{file}:{frame.f_lineno} in {frame.f_code.co_name}"
+        if not file.startswith("<") and not is_library(name, file):
             return place
-        nearest = nearest or (place if name not in _OWN else None)
+        nearest = nearest or (place if name not in OWN else None)
     thread = threading.current_thread().name
     return f"{nearest or 'an unknown place'}, in the thread {thread!r}, which runs no application code"
 
@@ -132,7 +119,7 @@ def _suspended(awaited: Any) -> list[FrameType]:
 
 
 def _waiting_for_thread(local: dict[str, Any]) -> Iterator[FrameType]:
-    """Yield the frames of the task that waits for a thread. Both have a frame with the same ``task_context``."""
+    """Yield the frames of the task that waits for a thread. The thread and the task have the same ``task_context``."""
     stacks = [list(_outwards(frame)) for frame in sys._current_frames().values()]  # the task may not be waiting yet
     stacks += [_suspended(task.get_coro())[::-1] for task in asyncio.all_tasks(local["loop"])]
     for frames in stacks:

@@ -76,7 +76,7 @@ class Job(rq.job.Job):
             self.save_meta()  # type: ignore[no-untyped-call]  # RQ leaves it out
 
     def _pass_on_after_failure(self) -> None:
-        """Pass on what a failed job has written. Log an error of this, because the job must end in its own error."""
+        """Pass on what a failed job has written. If this fails, only log it, so that the job ends in its own error."""
         try:
             self._pass_on()
         except Exception:

@@ -128,7 +128,7 @@ class Scope:
     # What must be seen
 
     def wait_for_writes(self) -> None:
-        """Until the response is sent, also record here the commits that are made outside any request (M1)."""
+        """Until the response is sent, also record in this scope the commits that are made outside any request (M1)."""
         _unsafe[id(self)] = self
 
     def adopt_marker(self, marker: Marker, max_age: float) -> None:
@@ -144,13 +144,13 @@ class Scope:
         self.recently_marked = marker.placed_at is not None and time.time() - marker.placed_at <= max_age
 
     def all_written(self) -> Marker | None:
-        """Return what a job or inner request that begins here must see: the marker and later writes. It may be None."""
+        """Return what a job or inner request that begins now must see (the marker and all writes), or None."""
         self.settle()
         wrote, marker = self.wrote, self.marker
         return wrote or marker if wrote is None or marker is None else wrote.merge(marker)
 
     def has_written(self, name: str) -> bool:
-        """Say whether a write with a position was recorded for the replicated set of this name."""
+        """Return whether a write with a position was recorded for the replicated set of this name."""
         return self.wrote is not None and name in self.wrote.positions
 
     def record(self, name: str, position: Position | None, lost_at: float = 0) -> None:
@@ -160,7 +160,7 @@ class Scope:
             name: the name of the replicated set.
             position: a slave that has reached it has the write. None if the position is unknown, so that the master
                 serves all databases of the set from now on (M8).
-            lost_at: when its link was lost (`time.monotonic`), or 0. Older links to the master may lack the write.
+            lost_at: when the write's link was lost (`time.monotonic`), else 0. Older links may lack the write.
         """
         scopes = self.with_enclosing()
         for other in waiting(scopes[-1]):
@@ -215,7 +215,7 @@ class Scope:
             self.version += 1
 
     def settle(self, only: Hashable = None) -> None:
-        """Find out whether pending statements have written. If another thread is doing so, wait for its results.
+        """Find out whether pending statements have written. If another thread is finding this out, wait for it.
 
         Args:
             only: the link whose statements are checked; all links by default.
@@ -230,7 +230,7 @@ class Scope:
                         self.pending = {k: v for k, v in self.pending.items() if (k, v) != (link, resolve)}
 
     def may_run_again(self) -> bool:
-        """Say whether the request should and may run again (R5).
+        """Return whether the request should and may run again (R5).
 
         It should run again if a write in it could not be moved. It may run again if nothing was committed in it or
         outside any request, and no part of its response has been sent.
@@ -241,7 +241,7 @@ class Scope:
         return not self.has_committed()
 
     def has_committed(self) -> bool:
-        """Say whether something was committed that a second run of the request would commit twice (R5)."""
+        """Return whether something was committed that a second run of the request would commit twice (R5)."""
         request = self.safe_request
         self.settle()
         return (
@@ -297,13 +297,13 @@ class Scope:
         _unsafe.pop(id(self), None)
 
     def rest(self) -> None:
-        """Give back connections that are held for the scope, before the server waits for the next message."""
+        """Give back the connections that are held for the scope, before a websocket waits for its next message."""
         if done := [callback for callback in self._at_end if not callback(self)]:
             with _changing:
                 self._at_end = tuple(callback for callback in self._at_end if callback not in done)
 
     def renew(self, *, max_age: float, position_max_age: float) -> None:
-        """Begin the next message like the visitor's next request, with a marker of all that the visitor has written.
+        """Treat the next message of a websocket like the visitor's next request, whose marker has all writes so far.
 
         The servers are chosen again. Writes that have become too old are left out of the marker.
 

@@ -30,7 +30,7 @@ _making_scope: Final = ProcessLock()
 
 
 class Frame:
-    """One instruction on the stack. As a context manager, it restores the stack from before the instruction.
+    """One instruction on the stack. As a context manager, it restores the earlier stack at its end.
 
     For speed, a frame is its own context manager and has no ``__init__``, because every request makes frames. Its scope
     is found or created only when it is needed, because few blocks record anything.
@@ -81,7 +81,7 @@ class Frame:
         self.__exit__(*error)
 
     def _was_in_force(self) -> bool:
-        """Say whether the frame is, or was, in the running stack.
+        """Return whether the frame is, or was, in the running stack.
 
         It never was in this stack if Python is closing a generator or a coroutine that was abandoned in a block. Python
         may do this at any time, even in the thread of another request.
@@ -97,7 +97,7 @@ class Frame:
             self._scope.end()
 
     def moved_to(self, parent: Frame | None, scope: Scope | None) -> Self:
-        """Return the same instruction on top of ``parent``, where ``scope`` may begin with it."""
+        """Return a copy of the instruction on top of ``parent``. If ``scope`` is given, it begins with the copy."""
         moved = type(self)()
         moved.state, moved.switch, moved.parent, moved._scope = self.state, self.switch, parent, scope
         self._replaced = True
@@ -105,7 +105,7 @@ class Frame:
 
 
 class ScopeFrame(Frame):
-    """An instruction with a given scope, in a slot, because it is read often and a property would be slower."""
+    """An instruction that stores its scope in a slot. The scope is read often, and a property would be slower."""
 
     __slots__ = ("scope",)
 
@@ -120,7 +120,7 @@ class IgnoredFrame(Frame):
     ignored_by: frozenset[Switch]  # type: ignore[misc]  # each frame has its own set, if it is not empty
 
     def moved_to(self, parent: Frame | None, scope: Scope | None) -> Self:
-        """Return the same instruction on another stack; see `Frame.moved_to`."""
+        """Return a copy of the instruction on another stack; see `Frame.moved_to`."""
         moved = super().moved_to(parent, scope)
         moved.ignored_by = self.ignored_by
         return moved
@@ -129,7 +129,7 @@ class IgnoredFrame(Frame):
 class Block(IgnoredFrame):
     """An instruction for every database, identified by an object. On exit, it restores the stack as it was on entry.
 
-    It is for reentrant objects that several threads may enter, and that therefore cannot keep a frame themselves.
+    Reentrant objects use it. Several threads may enter such an object, so the object cannot keep a frame itself.
     """
 
     __slots__ = ("by", "entry", "reason")
@@ -143,7 +143,7 @@ class Block(IgnoredFrame):
         super().__exit__(kind, error, traceback)
 
     def moved_to(self, parent: Frame | None, scope: Scope | None) -> Self:
-        """Return the same instruction on another stack; see `Frame.moved_to`."""
+        """Return a copy of the instruction on another stack; see `Frame.moved_to`."""
         moved = super().moved_to(parent, scope)
         moved.by, moved.entry, moved.reason = self.by, self.entry, self.reason
         return moved

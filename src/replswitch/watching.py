@@ -1,4 +1,4 @@
-"""Watch the statements that run, for tests and debugging tools. Without an observer, it costs nothing.
+"""Watch the statements that run, for tests and debugging tools. Without an observer, this costs nothing.
 
 Each binding has a `Probe`, which hooks into the statements of the binding while an observer watches, and removes the
 hook afterwards.
@@ -52,7 +52,7 @@ class Statement(NamedTuple):
 
     @property
     def is_read(self) -> bool:
-        """Whether the text of the statement only reads. False for a read that locks rows, as that needs the master."""
+        """Whether the text of the statement only reads. False for a read that locks rows, which needs the master."""
         if _READ.match(self.sql) is None:
             return False
         code = _QUOTED.sub("''", self.sql)
@@ -131,7 +131,7 @@ _probes: list[Probe] = []
 
 
 def add_probe(probe: Probe) -> None:
-    """Add the probe of a binding."""
+    """Let `watch` report the statements of one more binding, by its probe."""
     with _lock:
         _probes.append(probe)
         if _observers:

@@ -43,7 +43,7 @@ def test_an_interrupted_run_is_a_failure(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_an_unknown_label_is_a_failure() -> None:
+def test_an_unknown_test_label_is_a_failure() -> None:
     done = unless_missing(compare("no_such_label"))
     assert done.returncode == 2, done.stdout + done.stderr
     assert done.stderr.endswith("cannot be loaded: unittest.loader._FailedTest.no_such_label\n")

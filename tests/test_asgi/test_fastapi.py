@@ -210,7 +210,7 @@ def test_m7_a_background_task_writes_in_the_state_of_its_request(
     ["function", "request", "request, and hold"],
     ids=["scope=function is marked", "scope=request is logged", "scope=request with hold is marked"],
 )
-def test_m7_a_commit_after_the_yield_of_a_dependency_is_marked_or_logged_by_its_scope(
+def test_m7_the_scope_of_a_dependency_decides_if_a_commit_after_its_yield_is_marked_or_logged(
     board: ASGIBoard, api: Any, scope: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """FastAPI runs it after the response, unless the dependency has the scope "function"."""

@@ -109,7 +109,7 @@ def test_a_second_start_is_an_error(wrap: Wrap) -> None:
         Browser(wrap(sends(START, START))).send()
 
 
-def test_a_body_before_the_start_is_left_to_the_server(wrap: Wrap) -> None:
+def test_a_body_without_a_start_message_is_left_to_the_server(wrap: Wrap) -> None:
     with pytest.raises(AssertionError, match="before the headers"):
         Browser(wrap(sends(piece(b"x")))).send()
 

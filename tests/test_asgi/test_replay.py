@@ -67,7 +67,9 @@ def test_r5_a_stream_that_writes_before_its_first_piece_runs_again(board: ASGIBo
 
 @ON_ONE_SERVER
 @pytest.mark.parametrize("caught", [Exception, BaseException])
-@pytest.mark.parametrize("raises", [True, False])
+@pytest.mark.parametrize(
+    "raises", [True, False], ids=["and its error is raised again", "and its error is not raised again"]
+)
 def test_r5_an_error_page_of_the_first_try_is_discarded(board: ASGIBoard, caught: Any, raises: bool) -> None:
     """Even if it never ends."""
     pages: list[str] = []

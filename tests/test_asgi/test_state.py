@@ -204,7 +204,7 @@ class Client:
 
 
 @pytest.mark.parametrize("when", ["before the first piece", "after the first piece"])
-@pytest.mark.parametrize("cancels", [True, False])
+@pytest.mark.parametrize("cancels", [True, False], ids=["the task is cancelled", "the application is told"])
 def test_s9_a_disconnect_cleans_up_in_the_state_of_the_request(wrap: Wrap, when: str, cancels: bool) -> None:
     async def main() -> None:
         client = Client(Switch(), when=when)

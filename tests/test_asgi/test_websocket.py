@@ -238,7 +238,7 @@ def test_m7_a_write_in_an_open_websocket_is_not_logged_as_too_late_for_a_marker(
     assert caplog.messages == []
 
 
-def test_r4_a_marker_by_time_ends_while_the_socket_is_open(wrap: Wrap, token: Callable[..., str]) -> None:
+def test_r4_a_marker_by_time_ends_while_the_websocket_is_open(wrap: Wrap, token: Callable[..., str]) -> None:
     switch = Switch()
 
     async def app(scope: Any, receive: Receive, send: Send) -> None:
@@ -258,7 +258,7 @@ def test_r4_a_marker_by_time_ends_while_the_socket_is_open(wrap: Wrap, token: Ca
 
 
 @ON_ONE_SERVER
-def test_enabled_false_keeps_the_socket_on_the_master(board: ASGIBoard, chat: Chat) -> None:
+def test_enabled_false_keeps_the_websocket_on_the_master(board: ASGIBoard, chat: Chat) -> None:
     async def main() -> None:
         async with open_socket(board.within(chat, enabled=False, override=lambda scope: "slave")) as socket:
             for _ in range(2):
@@ -269,7 +269,7 @@ def test_enabled_false_keeps_the_socket_on_the_master(board: ASGIBoard, chat: Ch
 
 @ON_ONE_SERVER
 @pytest.mark.parametrize("where", ["", "task ", "thread "], ids=["in the websocket itself", "in a task", "in a thread"])
-def test_an_open_socket_holds_no_connection_while_it_waits(board: ASGIBoard, chat: Chat, where: str) -> None:
+def test_an_open_websocket_holds_no_connection_while_it_waits(board: ASGIBoard, chat: Chat, where: str) -> None:
     async def main() -> None:
         async with open_socket(board.within(chat)) as socket:
             for number in (2, 3):
@@ -282,7 +282,7 @@ def test_an_open_socket_holds_no_connection_while_it_waits(board: ASGIBoard, cha
 
 
 @pytest.mark.parametrize("served", ["mariadb"], indirect=True)
-def test_an_open_socket_holds_no_connection_after_rows_were_read_one_by_one(board: ASGIBoard, chat: Chat) -> None:
+def test_an_open_websocket_holds_no_connection_after_rows_were_read_one_by_one(board: ASGIBoard, chat: Chat) -> None:
     async def main() -> None:
         async with open_socket(board.within(chat)) as socket:
             for _ in range(3):
@@ -294,7 +294,7 @@ def test_an_open_socket_holds_no_connection_after_rows_were_read_one_by_one(boar
 
 
 @ON_ONE_SERVER
-def test_a_task_of_an_open_socket_gives_its_connections_back_when_it_is_done(board: ASGIBoard, chat: Chat) -> None:
+def test_a_task_of_an_open_websocket_gives_its_connections_back_when_it_is_done(board: ASGIBoard, chat: Chat) -> None:
     async def main() -> None:
         tasks: list[asyncio.Task[str]] = []
 
@@ -331,7 +331,7 @@ def test_s5_a_transaction_may_last_for_several_messages(board: ASGIBoard, chat: 
     asyncio.run(main())
 
 
-def test_s3_each_of_several_sockets_has_its_own_state(wrap: Wrap) -> None:
+def test_s3_each_of_several_websockets_has_its_own_state(wrap: Wrap) -> None:
     switch = Switch()
 
     async def app(scope: Any, receive: Receive, send: Send) -> None:
@@ -352,7 +352,7 @@ def test_s3_each_of_several_sockets_has_its_own_state(wrap: Wrap) -> None:
     asyncio.run(main())
 
 
-def test_s9_a_disconnect_cleans_up_in_the_state_of_the_socket(wrap: Wrap) -> None:
+def test_s9_a_disconnect_cleans_up_in_the_state_of_the_websocket(wrap: Wrap) -> None:
     switch = Switch()
     seen: list[str] = []
     scopes: list[Any] = []

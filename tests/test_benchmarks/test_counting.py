@@ -12,7 +12,7 @@ from replswitch.drivers.mysql import MySQLFamilyDriver
 SETTINGS = {"host": "master.db"}
 
 
-def test_calls_of_ours_are_counted() -> None:
+def test_calls_in_our_packages_are_counted() -> None:
     switch = replswitch.Switch()
     with counted() as calls:
         for _ in range(3):

@@ -57,6 +57,6 @@ def test_queries_queue_at_one_server_and_not_at_two(target: int) -> None:
         assert SECONDS <= seconds([one, another], QUERY) < 2 * SECONDS
 
 
-def test_only_queries_are_delayed(target: int) -> None:
+def test_the_server_delays_queries_and_no_pings(target: int) -> None:
     with slow_servers(target, 1, 5) as (one,):
         assert seconds([one, one, one], PING) < 5

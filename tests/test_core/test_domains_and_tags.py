@@ -158,7 +158,7 @@ class TestTags:
 
 
 @servers
-def test_a_slave_entry_that_is_the_master_is_read_without_a_wait(
+def test_a_slave_with_the_address_of_the_master_is_read_without_a_wait(
     make: Make, pair: SessionPair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A wait there would take all the time that there is: MASTER_GTID_WAIT looks at what was replicated."""

@@ -92,7 +92,7 @@ def test_m1_an_own_write_is_seen_while_the_slave_lags(db: Connection, pair: MySQ
         assert db.queries[-1]["db"] == "slave"
 
 
-def test_f1_a_member_has_no_replication_status_so_max_lag_compares_positions(pair: MySQLPair) -> None:
+def test_f1_a_group_member_has_no_replication_status_so_max_lag_compares_positions(pair: MySQLPair) -> None:
     with pair.admin() as admin, admin.cursor() as cursor:
         cursor.execute(f"GRANT REPLICATION CLIENT ON *.* TO {pair.user}@'%'")
     with closing(PYMYSQL.open(pair.master, read_only=True)) as member:

@@ -93,17 +93,19 @@ def test_f2_a_server_out_of_rotation_is_tried_by_one_reader_and_returns_on_succe
     assert {next(iter(health.candidates(servers))) for _ in range(50)} == {one, two}
 
 
-def test_each_server_is_chosen_in_proportion_to_its_weight() -> None:
-    servers = (named("one", 1), named("two", 2), named("three", 5))
+def test_each_server_is_drawn_from_those_that_remain_in_proportion_to_its_weight() -> None:
+    one, two, three = servers = (named("one", 1), named("two", 2), named("three", 5))
     health = Health()
-    first = Counter(next(iter(health.candidates(servers))) for _ in range(8000))
-    second = Counter(list(health.candidates(servers))[1] for _ in range(8000))
-    assert {server.name: pytest.approx(1000 * server.weight, rel=0.2) for server in servers} == {
-        server.name: count for server, count in first.items()
+    orders = Counter(tuple(health.candidates(servers)) for _ in range(20_000))
+    expected = {
+        (one, two, three): 1 / 8 * 2 / 7,
+        (one, three, two): 1 / 8 * 5 / 7,
+        (two, one, three): 2 / 8 * 1 / 6,
+        (two, three, one): 2 / 8 * 5 / 6,
+        (three, one, two): 5 / 8 * 1 / 3,
+        (three, two, one): 5 / 8 * 2 / 3,
     }
-    # After "three", in 5 of 8 cases, "two" is twice as likely as "one"; and so on.
-    assert second[servers[1]] > second[servers[0]]
-    assert all(sorted(health.candidates(servers), key=id) == sorted(servers, key=id) for _ in range(20))
+    assert orders == {order: pytest.approx(20_000 * share, rel=0.2) for order, share in expected.items()}
 
 
 class TestLag:

@@ -95,7 +95,7 @@ def reasons(db: Connection) -> list[str]:
 
 @pytest.mark.parametrize("driver", ["pymysql", "mysqlclient"])
 @pytest.mark.parametrize("kind", ["mariadb", "mysql"])
-def test_f1_a_server_without_a_source_is_compared_by_position(
+def test_f1_the_lag_of_a_slave_that_follows_no_master_is_measured_by_positions(
     make: Callable[[str, str], Connection], kind: str, driver: str
 ) -> None:
     db = make(kind, driver)

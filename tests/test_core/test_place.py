@@ -11,11 +11,13 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 
+from replswitch.installed import _folders_of_libraries
 from replswitch.place import application_place
 
 HERE = f"{__file__}:"
@@ -29,13 +31,58 @@ def library(name: str, function: Any, *, file: str = "") -> Any:
     return module["call"]
 
 
-@pytest.mark.parametrize(
-    "name", ["sqlalchemy.orm.session", "django.db.models.query", "gunicorn.app", "celery.app.task", "json.decoder"]
-)
+LIBRARIES = [
+    *("MySQLdb.cursors", "aiomysql.cursors", "asyncmy.cursors", "asyncpg.connection", "psycopg.cursor"),
+    *("psycopg2.extras", "pymysql.cursors", "sqlalchemy.orm.session", "flask_sqlalchemy.session"),
+    *("django.db.models.query", "debug_toolbar.panels.sql", "channels.db", "flask.app", "werkzeug.serving"),
+    *("starlette.routing", "fastapi.routing", "litestar.routes.http", "quart.app", "asgiref.sync", "anyio.to_thread"),
+    *("celery.app.task", "kombu.messaging", "billiard.pool", "rq.worker", "dramatiq.worker"),
+    *("uvicorn.server", "hypercorn.run", "daphne.server", "gunicorn.app", "waitress.task", "twisted.internet.defer"),
+    *("opentelemetry.trace", "wrapt.wrappers", "_pytest.python", "pluggy._manager", "json.decoder"),
+]
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
 def test_s8_the_place_is_the_line_that_calls_a_library(name: str) -> None:
+    if not name.startswith("json"):
+        pytest.importorskip(name.partition(".")[0])
     place = library(name, application_place)()
     assert place.startswith(HERE)
     assert place.endswith(" in test_s8_the_place_is_the_line_that_calls_a_library")
+
+
+WHEEL = {"METADATA": "Name: {name}\nRequires-Dist: Django>=5\n", "RECORD": "{name}/__init__.py,,\n{name}.py,,\n"}
+REQUIRES_US = {"METADATA": "Name: {name}\nRequires-Dist: Django>=5\nRequires-Dist: replswitch[django]>=1\n"}
+SOURCE = {"PKG-INFO": WHEEL["METADATA"], "SOURCES.txt": "setup.py", "top_level.txt": "{name}"}
+
+KINDS = {
+    "a library of a wheel": ("dist-info", WHEEL, True),
+    "a library of the system": ("egg-info", {"PKG-INFO": WHEEL["METADATA"], "top_level.txt": "{name}"}, True),
+    "a library that an old pip has installed": ("egg-info", {**SOURCE, "installed-files.txt": "../{name}.py"}, True),
+    "an application of a wheel": ("dist-info", {**WHEEL, **REQUIRES_US}, False),
+    "an application in its checkout": ("egg-info", SOURCE, False),
+    "broken metadata": ("dist-info", {"RECORD": ""}, False),
+    "no metadata": ("other", {}, False),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_s8_the_place_tells_an_installed_application_from_a_library(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ending, files, is_library = KINDS[kind]
+    name = "shopping"
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr("replswitch.installed._folders_of_libraries", _folders_of_libraries.__wrapped__)  # no cache
+    metadata = tmp_path / f"{name}-1.{ending}"
+    metadata.mkdir()
+    for file, text in files.items():
+        (metadata / file).write_text(text.format(name=name))
+    inner = library("django.db.models.query", application_place)
+    place = library(f"{name}.views", inner, file=f"{tmp_path}/{name}/views.py")()
+    assert place.startswith(HERE if is_library else f"{tmp_path}/{name}/views.py:2 in call")
+    editable = library(f"{name}.views", inner, file=f"/home/dev/{name}/views.py")()
+    assert editable.startswith(f"/home/dev/{name}/views.py:2 in call")
 
 
 @pytest.mark.parametrize("entry", ["gunicorn", "flask"])

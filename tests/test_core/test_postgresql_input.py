@@ -113,7 +113,7 @@ def test_a_wrong_sslmode_of_the_master_is_the_error_of_the_driver(
         run(db, COUNT)
 
 
-def test_if_commits_wait_for_slaves_own_writes_are_read_there_at_once(make: Make, replicated_pair: Any) -> None:
+def test_with_remote_apply_a_slave_serves_own_writes_at_once(make: Make, replicated_pair: Any) -> None:
     with remote_apply(replicated_pair):
         db = make()
         for number in range(1, 4):

@@ -257,9 +257,9 @@ def test_m1_a_function_that_writes_before_an_unrecorded_transaction_is_recorded(
 
 
 @with_psycopg
-@pytest.mark.parametrize(("settings", "are"), [({}, True), ({"prepare_threshold": None}, False)])
+@pytest.mark.parametrize(("settings", "are_prepared"), [({}, True), ({"prepare_threshold": None}, False)])
 def test_p1_the_position_queries_are_prepared_unless_prepare_threshold_is_none(
-    pair: PostgreSQLPair, loaded: Any, settings: dict[str, Any], are: bool
+    pair: PostgreSQLPair, loaded: Any, settings: dict[str, Any], are_prepared: bool
 ) -> None:
     """Django turns prepared statements off by default, because they do not work behind every pooler."""
     with psycopg.connect(**pair.master, autocommit=True, prepare_threshold=None) as raw:
@@ -268,7 +268,7 @@ def test_p1_the_position_queries_are_prepared_unless_prepare_threshold_is_none(
             raw.execute("SELECT 1")
         found = raw.execute("SELECT COUNT(*) FROM pg_prepared_statements").fetchone()
         assert found is not None
-        assert bool(found[0]) is are
+        assert bool(found[0]) is are_prepared
 
 
 @with_psycopg

@@ -33,21 +33,6 @@ PAUSE = 100
 
 
 @pytest.fixture
-def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[Names]:
-    names = Names(ONE, TWO)
-    monkeypatch.setattr("socket.getaddrinfo", names)
-    yield names
-    names.goes_on.set()
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(resolving, "monotonic", clock)
-    return clock
-
-
-@pytest.fixture
 def at(served: Served) -> Iterator[dict[str, ProxyAt]]:
     """A proxy of the slave at each address, all with one port."""
     with proxies(served.pair.slaves[0]["port"]) as found:

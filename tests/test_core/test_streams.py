@@ -42,7 +42,7 @@ def filled(db: Connection, replicated_pair: ReplicatedPair) -> Connection:
     return db
 
 
-@pytest.mark.parametrize("lags", [True, False])
+@pytest.mark.parametrize("lags", [True, False], ids=["the slave lags", "the slave keeps up"])
 @pytest.mark.parametrize("columns", ["id", "id, REPEAT(body, 10000)"])
 def test_s6_rows_that_are_read_one_by_one_all_come_if_the_loop_writes_and_reads(
     filled: Connection, replicated_pair: ReplicatedPair, streaming: Any, lags: bool, columns: str

@@ -94,7 +94,7 @@ def _procedure(served: Served, make: Make) -> None:
 
 
 @both
-@pytest.mark.parametrize("own_read", [False, True], ids=["no own read", "own read"])
+@pytest.mark.parametrize("own_read", [False, True], ids=["the request only writes", "the request also reads"])
 @pytest.mark.parametrize("work", [by_a_procedure, by_a_call, by_several_statements])
 def test_m1_a_write_after_unread_results_is_marked(served: Served, make: Make, work: Work, own_read: bool) -> None:
     check(served, make, work, own_read=own_read)

@@ -108,8 +108,8 @@ def test_p3_without_positions_one_log_line_gives_the_reason(
     kept.close()
     (line,) = [record.getMessage() for record in caplog.records if record.name == "replswitch.positions"]
     assert line == (
-        f"The master reports no positions, because {server.why}. After a write the visitor's reads stay on the master"
-        " for `cookie_max_age`."
+        f"The master reports no positions, because {server.why}. After a write, the master serves the"
+        " visitor's reads for `cookie_max_age` seconds."
     )
 
 

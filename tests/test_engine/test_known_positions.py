@@ -96,6 +96,16 @@ def test_p4_an_answer_holds_for_known_for(known: Any, clock: Clock) -> None:
     assert known.has_reached(link, position(5), 0)
 
 
+def test_p4_answers_that_are_too_old_are_forgotten(known: Any, clock: Clock) -> None:
+    """Behind a host name, addresses and identities may change without end."""
+    for number in range(100):
+        clock.seconds = 10 * number
+        known.learn(Connected(server=Server(f"slaves.db (10.0.0.{number})", SLAVE)), f"slave{number}", position(5))
+        known.learn(Connected(), "slave", position(number))
+    assert [identity for _, identity in known._reached] == ["slave96", "slave97", "slave98", "slave99", "slave"]
+    assert known.has_reached(Connected("slave"), position(99), 0)
+
+
 def test_p4_an_answer_is_not_used_for_later_writes(known: Any, clock: Clock) -> None:
     """Where it includes one, replication was begun anew in between."""
     link = Connected()

@@ -487,7 +487,7 @@ def test_s12_a_fork_that_python_does_not_see_opens_its_own_links(pair: MariaDBPa
 
 
 @DRIVERS
-@pytest.mark.parametrize("uses", [False, True])
+@pytest.mark.parametrize("uses", [False, True], ids=["no statement in the child", "statements in the child"])
 def test_s12_a_child_that_ends_leaves_the_sessions_of_the_parent_open(
     pair: MariaDBPair, driver: str, uses: bool
 ) -> None:

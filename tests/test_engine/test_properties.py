@@ -520,7 +520,7 @@ def test_s5_the_master_serves_a_transaction_once_it_has_joined(monkeypatch: pyte
     assert list(worker.request.scope.forced_master.values()) == ["marker"]
 
 
-def test_s5_a_transaction_goes_on_where_it_has_joined_after_a_failover() -> None:
+def test_s5_a_transaction_stays_on_the_old_master_after_a_failover() -> None:
     """Although another thread of the request has written on the new master; the next transaction is there."""
     world = World(dict.fromkeys(NAMES, True), {"first": 5, "slave0": 5}, itertools.repeat(None))
     database, driver, request = new_database(world, 1), WorldDriver(must_ask=False), new_request(0)

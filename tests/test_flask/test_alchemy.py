@@ -249,7 +249,7 @@ class TestRequests:
 
 
 class TestConfiguration:
-    def test_slaves_can_be_given_as_uris(
+    def test_slaves_can_be_given_as_urls(
         self, create_app: CreateApp, pair: ReplicatedPair, new_visitor: Visitors
     ) -> None:
         for slaves in ((uri(pair, pair.slaves[0]),), (make_url(uri(pair, pair.slaves[0])),), uri(pair, pair.slaves[0])):
@@ -378,7 +378,7 @@ class TestConfiguration:
             ({"REPLSWITCH_SLAVES": ["x"], "SQLALCHEMY_BINDS": {}}, r"It has no keys\."),
             ({"REPLSWITCH_SLAVES": b"slave1"}, "is a value of type bytes. It must be a list of bind keys"),
             ({"REPLSWITCH_SLAVES": "slave1 slave2"}, r'names "slave2", which is not a key of SQLALCHEMY_BINDS'),
-            ({"REPLSWITCH_SLAVES": "mysql://u:pa ss@h/d"}, "contains URIs, and an entry that is not a URI. It must be"),
+            ({"REPLSWITCH_SLAVES": "mysql://u:pa ss@h/d"}, "contains URLs, and an entry that is not a URL. It must be"),
             ({"REPLSWITCH_SLAVES": {"slave1": {}}}, "is a value of type dict"),
             ({"REPLSWITCH_SLAVES": [{"url": "sqlite://"}]}, "contains an entry of type dict"),
             ({"REPLSWITCH_SLAVES": [""]}, "contains an empty string"),

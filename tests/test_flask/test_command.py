@@ -155,7 +155,7 @@ def test_a_slave_without_a_master_is_reported(run_on: Run, mariadb_pair: MariaDB
     assert "it follows no master" in result.output
 
 
-def test_a_user_without_the_right_to_ask_is_noted(run_on: Run, mariadb_pair: MariaDBPair) -> None:
+def test_a_user_who_may_not_query_the_replication_status_is_noted(run_on: Run, mariadb_pair: MariaDBPair) -> None:
     with closing(mariadb_pair.admin()) as admin, admin.cursor() as cursor:
         cursor.execute("CREATE OR REPLACE USER modest@'%' IDENTIFIED BY 'modest'")
         cursor.execute("GRANT ALL ON shop.* TO modest@'%'")

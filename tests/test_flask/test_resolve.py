@@ -26,13 +26,6 @@ CreateApp = Callable[..., Flask]
 
 
 @pytest.fixture
-def names(monkeypatch: pytest.MonkeyPatch) -> Names:
-    names = Names(ONE, TWO)
-    monkeypatch.setattr("socket.getaddrinfo", names)
-    return names
-
-
-@pytest.fixture
 def at(mariadb_pair: MariaDBPair) -> Iterator[dict[str, ProxyAt]]:
     """A proxy of the slave at each address, all with one port."""
     with proxies(mariadb_pair.slaves[0]["port"]) as found:

@@ -1,4 +1,4 @@
-"""The documentation site builds without a warning, its links lead somewhere, and it has every public name."""
+"""The documentation site builds without a warning, its links and tables are right, and it has every public name."""
 
 from __future__ import annotations
 
@@ -91,6 +91,14 @@ def test_each_link_from_a_page_beside_the_manual_leads_to_a_file_and_a_heading(p
         file = ROOT / (path or page)
         assert file.exists(), path
         assert not place or place in anchors(file), f"{path}#{place}"
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: str(page.name))
+def test_each_table_of_a_page_begins_with_a_header(page: Path) -> None:
+    """A row after an empty line begins a new table. Without a header, Markdown shows it as text."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for first, second in re.findall(r"(?:^|\n\n)(\|.*)\n(.*)", text):
+        assert re.fullmatch(r"\|(?: *:?-+:? *\|)+", second), first
 
 
 def public_objects(module: str) -> Iterator[tuple[str, Any]]:

@@ -38,7 +38,7 @@ IMPORTERS = {
         "replswitch.drivers.psycopg_server_cursor",
         "replswitch.testing",
     ],
-    "psycopg2": ["replswitch.drivers.psycopg2", "replswitch.drivers.psycopg2_connection"],
+    "psycopg2": [f"replswitch.drivers.{name}" for name in ("psycopg2", "psycopg2_connection", "psycopg2_cursor")],
     "pymysql": ["replswitch.drivers.pymysql", "replswitch.drivers.tracking_connection", "replswitch.testing"],
     "pytest": ["replswitch.testing"],
     "rq": ["replswitch.rq"],

@@ -34,7 +34,8 @@ DECISIONS = {
 """Names of what decides."""
 
 DECIDING_MODULES = {
-    f"replswitch.engine.{name}" for name in ("choose", "failure", "health", "lag", "outcome", "rotation", "selection")
+    f"replswitch.engine.{name}"
+    for name in ("choose", "failure", "health", "lag", "outcome", "rotation", "selection", "weights")
 }
 
 ALLOWED_DECISIONS = {
@@ -219,7 +220,7 @@ def test_a_decision_outside_the_engine_is_found(source: str) -> None:
         "from replswitch.drivers.sqlite3 import DRIVER",
     ],
 )
-def test_a_test_for_a_product_is_found(source: str) -> None:
+def test_code_that_asks_for_the_database_product_is_found(source: str) -> None:
     assert list(product_tests(source))
 
 

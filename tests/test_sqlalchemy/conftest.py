@@ -10,7 +10,6 @@ import pytest
 from sqlalchemy import Engine, String, Table, create_engine, delete, event, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
 from sqlalchemy.pool import NullPool
-from tests.behind_name import ONE, TWO, Clock, Names
 
 import replswitch
 from replswitch import MASTER, SLAVE
@@ -173,20 +172,3 @@ def make(urls: list[str]) -> Iterator[Callable[..., Shop]]:
 def shop(make: Callable[..., Shop]) -> Shop:
     """The database with its one slave."""
     return make()
-
-
-@pytest.fixture
-def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[Names]:
-    """The lookups of a name with two addresses."""
-    names = Names(ONE, TWO)
-    monkeypatch.setattr("socket.getaddrinfo", names)
-    yield names
-    names.goes_on.set()
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The clock that decides when a name is looked up again."""
-    clock = Clock()
-    monkeypatch.setattr("replswitch.engine.resolving.monotonic", clock)
-    return clock

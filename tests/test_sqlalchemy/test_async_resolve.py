@@ -205,7 +205,7 @@ def test_f7_the_first_read_does_not_wait_for_a_lookup_that_hangs(shop_on: Make, 
 
 
 @of_one_driver
-def test_f7_a_choice_outside_a_call_does_not_wait(shop_on: Make, names: Names) -> None:
+def test_f7_get_bind_outside_a_call_of_the_session_does_not_wait_for_a_lookup(shop_on: Make, names: Names) -> None:
     async def main() -> None:
         async with shop_on() as shop:
             names.goes_on.clear()

@@ -260,9 +260,13 @@ def test_m1_an_async_rollback_is_not_recorded(pair: ReplicatedPair, shop_on: Mak
     asyncio.run(main())
 
 
-@pytest.mark.parametrize(
-    "by", ["engine", "execution options", "its cursor", "its cursor after a statement with execution options"]
-)
+BY_CURSOR = [
+    *("its cursor", "its cursor with execution options"),
+    "its cursor after a statement with execution options",
+]
+
+
+@pytest.mark.parametrize("by", ["engine", "execution options", *BY_CURSOR])
 def test_m1_an_async_write_in_autocommit_mode_is_recorded(pair: ReplicatedPair, shop_on: Make, by: str) -> None:
     async def main() -> None:
         level = {} if "execution options" in by else {"isolation_level": "AUTOCOMMIT"}
@@ -290,6 +294,23 @@ def test_m1_an_async_write_in_autocommit_mode_is_recorded(pair: ReplicatedPair, 
 
     asyncio.run(main())
     pair.start_slave()
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_m1_an_async_write_by_the_cursor_is_recorded_if_its_connection_commits_it(shop_on: Make, end: str) -> None:
+    def run(connection: Connection) -> None:
+        write_by_cursor(connection)
+        getattr(connection.connection, end)()
+
+    async def main() -> None:
+        async with shop_on(ONE_CONNECTION) as shop:
+            for _ in range(2):
+                with shop.db.use_master() as frame:
+                    async with shop.master.connect() as connection:
+                        await connection.run_sync(run)
+                    assert (frame.scope.all_written() is not None) is (end == "commit")
+
+    asyncio.run(main())
 
 
 def test_m1_a_write_by_the_cursor_of_an_async_session_in_autocommit_mode_is_recorded(

@@ -9,7 +9,7 @@ from contextvars import copy_context
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select, text
+from sqlalchemy import Engine, create_engine, func, select, text
 from sqlalchemy.exc import IntegrityError
 from tests.visits import post_and_read
 from webob import Request
@@ -17,7 +17,7 @@ from webob import Request
 import replswitch
 from replswitch import carry, resume
 from replswitch.decorators import use_master
-from replswitch.sqlalchemy import RoutingSession
+from replswitch.sqlalchemy import RoutingSession, replicate
 from replswitch.testing import ReplicatedPair
 from replswitch.testing.servers import ServerPair
 from replswitch.wsgi import ReplicationMiddleware
@@ -133,7 +133,7 @@ def check(shop: Any, pair: ReplicatedPair, work: Work, table: str = "message", *
 
 
 class TestOnServers:
-    @pytest.fixture(params=["pymysql", "mysqldb"])
+    @pytest.fixture(params=["pymysql", "mysqldb"], ids=["pymysql", "mysqlclient"])
     def driver(self, request: pytest.FixtureRequest) -> str:
         return str(request.param)
 
@@ -149,7 +149,7 @@ class TestOnServers:
             cursor.execute("CREATE TABLE message_log (body VARCHAR(100)) ENGINE = MyISAM")
         replicated_pair.wait_caught_up()
 
-    @pytest.mark.parametrize("own_read", [False, True], ids=["no own read", "own read"])
+    @pytest.mark.parametrize("own_read", [False, True], ids=["the request only writes", "the request also reads"])
     @pytest.mark.parametrize("work", ON_SERVERS)
     def test_m1_a_commit_counts_when_it_happens(
         self, shop: Any, replicated_pair: ReplicatedPair, driver: str, work: Work, own_read: bool
@@ -168,6 +168,34 @@ class TestOnFiles:
     @pytest.mark.parametrize("work", EVERYWHERE)
     def test_m1_a_commit_counts_when_it_happens(self, shop: Any, replicated_pair: ReplicatedPair, work: Work) -> None:
         assert check(shop, replicated_pair, work) == 3600
+
+
+def with_options(engine: Engine) -> Engine:
+    return engine.execution_options(colour="red")
+
+
+def with_its_pool_and_dialect(engine: Engine) -> Engine:
+    return Engine(engine.pool, engine.dialect, engine.url)
+
+
+@pytest.mark.parametrize("is_in_use", [False, True], ids=["unused", "with idle connections"])
+@pytest.mark.parametrize("copy", [with_options, with_its_pool_and_dialect])
+def test_m1_a_commit_of_an_engine_that_was_copied_before_replicate_counts(
+    urls: list[str], copy: Callable[[Engine], Engine], is_in_use: bool
+) -> None:
+    master, slave = map(create_engine, urls)
+    copied = copy(master)
+    if is_in_use:
+        copied.connect().close()
+    replicate(master, [slave])
+    for level in ("AUTOCOMMIT", None):
+        engine = copied if level is None else copied.execution_options(isolation_level=level)
+        with resume(""), use_master():
+            with engine.begin() as connection:
+                connection.execute(INSERT)
+            assert carry() != ""
+    for each in (copied, master, slave):
+        each.dispose()
 
 
 def test_m1_a_session_that_only_reads_makes_no_marker(shop: Any) -> None:

@@ -86,7 +86,7 @@ class TestRefused:
             replicate("mysql://shop:s3cret@master.db/shop")  # type: ignore[arg-type]  # what is tested
         assert "s3cret" not in str(caught.value)
 
-    @pytest.mark.parametrize("driver", ["pymysql", "mysqldb"])
+    @pytest.mark.parametrize("driver", ["pymysql", "mysqldb"], ids=["pymysql", "mysqlclient"])
     def test_autocommit_in_the_url_or_connect_args_is_refused_with_the_cure(self, driver: str) -> None:
         address, cure = f"mysql+{driver}://shop@master.invalid/shop", 'isolation_level="AUTOCOMMIT"'
         with pytest.raises(ConfigurationError, match=cure):
@@ -237,6 +237,24 @@ class TestRefused:
         replicate(master)
         with pytest.raises(ConfigurationError, match="creator="):
             master.connect()
+
+    @pytest.mark.parametrize("role", ["the master", "slave number 1"])
+    def test_an_engine_whose_pool_another_engine_has_is_refused(self, engine: Make, role: str) -> None:
+        master, slave = engine(), engine("slave")
+        engine("other", pool=(master if role == "the master" else slave).pool)
+        with pytest.raises(ConfigurationError, match=rf"{role} shares its pool .*execution_options\(\)"):
+            replicate(master, [slave])
+
+    def test_m1_the_pool_of_a_replicated_engine_is_refused_for_another_engine(self, engine: Make) -> None:
+        """That engine would commit without replswitch."""
+        master = engine()
+        replicate(master)
+        with master.begin() as connection:
+            connection.execute(text("CREATE TABLE note (id INTEGER)"))
+        other = engine("master", pool=master.pool)
+        for each in (other, master):
+            with pytest.raises(ConfigurationError, match=r"master\.db shares its pool .*execution_options\(\)"):
+                each.connect()
 
     def test_twophase_is_refused(self, engine: Make) -> None:
         with pytest.raises(ConfigurationError, match="twophase"):
@@ -403,7 +421,7 @@ class TestWithoutSlaves:
             with state(), RoutingSession(master) as session:
                 assert session.connection().exec_driver_sql("PRAGMA read_uncommitted").scalar() == 1
 
-    @pytest.mark.parametrize("driver", ["pymysql", "mysqldb"])
+    @pytest.mark.parametrize("driver", ["pymysql", "mysqldb"], ids=["pymysql", "mysqlclient"])
     def test_p3_opening_the_first_connection_without_a_binary_log_is_not_recorded(
         self, unlogged: UnloggedMariaDB, monkeypatch: pytest.MonkeyPatch, driver: str
     ) -> None:

@@ -274,7 +274,7 @@ class TestReadsLikeAStockSession:
         assert "author" in str(query)
         assert query.populate_existing().with_entities(Author.name).order_by(Author.id).all() == [("Ada",), ("Ben",)]
 
-    def test_text_with_parameters_reads_rows(self, session: Session) -> None:
+    def test_a_select_as_text_with_parameters_reads_rows(self, session: Session) -> None:
         assert session.execute(text("SELECT name FROM author WHERE id = :id"), {"id": 1}).scalar_one() == "Ada"
         statement = select(Author.name).where(Author.id == bindparam("id"))
         assert session.scalar(statement, {"id": 2}) == "Ben"
@@ -531,7 +531,7 @@ class TestWriteStatementsLikeInAStockSession:
         session.commit()
         assert made[0].name == "Cleo"
 
-    @pytest.mark.parametrize("synchronize", ["auto", "evaluate", "fetch", False])
+    @pytest.mark.parametrize("synchronize", ["auto", "evaluate", "fetch", False], ids="synchronize_session={}".format)
     def test_an_update_and_a_delete_of_many_rows_change_them(self, session: Session, synchronize: Any) -> None:
         options = {"synchronize_session": synchronize}
         result = session.execute(update(Book).where(Book.id < 3).values(title="new"), execution_options=options)
@@ -562,7 +562,7 @@ class TestWriteStatementsLikeInAStockSession:
         session.commit()
         assert session.scalars(select(Author.name).order_by(Author.id)).all()[2:] == ["Cleopatra", "Dan"]
 
-    def test_a_text_updates_rows(self, session: Session) -> None:
+    def test_an_update_as_text_updates_rows(self, session: Session) -> None:
         session.execute(text("UPDATE book SET title = :title"), {"title": "new"})
         session.commit()
         assert set(titles(session)) == {"new"}

@@ -549,7 +549,7 @@ class TestReadsOnTheMaster:
         assert ran.count(MASTER) <= 1  # where its death is noticed by the first statement
         assert scope().decisions[-1].reason == "no-master"
 
-    @pytest.mark.parametrize("reached", [False, True])
+    @pytest.mark.parametrize("reached", [False, True], ids=["new connection", "open connection"])
     def test_f3_a_write_without_a_master_raises_and_does_not_reach_a_slave(
         self, behind: Any, master: Proxy, server_pair: MariaDBPair, reached: bool
     ) -> None:

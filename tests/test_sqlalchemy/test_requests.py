@@ -179,7 +179,7 @@ def test_a_forced_state_inside_a_request_outlives_its_commits(shop: Any, replica
         "INSERT INTO message (body) WITH fresh AS (SELECT 'new' AS body) SELECT body FROM fresh",
     ],
 )
-def test_a_text_that_writes_in_a_get_is_not_lost_on_the_slave(
+def test_a_write_as_text_in_a_get_is_not_lost_on_the_slave(
     shop: Any, replicated_pair: ReplicatedPair, sql: str
 ) -> None:
     """advanced-alchemy 1.12 sends it to the slave, which may even take it."""

@@ -51,7 +51,8 @@ class StandIn:
 
 
 def engine_of(dialect: Dialect) -> Engine:
-    return Engine(QueuePool(StandIn), dialect, make_url(f"{dialect.name}://slave.db/shop"))  # type: ignore[arg-type]  # a stand-in
+    pool = QueuePool(StandIn, dialect=dialect)  # type: ignore[arg-type]  # a stand-in
+    return Engine(pool, dialect, make_url(f"{dialect.name}://slave.db/shop"))
 
 
 def test_s7_a_postgresql_slave_stays_read_only_after_a_rollback() -> None:

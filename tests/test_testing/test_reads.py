@@ -137,7 +137,7 @@ def test_a_write_on_the_master_is_no_wrong_read(db: Connection) -> None:
         ("", False),
     ],
 )
-def test_what_is_taken_as_a_read(sql: str, is_read: bool) -> None:
+def test_a_statement_is_taken_as_a_read_by_its_text(sql: str, is_read: bool) -> None:
     assert Statement(sql, "shop", "master", "m", "default").is_read is is_read
 
 

@@ -209,6 +209,18 @@ def test_a_killed_server_waits_for_its_own_port(pair: ServerPair) -> None:
     assert execute(pair, "slave", "SELECT 1") == [(1,)]
 
 
+def test_a_slave_whose_relay_logs_were_damaged_by_kill_replicates_again(pair: ServerPair) -> None:
+    pair.kill("slave")
+    relay_logs = list(pair._data("slave").glob("relaylog.0*"))
+    assert relay_logs
+    for relay_log in relay_logs:
+        relay_log.unlink()
+    pair.start("slave")
+    execute(pair, "master", "INSERT INTO message VALUES (1)")
+    pair.wait_caught_up()
+    assert execute(pair, "slave", "SELECT number FROM message") == [(1,)]
+
+
 def test_a_server_that_does_not_start_shows_its_log(
     gone: Callable[[Path], bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -189,14 +189,14 @@ def test_an_error_of_the_copier_is_logged_and_raised(caplog: pytest.LogCaptureFi
             pair._copier._slaves["slave"].close()
             connection.execute("INSERT INTO message VALUES (1)")
         for _ in range(2):
-            with pytest.raises(PairError, match="the copier has failed") as raised:
+            with pytest.raises(PairError, match="the copying of commits has failed") as raised:
                 pair.wait_caught_up()
             assert isinstance(raised.value.__cause__, sqlite3.ProgrammingError)
-        with pytest.raises(PairError, match="the copier has failed"):
+        with pytest.raises(PairError, match="the copying of commits has failed"):
             pair.lag = 1
-        assert "the copier has failed" in caplog.text
+        assert "the copying of commits has failed" in caplog.text
     finally:
-        with pytest.raises(PairError, match="the copier has failed"):
+        with pytest.raises(PairError, match="the copying of commits has failed"):
             pair.close()
     assert not folder.exists()
     pair.close()

@@ -45,9 +45,9 @@ def test_r5_a_refused_write_whose_error_the_application_does_not_catch_causes_th
     gc.collect()  # the errors refer to frames, which refer to a transaction on the slave
 
 
-@pytest.mark.parametrize("is_declined", [False, True])
+@pytest.mark.parametrize("has_committed", [False, True])
 def test_r5_links_of_the_first_try_are_released_without_garbage_collection(
-    board: Board, send: Callable[..., Exchange], is_declined: bool
+    board: Board, send: Callable[..., Exchange], has_committed: bool
 ) -> None:
     numbers = iter(range(100, 200))
 
@@ -57,7 +57,7 @@ def test_r5_links_of_the_first_try_are_released_without_garbage_collection(
             page = count(board)
         except BaseException as error:
             kept.append(error)
-            if is_declined:
+            if has_committed:
                 board.db.rollback()
                 with use_master():
                     board.write(next(numbers))

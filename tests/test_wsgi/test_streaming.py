@@ -123,7 +123,7 @@ def test_s9_the_write_callable_is_used_in_the_state_of_the_request(
 
 
 @pytest.mark.parametrize("rest", [[], [b"two"], (), (b"two",)], ids=repr)
-def test_a_list_after_write_does_not_send_the_headers_again(
+def test_a_list_after_the_write_callable_was_used_does_not_send_the_headers_again(
     send: SendRequest, wrap: Wrap, rest: Iterable[bytes]
 ) -> None:
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -135,7 +135,9 @@ def test_a_list_after_write_does_not_send_the_headers_again(
     assert len(answer.cookies) == 1
 
 
-def test_a_file_after_write_does_not_send_the_headers_again(send: SendRequest, wrap: Wrap) -> None:
+def test_a_file_after_the_write_callable_was_used_does_not_send_the_headers_again(
+    send: SendRequest, wrap: Wrap
+) -> None:
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         start_response("200 OK", TEXT)(b"one")
         wrapped: Iterable[bytes] = environ["wsgi.file_wrapper"](io.BytesIO(b"two"))
@@ -208,7 +210,7 @@ def test_a_second_start_response_without_exc_info_is_refused(send: SendRequest, 
         send(wrap(application))
 
 
-@pytest.mark.parametrize("started", [False, True])
+@pytest.mark.parametrize("started", [False, True], ids=["before start_response", "after start_response"])
 def test_s3_an_application_that_raises_leaves_no_state(exchange: SendRequest, wrap: Wrap, started: bool) -> None:
     switch = Switch()
 

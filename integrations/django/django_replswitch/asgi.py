@@ -33,7 +33,10 @@ class WebsocketMiddleware:
 
     def __init__(self, app: ASGIApplication) -> None:
         if not callable(app):
-            raise ConfigurationError(f"WebsocketMiddleware needs an ASGI application, but {app!r} cannot be called.")
+            raise ConfigurationError(
+                f"WebsocketMiddleware needs an ASGI application, but {app!r} cannot be called. Give the application "
+                "itself: WebsocketMiddleware(app)."
+            )
         self.app = _settling(app)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -71,9 +74,9 @@ class HttpConsumerMiddleware(ReplicationMiddleware):
 
 
 def _settling(app: ASGIApplication) -> ASGIApplication:
-    """Wrap an application. Before it sends a message, and before it raises an error, find out what it has written.
+    """Wrap an application. The wrapper finds out what was written before it passes on a message or an error.
 
-    Otherwise the middleware around it would have to query the server in the event loop's thread, and block the loop.
+    Otherwise the middleware would query the server in the event loop's thread, and would block the loop.
     """
 
     async def settled(scope: Any, receive: Any, send: Any) -> None:

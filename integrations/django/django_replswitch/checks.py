@@ -1,7 +1,7 @@
 """System checks for settings that would fail without an error message.
 
 The checks are registered when this module is imported. Each backend imports it, and so does ``"django_replswitch"`` in
-``INSTALLED_APPS``. ``docs/django.md`` lists the id of every check, and what to do.
+``INSTALLED_APPS``. The page "How to use it in Django" of the documentation lists the id of every check, and what to do.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _say(identity: str, text: str, hint: str) -> Messages:
 
 @register("replswitch")
 def check_slaves(*_: object, **__: object) -> Messages:
-    """Check SLAVES of every alias."""
+    """Check the setting SLAVES of each alias."""
     found: Messages = []
     switching = switching_aliases()
     for alias, database in connections.settings.items():
@@ -104,7 +104,7 @@ def _check_alias(where: str, alias: str, database: Mapping[str, Any]) -> Message
         master, slaves = servers_of(database, alias).master, slaves_of(database, alias)
         named_set(database, alias)
     except ImproperlyConfigured as error:
-        return _say("replswitch.E002", str(error), "See docs/django.md.")
+        return _say("replswitch.E002", str(error), 'See the page "How to use it in Django" of the documentation.')
     masters = address(database, master)
     found: Messages = []
     for number, slave in enumerate(slaves):
@@ -152,11 +152,13 @@ def _meant(key: object, where: str, database: Mapping[str, Any]) -> str:
 
 @register("replswitch")
 def check_options(*_: object, **__: object) -> Messages:
-    """Check REPLSWITCH."""
+    """Check the options in the setting REPLSWITCH."""
     try:
         conf.configured()
     except ImproperlyConfigured as error:
-        return _say("replswitch.E005", str(error), "The options are listed in docs/django.md.")
+        return _say(
+            "replswitch.E005", str(error), 'The page "How to use it in Django" of the documentation lists the options.'
+        )
     return []
 
 
@@ -237,7 +239,12 @@ def check_predecessors(*_: object, **__: object) -> Messages:
             package = _PREDECESSORS.get(path.partition(".")[0])
             if package is not None and switching_aliases():
                 text = f'{setting} still has "{path}" of {package}, which {why}.'
-                found += _say(identity, text, "Remove it. docs/moving-to-django-backend.md has the other steps.")
+                found += _say(
+                    identity,
+                    text,
+                    'Remove it. The page "How to move from django-replicated or django-multidb-router" of the '
+                    "documentation has the other steps.",
+                )
     return found
 
 
@@ -281,7 +288,10 @@ def _check_master(alias: str, master: ServerStatus) -> Messages:
         f'Each commit on the master {master.server} of DATABASES["{alias}"] waits until its synchronous slaves have '
         "applied it (synchronous_commit = remote_apply)."
     )
-    hint = 'replswitch does not need this, because a slave serves only visitors whose writes it has. "on" is faster.'
+    hint = (
+        "replswitch does not need this, because a slave serves only visitors whose writes it has. "
+        "synchronous_commit = on is faster."
+    )
     return _say("replswitch.I002", text, hint)
 
 

@@ -53,7 +53,7 @@ def configured() -> tuple[RequestOptions, DatabaseOptions]:
 
 @lru_cache(maxsize=1)
 def request_policy() -> RequestPolicy:
-    """Return the policy of the project's requests. It signs markers with SECRET_KEY, and accepts the fallbacks too."""
+    """Return the policy of the project's requests. SECRET_KEY signs markers. SECRET_KEY_FALLBACKS are accepted, too."""
     return RequestPolicy(configured()[0], _secrets())
 
 
@@ -78,7 +78,7 @@ class _ConsumerPolicy(RequestPolicy):
 
 
 def _http_request(scope: dict[str, Any]) -> HttpRequest:
-    """Return an HttpRequest for an ASGI connection scope. A websocket's is the GET of the handshake (RFC 6455)."""
+    """Return an HttpRequest for an ASGI connection scope; for a websocket, the GET of its handshake (RFC 6455)."""
     from django.core.handlers.asgi import ASGIRequest  # noqa: PLC0415 - the backends import this module very early
 
     return ASGIRequest({"method": "GET", **scope}, BytesIO())

@@ -15,7 +15,7 @@ C = TypeVar("C", bound=type)
 
 
 def on_master(reason: str, *names: str) -> Callable[[C], C]:
-    """Return a decorator for a mixin. It makes these methods run on the master, without recording their writes."""
+    """Return a decorator for a mixin, which makes the methods ``names`` run on the master and record no writes."""
     use = Use(MASTER, reason)
 
     def decorate(mixin: C) -> C:

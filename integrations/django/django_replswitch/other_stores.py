@@ -44,7 +44,7 @@ def watch_other_stores() -> None:
 
 
 def _watch_sessions(store: Any) -> None:
-    """Notice each save of a session that the running request has not created itself."""
+    """Notice each save of a session, except for a session that the running request has created."""
     if _WATCHED in vars(store) or issubclass(store, SignedCookies):  # its cookie is discarded with the response
         return
     save, asave = store.save, store.asave

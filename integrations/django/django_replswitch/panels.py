@@ -175,7 +175,7 @@ def _described(scope: Scope) -> str:
         return "none"
     parts = [f"{name}: {position}" for name, position in marker.positions.items()]
     if marker.written_at is not None:
-        parts.append(f"by time, written {time.time() - marker.written_at:.1f} s ago")
+        parts.append(f"a write without a position, {time.time() - marker.written_at:.1f} s ago")
     return ", ".join(parts) or "empty"
 
 
@@ -183,7 +183,7 @@ def _written(scope: Scope) -> str:
     """Return in words whether the request has committed something on the master."""
     if scope.wrote is not None:
         return "yes"
-    return "perhaps, the master is asked before the response is sent" if scope.pending else "no"
+    return "perhaps: replswitch asks the master before the response is sent" if scope.pending else "no"
 
 
 def _sent(scope: Scope, cookies: list[str], *, is_inside: bool) -> str:
@@ -191,5 +191,5 @@ def _sent(scope: Scope, cookies: list[str], *, is_inside: bool) -> str:
     if cookies:
         return f"in the cookie {cookies[0]}"
     if is_inside and (scope.wrote is not None or scope.pending):
-        return "added after this panel" if scope.wrote is not None else "added after this panel, if there was a write"
+        return "added after this panel" if scope.wrote is not None else "added after this panel if there was a write"
     return "none"

@@ -31,7 +31,7 @@ class _Uncached:
 
     @_cache_update_cache.setter
     def _cache_update_cache(self, wanted: bool) -> None:
-        """Ignore what the middleware sets."""
+        """Ignore the value that Django's cache middleware sets."""
 
 
 class DjangoRequest(Framework):

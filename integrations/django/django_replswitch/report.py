@@ -52,7 +52,7 @@ def asked_servers(alias: str) -> list[Asked]:
 
 
 def address(settings: Mapping[str, Any], server: Server) -> tuple[str, ...]:
-    """Return the settings that decide to which server connections go, such as the user, by whom a proxy may route."""
+    """Return the settings that decide to which server connections go. They include the user, because of proxies."""
     found = merged(server, settings)
     options = found.get("OPTIONS") or {}
     names = ("host", "hostaddr", "port", "unix_socket", "read_default_file", "read_default_group", "user")

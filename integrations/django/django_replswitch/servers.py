@@ -55,8 +55,8 @@ def servers_of(settings: Mapping[str, Any], alias: str) -> Servers:
     place = f'DATABASES["{alias}"]'
     if _resolves(settings, place):
         raise ImproperlyConfigured(
-            f"{place}: RESOLVE is True. A master has one address at a time. Leave RESOLVE out here: each new connection"
-            " to the master looks its HOST up. A slave can have it."
+            f"{place}: RESOLVE is True. A master has one address at a time. Leave RESOLVE out: each new connection to"
+            " the master looks its HOST up. The settings of a slave in SLAVES can have RESOLVE."
         )
     found: list[Server | Name] = []
     for number, slave in enumerate(slaves_of(settings, alias)):

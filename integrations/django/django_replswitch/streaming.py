@@ -1,4 +1,4 @@
-"""Keep the state while the pieces of a streamed response are produced, and produce the first one before the marker."""
+"""Keep the state while the pieces of a streamed response are produced. Produce the first piece before the marker."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def _close(response: Any) -> None:
 
 
 def _with_closers(answer: Any, response: Any) -> HttpResponseBase:
-    """Return ``answer``, the response that the server gets. Closing ``answer`` also closes the streamed response."""
+    """Make ``answer``, which the server gets, close ``response`` when the server closes it. Return ``answer``."""
     if answer is not response:
         answer._resource_closers.extend(response._resource_closers)
     return answer  # type: ignore[no-any-return]  # Django's response

@@ -95,7 +95,7 @@ class TaskBackend:
     """
 
     def __new__(cls, alias: str, params: dict[str, Any]) -> Any:
-        """Make an instance of a subclass of the other backend, which has the additions of this module."""
+        """Return an instance of the other backend, in a subclass that adds the token and the scope to its tasks."""
         given = params.get("REPLSWITCH", {})
         wanted = 'a dictionary such as {"BACKEND": "django.tasks.backends.immediate.ImmediateBackend"}'
         require(isinstance(given, dict) and isinstance(given.get("BACKEND"), str), "REPLSWITCH", given, wanted)

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from replswitch.sqlalchemy import EngineSwitch
 
 _FORM: Final = (
-    'It must be a list of bind keys of SQLALCHEMY_BINDS, or of URIs, such as ["slave1", "slave2"] or '
+    'It must be a list of bind keys of SQLALCHEMY_BINDS, or of URLs, such as ["slave1", "slave2"] or '
     '["mysql+pymysql://slave1.db/shop"].'
 )
 
-# The settings that are not copied to the temporary application in which `_engine_of` makes the engine of a URI.
+# The settings that are not copied to the temporary application in which `_engine_of` makes the engine of a URL.
 _ADDRESSES: Final = {"SQLALCHEMY_DATABASE_URI", "SQLALCHEMY_BINDS"}
 
 
@@ -42,7 +42,7 @@ def replicated(app: Flask, db: SQLAlchemy, slaves: object, options: Mapping[str,
         the switch of the database; None if there is neither a master nor a slave.
 
     Raises:
-        ConfigurationError: an entry of ``slaves`` is neither a bind key nor a usable URI, or `replicate` refuses an
+        ConfigurationError: an entry of ``slaves`` is neither a bind key nor a usable URL, or `replicate` refuses an
             engine or an option.
     """
     names = [] if slaves is None else _split(slaves) if isinstance(slaves, str) else slaves
@@ -76,7 +76,7 @@ def _split(text: str) -> list[str]:
     if "://" in text and not all("://" in name for name in found):
         # Do not show the entry, because it may be a part of a password.
         raise ConfigurationError(
-            f"REPLSWITCH_SLAVES contains URIs, and an entry that is not a URI. {_FORM} In a password, write a space as "
+            f"REPLSWITCH_SLAVES contains URLs, and an entry that is not a URL. {_FORM} In a password, write a space as "
             '"%20", and a comma as "%2C".'
         )
     return found
@@ -97,7 +97,7 @@ def _slave(app: Flask, db: SQLAlchemy, engines: Mapping[Any, Engine], name: Any)
 
 
 def _engine_of(app: Flask, db: SQLAlchemy, uri: Any) -> Engine:
-    """Make an engine for a URI, with the options of the master's engine.
+    """Make an engine for a URL, with the options of the master's engine.
 
     Flask-SQLAlchemy makes the engine in a temporary application with the settings of ``app``, because it has defaults
     of its own for each driver.
@@ -110,7 +110,7 @@ def _engine_of(app: Flask, db: SQLAlchemy, uri: Any) -> Engine:
     except Exception as error:
         # Leave the text of the error out, because it may contain a password.
         raise ConfigurationError(
-            f"A URI in REPLSWITCH_SLAVES cannot be used ({type(error).__name__}). {_FORM}"
+            f"A URL in REPLSWITCH_SLAVES cannot be used ({type(error).__name__}). {_FORM}"
         ) from error
     with settings.app_context():
         return db.engine

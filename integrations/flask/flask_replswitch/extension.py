@@ -64,7 +64,7 @@ class ReplSwitch:
     Args:
         app: the application; None to register it later with `init_app`.
         databases: return values of `replswitch.connect` or `replswitch.sqlalchemy.replicate`, which
-            ``flask replswitch`` shows. Databases that are not listed here switch as well.
+            ``flask replswitch`` shows. Databases that are not in this list switch as well.
 
     Raises:
         ConfigurationError: see `init_app`.

@@ -30,11 +30,11 @@ _SCOPE: Final = "flask_replswitch.scope"
 def instruction_for(wanted: State) -> Frame:
     """Return the frame for a call of a decorated function in a request. The caller puts the frame on the stack.
 
-    If neither the middleware nor another decorated function has begun the scope of the request, begin the scope here,
-    and let Flask add the marker to the response.
+    If neither the middleware nor another decorated function has begun the scope of the request, begin the scope, and
+    let Flask add the marker to the response.
 
     Args:
-        wanted: the decorator's state. If the scope begins here, this state replaces the option ``override``.
+        wanted: the decorator's state. If this function begins the scope, this state replaces the option ``override``.
 
     Raises:
         ConfigurationError: the application's configuration is wrong.

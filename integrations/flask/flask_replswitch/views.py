@@ -2,14 +2,14 @@
 
 Flask keeps no list of applications, so this module refuses views only in applications with ReplSwitch:
 
-=========================================  ============================================
+=========================================  =============================================
 the application of the view                the view is refused
-=========================================  ============================================
+=========================================  =============================================
 already has ReplSwitch                     when the view is decorated
 gets ReplSwitch later                      when the application gets ReplSwitch
-gets the view through a blueprint          when the blueprint is registered, or as above
+gets the view through a blueprint          when it has both the blueprint and ReplSwitch
 never gets ReplSwitch                      never
-=========================================  ============================================
+=========================================  =============================================
 """
 
 from __future__ import annotations

@@ -132,8 +132,8 @@ class Connection(Switch):
         """Begin a transaction. A link joins it with its first statement, and all links end it together (S5).
 
         The transaction belongs to the running thread or task. Some frameworks run a dependency and its endpoint in
-        different threads, as FastAPI does with sync ones. So call `begin` and `commit` in the function that runs the
-        statements.
+        different threads, as FastAPI does with synchronous functions. So call `begin` and `commit` in the function that
+        runs the statements.
 
         Raises:
             Exception: the driver's ProgrammingError, if a transaction is open already.

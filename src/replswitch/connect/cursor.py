@@ -241,7 +241,7 @@ class Cursor:
         """Do nothing, as PEP 249 allows."""
 
     def _copy(self, statement: Any, params: Any = None, **options: Any) -> AbstractContextManager[Any]:
-        """Copy rows, like psycopg's ``copy()``. If a slave refuses the statement, run it on the master."""
+        """Copy rows, like psycopg's ``copy()``. If a slave refuses the statement, run the statement on the master."""
 
         @contextmanager
         def copying() -> Iterator[Any]:

@@ -104,7 +104,7 @@ class RouteState(Port):
         yield link.raw
 
     def has_read(self, attempt: Attempt | None) -> bool:
-        """Say whether a transaction is open, and has read from a slave."""
+        """Return whether a transaction is open, and has read from a slave."""
         return self.route.block is not None and self.route.block.has_read
 
     # Transactions
@@ -142,7 +142,7 @@ class RouteState(Port):
     def leave_scope(self, scope: Scope) -> None:
         """Release the links and the transaction of ``scope``. Another thread may call this when it ends the scope.
 
-        Only the references to links are dropped here. A link goes back to its pool as soon as no other thread and no
+        This method drops only the references to links. A link goes back to its pool as soon as no other thread and no
         cursor uses it any more. A transaction that was begun inside a `use_*` block continues after the block, but a
         transaction that was begun in a request ends with the request.
         """

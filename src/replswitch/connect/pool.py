@@ -94,7 +94,7 @@ class LinkPool:
         return LeasedLink(self, server, kept)
 
     def give_back(self, link: Link) -> None:
-        """Keep a link for the next user, or close it if it cannot be cleaned, or if the pool is full."""
+        """Keep a link for its next user. Close it if its session cannot be reset, or if the pool is full."""
         self.lent.pop(id(link.raw), None)
         if (
             self._closed

@@ -21,7 +21,7 @@ _PLACES: Final = frozenset({"host", "hostaddr", "unix_socket"})
 
 
 def driver_for(master: object, driver: str | Driver | None) -> str | Driver:
-    """Return ``driver`` if it is given; else the driver of the master's URL, if ``master`` is one; else PyMySQL.
+    """Return ``driver`` if it is given; else, if ``master`` is a URL, its driver; else PyMySQL.
 
     Raises:
         ConfigurationError: the URL names another driver than the given one, or is wrong.

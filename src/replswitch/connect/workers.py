@@ -71,7 +71,7 @@ class WorkerState:
         self.queries: deque[Query] = deque(maxlen=QUERIES_KEPT)
 
     def turn_to(self, frame: Frame | None) -> RouteState:
-        """Use the state of the scope of ``frame`` from now on.
+        """From now on, use the `RouteState` for the scope of ``frame``, and return it.
 
         Each request has links and a transaction of its own, so that two requests that take turns in one thread do not
         mix. But if a request is called inside an outer transaction, it uses that transaction (S5).
@@ -119,7 +119,7 @@ class WorkerState:
                 del self._of_requests[scope]
 
     def _leave(self, scope: Scope) -> bool:
-        """Release the links of a scope that has ended, or of a websocket that waits. Return True if it only waits."""
+        """Release the links of a scope that has ended (return False), or of a websocket that waits (return True)."""
         if not (scope.ended or self._is_over()):
             self._of_requests[scope].rest()
             return True
@@ -143,9 +143,9 @@ class Workers:
     """Keeps a `WorkerState` for each thread and each asyncio task, which is freed with its thread or task.
 
     Attributes:
-        threads: its ``worker`` is the state of the running thread outside any task; None until it is made.
+        threads: a `threading.local`. Its ``worker`` is the state of the thread outside any task; None until it is made.
         debug: whether the statements that run are kept for `Connection.queries`.
-        closed: whether the connection is closed.
+        closed: True after the connection was closed.
     """
 
     def __init__(self, database: Database, driver: Driver, *, autocommit: bool) -> None:

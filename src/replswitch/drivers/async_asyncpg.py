@@ -67,7 +67,8 @@ class AsyncpgConnection(AsyncTracker, asyncpg.Connection):  # type: ignore[misc]
         seen: the number of statements that asyncpg had sent at the last commit, rollback or check for writes.
         last_report: the text of the notice that `_REPORT_POSITION` has sent, without its prefix.
         may_report: the account may run `_REPORT_POSITION`. Otherwise the position is queried after the commit.
-        is_behind_pooler: each transaction may run in another session.
+        is_behind_pooler: the connection goes through a pooler such as PgBouncer, so each transaction may run in another
+            session.
     """
 
     read_only_error = asyncpg.exceptions.ReadOnlySQLTransactionError
@@ -105,7 +106,7 @@ class AsyncpgConnection(AsyncTracker, asyncpg.Connection):  # type: ignore[misc]
         return ":".join(map(str, self._addr)) if isinstance(self._addr, tuple) else str(self._addr)
 
     def forbid_prepared(self) -> None:
-        """Record that the connection must be opened again, with prepared statements that have no names."""
+        """Record that there is a pooler, so that the caller opens the connection again, without named statements."""
         self.is_behind_pooler = True
 
     async def set_up(self, timelines: Timelines, *, read_only: bool) -> None:
@@ -328,7 +329,7 @@ class AsyncpgDriver(AsyncPostgreSQLDriver):
         return super().host_to_look_up(settings, what)
 
     def adopt(self, raw: Raw, *, read_only: bool, begin: str) -> None:
-        """Set the tracker's `run`, and replace the class of SQLAlchemy's connection by one that handles errors."""
+        """Set the tracker's `run`, and replace the class of SQLAlchemy's connection by a class that handles errors."""
         super().adopt(raw, read_only=read_only, begin=begin)
         if isinstance(raw.driver_connection, AsyncpgConnection):
             kind: Any = type(raw)

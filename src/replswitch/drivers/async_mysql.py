@@ -6,19 +6,14 @@ the answers. So after a statement in autocommit mode that returns rows, the serv
 
 from __future__ import annotations
 
-from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from replswitch.drivers.mysql import MySQLFamilyDriver, has_positions, is_mariadb, last_written, rows
+from replswitch.drivers.async_mysql_tracker import IN_TRANSACTION, SESSION_TRACK, Reader, Tracker
+from replswitch.drivers.mysql import MySQLFamilyDriver
 from replswitch.drivers.one_host import at_address
-from replswitch.drivers.read_only import RUNS_OTHERS, STAY_READ_ONLY, became_writable, keep_read_only, leaves_trace
-from replswitch.drivers.session_track import SESSION_CHANGED, refusing_writes, session_track, tracking
+from replswitch.drivers.read_only import STAY_READ_ONLY
 from replswitch.drivers.unknown import UnknownDriver
-from replswitch.drivers.written import WriteTracker, Written, later
-from replswitch.errors import PositionError
-from replswitch.positions import MariaDBPosition, MySQLPosition
-from replswitch.positions.clock import fall_back_to_clock
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
@@ -27,12 +22,6 @@ if TYPE_CHECKING:
     from replswitch.positions import Position
 
 _MYSQL: Final = MySQLFamilyDriver()
-
-# The capability CLIENT_SESSION_TRACK, and two flags of the session's status:
-# https://dev.mysql.com/doc/dev/mysql-server/latest/group__group__cs__capabilities__flags.html
-_SESSION_TRACK: Final = 1 << 23
-_IN_TRANSACTION: Final = 0x1
-_AUTOCOMMIT: Final = 0x2
 
 # The commands that run a statement, prepare one, and run a prepared one, once or in bulk. Only asyncmy prepares.
 # https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_command_phase.html
@@ -44,214 +33,6 @@ _EXECUTE: Final = (23, 250)
 _ENDS: Final = frozenset({"COMMIT", "ROLLBACK"})
 
 
-class _Tracker(WriteTracker):
-    """The write tracker of one connection. The functions of `replswitch.drivers.mysql` take it as the connection.
-
-    Args:
-        raw: the connection, as SQLAlchemy adapts it.
-
-    Attributes:
-        has_run: a command was sent, but its answer was not passed to `record_answer`.
-        has_ended: the driver's own commit or rollback was the latest command.
-        latest: on a slave's connection, the text of the latest statement.
-        may_be_writable: on a slave's connection, a statement may have ended the read-only mode, but its answer does not
-            show whether it has.
-        reports_positions: whether each write gets a position; None before the server was queried.
-        written: the commits since the last `pop_write_status`.
-    """
-
-    plain_cursor = None
-    group = ""
-    changes = 0
-    has_run = has_ended = may_be_writable = False
-    latest = ""
-    reports_positions: bool | None = None
-    written: Position | Written = Written.NO
-
-    def __init__(self, raw: Raw) -> None:
-        self._raw = raw
-        # Whether there may be writes after `last_known_position` that no scope has recorded.
-        self._baseline_is_stale = False
-
-    def cursor(self, _: object = None) -> Any:
-        """Return SQLAlchemy's cursor, which waits for the server without blocking the event loop."""
-        return self._raw.cursor()
-
-    def get_server_info(self) -> str:
-        """Return the version that the server has sent in its greeting."""
-        return str(self._raw.driver_connection.get_server_info())
-
-    @property
-    def _status(self) -> int:
-        """The flags in the latest answer that the driver has kept."""
-        return int(self._raw.driver_connection.server_status or 0)
-
-    def track(self) -> None:
-        """Make the server report the position of each commit in its answer. This takes two round trips."""
-        self.reports_positions = has_positions(self)
-        if self.reports_positions:
-            rows(self, tracking(is_mariadb=is_mariadb(self)))
-            self.reports_all = bool(self._status & SESSION_CHANGED)  # False if the driver keeps no flags
-        self.written, self.has_run = Written.NO, False
-
-    def before(self, sql: Any) -> bool:
-        """Return whether the session must be made read-only again before this statement."""
-        return False
-
-    def before_prepared(self, sql: Any = None) -> bool:
-        """Return whether the session must first be made read-only again. Call this for prepared statements.
-
-        Args:
-            sql: the text of the statement to prepare; None before a prepared statement runs.
-        """
-        return False
-
-    def record_answer(self, status: int | None, rest: bytes | None, *, wrote: bool = False) -> None:
-        """Record the session state that an answer of the server contains.
-
-        Args:
-            status: the status flags in the answer; None if the driver has not kept them.
-            rest: the bytes after the flags; None if the driver has not kept them.
-            wrote: the statement has changed rows, or has read one into a variable.
-        """
-        self.has_run = False
-        if status and not status & SESSION_CHANGED:
-            return  # as after most statements
-        written: Position | Written = Written.NO
-        if status:
-            written = Written.ASK if not rest else self._read(rest)
-        elif self._status & _AUTOCOMMIT:
-            written = Written.ASK
-        self.written = later(self.written, written)
-
-    def _read(self, rest: bytes) -> Position | Written:
-        try:
-            gtid, _, _ = session_track(rest)
-            if not gtid:
-                return Written.NO
-            return MariaDBPosition.parse(gtid) if is_mariadb(self) else MySQLPosition.parse(gtid)
-        except PositionError as error:
-            fall_back_to_clock(f"The position of a commit cannot be read ({error})")
-            return Written.YES
-
-    def record_unknown_answer(self) -> None:
-        """Record that an answer is an error, or was not kept. A procedure may have written before its error."""
-        if not self._status & _IN_TRANSACTION:
-            self.written = later(self.written, Written.ASK)
-
-    def may_have_news(self) -> bool:
-        """Return False if no command has run that may have written."""
-        return not self.reports_all or self.has_run or self.written is not Written.NO
-
-    def pop_write_status(self) -> Position | Written:
-        """Return what was committed; `Written.ASK` if the driver has not kept the server's answer to a statement."""
-        if self.reports_all:
-            written, has_run, self.written, self.has_run = self.written, self.has_run, Written.NO, False
-            if has_run and self._status & _AUTOCOMMIT:
-                written = later(written, Written.ASK)
-            if not isinstance(written, Written):  # else `ask` must also find the writes that are known by now
-                self.last_known_position = written
-            return written
-        return Written.ASK if self.reports_positions is not False else Written.YES
-
-    def ask(self, since: Position | None) -> Position | Written:
-        """Query and return the position of the latest write; `Written.YES` if writes have no positions."""
-        if self.reports_positions is None:
-            self.reports_positions = has_positions(self)
-        if not self.reports_positions:
-            return Written.YES
-        status = last_written(self, since)
-        self.written, self.has_run = Written.NO, False  # the answer includes these writes
-        return status
-
-    def discard_write_status(self, *, with_rows: bool) -> None:
-        """Discard the status, so that no scope records the write. `refresh_baseline` then queries a newer position.
-
-        ``with_rows`` has no effect, because the position is queried anew even if all statements have returned rows.
-        """
-        self._baseline_is_stale = True
-
-    def refresh_baseline(self) -> None:
-        """Ask for the position of the latest write, if there may have been one that no scope has recorded."""
-        if self._baseline_is_stale:
-            self._baseline_is_stale = False
-            with suppress(Exception):  # the next statement fails likewise
-                self.ask(None)
-
-
-class _Reader(_Tracker):
-    """The tracker of a connection for slave state, which stays read-only (S7).
-
-    Args:
-        raw: the connection, as SQLAlchemy adapts it.
-        module: the driver's module, for its exceptions.
-
-    Attributes:
-        prepared_others: a prepared statement may run what its text does not show. The driver does not keep its answer.
-    """
-
-    prepared_others = False
-
-    def __init__(self, raw: Raw, module: Any) -> None:
-        super().__init__(raw)
-        self.OperationalError, self.InternalError = module.OperationalError, module.InternalError
-
-    def track(self) -> None:
-        """Make the session read-only, and make the server report when this mode ends. This takes one round trip."""
-        tracks = bool(self._raw.driver_connection.server_capabilities & _SESSION_TRACK)
-        rows(self, refusing_writes(is_mariadb=is_mariadb(self), tracks=tracks))
-        self.session_changed = False
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._raw.driver_connection.close()
-
-    def before(self, sql: Any) -> bool:
-        """Refuse a statement that would end the read-only mode. Return whether the mode must be set again first."""
-        self.latest = text = sql if isinstance(sql, str) else bytes(sql).decode(errors="replace")
-        keep_read_only(self, text)
-        self.session_changed = self.session_changed or leaves_trace(text)
-        may_be_writable, self.may_be_writable = self.may_be_writable, False
-        return may_be_writable
-
-    def before_prepared(self, sql: Any = None) -> bool:
-        """Refuse a statement that would end the read-only mode. Return whether the mode must be set again first."""
-        if sql is None:
-            may_be_writable, self.may_be_writable = self.may_be_writable, self.prepared_others
-            return may_be_writable
-        may_be_writable = self.before(sql)
-        self.prepared_others = self.prepared_others or RUNS_OTHERS.search(self.latest) is not None
-        return may_be_writable
-
-    def record_answer(self, status: int | None, rest: bytes | None, *, wrote: bool = False) -> None:
-        """Record the session state that an answer of the server contains.
-
-        Raises:
-            Exception: the driver's own error, if the statement has ended the read-only mode, or has written.
-        """
-        self.has_run = False
-        self.session_changed = self.session_changed or wrote
-        if not status:
-            self.record_unknown_answer()
-        elif status & SESSION_CHANGED:
-            try:
-                gtid, changed, writable = session_track(rest or b"")
-            except PositionError:  # the driver has not kept the session state, or it is malformed
-                self.session_changed = self.may_be_writable = True
-                return
-            if gtid or writable:
-                raise became_writable(self, wrote=bool(gtid or wrote))
-            self.session_changed = self.session_changed or changed
-
-    def record_unknown_answer(self) -> None:
-        """Record that an answer is an error, or was not kept."""
-        self.may_be_writable = self.may_be_writable or RUNS_OTHERS.search(self.latest) is not None
-
-    def pop_write_status(self) -> Position | Written:
-        """Return `Written.NO`, because a read-only connection cannot write."""
-        return Written.NO
-
-
 class Tracked:
     """The part of a driver's connection that passes the answers of the server to the write tracker.
 
@@ -261,7 +42,7 @@ class Tracked:
         replswitch: the tracker.
     """
 
-    replswitch: _Tracker
+    replswitch: Tracker
 
     def _execute_command(self, command: int, sql: Any) -> Any:
         """Send a command, and return an awaitable. If the read-only mode may have ended, first set it again."""
@@ -308,23 +89,23 @@ class AsyncMySQLDriver(UnknownDriver):
 
     def arguments(self, settings: Mapping[str, Any], *, read_only: bool) -> dict[str, Any]:
         """Return the settings, with the flag that makes the server report changes of the session."""
-        return {**at_address(dict(settings)), "client_flag": int(settings.get("client_flag") or 0) | _SESSION_TRACK}
+        return {**at_address(dict(settings)), "client_flag": int(settings.get("client_flag") or 0) | SESSION_TRACK}
 
     def adopt(self, raw: Raw, *, read_only: bool, begin: str) -> None:
         """Make the session on a slave read-only. Make the master report the positions of commits."""
         connection: Any = raw.driver_connection
         part: Any = self.tracked
         kind: Any = type(connection)
-        connection.replswitch = tracker = _Reader(raw, self.module) if read_only else _Tracker(raw)
+        connection.replswitch = tracker = Reader(raw, self.module) if read_only else Tracker(raw)
         connection.__class__ = _tracked(part, kind)
         tracker.track()
 
-    def writes_of(self, raw: Raw) -> _Tracker:
+    def writes_of(self, raw: Raw) -> Tracker:
         """Return the tracker, which is an attribute of the driver's own connection."""
         connection = raw.driver_connection
         if not hasattr(connection, "replswitch"):
-            connection.replswitch = _Tracker(raw)
-        return connection.replswitch  # type: ignore[no-any-return]  # a _Tracker
+            connection.replswitch = Tracker(raw)
+        return connection.replswitch  # type: ignore[no-any-return]  # a Tracker
 
     def fetch_position(self, raw: Raw) -> tuple[Hashable, Position | None]:
         """Query the identity and the position of the server."""
@@ -337,7 +118,7 @@ class AsyncMySQLDriver(UnknownDriver):
     def is_rolled_back(self, raw: Raw) -> bool:
         """Return whether the latest command was a commit or rollback by the driver, and its answer has arrived."""
         tracker = self.writes_of(raw)
-        return tracker.has_ended and not tracker.has_run and not tracker._status & _IN_TRANSACTION
+        return tracker.has_ended and not tracker.has_run and not tracker.status & IN_TRANSACTION
 
     def has_common_positions(self, raw: Raw) -> bool:
         """Return True, except for a node of Galera, because the positions of such nodes are independent."""

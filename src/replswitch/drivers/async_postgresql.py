@@ -142,7 +142,7 @@ class AsyncTracker(PostgreSQLTracker):
 
 
 class _Opening(partial[Any]):
-    """Marks replswitch's function for opening connections, to distinguish it from one of the application."""
+    """Marks replswitch's function for opening connections, to distinguish it from the application's function."""
 
 
 class AsyncPostgreSQLDriver(UnknownDriver, PostgreSQLFamilyDriver):
@@ -194,7 +194,7 @@ class AsyncPostgreSQLDriver(UnknownDriver, PostgreSQLFamilyDriver):
         return raw
 
     def with_read_only(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Return settings of a connection whose transactions are read-only, also after RESET ALL and DISCARD ALL."""
+        """Return settings of a connection whose transactions are read-only, even after RESET ALL and DISCARD ALL."""
         raise NotImplementedError
 
     async def connect(self, *args: Any, read_only: bool, **settings: Any) -> Any:
@@ -214,7 +214,7 @@ class AsyncPostgreSQLDriver(UnknownDriver, PostgreSQLFamilyDriver):
             super().adopt(raw, read_only=read_only, begin=begin)
 
     def writes_of(self, raw: Raw) -> WriteTracker:
-        """Return the driver's own connection, which is the tracker. For a connection of another class, return self."""
+        """Return the driver's own connection, which is the tracker; this driver, for a connection of another class."""
         tracker = raw.driver_connection
         return tracker if isinstance(tracker, AsyncTracker) else self
 

@@ -48,7 +48,11 @@ class _Recorded:
     async def execute(self, query: Any, *args: Any, **options: Any) -> Any:
         """Run a statement."""
         what = self._conn.before(query)
-        made = await super().execute(query, *args, **options)  # type: ignore[misc]  # of psycopg's class
+        try:
+            made = await super().execute(query, *args, **options)  # type: ignore[misc]  # of psycopg's class
+        except psycopg.Error:
+            self._conn.after_error(what)
+            raise
         if not what.only_reads or len(self._results) > 1:
             self._conn.after(self._results)
         return made
@@ -118,7 +122,7 @@ class AsyncPsycopgConnection(psycopg.AsyncConnection[Any], AsyncTracker):
             self._autocommit = self._autocommit and not begins
 
     def before(self, query: Any) -> Statement:
-        """Record that a statement runs. Refuse one that would let a slave's connection write (S7)."""
+        """Record that a statement runs. Refuse a statement that would let a slave's connection write (S7)."""
         self.has_run = True
         return super().before(query)
 
@@ -130,6 +134,11 @@ class AsyncPsycopgConnection(psycopg.AsyncConnection[Any], AsyncTracker):
                 self.session_changed = True
             elif word == "COMMIT":
                 self.note(Written.YES if self.is_in_transaction() else Written.ASK)
+
+    def after_error(self, what: Statement) -> None:
+        """Record what a statement that has failed may have committed before its error."""
+        if not self.is_reader:
+            self.note_error(what, is_idle=not self.is_in_transaction())
 
     def session_id(self) -> int:
         """Return the process id that was sent when the connection was opened."""

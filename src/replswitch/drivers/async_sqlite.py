@@ -20,18 +20,32 @@ if TYPE_CHECKING:
 class _Tracker(WriteTracker):
     """The write tracker of one connection. It compares the number of changed rows with the previous number.
 
+    A rollback does not lower this number. So the method ``rollback`` of the connection is replaced, to leave out the
+    rows that were rolled back.
+
     Args:
         connection: the connection of aiosqlite.
         file: the path of the database.
     """
 
+    reports_all = True
+
     def __init__(self, connection: Any, file: str) -> None:
         self._connection = connection
+        self._roll_back = connection.rollback
+        connection.rollback = self._roll_back_and_note
         self._changes_seen: int = connection.total_changes
         self._reports_positions = note_beside(file).exists()
 
+    async def _roll_back_and_note(self) -> None:
+        connection = self._connection
+        was_open = connection.in_transaction
+        await self._roll_back()
+        if was_open and connection.isolation_level is not None:  # else there may be changes from before the transaction
+            self._changes_seen = connection.total_changes
+
     def pop_write_status(self) -> Position | Written:
-        """Return a position or `Written.YES` if rows were changed, else, and in a transaction, `Written.NO`."""
+        """Return `Written.NO` in a transaction, and if no row was changed; else a position or `Written.YES`."""
         if self._connection.in_transaction:
             return Written.NO
         seen, self._changes_seen = self._changes_seen, self._connection.total_changes

@@ -106,7 +106,8 @@ class Driver:
         """Return the driver for the connections to the servers of one more replicated database.
 
         By default, this is the driver itself. A driver that keeps what it learns about servers must return a copy that
-        knows of none yet. Servers of different databases may be clones, with the same identity and other data (P4).
+        has learned nothing yet. Servers of different databases may be clones, with the same identity and other data
+        (P4).
         """
         return self
 
@@ -117,7 +118,7 @@ class Driver:
 
         Args:
             settings: the settings of one server, as the module's ``connect`` takes them.
-            server: the server's name in the message.
+            server: the server's name in messages.
 
         Raises:
             ConfigurationError: a setting is missing, unknown, or set by replswitch itself.
@@ -193,7 +194,7 @@ class Driver:
         """
 
     def begin_adopted(self, raw: Raw) -> None:
-        """Begin a transaction on a connection that `adopt` has prepared, if the module does not do so itself."""
+        """Begin a transaction on a connection that `adopt` has prepared, unless the module begins it by itself."""
 
     def writes_of(self, raw: Raw) -> WriteTracker:
         """Return the tracker of the connection's writes; the same object each time."""
@@ -216,7 +217,7 @@ class Driver:
         raw.cursor().execute("SELECT 1")
 
     def reusable(self, raw: Raw) -> bool:
-        """Clean a connection for the next user. Return False if it must be closed instead."""
+        """Reset a connection for its next user. Return False if it must be closed instead."""
         return True
 
     def drain_results(self, raw: Raw) -> None:
@@ -280,7 +281,7 @@ class Driver:
         time.sleep(seconds)
 
     def latest_position(self, raw: Raw) -> Position | Written:
-        """Query a position of the master that includes all commits so far, also those of other connections."""
+        """Query a position of the master that includes all commits so far, even those of other connections."""
         return Written.YES
 
     def seconds_behind(self, raw: Raw) -> float | None:

@@ -1,7 +1,8 @@
 """The common part of the drivers of MariaDB and MySQL: settings, positions, and the meanings of errors.
 
-The connections here have an attribute `plain_cursor`, the driver's own cursor class, because the application may have
-set another default. Their attribute `last_known_position` is the position of the session's latest known write.
+The connections of these drivers have an attribute `plain_cursor`, the driver's own cursor class, because the
+application may have set another default. Their attribute `last_known_position` is the position of the session's latest
+known write.
 
 GTIDs: https://mariadb.com/kb/en/gtid/ and https://dev.mysql.com/doc/refman/9.1/en/replication-gtids.html.
 
@@ -92,12 +93,13 @@ _IDENTITY: Final = ("server_id", "hostname", "server_uuid")
 def has_positions(raw: Raw, *, identify: bool = True) -> bool:
     """Query and return whether writes of a connection get a GTID. Store the server's identity in ``raw.identity``.
 
-    Writes get no GTID if binary logging is off, and on MySQL without GTIDs. With Galera, they are treated as without
-    one, because the GTIDs of a node mean nothing on another node. In these cases, the reason is logged once.
+    Writes get no GTID if binary logging is off, and on MySQL without GTIDs. With Galera, writes are treated as writes
+    without a GTID, because a GTID of one node has no meaning on another. In these cases, the reason is logged once.
 
     Args:
         raw: the connection.
-        identify: query the identity of a MySQL server, too. This takes more rows, which change the session's counters.
+        identify: query the identity of a MySQL server, too. The query then returns more rows, which change the
+            session's counters.
     """
     raw.includes_others = not is_mariadb(raw)
     identify = identify or is_mariadb(raw)
@@ -127,9 +129,9 @@ def is_mariadb(raw: Raw) -> bool:
 def last_written(raw: Raw, since: Position | None, *, only_rows: bool = False) -> Position | Written:
     """Query, store and return the position of a session's latest write; `Written.NO` without a write after ``since``.
 
-    MySQL has no such position for a session. There, the position is that of all writes of the server itself. If all
-    statements have returned rows, they may have written, too (by calling a function). The counter of the session
-    (``raw.changes``) shows whether they have.
+    MySQL keeps no position for a session, so on MySQL this is the position of all writes of the server. A later
+    position may then come from another session. So if all statements have returned rows, a counter of the session
+    (``raw.changes``) shows whether one of them has written, for example in a function.
 
     Args:
         raw: the connection.
@@ -166,7 +168,7 @@ def rows(raw: Raw, sql: str, *values: object) -> list[tuple[Any, ...]]:
 
 
 def records(raw: Raw, sql: str) -> list[dict[str, Any]]:
-    """Run a query, and return its rows as mappings. Their keys are in lower case, and named as before MySQL 8.0.22."""
+    """Run a query, and return its rows as mappings. Keys are in lower case, and named as before MySQL 8.0.22."""
     # The application may have set another default cursor class. Connections of other kinds use their default (None).
     with closing(raw.cursor(getattr(raw, "plain_cursor", None))) as cursor:
         cursor.execute(sql)
@@ -294,8 +296,8 @@ class MySQLFamilyDriver(Driver):
         """Query the replication status, and return the lag in seconds.
 
         Return infinity if replication has stopped. Return None if the account lacks the privilege (SLAVE MONITOR on
-        MariaDB, REPLICATION CLIENT on MySQL), or if the server does not replicate from another server. A member of a
-        cluster does not, for example.
+        MariaDB, REPLICATION CLIENT on MySQL), or if the server does not replicate from another server, like a member of
+        a cluster.
         """
         try:
             sources = records(raw, "SHOW ALL SLAVES STATUS" if is_mariadb(raw) else "SHOW REPLICA STATUS")

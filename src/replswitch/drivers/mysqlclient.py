@@ -20,6 +20,7 @@ import MySQLdb.cursors
 from replswitch.drivers import Fault, WriteTracker, Written
 from replswitch.drivers.mysql import MySQLFamilyDriver, has_positions, innermost, is_mariadb, last_written
 from replswitch.drivers.mysql_settings import refuse_verification, with_timeouts
+from replswitch.drivers.mysql_statement import CONTROL, leaves_open
 from replswitch.drivers.one_host import at_address
 from replswitch.drivers.read_only import RUNS_OTHERS, STAY_READ_ONLY, check_read_only, keep_read_only, leaves_trace
 
@@ -35,17 +36,6 @@ _send: Final[Any] = MySQLdb._mysql.connection.query
 
 # The part of the read time-out after which a lost connection counts as timed out.
 _NEARLY: Final = 0.95
-
-# The statements that begin or end a transaction, or may do so. mysqlclient does not show the server's status
-# flag, so the text of a statement is examined, but only if the statement returned no rows.
-_CONTROL: Final = re.compile(
-    rb"(?:\s|/\*(?:[^*]|\*(?!/))*\*/|(?:--(?=\s)|#)[^\n]*(?:\n|\Z))*+"
-    rb"(?:(?P<call>CALL|EXECUTE|BEGIN\s+NOT)"
-    rb"|(?P<begin>BEGIN|START\s+TRANSACTION|(?:COMMIT|ROLLBACK)(?:\s+WORK)?\s+AND\s+CHAIN)"
-    rb"|(?P<end>COMMIT|ROLLBACK(?!\s+(?:WORK\s+)?TO))"
-    rb"|SAVEPOINT|RELEASE|ROLLBACK|SET\s+(?:SESSION\s+)?TRANSACTION)\b",
-    re.IGNORECASE,
-)
 
 # On the master, these statements change the session. On a slave, all without rows do, except BEGIN, COMMIT and so on.
 _CHANGE: Final = re.compile(rb"\s*(?:SET|USE|PREPARE|LOCK|HANDLER|CREATE\s+TEMPORARY)\b", re.IGNORECASE)
@@ -69,7 +59,7 @@ class _Stream(MySQLdb._mysql.result):
 
 
 class _Connection(MySQLdb.connections.Connection, WriteTracker):
-    """A connection that can check whether it is alive, and that a forked child does not close. It is read-only (S7).
+    """A read-only connection (S7). It can check whether it is alive, and a forked child does not close it.
 
     Args:
         settings: the settings of mysqlclient.
@@ -162,10 +152,11 @@ class _Connection(MySQLdb.connections.Connection, WriteTracker):
 
     def follow(self) -> None:
         """Record whether the latest statement has begun or ended a transaction, or has changed the session."""
-        control = None
+        control = is_open = None
         if not self.field_count():  # type: ignore[no-untyped-call]  # likewise
             text = self.latest.encode(errors="replace") if isinstance(self.latest, str) else self.latest
-            control = _CONTROL.match(text)
+            control = CONTROL.match(text)
+            is_open = leaves_open(text, control)
             self.may_be_open = self.may_be_open or control is not None
             if control is not None and control["call"] and self.stays_read_only and self.affected_rows():  # type: ignore[no-untyped-call]  # types-mysqlclient leaves it out
                 self.may_be_writable = False  # else the query would set the mode again
@@ -174,14 +165,14 @@ class _Connection(MySQLdb.connections.Connection, WriteTracker):
             if control is None or control["call"]:
                 self.session_changed = self.session_changed or self.changes_session(text)
         elif self.unread and self.stays_read_only:  # a procedure may return rows, and change the session as well
-            call = _CONTROL.match(self.latest.encode(errors="replace") if isinstance(self.latest, str) else self.latest)
+            call = CONTROL.match(self.latest.encode(errors="replace") if isinstance(self.latest, str) else self.latest)
             self.session_changed = self.session_changed or (call is not None and call["call"] is not None)
-        if control is None or control["call"]:
+        if is_open is not None:
+            self.in_transaction = is_open
+        elif control is None or control["call"]:
             may_begin = control is not None or self.field_count() or self.affected_rows()  # type: ignore[no-untyped-call]  # likewise
             if may_begin and not self.get_autocommit():  # type: ignore[no-untyped-call]  # likewise
                 self.in_transaction = True
-        elif control["begin"] or control["end"]:
-            self.in_transaction = control["begin"] is not None
 
     def changes_session(self, text: bytes) -> bool:
         """Return whether a statement without rows has changed the session. On a read-only link, assume that it has."""
@@ -195,7 +186,7 @@ class _Connection(MySQLdb.connections.Connection, WriteTracker):
 
 
 class _MasterConnection(_Connection):
-    """A connection that records whether a statement may have written."""
+    """A connection to the master. It records whether a statement may have written."""
 
     stays_read_only = False
     #: Whether each write gets a position; None before the server was asked.
@@ -226,7 +217,7 @@ class _MasterConnection(_Connection):
             self.on_write(self, False)
 
     def changes_session(self, text: bytes) -> bool:
-        """Return whether the text shows a change of the session. A statement without rows may be an UPDATE here."""
+        """Return whether the text shows a change of the session. The statement has no rows, so it may be an UPDATE."""
         return _CHANGE.match(text) is not None
 
     def pop_write_status(self) -> Position | Written:
@@ -257,7 +248,7 @@ class _MasterConnection(_Connection):
         self.baseline_is_stale = self.baseline_is_stale or with_rows or not self.has_rows
 
     def refresh_baseline(self) -> None:
-        """Ask for the position of the latest write, if there may have been one that no scope has recorded."""
+        """Query the position of the latest write, if there may be a write that no scope has recorded."""
         if self.baseline_is_stale and not self.streams:
             self.baseline_is_stale = False
             try:
@@ -294,7 +285,7 @@ class MySQLClientDriver(MySQLFamilyDriver):
         return kind(**arguments)
 
     def alive(self, raw: _Connection) -> bool:
-        """Return whether the connection is open. Unread data means that it is not, unless a procedure was called."""
+        """Return whether the connection is open. Data to read means that it is closed, except after a procedure."""
         return super().alive(raw) or (raw.may_be_writable and bool(raw.open) and raw.process == os.getpid())
 
     def reusable(self, raw: _Connection) -> bool:
@@ -340,7 +331,7 @@ class MySQLClientDriver(MySQLFamilyDriver):
                 raise
 
     def classify(self, error: BaseException, raw: _Connection | None = None) -> Fault:
-        """Return the meaning of an error by its code and by the clock, because messages do not mention a time-out."""
+        """Return the meaning of an error by its code and the elapsed time. Messages do not mention time-outs."""
         fault = super().classify(error, raw)
         if fault is Fault.LOST and raw is not None and monotonic() >= raw.asked_at + _NEARLY * raw.limit:
             return Fault.TIMED_OUT

@@ -170,7 +170,7 @@ class PostgreSQLFamilyDriver(Driver):
     def arguments(self, settings: Mapping[str, Any], *, read_only: bool) -> dict[str, Any]:
         """Return the arguments of the module's ``connect()``.
 
-        With ``read_only``, they have a setting that makes the session read-only, also after RESET ALL and DISCARD ALL.
+        With ``read_only``, they have a setting that makes the session read-only, even after RESET ALL and DISCARD ALL.
         """
         arguments: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT, **settings}
         if read_only:
@@ -179,7 +179,7 @@ class PostgreSQLFamilyDriver(Driver):
 
     @contextmanager
     def connecting(self, arguments: Mapping[str, Any]) -> Iterator[None]:
-        """Run a block that calls the module's ``connect()``. A subclass adds what `ping_again` needs to its errors."""
+        """Run a block that calls the module's ``connect()``. A subclass adds to errors what `ping_again` needs."""
         yield
 
     def take(self, raw: Raw, settings: Mapping[str, Any], *, read_only: bool) -> bool:

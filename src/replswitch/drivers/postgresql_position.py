@@ -65,8 +65,8 @@ class Timelines:
     All threads share the object. It needs no lock, because a lost entry only means that less is known.
 
     Attributes:
-        master: the system identifier and the start of the server that has answered as the master last, and its place,
-            as ``(timeline, bytes)``; None before the first answer.
+        master: the system identifier and the start time of the server that was the last to answer as the master, and
+            its place, as ``(timeline, bytes)``; None before the first answer.
     """
 
     def __init__(self) -> None:
@@ -147,7 +147,7 @@ class Timelines:
     def _replace_master(self, server: tuple[str, str], place: tuple[int, int]) -> None:
         """Store which server is the master. If the log has gone back to an earlier place, forget everything else.
 
-        A lower place of a server that was not restarted is an older answer that has arrived late.
+        If a server that was not restarted reports a lower place, this is an older answer that has arrived late.
         """
         before, self.master = self.master, (server, place)
         if before is not None and before[0] != server and place < before[1]:

@@ -34,8 +34,14 @@ _READS: Final = frozenset({"select", "show", "values", "table", "explain"})
 #: Statements that run in one transaction, and neither begin nor end one.
 _CHANGES_ROWS: Final = frozenset({"insert", "update", "delete", "merge", "with"})
 
-#: Statements that may commit several times, so that they have written even if they fail.
+#: Statements that may commit several times, so that they may have written even if they fail.
 _COMMITS: Final = frozenset({"", "call", "do"})
+
+#: A COMMIT among several statements, and the first words of statements whose text contains other statements.
+_HAS_COMMIT: Final = re.compile(
+    r"(?:;(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/)*+|\A\s*+)(?:commit|end)\b", re.IGNORECASE | re.DOTALL
+)
+_DEFINES: Final = frozenset({"create", "alter", "do"})
 
 #: Words of a query that writes in its WITH clause.
 _WRITES: Final = re.compile(r"\b(?:insert|update|delete|merge)\b", re.IGNORECASE)
@@ -57,7 +63,7 @@ class Statement:
 
     Attributes:
         lets_write: it would end the read-only mode of a slave's connection (S7).
-        leaves_trace: it changes its session, although the command tag does not show it.
+        leaves_trace: it changes the session, although the command tag does not show it.
         is_temporary: it may create a temporary table.
         is_plain: if it is a single statement, it writes nothing, and may begin or end a transaction.
         goes_alone: it cannot be sent together with a query of replswitch, because it is plain, a COPY, or several
@@ -68,14 +74,15 @@ class Statement:
         may_write: it probably writes, so the query for the position is sent with it.
         changes_rows: it runs in one transaction, and neither begins nor ends one.
         commits: it may commit several times.
+        has_commit: it may consist of several statements, one of them a COMMIT.
         copies_in: it is a COPY that takes rows from the client.
         encoded: the text as bytes if it is ASCII, because these bytes are the same in each encoding; else None. Also
             None if it is longer than `LONGEST`.
     """
 
     __slots__ = (
-        *("changes_rows", "commits", "copies_in", "encoded", "goes_alone", "is_plain", "is_temporary", "leaves_trace"),
-        *("has_side_effect", "lets_write", "may_write", "only_reads"),
+        *("changes_rows", "commits", "copies_in", "encoded", "goes_alone", "has_commit", "has_side_effect", "is_plain"),
+        *("is_temporary", "leaves_trace", "lets_write", "may_write", "only_reads"),
     )
 
     def __init__(self, text: str) -> None:
@@ -90,6 +97,7 @@ class Statement:
         self.goes_alone = self.is_plain or word == "copy"
         self.may_write = not self.only_reads and (word != "with" or _WRITES.search(text) is not None)
         self.changes_rows = word in _CHANGES_ROWS
+        self.has_commit = ";" in text and word not in _DEFINES and _HAS_COMMIT.search(text) is not None
         self.commits = word in _COMMITS
         self.copies_in = word == "copy" and _COPIES_IN.search(text) is not None
         self.encoded = text.encode() if text.isascii() and len(text) <= LONGEST else None

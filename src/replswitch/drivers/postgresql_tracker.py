@@ -28,7 +28,7 @@ class PostgreSQLTracker(WriteTracker):
         reports_positions: the server has positions.
         may_list_files: the account may list the WAL files.
         written: the commits since the last `pop_write_status`.
-        timeline: the timeline of the master. It does not change.
+        timeline: the timeline of the master, which stays the same while the connection is open.
         sizes: the sizes of a WAL page and of a WAL segment, in bytes.
     """
 
@@ -76,7 +76,7 @@ class PostgreSQLTracker(WriteTracker):
         return PostgreSQLPosition.after_insert(self.timeline, lsn, page=page, segment=segment)
 
     def before(self, query: Any) -> Statement:
-        """Return the facts that a statement's text shows. Refuse one that would let a slave's connection write (S7)."""
+        """Return the facts in a statement's text. Refuse a statement that would let a slave's connection write (S7)."""
         if query.__class__ is str and len(query) <= LONGEST:
             what = kept(query)
         elif isinstance(query, str):
@@ -106,6 +106,18 @@ class PostgreSQLTracker(WriteTracker):
             self.last_known_position = status
         if self.on_write is not None:
             self.on_write(self, False)
+
+    def note_error(self, what: Statement, *, is_idle: bool) -> None:
+        """Record what a statement that has failed may have committed before its error.
+
+        Args:
+            what: the facts that its text shows.
+            is_idle: no transaction is open after the error.
+        """
+        if is_idle and (what.commits or what.has_commit):
+            self.note(Written.ASK)
+        elif what.has_commit:  # the transaction that is open has begun after the commit
+            self.note(Written.YES)
 
     # WriteTracker
 

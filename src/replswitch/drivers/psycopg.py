@@ -116,7 +116,7 @@ class PsycopgDriver(PostgreSQLFamilyDriver):
         return raw.poll
 
     def returned_rows(self, raw: Any) -> bool:
-        """Return whether a cursor has rows, from its result. psycopg's ``description`` would describe all columns."""
+        """Return whether the result of a cursor has rows. psycopg's ``description`` takes longer to show this."""
         result = raw.pgresult
         if result is None:
             return False
@@ -134,8 +134,8 @@ class PsycopgDriver(PostgreSQLFamilyDriver):
     def in_transaction(self, raw: PsycopgConnection) -> bool:
         """Return whether a transaction is open, from the status in the server's latest answer.
 
-        While the rows of a statement outside a transaction are read one by one, libpq reports ACTIVE. That is not taken
-        for a transaction.
+        While the rows of a statement outside a transaction are read one by one, libpq reports ACTIVE. This status does
+        not count as a transaction.
         """
         return raw.begins or (raw.pgconn.transaction_status not in _OUTSIDE and not raw.is_alone)
 
@@ -145,7 +145,7 @@ class PsycopgDriver(PostgreSQLFamilyDriver):
         return Fault.UNSENT if fault is Fault.LOST and raw is not None and raw.begins else fault
 
     def ping_again(self, error: Any) -> int | None:
-        """Ping the server of a failed connection, to which the error refers as ``pgconn``."""
+        """Ping the server of the failed connection, which is in the attribute ``pgconn`` of the error."""
         if isinstance(error, psycopg.errors.ConnectionTimeout):
             return NO_RESPONSE
         return None if error.pgconn is None else pq.PGconn.ping(b" ".join(_ping_parameters(error.pgconn)))

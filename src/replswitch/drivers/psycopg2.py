@@ -81,7 +81,7 @@ class Psycopg2Driver(PostgreSQLFamilyDriver):
 
     @contextmanager
     def connecting(self, arguments: Mapping[str, Any]) -> Iterator[None]:
-        """Add the target of the connection to an OperationalError, for `ping_again`."""
+        """Store the settings of the server in an OperationalError, so that `ping_again` can ping the server."""
         began = time.monotonic()
         try:
             yield

@@ -10,7 +10,6 @@ import os
 import re
 import select
 from contextlib import closing, suppress
-from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import psycopg2
@@ -22,6 +21,7 @@ from replswitch.drivers.postgresql import NO_TWO_PHASE, NOT_READ_ONLY
 from replswitch.drivers.postgresql_position import POSITION, WRITTEN
 from replswitch.drivers.postgresql_statement import CHANGES
 from replswitch.drivers.postgresql_tracker import PostgreSQLTracker
+from replswitch.drivers.psycopg2_cursor import TrackingCursor, tracking
 from replswitch.drivers.written import Written, later
 
 if TYPE_CHECKING:
@@ -51,76 +51,6 @@ class _ReadOnlyError(psycopg2.errors.ReadOnlySqlTransaction):
 
 class _StandbyError(psycopg2.errors.CannotConnectNow):
     pgcode = "57P03"
-
-
-class TrackingCursor(psycopg2.extensions.cursor):
-    """A cursor that records what its statements have written."""
-
-    if TYPE_CHECKING:
-        connection: Any
-
-    def execute(self, query: Any, vars: Any = None) -> None:  # noqa: A002 - psycopg2's own name
-        """Run a statement, and record what it has committed."""
-        self.connection.before(query)
-        if self.name is None:
-            super().execute(query, vars)
-            self.connection.after(self.statusmessage)
-        else:
-            self._declare(query, vars)
-
-    def _declare(self, query: Any, values: Any) -> None:
-        """Declare a server-side cursor. psycopg2 itself does so only in transactions that it has begun."""
-        name = psycopg2.extensions.quote_ident(str(self.name), self.connection)
-        scroll = {None: "", True: "SCROLL ", False: "NO SCROLL "}[self.scrollable]
-        hold = "WITH" if self.withhold else "WITHOUT"
-        sql = self.mogrify(query, values).decode(psycopg2.extensions.encodings[self.connection.encoding])
-        with closing(psycopg2.extensions.cursor(self.connection)) as plain:
-            plain.execute(f"DECLARE {name} {scroll}CURSOR {hold} HOLD FOR {sql}")
-            self.declared = plain.query
-        self.connection.after("SELECT")
-
-    def executemany(self, query: Any, vars_list: Any) -> None:
-        """Run a statement several times."""
-        self.connection.before(query)
-        try:
-            super().executemany(query, vars_list)
-        finally:  # outside a transaction, it may have written rows before an error
-            self.connection.after("")
-
-    def callproc(self, *args: Any) -> Any:
-        """Call a function."""
-        self.connection.before("")
-        found = super().callproc(*args)
-        self.connection.after(self.statusmessage)
-        return found
-
-    def copy_expert(self, sql: Any, *args: Any, **options: Any) -> None:
-        """Copy rows from or to the server."""
-        self.connection.before(sql)
-        super().copy_expert(sql, *args, **options)
-        self.connection.after("")
-
-    def copy_from(self, *args: Any, **options: Any) -> None:
-        """Copy rows to the server."""
-        self.connection.before("")
-        super().copy_from(*args, **options)
-        self.connection.after("")
-
-    def copy_to(self, *args: Any, **options: Any) -> None:
-        """Copy rows from the server."""
-        self.connection.before("")
-        super().copy_to(*args, **options)
-        self.connection.after("")
-
-
-@cache
-def _tracking(cursor_class: type) -> Any:
-    """Return a subclass of the application's cursor class that records what its statements have written."""
-    if issubclass(cursor_class, TrackingCursor):
-        return cursor_class
-    if cursor_class is psycopg2.extensions.cursor:
-        return TrackingCursor
-    return type(f"Tracking{cursor_class.__name__}", (cursor_class, TrackingCursor), {})
 
 
 class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
@@ -182,7 +112,7 @@ class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
     def cursor(self, name: Any = None, cursor_factory: Any = None, *args: Any, **options: Any) -> Any:
         """Return a cursor that records what its statements have written."""
         default: Any = self.cursor_factory
-        factory = _tracking(cursor_factory or default or TrackingCursor)
+        factory = tracking(cursor_factory or default or TrackingCursor)
         return super().cursor(name, factory, *args, **options)
 
     def close(self) -> None:
@@ -292,19 +222,37 @@ class Psycopg2Connection(psycopg2.extensions.connection, PostgreSQLTracker):
             self.send("BEGIN")
         return what
 
-    def after(self, answer: str | None) -> None:
-        """Record from the command tag whether a statement may have written, or has changed the session."""
+    def after(self, answer: str | None, *, has_commit: bool = False) -> None:
+        """Record whether a statement may have written, or has changed the session.
+
+        Args:
+            answer: the command tag; of several statements, that of the last one.
+            has_commit: there are several statements, and one of them may be a COMMIT.
+        """
         now, (kind, *_) = self.info.transaction_status, (answer or "").split(" ")
         if now != self.seen:
             self.seen, self.news = now, True
         if kind in CHANGES:
             self.session_changed = True
-        if not self.is_reader and now == IDLE:
+        if self.is_reader:
+            return
+        if now != IDLE:
+            if has_commit or kind == "COMMIT":  # the same statements have begun another transaction
+                self.note(Written.YES)
+        else:
             self.has_rows = _SELDOM_WRITES.match(answer or "") is not None
             self.only_rows = self.only_rows and self.has_rows
             self.may_have_written = self.news = True
             if self.on_write is not None:
                 self.on_write(self, False)
+
+    def after_error(self, what: Statement) -> None:
+        """Record what a statement that has failed may have committed before its error."""
+        now = self.info.transaction_status
+        if now != self.seen:
+            self.seen, self.news = now, True
+        if not self.is_reader:
+            self.note_error(what, is_idle=now == IDLE)
 
     # WriteTracker
 

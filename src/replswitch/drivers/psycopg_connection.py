@@ -44,7 +44,8 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
     Attributes:
         seen: the state of the transaction after the latest statement.
         was_streamed: rows were read one by one since the last commit.
-        is_behind_pooler: it goes through a pooler such as PgBouncer, so each transaction may run in another session.
+        is_behind_pooler: the connection goes through a pooler such as PgBouncer, so each transaction may run in another
+            session.
         is_guarded: a pooler has left the session of a slave writable, so each transaction is made read-only (S7).
         begins: a transaction has begun whose BEGIN will be sent together with its first statement.
         is_own_transaction: the open transaction was begun by `streaming`, not by the application.
@@ -67,7 +68,7 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
             super().close()
 
     def __del__(self, *_: object) -> None:
-        """Do not warn of an open connection, as psycopg does. libpq closes it in the process that opened it (S12)."""
+        """Do nothing, unlike psycopg, which warns. libpq closes the connection in the process that opened it (S12)."""
 
     def prepare(self, timelines: Timelines, *, read_only: bool) -> None:
         """Prepare a connection that was just opened. Store a master's answer in ``timelines``.
@@ -144,7 +145,7 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
 
     @contextmanager
     def streaming(self, cursor: Any, *, writes: bool = False) -> Iterator[None]:
-        """Surround the run of a statement that cannot be sent together with queries of replswitch's own.
+        """Run a block in which a statement runs that cannot be sent together with queries of replswitch's own.
 
         Args:
             cursor: the cursor of the statement.

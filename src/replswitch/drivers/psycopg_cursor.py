@@ -130,6 +130,8 @@ class TrackingCursor(RunningCursor):
             # This comes after the lock is released, because the binding may query the position at once.
             committed, self.committed = self.committed, Written.NO
             connection.note(committed)
+            if (begins or not is_idle) and not connection.is_reader:
+                connection.note_error(what, is_idle=self._pgconn.transaction_status == _IDLE)
             raise
         results = self._results
         if (

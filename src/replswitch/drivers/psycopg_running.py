@@ -102,7 +102,7 @@ class RunningCursor(psycopg.Cursor[Any]):
     def _send(
         self, connection: Any, pgq: Any, prepare: bool | None, binary: bool | None, *, in_pipeline: bool = False
     ) -> tuple[int, Any]:
-        """Send a statement. Prepare it first, if psycopg would do so.
+        """Send a statement. Prepare it first, if psycopg would prepare it.
 
         Returns:
             the number of results before those of the statement; and its new entry in psycopg's cache, or None.

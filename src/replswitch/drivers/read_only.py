@@ -56,8 +56,8 @@ def became_writable(raw: Raw, *, wrote: bool) -> Exception:
     error: Exception
     if wrote:
         error = raw.InternalError(
-            "A statement in slave state has written, although its connection is read-only. If that server is a slave, "
-            "its data now differs from the master's. Run the statement in master state."
+            "A statement in slave state has written, although its connection is read-only. If it ran on a slave, the "
+            "data of this slave now differs from the master's. Run the statement in master state."
         )
     else:
         error = raw.OperationalError(
@@ -67,7 +67,7 @@ def became_writable(raw: Raw, *, wrote: bool) -> Exception:
 
 
 def check_read_only(raw: Raw, sql: bytes) -> None:
-    """Raise an error if a procedure that has changed rows, or read one into a variable, has written to the database.
+    """Raise an error if a procedure that has changed rows, or read a row into a variable, has written to the database.
 
     To find this out, query the session. This takes one round trip.
 

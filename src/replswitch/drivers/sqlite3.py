@@ -135,7 +135,7 @@ class _Connection(sqlite3.Connection, WriteTracker):
             self.changes_seen = self.total_changes  # a rollback does not lower `total_changes`
 
     def pop_write_status(self) -> Position | Written:
-        """Return a position or `Written.YES` if rows were changed, else, and in a transaction, `Written.NO`."""
+        """Return `Written.NO` in a transaction, and if no row was changed; else a position or `Written.YES`."""
         if self.in_transaction:
             return Written.NO
         seen, self.changes_seen = self.changes_seen, self.total_changes

@@ -13,12 +13,8 @@ from pymysql.connections import Connection, MySQLResult
 from pymysql.constants import CLIENT, SERVER_STATUS
 from pymysql.protocol import MysqlPacket
 
-from replswitch.drivers.mysql import (
-    has_positions,
-    is_mariadb,
-    last_written,
-    rows,
-)
+from replswitch.drivers.mysql import has_positions, is_mariadb, last_written, rows
+from replswitch.drivers.mysql_statement import may_commit
 from replswitch.drivers.read_only import became_writable, keep_read_only, leaves_trace
 from replswitch.drivers.session_track import SESSION_CHANGED, refusing_writes, session_track, status_of, tracking
 from replswitch.drivers.written import WriteTracker, Written, later
@@ -262,7 +258,27 @@ class TrackingConnection(Connection, WriteTracker):
         self.session_changed = self.session_changed or leaves_trace(text)
         if self._read_only and not text.startswith("SELECT"):
             keep_read_only(self, text)
-        return super().query(sql, unbuffered)
+        try:
+            return super().query(sql, unbuffered)
+        except pymysql.Error:
+            if may_commit(text):
+                self._record_error()
+            raise
+
+    def next_result(self, unbuffered: bool = False) -> int:
+        """Read the next result of several statements, or of a procedure."""
+        try:
+            return super().next_result(unbuffered)
+        except pymysql.Error:
+            self._record_error()
+            raise
+
+    def _record_error(self) -> None:
+        """Record that a statement may have committed something before its error, which has no session state."""
+        if self.reports_positions:
+            if not isinstance(self.written, Written):  # else `ask` must also find it
+                self.last_known_position = None
+            self.written, self.news = later(self.written, Written.ASK), True
 
     def commit(self) -> None:
         """Commit. If the server does not report commits, treat each commit as a write."""
@@ -292,10 +308,8 @@ class TrackingConnection(Connection, WriteTracker):
             else:
                 result.read()
         except pymysql.Error:
-            # An error has no session state, and before it a procedure or executemany() may have written.
-            if self.reports_positions and not self.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS:
-                self.last_known_position = self.last_known_position if self.written is Written.NO else None
-                self.written, self.news = later(self.written, Written.ASK), True
+            if not self.server_status & SERVER_STATUS.SERVER_STATUS_IN_TRANS:
+                self._record_error()
             raise
         self._result = result
         if result.has_next or result.unbuffered_active:

@@ -1,7 +1,7 @@
 """The base class for drivers whose connections SQLAlchemy opens: asyncio drivers, and drivers unknown to replswitch.
 
-A statement makes their connections read-only, if the database has one. replswitch cannot detect their writes, so
-markers have no positions (P3), except with the asyncio drivers in `replswitch.drivers.async_mysql`,
+A statement makes their connections read-only, if the database has such a statement. replswitch cannot detect their
+writes, so markers have no positions (P3), except with the asyncio drivers in `replswitch.drivers.async_mysql`,
 `replswitch.drivers.async_postgresql` and `replswitch.drivers.async_sqlite`.
 """
 
@@ -46,7 +46,7 @@ class UnknownDriver(Driver, WriteTracker):
         in_memory: its database is in memory.
 
     Attributes:
-        connects_to_host: the driver connects to the host in its arguments, so that this can also be one address.
+        connects_to_host: the driver connects to the host in its arguments, so one address of the host also works.
     """
 
     opens_connections = False
@@ -72,7 +72,7 @@ class UnknownDriver(Driver, WriteTracker):
         return self._family.address(settings)
 
     def location(self, settings: Mapping[str, Any]) -> str:
-        """Return the same text as replswitch's own driver, which another engine for the same server may use.
+        """Return the same text as replswitch's own driver for this server, because another engine may use that driver.
 
         A database in memory has a location of its own.
         """

@@ -61,7 +61,7 @@ class ServerURL:
         engine: the kind of server: ``"mysql"`` (MariaDB too), ``"postgresql"`` or ``"sqlite"``.
         driver: the name of the driver, as `replswitch.connect` takes it.
         names_driver: the URL itself names the driver, as in ``mysql+mysqldb://``.
-        host: the host, or several separated by commas (PostgreSQL); a path is that of a Unix socket.
+        host: the host, or several separated by commas (PostgreSQL); a path means a Unix socket.
         port: the port, or several separated by commas.
         options: the options after the question mark, except those in other attributes. Numbers and flags are
             converted.
@@ -92,7 +92,7 @@ def parse_url(url: str, where: str) -> ServerURL:
 
     Args:
         url: the URL.
-        where: its name in messages, such as ``slaves[0]``.
+        where: the name of the URL in messages, such as ``slaves[0]``.
 
     Raises:
         ConfigurationError: it is not a URL of a database that replswitch knows, or a part of it is wrong.
@@ -129,7 +129,7 @@ def parse_url(url: str, where: str) -> ServerURL:
         """Return a part of the URL; if an option contains it instead, the value of the option."""
         for name in names:
             if name in texts and given:
-                raise ConfigurationError(f'The option "{name}" in `{where}` repeats a part of the URL.')
+                raise ConfigurationError(f'The option "{name}" in `{where}` repeats a part of the URL. Leave one out.')
             given = texts.pop(name, given)
         return given
 
@@ -201,10 +201,10 @@ def _port(text: str, where: str) -> str:
 
 
 def option(name: str, text: str, where: str) -> str | float | bool:
-    """Convert an option of a URL to what its name asks for.
+    """Convert an option of a URL to a number, a flag or a string. The name of the option decides which.
 
     Raises:
-        ConfigurationError: the option is not a number, or not a flag, as its name asks for.
+        ConfigurationError: the option must be a number or a flag, and is not.
     """
     if name in _FLAGS:
         if text.lower() not in _YES | _NO:

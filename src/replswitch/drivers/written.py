@@ -59,7 +59,7 @@ class WriteTracker:
         on_write: a function, set by a binding that does not see every statement. It is called when something may have
             been committed. Its arguments are the tracker, and True if a statement is running, so that the server cannot
             be queried now.
-        reports_all: `pop_write_status` reports every commit, also one that SQLAlchemy does not see.
+        reports_all: `pop_write_status` reports every commit, even one that SQLAlchemy does not see.
         pending_in: the scope that must query the position of the pending write; None before the first such write.
     """
 

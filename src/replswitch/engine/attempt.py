@@ -17,7 +17,8 @@ class Attempt:
     """The tries of one statement so far.
 
     Args:
-        single: False for ``executemany``, because some of its statements may have run before the failure.
+        single: True for one statement. False for ``executemany``, where some statements may have run before the
+            failure.
         repeatable: the binding can run the statement again. False on a connection that the application has chosen.
 
     Attributes:
@@ -36,7 +37,7 @@ class Attempt:
         self.began_at = began_at
 
     def count(self, role: Role, server: Server, fault: Fault) -> None:
-        """Count a failure on a link with this role. For a slave, also count whether the connection was lost."""
+        """Count a failure on a link with this role. If the connection to a slave was lost, count this, too."""
         self._failures[role] += 1
         if role is Role.SLAVE:
             self._lost[server] += fault in LOST
@@ -58,11 +59,11 @@ class Attempt:
         return self._single and self._failures[Role.MASTER] == 1
 
     def lost_again(self, server: Server) -> bool:
-        """Say whether the connection to a server was lost more than once during this statement."""
+        """Return whether the connection to a server was lost more than once during this statement."""
         return self._lost[server] > 1
 
     def is_exhausted(self, role: Role, slaves: int) -> bool:
-        """Say whether no further server may be tried, because the statement itself seems to cause the failures.
+        """Return True if no further server may be tried, because the statement itself seems to cause the failures.
 
         Args:
             role: the role of the link on which the statement has just failed.

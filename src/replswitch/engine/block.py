@@ -55,7 +55,7 @@ class Block:
         return link in self.links
 
     def release_reads(self, master_read_only: Server, port: Port) -> None:
-        """End the reads on a read-only link to the master, so that writes there do not wait for their locks (S10, R6).
+        """End the reads on a read-only link to the master, because writes may wait for the locks of reads (S10, R6).
 
         The reads of a SERIALIZABLE transaction on MariaDB and MySQL lock rows.
         """

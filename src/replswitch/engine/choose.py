@@ -1,4 +1,4 @@
-"""Choose a server. The generators here yield each I/O operation that they need, and `run` executes it.
+"""Choose a server. Generators yield each I/O operation that they need, and `run` executes it.
 
 `choose` yields `Open`, `Ask` and `Wait`, and receives a link, an answer, or `Failed`. So tests of `choose` need no
 servers. `choose_slave` needs no generator if the first slave that it tries may serve, which is the common case.
@@ -150,7 +150,7 @@ def choose(
 def has_reached(
     link: Link, position: Position, scope: Scope, rotation: Rotation
 ) -> Generator[Open | Ask | Wait, Any, bool | Failed]:
-    """Say whether the server of a link has reached a position. If this is not known, query the server (P2)."""
+    """Return whether the server of a link has reached a position. If this is not known, query the server (P2)."""
     is_known = rotation.known.has_reached(link, position, scope.must_see_since)
     return is_known or (yield from _ask_position(link, position, rotation))
 
@@ -172,8 +172,8 @@ def choose_master_read_only(
     """Choose a read-only link to the master, for a read that no slave can or may serve.
 
     Returns:
-        the link; `Failed` if it could not be opened; None if it leads to a former master, which lacks ``must_see``
-        after a failover, or if the server did not report its identity.
+        the link; `Failed` if the link could not be opened; None if the link leads to a former master, which lacks
+        ``must_see`` after a failover, or if the server did not report its identity.
     """
     link = yield server.opening
     if isinstance(link, Failed):
@@ -192,7 +192,7 @@ def choose_master_read_only(
 def master_lacks(
     link: Link, must_see: Position | None, scope: Scope, rotation: Rotation
 ) -> Generator[Open | Ask | Wait, Any, bool]:
-    """Say whether the server of a link to the master is a former master, which lacks ``must_see``.
+    """Return whether the server of a link to the master is a former master, which lacks ``must_see``.
 
     A server has all writes that were made on it. So its position is queried only if its identity is known, and if
     ``must_see`` has writes of another server, as after a failover. A server that does not answer is treated as a

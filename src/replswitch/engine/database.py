@@ -42,7 +42,7 @@ class Database:
     """One replicated database.
 
     Args:
-        switch: tells which state the running code asks for.
+        switch: has the state that the running code asks for.
         name: the display name of the database.
         servers: its servers.
         options: its options.
@@ -153,17 +153,18 @@ class Database:
             report_moved_write(self.name, server, error, has_read=has_read)
 
     def asks_slaves(self, frame: Frame | None) -> bool:
-        """Say whether the choice of a slave may need a connection, to query its position or to try it."""
+        """Return whether choosing a slave may need a connection, to query the slave's position or to try the slave."""
         return frame is None or bool(self.rotation.resting) or self.set_name in frame.scope.must_see
 
     def reads_only(self, scope: Scope, why: str, driver: Driver, block: Block | None) -> bool:
-        """Say whether a statement for the master runs over a read-only link.
+        """Return whether a statement for the master runs over a read-only link.
 
-        If the option ``rollout`` excludes the visitor (R6), it does, unless such a link has failed in the scope.
+        If the option ``rollout`` excludes the visitor (R6), return True, unless such a link has failed in the scope.
 
-        Otherwise, it does outside a transaction, if the code asks for a slave but no slave has caught up. This saves a
-        query with drivers that have `must_ask`, because the server need not be asked whether the statement has written.
-        There is one exception. A write whose position is unknown is seen most safely where it was made.
+        With drivers that have `must_ask`, also return True outside a transaction, if the code asks for a slave but no
+        slave has caught up. No query for written data is needed after a statement on a read-only link. But return False
+        if the scope must see a write whose position is unknown, because only the connection that made the write
+        certainly sees it.
 
         Args:
             scope: the running scope.
@@ -202,11 +203,11 @@ class Database:
         return None
 
     def leads_to_former_master(self, scope: Scope, link: Link, port: Port) -> bool:
-        """Say whether the server of a link to the master is, or may be, a former master, which lacks a scope's writes.
+        """Return whether a link to the master may lead to a former master, which lacks writes that the scope must see.
 
-        If a write may have been lost together with its link, its position is unknown, so positions say nothing. Then no
-        link from before the loss is used. The link of an SQLAlchemy session has no connection at first, and its pool
-        gives it none from before a loss.
+        If a link was lost during a write, the position of this write is unknown, so positions cannot be compared. Then
+        return True for each link that was opened before the loss. This does not apply to a link of SQLAlchemy that has
+        no connection yet, because its pool will give it a connection from after the loss.
         """
         if link.raw is not None and link.opened_at <= scope.lost_before.get(self.set_name, 0):
             return True

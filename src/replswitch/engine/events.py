@@ -20,8 +20,8 @@ EVENTS: Final[dict[Event, str]] = {
     "rest": "a slave has failed, and is out of rotation for a time",
     "back": "a slave that was out of rotation has answered",
     "behind": "a slave is further behind than max_lag allows",
-    "takeover": "the master has served the reads of a scope, because no slave could",
-    "takeover-end": "a slave serves reads again after a takeover",
+    "takeover": "the master has served the reads of a scope, because no slave could serve them",
+    "takeover-end": "a slave serves reads again, after the master had to serve them",
     "moved-write": "a write that a slave refused was run on the master",
     "replay": "a request ran again on the master, because a write in slave state could not be moved there",
     "master-lost": "the master cannot be reached, or has become read-only",
@@ -90,7 +90,7 @@ class Incident:
             count(self._event, self._database, server)
 
     def ends(self, server: str, text: str, *values: object) -> None:
-        """Count and log the end of the condition, if it lasts. The arguments are those of `tell`."""
+        """If the condition has begun, end it, and count and log its end. The arguments are those of `tell`."""
         with _lock:
             ended, self.lasts = self.lasts, False
         if ended:

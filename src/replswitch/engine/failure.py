@@ -109,7 +109,7 @@ class Verdict(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One row of the table. Its verdict applies if the role, one of the faults, and the other conditions match.
+    """One row of `TABLE`. Its verdict applies to a situation with this role, one of these faults, and these conditions.
 
     The conditions are the values that attributes of `Situation` must have; a set lists alternatives.
     """
@@ -120,7 +120,7 @@ class Row(NamedTuple):
     conditions: dict[str, object]
 
     def matches(self, situation: Situation) -> bool:
-        """Say whether the row applies to a situation."""
+        """Return whether the row applies to a situation."""
         if situation.role is not self.role or situation.fault not in self.faults:
             return False
         for name, wanted in self.conditions.items():

@@ -7,9 +7,9 @@ while the other readers use other servers, and the result decides for all reader
 from __future__ import annotations
 
 import time
-from random import random
 from typing import TYPE_CHECKING
 
+from replswitch.engine.weights import in_random_order
 from replswitch.lock import ProcessLock
 
 if TYPE_CHECKING:
@@ -44,10 +44,10 @@ class Health:
         tried = self._due(servers) if self.resting else None
         if tried is not None:
             yield tried
-        yield from _by_weight([server for server in servers if server not in self.resting])
+        yield from in_random_order([server for server in servers if server not in self.resting])
 
     def _due(self, servers: Sequence[Server]) -> Server | None:
-        """Return a server whose downtime is over, else None. Its downtime starts anew, so no other reader tries it."""
+        """Return a server whose downtime is over, else None. Restart its downtime, so that no other reader tries it."""
         now = self._clock()
         with self._lock:
             for server in servers:
@@ -69,11 +69,3 @@ class Health:
             return False
         with self._lock:
             return self.resting.pop(server, None) is not None
-
-
-def _by_weight(servers: list[Server]) -> list[Server]:
-    """Return servers in a random order. Each place is drawn from the remaining servers, in proportion to their weights.
-
-    The method is from Efraimidis and Spirakis, "Weighted random sampling", 2006.
-    """
-    return sorted(servers, key=lambda server: random() ** (1 / server.weight), reverse=True)  # noqa: S311 - spreads load

@@ -44,7 +44,7 @@ class Lag:
         self._measured: dict[Server, tuple[float, float]] = {}  # when the next measurement is due; the latest lag
 
     def admits(self, slave: Server, measure: Callable[[], float]) -> bool:
-        """Say whether the lag of a slave is within ``max_lag``; measure it if the latest measurement is too old.
+        """Return whether the lag of a slave is within ``max_lag``; measure it if the latest measurement is too old.
 
         Args:
             slave: the slave.
@@ -66,7 +66,7 @@ class Lag:
         self._measured.pop(slave, None)
 
     def _is_mine(self, slave: Server, known: tuple[float, float], now: float) -> bool:
-        """Reserve a measurement for this thread. Return False if another thread is measuring, or has just measured.
+        """Reserve the measurement for this thread. Return False if another thread is measuring, or has just measured.
 
         The reservation ends after `STALE` seconds, because a measurement may never end, for example after a fork.
         """

@@ -45,7 +45,7 @@ class MasterLoss(Incident):
             self._server.lost_at = monotonic()
 
     def is_unreachable(self) -> bool:
-        """Say whether the last new connection to the master has failed, at most `downtime` ago.
+        """Return whether the latest new connection to the master has failed, within the last `downtime` seconds.
 
         A query that can be left out is not sent to such a master, because it would cost one more time-out.
         """
@@ -53,7 +53,7 @@ class MasterLoss(Incident):
         return self.lasts and monotonic() - failed_at < self._downtime
 
     def refused(self) -> None:
-        """Record that the master has just refused a write. An answer about earlier writes must not end the loss."""
+        """Record that the master has just refused a write. Answers about earlier writes then do not end the loss."""
         self.latest = monotonic()
 
     def opened(self, link: Link) -> None:

@@ -27,7 +27,7 @@ def no_master(server: Server, error: BaseException, driver: Driver) -> NoServerE
 
 
 def master_is_read_only(server: Server, error: BaseException) -> NoServerError:
-    """Return the error for a write that a read-only master has refused, also after a second try if one was possible."""
+    """Return the error for a write that a read-only master has refused, even after a second try if one was possible."""
     return NoServerError(
         f"The master {server.name} is read-only: {in_one_line(error)}. If another server is the master now, point the "
         "master's host name to it. Otherwise, make this server writable. The refused write has changed nothing; "

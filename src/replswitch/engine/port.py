@@ -19,7 +19,7 @@ class Port:
 
     Attributes:
         driver: the driver of all servers.
-        one_link: whether both states must share one connection, as for a database in memory.
+        one_link: True if both states must share one connection, as for a database in memory.
     """
 
     driver: Driver
@@ -49,7 +49,7 @@ class Port:
         raise NotImplementedError
 
     def join(self, link: Link) -> None:
-        """Begin the open transaction on a link, too.
+        """Begin the open transaction on one more link.
 
         Raises:
             Exception: the driver's own error.
@@ -73,5 +73,5 @@ class Port:
         return error
 
     def has_read(self, attempt: Attempt | None) -> bool:
-        """Say whether the transaction had read rows from a slave before the statement began."""
+        """Return whether the transaction had read rows from a slave before the statement began."""
         return False

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from replswitch.engine.events import Incident
 from replswitch.engine.rotation import Rotation
 from replswitch.engine.servers import Servers
+from replswitch.engine.weights import Weighted
 from replswitch.lock import ProcessLock
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ class _Lookup(NamedTuple):
     """A lookup of a host name, which runs in a thread.
 
     Attributes:
-        process: the process that has begun it. In a forked child, there is no such thread.
+        process: the id of the process that has begun the lookup. In a forked child, the thread of the lookup does not
+            run.
         until: when a read stops waiting for the answer, by `time.monotonic`.
         done: set when the lookup has ended.
     """
@@ -157,8 +159,8 @@ class ResolvingServers(Servers):
         wait: waits until an event is set, for a number of seconds at most.
 
     Attributes:
-        names: the names.
-        due: when the next lookup is due, by `time.monotonic`, or earlier.
+        names: the host names in the settings, each with its servers.
+        due: when the next lookup is due, by `time.monotonic`. It may be too early, but not too late.
         left: weak references to the servers whose addresses are gone. Connections to them may still be open.
     """
 
@@ -196,7 +198,7 @@ class ResolvingServers(Servers):
         return [(f"{each.host}:{each.port}", each.error) for each in self.names if each.error and not each.servers]
 
     def watch(self, rotation: ResolvingRotation, database: str) -> None:
-        """From now on, tell a rotation which addresses are gone. Report failed lookups as events of ``database``."""
+        """From now on, report gone addresses to a rotation, and failed lookups as events of ``database``."""
         with self._lock:
             self._rotations.add(rotation)
         for name in self.names:
@@ -239,12 +241,16 @@ class ResolvingRotation(Rotation):
         servers.watch(self, name)
 
     def first(self, scope: Scope, port: Port) -> Server | None:
-        """Look the names up, if it is time. A scope whose chosen slave has left chooses another one."""
+        """Return the slave that a scope should try first; see `Rotation.first`.
+
+        Before that, look the host names up if the last answer is too old. If the address of the chosen slave is gone,
+        the scope chooses another slave.
+        """
         servers = self._servers
         if monotonic() >= servers.due:
             servers.look_up()
-        if (slaves := servers.slaves) is not self._parts[0]:
-            self._use(slaves)
+        if (slaves := servers.slaves) is not self._weighted.servers:
+            self._weighted = Weighted(slaves)
         for reference in servers.left:
             if (server := reference()) is not None:
                 port.retire(server)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from bisect import bisect
 from functools import partial
-from itertools import accumulate
-from random import random
 from typing import TYPE_CHECKING
 
 from replswitch.engine.events import count, tell
 from replswitch.engine.health import Health
 from replswitch.engine.lag import Lag, PositionClock
+from replswitch.engine.weights import Weighted
 from replswitch.lock import ProcessLock
 
 if TYPE_CHECKING:
@@ -33,7 +31,7 @@ class KnownPositions:
     """The positions that servers have reported. A server that is known to have reached a position is not asked again.
 
     A server is known by its name in the settings and the identity that it reports, because a name may lead to several
-    servers, and servers that were cloned from one may report the same identity (P2).
+    servers, and clones of a server may report the same identity (P2).
 
     A lower answer replaces a higher one, because the server must have been reset, perhaps from a backup.
 
@@ -52,7 +50,7 @@ class KnownPositions:
         self._lock = ProcessLock()
 
     def has_reached(self, link: Link, position: Position, since: float) -> bool:
-        """Say whether the server of a link is known to have reached a position.
+        """Return whether the server of a link is known to have reached a position.
 
         Args:
             link: the link.
@@ -66,12 +64,16 @@ class KnownPositions:
 
     def learn(self, link: Link, identity: Hashable, position: Position | None) -> None:
         """Store what a server has answered on a link. Without a position, forget the position that was known."""
-        server = link.server.name, identity
+        server, now = (link.server.name, identity), self._clock()
         with self._lock:
-            if position is None:
-                self._reached.pop(server, None)
-            else:
-                self._reached[server] = position, self._clock()
+            self._reached.pop(server, None)
+            if position is not None:
+                self._reached[server] = position, now  # at the end, so that the oldest answer is at the beginning
+            # Behind a host name, addresses and identities may change without end.
+            for old, (_, when) in list(self._reached.items()):
+                if now - when <= self._known_for:
+                    break
+                del self._reached[old]
         link.identity = identity
 
 
@@ -95,7 +97,7 @@ class Rotation:
         self._master = servers.master
         self._downtime = options.downtime
         self._health = Health(options.downtime)
-        self._use(servers.slaves)
+        self._weighted = Weighted(servers.slaves)  # replaced as a whole, because other threads may be drawing
         self.resting = self._health.resting
         self._lag = None if options.max_lag is None else Lag(options.max_lag)
         self._position_clock = PositionClock()
@@ -103,23 +105,18 @@ class Rotation:
         self._unmeasured: set[Server] = set()
         self.known = KnownPositions(options.known_for)
 
-    def _use(self, slaves: tuple[Server, ...]) -> None:
-        """Draw among these slaves from now on. Each has a part of the range from 0 to the sum of all weights."""
-        *starts, total = accumulate((slave.weight for slave in slaves), initial=0.0)
-        self._parts = slaves, starts, total  # one tuple, because other threads may be drawing
-
     def first(self, scope: Scope, port: Port) -> Server | None:
         """Return the slave that a scope should try first: the one that it has chosen, else a random one, by weight.
 
         Returns:
-            the slave; None if only `candidates` can tell, because slaves are out of rotation, have failed in the scope,
+            the slave; None if `candidates` must find it, because slaves are out of rotation, have failed in the scope,
             or lag too much.
         """
         chosen: Server | None = scope.slaves.get(self._key)
-        slaves, starts, total = self._parts
-        if chosen is not None or self.resting or scope.avoided or not slaves:
+        weighted = self._weighted
+        if chosen is not None or self.resting or scope.avoided or not weighted.servers:
             return chosen
-        slave = slaves[bisect(starts, random() * total) - 1]  # noqa: S311 - spreads load; not for security
+        slave = weighted.draw()
         return slave if self._lag is None or self._is_near(slave, port) else None
 
     def candidates(self, scope: Scope, port: Port, first: Server | None) -> Iterator[Server]:
@@ -130,7 +127,7 @@ class Rotation:
         """
         if first is not None:
             yield first
-        for slave in self._health.candidates(self._parts[0]):
+        for slave in self._health.candidates(self._weighted.servers):
             if slave is first or (self._key, slave) in scope.avoided:
                 continue
             if self._lag is None or self._is_near(slave, port):

@@ -43,12 +43,12 @@ class Route(Selection):
     # After a statement that succeeded
 
     def succeeded(self, link: Link, *, has_rows: bool, follow: bool = False) -> None:
-        """Record that a statement has succeeded. It may have written, or may have read stale rows.
+        """Record that a statement has succeeded. Record also whether it may have written, or read stale rows.
 
         Args:
             link: the link that it ran on.
             has_rows: it has returned rows.
-            follow: if the statement itself has begun or ended a transaction, the route does so too (S5).
+            follow: if the statement itself has begun or ended a transaction, record this in the route, too (S5).
         """
         block, has_news = self.block, link.writes.news
         link.writes.follow()
@@ -109,7 +109,7 @@ class Route(Selection):
     def failed(self, attempt: Attempt, link: Link, error: Exception, *, joining: bool = False) -> Link | None:
         """Return the link on which to run a failed statement again; None if the caller must raise the error.
 
-        An error raised here would form a reference cycle with the frame of this method, which would keep links open.
+        This method returns None because an error that it raised would form a reference cycle and keep links open.
 
         Args:
             attempt: what has happened to the statement so far.
@@ -156,6 +156,8 @@ class Route(Selection):
         if joining and fault in GONE:
             fault = Fault.UNSENT
         if role is Role.MASTER:
+            if self.block is not None:  # a procedure may have committed before its error
+                self.block.is_recorded = self.block.is_recorded or is_recording()
             if fault is Fault.REFUSED:
                 fault = Fault.OTHER  # the application itself has begun a read-only transaction
             if fault is Fault.READ_ONLY:
@@ -168,14 +170,13 @@ class Route(Selection):
             fault = self._probe(link)
         attempt.count(role, link.server, fault)
         options = self.database.options
-        possible = attempt.repeatable and self._servers_without_master(scope)
         return Situation(
             role,
             fault,
             transaction,
             # If the master could not be reached when the server was chosen, it has not run the statement.
             OnMaster.NOT_RUN if self.master_error is not None and attempt.error is None else attempt.on_master,
-            Spare.POSSIBLE if possible else Spare.NOT_ALLOWED,
+            Spare.POSSIBLE if attempt.repeatable and self._servers_without_master(scope) else Spare.NOT_ALLOWED,
             first=attempt.is_first and (scope.wrote is wrote or link.writes.includes_others),
             again=attempt.lost_again(link.server),
             exhausted=attempt.is_exhausted(role, len(self.database.servers.slaves)),
@@ -208,7 +209,7 @@ class Route(Selection):
             raise
 
     def drain(self, link: Link) -> None:
-        """Read the results that an earlier statement has left unread on a link, such as further ones of a procedure."""
+        """Read the results that an earlier statement has left unread on a link, such as those of a procedure."""
         self.read_on(link, self._port.driver.drain_results, link.raw)
 
     def next_results(self, link: Link | None, raw: Any) -> Any:
@@ -274,11 +275,9 @@ class Route(Selection):
         return Role.MASTER_READ_ONLY if is_master else Role.SLAVE
 
     def _progress(self, attempt: Attempt) -> Progress:
-        if self.block is None:
-            return Progress.NONE
-        if self._port.has_read(attempt):
+        if self.block is not None and self._port.has_read(attempt):
             return Progress.HAS_READ
-        return Progress.RUN if self.block.has_run else Progress.NONE
+        return Progress.RUN if self.block is not None and self.block.has_run else Progress.NONE
 
     @staticmethod
     def _running_scope() -> Scope:

@@ -53,8 +53,8 @@ class Selection:
         master_error: the error with which the master was lost, if the link replaces the master; else None.
         joins_late: True if a link joins the transaction only when the session gets its connection (SQLAlchemy). False
             if a link joins as soon as it is chosen.
-        held: used with `joins_late`: the scope that the master serves to its end, as soon as the master's link has
-            joined, and the reason; None if there is no such scope.
+        held: used with `joins_late`: a scope and a reason. As soon as the master's link has joined, the master serves
+            this scope to its end, for this reason. None if there is no such scope.
     """
 
     joins_late = False
@@ -175,7 +175,7 @@ class Selection:
         return link
 
     def _join(self, block: Block, link: Link, attempt: Attempt | None) -> Link | None:
-        """Add a link to the transaction. Return None; if this has failed, the link that replaces it."""
+        """Add a link to the transaction. Return None or, after a failure, the link to use instead."""
         raise NotImplementedError
 
     def _hold(self, scope: Scope, why: str) -> None:
@@ -235,7 +235,7 @@ class Selection:
         return found, SLAVE, why, False
 
     def _shows(self, must_see: Position | None) -> bool:
-        """Say whether the transaction's slave has ``must_see``. No query is needed, as its snapshot does not change."""
+        """Return whether the transaction's slave has ``must_see``, without a query, as its snapshot does not change."""
         return must_see is None or (self.slave_has is not None and self.slave_has.includes(must_see))
 
     def _reason_for_master(self, scope: Scope) -> str:

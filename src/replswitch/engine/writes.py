@@ -30,7 +30,7 @@ logger = logging.getLogger("replswitch.servers")
 
 
 def _is_outside(scope: Scope | None) -> bool:
-    """Say whether no request encloses a scope. Only the outermost scope counts, because a job may make requests."""
+    """Return whether a scope is outside any request. The outermost scope decides, because a job may make requests."""
     return scope is None or not (scope if scope.within is None else scope.with_enclosing()[-1]).is_request
 
 
@@ -121,16 +121,17 @@ class Writes:
     ) -> PendingWrite | None:
         """Record what was committed through a connection since the last call.
 
-        If the driver does not know it, the server is asked later, before the scope reads from a slave or its response
-        is sent.
+        If the driver does not know what was committed, the server is asked later, before the scope reads from a slave
+        or its response is sent.
 
         Args:
             key: identifies the connection in the scope.
             tracker: the connection's write tracker.
             scope: the scope of the commit; the running scope by default.
-            recorded: whether the commit makes a marker; by default, it does outside blocks of `unrecorded`.
+            recorded: True if the commit makes a marker; by default, True outside blocks of `unrecorded`.
             at_once: ask now, because the connection is about to serve another scope.
-            busy: a statement is running, so the server cannot be asked now. The caller calls again when it can.
+            busy: a statement is running, so the server cannot be asked now. The caller must call again after the
+                statement.
 
         Returns:
             the pending write. It covers the following statements as well, until it is resolved or the scope changes.
@@ -183,7 +184,7 @@ class Writes:
 
     @staticmethod
     def _is_settled(key: Hashable, tracker: WriteTracker) -> bool:
-        """Resolve the pending write of a connection that will serve another scope. Return False if it has none."""
+        """Resolve the pending write of a connection that will serve another scope. Return False if there is none."""
         scope = None if tracker.pending_in is None else tracker.pending_in()
         pending = None if scope is None else scope.pending.get(key)
         if scope is None or not isinstance(pending, PendingWrite) or pending.resolved:
@@ -202,7 +203,7 @@ class Writes:
         except PositionError as error:
             fall_back_to_clock(f"The position of a commit cannot be read ({error})")
         except Exception as error:  # noqa: BLE001 - any error of the driver: assume a write
-            logger.info("The master could not be asked whether something was written, so a write is assumed: %s", error)
+            logger.info("The master could not be asked what was written, so replswitch assumes a write: %s", error)
             status = self._located()  # the connection may have been closed since the write
         except BaseException:  # such as the cancellation of a task
             self.record_in(scope, status)
@@ -213,7 +214,7 @@ class Writes:
         self.record_in(scope, status)
 
     def locate_in(self, scope: Scope) -> None:
-        """Record a write of another thread, with a position that includes it if one is known."""
+        """Record a write of another thread, with a position that includes the write if such a position is known."""
         self.record_in(scope, self._located())
 
     def _located(self) -> Position | Written:
@@ -235,7 +236,7 @@ class Writes:
         return Written.YES if status is Written.NO else status
 
     def record_in(self, scope: Scope | None, status: Position | Written, lost_at: float = 0) -> None:
-        """Record a scope's writes, as far as they are known. Without a scope, record them in all waiting requests.
+        """Record what is known about the writes of a scope. Without a scope, record it in all waiting requests.
 
         Args:
             scope: the scope.

@@ -13,7 +13,7 @@ _logged: Final[set[str]] = set()
 
 def fall_back_to_clock(reason: str) -> None:
     """Log why markers have no positions, so that they are valid for a fixed time. Log each reason once."""
-    warn_once(f"{reason}. After a write the visitor's reads stay on the master for `cookie_max_age`.")
+    warn_once(f"{reason}. After a write, the master serves the visitor's reads for `cookie_max_age` seconds.")
 
 
 def warn_once(text: str) -> None:

@@ -58,14 +58,14 @@ class MariaDBPosition(Position):
         return type(self)(tuple(min(gtid, there[gtid[0]]) for gtid in self.gtids if gtid[0] in there))
 
     def includes(self, other: Position) -> bool:
-        """Say whether this position has at least the sequence number of ``other`` in each domain of ``other``."""
+        """Return whether this position has at least the sequence number of ``other`` in each domain of ``other``."""
         if not isinstance(other, MariaDBPosition):
             return False
         here = {domain: sequence for domain, sequence, _ in self.gtids}
         return all(here.get(domain, -1) >= sequence for domain, sequence, _ in other.gtids)
 
     def is_written_by(self, identity: Hashable) -> bool:
-        """Say whether the ``server_id`` of each GTID is that of the server with this identity."""
+        """Return whether the ``server_id`` of each GTID is that of the server with this identity."""
         return isinstance(identity, tuple) and all(str(server) == identity[0] for _, _, server in self.gtids)
 
     def __str__(self) -> str:

@@ -74,11 +74,11 @@ class MySQLPosition(Position):
         return self._of(both)
 
     def includes(self, other: Position) -> bool:
-        """Say whether this set contains all transactions of ``other``."""
+        """Return whether this set contains all transactions of ``other``."""
         return isinstance(other, MySQLPosition) and self.merge(other) == self
 
     def is_written_by(self, identity: Hashable) -> bool:
-        """Say whether the UUID of each transaction is that of the server with this identity."""
+        """Return whether the UUID of each transaction is that of the server with this identity."""
         return isinstance(identity, str) and all(source[0] == identity.lower() for source, _ in self.sources)
 
     def written_by(self, *uuids: str) -> Self:

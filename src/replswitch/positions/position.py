@@ -42,11 +42,11 @@ class Position(ABC):
 
     @abstractmethod
     def includes(self, other: Position) -> bool:
-        """Say whether a server at this position has reached ``other``; False for a position of another product."""
+        """Return whether a server at this position has reached ``other``; False for a position of another product."""
 
     @abstractmethod
     def is_written_by(self, identity: Hashable) -> bool:
-        """Say whether one server itself made all writes of this position, so that it certainly has them.
+        """Return whether a server has made all writes of this position itself, so that it certainly has them.
 
         Args:
             identity: the identity of the server, from the driver's ``fetch_position``.

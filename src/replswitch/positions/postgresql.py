@@ -93,7 +93,7 @@ class PostgreSQLPosition(Position):
         return type(self)(_latest([*self.places, *other.places]))
 
     def merge_earlier(self, earlier: Self) -> Self:
-        """Return both positions merged, without the places of ``earlier`` on timelines before the latest one here.
+        """Return both positions merged. Of ``earlier``, leave out places on timelines before this position's latest.
 
         A server that has the write of this position has everything that the write's timeline contains of earlier
         timelines. What this timeline does not contain is lost, on the master as well.
@@ -104,14 +104,14 @@ class PostgreSQLPosition(Position):
         return type(self)(_latest([*(each for each in earlier.places if each[0] >= timeline), *self.places]))
 
     def includes(self, other: Position) -> bool:
-        """Say whether this position is at or after ``other`` on each timeline of ``other``."""
+        """Return whether this position is at or after ``other`` on each timeline of ``other``."""
         if not isinstance(other, PostgreSQLPosition):
             return False
         here = dict(self.places)
         return all(here.get(timeline, -1) >= place for timeline, place in other.places)
 
     def is_written_by(self, identity: Hashable) -> bool:
-        """Say whether a master is on the latest timeline of this position, or on a later one.
+        """Return whether a master is on the latest timeline of this position, or on a later one.
 
         The timeline is the first part of the identity. A master on a later timeline has every write of an earlier one
         that was not lost.

@@ -50,7 +50,7 @@ class SQLitePosition(Position):
         return max(self, other, key=lambda position: position.moment)
 
     def includes(self, other: Position) -> bool:
-        """Say whether ``other`` is the same moment or an earlier one."""
+        """Return whether ``other`` is the same moment or an earlier one."""
         return isinstance(other, SQLitePosition) and self.moment >= other.moment
 
     def is_written_by(self, identity: Hashable) -> bool:

@@ -93,7 +93,7 @@ def _words(error: Exception) -> str:
 
 def _ask_nothing(raw: Any, server: Asked, status: ServerStatus) -> None:
     status.reachable = True
-    status.note = "replswitch does not know what to query on it"
+    status.note = "replswitch does not know what to query on a server of this kind"
 
 
 def _ask_sqlite(raw: Any, server: Asked, status: ServerStatus) -> None:
@@ -115,7 +115,7 @@ _QUESTIONS: Final[dict[str, Callable[[Any, Asked, ServerStatus], None]]] = {
 
 
 def _compare(servers: Sequence[Asked], found: Sequence[ServerStatus]) -> None:
-    """Add what only a comparison of all servers shows."""
+    """Record a master that refuses writes, and slaves that are the master itself."""
     master, *slaves = found
     if master.reachable and master.read_only:
         master.problem = "it is read_only, so it refuses writes"

@@ -1,4 +1,4 @@
-"""The part of a policy that runs safe requests again, and serves endpoints that have written on the master (R5)."""
+"""The part of a policy that runs safe requests again, and lets the master serve endpoints that have written (R5)."""
 
 from __future__ import annotations
 

@@ -155,7 +155,8 @@ class _Attempt:
         held: the messages that are sent when the application has returned, in their order; see the option ``hold``.
         is_over: another attempt has followed. To tasks of this attempt that still run, ``receive()`` reports that the
             client has disconnected.
-        discarded: set when the response was discarded: the error to raise if the request may not run again after all.
+        discarded: the error to raise if the request may not run again after all; set when the response was discarded,
+            else None.
     """
 
     __slots__ = (

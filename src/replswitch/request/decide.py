@@ -1,4 +1,4 @@
-"""Decide from the facts of a request. The functions are pure. They depend on no framework, no clock and no thread."""
+"""Decide the state of a request, and whether its response needs a marker. The functions are pure."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def decide(method: str, marker: Marker | None = None, override: object = None, e
 
 
 def may_have_written(method: str, status: int, *, recorded: bool, unrecorded: bool) -> bool:
-    """Say whether a response must carry a marker because the writes of its request are not recorded (M1).
+    """Return whether a response must carry a marker because the writes of its request are not recorded (M1).
 
     Args:
         method: the request's HTTP method.

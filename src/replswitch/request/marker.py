@@ -51,7 +51,7 @@ Positions = Mapping[str, "Position"]
 """A position of each replicated set, by the set's name."""
 
 Step = tuple[float, Positions]
-"""A time, and the positions that slaves must have reached to have all writes from that time on."""
+"""A time, and the positions of all writes that were made at this time or later. Slaves must have reached them."""
 
 Write = tuple[str, "Position | None", float]
 """The name of the replicated set, a position that includes the write (None if unknown), and the time of the write."""
@@ -199,7 +199,7 @@ def _time(value: object) -> float:
 
 
 class MarkerSigner:
-    """Writes markers as signed tokens. Reads tokens from untrusted sources, and never raises for them.
+    """Writes markers as signed tokens. Reads tokens from untrusted sources, and raises no error for an invalid token.
 
     Args:
         secret: the key, or several with the newest first; the newest key signs, all keys are accepted.
@@ -286,7 +286,7 @@ class MarkerNames:
     """The names of a marker's cookie, such as ``just_updated`` and ``just_updated_1``, which are used in turn (M4).
 
     Responses that are produced at the same time get different names. Each process begins with a random name, so that
-    processes do not use the names in step.
+    processes seldom use the same name at the same time.
     """
 
     def __init__(self, cookie_name: str) -> None:

@@ -219,8 +219,8 @@ class RequestPolicy(RepeatingPolicy):
         token, written = self._signer.write_short(marker)
         if written is not marker:
             logger.warning(
-                "The positions of the writes that a visitor must see do not fit into a cookie. Their marker contains "
-                "only the time of the writes, so the master serves their reads for `cookie_max_age` seconds."
+                "The positions of the writes that a visitor must see do not fit into a cookie. So the marker contains "
+                "only the time of the writes, and the master serves the visitor for `cookie_max_age` seconds."
             )
         max_age = options.cookie_max_age if written.placed_at is None else options.position_max_age
         return self._names.next(), token, self._attributes(max_age, https)
@@ -282,7 +282,7 @@ class RequestPolicy(RepeatingPolicy):
         return cookies, headers
 
     def _header(self, scope: Scope, cookie: Cookie | None) -> str:
-        """Return `MARKER_HEADER`, with both marker and ticket, because the client keeps only the latest header."""
+        """Return the value of `MARKER_HEADER`: marker and ticket, because the client keeps only the latest header."""
         tokens = [] if scope.ticket is None else [scope.ticket.text]
         if cookie is not None:
             tokens.insert(0, cookie[1])

@@ -132,7 +132,8 @@ class _Socket:
         """Refuse the handshake, with a marker.
 
         Returns:
-            False if the server must refuse it, because nothing was written or headers cannot be sent with a refusal.
+            False if the server must refuse the handshake, because nothing was written or headers cannot be sent with a
+            refusal.
         """
         self.scope.hand_back()
         if self.scope.wrote is None or not self._may_refuse:

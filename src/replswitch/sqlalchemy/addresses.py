@@ -86,11 +86,11 @@ async def _dispose(pool: QueuePool) -> None:
 
 
 def resolves(engine: Engine, where: str) -> bool:
-    """Return whether an engine's URL asks for a slave at each address of its host.
+    """Return whether each address of an engine's host is a slave (``resolve=true`` in the engine's URL).
 
     Args:
         engine: the engine.
-        where: its name in messages, such as ``slaves[0]``.
+        where: the engine's name in messages, such as ``slaves[0]``.
 
     Raises:
         ConfigurationError: the option is neither true nor false.
@@ -127,7 +127,7 @@ def close_idle(server: Server) -> None:
 def wait_in_task(event: Event, seconds: float) -> None:
     """Wait until an event is set, for ``seconds`` at most. In a task of asyncio, do not block the event loop.
 
-    Code of SQLAlchemy that runs in a task, but not in a call of a session, cannot wait at all.
+    In a task, but outside a call of a session, return at once, because such code cannot wait.
     """
     try:
         asyncio.get_running_loop()

@@ -53,7 +53,7 @@ def roll_back_quietly(engine: Engine, driver: Driver, server: Server) -> None:
 
 
 def leave_to_parent(engine: Engine) -> None:
-    """Make an engine keep the parent process's connections open, even if a pool of this process closes them."""
+    """After a fork, make an engine keep the parent's connections open, even if a pool of the child closes them."""
     dialect: Any = engine.dialect
     for name in ("do_close", "do_terminate"):
         setattr(dialect, name, partial(_close, getattr(dialect, name)))
@@ -68,7 +68,7 @@ def _close(close: Callable[[Raw], None], raw: Raw) -> None:
 
 
 def note_for_children(link: Link) -> None:
-    """Note a link that a driver of SQLAlchemy has opened, so that forked children do not close it (S12)."""
+    """Record a link that a driver of SQLAlchemy has opened, so that forked children do not close it (S12)."""
     _links[id(link.raw)] = link
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from os import getpid
 from threading import Event
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
@@ -21,7 +20,7 @@ from replswitch.errors import ConfigurationError
 from replswitch.sqlalchemy.addresses import behind_name, close_idle, resolves, wait_in_task
 from replswitch.sqlalchemy.elsewhere import watch_other_engines
 from replswitch.sqlalchemy.facts import SWITCH, level_of, options_of, when_disposed
-from replswitch.sqlalchemy.opening import IS_REPLICATED, MasterOpener, Opener, settings_of
+from replswitch.sqlalchemy.opening import IS_REPLICATED, OTHER_POOL, MasterOpener, Opener, settings_of
 from replswitch.sqlalchemy.pooled import SlaveEngine
 from replswitch.sqlalchemy.running import watch_statements
 from replswitch.state import Switch
@@ -46,7 +45,7 @@ class EngineSwitch(Switch):
         driver: the driver of all servers.
         options: the options of the database.
         engines: the engines of the master and the slaves, and that of the master's read-only connections (S10, R6). All
-            slaves behind one name (F7) have one engine here.
+            slaves behind one name (F7) have one engine in this list.
 
     Attributes:
         servers: see the argument.
@@ -86,7 +85,7 @@ class EngineSwitch(Switch):
     def slaves(self) -> tuple[Engine, ...]:
         """The slaves' engines; without slaves, the engine of the master's read-only connections (S10).
 
-        Slaves behind a name (F7) are in it while their addresses are known.
+        Slaves behind a name (F7) are included while their addresses are known.
         """
         return tuple(server.source for server in self.servers.slaves)
 
@@ -169,7 +168,9 @@ def replicate(
     }
     for each in engines:
         if isinstance(each.pool, QueuePool):
-            each.dispose()  # close connections that were opened before, and not by replswitch
+            # Close connections that were opened before, and not by replswitch. The pool stays, because Engine.dispose()
+            # would give this engine a new one, and an engine that shares the pool would keep the old one.
+            each.pool.dispose()
     server = Server(driver.address(settings[engine]), MASTER, engine)
     opener = MasterOpener(driver, server)
     found: list[Server | Name] = []
@@ -189,7 +190,7 @@ def replicate(
             **_settings_of(engine),
         )
         read_only = getattr(stand_in, "sync_engine", stand_in)
-        _dispose_with(engine, read_only)
+        when_disposed(engine, read_only.dispose)  # in a forked child, it leaves the connections of the parent open
         master_read_only = _slave(read_only, driver, server.name, 1, opener)
         found = found or [master_read_only]
         known.append(master_read_only.source)
@@ -232,12 +233,6 @@ def _pool_of(engine: Engine) -> dict[str, Any]:
     }
 
 
-def _dispose_with(engine: Engine, other: Engine) -> None:
-    """Dispose of ``other`` whenever ``engine`` is disposed of. After a fork, leave the parent's connections open."""
-    process = getpid()
-    when_disposed(engine, lambda: other.dispose(close=getpid() == process))
-
-
 def _settings_of(engine: Engine) -> dict[str, Any]:
     """Return the isolation level and the JSON functions of an engine, as arguments of `create_engine`."""
     names = {
@@ -261,6 +256,8 @@ def _why_not(engine: object, before: list[Engine]) -> str | None:
     if given != wanted:
         return f"uses {given}, and the master's engine uses {wanted}. Make both with the same dialect and driver."
     pool = engine.pool
+    if pool._dialect is not engine.dialect:
+        return OTHER_POOL
     if isinstance(pool, QueuePool) and (pool.checkedout() or (engine.dialect.is_async and pool.checkedin())):
         return (
             "has a connection in use, or connections that only their event loop can close. Call replicate() where the "

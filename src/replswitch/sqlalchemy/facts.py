@@ -59,7 +59,7 @@ def level_of(bind: Connection | Engine) -> Any:
 
 
 def info_of(context: Any) -> dict[str, Any]:
-    """Return the `info` of the connection on which a statement runs; nothing while SQLAlchemy sets a dialect up.
+    """Return the `info` of the connection on which a statement runs; ``{}`` while SQLAlchemy sets a dialect up.
 
     Args:
         context: SQLAlchemy's context of the statement. Any other object means that the caller has none, because it has

@@ -48,6 +48,12 @@ _OPENED_BY: Final = "replswitch.opened_by"
 #: An attribute of the dialect of each replicated engine. Engines made with `execution_options()` share the dialect.
 IS_REPLICATED: Final = "is_replicated_by_replswitch"
 
+#: What is wrong with an engine whose pool belongs to another engine, too, as the end of a sentence.
+OTHER_POOL: Final = (
+    "shares its pool with an engine that create_engine(pool=…) has made, whose writes could not be recorded. "
+    "Instead of that engine, use this one, or make one from it with execution_options()."
+)
+
 
 def settings_of(engine: Engine) -> dict[str, Any]:
     """Return the connection settings in an engine's URL, as the driver takes them."""
@@ -78,7 +84,8 @@ class Opener:
     Args:
         driver: the driver of the engine.
         server: the server of the engine. On links to a server of slave state, the database refuses writes (S7). Each
-            address of its host may be a server of its own (F7). Their connections are opened here, too.
+            address of its host may be a server of its own (F7). This object opens the connections to these servers,
+            too.
         master: the opener of the master's engine, if its settings are to be used for these connections (S10).
 
     Attributes:
@@ -91,6 +98,7 @@ class Opener:
         self._master = master
         self._port: Any = PoolPort(driver)
         self.settings: dict[str, Any] | None = None
+        self._dialect: Any = None
 
     events: ClassVar[tuple[str, ...]] = ("connect", "checkout", "handle_error")
 
@@ -106,6 +114,7 @@ class Opener:
         for name in self.events:
             event.listen(engine, name, getattr(self, f"_{name}"))
         dialect: Any = engine.dialect
+        self._dialect = dialect
         setattr(dialect, IS_REPLICATED, True)
         for name in ("do_execute", "do_execute_no_params", "do_executemany"):
             setattr(dialect, name, partial(self._execute, getattr(dialect, name)))
@@ -126,7 +135,7 @@ class Opener:
         return raw
 
     def _masters_settings(self) -> dict[str, Any]:
-        """Return the settings of the master's connections, if they are to be used here; else an empty dictionary."""
+        """Return the settings of the master's connections, if this engine uses them; else an empty dictionary."""
         if self._master is None:
             return {}
         if self._master.settings is None:
@@ -147,7 +156,7 @@ class Opener:
         return self._server if at is None else at[0]
 
     def _let_open(self, dialect: Any, entry: ConnectionPoolEntry, positional: Any, named: dict[str, Any]) -> Raw | None:
-        """Change the settings with which SQLAlchemy opens a connection. Open it here if it leads to one address."""
+        """Open a connection if it leads to one address. Else change the settings with which SQLAlchemy opens it."""
         self.settings = settings = {**named, **self._masters_settings()}
         located = self._located(settings, entry)
         arguments = self._driver.arguments(located, read_only=self._server.state == SLAVE)
@@ -172,7 +181,9 @@ class Opener:
         if driver.opens_connections or link.writes.reports_all:
             link.writes.pop_write_status()  # the statements with which SQLAlchemy sets a connection up are no writes
 
-    def _checkout(self, raw: Raw, entry: ConnectionPoolEntry, _: Any) -> None:
+    def _checkout(self, raw: Raw, entry: ConnectionPoolEntry, proxy: Any) -> None:
+        if proxy._pool._dialect is not self._dialect:
+            raise ConfigurationError(f"The engine of {self._server.name} {OTHER_POOL}")
         link: Link | None = entry.info.get(LINK)
         if link is None:  # a database in memory, opened before replicate() was called
             entry.info[LINK] = Link(self._server, raw, self._driver)
@@ -210,7 +221,7 @@ class MasterOpener(Opener):
     database: Database
 
     def listen(self, engine: Engine) -> None:
-        """Listen to the events. If the driver does not report writes, also look for writes after each commit."""
+        """Listen to the engine's events. If the driver does not report writes, look for them after each commit."""
         super().listen(engine)
         dialect: Any = engine.dialect
         if self._driver.commit_waits_for_readers:
@@ -231,7 +242,7 @@ class MasterOpener(Opener):
         super()._connect(raw, entry)
         self.database.master_loss.opened(entry.info[LINK])
         if self._driver.opens_connections:
-            raw.on_write = self._look  # the driver reports every commit, also those without an event of SQLAlchemy
+            raw.on_write = self._look  # the driver reports every commit, even those without an event of SQLAlchemy
 
     def _look(self, tracker: WriteTracker, busy: bool = False) -> None:
         # An asyncio driver can send a query only while SQLAlchemy's code runs, so it must look at once.

@@ -107,7 +107,7 @@ class SlaveEngine(OptionEngine):
     session must get this very connection of the pool. So this engine offers it, and the next `connect` takes it.
 
     Attributes:
-        offered: for each thread, in its attribute ``lease``, a reference to the lease that the next `connect` takes.
+        offered: a `threading.local`. Its attribute ``lease`` is a reference to the lease that the next `connect` takes.
     """
 
     def _set_has_events(self, has_events: bool) -> None:
@@ -147,7 +147,7 @@ class SlaveEngine(OptionEngine):
 
 
 def lost_transaction(error: Exception) -> PendingRollbackError:
-    """Return the error of the statements of a session whose transaction was lost because of an error."""
+    """Return the error that the statements of a session raise after ``error`` has ended the session's transaction."""
     return PendingRollbackError(
         f"The session's transaction was lost because of an error of the server ({error}). Call rollback() on the "
         "session, and begin again.",
@@ -171,7 +171,7 @@ class PoolPort(Port):
         self.driver, self.one_link = driver, driver.in_memory
 
     def drop(self, server: Server, link: Link | None = None) -> None:
-        """Make the pool open a new connection in place of each idle one. Those in use are closed when they fail."""
+        """Make the pool replace each idle connection by a new one. Connections in use are closed when they fail."""
         if not self.one_link:  # a database in memory ends with its connection
             server.lost_at = monotonic()
             self.dropped = link or self.dropped
@@ -223,7 +223,7 @@ class Calls:
 
 
 class LateRoute(Route):
-    """A route whose links join the transaction when the session connects, which is after they were chosen."""
+    """A route that chooses a link before the session connects. The link joins the transaction when it connects."""
 
     joins_late = True
 

@@ -130,7 +130,7 @@ class SessionRoute(Alone):
         return lease.link
 
     def drop(self, server: Server, link: Link | None = None) -> None:
-        """Close the connection that is reserved for the session, and make the pool replace the idle ones."""
+        """Close the connection that is reserved for the session, and make the pool replace its idle connections."""
         super().drop(server, link)
         lease = self._leases.get(server)
         if lease is not None and link in (None, lease.link):
@@ -148,7 +148,7 @@ class SessionRoute(Alone):
             self._master = None
 
     def release(self, link: Link) -> None:
-        """Roll back, but leave the connection to the application, which may hold it; in a savepoint, remove it."""
+        """Roll back, and leave the connection to the application. In a savepoint, remove it from the session."""
         if self._has_streamed:
             return  # the application may still be reading the rows
         if self._session.in_nested_transaction():

@@ -71,7 +71,7 @@ class RoutingSession(Session):
             )
 
     def get_bind(self, mapper: Any = None, *, clause: Any = None, bind: Any = None, **options: Any) -> Any:
-        """Return the engine for a statement. For a replicated database, it is that of the master or of a slave.
+        """Return the engine for a statement. For a replicated database, return the master's engine or a slave's.
 
         The arguments are those of SQLAlchemy; see `sqlalchemy.orm.Session.get_bind`.
 
@@ -167,7 +167,7 @@ class RoutingSession(Session):
         return self._run(super().scalars, statement, params, **options)
 
     def connection(self, bind_arguments: Any = None, execution_options: Any = None) -> Connection:
-        """Return the connection for a statement. It does not change to another server, even if its server fails.
+        """Return the connection for a statement. The connection stays on one server, even if this server fails.
 
         The arguments are those of SQLAlchemy; see `sqlalchemy.orm.Session.connection`.
         """

@@ -19,7 +19,7 @@ class EngineProbe(Probe):
     """Reports the statements on all engines that are replicated, in sessions and outside sessions."""
 
     def start(self) -> None:
-        """Listen to the event of all engines that a statement has run."""
+        """On all engines, listen to the event that SQLAlchemy sends after each statement."""
         event.listen(Engine, "after_cursor_execute", _ran)
 
     def stop(self) -> None:

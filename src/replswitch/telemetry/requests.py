@@ -15,7 +15,7 @@ request_log = logging.getLogger("replswitch.requests")
 
 
 def show_request(scope: Scope, method: str, path: object = None) -> None:
-    """Show the decision for a request to tools, and log one line when the request ends."""
+    """Give tools the decision for a request. When the request ends, log one line."""
     if watching.on and scope.decision is not None:
         watching.request_begins(scope.decision)
     if request_log.isEnabledFor(logging.DEBUG):

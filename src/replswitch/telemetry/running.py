@@ -52,7 +52,7 @@ class Watching:
             callback()
 
     def around(self, run: Callable[..., Any], tally: Tally, driver: Driver) -> Callable[..., Any]:
-        """Return a function that calls ``run`` with `running` set. Call this method only while a tool watches."""
+        """Return a function that sets `running` while it calls ``run``. Call this method only while a tool watches."""
         return partial(_run, (tally, driver), run)
 
 

@@ -1,4 +1,4 @@
-"""A throw-away replicated pair for tests, with a lag that the test sets; see ``docs/testing.md``."""
+"""Throw-away replicated pairs; see "Test with a real replicated pair" in the documentation."""
 
 from __future__ import annotations
 

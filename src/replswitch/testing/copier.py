@@ -33,7 +33,7 @@ LOOK_EVERY = 0.005
 """Seconds between two checks of the master soon after a commit."""
 
 LOOK_AT_LEAST_EVERY = 0.05
-"""Seconds between two checks of a master without commits. The checks of a pair that no test uses would take
+"""Seconds between two checks of a master without commits. More frequent checks of a pair that no test uses would take
 several percent of a processor."""
 
 TOLD_FOR = 1.0
@@ -98,14 +98,14 @@ class Copier:
         self._check()
 
     def set_lag(self, seconds: float) -> None:
-        """Set the lag, also for the commits that are waiting already."""
+        """Set the lag, even for the commits that are waiting already."""
         with self._changed:
             self._check()
             self._lag = seconds
             self._changed.notify_all()
 
     def set_idle(self, name: str, idle: bool) -> None:
-        """Stop or resume copying from or to a server."""
+        """Stop copying from or to a server; if ``idle`` is False, resume it."""
         with self._changed:
             self._check()
             (self._idle.add if idle else self._idle.discard)(name)
@@ -149,7 +149,9 @@ class Copier:
 
     def _check(self) -> None:
         if self._error is not None:
-            raise PairError(f"the copier has failed, so the slaves get no more commits: {self._error}") from self._error
+            raise PairError(
+                f"the copying of commits has failed, so the slaves get no more: {self._error}"
+            ) from self._error
 
     def _run(self) -> None:
         try:
@@ -162,7 +164,7 @@ class Copier:
                     quiet = time.monotonic() - (self._newest or 0)
                     self._changed.wait(min(max(LOOK_EVERY, quiet / 20), LOOK_AT_LEAST_EVERY))
         except BaseException as error:
-            logger.exception("the copier has failed")
+            logger.exception("the copying of commits has failed")
             with self._changed:
                 self._error = error
                 self._changed.notify_all()
@@ -212,7 +214,8 @@ class Copier:
     def _tell(self) -> None:
         """In the note of each slave with the newest copy, store the time up to which the slave equals the master.
 
-        Writers read the clock after a commit, so their position may be later than the copy that has the commit.
+        The position of a commit is the time that its writer reads after the commit. This time may be later than the
+        copy that has the commit.
         """
         if self._newest is not None and time.monotonic() < self._newest + self._lag + TOLD_FOR:
             for name, note in self._notes.items():

@@ -1,9 +1,9 @@
 """The keeper, a small process that owns a folder and the servers in it, and outlives the test run.
 
-A test run can end in ways in which none of its own clean-up code runs (``kill -9``, a crash, a CI job that
-is cancelled). So the servers are not children of the test run but of this process, which is started as a
-script by :class:`replswitch.testing.kept.Kept` and shares a pipe with it. When the pipe closes, or the
-process that started the keeper is gone, the keeper kills its servers, removes its folder and ends.
+A test run can end in ways in which none of its own clean-up code runs (``kill -9``, a crash, a CI job that is
+cancelled). So the servers are not children of the test run but of this process, which
+:class:`replswitch.testing.kept.Kept` starts as a script. The keeper and the test run share a pipe. When the pipe
+closes, or the process that started the keeper is gone, the keeper kills its servers, removes its folder and ends.
 
 The keeper is the parent of the servers. The id of a process stays in use until its parent has read the exit
 code, so the keeper never kills another process that has got the same id. The keeper uses the standard library
@@ -53,7 +53,7 @@ IPC_RMID = 0
 """From <linux/ipc.h>; see shmctl(2)."""
 
 SEGMENTS = Path("/proc/sysvipc/shm")
-"""Linux's list of segments: key, id, permissions, size, creator, and more; see proc(5)."""
+"""Linux's list of shared memory segments: key, id, permissions, size, creator, and more; see proc(5)."""
 
 REMOVE_WITHIN = 10.0
 """Seconds for which the removal of the folder is repeated, because a server that was just killed may still write."""
@@ -143,7 +143,7 @@ def adopt_orphans() -> None:
 
 
 def children_of(pid: int) -> list[int]:
-    """Return the ids of a process's children. Those of PostgreSQL have sessions of their own, out of killpg's reach."""
+    """Return the ids of a process's children. killpg does not reach PostgreSQL's, which have other sessions."""
     if sys.platform == "linux":
         table = []
         for entry in Path("/proc").glob("[0-9]*/stat"):

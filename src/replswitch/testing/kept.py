@@ -22,8 +22,8 @@ from replswitch.testing import keeper
 from replswitch.testing.errors import PairError
 
 LONGEST_BASE = 50
-"""Characters of a temporary directory that leave room for a socket's path below it: 107 on Linux (unix(7)),
-103 on macOS."""
+"""The greatest length, in characters, of a temporary directory's path. A socket's path below it then fits into the
+limit: 107 on Linux (unix(7)), 103 on macOS."""
 
 _all_kept: weakref.WeakSet[Kept] = weakref.WeakSet()
 

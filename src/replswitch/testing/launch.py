@@ -21,8 +21,8 @@ WITHIN = 60.0
 """Seconds that a program may take to be ready. There are many, because the machine may be busy."""
 
 PORTS = range(20000, 30000)
-"""These are below the range from which Linux, macOS and Windows take the ports of outgoing connections, so that no
-outgoing connection occupies the port of a server that is down."""
+"""Ports below the range from which Linux, macOS and Windows take the ports of outgoing connections. So no outgoing
+connection occupies the port of a server that is down."""
 
 SBIN = ("/usr/sbin", "/usr/local/sbin", "/usr/libexec", "/usr/local/libexec", "/usr/local/mysql/bin")
 """Folders in which servers are often installed, and which are not in the PATH of every user."""

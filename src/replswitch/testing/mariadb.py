@@ -97,6 +97,7 @@ class MariaDBPair(ServerPair):
         ]
 
     def _introduce(self, name: str) -> None:
+        super()._introduce(name)
         if name in self._follows:
             # Without this, it would apply again what it has written itself as the master.
             self._run(name, "SET GLOBAL gtid_slave_pos = @@GLOBAL.gtid_current_pos")

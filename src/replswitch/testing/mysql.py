@@ -103,6 +103,7 @@ class MySQLPair(ServerPair):
         return True
 
     def _introduce(self, name: str) -> None:
+        super()._introduce(name)
         self._run(
             name,
             "CHANGE REPLICATION SOURCE TO SOURCE_HOST = '127.0.0.1', SOURCE_PORT = %s,"

@@ -185,7 +185,7 @@ class ReplicatedPair(PairHooks):
     def reset(self) -> None:
         """Undo what a test did to the servers. Then all are up, replicate without a lag, and have caught up.
 
-        Each slave is connected to its master again, also if the master was killed.
+        Each slave is connected to its master again, even if the master was killed.
 
         Raises:
             PairError: the servers could not be reset; close the pair and start it again.

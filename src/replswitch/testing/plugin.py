@@ -10,9 +10,9 @@ servers are up and replicate, without a lag, and have caught up. The data of ear
 ``postgresql_pair``             a PostgreSQL master and one slave
 ``replicated_pair``             the test runs three times: with each of the first three
 ``mariadb_pair_of_session``     the same pair for fixtures of session scope: not reset for each test
-``mysql_pair_of_session``       likewise
-``sqlite_pair_of_session``      likewise
-``postgresql_pair_of_session``  likewise
+``mysql_pair_of_session``       ``mysql_pair``, not reset for each test
+``sqlite_pair_of_session``      ``sqlite_pair``, not reset for each test
+``postgresql_pair_of_session``  ``postgresql_pair``, not reset for each test
 ==============================  =====================================================================
 
 If a server is not installed, the tests that need it are skipped. They fail if the environment variable ``CI``
@@ -20,9 +20,9 @@ is set (and is not ``false`` or ``0``), so that CI does not skip them unnoticed.
 
 ``assert_reads_on`` is the function `replswitch.testing.assert_reads_on`, as a fixture.
 
-After each test, applications forget which of their endpoints have written (R5), also in tests without a pair.
+After each test, applications forget which of their endpoints have written (R5), even in tests without a pair.
 
-pytest loads this module in every run, also in those that never ask for a pair, so no driver is
+pytest loads this module in every run, even in those that never ask for a pair, so no driver is
 imported before a pair is started.
 """
 

@@ -46,7 +46,7 @@ include = '{replication}'
 """Settings of a small server that starts quickly. They follow those of ``initdb``, because the last value applies."""
 
 QUICK_PASSWORDS = "scram_iterations = 100\n"
-"""Since PostgreSQL 16. With the default of 4096, client and server calculate for several milliseconds at each login."""
+"""A setting of PostgreSQL 16. With its default of 4096, client and server calculate for milliseconds at each login."""
 
 ACCESS = """\
 local all postgres trust
@@ -69,7 +69,7 @@ SELECT pg_get_wal_replay_pause_state() = 'paused' OR EXISTS (
     AND (wait_event ~ '^Recovery(ApplyDelay|Conflict)' OR wait_event_type IN ('Lock', 'BufferPin'))
 ) AS paused
 """
-"""Whether a slave applies nothing: it is paused, or it waits for a delay or for a session that reads."""
+"""A query that returns true if a slave applies nothing: it is paused, or waits for a delay or a session that reads."""
 
 FOREVER = 2**31 - 1
 """The longest delay in milliseconds: 24 days."""
@@ -210,7 +210,7 @@ class PostgreSQLPair(PostgreSQLSessions):
     def _shows(self, name: str, edition: int) -> bool:
         """Return whether a new session has the given edition of the settings.
 
-        If it has, all sessions were signalled, because the postmaster signals its children before it forks for new
+        If so, all sessions were signalled, because the postmaster signals its children before it forks for new
         connections.
         """
         with closing(self.admin(name)) as connection:
@@ -222,7 +222,7 @@ class PostgreSQLPair(PostgreSQLSessions):
         self._reload(name)
 
     def _apply(self, name: str, *, held: bool = True) -> None:
-        """Let a slave that runs replicate as the test has chosen, and wait until it does so."""
+        """Let a slave that runs replicate as the test has chosen, and wait until the change is in effect."""
         self._configure(name, held=held)
         self._reload(name)
         if held and name in self._stopped:
@@ -243,8 +243,8 @@ class PostgreSQLPair(PostgreSQLSessions):
     def _wait_for_receiver(self, name: str) -> None:
         """Wait until a slave receives nothing any more, because a promotion would apply what it has received.
 
-        Replay must not be paused yet, because the process that replays ends the receiver. It does so at once, but not
-        while it waits for a lag.
+        Replay must not be paused yet, because the process that replays ends the receiver. This process ends it at once,
+        but not while it waits for a lag.
         """
         deadline = time.monotonic() + 1
         while self._run(name, "SELECT pid FROM pg_stat_wal_receiver") and time.monotonic() < deadline:

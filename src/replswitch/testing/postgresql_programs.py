@@ -61,7 +61,7 @@ class Programs(NamedTuple):
 
 
 def account() -> Account | None:
-    """Return the account under which servers run if this process is root's. Otherwise return None: its own account."""
+    """Return the account under which servers run if this process runs as root; None for the account of this process."""
     if os.geteuid() != 0:
         return None
     for name in ("postgres", "nobody"):

@@ -70,7 +70,7 @@ class PromotablePair(ProcessPair):
         """Close the old master for writes. Once the new one has all writes, open the new one for writes.
 
         Raises:
-            PairError: that was not done; the old master is still the master.
+            PairError: the new master was not opened for writes; the old master is still the master.
         """
 
     def _create(self) -> None:

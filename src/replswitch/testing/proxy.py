@@ -29,7 +29,7 @@ WITHIN = 10.0
 class Proxy:
     """A port of 127.0.0.1 that forwards connections to a server, and can break them.
 
-    The latest call applies, also to open connections. One thread serves any number of connections. Close the
+    The latest call applies, even to open connections. One thread serves any number of connections. Close the
     proxy, or use it as a context manager.
 
     Args:
@@ -223,7 +223,7 @@ class _Connection:
         self._is_waiting = True  # a connection that was just opened waits for a greeting
 
     def changed(self, cut_after: int | None) -> None:
-        """Apply the latest call of one of the proxy's methods, also to data that is waiting."""
+        """Apply the latest call of one of the proxy's methods, even to data that is waiting."""
         self._left = cut_after
         change, self.change = self.change, asyncio.Event()
         change.set()

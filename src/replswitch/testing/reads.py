@@ -91,7 +91,7 @@ class Reads:
 def assert_reads_on(side: State, database: str | None = None) -> Iterator[Reads]:
     """Fail if the block reads on the wrong side, or does not read at all.
 
-    All statements of the process are checked, also those of a server that the test runs in a thread. A read is
+    All statements of the process are checked, even those of a server that the test runs in a thread. A read is
     a statement that begins with SELECT, WITH, VALUES or TABLE, and neither writes nor locks rows. With ``"slave"``, the
     reads of `django_replswitch.sessions` and `django_replswitch.cache` are ignored, which are always on the master.
 

@@ -71,6 +71,10 @@ class ServerPair(SessionPair):
     def _copy(self, source: Path, target: Path) -> None:
         shutil.copytree(source, target)
 
+    def _introduce(self, name: str) -> None:
+        if name in self._follows:
+            self._run(name, self.dialect.forget)
+
     def _answers(self, name: str, port: int) -> bool:
         """Return whether root can log in. The socket in its folder cannot belong to another server."""
         # First try without PyMySQL, which leaves a socket unclosed if no server listens (seen with 1.2.4).
@@ -82,6 +86,13 @@ class ServerPair(SessionPair):
         except pymysql().OperationalError:
             return False
         return True
+
+    def _kill_server(self, name: str) -> None:
+        super()._kill_server(name)
+        # A kill can damage the files of replication, and the server then refuses to use them (error 1201). The position
+        # is in a table, which survives. So when a slave starts again, its master is set again.
+        if self._follows.get(name) is not None:
+            self._follows[name] = None
 
     def _set_lag(self, name: str) -> None:
         # The manuals require that the threads are stopped. With GTIDs, the slave fetches again what it still needs.

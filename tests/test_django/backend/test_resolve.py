@@ -15,21 +15,6 @@ from tests.test_django.project import dialect
 from tests.test_django.project.dialect import Pair
 
 from django_replswitch.management.commands.replswitch import Command
-from replswitch.engine import resolving
-
-
-@pytest.fixture
-def names(monkeypatch: pytest.MonkeyPatch) -> Names:
-    names = Names(ONE, TWO)
-    monkeypatch.setattr("socket.getaddrinfo", names)
-    return names
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(resolving, "monotonic", clock)
-    return clock
 
 
 @pytest.fixture

@@ -420,7 +420,7 @@ def test_s8_a_transaction_that_has_read_nothing_moves_as_a_whole(django_pair: Pa
     assert bodies(django_pair) == ["a", "b"]
 
 
-@pytest.mark.parametrize("block", [nullcontext, transaction.atomic])
+@pytest.mark.parametrize("block", [nullcontext, transaction.atomic], ids=["in autocommit mode", "in atomic()"])
 def test_s8_a_write_after_a_change_of_the_slave_s_session_raises(
     django_pair: Pair, db: Any, block: Callable[[], AbstractContextManager[None]]
 ) -> None:
@@ -490,7 +490,7 @@ class TestWritesAfterRows:
             cursor.execute("SELECT 1")
         assert bodies(django_pair) == []
 
-    @pytest.mark.parametrize("again", [True, False])
+    @pytest.mark.parametrize("again", [True, False], ids=["which was used before", "which is new"])
     def test_s8_a_late_refusal_is_raised_before_a_statement_of_another_cursor(
         self, django_pair: Pair, db: Any, again: bool
     ) -> None:

@@ -80,7 +80,7 @@ def test_f1_a_write_whose_response_is_lost_does_not_run_again(django_pair: Pair,
     assert bodies(django_pair) == ["own"]
 
 
-@pytest.mark.parametrize("block", [nullcontext, transaction.atomic])
+@pytest.mark.parametrize("block", [nullcontext, transaction.atomic], ids=["in autocommit mode", "in atomic()"])
 def test_f3_a_write_that_a_read_only_master_has_refused_runs_once_more(django_pair: Pair, db: Any, block: Any) -> None:
     """Over a new connection, because another server may have the name by now."""
 
@@ -124,7 +124,7 @@ def test_f5_a_block_that_cannot_begin_on_the_master_begins_again(
     assert sum(stats()["master-lost"].values()) == before + 1
 
 
-@pytest.mark.parametrize("block", [nullcontext, transaction.atomic])
+@pytest.mark.parametrize("block", [nullcontext, transaction.atomic], ids=["in autocommit mode", "in atomic()"])
 def test_f5_a_read_only_master_is_logged_once_until_it_serves_again(
     django_pair: Pair, db: Any, block: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

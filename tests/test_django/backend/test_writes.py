@@ -8,12 +8,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from importlib import import_module
 from typing import Any
 
 import pytest
 from django.conf import settings
 from django.db import DatabaseError, IntegrityError, connections, transaction
+from tests.partial_commits import OF_POSTGRESQL, STATEMENTS, commits, has_committed, prepare
 from tests.test_django.backend.asking import ask, kill, link_id, on, savepoint, seen, sides
 from tests.test_django.project import dialect
 from tests.test_django.project.dialect import Pair
@@ -169,6 +171,27 @@ def test_m1_a_write_that_failed_is_not_recorded(db: Any) -> None:
         with pytest.raises(IntegrityError):
             Tag.objects.create(name="one")
         assert frame.scope.all_written() is None
+
+
+@pytest.mark.parametrize("is_atomic", [False, True], ids=["in autocommit", "in a block"])
+@pytest.mark.parametrize("name", OF_POSTGRESQL if dialect.IS_POSTGRESQL else ["call", "definition", "compound"])
+def test_m1_what_a_statement_has_committed_before_its_error_is_recorded(
+    django_pair: Pair, db: Any, name: str, is_atomic: bool
+) -> None:
+    prepare(django_pair)
+    warm(db)
+    *before, last = STATEMENTS[name]
+    with db.use_master() as frame:
+        with transaction.atomic() if is_atomic else nullcontext(), db.cursor() as cursor:
+            for sql in before:
+                cursor.execute(sql)
+            with pytest.raises(DatabaseError):
+                cursor.execute(last)
+            if is_atomic:
+                transaction.set_rollback(True)
+        db.close()  # which ends a transaction that the statements have begun
+        is_known = commits(django_pair, name, in_transaction=is_atomic)
+        assert (has_committed(django_pair), frame.scope.all_written() is not None) == (is_known, is_known)
 
 
 def test_m1_a_write_without_a_response_is_recorded(django_pair: Pair, db: Any) -> None:

@@ -163,7 +163,7 @@ class TestServers:
         use_databases(checked=database)
         assert {each.timeout for each in report.asked_servers(ALIAS)} == {TIMEOUT}
 
-    def test_a_user_without_the_right_to_ask_is_noted(
+    def test_a_user_who_may_not_query_the_replication_status_is_noted(
         self, use_databases: Any, database: dict[str, Any], make_user: Callable[[str], dict[str, str]]
     ) -> None:
         use_databases(checked={**database, **make_user("SELECT")})

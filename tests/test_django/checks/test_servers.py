@@ -93,7 +93,7 @@ def test_a_user_who_can_write_despite_read_only_is_reported(
 
 
 @pytest.mark.parametrize(
-    ("version", "variables", "grant", "passes"),
+    ("version", "variables", "grant", "bypasses"),
     [
         ("10.6.18-MariaDB", {}, "SELECT, SUPER", True),
         ("10.11.6-MariaDB", {}, "SELECT, SUPER", False),  # from here on SUPER is not READ_ONLY ADMIN
@@ -106,7 +106,7 @@ def test_a_user_who_can_write_despite_read_only_is_reported(
     ],
 )
 def test_grants_that_bypass_read_only_are_recognised(
-    version: str, variables: dict[str, str], grant: str, passes: bool
+    version: str, variables: dict[str, str], grant: str, bypasses: bool
 ) -> None:
     slave = ServerStatus(
         "slave",
@@ -118,7 +118,7 @@ def test_grants_that_bypass_read_only_are_recognised(
         grants=[f"GRANT {grant} ON *.* TO `shop`@`%`", "GRANT ALL PRIVILEGES ON `shop`.* TO `shop`@`%`"],
     )
     messages = checks._check_slave("The slave", slave)
-    assert [message.id for message in messages] == ["replswitch.W010"] * passes
+    assert [message.id for message in messages] == ["replswitch.W010"] * bypasses
 
 
 def test_a_galera_node_that_is_not_read_only_has_no_message() -> None:

@@ -73,12 +73,12 @@ async def async_stream(request: HttpRequest) -> StreamingHttpResponse:
     return StreamingHttpResponse(pieces())
 
 
-def lazy(request: HttpRequest) -> TemplateResponse:
+def template_response(request: HttpRequest) -> TemplateResponse:
     return TemplateResponse(request, PAGE, {"messages": Message.objects.order_by("id")})
 
 
-async def async_lazy(request: HttpRequest) -> TemplateResponse:
-    return lazy(request)
+async def async_template_response(request: HttpRequest) -> TemplateResponse:
+    return template_response(request)
 
 
 class Class(View):
@@ -145,8 +145,8 @@ VIEWS = {
     "coroutine": lambda use: use(coroutine),
     "stream": lambda use: use(stream),
     "async stream": lambda use: use(async_stream),
-    "lazy": lambda use: use(lazy),
-    "async lazy": lambda use: use(async_lazy),
+    "template response": lambda use: use(template_response),
+    "async template response": lambda use: use(async_template_response),
     "class, dispatch": on_dispatch(Class),
     "class, methods": on_methods(Class),
     "class, as_view": on_as_view(Class),
@@ -263,7 +263,7 @@ def test_r3_a_template_response_is_rendered_in_the_state_of_its_view(site: Site,
     states: list[str] = []
 
     def view(request: HttpRequest) -> HttpResponse:
-        response = use_master(lazy)(request)
+        response = use_master(template_response)(request)
         response.add_post_render_callback(lambda _: states.append(connection.state))
         states.append(connection.state)
         return response
@@ -277,9 +277,9 @@ def test_r3_a_template_response_is_rendered_in_the_state_of_its_view(site: Site,
     site.assert_lagged()
 
 
-def test_a_lazy_response_can_be_cached(some_site: Site) -> None:
+def test_a_template_response_can_be_cached(some_site: Site) -> None:
     """Django's cache pickles it when it has been rendered."""
-    view = cache_page(60)(use_slave(lazy))
+    view = cache_page(60)(use_slave(template_response))
     some_site.change(CACHES={"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}})
     some_site.serve(view=view)
     assert [site_get("/view") for _ in range(2)] == ["1", "1"]
@@ -300,7 +300,10 @@ def bare_site(site: Site) -> Site:
     return site
 
 
-@pytest.mark.parametrize("kind", ["function", "coroutine", "lazy", "async lazy", "class, dispatch", "list, methods"])
+@pytest.mark.parametrize(
+    "kind",
+    ["function", "coroutine", "template response", "async template response", "class, dispatch", "list, methods"],
+)
 def test_r3_without_the_middleware_decorated_views_mark_and_read_their_own_write(bare_site: Site, kind: str) -> None:
     async def async_board(request: HttpRequest) -> HttpResponse:
         return await sync_to_async(board)(request)
@@ -334,7 +337,7 @@ def test_a_slave_view_that_writes_marks_without_the_middleware(bare_site: Site) 
     bare_site.assert_lagged()
 
 
-def test_a_lazy_response_that_writes_while_it_is_rendered_marks_without_the_middleware(bare_site: Site) -> None:
+def test_a_template_response_that_writes_while_it_is_rendered_marks_without_the_middleware(bare_site: Site) -> None:
     template = engines["django"].from_string("{{ write }}")
 
     @use_master

@@ -248,7 +248,7 @@ class TestOtherDatabases:
             return int(cursor.fetchone()[0])
 
     @DOORS
-    @pytest.mark.parametrize("how", ["alone", "in a block", "returning rows", "in a thread"])
+    @pytest.mark.parametrize("how", ["in autocommit mode", "in a block", "returning rows", "in a thread"])
     def test_r5_a_commit_on_another_database_is_not_done_twice(
         self, site: Site, door: Callable[..., Page], how: str
     ) -> None:
@@ -265,7 +265,7 @@ class TestOtherDatabases:
                 thread.start()
                 thread.join()
             else:
-                self.visit("INSERT INTO visit VALUES (1)" + (" RETURNING number" if how != "alone" else ""))
+                self.visit("INSERT INTO visit VALUES (1)" + (" RETURNING number" if how == "returning rows" else ""))
             return counter(request)
 
         site.serve(counter=view)

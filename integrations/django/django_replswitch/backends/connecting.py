@@ -141,9 +141,9 @@ class ConnectingWrapper(BaseDatabaseWrapper):
     def connection(self) -> Any:
         """The driver's connection, on the side that the state asks for (S6).
 
-        Before the first statement it is None. In a transaction it is not, because Django connects when one begins.
-        replswitch does not see the statements that the application runs on this object, so it looks for their writes
-        later (M1).
+        It is None before the first statement. In a transaction it is never None, because Django connects when the
+        transaction begins. replswitch does not see the statements that the application runs on this object, so it looks
+        for their writes later (M1).
         """
         raw = vars(self)["connection"]
         if self._is_direct or self.one_link:
@@ -197,7 +197,7 @@ class ConnectingWrapper(BaseDatabaseWrapper):
         return self._connect(server)
 
     def drop(self, server: Server, link: Link | None = None) -> None:
-        """Close the open link to a server. Django has no connection pool here, so there are no idle links."""
+        """Close the open link to a server. Each server has at most one link, so there are no idle links to close."""
         held, block = self._links.get(server), self.route.block
         if held is not None and (held is link or (link is None and (block is None or held not in block))):
             self.close_link(held)
@@ -207,7 +207,7 @@ class ConnectingWrapper(BaseDatabaseWrapper):
         return closing(self.driver.open(self.parameters(server), read_only=server.state == SLAVE))
 
     def locate(self) -> Position | Written:
-        """Query a position of the master that includes every commit so far, also those of other threads.
+        """Query a position of the master that includes every commit so far, even those of other threads.
 
         If the driver cannot query such a position, return `Written.YES`.
         """
@@ -256,7 +256,7 @@ class ConnectingWrapper(BaseDatabaseWrapper):
             self._is_direct = is_direct
 
     def _has_unread(self, link: WrapperLink) -> bool:
-        """Read the unread results of a link. Return whether the link is alive."""
+        """Return whether a link is alive and only had unread results. This method reads them."""
         with suppress(self.Database.Error):
             self.route.drain(link)
             return self.driver.alive(link.raw)
@@ -322,7 +322,7 @@ class ConnectingWrapper(BaseDatabaseWrapper):
     # Closing
 
     def close_link(self, link: Link) -> None:
-        """Close a link, also if its connection is broken already."""
+        """Close a link, even if its connection is broken already."""
         if link is self.selected:
             self.select(None)
         block = self.route.block

@@ -68,11 +68,11 @@ def _is_of_test_case(connection: Any) -> bool:
 
 
 def guarded_link(wrapper: Any, server: Server, guard: Callable[[Raw], AbstractContextManager[None]]) -> WrapperLink:
-    """Return a view of the open transaction, a read-only link that uses the connection of the transaction itself.
+    """Return a read-only link that uses the connection of the open transaction, so that it sees the rows of the test.
 
     Args:
         wrapper: Django's connection, with the master's link selected.
-        server: the server of the view.
+        server: the server that the link is for.
         guard: returns a context manager in which the database refuses writes.
     """
     master = wrapper.selected
@@ -133,7 +133,8 @@ class _AtomicBlocks(list[Any]):
 
     Args:
         blocks: the blocks of the TestCase.
-        routing: the object whose ``begin()`` and ``end()`` are called then.
+        routing: the object whose ``begin()`` and ``end()`` are called when the application's outermost block begins and
+            ends.
     """
 
     def __init__(self, blocks: list[Any], routing: TransactionRouting) -> None:
@@ -302,7 +303,7 @@ class TransactionRouting(Port):
         return borrowed
 
     def join(self, link: Link) -> None:
-        """Note which savepoints are open when a link joins the application's transaction."""
+        """Record which savepoints are open when a link joins the application's transaction."""
         self._joined[link] = self._sids
 
     def lose_block(self, error: Exception) -> None:

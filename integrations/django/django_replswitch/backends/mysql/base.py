@@ -39,7 +39,7 @@ class DatabaseWrapper(SwitchingWrapper, base.DatabaseWrapper):
         link.raw.autocommit(False)
 
     def raise_as_stock(self, error: Exception) -> None:
-        """Raise IntegrityError for the error codes for which Django's own cursor raises it. That cursor is not used."""
+        """Raise IntegrityError for the same error codes as Django's own cursor, which replswitch does not use."""
         codes = base.CursorWrapper.codes_for_integrityerror
         if isinstance(error, self.Database.OperationalError) and error.args[0] in codes:
             raise IntegrityError(*error.args) from error

@@ -106,7 +106,7 @@ class DatabaseWrapper(SwitchingWrapper, django_base.DatabaseWrapper):
             self.driver.begin_now(link.raw)  # if this fails, the transaction can begin on another link
 
     def ensure_timezone(self) -> bool:
-        """Set the time zone on all links after the setting has changed. Return whether any had to be changed."""
+        """Set the time zone on all links after the setting has changed. Return whether any link had to be changed."""
         self.close_pool()
         changed = [self._configure_timezone(link.raw) for link in self._links.values()]
         return any(changed)

@@ -27,7 +27,7 @@ class Command(BaseCommand):
         """Add the options."""
         parser.add_argument("--database", metavar="ALIAS", help="only this alias of DATABASES (default: all)")
         parser.add_argument(
-            "--format", choices=("table", "json"), default="table", help="how to print it (default: %(default)s)"
+            "--format", choices=("table", "json"), default="table", help="format of the output (default: %(default)s)"
         )
         parser.add_argument(
             "--timeout",
