@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 from os import getpid
 from typing import TYPE_CHECKING, Any, Final
@@ -31,6 +32,20 @@ if TYPE_CHECKING:
 NEVER: Final[Any] = object()
 
 
+class Forks:
+    """The number of forks between the first process and this one. Each statement reads it: `getpid` takes too long."""
+
+    number = 0
+
+
+def _count_fork() -> None:
+    Forks.number += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_count_fork)
+
+
 class Alone(PoolPort):
     """The base class of `SessionRoute`: a session in one database, as long as one server serves its transaction alone.
 
@@ -50,14 +65,14 @@ class Alone(PoolPort):
         bind: the chosen engine. While `frame`, `version` and the transaction are unchanged, it is used again.
         frame: the top of the stack when the latest engine was chosen.
         scope: the scope of `frame`; outside any scope, `NO_SCOPE`. Its version at that time is ``version``.
-        process: the id of the process in which the latest engine was chosen.
+        process: the id of the process in which the latest engine was chosen. `Forks.number` at that time is ``forks``.
         pending: the connection to a slave that the session is about to get; None once it has the connection.
         route: finds the link for each statement, once `_make_route` has made it.
     """
 
     has_begun = False
     frame: Frame | None = NEVER
-    scope, version, process = NO_SCOPE, 0, 0
+    scope, version, process, forks = NO_SCOPE, 0, 0, 0
     pending: Lease | None = None
     route: LateRoute
 
@@ -118,7 +133,7 @@ class Alone(PoolPort):
             database.note(scope, side, server, why)
         self._tally = STATEMENTS.tally(database.name, side, server.name, why)
         self.frame, self.scope, self.version, self.process = frame, scope, version, getpid()
-        self._side, self._why = side, why
+        self._side, self._why, self.forks = side, why, Forks.number
         self.pending = None if link is None else self._leases[server]
         return True
 

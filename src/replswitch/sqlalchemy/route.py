@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from replswitch.decision import MASTER
 from replswitch.engine.attempt import Attempt
 from replswitch.engine.block import Block
-from replswitch.sqlalchemy.alone import NEVER, Alone, enter
+from replswitch.sqlalchemy.alone import NEVER, Alone, Forks, enter
 from replswitch.sqlalchemy.facts import AUTOCOMMIT, level_of, remove_from, usable
 from replswitch.sqlalchemy.pooled import LINK, ROUTE, LateLink, lost_transaction
 from replswitch.state import stack
@@ -77,6 +77,7 @@ class SessionRoute(Alone):
             if self._leases or self._abandoned:
                 self._keep_only(link)
         self.frame, self.scope, self.version, self.process = frame, route._scope, route._version, getpid()
+        self.forks = Forks.number
         self.bind, self.pending = self._engine, None
         if link in self._joined:
             self.bind = self._joined[link].engine

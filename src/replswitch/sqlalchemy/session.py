@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from os import getpid
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlalchemy import Engine, event
@@ -11,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from replswitch.errors import ConfigurationError, NoServerError
+from replswitch.sqlalchemy.alone import Forks
 from replswitch.sqlalchemy.facts import SWITCH
 from replswitch.sqlalchemy.pooled import NO_ATTEMPTS, Calls, SlaveEngine
 from replswitch.sqlalchemy.route import SessionRoute
@@ -97,7 +97,7 @@ class RoutingSession(Session):
         if (
             frame is route.frame
             and route.scope.version == route.version
-            and route.process == getpid()
+            and route.forks == Forks.number
             and not self._flushing
         ):
             return route.bind if route.pending is None else route.offer(route.pending)
