@@ -1,16 +1,18 @@
 """What a read through an AsyncSession with RoutingSession costs, against the same through a stock AsyncSession.
 
 A read is a session of its own and one select, as in a request: `async with Session() as session: await
-session.execute(select(…))`. Both sides have the same driver and the same server: the master in master state, the slave
-in slave state. Links to slaves of PostgreSQL have a time-out for answers, so slave state is compared with a stock
-engine that has the same. The last line of each driver is a whole GET through the ASGI middleware, compared with a stock
-read. Needs mariadbd, the servers of PostgreSQL and the drivers.
+session.execute(select(…))`; or a further select in a session that has read before. Both sides have the same
+driver and the same server: the master in master state, the slave in slave state. Links to slaves of PostgreSQL have a
+time-out for answers, so slave state is compared with a stock engine that has the same. The last line of each driver is
+a whole GET through the ASGI middleware, compared with a stock read. Needs mariadbd, the servers of PostgreSQL and the
+drivers.
 """
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import nullcontext
+from contextvars import copy_context
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +84,22 @@ def reads(session: Session, loop: asyncio.AbstractEventLoop, state: Callable[[],
     return lambda number: loop.run_until_complete(run(number))
 
 
+def further(opened: AsyncSession, loop: asyncio.AbstractEventLoop, state: Callable[[], Any] = nullcontext) -> Batch:
+    """Make a batch of reads in a session that has read before, all after one instruction."""
+    context = copy_context()
+    context.run(state)
+
+    async def run(number: int) -> None:
+        for _ in repeat(None, number):
+            (await opened.execute(STATEMENT)).all()
+
+    def batch(number: int) -> None:
+        loop.run_until_complete(loop.create_task(run(number), context=context))
+
+    batch(2)
+    return batch
+
+
 def requests(session: Session, loop: asyncio.AbstractEventLoop) -> Batch:
     """Make a batch of GETs with one read through the ASGI middleware."""
 
@@ -117,8 +135,9 @@ def group(runner: asyncio.Runner, driver: str, master: str, slave: str) -> Times
     replicate(ours, [our_slave])
     stock, null, at_slave = (async_sessionmaker(engine) for engine in (one, another, stock_slave))
     routed = async_sessionmaker(ours, sync_session_class=RoutingSession)
+    opened = [session() for session in (stock, at_slave, routed, routed)]
     try:
-        return measure(
+        times = measure(
             {
                 "stock": reads(stock, loop),
                 "null": reads(null, loop),
@@ -130,7 +149,19 @@ def group(runner: asyncio.Runner, driver: str, master: str, slave: str) -> Times
             },
             ROUNDS,
         )
+        plain, of_slave, in_master, in_slave = opened
+        return times | measure(
+            {
+                "further stock": further(plain, loop),
+                "further stock slave": further(of_slave, loop),
+                "further master": further(in_master, loop, use_master),
+                "further slave": further(in_slave, loop, use_slave),
+            },
+            ROUNDS,
+        )
     finally:
+        for session in opened:
+            runner.run(session.close())
         for engine in (one, another, stock_slave, ours, our_slave):
             runner.run(engine.dispose())
 
@@ -154,4 +185,6 @@ def rows() -> Iterator[Row]:
                 yield ratio("  with RoutingSession / stock, no state", times, "no state", "stock", limit=LIMIT)
                 yield ratio("  master state", times, "master", "stock", limit=LIMIT)
                 yield ratio("  slave state", times, "slave", "stock slave", limit=LIMIT)
+                yield ratio("  further reads, master state", times, "further master", "further stock", limit=LIMIT)
+                yield ratio("  further reads, slave state", times, "further slave", "further stock slave", limit=LIMIT)
                 yield ratio("  in a GET, with the ASGI middleware", times, "request", "stock slave")

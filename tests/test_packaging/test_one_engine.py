@@ -42,7 +42,7 @@ ALLOWED_DECISIONS = {
     # How a rollback ends on a connection that is lost already; in the other bindings, `Port.leave`.
     ("replswitch/sqlalchemy/ending.py", ".is_gone"),
     # The placeholder for no scope. It decides nothing.
-    ("replswitch/sqlalchemy/route.py", "replswitch.engine.selection"),
+    ("replswitch/sqlalchemy/alone.py", "replswitch.engine.selection"),
     # SQLAlchemy's own word for whether its pool closes a connection. What it says was decided before.
     ("replswitch/sqlalchemy/opening.py", ".is_disconnect"),
     ("replswitch/sqlalchemy/route.py", ".is_disconnect"),

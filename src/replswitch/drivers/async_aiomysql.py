@@ -25,25 +25,14 @@ class _Result(MySQLResult):  # type: ignore[misc]  # aiomysql has no types
         return bool(super()._check_packet_is_eof(packet))
 
 
-class _Connection(Tracked):
-    """The methods of aiomysql's connection that read answers, changed to pass the answers to the write tracker, too."""
+class _Reading:
+    """The method of aiomysql's connection that reads results, changed to keep their last status flags."""
 
     if TYPE_CHECKING:
         _affected_rows: Any
-        _read_packet: Any
         server_status: int
 
-    async def _read_ok_packet(self) -> bool:
-        """Read an OK packet, such as the answer to a commit."""
-        packet = await self._read_packet()
-        if not packet.is_ok_packet():
-            raise OperationalError(_OUT_OF_SYNC, "Command Out of Sync")
-        answer = OKPacketWrapper(packet)
-        self.server_status = answer.server_status
-        self.replswitch.record_answer(answer.server_status, answer.message)
-        return True
-
-    async def _read_result(self, *, unbuffered: bool) -> None:
+    async def _read_query_result(self, *, unbuffered: bool) -> None:
         self._result: Any = None
         result = _Result(self)
         if unbuffered:
@@ -59,6 +48,23 @@ class _Connection(Tracked):
         self._affected_rows = result.affected_rows
         if result.server_status is not None:
             self.server_status = result.server_status
+
+
+class _Connection(Tracked, _Reading):
+    """The methods of aiomysql's connection that read answers, changed to pass the answers to the write tracker, too."""
+
+    if TYPE_CHECKING:
+        _read_packet: Any
+
+    async def _read_ok_packet(self) -> bool:
+        """Read an OK packet, such as the answer to a commit."""
+        packet = await self._read_packet()
+        if not packet.is_ok_packet():
+            raise OperationalError(_OUT_OF_SYNC, "Command Out of Sync")
+        answer = OKPacketWrapper(packet)
+        self.server_status = answer.server_status
+        self.replswitch.record_answer(answer.server_status, answer.message)
+        return True
 
 
 class AiomysqlDriver(AsyncMySQLDriver):

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 # The text with which asyncpg itself commits.
 _ASYNCPG_COMMIT: Final = "COMMIT;"
 
+# The texts with which its objects for transactions begin and end a usual transaction.
+_ASYNCPGS_OWN: Final = frozenset({"BEGIN;", _ASYNCPG_COMMIT, "ROLLBACK;"})
+
 # asyncpg does not return the rows of several statements in one message. So the server reports the position in a notice
 # of the level INFO, which it sends with any `client_min_messages`.
 _REPORT_POSITION: Final = (
@@ -58,7 +61,7 @@ _LOST: Final = "08"
 
 
 class AsyncpgConnection(AsyncTracker, asyncpg.Connection):  # type: ignore[misc]  # asyncpg has no types
-    """A connection that queries the position of a transaction in the same message as its commit.
+    """A connection that asyncpg has opened. Its subclasses are those to the master and to slaves.
 
     Attributes:
         seen: the number of statements that asyncpg had sent at the last commit, rollback or check for writes.
@@ -120,25 +123,24 @@ class AsyncpgConnection(AsyncTracker, asyncpg.Connection):  # type: ignore[misc]
         """Run a query of replswitch's own, and return its row. Do not begin a transaction."""
         return await super().fetchrow(sql)
 
-    # asyncpg's methods
 
-    async def prepare(self, query: Any, **options: Any) -> Any:
-        """Prepare a statement."""
-        self.before(query)
-        return await super().prepare(query, **options)
+class _Master(AsyncpgConnection):
+    """A connection to the master, which queries the position of a transaction in the same message as its commit.
 
-    async def execute(self, query: Any, *args: Any, **options: Any) -> Any:
-        """Run a statement, or several. asyncpg's transaction objects also call this method, to commit or roll back."""
-        if self.is_reader:
-            self.before(query)
-            return await super().execute(query, *args, **options)
-        is_in_transaction = self._protocol.is_in_transaction
-        was = is_in_transaction()
-        if query == _ASYNCPG_COMMIT and was and self.reports_positions and self.may_report:
-            return await self._commit(**options)
-        self.before(query)
+    Its statements pass through no method of this class, except for those of `execute`, because asyncpg counts them.
+    """
+
+    def execute(self, query: Any, *args: Any, **options: Any) -> Any:
+        """Run a statement, or several. asyncpg's objects for transactions call it, too. Return an awaitable."""
+        if not self._protocol.is_in_transaction():
+            return super().execute(query, *args, **options)
+        if query == _ASYNCPG_COMMIT and self.reports_positions and self.may_report:
+            return self._commit(**options)
+        return self._execute_in_transaction(query, *args, **options)
+
+    async def _execute_in_transaction(self, query: Any, *args: Any, **options: Any) -> Any:
         answer = await super().execute(query, *args, **options)
-        if was and not is_in_transaction():
+        if not self._protocol.is_in_transaction():
             self.ended(Written.NO if query.startswith("ROLLBACK") else Written.ASK)
         return answer
 
@@ -162,35 +164,53 @@ class AsyncpgConnection(AsyncTracker, asyncpg.Connection):  # type: ignore[misc]
         self.ended(status if place else Written.ASK)
         return "COMMIT"
 
-    async def executemany(self, command: Any, args: Any, **options: Any) -> Any:
+    async def _copy_in(self, *args: Any, **options: Any) -> Any:
+        """Copy rows to the server. asyncpg does not count this as a statement."""
+        self.has_run = True
+        return await super()._copy_in(*args, **options)
+
+
+class _Slave(AsyncpgConnection):
+    """A connection to a slave. Its methods refuse statements that would let it write (S7).
+
+    They are no coroutine functions, but return the awaitables of asyncpg's own methods.
+    """
+
+    def prepare(self, query: Any, **options: Any) -> Any:
+        """Prepare a statement."""
+        self.before(query)
+        return super().prepare(query, **options)
+
+    def execute(self, query: Any, *args: Any, **options: Any) -> Any:
+        """Run a statement, or several."""
+        if query not in _ASYNCPGS_OWN:
+            self.before(query)
+        return super().execute(query, *args, **options)
+
+    def executemany(self, command: Any, args: Any, **options: Any) -> Any:
         """Run a statement several times."""
         self.before(command)
-        return await super().executemany(command, args, **options)
+        return super().executemany(command, args, **options)
 
-    async def fetch(self, query: Any, *args: Any, **options: Any) -> Any:
+    def fetch(self, query: Any, *args: Any, **options: Any) -> Any:
         """Run a statement, and return its rows."""
         self.before(query)
-        return await super().fetch(query, *args, **options)
+        return super().fetch(query, *args, **options)
 
-    async def fetchrow(self, query: Any, *args: Any, **options: Any) -> Any:
+    def fetchrow(self, query: Any, *args: Any, **options: Any) -> Any:
         """Run a statement, and return its first row."""
         self.before(query)
-        return await super().fetchrow(query, *args, **options)
+        return super().fetchrow(query, *args, **options)
 
-    async def fetchval(self, query: Any, *args: Any, **options: Any) -> Any:
+    def fetchval(self, query: Any, *args: Any, **options: Any) -> Any:
         """Run a statement, and return a value of its first row."""
         self.before(query)
-        return await super().fetchval(query, *args, **options)
+        return super().fetchval(query, *args, **options)
 
     def cursor(self, query: Any, *args: Any, **options: Any) -> Any:
         """Return a cursor for a statement."""
         self.before(query)
         return super().cursor(query, *args, **options)
-
-    async def _copy_in(self, *args: Any, **options: Any) -> Any:
-        """Copy rows to the server. asyncpg does not count this as a statement."""
-        self.has_run = True
-        return await super()._copy_in(*args, **options)
 
 
 def _with_cure(error: Exception) -> str:
@@ -205,15 +225,13 @@ def _store_report(connection: Any, message: Any) -> None:
 
 
 @cache
-def _tracked(kind: Any) -> Any:
-    """Return a subclass of ``kind`` that tracks writes. ``kind`` is asyncpg's or the application's connection class."""
-    if kind is asyncpg.Connection:
-        return AsyncpgConnection
-    return type(kind.__name__, (AsyncpgConnection, kind), {"__module__": __name__})
+def _tracked(role: Any, kind: Any) -> Any:
+    """Return a subclass of ``role`` and of ``kind``, which is asyncpg's or the application's class of connections."""
+    return role if kind is asyncpg.Connection else type(kind.__name__, (role, kind), {"__module__": __name__})
 
 
 class _Adapted:
-    """A mixin for SQLAlchemy's class of connections. It translates errors, and also records prepared statements."""
+    """A mixin for SQLAlchemy's class of connections, which translates errors."""
 
     __slots__ = ()
 
@@ -235,16 +253,22 @@ class _Adapted:
             error = asyncpg.exceptions.InterfaceError(f"the connection is closed: {error}")
         super()._handle_exception(error)  # type: ignore[misc]  # of SQLAlchemy's class
 
-    async def _prepare(self, operation: Any, *args: Any) -> Any:
-        """Return a prepared statement, and record that it runs."""
+
+class _AdaptedSlave(_Adapted):
+    """The same for a slave's connection, which also notes the statements that SQLAlchemy has prepared before."""
+
+    __slots__ = ()
+
+    def _prepare(self, operation: Any, *args: Any) -> Any:
+        """Note that a prepared statement runs. Return the awaitable of SQLAlchemy's own method."""
         self._connection.before(operation)
-        return await super()._prepare(operation, *args)  # type: ignore[misc]  # likewise
+        return super()._prepare(operation, *args)  # type: ignore[misc]  # of SQLAlchemy's class
 
 
 @cache
-def _adapted(kind: Any) -> Any:
-    """Return a subclass of ``kind``, SQLAlchemy's class of connections, with `_Adapted`."""
-    return type(kind.__name__, (_Adapted, kind), {"__module__": __name__, "__slots__": ()})
+def _adapted(part: Any, kind: Any) -> Any:
+    """Return a subclass of ``kind``, SQLAlchemy's class of connections, with `_Adapted` or `_AdaptedSlave`."""
+    return type(kind.__name__, (part, kind), {"__module__": __name__, "__slots__": ()})
 
 
 class AsyncpgDriver(AsyncPostgreSQLDriver):
@@ -285,9 +309,9 @@ class AsyncpgDriver(AsyncPostgreSQLDriver):
             made.sqlstate = made.pgcode = error.sqlstate
             raise made from error
 
-    async def connect(self, *args: Any, **settings: Any) -> AsyncpgConnection:
-        """Open a connection that tracks its writes."""
-        kind: Any = _tracked(settings.pop("connection_class", asyncpg.Connection))
+    async def connect(self, *args: Any, read_only: bool, **settings: Any) -> AsyncpgConnection:
+        """Open a connection that tracks its writes, or one that refuses them."""
+        kind: Any = _tracked(_Slave if read_only else _Master, settings.pop("connection_class", asyncpg.Connection))
         raw: AsyncpgConnection = await asyncpg.connect(*args, connection_class=kind, **settings)
         return raw
 
@@ -309,7 +333,11 @@ class AsyncpgDriver(AsyncPostgreSQLDriver):
         super().adopt(raw, read_only=read_only, begin=begin)
         if isinstance(raw.driver_connection, AsyncpgConnection):
             kind: Any = type(raw)
-            raw.__class__ = _adapted(kind)
+            raw.__class__ = _adapted(_AdaptedSlave if read_only else _Adapted, kind)
+
+    def is_lost(self, tracker: AsyncpgConnection) -> bool:
+        """Return whether the connection is closed, without a round trip."""
+        return bool(tracker.is_closed())
 
     def classify(self, error: BaseException, raw: Raw | None = None) -> Fault:
         """Return the meaning of an error. An SQLSTATE that begins with `_LOST`, set by asyncpg itself, means LOST."""

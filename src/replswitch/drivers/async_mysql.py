@@ -44,8 +44,8 @@ class Tracked:
 
     replswitch: Tracker
 
-    async def _execute_command(self, command: int, sql: Any) -> None:
-        """Send a command. If the read-only mode may have ended, first set it again."""
+    def _execute_command(self, command: int, sql: Any) -> Any:
+        """Send a command, and return an awaitable. If the read-only mode may have ended, first set it again."""
         tracker = self.replswitch
         tracker.has_run = True
         send: Any = super()._execute_command  # type: ignore[misc]  # of the driver's class
@@ -58,18 +58,17 @@ class Tracked:
             may_be_writable = self.replswitch.before_prepared(sql)
         else:
             may_be_writable = command in _EXECUTE and self.replswitch.before_prepared()
-        if may_be_writable:
-            await send(_QUERY, STAY_READ_ONLY)
-            await self._read_ok_packet()  # type: ignore[attr-defined]  # of the subclass
-        await send(command, sql)
+        return self._send_read_only(send, command, sql) if may_be_writable else send(command, sql)
 
-    async def _read_result(self, *, unbuffered: bool) -> None:
-        await super()._read_query_result(unbuffered=unbuffered)  # type: ignore[misc]  # likewise
+    async def _send_read_only(self, send: Any, command: int, sql: Any) -> None:
+        await send(_QUERY, STAY_READ_ONLY)
+        await self._read_ok_packet()  # type: ignore[attr-defined]  # of the subclass
+        await send(command, sql)
 
     async def _read_query_result(self, unbuffered: bool = False) -> None:
         """Read the answer to a statement."""
         try:
-            await self._read_result(unbuffered=unbuffered)
+            await super()._read_query_result(unbuffered=unbuffered)  # type: ignore[misc]  # likewise
         except Exception:
             self.replswitch.record_unknown_answer()
             raise
@@ -103,9 +102,10 @@ class AsyncMySQLDriver(UnknownDriver):
 
     def writes_of(self, raw: Raw) -> Tracker:
         """Return the tracker, which is an attribute of the driver's own connection."""
-        kept = vars(raw.driver_connection)
-        tracker: Tracker = kept.get("replswitch") or kept.setdefault("replswitch", Tracker(raw))
-        return tracker
+        connection = raw.driver_connection
+        if not hasattr(connection, "replswitch"):
+            connection.replswitch = Tracker(raw)
+        return connection.replswitch  # type: ignore[no-any-return]  # a Tracker
 
     def fetch_position(self, raw: Raw) -> tuple[Hashable, Position | None]:
         """Query the identity and the position of the server."""

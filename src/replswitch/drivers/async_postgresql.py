@@ -178,14 +178,14 @@ class AsyncPostgreSQLDriver(UnknownDriver, PostgreSQLFamilyDriver):
         """Open and prepare a connection. If PgBouncer refuses the read-only parameter, connect without it."""
         arguments = self.with_read_only(settings) if read_only else dict(settings)
         try:
-            raw: AsyncTracker = await self.connect(*args, **arguments)
+            raw: AsyncTracker = await self.connect(*args, read_only=read_only, **arguments)
         except Exception as error:
             if not read_only or _NO_STARTUP_PARAMETER not in str(error):
                 raise
             del arguments[self.session_setting]  # PgBouncer does not accept the parameter
             if self.session_setting in settings:
                 arguments[self.session_setting] = settings[self.session_setting]
-            raw = await self.connect(*args, **arguments)
+            raw = await self.connect(*args, read_only=read_only, **arguments)
         try:
             await raw.set_up(self.timelines, read_only=read_only)
         except BaseException:
@@ -197,8 +197,8 @@ class AsyncPostgreSQLDriver(UnknownDriver, PostgreSQLFamilyDriver):
         """Return settings of a connection whose transactions are read-only, even after RESET ALL and DISCARD ALL."""
         raise NotImplementedError
 
-    async def connect(self, *args: Any, **settings: Any) -> Any:
-        """Connect, and return a connection that tracks what it commits."""
+    async def connect(self, *args: Any, read_only: bool, **settings: Any) -> Any:
+        """Connect, and return a connection that tracks what it commits, or one whose statements must not write."""
         raise NotImplementedError
 
     def abort(self, raw: Any) -> None:
@@ -226,7 +226,7 @@ class AsyncPostgreSQLDriver(UnknownDriver, PostgreSQLFamilyDriver):
     def alive(self, raw: Raw) -> bool:
         """Return whether the connection is open. In a forked child, return False, because the parent owns it."""
         tracker = raw.driver_connection
-        return not isinstance(tracker, AsyncTracker) or (not self.is_lost(tracker) and tracker.process == os.getpid())
+        return not isinstance(tracker, AsyncTracker) or (tracker.process == os.getpid() and not self.is_lost(tracker))
 
     def is_lost(self, tracker: Any) -> bool:
         """Return whether a connection is closed, without a round trip."""

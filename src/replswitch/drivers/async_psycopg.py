@@ -6,6 +6,7 @@ import asyncio
 import re
 import select
 from functools import cache
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
@@ -52,7 +53,8 @@ class _Recorded:
         except psycopg.Error:
             self._conn.after_error(what)
             raise
-        self._conn.after(self._results)
+        if not what.only_reads or len(self._results) > 1:
+            self._conn.after(self._results)
         return made
 
     async def executemany(self, query: Any, *args: Any, **options: Any) -> None:
@@ -77,6 +79,15 @@ def _recorded(kind: Any) -> Any:
     return kind if issubclass(kind, _Recorded) else type(kind.__name__, (_Recorded, kind), {"__module__": __name__})
 
 
+def _recording_property(name: str) -> property:
+    """Return a property for a class of cursors. Its getter is a function in C, because each statement calls it."""
+
+    def set_kind(connection: Any, kind: Any) -> None:
+        setattr(connection, name, _recorded(kind))
+
+    return property(attrgetter(name), set_kind)
+
+
 class AsyncPsycopgConnection(psycopg.AsyncConnection[Any], AsyncTracker):
     """A connection that queries the position of a transaction in the same message as its commit.
 
@@ -88,6 +99,11 @@ class AsyncPsycopgConnection(psycopg.AsyncConnection[Any], AsyncTracker):
     standby_error = psycopg.errors.CannotConnectNow
     has_run = False
     has_own_threshold = False
+
+    # The statements of all cursors are recorded: their classes are subclasses of those that the application sets.
+    if not TYPE_CHECKING:
+        cursor_factory = _recording_property("_cursor_kind")
+        server_cursor_factory = _recording_property("_server_cursor_kind")
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -104,13 +120,6 @@ class AsyncPsycopgConnection(psycopg.AsyncConnection[Any], AsyncTracker):
             return await cursor.fetchone()
         finally:
             self._autocommit = self._autocommit and not begins
-
-    def cursor(self, *args: Any, **options: Any) -> Any:
-        """Return a cursor whose statements are recorded. Its class is a subclass of the application's cursor class."""
-        kind: Any = self.cursor_factory
-        server_kind: Any = self.server_cursor_factory
-        self.cursor_factory, self.server_cursor_factory = _recorded(kind), _recorded(server_kind)
-        return super().cursor(*args, **options)
 
     def before(self, query: Any) -> Statement:
         """Record that a statement runs. Refuse a statement that would let a slave's connection write (S7)."""
@@ -216,7 +225,7 @@ class AsyncPsycopgDriver(AsyncPostgreSQLDriver):
         options = f"{settings.get('options') or ''} -c default_transaction_read_only=on".strip()
         return {"read_timeout": READ_TIMEOUT, **settings, "options": options}
 
-    async def connect(self, *args: Any, **settings: Any) -> AsyncPsycopgConnection:
+    async def connect(self, *args: Any, read_only: bool, **settings: Any) -> AsyncPsycopgConnection:
         """Open a connection. ``read_timeout``, a setting of replswitch itself, is the time-out for answers."""
         limit = settings.pop("read_timeout", None)
         kind = AsyncPsycopgConnection if limit is None else _LimitedConnection
@@ -234,6 +243,11 @@ class AsyncPsycopgDriver(AsyncPostgreSQLDriver):
         """Return whether no transaction is open, so that psycopg's ``rollback()`` would send nothing."""
         tracker = raw.driver_connection
         return isinstance(tracker, AsyncPsycopgConnection) and tracker.pgconn.transaction_status == _IDLE
+
+    def returned_rows(self, raw: Any) -> bool:
+        """Return whether SQLAlchemy's cursor has rows. psycopg's ``description`` would describe all columns."""
+        result = raw._cursor.pgresult
+        return result is not None and result.nfields > 0
 
     def is_lost(self, tracker: AsyncPsycopgConnection) -> bool:
         """Return whether the connection is closed. Data in the socket shows this, as idle servers send none."""

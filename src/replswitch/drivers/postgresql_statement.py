@@ -71,6 +71,9 @@ class Statement:
         is_plain: if it is a single statement, it writes nothing, and may begin or end a transaction.
         goes_alone: it cannot be sent together with a query of replswitch, because it is plain, a COPY, or several
             statements.
+        only_reads: if it is a single statement, it neither changes its session nor ends a transaction, and writes only
+            through the functions that it calls.
+        has_side_effect: one of `lets_write`, `leaves_trace` and `is_temporary` is true.
         may_write: it probably writes, so the query for the position is sent with it.
         changes_rows: it runs in one transaction, and neither begins nor ends one.
         inserts: it is an INSERT of given values, which writes if it succeeds.
@@ -84,8 +87,8 @@ class Statement:
     """
 
     __slots__ = (
-        *("changes_rows", "commits", "copies_in", "encoded", "goes_alone", "has_commit", "inserts", "is_plain"),
-        *("is_temporary", "joins", "leaves_trace", "lets_write", "may_write"),
+        *("changes_rows", "commits", "copies_in", "encoded", "goes_alone", "has_commit", "has_side_effect", "inserts"),
+        *("is_plain", "is_temporary", "joins", "leaves_trace", "lets_write", "may_write", "only_reads"),
     )
 
     def __init__(self, text: str) -> None:
@@ -94,15 +97,17 @@ class Statement:
         self.lets_write = _LETS_WRITE.search(text) is not None
         self.leaves_trace = word in {"select", "with"} and _LEAVES_TRACE.search(text) is not None
         self.is_temporary = word in {"create", "select", "with"} and _TEMPORARY.search(text) is not None
+        self.has_side_effect = self.lets_write or self.leaves_trace or self.is_temporary
         self.is_plain = word in _PLAIN
+        self.only_reads = word in _READS
         self.goes_alone = self.is_plain or word == "copy"
-        self.may_write = word not in _READS and (word != "with" or _WRITES.search(text) is not None)
+        self.may_write = not self.only_reads and (word != "with" or _WRITES.search(text) is not None)
         self.changes_rows = word in _CHANGES_ROWS
         self.has_commit = ";" in text and word not in _DEFINES and _HAS_COMMIT.search(text) is not None
         self.inserts = word == "insert" and _MAY_INSERT_NOTHING.search(text) is None
         # libpq ends a text at a NUL. Comments can be nested, so more of them may begin than end before the word.
         before = text[: found.start(1)] if found else ""
-        self.joins = word in _READS and "\0" not in text and before.count("/*") == before.count("*/")
+        self.joins = self.only_reads and "\0" not in text and before.count("/*") == before.count("*/")
         self.commits = word in _COMMITS
         self.copies_in = word == "copy" and _COPIES_IN.search(text) is not None
         self.encoded = text.encode() if text.isascii() and len(text) <= LONGEST else None

@@ -89,13 +89,11 @@ class PostgreSQLTracker(WriteTracker):
             what = statement(query.as_string(self))
         else:  # a template string
             what = statement("".join(getattr(query, "strings", ())))
-        if self.is_reader:
-            if what.lets_write:
+        if what.has_side_effect:
+            if self.is_reader and what.lets_write:
                 raise self.read_only_error(MUST_STAY_READ_ONLY)
-        elif what.is_temporary:
-            self.session_changed = True
-        if what.leaves_trace:
-            self.session_changed = True
+            if what.leaves_trace or (what.is_temporary and not self.is_reader):
+                self.session_changed = True
         return what
 
     def note(self, status: Position | Written) -> None:

@@ -27,14 +27,13 @@ class Block:
         is_recorded: the commit makes a marker. False while only unrecorded statements have run on the master.
     """
 
+    has_run = has_read = is_recorded = False
+    without_master: BaseException | None = None
+    lost: Exception | None = None
+
     def __init__(self, *, explicit: bool = True) -> None:
         self.explicit = explicit
         self.links: list[Link] = []
-        self.has_run = False
-        self.has_read = False
-        self.without_master: BaseException | None = None
-        self.lost: Exception | None = None
-        self.is_recorded = False
 
     @property
     def on_master(self) -> bool:

@@ -59,23 +59,25 @@ class Selection:
 
     joins_late = False
     held: tuple[Scope, str] | None = None
-    tally = Tally(())
+    tally = Tally(("", "", "", ""))
+    block: Block | None = None
+    link: Link | None = None
+    side: State = MASTER
+    reason = "default"
+    pending: PendingWrite | None = None
+    has_read = False
+    slave_has: Position | None = None
+    master_error: BaseException | None = None
+
+    _frame: Frame | None = _NEVER
+    _scope = NO_SCOPE
+    _version = 0
+    _noted: tuple[Frame | None, Link | None] = (None, None)
 
     def __init__(self, database: Database, port: Port) -> None:
         self.database = database
         # The port owns its route. A reference cycle would keep links open until Python's garbage collector runs.
         self._port: Port = weakref.proxy(port)
-        self._frame: Frame | None = _NEVER
-        self._scope, self._version = NO_SCOPE, 0
-        self._noted: tuple[Frame | None, Link | None] = (None, None)
-        self.pending: PendingWrite | None = None
-        self.block: Block | None = None
-        self.link: Link | None = None
-        self.side: State = MASTER
-        self.reason = "default"
-        self.slave_has: Position | None = None
-        self.has_read = False
-        self.master_error: BaseException | None = None
 
     def for_statement(self, attempt: Attempt | None = None, *, flushing: bool = False) -> Link:
         """Return the link for the next statement. Usually, this is the link of the previous statement.
@@ -150,13 +152,14 @@ class Selection:
         link, self.side, why, holds = picked or self._pick(frame, scope, attempt, flushing=flushing)
         if why != "no-master":
             self.master_error = None
-        if link.server.state == MASTER and scope is not NO_SCOPE:
+        server = link.server
+        if scope is not NO_SCOPE and server.state == MASTER:
             if is_recording():
                 link.writes.refresh_baseline()
             elif scope.pending:
                 scope.settle()
         if block is not None and not self.joins_late and link not in block.links:
-            if link.server.state == MASTER:
+            if server.state == MASTER:
                 block.release_reads(self.database.servers.master_read_only, self._port)
             other = self._join(block, link, attempt)
             if other is not None:
@@ -166,8 +169,8 @@ class Selection:
         if self._noted != (frame, link):
             self._noted, self.reason = (frame, link), why
             if scope is not NO_SCOPE:
-                self.database.note(scope, self.side, link.server, why)
-        self.tally = STATEMENTS.tally(self.database.name, self.side, link.server.name, self.reason)
+                self.database.note(scope, self.side, server, why)
+        self.tally = STATEMENTS.tally(self.database.name, self.side, server.name, self.reason)
         self._frame, self._version, self.link = frame, version, link
         return link
 

@@ -97,6 +97,10 @@ class Link:
         self.process = getpid()
         self.identity: Hashable | None = None
 
+    def take_connection_of(self, other: Link) -> None:
+        """Take the connection of another link, if this one has none so far."""
+        self.raw, self.writes, self.readable = other.raw, other.writes, other.readable
+
     @property
     def is_own(self) -> bool:
         """Whether this process has opened the link. After a fork, a link belongs to the parent process (S12)."""

@@ -58,11 +58,6 @@ def level_of(bind: Connection | Engine) -> Any:
     return bind._execution_options.get("isolation_level", by_engine)
 
 
-def streams(context: Any) -> bool:
-    """Return whether the result of a statement is read piece by piece."""
-    return context is not None and bool(context.execution_options.get("stream_results"))
-
-
 def info_of(context: Any) -> dict[str, Any]:
     """Return the `info` of the connection on which a statement runs; ``{}`` while SQLAlchemy sets a dialect up.
 
@@ -70,11 +65,8 @@ def info_of(context: Any) -> dict[str, Any]:
         context: SQLAlchemy's context of the statement. Any other object means that the caller has none, because it has
             called a method of the dialect itself.
     """
-    connection = getattr(context, "root_connection", None)
-    if connection is None:
-        return {}
     try:
-        info: dict[str, Any] = connection.connection.info
-    except NotImplementedError:  # the connection is not one of the pool
+        info: dict[str, Any] = context.root_connection.connection.info
+    except (AttributeError, NotImplementedError):  # the latter: the connection is not one of the pool
         return {}
     return info

@@ -22,7 +22,7 @@ from replswitch.engine.route import Route
 from replswitch.engine.servers import Link
 from replswitch.errors import ConfigurationError
 from replswitch.sqlalchemy.ending import leave_to_parent, note_for_children, roll_back_quietly
-from replswitch.sqlalchemy.facts import AUTOCOMMIT, RESOLVE, info_of, level_of, streams, usable
+from replswitch.sqlalchemy.facts import AUTOCOMMIT, RESOLVE, info_of, level_of, usable
 from replswitch.sqlalchemy.pooled import AT, COMMITS_AT_ONCE, LINK, OUR_OWN, ROUTE, PoolPort
 from replswitch.state import stack
 
@@ -200,12 +200,9 @@ class Opener:
     def _execute(self, execute: Callable[..., None], cursor: Any, *about: Any, **named: Any) -> None:
         execute(cursor, *about, **named)
         context = named.get("context", about[-1])
-        self._report(info_of(context), cursor, context)
-
-    def _report(self, info: dict[str, Any], cursor: Any, context: Any) -> None:
-        reference = info.get(ROUTE)
+        reference = info_of(context).get(ROUTE)
         if reference is not None and (route := reference()) is not None:
-            route.ran(context.root_connection, cursor, context)
+            route.ran(cursor, context)
 
     def _handle_error(self, context: ExceptionContext) -> None:
         route = route_of(context.connection)
@@ -280,7 +277,7 @@ class MasterOpener(Opener):
         if link is None:
             execute(cursor, *about, **named)
             return
-        streamed = streams(context)
+        streamed = context.execution_options.get("stream_results")
         if streamed or not is_recording():
             # While a result is unread, no query can be sent, so look for writes before the statement. In
             # `unrecorded()`, do the same, because the next answer must not include writes that no scope records.
@@ -291,7 +288,9 @@ class MasterOpener(Opener):
         if commits_at_once:
             info[COMMITS_AT_ONCE] = True
         execute(cursor, *about, **named)
-        self._report(info, cursor, context)
+        reference = info.get(ROUTE)
+        if reference is not None and (route := reference()) is not None:
+            route.ran(cursor, context)
         if commits_at_once and not streamed:
             self._look(link.writes)
 

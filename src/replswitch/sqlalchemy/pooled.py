@@ -18,6 +18,7 @@ from sqlalchemy.engine.base import OptionEngine
 from sqlalchemy.exc import PendingRollbackError
 
 from replswitch.drivers.written import UNKNOWN
+from replswitch.engine.attempt import Attempt
 from replswitch.engine.port import Port
 from replswitch.engine.route import Route
 from replswitch.engine.servers import Link
@@ -25,16 +26,18 @@ from replswitch.sqlalchemy.facts import options_of
 from replswitch.telemetry.counters import STATEMENTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, MutableMapping
+    from collections.abc import Iterator, Mapping
 
     from sqlalchemy import Connection, Engine
     from sqlalchemy.orm import Session
     from sqlalchemy.pool import PoolProxiedConnection
 
+    from replswitch.decision import State
     from replswitch.drivers import Driver, Raw
-    from replswitch.engine.attempt import Attempt
+    from replswitch.engine.block import Block
     from replswitch.engine.servers import Server
     from replswitch.scope import Scope
+    from replswitch.state import Frame
     from replswitch.telemetry.counters import Tally
 
 #: A key in the `info` of a connection of SQLAlchemy's pool: its link.
@@ -47,6 +50,10 @@ OUR_OWN: Final = "replswitch.our_own"
 AT: Final = "replswitch.at"
 #: A further key: true if the connection was used in autocommit mode, until it goes back to the pool.
 COMMITS_AT_ONCE: Final = "replswitch.commits_at_once"
+
+
+#: `Calls.attempts` if no attempt has failed.
+NO_ATTEMPTS: Final[Mapping[tuple[int, object], Attempt]] = MappingProxyType({})
 
 
 class LateLink(Link):
@@ -190,12 +197,20 @@ class Calls:
     Attributes:
         number: the number of the latest call; 1 before the first.
         running: the number of the innermost running call; 0 if none is running.
-        attempts: the failed attempts of the running call, by the session's route in each database.
+        attempts: the failed attempts of the running calls, by the number of the call and the session's route in a
+            database.
     """
 
     number = 1
     running = 0
-    attempts: MutableMapping[object, Attempt] = MappingProxyType({})  # type: ignore[assignment]  # until a call runs
+    attempts: Mapping[tuple[int, object], Attempt] = NO_ATTEMPTS
+
+    def attempt(self, route: object, *, single: bool) -> Attempt:
+        """Return the attempts of the running call in a database. Without one so far, record a new one."""
+        key = self.running, route
+        if key not in self.attempts:
+            self.attempts = {**self.attempts, key: Attempt(single=single, began_at=self.running)}
+        return self.attempts[key]
 
     def may_repeat(self, session: Session, connection: Connection) -> bool:
         """Return whether the running call may run again, after a statement has failed on a connection.
@@ -215,10 +230,19 @@ class LateRoute(Route):
     def _hold(self, scope: Scope, why: str) -> None:
         self.held = scope, why
 
+    def resume(self, scope: Scope, *, has_read: bool) -> None:
+        """Take over the scope of the latest statement, and whether it has read from a slave."""
+        self._scope, self.has_read = scope, has_read
+
+    def resume_transaction(self, block: Block, frame: Frame | None, side: State, why: str, tally: Tally) -> None:
+        """Take over a transaction with one link, and how this link was chosen."""
+        self.block, self._noted = block, (frame, block.links[0])
+        self.side, self.reason, self.tally = side, why, tally
+
     def tally_on(self, link: Link) -> Tally:
         """Return the counter of statements for a link in the transaction, even if another link was chosen since."""
         tally, server = self.tally, link.server
-        if tally.labels[2:3] == (server.name,):
+        if tally.labels[2] == server.name:
             return tally
         return STATEMENTS.tally(self.database.name, server.state, server.name, "transaction")
 

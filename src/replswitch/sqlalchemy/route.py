@@ -3,74 +3,41 @@
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, Any, Final
+from os import getpid
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import DBAPIError
 
 from replswitch.decision import MASTER
 from replswitch.engine.attempt import Attempt
 from replswitch.engine.block import Block
-from replswitch.engine.recording import is_recording
-from replswitch.engine.selection import NO_SCOPE
-from replswitch.sqlalchemy.facts import AUTOCOMMIT, level_of, remove_from, streams, usable
-from replswitch.sqlalchemy.pooled import COMMITS_AT_ONCE, LINK, ROUTE, LateLink, LateRoute, PoolPort, lost_transaction
+from replswitch.sqlalchemy.alone import NEVER, Alone, Forks, enter
+from replswitch.sqlalchemy.facts import AUTOCOMMIT, level_of, remove_from, usable
+from replswitch.sqlalchemy.pooled import LINK, ROUTE, LateLink, lost_transaction
 from replswitch.state import stack
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
     from sqlalchemy.engine import ExceptionContext
-    from sqlalchemy.orm import Session
 
-    from replswitch.drivers import Driver, Raw
-    from replswitch.engine.database import Database
+    from replswitch.drivers import Raw
     from replswitch.engine.servers import Link, Server
     from replswitch.errors import NoServerError
-    from replswitch.scope import Scope
-    from replswitch.sqlalchemy.pooled import Calls, Lease
+    from replswitch.sqlalchemy.pooled import Lease
     from replswitch.state import Frame
 
-#: Not equal to any frame, so that the engine is chosen again.
-_NEVER: Final[Any] = object()
 
-
-class SessionRoute(PoolPort):
+class SessionRoute(Alone):
     """The links and the transaction of one session in one database. It is the port of the session's route.
 
-    Args:
-        session: the session.
-        calls: the session's calls.
-        database: the database.
-        driver: the driver of all servers.
-        engine: the engine that the session is bound to, which is the master's or one made from it with other options.
-
     Attributes:
-        has_begun: an engine was chosen, or a connection has joined, since the latest `end`.
-        route: finds the link for each statement.
-        frame: the top of the stack when the latest engine was chosen.
-        scope: the scope of `frame`; outside any scope, `NO_SCOPE`. Its version at that time is ``version``.
-        bind: the chosen engine. While `frame`, `version` and the transaction are unchanged, it is used again.
-        pending: the connection to a slave that the session is about to get; None once it has the connection.
         retryable: the latest error after which the failed call runs again.
     """
 
-    def __init__(self, session: Session, calls: Calls, database: Database, driver: Driver, engine: Engine) -> None:
-        super().__init__(driver)
-        self._session, self._calls, self._database = weakref.proxy(session), calls, database  # no reference cycle
-        self._engine = engine
-        self._master: Link | None = None  # has a connection only while the transaction includes the master
-        self._leases: dict[Server, Lease] = {}
-        self._joined: dict[Link, Connection] = {}
-        self._abandoned: list[Connection] = []  # connections that left the transaction
-        self.has_begun = self._only_asks = False  # the latter: the application wants an engine, but may run nothing
-        self._has_streamed = self._in_autocommit = False  # whether the latest failed statement ran in autocommit mode
-        self._transaction_read = self._scope_read = 0  # the number of the first call that read from a slave; 0: none
-        self.route = LateRoute(database, self)
-        self.frame: Frame | None = _NEVER
-        self.scope: Scope = NO_SCOPE
-        self.version = 0
-        self.bind = engine
-        self.pending: Lease | None = None
-        self.retryable: BaseException | None = None
+    _only_asks = False  # the application wants an engine, but may run nothing
+    _has_streamed = _in_autocommit = False  # the latter: the latest failed statement ran in autocommit mode
+    _abandoned: tuple[Connection, ...] = ()  # connections that left the transaction
+    retryable: BaseException | None = None
 
     # Which engine serves the next statement
 
@@ -86,23 +53,31 @@ class SessionRoute(PoolPort):
             NoServerError: no server may serve the statement.
             SlaveWriteError: it is a flush in slave state, and may not move to the master.
         """
-        route = self.route
-        self._only_asks = not self._calls.running and not self._session._flushing
+        calls = self._calls
+        self._only_asks = not (calls.running or self._session._flushing)
         if self._only_asks and self._engine.dialect.is_async and self._database.asks_slaves(frame):
             return self._engine  # outside a call, an asyncio driver cannot wait for the answer of a slave
         self.has_begun = True
+        if self._is_alone and self._serves_alone(frame, may_read=not (flushing or self._only_asks)):
+            lease, self.bind = self.pending, self._engine
+            if lease is not None:
+                self._keep_only(lease.link)
+                self.bind = self.offer(lease)
+            return self.bind
+        route = self._make_route() if self._is_alone else self.route
         if route.block is None:
             route.begin(Block())
         link: Link | None = None
         try:
-            link = route.for_statement(self._calls.attempts.get(self), flushing=flushing)
+            link = route.for_statement(calls.attempts.get((calls.running, self)), flushing=flushing)
         except self.driver.module.Error as error:
             kind, dialect = self.driver.module.Error, self._engine.dialect
             raise DBAPIError.instance(None, None, error, kind, dialect=dialect) from error
         finally:
             if self._leases or self._abandoned:
                 self._keep_only(link)
-        self.frame, self.scope, self.version = frame, route._scope, route._version
+        self.frame, self.scope, self.version, self.process = frame, route._scope, route._version, getpid()
+        self.forks = Forks.number
         self.bind, self.pending = self._engine, None
         if link in self._joined:
             self.bind = self._joined[link].engine
@@ -124,10 +99,11 @@ class SessionRoute(PoolPort):
         return lease.engine
 
     def _keep_only(self, link: Link | None) -> None:
-        for server, lease in list(self._leases.items()):
-            if lease.link is not link:
-                del self._leases[server]
-                lease.give_back()
+        if len(self._leases) > (link is not None and link.server in self._leases):
+            for server, lease in list(self._leases.items()):
+                if lease.link is not link:
+                    del self._leases[server]
+                    lease.give_back()
         if self._abandoned:
             self._leave_abandoned()
 
@@ -166,7 +142,7 @@ class SessionRoute(PoolPort):
         """Remove a connection from the session's transaction, once no statement runs on it."""
         connection = self._joined.pop(link, None)
         if connection is not None:
-            self._abandoned.append(connection)
+            self._abandoned = (*self._abandoned, connection)
             if is_dead and usable(connection):
                 connection.invalidate()  # now, because the next connection may need its place in the pool
         if link is self._master:
@@ -197,7 +173,7 @@ class SessionRoute(PoolPort):
         return self._transaction_read > 0 and (not began_at or self._transaction_read < began_at)
 
     def _leave_abandoned(self) -> None:
-        abandoned, self._abandoned = self._abandoned, []
+        abandoned, self._abandoned = self._abandoned, ()
         for connection in abandoned:
             remove_from(self._session, connection)
             connection.close()
@@ -206,6 +182,9 @@ class SessionRoute(PoolPort):
 
     def begin_on(self, connection: Connection) -> None:
         """Make a connection join the route's transaction, after the session has begun a transaction on it (S5)."""
+        if self._is_alone and self._joins_alone(connection):
+            return
+        route = self._make_route() if self._is_alone else self.route
         info = connection.connection.info
         physical: Any = info.get(LINK)
         self.has_begun = True
@@ -218,46 +197,46 @@ class SessionRoute(PoolPort):
         elif (link := self._master or self.open(self._database.servers.master)) in self._joined:
             return
         else:
-            link.raw, link.writes, link.readable = physical.raw, physical.writes, physical.readable
-            info[COMMITS_AT_ONCE] = level_of(connection) == AUTOCOMMIT
-            if is_recording():
-                link.writes.refresh_baseline()
-            if self.route.held is not None:
-                scope, why = self.route.held
+            link.take_connection_of(physical)
+            enter(info, connection, link)
+            if route.held is not None:
+                scope, why = route.held
                 scope.force_master(self._database.key, why)
-        block = self.route.block or Block()
-        if self.route.block is None:
-            self.route.begin(block)
+        if (block := route.block) is None:
+            route.begin(block := Block())
         block.links.append(link)
         self._joined[link] = connection
         info[ROUTE] = weakref.ref(self)
         if link is self._master:
             if len(block.links) > 1:
                 block.release_reads(self._database.servers.master_read_only, self)
-            self.forget()
+            if self.bind is not self._engine:
+                self.forget()
 
-    def ran(self, connection: Connection, cursor: Any, context: Any) -> None:
-        """Record that a statement has run on a connection, with its options in a context of SQLAlchemy.
+    def ran(self, cursor: Any, context: Any) -> None:
+        """Record that a statement has run, with its connection and options in a context of SQLAlchemy.
 
         If the driver's cursor has rows of a slave, record that the statement has read from a slave.
         """
-        link, block = self.link_on(connection), self.route.block
-        if link is None or block is None:
+        if self._is_alone and self._ran_alone(cursor, context):
             return
-        block.has_run = True
-        self.route.tally_on(link).add()
+        route, link = self.route, self.link_on(context.root_connection)
+        if link is None or (block := route.block) is None:
+            return
+        block.has_run, tally = True, route.tally
+        (tally if tally.labels[2] == link.server.name else route.tally_on(link)).add()
         if link is self._master:
             return
         link.writes.follow()
-        if streams(context):
+        if context.execution_options.get("stream_results"):
             self._has_streamed = True
         elif link.writes.unread:
-            self.route.drain(link)
-        if cursor.description is not None:
+            route.drain(link)
+        if not (self._transaction_read and route.has_read) and self.driver.returned_rows(cursor):
             block.has_read = True
             self._transaction_read = self._transaction_read or self._calls.number
-            if not self.route.has_read:
-                self.route.has_read, self._scope_read = True, self._calls.number
+            if not route.has_read:
+                route.has_read, self._scope_read = True, self._calls.number
 
     def before_commit(self, raw: Raw) -> None:
         """If ``raw`` is the master's connection, end the slaves' snapshots, for which its commit would wait (S10)."""
@@ -268,32 +247,42 @@ class SessionRoute(PoolPort):
 
     def refuse_if_lost(self) -> None:
         """Raise an error if the transaction is lost."""
+        if self._is_alone:
+            if self._connection is None or self.process == getpid():
+                return
+            self._make_route()
         if self.route.block is not None:
             self.route.refuse_if_lost(self.route.block)
 
     def end(self) -> None:
         """Release all links and forget the chosen engine, because the session's transaction has ended."""
-        self.has_begun = self._has_streamed = False
-        self._abandoned.clear()  # the session has closed them
         if self._leases:
             self._keep_only(None)
+        self.has_begun = self._has_streamed = False
+        self._transaction_read = 0
+        if self._is_alone:
+            self.frame, self._connection, self._slave, self.pending = NEVER, None, None, None
+            return
+        self._abandoned = ()  # the session has closed them
         self._joined.clear()
         if self._master is not None and self._master.raw is not None:
             self._master = None
-        self.frame = _NEVER
+        self.frame = NEVER
         block = self.route.end()
         if block is not None:
             block.lost = None  # the error refers to frames that refer to the session; this breaks the cycle
         self.route.held = self.pending = self.retryable = None
-        self._transaction_read = 0
 
     def forget(self) -> None:
         """Forget the chosen engine, so that the next statement chooses again."""
-        self.frame = _NEVER
+        self.frame = NEVER
         self.route.forget()
 
     def link_on(self, connection: Connection | None) -> Link | None:
         """Return the link of a connection that has joined; None for other connections."""
+        if self._is_alone:
+            self._make_route()
+            self.forget()
         for link, joined in self._joined.items():
             if joined is connection:
                 return link
@@ -317,10 +306,10 @@ class SessionRoute(PoolPort):
         attempt = Attempt(repeatable=False)
         if repeatable:
             single = not getattr(context.execution_context, "executemany", False)
-            attempt = self._calls.attempts.setdefault(self, Attempt(single=single, began_at=self._calls.running))
+            attempt = self._calls.attempt(self, single=single)
         had_read, block.has_read = route.has_read, self.has_read(attempt)  # a retried call repeats its own reads
         route.has_read = had_read and (not attempt.began_at or self._scope_read < attempt.began_at)
-        self.dropped, self.frame, following = None, _NEVER, None
+        self.dropped, self.frame, following = None, NEVER, None
         try:
             following = route.failed(attempt, link, error)
         finally:
@@ -342,6 +331,9 @@ class SessionRoute(PoolPort):
 
     def runs_without_master(self, error: NoServerError) -> bool:
         """Return whether a call runs again without the master, after the session could not connect to it (F3)."""
+        if self._is_alone and self.has_begun and self.bind is self._engine:
+            self._make_route()
+            self.choose(stack(), flushing=False)
         master = self._master
         is_connecting = master is not None and self.route.link is master and master not in self._joined
         if not is_connecting or error.server != self._database.servers.master.name:

@@ -10,8 +10,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from replswitch.errors import ConfigurationError, NoServerError
+from replswitch.sqlalchemy.alone import Forks
 from replswitch.sqlalchemy.facts import SWITCH
-from replswitch.sqlalchemy.pooled import Calls, SlaveEngine
+from replswitch.sqlalchemy.pooled import NO_ATTEMPTS, Calls, SlaveEngine
 from replswitch.sqlalchemy.route import SessionRoute
 from replswitch.state import stack
 
@@ -39,6 +40,11 @@ class RoutingSession(Session):
 
     _knows_db: ClassVar[bool] = False
 
+    # True if every statement without a `bind` of its own uses the session's, and no other class decides.
+    _has_one_bind = True
+    _replicated: tuple[SessionRoute, ...] = ()  # the routes in `_routes` that are not None
+    _in_flush = False
+
     # The same as `super().get_bind`. The lookup would be a fifth of the time that replswitch adds to each statement.
     _next_get_bind = Session.get_bind
 
@@ -46,17 +52,16 @@ class RoutingSession(Session):
         super().__init_subclass__(**options)
         following = cls.__mro__[cls.__mro__.index(RoutingSession) + 1 :]
         cls._next_get_bind = super().get_bind
+        cls._has_one_bind = cls._next_get_bind is Session.get_bind
         begins: list[Any] = [each.__init__ for each in following]  # type: ignore[misc]  # each one's own
         cls._knows_db = any("db" in inspect.signature(begin).parameters for begin in begins)
 
     def __init__(self, *args: Any, **options: Any) -> None:
         # The route in each database, by the engine that the session is bound to; None if the engine is not replicated.
         self._routes: dict[Engine, SessionRoute | None] = {}
-        self._replicated: list[SessionRoute] = []  # those of them that are not None
         self._calls = Calls()
-        self._in_flush = False
-        # True if every statement without a `bind` of its own uses the session's, and no other class decides.
-        self._has_one_bind = self._next_get_bind.__func__ is Session.get_bind and not options.get("binds")  # type: ignore[attr-defined]  # a method has a function
+        if options.get("binds"):
+            self._has_one_bind = False
         if "db" in options and not self._knows_db:
             del options["db"]  # Flask-SQLAlchemy passes it to every session class
         super().__init__(*args, **options)
@@ -89,7 +94,12 @@ class RoutingSession(Session):
         if route is None or bind is not None:
             return engine
         frame = stack()
-        if frame is route.frame and route.scope.version == route.version and not self._flushing:
+        if (
+            frame is route.frame
+            and route.scope.version == route.version
+            and route.forks == Forks.number
+            and not self._flushing
+        ):
             return route.bind if route.pending is None else route.offer(route.pending)
         return route.choose(frame, flushing=self._flushing and self._has_changes())
 
@@ -110,15 +120,15 @@ class RoutingSession(Session):
         route = None
         if switch is not None:
             route = SessionRoute(self, self._calls, switch.database, switch.driver, engine)
-            self._replicated.append(route)
+            self._replicated = (*self._replicated, route)
         self._routes[engine] = route
         return route
 
-    def flush(self, objects: Any = None) -> None:
-        """Write the pending changes; see `sqlalchemy.orm.Session.flush`."""
+    def _flush(self, objects: Any = None) -> None:
+        # SQLAlchemy's flush() calls it only if there may be something to write, while each query calls flush().
         self._in_flush = True
         try:
-            super().flush(objects)
+            super()._flush(objects)
         finally:
             self._in_flush = False
 
@@ -167,9 +177,8 @@ class RoutingSession(Session):
 
     def _run(self, method: Callable[..., Any], *args: Any, **options: Any) -> Any:
         calls = self._calls
-        outer = calls.running, calls.attempts
-        calls.number += 1
-        calls.running, calls.attempts = calls.number, {}
+        outer = calls.running
+        calls.running = calls.number = calls.number + 1
         try:
             while True:
                 try:
@@ -183,7 +192,9 @@ class RoutingSession(Session):
                     if not any([route.runs_without_master(error) for route in routes]):  # noqa: C419 - call each
                         raise
         finally:
-            calls.running, calls.attempts = outer
+            calls.running = outer
+            if not outer:
+                calls.attempts = NO_ATTEMPTS
 
 
 @event.listens_for(RoutingSession, "after_begin")
