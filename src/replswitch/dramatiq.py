@@ -85,6 +85,11 @@ class ReplSwitch(Middleware):
         earlier = options.get(TOKEN, "") if is_outside else ""
         options[TOKEN] = self._jobs.token(earlier, joins=self._is_joining(message))
 
+    def before_delay_message(self, broker: Broker, message: MessageProxy) -> None:
+        """Mark a delayed message that has no token, because replswitch has not sent it, so that it gets none."""
+        if TOKEN not in message.options:
+            message.options[_DELAYED] = True
+
     def _is_joining(self, message: Message[Any]) -> bool:
         """Return whether a message is the callback of a group, which the last message of the group sends."""
         running = self._running.message

@@ -166,21 +166,25 @@ class Jobs:
         Args:
             tokens: the tokens that say what the job must see; None for a message without a token. If the first one is
                 None, replswitch has not sent the message, so it is unknown what the job must see. The master then
-                serves the job, unless the job has an option of its own.
+                serves the job, unless the job has an option of its own. For ``max_age`` seconds, the master also
+                serves the next tries of such a job, and the jobs that it starts.
             options: the job's options, the most important one first; None for an option that is not given.
         """
         option = next((each for each in options if each is not None), None)
-        is_foreign = option is None and tokens[:1] == (None,)
-        state, wait = self._state("master" if is_foreign else option)
+        is_unknown = tokens[:1] == (None,)  # what the job must see
+        state, wait = self._state("master" if is_unknown and option is None else option)
         try:
             carried = [_carried(token) for token in tokens]
         except PositionError as error:
             logger.warning("The master serves a job, because the token of the job cannot be read. %s", error)
-            carried, state = [], MASTER
+            carried, state, is_unknown = [], MASTER, True
         marker = self._merged([marker for marker, _ in carried])
         held_back = [each for _, each in carried if each is not None]
         scope = _scope(marker, self._max_age, held_back=any(held_back) if held_back else None)
         scope.wait = wait
+        if is_unknown and state == MASTER:  # its next try, and the jobs that it starts, must see the same
+            seen = Marker(time.time())
+            scope.marker = seen if marker is None else seen.merge(marker)
         with push(beginning(scope)), Use(state, JOB):
             yield
 

@@ -72,6 +72,34 @@ def test_m9_the_master_serves_a_job_whose_message_has_no_token_unless_the_job_ha
 
 
 @pytest.mark.parametrize(
+    ("token", "options", "age", "state"),
+    [
+        (None, [], 9, MASTER),
+        (None, ["master"], 9, MASTER),
+        (None, [], 11, SLAVE),
+        (None, ["sticky"], 9, SLAVE),
+        ("broken", [], 9, MASTER),
+        ("broken", ["sticky"], 9, MASTER),
+        ("", ["master"], 9, SLAVE),
+    ],
+)
+def test_m9_what_a_job_without_a_readable_token_starts_runs_on_the_master_for_max_age(
+    token: str | None, options: list[Any], age: float, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs, now = Jobs(), time.time()
+    with jobs.running(token, options=options):
+        started = jobs.token()
+    monkeypatch.setattr(time, "time", lambda: now + age)
+    with jobs.running(started):
+        assert Switch().state == state
+
+
+def test_m9_use_slave_applies_in_a_job_without_a_token() -> None:
+    with Jobs().running(None), use_slave():
+        assert Switch().state == SLAVE
+
+
+@pytest.mark.parametrize(
     "option", ["slave", 3, {"wait": 0}, {"wait": True}, {"wait": "3"}, {"wait": inf}, {}, {"wait": 1, "x": 2}]
 )
 def test_a_wrong_option_of_a_job_is_refused(option: Any) -> None:

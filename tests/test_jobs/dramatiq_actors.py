@@ -60,6 +60,13 @@ def insert_and_fail_once(number: int) -> board.Seen:
     raise ValueError("the first try")
 
 
+@dramatiq.actor(max_retries=1, min_backoff=10, max_backoff=10)
+def seen_at_second_try(number: int) -> board.Seen:
+    if broker.client.incr(f"tries-{number}") == 1:
+        raise ValueError("the first try")
+    return board.seen(db, number)
+
+
 @dramatiq.actor
 def store_seen(key: str, *numbers: int) -> board.Seen:
     found = board.seen(db, *numbers)

@@ -65,6 +65,16 @@ def eager(tasks: Any) -> Iterator[Any]:
     tasks.app.conf.task_always_eager = False
 
 
+def call_without_replswitch(task: Any, number: int) -> str:
+    """Call a task from a program that does not use replswitch, and return the text of the result."""
+    script = (
+        "import sys, celery; app = celery.Celery(broker=sys.argv[1], backend=sys.argv[1])\n"
+        "print(app.send_task(sys.argv[2], [int(sys.argv[3])]).get(timeout=30))"
+    )
+    command = [sys.executable, "-c", script, task.app.conf.broker_url, task.name, str(number)]
+    return subprocess.check_output(command, text=True).strip()
+
+
 def write(pair: MariaDBPair, number: int) -> None:
     """Write as another process does, of which no token knows."""
     with closing(pair.connect()) as connection, connection.cursor() as cursor:
@@ -145,13 +155,13 @@ class TestAWorker:
         self, tasks: Any, mariadb_pair: MariaDBPair, number: int
     ) -> None:
         write(mariadb_pair, number)
-        script = (
-            "import sys, celery; app = celery.Celery(broker=sys.argv[1], backend=sys.argv[1])\n"
-            "print(app.send_task(sys.argv[2], [int(sys.argv[3])]).get(timeout=30))"
-        )
-        url = tasks.app.conf.broker_url
-        command = [sys.executable, "-c", script, url, tasks.seen.name, str(number)]
-        assert subprocess.check_output(command, text=True).strip() == "[1, 'master', 'job']"
+        assert call_without_replswitch(tasks.seen, number) == "[1, 'master', 'job']"
+
+    def test_m9_the_master_serves_the_next_try_of_a_task_without_a_token(
+        self, tasks: Any, mariadb_pair: MariaDBPair, number: int
+    ) -> None:
+        write(mariadb_pair, number)
+        assert call_without_replswitch(tasks.seen_at_second_try, number) == "[1, 'master', 'marker']"
 
     @pytest.mark.parametrize("token", ["x", {"at": 1}])
     def test_m9_a_task_with_a_broken_token_runs_on_the_master(
