@@ -81,6 +81,9 @@ WORDS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1)
         ),
         ("sqlite:///shop.db?timeout=5", "sqlite3", {"database": "shop.db", "timeout": 5}),
         ("sqlite:////var/db/a%20b.db", "sqlite3", {"database": "/var/db/a b.db"}),
+        ("sqlite:///file:///a.db?uri=true", "sqlite3", {"database": "file:///a.db", "uri": True}),
+        ("SQLite:///file:/a.db?uri=true", "sqlite3", {"database": "file:/a.db", "uri": True}),
+        ("postgresql://h?ssl=true", "psycopg", {"host": "h", "sslmode": "require"}),
     ],
 )
 def test_a_url_gives_the_settings_that_it_names_and_no_others(url: str, driver: str, settings: dict[str, Any]) -> None:
@@ -132,6 +135,7 @@ def test_a_url_of_sqlalchemy_is_read_as_sqlalchemy_wrote_it(user: str, password:
         ("mysql://u:hunter2@ /d", r"host in `master` contains the character ' '"),
         ("mysql://u:hunter2@${HOST}/d", r"host in `master` contains the character '\{'"),
         ("mysql://u:hunter2@[::1]3307/d", r"The port in `master` is not a number"),
+        ("sqlite:///file:///a.db;sqlite:///b.db", r'contains "://" twice'),
         ("sqlite://", r"names no file\. Write sqlite:///"),
         ("sqlite://shop.db", r"names no file"),
     ],
@@ -147,11 +151,16 @@ def test_a_slave_of_another_database_is_refused() -> None:
         replswitch.connect("mysql://master.db", ["postgresql://slave.db"])
 
 
-@pytest.mark.parametrize("url", ["mysql://", "mysql:///shop", "mysql://u@master.db/shop?weight=2"])
-def test_a_url_of_a_slave_that_is_the_master_is_refused(url: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"`slaves\[1\]` is a URL without a part that differs from the master"):
+@pytest.mark.parametrize("url", ["mysql://", "mysql:///shop", "mysql://u@/shop?weight=2"])
+def test_a_url_of_a_slave_without_a_part_of_its_own_is_refused(url: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"`slaves\[1\]` is a URL without a host and without a part that"):
         replswitch.connect("mysql://u@master.db/shop", ["mysql://slave.db", url])
     replswitch.connect("mysql://u@master.db/shop", ["mysql://:3307", "mysql:///shop_of_a_slave_in_a_proxy"]).close()
+
+
+@pytest.mark.parametrize("url", ["mysql://u@master.db/shop", "mysql://u@/shop?unix_socket=/run/m.sock"])
+def test_the_url_of_a_slave_may_name_the_master_while_one_server_serves_all(url: str) -> None:
+    replswitch.connect(url, url).close()
 
 
 @pytest.mark.parametrize(

@@ -82,13 +82,15 @@ def servers_of(driver: Driver, master: object, slaves: object, pool_size: int) -
 
     found: list[Server | Name] = []
     for number, slave in enumerate(slaves, start=1):
-        merged = _merged(settings, _settings(f"slaves[{number - 1}]", slave, driver))
+        own = _settings(f"slaves[{number - 1}]", slave, driver)
+        merged = _merged(settings, own)
         which = f"slave number {number}"
         weight, resolves = _weight(merged, which, 1), _resolves(merged, which)
-        if isinstance(slave, str) and merged == settings:
+        # A URL with the host of the master is accepted: while one server serves all, both settings contain its URL.
+        if isinstance(slave, str) and merged == settings and _PLACES.isdisjoint(own):
             raise ConfigurationError(
-                f"`slaves[{number - 1}]` is a URL without a part that differs from the master, so the slave would be"
-                " the master. Add the host or the port of the slave. If there are no slaves, leave `slaves` out."
+                f"`slaves[{number - 1}]` is a URL without a host and without a part that differs from the master, so"
+                " the slave would be the master. Add the host of the slave. If there are no slaves, leave `slaves` out."
             )
         driver.check(merged, which)
         found.append(behind_name(merged, weight, which) if resolves else server(merged, SLAVE, weight))

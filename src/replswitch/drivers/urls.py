@@ -96,7 +96,10 @@ def refuse_several(url: str, where: str) -> None:
     Raises:
         ConfigurationError: ``://`` is in the text twice.
     """
-    if url.partition("?")[0].count("://") > 1:
+    scheme, _, rest = url.strip().partition("?")[0].partition("://")
+    if scheme.lower().startswith("sqlite"):
+        rest = rest.removeprefix("/file://")  # SQLite takes a URL as well: sqlite:///file:///folder/file.db?uri=true
+    if "://" in rest:
         raise ConfigurationError(
             f'`{where}` contains "://" twice. If it is several URLs, separate them by white space or commas. {_QUOTE}'
         )
@@ -126,10 +129,10 @@ def parse_url(url: str, where: str) -> ServerURL:
     texts = dict(pairs)
     if len(texts) < len(pairs):
         raise ConfigurationError(f"`{where}` contains an option twice.")
-    if "://" in url.strip().partition("?")[0][len(scheme) + 3 :]:
-        raise ConfigurationError(
-            f'`{where}` contains "://" twice. If it is several URLs, separate them by white space or commas. {_QUOTE}'
-        )
+    if engine == "postgresql" and texts.get("ssl") == "true":
+        del texts["ssl"]  # libpq, too, takes this form of JDBC
+        texts["sslmode"] = "require"
+    refuse_several(url, where)
     if engine != "sqlite" and ("@" in parts.path or any("@" in name for name in texts)):
         raise ConfigurationError(f'`{where}` contains a "/" or "?" before the host. {_QUOTE}')
     credentials, _, hosts = parts.netloc.rpartition("@")
