@@ -235,6 +235,13 @@ _switches: Final[dict[str, AliasSwitch]] = {}
 _states: Final[dict[str, tuple[dict[str, Any], AliasState]]] = {}
 
 
+def _copied(value: Any) -> Any:
+    """Return a copy of a setting, which stays as it is if a list or a dictionary in the setting is changed."""
+    if isinstance(value, dict):
+        return {key: _copied(each) for key, each in value.items()}
+    return [_copied(each) for each in value] if isinstance(value, list | tuple) else value
+
+
 def alias_state(alias: str, settings: Mapping[str, Any], driver: Driver) -> AliasState:
     """Return the shared state of an alias. Make it again if the settings of its servers have changed, as in tests.
 
@@ -243,7 +250,7 @@ def alias_state(alias: str, settings: Mapping[str, Any], driver: Driver) -> Alia
         settings: its settings.
         driver: the driver of its ENGINE.
     """
-    servers = {name: settings.get(name) for name in _SERVERS}
+    servers = {name: _copied(settings.get(name)) for name in _SERVERS}
     with _making:
         known = _states.get(alias)
         if known is None or known[0] != servers:

@@ -35,6 +35,22 @@ def test_settings_that_change_before_the_first_query_apply_to_all_servers(
     assert made.queries[-1]["server"].endswith(f":{django_pair.master['port']}")
 
 
+def test_a_slave_that_is_added_to_the_list_before_the_first_query_is_used(
+    db: Any, django_pair: Pair, make: Callable[..., Any]
+) -> None:
+    (slave,) = db.settings_dict["SLAVES"]
+    made = make(SLAVES=[])
+    made.settings_dict["SLAVES"].append(slave)
+    with use_slave():
+        ask(made, "SELECT 1")
+    assert made.queries[-1]["server"].endswith(f":{django_pair.slaves[0]['port']}")
+    made.close()
+    del made.settings_dict["SLAVES"][0]
+    with use_slave():
+        ask(made, "SELECT 2")
+    assert made.queries[-1]["server"].endswith(f":{django_pair.master['port']}")
+
+
 @pytest.mark.parametrize("use", [use_slave, use_master])
 def test_a_tool_that_refuses_access_refuses_it_on_an_open_connection(
     db: Any, use: Any, monkeypatch: pytest.MonkeyPatch
