@@ -79,8 +79,10 @@ class _Backend:
     def enqueue(self, task: Any, args: Any, kwargs: Any) -> Any:
         """Enqueue a task, with the token."""
         result = super().enqueue(task, args, {**kwargs, TOKEN: self.jobs.token()})  # type: ignore[misc]  # likewise
-        for each in (result, *getattr(self, "results", ())[-1:]):  # Django's DummyBackend keeps copies for tests
-            each.kwargs.pop(TOKEN, None)
+        result.kwargs.pop(TOKEN, None)
+        kept = getattr(self, "results", None)
+        if isinstance(kept, list) and kept and isinstance(kept[-1], type(result)):
+            kept[-1].kwargs.pop(TOKEN, None)  # Django's DummyBackend keeps copies for tests
         return result
 
 

@@ -120,6 +120,12 @@ def test_the_results_that_django_keeps_for_tests_have_the_arguments_of_the_appli
     assert [(result.args, result.kwargs) for result in backend.results] == [(["3"], {})]
 
 
+@pytest.mark.parametrize("results", [{}, None, ["id"]])
+def test_a_backend_may_have_results_of_its_own(stopped: Any, monkeypatch: pytest.MonkeyPatch, results: Any) -> None:
+    monkeypatch.setattr(stopped.QueueBackend, "results", results, raising=False)
+    assert stopped.count.using(backend="queue").enqueue().kwargs == {}
+
+
 def test_m9_a_task_survives_pickling(stopped: Any) -> None:
     task = stopped.seen.using(backend="queue", priority=3)
     assert pickle.loads(pickle.dumps(task)) == task
