@@ -158,8 +158,14 @@ def test_a_url_of_a_slave_without_a_part_of_its_own_is_refused(url: str) -> None
     replswitch.connect("mysql://u@master.db/shop", ["mysql://:3307", "mysql:///shop_of_a_slave_in_a_proxy"]).close()
 
 
-@pytest.mark.parametrize("url", ["mysql://u@master.db/shop", "mysql://u@/shop?unix_socket=/run/m.sock"])
-def test_the_url_of_a_slave_may_name_the_master_while_one_server_serves_all(url: str) -> None:
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("mysql://u@master.db/shop", "mysql://u@/shop?unix_socket=/run/m.sock", "mysql://u@/shop"),
+        *("postgresql:///shop", "postgresql:///shop?service=shop", "sqlite:///shop.db"),
+    ],
+)
+def test_the_url_of_a_slave_may_be_the_url_of_the_master(url: str) -> None:
     replswitch.connect(url, url).close()
 
 

@@ -86,8 +86,9 @@ def servers_of(driver: Driver, master: object, slaves: object, pool_size: int) -
         merged = _merged(settings, own)
         which = f"slave number {number}"
         weight, resolves = _weight(merged, which, 1), _resolves(merged, which)
-        # A URL with the host of the master is accepted: while one server serves all, both settings contain its URL.
-        if isinstance(slave, str) and merged == settings and _PLACES.isdisjoint(own):
+        # The URL of the master is accepted, because one server may serve all, as on a developer's machine.
+        lacks_place = _PLACES.isdisjoint(own) and not _PLACES.isdisjoint(settings)
+        if isinstance(slave, str) and merged == settings and lacks_place:
             raise ConfigurationError(
                 f"`slaves[{number - 1}]` is a URL without a host and without a part that differs from the master, so"
                 " the slave would be the master. Add the host of the slave. If there are no slaves, leave `slaves` out."
