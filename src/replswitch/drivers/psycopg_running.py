@@ -168,13 +168,9 @@ class RunningCursor(psycopg.Cursor[Any]):
         try:
             self._run(connection, pgq, prepare, binary)
         except psycopg.Error:  # what ran before the error may be committed
-            self.committed = self._may_have_committed()
+            self.committed = Written.ASK if self._pgconn.transaction_status == _IDLE else Written.YES
             raise
         return Written.NO if what.is_plain and len(self._results) == 1 else Written.ASK
-
-    def _may_have_committed(self) -> Written:
-        """Return what several statements may have committed before one of them has failed."""
-        return Written.ASK if self._pgconn.transaction_status == _IDLE else Written.YES
 
     def _run_and_ask(
         self, connection: Any, what: Statement, pgq: Any, prepare: bool | None, binary: bool | None
@@ -255,7 +251,7 @@ class RunningCursor(psycopg.Cursor[Any]):
         return status
 
     def _take_apart(self, connection: Any, what: Statement, pgq: Any, answers: list[Any]) -> Position | Written:
-        """Take the answers to a statement and the query after it, if it was not one statement that has succeeded."""
+        """Take the answers to a statement and the query after it, if one of the two has failed."""
         last = answers[-1]
         if len(answers) == 1 and _is_syntax_error(last):
             # Nothing has run. The error may be about the end of the text, so send the statement alone.
@@ -265,15 +261,7 @@ class RunningCursor(psycopg.Cursor[Any]):
         if len(answers) == 1 and _must_be_alone(last):
             what.joins = False
             return self._run_alone(connection, what, pgq, None, None)
-        is_several = len(answers) > 2 or last.status != _FAILED
-        if last.status == _ROWS:
-            answers.pop()
-        try:
-            self._take(connection, answers, None)
-        except psycopg.Error:
-            if is_several:
-                self.committed = self._may_have_committed()
-            raise
+        self._take(connection, answers, None)  # raises the error of the statement, or of its commit
         return Written.ASK
 
     def _take(self, connection: Any, results: list[Any], entry: Any) -> None:
