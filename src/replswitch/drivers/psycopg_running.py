@@ -111,6 +111,8 @@ class RunningCursor(psycopg.Cursor[Any]):
                 connection.wait(connection._exec_command(command))
             self._run(connection, pgq, prepare, binary)
             return
+        elif before:  # the statement could not be prepared
+            entry = None
         self._take(connection, [result], entry)
 
     def _send(
@@ -119,7 +121,8 @@ class RunningCursor(psycopg.Cursor[Any]):
         """Send a statement. Prepare it first, if psycopg would prepare it.
 
         Returns:
-            the number of results before those of the statement; and its new entry in psycopg's cache, or None.
+            the number of results before those of the statement; and the arguments of ``maybe_add_to_cache``, or None if
+            psycopg's cache has the statement.
         """
         pgconn, prepared = self._pgconn, connection._prepared
         if self.prepares_as_usual and prepare is not False and prepared.prepare_threshold is not None:
@@ -142,8 +145,7 @@ class RunningCursor(psycopg.Cursor[Any]):
                 else:
                     self._check_results(connection.answers())
             self._send_query_prepared(name, pgq, binary=binary)
-        key = prepared.maybe_add_to_cache(pgq, how, name)
-        return before, None if key is None else (key, how, name)
+        return before, (pgq, how, name)
 
     def _run_guarded(self, connection: Any, pgq: Any, binary: bool | None) -> None:
         """Run a statement in a transaction that refuses writes."""
@@ -209,6 +211,7 @@ class RunningCursor(psycopg.Cursor[Any]):
         if before:
             if answers[before - 1].status == _FAILED:  # the statement could not be prepared
                 before -= 1
+                entry = None
             del answers[:before]
         result, last = answers[0], answers[-1]
         status: Position | Written = _NO
@@ -267,9 +270,8 @@ class RunningCursor(psycopg.Cursor[Any]):
     def _take(self, connection: Any, results: list[Any], entry: Any) -> None:
         """Store the results of a statement in the cursor."""
         prepared = connection._prepared
-        if entry is not None:
-            key, how, name = entry
-            prepared.validate(key, how, name, results)
+        if entry is not None and (key := prepared.maybe_add_to_cache(*entry)) is not None:
+            prepared.validate(key, *entry[1:], results)
         result: Any = results[0] if results else None
         status = result.status if len(results) == 1 and self.takes_as_usual else None
         if status == _ROWS:  # what psycopg's methods would do, in a fraction of the time
