@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from tests.conftest import OF_BINDINGS, SERVED
-from tests.partial_commits import STATEMENTS, commits, has_committed, names, prepare, settings_for_several
+from tests.partial_commits import INSERT, STATEMENTS, commits, has_committed, names, prepare, settings_for_several
 
 from replswitch import carry, resume
 from replswitch.decorators import use_master
@@ -41,6 +41,56 @@ def test_m1_what_a_statement_has_committed_before_its_error_is_recorded(
         db.rollback()
         is_known = commits(served.pair, name, in_transaction=in_transaction)
         assert (has_committed(served.pair), carry() != "") == (is_known, is_known)
+
+
+@pytest.mark.parametrize("served", ["postgresql", "postgresql-psycopg2"], indirect=True)
+@pytest.mark.parametrize(
+    "sql",
+    [
+        *("/* a */ COMMIT; SELECT 1/0", "-- a\n;COMMIT; BEGIN; SELECT 1/0", "SELECT 1;; /* a */ END; SELECT 1/0"),
+        "CREATE TABLE other (id INT); COMMIT; BEGIN; SELECT 1/0",
+        "CREATE FUNCTION pg_temp.f() RETURNS INT BEGIN ATOMIC SELECT 1; END; COMMIT; SELECT 1/0",
+        "DO $a$ BEGIN PERFORM 1; END $a$; COMMIT; BEGIN; SELECT 1/0",
+    ],
+)
+def test_m1_a_commit_among_several_statements_that_fail_in_a_transaction_is_recorded(
+    served: Served, make: Make, sql: str
+) -> None:
+    prepare(served.pair)
+    db = make()
+    with use_master(), db.cursor() as cursor:
+        cursor.execute("DROP TABLE IF EXISTS other")
+    with resume(""), use_master():
+        db.begin()
+        with db.cursor() as cursor:
+            cursor.execute(INSERT)
+            with pytest.raises(db.Error):
+                cursor.execute(sql)
+        db.rollback()
+        assert has_committed(served.pair)
+        assert carry() != ""
+
+
+@pytest.mark.parametrize("served", ["postgresql", "postgresql-psycopg2"], indirect=True)
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "CREATE PROCEDURE commit_and_fail() LANGUAGE plpgsql AS $$ BEGIN PERFORM 1; COMMIT; END $$",
+        "CREATE FUNCTION partial() RETURNS none BEGIN ATOMIC SELECT 1; SELECT 2; END",
+        "DO $a$ BEGIN PERFORM 1/0; COMMIT; END $a$",
+    ],
+)
+def test_m1_a_commit_in_the_body_of_a_definition_that_fails_in_a_transaction_makes_no_marker(
+    served: Served, make: Make, sql: str
+) -> None:
+    prepare(served.pair)
+    db = make()
+    with resume(""), use_master():
+        db.begin()
+        with db.cursor() as cursor, pytest.raises(db.Error):
+            cursor.execute(sql)
+        db.rollback()
+        assert carry() == ""
 
 
 def many(cursor: Any) -> None:

@@ -88,7 +88,7 @@ def outcome(connection: Any, sql: Any, values: Any = None, **options: Any) -> li
     [
         *("SELECT 1", "SELECT 1;", "SELECT 1 -- end", "SELECT 1 /* end */", " ;\n(SELECT 1)", "SELECT"),
         *("TABLE message", "/* a */ SELECT 1", "VALUES (1), (2)", "SHOW work_mem", "EXPLAIN (COSTS OFF) SELECT 1"),
-        *("SELECT hint()", "SELECT current_setting('transaction_read_only')"),
+        *("SELECT hint()", "SELECT current_setting('transaction_read_only')", "SELECT ';'", "SELECT Current_Query()"),
         *("SELECT body, 'é' FROM message", "SELECT 1 INTO copied", "SELECT set_config('work_mem', '5MB', true)"),
         # several statements
         *("SELECT 1; SELECT 2", "SELECT 1; SELECT 2;", "SELECT 1; ROLLBACK", "SELECT 1; BEGIN", "SELECT 1; VACUUM"),
@@ -116,6 +116,17 @@ def test_a_read_on_the_master_has_the_same_outcome_as_with_psycopg_alone(
             with connection.cursor() as cursor:
                 cursor.execute("DROP TABLE IF EXISTS copied")
         assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+@with_each_cursor
+@pytest.mark.parametrize("begin", ["BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ"])
+def test_a_transaction_that_several_statements_begin_on_the_master_has_no_query_before_those_of_the_application(
+    pair: PostgreSQLPair, kind: Any, begin: str
+) -> None:
+    with opened(pair, kind, tracked=True) as connection:
+        connection.execute(f"SELECT 1; COMMIT; {begin}")
+        connection.execute("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE")  # refused after a query
+        assert connection.execute("SHOW transaction_isolation").fetchone() == ("serializable",)
 
 
 @with_each_cursor

@@ -37,17 +37,23 @@ _CHANGES_ROWS: Final = frozenset({"insert", "update", "delete", "merge", "with"}
 #: Statements that may commit several times, so that they may have written even if they fail.
 _COMMITS: Final = frozenset({"", "call", "do"})
 
-#: A COMMIT among several statements, and the first words of statements whose text contains other statements.
+#: A COMMIT among several statements.
 _HAS_COMMIT: Final = re.compile(
-    r"(?:;(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/)*+|\A\s*+)(?:commit|end)\b", re.IGNORECASE | re.DOTALL
+    r"(?:;|\A)(?:[\s;]|--[^\n]*(?:\n|$)|/\*.*?\*/)*+(?:commit|end)\b", re.IGNORECASE | re.DOTALL
 )
+
+#: The first words of statements that contain other statements, and the part that contains them.
 _DEFINES: Final = frozenset({"create", "alter", "do"})
+_BODY: Final = re.compile(r"\$(\w*)\$.*?\$\1\$|\bBEGIN\s+ATOMIC\b.*?;\s*END\b", re.IGNORECASE | re.DOTALL)
 
 #: Words of a query that writes in its WITH clause.
 _WRITES: Final = re.compile(r"\b(?:insert|update|delete|merge)\b", re.IGNORECASE)
 
 #: Words of an INSERT that may insert no rows, because it selects them, or ignores those that exist already.
 _MAY_INSERT_NOTHING: Final = re.compile(r"\b(?:CONFLICT|SELECT|TABLE|WITH)\b", re.IGNORECASE)
+
+#: The function that returns the whole text of the message.
+_SEES_TEXT: Final = re.compile(r"\bcurrent_query\b", re.IGNORECASE)
 
 #: Functions that change the session, although the command tag does not show it.
 _LEAVES_TRACE: Final = re.compile(r"\bset_config\b|_advisory_", re.IGNORECASE)
@@ -77,8 +83,8 @@ class Statement:
         may_write: it probably writes, so the query for the position is sent with it.
         changes_rows: it runs in one transaction, and neither begins nor ends one.
         inserts: it is an INSERT of given values, which writes if it succeeds.
-        joins: it can be sent together with a query of replswitch in one text, because it writes nothing itself, and
-            nothing hides its end.
+        joins: it can be sent together with a query of replswitch in one text, because it is a single statement that
+            writes nothing itself, nothing hides its end, and it does not return the text.
         commits: it may commit several times.
         has_commit: it may consist of several statements, one of them a COMMIT.
         copies_in: it is a COPY that takes rows from the client.
@@ -103,14 +109,28 @@ class Statement:
         self.goes_alone = self.is_plain or word == "copy"
         self.may_write = not self.only_reads and (word != "with" or _WRITES.search(text) is not None)
         self.changes_rows = word in _CHANGES_ROWS
-        self.has_commit = ";" in text and word not in _DEFINES and _HAS_COMMIT.search(text) is not None
+        outer = _BODY.sub("", text) if word in _DEFINES else text
+        self.has_commit = ";" in outer and _HAS_COMMIT.search(outer) is not None
         self.inserts = word == "insert" and _MAY_INSERT_NOTHING.search(text) is None
-        # libpq ends a text at a NUL. Comments can be nested, so more of them may begin than end before the word.
-        before = text[: found.start(1)] if found else ""
-        self.joins = self.only_reads and "\0" not in text and before.count("/*") == before.count("*/")
+        self.joins = self.only_reads and _can_be_joined(text, text[: found.start(1)] if found else "")
         self.commits = word in _COMMITS
         self.copies_in = word == "copy" and _COPIES_IN.search(text) is not None
         self.encoded = text.encode() if text.isascii() and len(text) <= LONGEST else None
+
+
+def _can_be_joined(text: str, before: str) -> bool:
+    """Return whether another statement can follow a read in one text.
+
+    Several statements could begin a transaction, and the query of replswitch would be its first one. libpq ends a text
+    at a NUL. Comments can be nested, so more of them may begin than end before the first word.
+
+    Args:
+        text: the text of the read.
+        before: the part of the text before its first word.
+    """
+    is_single = ";" not in text.strip("; \t\r\n")
+    is_plain = "\0" not in text and before.count("/*") == before.count("*/")
+    return is_single and is_plain and _SEES_TEXT.search(text) is None
 
 
 def statement(text: str) -> Statement:

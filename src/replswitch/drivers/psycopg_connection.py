@@ -45,6 +45,7 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
     Attributes:
         seen: the state of the transaction after the latest statement.
         was_streamed: rows were read one by one since the last commit.
+        was_piped: statements have run in the open block of `pipeline`.
         is_behind_pooler: the connection goes through a pooler such as PgBouncer, so each transaction may run in another
             session.
         is_guarded: a pooler has left the session of a slave writable, so each transaction is made read-only (S7).
@@ -57,6 +58,7 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
     standby_error = psycopg.errors.CannotConnectNow
     seen: int = _IDLE
     was_streamed = False
+    was_piped = False
     is_behind_pooler = False
     is_guarded = False
     begins = False
@@ -126,6 +128,7 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
         """Record what a statement has committed, and whether it has changed the session or the transaction's state."""
         now = self.pgconn.transaction_status
         was = self.seen
+        self.was_piped = self.was_piped or self._pipeline is not None
         if now != was:
             self.seen, self.news = now, True
         for result in cursor._results:
@@ -181,6 +184,20 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
         page, segment = self.sizes
         return PostgreSQLPosition.after_insert(self.timeline, result.get_value(0, 0), page=page, segment=segment)
 
+    @contextmanager
+    def pipeline(self) -> Iterator[psycopg.Pipeline]:
+        """Open psycopg's block for a pipeline. At its end, record that its statements may have committed something."""
+        is_outer = self._pipeline is None
+        try:
+            with super().pipeline() as pipeline:
+                yield pipeline
+        finally:
+            if is_outer and self.was_piped:
+                self.was_piped = False
+                self.seen, self.news = self.pgconn.transaction_status, True
+                if self.seen != _IN_TRANSACTION and not self.is_reader:
+                    self.note(Written.ASK)
+
     # Transactions
 
     def _get_tx_start_command(self) -> bytes:
@@ -219,18 +236,35 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
 
     @contextmanager
     def transaction(self, *args: Any, **options: Any) -> Iterator[psycopg.Transaction]:
-        """Open psycopg's block for a transaction. If BEGIN is pending, send it first, so that a savepoint is made."""
+        """Open psycopg's block for a transaction, and record what it has committed.
+
+        If BEGIN is pending, send it first, so that a savepoint is made. At the end, psycopg itself sends the COMMIT.
+        """
         if self.begins:
             self.begin_now()
+        is_outer, writes = self.pgconn.transaction_status == _IDLE, False
         with super().transaction(*args, **options) as block:
             yield block
+            writes = is_outer and not self.is_reader and self._may_have_written()
+        if is_outer:
+            self.seen, self.news = self.pgconn.transaction_status, True
+        if writes and block.status is block.Status.COMMITTED:
+            self.note(Written.ASK)
+
+    def _may_have_written(self) -> bool:
+        """Return whether the open transaction may have written; False if it has failed, so that it cannot commit."""
+        if self._pipeline is not None:
+            return True
+        if self.pgconn.transaction_status != _IN_TRANSACTION:
+            return False
+        return not self.reports_positions or bool(self.question(WRITES)[0])
 
     def commit(self) -> None:
         """Commit. Query in the same message whether something was written, and at which position."""
         self.begins = False
         was = self.pgconn.transaction_status
-        if not self.reports_positions or was != _IN_TRANSACTION or self._pipeline is not None:
-            super().commit()
+        if not self.reports_positions or was != _IN_TRANSACTION or self._pipeline is not None or self._num_transactions:
+            super().commit()  # in a block of transaction(), psycopg refuses it
             self.seen, self.news = self.pgconn.transaction_status, True
             if not self.is_reader and was == _IN_TRANSACTION:
                 self.note(Written.ASK)

@@ -111,6 +111,8 @@ class RunningCursor(psycopg.Cursor[Any]):
                 connection.wait(connection._exec_command(command))
             self._run(connection, pgq, prepare, binary)
             return
+        elif before:  # the statement could not be prepared
+            entry = None
         self._take(connection, [result], entry)
 
     def _send(
@@ -119,7 +121,8 @@ class RunningCursor(psycopg.Cursor[Any]):
         """Send a statement. Prepare it first, if psycopg would prepare it.
 
         Returns:
-            the number of results before those of the statement; and its new entry in psycopg's cache, or None.
+            the number of results before those of the statement; and the arguments of ``maybe_add_to_cache``, or None if
+            psycopg's cache has the statement.
         """
         pgconn, prepared = self._pgconn, connection._prepared
         if self.prepares_as_usual and prepare is not False and prepared.prepare_threshold is not None:
@@ -142,8 +145,7 @@ class RunningCursor(psycopg.Cursor[Any]):
                 else:
                     self._check_results(connection.answers())
             self._send_query_prepared(name, pgq, binary=binary)
-        key = prepared.maybe_add_to_cache(pgq, how, name)
-        return before, None if key is None else (key, how, name)
+        return before, (pgq, how, name)
 
     def _run_guarded(self, connection: Any, pgq: Any, binary: bool | None) -> None:
         """Run a statement in a transaction that refuses writes."""
@@ -168,13 +170,9 @@ class RunningCursor(psycopg.Cursor[Any]):
         try:
             self._run(connection, pgq, prepare, binary)
         except psycopg.Error:  # what ran before the error may be committed
-            self.committed = self._may_have_committed()
+            self.committed = Written.ASK if self._pgconn.transaction_status == _IDLE else Written.YES
             raise
         return Written.NO if what.is_plain and len(self._results) == 1 else Written.ASK
-
-    def _may_have_committed(self) -> Written:
-        """Return what several statements may have committed before one of them has failed."""
-        return Written.ASK if self._pgconn.transaction_status == _IDLE else Written.YES
 
     def _run_and_ask(
         self, connection: Any, what: Statement, pgq: Any, prepare: bool | None, binary: bool | None
@@ -213,6 +211,7 @@ class RunningCursor(psycopg.Cursor[Any]):
         if before:
             if answers[before - 1].status == _FAILED:  # the statement could not be prepared
                 before -= 1
+                entry = None
             del answers[:before]
         result, last = answers[0], answers[-1]
         status: Position | Written = _NO
@@ -255,7 +254,7 @@ class RunningCursor(psycopg.Cursor[Any]):
         return status
 
     def _take_apart(self, connection: Any, what: Statement, pgq: Any, answers: list[Any]) -> Position | Written:
-        """Take the answers to a statement and the query after it, if it was not one statement that has succeeded."""
+        """Take the answers to a statement and the query after it, if one of the two has failed."""
         last = answers[-1]
         if len(answers) == 1 and _is_syntax_error(last):
             # Nothing has run. The error may be about the end of the text, so send the statement alone.
@@ -265,23 +264,14 @@ class RunningCursor(psycopg.Cursor[Any]):
         if len(answers) == 1 and _must_be_alone(last):
             what.joins = False
             return self._run_alone(connection, what, pgq, None, None)
-        is_several = len(answers) > 2 or last.status != _FAILED
-        if last.status == _ROWS:
-            answers.pop()
-        try:
-            self._take(connection, answers, None)
-        except psycopg.Error:
-            if is_several:
-                self.committed = self._may_have_committed()
-            raise
+        self._take(connection, answers, None)  # raises the error of the statement, or of its commit
         return Written.ASK
 
     def _take(self, connection: Any, results: list[Any], entry: Any) -> None:
         """Store the results of a statement in the cursor."""
         prepared = connection._prepared
-        if entry is not None:
-            key, how, name = entry
-            prepared.validate(key, how, name, results)
+        if entry is not None and (key := prepared.maybe_add_to_cache(*entry)) is not None:
+            prepared.validate(key, *entry[1:], results)
         result: Any = results[0] if results else None
         status = result.status if len(results) == 1 and self.takes_as_usual else None
         if status == _ROWS:  # what psycopg's methods would do, in a fraction of the time
