@@ -1,15 +1,17 @@
-"""Sessions that have chosen a server but do not connect to it, because of an event of the application."""
+"""Sessions that have chosen a server but do not connect to it, or whose connection is invalid."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event, select
+from sqlalchemy import Engine, event, insert, select
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import PendingRollbackError
 from sqlalchemy.orm import ORMExecuteState, Session
 
 from replswitch import MASTER, SLAVE
+from replswitch.decorators import use_master, use_slave
 
 
 def read(shop: Any, session: Session) -> int:
@@ -49,3 +51,16 @@ def test_a_slave_that_was_chosen_in_an_event_keeps_no_connection_if_the_master_t
         assert slave.pool.checkedout() == 0
         shop.db.revert()
     assert shop.took() == [MASTER]
+
+
+def test_s5_without_a_rollback_no_server_serves_a_session_whose_connection_is_invalid(shop: Any) -> None:
+    with use_slave(), shop.Session() as session:
+        with use_master():
+            session.execute(insert(shop.Message).values(body="lost"))
+            session.connection().invalidate()
+        for _ in range(2):
+            with pytest.raises(PendingRollbackError):
+                read(shop, session)
+        session.rollback()
+        assert read(shop, session) == 0
+    assert len(shop.took()) == 2

@@ -262,7 +262,7 @@ class SessionRoute(Alone):
         self.has_begun = self._has_streamed = False
         self._transaction_read = 0
         if self._is_alone:
-            self.frame, self._connection, self._slave, self.pending = NEVER, None, None, None
+            self.frame, self._connection, self._slave, self._on_master, self.pending = NEVER, None, None, None, None
             return
         self._abandoned = ()  # the session has closed them
         self._joined.clear()
