@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, String, event, insert, select, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, PendingRollbackError
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
@@ -424,3 +424,20 @@ def test_s7_async_connections_to_the_slave_are_read_only(mariadb_pair: MariaDBPa
             await engine.dispose()
 
     asyncio.run(main())
+
+
+def test_s5_without_a_rollback_no_server_serves_an_async_session_whose_connection_is_invalid(shop_on: Make) -> None:
+    async def main() -> list[str]:
+        async with shop_on() as shop, shop.session() as session:
+            with use_slave():
+                with use_master():
+                    await bodies(session)
+                    await (await session.connection()).invalidate()
+                for _ in range(2):
+                    with pytest.raises(PendingRollbackError):
+                        await bodies(session)
+                await session.rollback()
+                await bodies(session)
+            return shop.took()
+
+    assert len(asyncio.run(main())) == 2

@@ -190,10 +190,9 @@ def test_m1_a_commit_of_an_engine_that_was_copied_before_replicate_counts(
     if is_in_use:
         copied.connect().close()
     replicate(master, [slave])
-    for level in ("AUTOCOMMIT", None):
-        engine = copied if level is None else copied.execution_options(isolation_level=level)
+    for options in ({"isolation_level": "AUTOCOMMIT"}, {}):
         with resume(""), use_master():
-            with engine.begin() as connection:
+            with copied.connect().execution_options(**options) as connection, connection.begin():
                 connection.execute(INSERT)
             assert carry() != ""
     for each in (copied, master, slave):

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any, Final
 
 import pytest
-from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from tests.asyncio_drivers import installed
-from tests.partial_commits import STATEMENTS, commits, has_committed, names, prepare
+from tests.partial_commits import INSERT, STATEMENTS, commits, has_committed, names, prepare
 from tests.test_sqlalchemy.conftest import address
 
 from replswitch import carry, resume
@@ -71,6 +72,16 @@ async def in_an_async_connection(engine: AsyncEngine, name: str) -> None:
         await connection.run_sync(run, name)
 
 
+async def in_an_async_session_that_is_cancelled(engine: AsyncEngine) -> None:
+    async with AsyncSession(engine, sync_session_class=RoutingSession) as session:
+        await session.execute(text("CALL commit_and_wait()"))
+
+
+async def in_an_async_connection_that_is_cancelled(engine: AsyncEngine) -> None:
+    async with engine.connect() as connection:
+        await connection.execute(text("CALL commit_and_wait()"))
+
+
 modes = pytest.mark.parametrize("level", [None, "AUTOCOMMIT"], ids=["in a transaction", "in autocommit"])
 
 
@@ -126,3 +137,31 @@ def test_m1_what_a_statement_has_committed_before_its_error_is_recorded_with_asy
             await slave.dispose()
 
     check(pair, name, level, asyncio.run(main()))
+
+
+@pytest.mark.parametrize("work", [in_an_async_session_that_is_cancelled, in_an_async_connection_that_is_cancelled])
+@pytest.mark.parametrize(("driver", "pair"), [row for row in ASYNC if row[1] in ON_MYSQL], indirect=["pair"])
+def test_m1_what_a_procedure_has_committed_before_its_task_was_cancelled_is_recorded(
+    driver: str, pair: Any, work: Any
+) -> None:
+    async def main() -> str:
+        urls = [address(each, installed(driver)) for each in (pair.master, *pair.slaves)]
+        master, slave = map(create_async_engine, urls)
+        replicate(master, [slave])
+        try:
+            with resume(""), use_master():
+                task = asyncio.create_task(work(master))
+                while not await asyncio.to_thread(has_committed, pair):
+                    assert not task.done()
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                return carry()
+        finally:
+            await master.dispose()
+            await slave.dispose()
+
+    with closing(pair.connect()) as plain, plain.cursor() as cursor:
+        cursor.execute("DROP PROCEDURE IF EXISTS commit_and_wait")
+        cursor.execute(f"CREATE PROCEDURE commit_and_wait() BEGIN {INSERT}; COMMIT; DO SLEEP(600); END")
+    assert asyncio.run(main()) != ""

@@ -118,8 +118,12 @@ class Tracker(WriteTracker):
 
     def record_unknown_answer(self) -> None:
         """Record that an answer is an error, or was not kept. A procedure may have committed before its error."""
-        if not self.status & IN_TRANSACTION or may_commit(self.latest):
+        if not self.status & IN_TRANSACTION or self.may_commit():
             self.written = later(self.written, Written.ASK)
+
+    def may_commit(self) -> bool:
+        """Return whether the latest statement may commit the open transaction, from its text."""
+        return may_commit(self.latest)
 
     def may_have_news(self) -> bool:
         """Return False if no command has run that may have written."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 from replswitch.drivers.unknown import UnknownDriver
@@ -55,7 +55,8 @@ class _Tracker(WriteTracker):
 
     def refresh_baseline(self) -> None:
         """Ignore changes that were rolled back, because a rollback does not lower the number of changed rows."""
-        self.pop_write_status()
+        with suppress(ValueError):  # the connection is closed
+            self.pop_write_status()
 
 
 class AsyncSQLiteDriver(UnknownDriver):

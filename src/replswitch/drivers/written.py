@@ -84,6 +84,10 @@ class WriteTracker:
         """Return False if `pop_write_status` would certainly return `Written.NO`."""
         return True
 
+    def may_commit(self) -> bool:
+        """Return whether the latest statement may commit by itself in a transaction, as a procedure on MySQL does."""
+        return False
+
     def pop_write_status(self) -> Position | Written:
         """Return what was committed since the last call, without a round trip."""
         return Written.YES

@@ -76,9 +76,10 @@ class Alone(PoolPort):
     pending: Lease | None = None
     route: LateRoute
 
-    # While there is no route: the connection, if it has joined, its link to a slave, and whether a statement has run.
+    # While there is no route: the connection, if it has joined, its link, and whether a statement has run.
     _is_alone = True
     _connection: Connection | None = None
+    _on_master: Link | None = None
     _slave: Link | None = None
     _has_run = False
     _side: State = MASTER
@@ -106,9 +107,10 @@ class Alone(PoolPort):
         else:
             if (link := self._slave) is None:
                 link = self._master = LateLink(self._database.servers.master)
-                link.take_connection_of(connection.connection.info[LINK])
+                assert self._on_master is not None  # noqa: S101 - `_joins_alone` has set one of them; for mypy
+                link.take_connection_of(self._on_master)  # the connection may be invalid by now
                 link.process = self.process
-            self._connection = self._slave = None
+            self._connection = self._slave = self._on_master = None
             self._joined[link] = connection
             block = Block()
             block.links.append(link)
@@ -149,6 +151,7 @@ class Alone(PoolPort):
             if connection.engine is not self._engine:
                 return False
             enter(info, connection, physical)
+            self._on_master = physical
         elif lease.link is physical and lease.loan is None:
             self._slave, self.pending = self._leases.pop(physical.server).link, None
             physical.writes.session_changed = False  # SQLAlchemy prepared it, as it prepares connections to the master

@@ -310,8 +310,10 @@ class MasterOpener(Opener):
 
     def _handle_error(self, context: ExceptionContext) -> None:
         connection, error = context.connection, context.original_exception
-        if not isinstance(error, Exception) and connection is not None and level_of(connection) == AUTOCOMMIT:
-            self._look_after_cancellation()
+        if not isinstance(error, Exception) and connection is not None and usable(connection):
+            link: Link | None = connection.info.get(LINK)
+            if level_of(connection) == AUTOCOMMIT or (link is not None and link.writes.may_commit()):
+                self._look_after_cancellation()
         if context.is_pre_ping or not isinstance(error, self._driver.module.Error):
             return
         if connection is None:

@@ -60,8 +60,9 @@ class SessionRoute(Alone):
         self.has_begun = True
         if self._is_alone and self._serves_alone(frame, may_read=not (flushing or self._only_asks)):
             lease, self.bind = self.pending, self._engine
+            if self._leases:
+                self._keep_only(None if lease is None else lease.link)
             if lease is not None:
-                self._keep_only(lease.link)
                 self.bind = self.offer(lease)
             return self.bind
         route = self._make_route() if self._is_alone else self.route
@@ -261,7 +262,7 @@ class SessionRoute(Alone):
         self.has_begun = self._has_streamed = False
         self._transaction_read = 0
         if self._is_alone:
-            self.frame, self._connection, self._slave, self.pending = NEVER, None, None, None
+            self.frame, self._connection, self._slave, self._on_master, self.pending = NEVER, None, None, None, None
             return
         self._abandoned = ()  # the session has closed them
         self._joined.clear()
@@ -276,7 +277,8 @@ class SessionRoute(Alone):
     def forget(self) -> None:
         """Forget the chosen engine, so that the next statement chooses again."""
         self.frame = NEVER
-        self.route.forget()
+        if not self._is_alone:
+            self.route.forget()
 
     def link_on(self, connection: Connection | None) -> Link | None:
         """Return the link of a connection that has joined; None for other connections."""
