@@ -248,7 +248,7 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
             writes = is_outer and not self.is_reader and self._may_have_written()
         if is_outer:
             self.seen, self.news = self.pgconn.transaction_status, True
-        if writes and block.status is block.Status.COMMITTED:
+        if writes and not block.force_rollback:  # psycopg 3.2 has no status of a block
             self.note(Written.ASK)
 
     def _may_have_written(self) -> bool:
