@@ -97,6 +97,6 @@ def run(request: pytest.FixtureRequest, driver: str, slave: dict[str, str] | Non
     urls = [address(pair.master, driver), address(pair.slaves[0] | (slave or {}), driver) + options]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", FORK, json.dumps([urls, number, driver])]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert not done.stderr, done.stderr
     assert done.stdout == "True True True True True\n"
