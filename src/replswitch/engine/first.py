@@ -27,7 +27,7 @@ def first_choice(
 ) -> tuple[State, str, Link | None] | None:
     """Choose the server of the first statement of a transaction whose link joins it later.
 
-    In master state, this is the master, whatever is known of the servers.
+    In master state, the choice is always the master, even if it could not be reached a moment ago.
 
     Args:
         database: the database.
