@@ -195,14 +195,14 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     sides = {side.name: side for side in SIDES}
     kinds = {kind.name.lower(): kind for kind in Kind}
     parser.add_argument("--lags", nargs="+", type=whole_lag, metavar="SECONDS", help=f"default: {' '.join(LAGS)}")
-    parser.add_argument("--sides", nargs="+", choices=sides, help="default: all that the product has")
+    parser.add_argument("--setups", dest="sides", nargs="+", choices=sides, help="default: all that the product has")
     parser.add_argument("--kinds", nargs="+", choices=kinds, default=list(kinds), help="of visitors; default: all")
     parser.add_argument("--visitors", type=number_above_0, metavar="N", help="of each kind, on each side; default: 3")
     parser.add_argument(
         "--seconds", type=number_above_0, default=5, metavar="N", help="a visit's; 2.5 times the lag if that is longer"
     )
     parser.add_argument(
-        "--together", type=number_above_0, default=3, metavar="N", help="sides at the same time; default: 3"
+        "--together", type=number_above_0, default=3, metavar="N", help="setups at the same time; default: 3"
     )
     parser.add_argument(
         "--product", choices=PRODUCTS, default="MariaDB", help="the product of the servers; default: MariaDB"

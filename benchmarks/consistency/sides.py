@@ -77,7 +77,7 @@ class Side:
             if "missing" in told:
                 raise SideError(
                     f"The side {self.name!r} needs {told['missing']}, which is not installed: "
-                    "pip install 'replswitch[bench]', or leave it out with --sides."
+                    "pip install 'replswitch[bench]', or leave it out with --setups."
                 )
             yield told["port"]
 

@@ -192,7 +192,7 @@ def test_the_chart_is_drawn_or_an_error_names_the_missing_extra(tmp_path: Path) 
         ("--lags", "--lags"),
         ("--visitors 0", "'0' is no whole number above 0"),
         ("--seconds x", "'x' is no whole number above 0"),
-        ("--sides other", "'other'"),
+        ("--setups other", "'other'"),
         ("--kinds other", "'other'"),
         ("--la 1", "--la"),
     ],

@@ -395,4 +395,4 @@ class TestWithoutPositions:
             with db.use_slave():
                 assert run(db, COUNT) == ((1,),)
         assert (db.queries[-1]["db"], db.queries[-1]["reason"]) == (MASTER, "own-write")
-        assert "cannot be read, so the server is treated as not caught up: 'x' is not a GTID" in caplog.text
+        assert "cannot be read, so it is treated as a server that has not caught up: 'x' is not a GTID" in caplog.text

@@ -77,7 +77,7 @@ class _Backend:
         self.task_class: Any = _class_of_tasks(self.task_class)
 
     def enqueue(self, task: Any, args: Any, kwargs: Any) -> Any:
-        """Enqueue a task, with the token."""
+        """Enqueue a task, with the token that says what the task must see."""
         result = super().enqueue(task, args, {**kwargs, TOKEN: self.jobs.token()})  # type: ignore[misc]  # likewise
         result.kwargs.pop(TOKEN, None)
         kept = getattr(self, "results", None)

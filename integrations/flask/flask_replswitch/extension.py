@@ -1,4 +1,4 @@
-"""The extension, which binds an application to the middleware, to its Flask-SQLAlchemy, and to the command."""
+"""The extension. It adds the middleware, the command ``flask replswitch`` and the switching to an application."""
 
 from __future__ import annotations
 

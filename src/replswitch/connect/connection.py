@@ -143,7 +143,9 @@ class Connection(Switch):
     def _outside_transaction(self, method: str) -> RouteState:
         state = self._workers.state()
         if state.route.block is not None:
-            raise self.ProgrammingError(f"{method}() inside a transaction. Call commit() or rollback() first.")
+            raise self.ProgrammingError(
+                f"{method}() was called inside a transaction. Call commit() or rollback() first."
+            )
         return state
 
     def commit(self) -> None:

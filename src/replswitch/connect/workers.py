@@ -113,7 +113,7 @@ class WorkerState:
         return local
 
     def _forget_ended(self) -> None:
-        """Forget requests that had already ended when this thread or task first worked for them."""
+        """Remove the states that were made for requests that had already ended, because no end removes such a state."""
         for scope, local in list(self._of_requests.items()):
             if scope.ended and not local.is_in_block:
                 del self._of_requests[scope]

@@ -124,7 +124,7 @@ class PostgreSQLFamilyDriver(Driver):
         refuse_unknown(f"setting of {server}", settings, self.known_settings(settings) | self.module_settings)
 
     def known_settings(self, settings: Mapping[str, Any]) -> set[str]:
-        """Return the names of libpq's settings, or at least of those that ``settings`` contains."""
+        """Return names of settings that libpq knows: all of them, or at least those in ``settings``."""
         raise NotImplementedError
 
     def target(self, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -127,8 +127,8 @@ class Timelines:
         if is_hidden:
             warn_once(
                 "A slave does not show its timeline, because the account may not see the state of replication. Run"
-                " GRANT pg_monitor TO this account. Until then, only what a slave has stored on its disk is taken as"
-                " applied."
+                " GRANT pg_monitor TO this account. Until then, replswitch uses the last position that a slave has"
+                " stored on its disk, which can be minutes old."
             )
         if timeline is None and timelines and max(timelines) >= stored_timeline:
             timeline = max(timelines)

@@ -154,7 +154,7 @@ class PsycopgDriver(PostgreSQLFamilyDriver):
 
 
 def _ping_parameters(pgconn: Any) -> list[bytes]:
-    """Return the connection parameters of a failed connection, for a ping."""
+    """Return the parameters of a connection that could not be opened, to ping its server."""
     return [
         option.keyword + b"='" + option.val.replace(b"\\", b"\\\\").replace(b"'", b"\\'") + b"'"
         for option in pgconn.info

@@ -93,9 +93,9 @@ class QuestionsConnection(ExchangeConnection):
         self.asked = 0
 
     def check_questions(self, error: psycopg.Error) -> None:
-        """Prepare replswitch's queries again later, if the error may show that the prepared ones were removed.
+        """Prepare replswitch's queries again later, if the error shows that a prepared statement does not exist.
 
-        A function of the server can remove them, and no command tag shows this.
+        A function that a statement calls can remove prepared statements, and the command tag does not show this.
         """
         if error.sqlstate == _NO_STATEMENT:
             self.forget_questions()

@@ -301,7 +301,8 @@ def _is_several(cursor: RunningCursor, pgq: Any, result: Any) -> bool:
 def _is_syntax_error(result: Any) -> bool:
     """Return whether the server could not parse the whole text, so that none of it has run.
 
-    If a function has parsed another text, the error has a context, or no place in this text.
+    A syntax error in a text that a function parses does not count. Such an error has a context, or no position in the
+    text of the statement.
     """
     field, error = pq.DiagnosticField, result.error_field
     return (

@@ -253,7 +253,8 @@ def _ask(request: Ask | Wait, port: Port) -> Any:
         logger.info("The server %s did not report its position: %s", link.server.name, error)
         failed = Failed(error.with_traceback(None), fault)
     except PositionError as error:
-        logger.warning("The position of a server cannot be read, so the server is treated as not caught up: %s", error)
+        text = "The position of the server %s cannot be read, so it is treated as a server that has not caught up: %s"
+        logger.warning(text, link.server.name, error)
         return None
     if fault in GONE:
         port.drop(link.server, link)

@@ -38,7 +38,7 @@ class OnMaster(Enum):
 
 
 class Spare(Enum):
-    """Whether another server may run a read instead of a lost master."""
+    """Whether another server can run a read for which the master is lost."""
 
     NOT_ALLOWED = auto()
     POSSIBLE = auto()

@@ -49,7 +49,7 @@ class Port:
         raise NotImplementedError
 
     def join(self, link: Link) -> None:
-        """Begin the open transaction on one more link.
+        """Add a link to the open transaction: begin a transaction on this link, too.
 
         Raises:
             Exception: the driver's own error.

@@ -141,7 +141,7 @@ class Route(Selection):
         elif action is not Action.CHOOSE:
             cause: BaseException = error
             if action is Action.NO_MASTER:
-                cause = self._master_is_lost(attempt) or self.master_error or error
+                cause = self._loss_of_master(attempt) or self.master_error or error
             raise self._error_for(action, attempt, link, cause) from cause
         if action is not Action.CHOOSE and self.block is not None and link in self.block:
             self.block.links.remove(link)

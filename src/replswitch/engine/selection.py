@@ -194,7 +194,7 @@ class Selection:
             self._move_flush(scope)
             side, why = MASTER, "moved-write"
         may_be_lost = attempt is not None or (block is not None and block.without_master is not None)
-        if may_be_lost and not flushing and (lost := self._master_is_lost(attempt)) is not None:
+        if may_be_lost and not flushing and (lost := self._loss_of_master(attempt)) is not None:
             return self._without_master(scope, lost, attempt)
         if side == MASTER or scope is NO_SCOPE:
             return self._pick_master(scope, why, attempt)
@@ -282,8 +282,8 @@ class Selection:
 
     # Without the master
 
-    def _master_is_lost(self, attempt: Attempt | None) -> BaseException | None:
-        """Return the error with which the master was lost; None unless the statement continues without the master."""
+    def _loss_of_master(self, attempt: Attempt | None) -> BaseException | None:
+        """Return the error that showed the loss of the master; None if the statement does not go on without it."""
         if attempt is not None and attempt.error is not None:
             return attempt.error
         return None if self.block is None else self.block.without_master

@@ -148,7 +148,7 @@ class Writes:
         if scope is not None and tracker.unread and tracker.owes_results and is_recording():
             # The unread results may be those of a procedure, or the rows of an INSERT that are read one by one.
             scope.add_pending(("unread", tracker), partial(self._look_behind_results, tracker))
-        if (busy and must_ask_now) or (at_once and self._is_settled(key, tracker)):
+        if (busy and must_ask_now) or (at_once and self._settle(key, tracker)):
             return None
         status = tracker.pop_write_status()
         if status is _NO:
@@ -188,8 +188,8 @@ class Writes:
         return pending
 
     @staticmethod
-    def _is_settled(key: Hashable, tracker: WriteTracker) -> bool:
-        """Resolve the pending write of a connection that will serve another scope. Return False if there is none."""
+    def _settle(key: Hashable, tracker: WriteTracker) -> bool:
+        """Ask the server now about the pending write of a connection. Return False if no write is pending."""
         scope = None if tracker.pending_in is None else tracker.pending_in()
         pending = None if scope is None else scope.pending.get(key)
         if scope is None or not isinstance(pending, PendingWrite) or pending.resolved:

@@ -114,7 +114,7 @@ class ReplicationMiddleware:
     def _attempt(
         self, asgi_scope: ConnectionScope, frame: Frame, outer: Frame | None, receive: Receive, send: Send
     ) -> _Attempt:
-        """Return a new attempt, with the arguments as its attributes."""
+        """Return a new `_Attempt`, which is one run of the application, with the arguments as its attributes."""
         attempt = _Attempt()
         attempt.middleware, attempt.asgi_scope = self, asgi_scope
         attempt.frame, attempt.outer, attempt.scope = frame, outer, frame.scope

@@ -1,4 +1,4 @@
-"""Report each request. Tools get the decision when the request begins. The log gets one line when the request ends."""
+"""Report each request: its decision to tracing tools when it begins, and one line to the log when it ends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ request_log = logging.getLogger("replswitch.requests")
 
 
 def show_request(scope: Scope, method: str, path: object = None) -> None:
-    """Give tools the decision for a request. When the request ends, log one line."""
+    """Give the decision for a request to tracing tools such as OpenTelemetry. When the request ends, log one line."""
     if watching.on and scope.decision is not None:
         watching.request_begins(scope.decision)
     if request_log.isEnabledFor(logging.DEBUG):

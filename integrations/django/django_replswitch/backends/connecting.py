@@ -339,9 +339,9 @@ class ConnectingWrapper(ConfiguredWrapper):
 
 
 def _look(writes: Writes, link: Link, thread: int, scope: Scope) -> None:
-    """Record the writes of statements that replswitch did not see.
+    """Ask the server what the application has written with `connection` itself, and record it in the scope.
 
-    In another thread than ``thread``, the link may be in use, so a write is assumed without asking the server.
+    In another thread than ``thread``, a statement may be running on the link. Then assume a write, and ask nothing.
     """
     if thread == get_ident():
         writes.look(link, link.writes, scope, at_once=True)

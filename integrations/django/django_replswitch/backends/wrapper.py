@@ -150,7 +150,7 @@ class SwitchingWrapper(SwitchMethods, ConnectingWrapper):
             self.close_link(held)
 
     def lose_block(self, error: Exception) -> None:
-        """Make Django refuse further statements, as after an error. In autocommit mode, the route refuses them."""
+        """Make Django refuse further statements until a rollback. In autocommit mode, `Route` refuses them."""
         if not self.autocommit:
             self.needs_rollback, self.rollback_exc = True, error
 
