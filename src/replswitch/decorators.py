@@ -165,7 +165,7 @@ def resumed(generator: Generator[Any, Any, Any], frame: Frame) -> Generator[Any,
 
 
 class Verb(Protocol):
-    """The type of ``use_master`` and ``use_slave``, with and without parentheses."""
+    """The type of ``use_master`` and ``use_slave``, which work with parentheses and without."""
 
     @overload
     def __call__(self) -> Use: ...
@@ -174,7 +174,7 @@ class Verb(Protocol):
 
 
 def verb(state: State, kind: type[Use]) -> Verb:
-    """Return the function that switches to a state by making objects of ``kind``, whose docstring it gets."""
+    """Return ``use_master`` or ``use_slave``: a function that makes objects of ``kind``, and has its docstring."""
 
     def use(function: Any = None) -> Any:
         return kind(state) if function is None else kind(state)(function)

@@ -86,7 +86,7 @@ class ReplSwitch(Middleware):
         options[TOKEN] = self._jobs.token(earlier, joins=self._is_joining(message))
 
     def before_delay_message(self, broker: Broker, message: MessageProxy) -> None:
-        """Mark a delayed message that has no token, because replswitch has not sent it, so that it gets none."""
+        """Mark a delayed message without a token, so that it gets none when Dramatiq sends it again after the delay."""
         if TOKEN not in message.options:
             message.options[_DELAYED] = True
 

@@ -287,7 +287,7 @@ class AsyncpgDriver(AsyncPostgreSQLDriver):
         self._behind_pooler: dict[bool, dict[str, Any]] = {}  # more settings: for slaves (True), for the master (False)
 
     async def _open(self, read_only: bool, *args: Any, **settings: Any) -> AsyncTracker:
-        """Connect. Raise errors of the DB-API module, as SQLAlchemy 2.0 translates only errors after connecting."""
+        """Connect. Raise errors of the DB-API module, because SQLAlchemy 2.0 translates no errors while it connects."""
         settings = {**self._behind_pooler.get(read_only, {}), **settings}
         try:
             try:

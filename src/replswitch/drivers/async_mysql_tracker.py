@@ -117,7 +117,7 @@ class Tracker(WriteTracker):
             return Written.YES
 
     def record_unknown_answer(self) -> None:
-        """Record that an answer is an error, or was not kept. A procedure may have committed before its error."""
+        """Record an error, or an answer that the driver has not kept. A procedure may commit before its error."""
         if not self.status & IN_TRANSACTION or self.may_commit():
             self.written = later(self.written, Written.ASK)
 
@@ -230,7 +230,7 @@ class Reader(Tracker):
             self.session_changed = self.session_changed or changed
 
     def record_unknown_answer(self) -> None:
-        """Record that an answer is an error, or was not kept."""
+        """Record an error, or an answer that the driver has not kept."""
         self.may_be_writable = self.may_be_writable or RUNS_OTHERS.search(self.latest) is not None
 
     def pop_write_status(self) -> Position | Written:

@@ -99,7 +99,7 @@ class _Connection(MySQLdb.connections.Connection, WriteTracker):
         self._begin()
 
     def _begin(self) -> None:
-        """Prepare the session."""
+        """Make the session of a new connection read-only. The connection to the master overrides this."""
         self.query(STAY_READ_ONLY)
 
     def query(self, query: Any) -> None:

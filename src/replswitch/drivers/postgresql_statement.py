@@ -119,10 +119,10 @@ class Statement:
 
 
 def _can_be_joined(text: str, before: str) -> bool:
-    """Return whether another statement can follow a read in one text.
+    """Return whether a query of replswitch can follow a read in the same text.
 
-    Several statements could begin a transaction, and the query of replswitch would be its first one. libpq ends a text
-    at a NUL. Comments can be nested, so more of them may begin than end before the first word.
+    It cannot follow several statements, because they may begin a transaction. It cannot follow a NUL, at which libpq
+    ends the text. And it cannot follow a comment that does not end, which nested comments make possible.
 
     Args:
         text: the text of the read.

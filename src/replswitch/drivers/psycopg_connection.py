@@ -295,7 +295,7 @@ class PsycopgConnection(QuestionsConnection, PostgreSQLTracker):
             self.note(self.place(place))
 
     def follow(self) -> None:
-        """Set ``news`` to False while a transaction is open, because its writes are recorded when it ends."""
+        """In an open transaction, set ``news`` to False, because writes are recorded only when the transaction ends."""
         if self.written is _NO and self.seen == _IN_TRANSACTION == self.pgconn.transaction_status:
             self.news = False
 

@@ -315,8 +315,8 @@ def _is_syntax_error(result: Any) -> bool:
 def _must_be_alone(result: Any) -> bool:
     """Return whether the server has refused to run a statement in a transaction with another one.
 
-    Some extensions have functions that check this before they do anything. Within another function, they refuse it too,
-    and then the error has a context.
+    Some functions of extensions refuse this before they do anything. If another function calls them, the error has a
+    context. Then return False, because that other function may have done something.
     """
     field, error = pq.DiagnosticField, result.error_field
     return error(field.SOURCE_FUNCTION) == _MUST_BE_ALONE and error(field.CONTEXT) is None

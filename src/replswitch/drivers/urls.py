@@ -91,7 +91,7 @@ def split_urls(text: str) -> list[str]:
 
 
 def refuse_several(url: str, where: str) -> None:
-    """Refuse several URLs in one. A database or a host would contain the password of the next URL.
+    """Refuse a text with several URLs. Otherwise a name in the first URL would contain the password in the second.
 
     Raises:
         ConfigurationError: ``://`` is in the text twice.

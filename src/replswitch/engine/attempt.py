@@ -24,7 +24,7 @@ class Attempt:
     Attributes:
         on_master: the result of the try on the master.
         error: the error with which the master was lost, so that the statement continues without the master; else None.
-        began_at: the number of the call that runs the statement, if the binding counts calls; else 0.
+        began_at: the number of the session's call that runs the statement (SQLAlchemy); 0 with other bindings.
     """
 
     def __init__(self, *, single: bool = True, repeatable: bool = True, began_at: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""Choose the server of a transaction's first statement, if there is nothing that only a `Route` can consider."""
+"""Choose the server of a transaction's first statement in the simple cases, for which no `Route` is needed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NO_LINKS: Final = Block()
 def first_choice(
     database: Database, frame: Frame | None, scope: Scope, port: Port, *, may_read: bool
 ) -> tuple[State, str, Link | None] | None:
-    """Choose the server of the first statement of a transaction whose link joins it later.
+    """Choose the server of a transaction's first statement. The link joins the transaction later.
 
     In master state, the choice is always the master, even if it could not be reached a moment ago.
 

@@ -162,7 +162,7 @@ class Alone(PoolPort):
         return True
 
     def _ran_alone(self, cursor: Any, context: Any) -> bool:
-        """Record that a statement has run, if there is no route. Return False if the route must do more."""
+        """Record that a statement has run, without a route. If its rows are unread, make a route and return False."""
         link = self._slave
         if context.root_connection is self._connection:
             if link is not None:

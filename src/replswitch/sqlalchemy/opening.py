@@ -156,7 +156,7 @@ class Opener:
         return self._server if at is None else at[0]
 
     def _let_open(self, dialect: Any, entry: ConnectionPoolEntry, positional: Any, named: dict[str, Any]) -> Raw | None:
-        """Open a connection if it leads to one address. Else change the settings with which SQLAlchemy opens it."""
+        """Open a connection to one address of a host (F7). For others, change the settings; SQLAlchemy opens them."""
         self.settings = settings = {**named, **self._masters_settings()}
         located = self._located(settings, entry)
         arguments = self._driver.arguments(located, read_only=self._server.state == SLAVE)

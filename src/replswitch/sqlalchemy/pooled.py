@@ -231,7 +231,7 @@ class LateRoute(Route):
         self.held = scope, why
 
     def resume(self, scope: Scope, *, has_read: bool) -> None:
-        """Take over the scope of the latest statement, and whether it has read from a slave."""
+        """Continue where `Alone` has ended: take its scope, and whether this scope has read from a slave."""
         self._scope, self.has_read = scope, has_read
 
     def resume_transaction(self, block: Block, frame: Frame | None, side: State, why: str, tally: Tally) -> None:

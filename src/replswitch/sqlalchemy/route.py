@@ -215,9 +215,11 @@ class SessionRoute(Alone):
                 self.forget()
 
     def ran(self, cursor: Any, context: Any) -> None:
-        """Record that a statement has run, with its connection and options in a context of SQLAlchemy.
+        """Record that a statement has run, and whether it has read rows from a slave.
 
-        If the driver's cursor has rows of a slave, record that the statement has read from a slave.
+        Args:
+            cursor: the driver's cursor.
+            context: SQLAlchemy's context of the statement, which has its connection and its options.
         """
         if self._is_alone and self._ran_alone(cursor, context):
             return
