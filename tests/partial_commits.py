@@ -11,21 +11,33 @@ INSERT: Final = "INSERT INTO partial VALUES (1)"
 FAILS: Final = "INSERT INTO partial VALUES (5)"  # this row is there already
 
 STATEMENTS: Final[dict[str, tuple[str, ...]]] = {
-    "call": ("CALL commit_and_fail()",),
-    "do": (f"DO $$ BEGIN {INSERT}; COMMIT; {FAILS}; END $$",),
-    "compound": (f"BEGIN NOT ATOMIC {INSERT}; COMMIT; {FAILS}; END",),
-    "definition": (INSERT, "CREATE TABLE partial (id INT)"),  # it commits before it fails
-    "several": (f"{INSERT}; COMMIT; {FAILS}",),
-    "several that begin": (f"BEGIN; {INSERT}; COMMIT; {FAILS}",),
-    "chain": (f"BEGIN; {INSERT}; COMMIT AND CHAIN; {FAILS}",),
+    "procedure with COMMIT": ("CALL commit_and_fail()",),
+    "DO block with COMMIT": (f"DO $$ BEGIN {INSERT}; COMMIT; {FAILS}; END $$",),
+    "compound statement with COMMIT": (f"BEGIN NOT ATOMIC {INSERT}; COMMIT; {FAILS}; END",),
+    "CREATE TABLE after a write": (INSERT, "CREATE TABLE partial (id INT)"),  # it commits before it fails
+    "text with COMMIT": (f"{INSERT}; COMMIT; {FAILS}",),
+    "text with BEGIN and COMMIT": (f"BEGIN; {INSERT}; COMMIT; {FAILS}",),
+    "text with COMMIT AND CHAIN": (f"BEGIN; {INSERT}; COMMIT AND CHAIN; {FAILS}",),
 }
 """The texts by name. The last one fails."""
 
-OF_POSTGRESQL: Final = ("call", "do", "several", "several that begin", "chain")
-OF_MYSQL: Final = ("call", "definition", "several", "several that begin", "chain")
-OF_MARIADB: Final = (*OF_MYSQL, "compound")
+OF_POSTGRESQL: Final = (
+    "procedure with COMMIT",
+    "DO block with COMMIT",
+    "text with COMMIT",
+    "text with BEGIN and COMMIT",
+    "text with COMMIT AND CHAIN",
+)
+OF_MYSQL: Final = (
+    "procedure with COMMIT",
+    "CREATE TABLE after a write",
+    "text with COMMIT",
+    "text with BEGIN and COMMIT",
+    "text with COMMIT AND CHAIN",
+)
+OF_MARIADB: Final = (*OF_MYSQL, "compound statement with COMMIT")
 
-FORBIDDEN_IN_TRANSACTIONS: Final = ("call", "do")
+FORBIDDEN_IN_TRANSACTIONS: Final = ("procedure with COMMIT", "DO block with COMMIT")
 """PostgreSQL refuses the COMMIT in these if a transaction is open."""
 
 

@@ -79,6 +79,7 @@ def test_m1_a_commit_among_several_statements_that_fail_in_a_transaction_is_reco
         "CREATE FUNCTION partial() RETURNS none BEGIN ATOMIC SELECT 1; SELECT 2; END",
         "DO $a$ BEGIN PERFORM 1/0; COMMIT; END $a$",
     ],
+    ids=["CREATE PROCEDURE", "CREATE FUNCTION", "DO"],
 )
 def test_m1_a_commit_in_the_body_of_a_definition_that_fails_in_a_transaction_makes_no_marker(
     served: Served, make: Make, sql: str
@@ -93,29 +94,30 @@ def test_m1_a_commit_in_the_body_of_a_definition_that_fails_in_a_transaction_mak
         assert carry() == ""
 
 
-def many(cursor: Any) -> None:
+def by_executemany(cursor: Any) -> None:
     cursor.executemany("UPDATE partial SET id = %s WHERE id = %s", [(1, 5), (7, 6)])
 
 
-def batch(cursor: Any) -> None:
+def by_execute_batch(cursor: Any) -> None:
     from psycopg2.extras import execute_batch  # noqa: PLC0415 - not with each driver
 
     execute_batch(cursor, "INSERT INTO partial VALUES (%s)", [(1,), (5,)], page_size=1)
 
 
-def values(cursor: Any) -> None:
+def by_execute_values(cursor: Any) -> None:
     from psycopg2.extras import execute_values  # noqa: PLC0415 - likewise
 
     cursor.execute("SELECT 1")  # execute_values() reads attributes that a cursor of connect() has only then
     execute_values(cursor, "INSERT INTO partial VALUES %s", [(1,), (5,)], page_size=1)
 
 
-MANY: Final = [(served, many) for served in DRIVERS if served != "postgresql"]  # which runs them in one transaction
+# psycopg runs the statements of executemany() in one transaction
+MANY: Final = [(served, by_executemany) for served in DRIVERS if served != "postgresql"]
 
 
 @pytest.mark.parametrize(
     ("served", "work"),
-    [*MANY, ("postgresql-psycopg2", batch), ("postgresql-psycopg2", values)],
+    [*MANY, ("postgresql-psycopg2", by_execute_batch), ("postgresql-psycopg2", by_execute_values)],
     indirect=["served"],
 )
 def test_m1_the_rows_that_several_statements_have_written_before_an_error_are_recorded(

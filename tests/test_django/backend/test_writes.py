@@ -55,12 +55,12 @@ WRITES: dict[str, Callable[[], object]] = {
     "create": lambda: Message.objects.create(body="new"),  # INSERT … RETURNING
     "bulk_create": lambda: Message.objects.bulk_create([Message(body="a"), Message(body="b")]),
     "get_or_create": lambda: Message.objects.get_or_create(body="new"),
-    "a child": lambda: Restaurant.objects.create(name="new"),
+    "a row in two tables": lambda: Restaurant.objects.create(name="new"),
     "update": lambda: Message.objects.update(body="new"),
     "delete": lambda: Message.objects.all().delete(),
     "in a block": in_a_block,
     "in a block in slave state": in_a_block_in_slave_state,
-    "by hand": by_hand,
+    "in a manual transaction": by_hand,
     "raw SQL": raw,
     "raw that returns rows": raw_that_returns_rows,
     "ANALYZE TABLE": lambda: ask(connections["default"], "ANALYZE TABLE project_tag"),
@@ -95,7 +95,7 @@ NO_WRITES: dict[str, Callable[[], object]] = {
     "a read in a block": transaction.atomic(seen),
     "get_or_create that gets": lambda: Message.objects.get_or_create(body="old"),
     "rolled back": rolled_back,
-    "rolled back by hand": rolled_back_by_hand,
+    "rolled back in a manual transaction": rolled_back_by_hand,
     "a read from the slave": use_slave(seen),
     "a block on the slave": use_slave(transaction.atomic(seen)),
     "an empty block": transaction.atomic(lambda: None),
@@ -174,7 +174,12 @@ def test_m1_a_write_that_failed_is_not_recorded(db: Any) -> None:
 
 
 @pytest.mark.parametrize("is_atomic", [False, True], ids=["in autocommit", "in a block"])
-@pytest.mark.parametrize("name", OF_POSTGRESQL if dialect.IS_POSTGRESQL else ["call", "definition", "compound"])
+@pytest.mark.parametrize(
+    "name",
+    OF_POSTGRESQL
+    if dialect.IS_POSTGRESQL
+    else ["procedure with COMMIT", "CREATE TABLE after a write", "compound statement with COMMIT"],
+)
 def test_m1_what_a_statement_has_committed_before_its_error_is_recorded(
     django_pair: Pair, db: Any, name: str, is_atomic: bool
 ) -> None:
