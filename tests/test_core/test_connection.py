@@ -133,7 +133,7 @@ class TestSides:
 class TestSlaveWrites:
     """Rule S8."""
 
-    def test_s8_a_write_moves_with_one_warning_that_names_the_place(
+    def test_s8_a_write_moves_with_one_warning_that_names_the_line_of_the_application(
         self, db: Connection, caplog: pytest.LogCaptureFixture
     ) -> None:
         with db.use_slave():

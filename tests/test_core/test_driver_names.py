@@ -113,7 +113,7 @@ def test_s5_a_ping_in_a_transaction_raises_after_its_link_was_lost(db: Any, repl
         ("create_function", "several connections"),
     ],
 )
-def test_an_attribute_of_a_single_link_is_an_error_with_the_cure(db: Any, name: str, cure: str) -> None:
+def test_an_attribute_of_a_single_link_is_an_error_that_says_what_to_use_instead(db: Any, name: str, cure: str) -> None:
     assert not hasattr(db, name)
     with pytest.raises(AttributeError) as caught:
         getattr(db, name)
@@ -121,7 +121,7 @@ def test_an_attribute_of_a_single_link_is_an_error_with_the_cure(db: Any, name: 
     assert cure in str(caught.value)
 
 
-def test_an_attribute_of_a_cursor_before_execute_is_an_error_with_the_cure(db: Any) -> None:
+def test_an_attribute_of_a_cursor_before_execute_is_an_error_that_says_what_to_do(db: Any) -> None:
     cursor = db.cursor()
     assert not hasattr(cursor, "rownumber")
     with pytest.raises(AttributeError, match=r"not executed.*'rownumber'.*execute\(\)"):

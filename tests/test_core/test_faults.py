@@ -520,7 +520,9 @@ class TestReadsOnTheMaster:
         ReplicationMiddleware(application, secret="secret")(environ, lambda *_: lambda _: None)
         assert seen == [(0, 1), f"127.0.0.1:{pair.master['port']}"]
 
-    def test_f3_a_read_without_any_server_names_the_master(self, db: Connection, pair: MariaDBPair) -> None:
+    def test_f3_the_error_of_a_read_without_any_server_names_the_master(
+        self, db: Connection, pair: MariaDBPair
+    ) -> None:
         pair.kill("master")
         with pytest.raises(NoServerError, match=rf"The master 127\.0\.0\.1:{pair.master['port']} cannot be reached"):
             read(db)

@@ -45,7 +45,7 @@ SCOPE.add_pending("link", lambda _: None)
 LOCKS: dict[str, tuple[Any, Callable[[], Any]]] = {
     "events": (events._lock, stats),
     "scopes": (scope._changing, lambda: scope.Scope().record("shop", POSITION)),
-    "questions of a scope": (SCOPE._settling, settle),
+    "position queries of a scope": (SCOPE._settling, settle),
     "stacks": (state._making_scope, make_scope),
     "health": (HEALTH._lock, lambda: HEALTH.failed(SERVER)),
     "lag": (LAG._lock, lambda: LAG.admits(SERVER, lambda: 0)),

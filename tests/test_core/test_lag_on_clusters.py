@@ -101,7 +101,7 @@ def test_f1_the_lag_of_a_slave_that_follows_no_master_is_measured_by_positions(
 
 
 @pytest.mark.parametrize("driver", ["pymysql", "mysqlclient"])
-def test_f1_nodes_of_galera_stay_in_rotation_and_one_line_says_that_max_lag_has_no_effect(
+def test_f1_nodes_of_galera_stay_in_rotation_and_one_log_line_says_that_max_lag_has_no_effect(
     make: Callable[[str, str], Connection], caplog: pytest.LogCaptureFixture, driver: str
 ) -> None:
     db = make("galera", driver)

@@ -125,9 +125,9 @@ def test_m4_a_write_on_a_later_timeline_replaces_what_was_written_before_it() ->
         (Marker(None, {"log": SQLitePosition(1)}, NOW + 61), None),
     ],
     ids=[
-        "time in its age",
+        "time not too old",
         "time too old",
-        "position in its age",
+        "position not too old",
         "position too old",
         "only time too old",
         "only position too old",

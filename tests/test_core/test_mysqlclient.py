@@ -62,7 +62,7 @@ def warm(db: Connection) -> Connection:
     return db
 
 
-class TestQuestions:
+class TestPositionQueries:
     def test_m1_a_write_counts_although_the_query_for_its_position_is_interrupted(
         self, warm: Connection, pair: SessionPair, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -43,12 +43,12 @@ LIBRARIES = [
 
 
 @pytest.mark.parametrize("name", LIBRARIES)
-def test_s8_the_place_is_the_line_that_calls_a_library(name: str) -> None:
+def test_s8_the_line_of_the_application_is_the_one_that_calls_a_library(name: str) -> None:
     if not name.startswith("json"):
         pytest.importorskip(name.partition(".")[0])
     place = library(name, application_place)()
     assert place.startswith(HERE)
-    assert place.endswith(" in test_s8_the_place_is_the_line_that_calls_a_library")
+    assert place.endswith(" in test_s8_the_line_of_the_application_is_the_one_that_calls_a_library")
 
 
 WHEEL = {"METADATA": "Name: {name}\nRequires-Dist: Django>=5\n", "RECORD": "{name}/__init__.py,,\n{name}.py,,\n"}
@@ -67,7 +67,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_s8_the_place_tells_an_installed_application_from_a_library(
+def test_s8_a_line_of_an_installed_application_is_found_and_one_of_a_library_is_not(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ending, files, is_library = KINDS[kind]
@@ -86,7 +86,7 @@ def test_s8_the_place_tells_an_installed_application_from_a_library(
 
 
 @pytest.mark.parametrize("entry", ["gunicorn", "flask"])
-def test_s8_the_place_is_found_in_an_application_that_is_an_installed_package(entry: str) -> None:
+def test_s8_the_line_of_an_installed_application_is_found_if_a_script_of_a_library_runs_it(entry: str) -> None:
     view = library("shop.views", library("django.db.models.query", application_place))
     thread_places = []
     script = library("__main__", library("django.core.handlers", view), file=f"{sysconfig.get_path('scripts')}/{entry}")
@@ -96,7 +96,7 @@ def test_s8_the_place_is_found_in_an_application_that_is_an_installed_package(en
     assert thread_places == [f"{sysconfig.get_path('purelib')}/shop/views.py:2 in call"]
 
 
-def test_m7_the_place_is_found_from_inside_a_greenlet() -> None:
+def test_m7_the_line_of_the_application_is_found_from_inside_a_greenlet() -> None:
     """SQLAlchemy's asyncio extension runs its synchronous code in a greenlet."""
     run = library("sqlalchemy.engine", application_place)
     greenlet: Any = import_module("greenlet")
@@ -106,7 +106,7 @@ def test_m7_the_place_is_found_from_inside_a_greenlet() -> None:
 
 
 @pytest.mark.parametrize("thread_sensitive", [True, False])
-def test_m7_the_place_is_found_from_inside_a_thread_of_asgiref(thread_sensitive: bool) -> None:
+def test_m7_the_line_of_the_application_is_found_from_inside_a_thread_of_asgiref(thread_sensitive: bool) -> None:
     """Django's asynchronous ORM runs queries in such a thread, with no line of the application in it."""
     save = sync_to_async(library("django.db.models.base", application_place), thread_sensitive=thread_sensitive)
 
@@ -135,7 +135,7 @@ async def leave_block(wait):
 
 
 @pytest.mark.parametrize("wait", [asyncio.ensure_future, asyncio.shield, asyncio.gather])
-def test_m7_the_place_is_found_from_inside_a_task_of_a_library(wait: Any) -> None:
+def test_m7_the_line_of_the_application_is_found_from_inside_a_task_of_a_library(wait: Any) -> None:
     """At the end of `async with Session.begin()`, SQLAlchemy commits in a task of its own."""
     places: list[str] = []
     name = "sqlalchemy.ext.asyncio.session"
@@ -159,7 +159,7 @@ def test_m7_the_place_is_found_from_inside_a_task_of_a_library(wait: Any) -> Non
     assert place.endswith(" in dependency")
 
 
-def test_s8_without_a_line_of_the_application_the_place_names_the_thread() -> None:
+def test_s8_without_a_line_of_the_application_a_line_of_a_library_and_its_thread_are_named() -> None:
     run = library("sqlalchemy.orm.session", application_place)
     with ThreadPoolExecutor(1, thread_name_prefix="reports") as pool:
         place = pool.submit(run).result()
@@ -167,9 +167,11 @@ def test_s8_without_a_line_of_the_application_the_place_names_the_thread() -> No
     assert place == f"{file}:2 in call, in the thread 'reports_0', which runs no application code"
 
 
-def test_s8_the_place_is_found_in_the_script_that_was_started(tmp_path: Any) -> None:
+def test_s8_the_line_of_the_application_is_found_in_the_script_that_was_started(tmp_path: Any) -> None:
     line = inspect.currentframe().f_lineno + 1  # type: ignore[union-attr]
-    assert application_place() == f"{__file__}:{line} in test_s8_the_place_is_found_in_the_script_that_was_started"
+    place = application_place()
+    name = "test_s8_the_line_of_the_application_is_found_in_the_script_that_was_started"
+    assert place == f"{__file__}:{line} in {name}"
     script = library("__main__", application_place, file=str(tmp_path / "manage.py"))
     assert script() == f"{tmp_path / 'manage.py'}:2 in call"
     assert "greenlet" in sys.modules
@@ -192,7 +194,7 @@ def run():
 """
 
 
-def test_m7_in_a_thread_with_tasks_of_libraries_alone_the_place_is_a_line_of_a_library() -> None:
+def test_m7_in_a_thread_with_tasks_of_libraries_alone_a_line_of_a_library_is_named() -> None:
     file = f"{sysconfig.get_path('purelib')}/anyio/tasks.py"
     places: list[str] = []
     module: dict[str, Any] = {"__name__": "anyio.tasks", "function": application_place, "places": places}

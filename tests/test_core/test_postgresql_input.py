@@ -83,7 +83,6 @@ def test_a_slave_that_is_the_master_itself_serves_what_it_has_written(
         ({"password": "wrong"}, "password authentication failed"),
         ({"dbname": "none"}, 'database "none" does not exist'),
     ],
-    ids=str,
 )
 def test_f4_a_slave_with_a_wrong_setting_leaves_rotation_with_one_log_line(
     make: Make, replicated_pair: Any, wrong: dict[str, str], words: str, caplog: pytest.LogCaptureFixture

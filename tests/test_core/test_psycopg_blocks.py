@@ -37,14 +37,14 @@ def committed(connection: Any) -> tuple[bool, bool]:
     return found, status is not Written.NO
 
 
-def test_m1_a_block_that_has_written_is_recorded(connection: Any) -> None:
+def test_m1_a_transaction_block_that_has_written_is_recorded(connection: Any) -> None:
     with connection.transaction():
         connection.execute(INSERT)
         assert connection.pop_write_status() is Written.NO
     assert committed(connection) == (True, True)
 
 
-def test_m1_an_outer_block_is_recorded_when_it_commits(connection: Any) -> None:
+def test_m1_nested_transaction_blocks_are_recorded_when_the_outer_one_commits(connection: Any) -> None:
     with connection.transaction():
         with connection.transaction():
             connection.execute(INSERT)
@@ -52,7 +52,7 @@ def test_m1_an_outer_block_is_recorded_when_it_commits(connection: Any) -> None:
     assert committed(connection) == (True, True)
 
 
-def test_m1_a_block_in_an_open_transaction_is_recorded_at_the_commit(connection: Any) -> None:
+def test_m1_a_transaction_block_in_an_open_transaction_is_recorded_at_the_commit(connection: Any) -> None:
     connection.execute("BEGIN")
     with connection.transaction():
         connection.execute(INSERT)
@@ -61,13 +61,13 @@ def test_m1_a_block_in_an_open_transaction_is_recorded_at_the_commit(connection:
     assert committed(connection) == (True, True)
 
 
-def test_m1_a_block_in_a_pipeline_is_recorded(connection: Any) -> None:
+def test_m1_a_transaction_block_in_a_pipeline_is_recorded(connection: Any) -> None:
     with connection.pipeline(), connection.transaction():
         connection.execute(INSERT)
     assert committed(connection) == (True, True)
 
 
-def test_m1_a_block_that_has_only_read_makes_no_marker(connection: Any) -> None:
+def test_m1_a_transaction_block_that_has_only_read_makes_no_marker(connection: Any) -> None:
     with connection.transaction():
         connection.execute("SELECT 1")
     with connection.transaction():
@@ -75,7 +75,7 @@ def test_m1_a_block_that_has_only_read_makes_no_marker(connection: Any) -> None:
     assert committed(connection) == (False, False)
 
 
-def test_m1_a_block_that_was_rolled_back_makes_no_marker(connection: Any) -> None:
+def test_m1_a_transaction_block_that_was_rolled_back_makes_no_marker(connection: Any) -> None:
     with connection.transaction(force_rollback=True):
         connection.execute(INSERT)
     with connection.transaction():
@@ -84,7 +84,7 @@ def test_m1_a_block_that_was_rolled_back_makes_no_marker(connection: Any) -> Non
     assert committed(connection) == (False, False)
 
 
-def test_m1_a_block_that_has_failed_makes_no_marker(connection: Any) -> None:
+def test_m1_a_transaction_block_that_has_failed_makes_no_marker(connection: Any) -> None:
     with connection.transaction(), suppress(psycopg.errors.DivisionByZero):
         connection.execute(INSERT)
         connection.execute("SELECT 1/0")
@@ -93,7 +93,7 @@ def test_m1_a_block_that_has_failed_makes_no_marker(connection: Any) -> None:
     assert committed(connection) == (False, False)
 
 
-def test_commit_in_a_block_is_refused_as_by_psycopg(connection: Any) -> None:
+def test_commit_in_a_transaction_block_is_refused_as_by_psycopg(connection: Any) -> None:
     with connection.transaction(force_rollback=True):
         connection.execute(INSERT)
         with pytest.raises(psycopg.ProgrammingError, match="forbidden"):
@@ -101,31 +101,31 @@ def test_commit_in_a_block_is_refused_as_by_psycopg(connection: Any) -> None:
     assert committed(connection) == (False, False)
 
 
-def run(connection: Any, pipeline: Any) -> None:
+def one_insert(connection: Any, pipeline: Any) -> None:
     assert connection.execute(f"{INSERT} RETURNING id").fetchall() == [(1,)]
 
 
-def run_many(connection: Any, pipeline: Any) -> None:
+def executemany(connection: Any, pipeline: Any) -> None:
     connection.cursor().executemany("INSERT INTO message VALUES (%s)", [(1,), (2,)])
 
 
-def run_and_sync(connection: Any, pipeline: Any) -> None:
+def insert_and_sync(connection: Any, pipeline: Any) -> None:
     connection.execute(INSERT)
     pipeline.sync()
 
 
-def run_and_commit(connection: Any, pipeline: Any) -> None:
+def insert_and_commit(connection: Any, pipeline: Any) -> None:
     connection.execute(INSERT)
     connection.commit()
 
 
-def run_and_fail(connection: Any, pipeline: Any) -> None:
-    run_and_commit(connection, pipeline)
+def commit_and_error(connection: Any, pipeline: Any) -> None:
+    insert_and_commit(connection, pipeline)
     pipeline.sync()
     connection.execute("SELECT 1/0")
 
 
-@pytest.mark.parametrize("work", [run, run_many, run_and_sync, run_and_commit, run_and_fail])
+@pytest.mark.parametrize("work", [one_insert, executemany, insert_and_sync, insert_and_commit, commit_and_error])
 def test_m1_a_pipeline_that_has_written_is_recorded(connection: Any, work: Callable[[Any, Any], None]) -> None:
     with suppress(psycopg.errors.DivisionByZero), connection.pipeline() as pipeline:
         work(connection, pipeline)

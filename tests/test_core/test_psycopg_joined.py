@@ -131,7 +131,7 @@ def test_a_transaction_that_several_statements_begin_on_the_master_has_no_query_
 
 @with_each_cursor
 @pytest.mark.parametrize("encoding", ["UTF8", "LATIN1", "SQL_ASCII", "SJIS"])
-def test_a_read_on_the_master_has_the_same_outcome_with_each_encoding(
+def test_a_read_in_each_encoding_has_the_same_outcome_as_with_psycopg_alone(
     pair: PostgreSQLPair, kind: Any, encoding: str
 ) -> None:
     settings = {"client_encoding": encoding}
@@ -149,7 +149,9 @@ def test_a_read_on_the_master_has_the_same_outcome_with_each_encoding(
 
 
 @with_each_cursor
-def test_p1_the_query_whether_a_read_has_written_is_a_part_of_its_text(pair: PostgreSQLPair, kind: Any) -> None:
+def test_p1_the_query_whether_a_read_has_written_is_sent_in_the_text_of_the_read(
+    pair: PostgreSQLPair, kind: Any
+) -> None:
     with opened(pair, kind, tracked=True) as connection:
         for _ in range(8):
             found = connection.execute(SENT).fetchone()
@@ -167,7 +169,7 @@ def test_p1_a_read_that_psycopg_prepares_stays_prepared(pair: PostgreSQLPair) ->
 
 
 @with_each_cursor
-def test_a_read_with_binary_results_stays_binary(pair: PostgreSQLPair, kind: Any) -> None:
+def test_a_read_on_the_master_keeps_binary_results(pair: PostgreSQLPair, kind: Any) -> None:
     with opened(pair, kind, tracked=True) as connection, opened(pair, kind, tracked=False) as stock:
         assert outcome(connection, "SELECT 258", binary=True) == outcome(stock, "SELECT 258", binary=True)
         if kind is psycopg.Cursor:
@@ -236,7 +238,7 @@ def test_a_read_on_the_master_runs_once(pair: PostgreSQLPair, sql: str) -> None:
             assert connection.execute("SELECT last_value FROM runs").fetchone() == (number,)
 
 
-def test_a_read_that_the_server_refuses_in_a_transaction_runs_outside(pair: PostgreSQLPair) -> None:
+def test_a_statement_that_the_server_refuses_in_a_transaction_is_sent_alone(pair: PostgreSQLPair) -> None:
     """Functions of some extensions do this; here, VACUUM stands for them."""
     sql = "VACUUM message"
     kept(sql).joins = True
@@ -260,7 +262,7 @@ def test_copy_among_several_statements_is_refused_as_by_psycopg(pair: PostgreSQL
 
 
 @pytest.mark.parametrize("sends", ["_execute_send", "_get_prepared"])
-def test_a_cursor_class_that_sends_statements_itself_sends_them(pair: PostgreSQLPair, sends: str) -> None:
+def test_a_cursor_class_that_overrides_how_psycopg_sends_a_statement_is_used(pair: PostgreSQLPair, sends: str) -> None:
     calls: list[str] = []
 
     def send(cursor: Any, *args: Any, **options: Any) -> Any:

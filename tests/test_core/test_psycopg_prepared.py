@@ -42,9 +42,11 @@ def outcomes(connection: Any, sql: str, prepare: bool | None) -> list[int | str 
 
 
 @pytest.mark.parametrize("prepare", [None, True])
-@pytest.mark.parametrize("sql", [SEVERAL, f"{SEVERAL} -- {'x' * LONGEST}"], ids=["short", "long"])
+@pytest.mark.parametrize(
+    "sql", [SEVERAL, f"{SEVERAL} -- {'x' * LONGEST}"], ids=["short text", "text too long for the cache"]
+)
 @pytest.mark.parametrize("threshold", [0, 1, 5, None])
-def test_several_statements_have_the_same_outcome_as_with_psycopg_alone(
+def test_a_text_of_several_statements_has_the_same_outcome_as_with_psycopg_alone(
     connections: list[Any], sql: str, prepare: bool | None, threshold: int | None
 ) -> None:
     for each in connections:
@@ -54,7 +56,7 @@ def test_several_statements_have_the_same_outcome_as_with_psycopg_alone(
 
 
 @pytest.mark.parametrize("prepare", [None, True])
-def test_a_statement_that_could_not_be_prepared_runs_when_its_table_is_there(
+def test_a_statement_whose_preparation_has_failed_runs_once_its_table_exists(
     connections: list[Any], postgresql_pair: PostgreSQLPair, prepare: bool | None
 ) -> None:
     sql = "SELECT id FROM appearing"

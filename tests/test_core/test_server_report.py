@@ -129,7 +129,7 @@ def test_drivers_get_the_timeout_in_whole_seconds(seconds: float, limit: int) ->
     assert time_limits(seconds) == {"connect_timeout": limit, "read_timeout": limit}
 
 
-def test_the_servers_are_queried_in_parallel() -> None:
+def test_the_report_queries_the_servers_in_parallel() -> None:
     together = threading.Barrier(3)
 
     def look(timeout: float) -> Any:

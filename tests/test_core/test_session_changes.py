@@ -43,7 +43,7 @@ def test_s8_a_write_after_a_read_that_leaves_something_in_the_session_is_refused
             cursor.execute("INSERT INTO message (id) VALUES (@x)")
 
 
-def test_s8_a_write_after_a_read_of_the_latest_key_moves_to_the_master(make: Callable[..., Connection]) -> None:
+def test_s8_a_write_after_a_read_of_last_insert_id_moves_to_the_master(make: Callable[..., Connection]) -> None:
     with use_slave(), make().cursor() as cursor:
         cursor.execute("SELECT LAST_INSERT_ID()")
         cursor.fetchall()

@@ -63,7 +63,7 @@ def test_m1_a_function_decorated_with_unrecorded_may_run_in_several_threads_at_o
     assert seen == [False, False]
 
 
-def test_m1_unrecorded_refuses_to_decorate_a_generator_function_and_names_the_cure() -> None:
+def test_m1_unrecorded_refuses_to_decorate_a_generator_function_and_says_what_to_do() -> None:
     def rows() -> Iterator[int]:
         yield 1
 

@@ -153,7 +153,7 @@ def test_a_slave_of_another_database_is_refused() -> None:
 
 
 @pytest.mark.parametrize("url", ["mysql://", "mysql:///shop", "mysql://u@/shop?weight=2"])
-def test_a_url_of_a_slave_without_a_part_of_its_own_is_refused(url: str) -> None:
+def test_a_slave_url_without_a_host_and_without_a_difference_from_the_master_is_refused(url: str) -> None:
     with pytest.raises(ConfigurationError, match=r"`slaves\[1\]` is a URL without a host and without a part that"):
         replswitch.connect("mysql://u@master.db/shop", ["mysql://slave.db", url])
     replswitch.connect("mysql://u@master.db/shop", ["mysql://:3307", "mysql:///shop_of_a_slave_in_a_proxy"]).close()

@@ -96,7 +96,7 @@ def test_p4_a_reported_position_counts_for_the_seconds_of_known_for(known: Any, 
     assert known.has_reached(link, position(5), 0)
 
 
-def test_p4_answers_that_are_too_old_are_forgotten(known: Any, clock: Clock) -> None:
+def test_p4_reported_positions_that_are_too_old_are_forgotten(known: Any, clock: Clock) -> None:
     """Behind a host name, addresses and identities may change without end."""
     for number in range(100):
         clock.seconds = 10 * number

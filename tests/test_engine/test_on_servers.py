@@ -159,7 +159,7 @@ class TestFirstStatementOfATransaction:
                 assert count(db) == 0
 
 
-class TestServersThatAreBlamed:
+class TestRotation:
     @DRIVERS
     def test_f1_an_oversized_parameter_raises_and_takes_no_server_out_of_rotation(
         self, make: Make, pair: MariaDBPair, driver: str
