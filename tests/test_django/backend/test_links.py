@@ -253,7 +253,7 @@ class TestHealthChecks:
 
     @pytest.mark.parametrize("last", [MASTER, SLAVE], ids="last used {}".format)
     @pytest.mark.parametrize("dead", [[MASTER], [SLAVE], [MASTER, SLAVE]], ids=lambda sides: f"{'+'.join(sides)} dead")
-    @pytest.mark.parametrize("block", ["atomic", "autocommit", "by hand"])
+    @pytest.mark.parametrize("block", ["atomic", "autocommit", "manual transaction"])
     @pytest.mark.parametrize("first", [MASTER, SLAVE], ids="first used {}".format)
     def test_health_checks_replace_dead_links(
         self,
@@ -286,7 +286,7 @@ class TestHealthChecks:
         if block == "atomic":
             with transaction.atomic():
                 read_and_write()
-        elif block == "by hand":
+        elif block == "manual transaction":
             transaction.set_autocommit(False)
             try:
                 read_and_write()

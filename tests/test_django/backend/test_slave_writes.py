@@ -68,7 +68,7 @@ def save_with_a_key(message: Message) -> None:
     Message(pk=message.pk + 1, body="new").save()
 
 
-def save_a_child(message: Message) -> None:
+def save_a_row_in_two_tables(message: Message) -> None:
     restaurant = Restaurant(name="Zum Lamm", stars=1)
     restaurant.save()
     assert Restaurant.objects.get().pk == Place.objects.get().pk
@@ -155,7 +155,7 @@ WRITES = [
     (save_some_fields, [1, 1, 2, 1, 0], False),
     (save_a_new_one, [2, 1, 2, 1, 0], False),
     (save_with_a_key, [2, 1, 2, 1, 0], False),
-    (save_a_child, [1, 1, 2, 1, 1], False),
+    (save_a_row_in_two_tables, [1, 1, 2, 1, 1], False),
     (create, [2, 1, 2, 1, 0], False),
     (get_or_create, [2, 1, 2, 1, 0], True),
     (update_or_create, [1, 1, 2, 1, 0], False),
@@ -197,7 +197,7 @@ def test_s8_a_write_in_slave_state_runs_on_the_master(
 
 
 @every_write
-def test_s8_a_moved_write_gives_one_warning_with_its_place(
+def test_s8_a_moved_write_gives_one_warning_that_names_the_line_of_the_application(
     db: Any, message: Message, warnings: Warnings, write: Write, left: list[int], reads: bool
 ) -> None:
     with use_slave():
@@ -321,7 +321,7 @@ def test_s7_a_statement_that_would_make_its_link_writable_runs_on_the_master(dja
 class TestAfterARead:
     """A block that has read from the slave cannot continue with a write."""
 
-    def test_s8_a_many_to_many_set_after_a_read_raises_and_names_the_cure(
+    def test_s8_a_many_to_many_set_after_a_read_raises_an_error_that_says_what_to_do(
         self, django_pair: Pair, db: Any, message: Message, warnings: Warnings
     ) -> None:
         two = Tag.objects.get(name="two")

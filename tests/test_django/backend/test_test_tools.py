@@ -35,7 +35,7 @@ def test_settings_that_change_before_the_first_query_apply_to_all_servers(
     assert made.queries[-1]["server"].endswith(f":{django_pair.master['port']}")
 
 
-def test_a_slave_that_is_added_to_the_list_before_the_first_query_is_used(
+def test_a_slave_that_is_added_to_the_setting_slaves_before_the_first_query_is_used(
     db: Any, django_pair: Pair, make: Callable[..., Any]
 ) -> None:
     (slave,) = db.settings_dict["SLAVES"]
@@ -52,7 +52,7 @@ def test_a_slave_that_is_added_to_the_list_before_the_first_query_is_used(
 
 
 @pytest.mark.parametrize("use", [use_slave, use_master])
-def test_a_tool_that_refuses_access_refuses_it_on_an_open_connection(
+def test_a_test_tool_can_refuse_database_access_on_an_open_connection(
     db: Any, use: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
@@ -69,7 +69,9 @@ def test_a_tool_that_refuses_access_refuses_it_on_an_open_connection(
     assert "SELECT 2" not in [query["sql"] for query in db.queries]
 
 
-def test_a_tool_that_wraps_ensure_connection_changes_nothing(db: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_test_tool_that_wraps_ensure_connection_changes_the_side_of_no_query(
+    db: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ensure, calls = BaseDatabaseWrapper.ensure_connection, []
 
     def wrapped(connection: BaseDatabaseWrapper) -> None:

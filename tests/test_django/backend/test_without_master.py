@@ -55,7 +55,7 @@ def test_f3_a_read_lost_on_the_master_runs_on_a_slave_that_has_caught_up(django_
     assert served(reading) == (SLAVE, address(django_pair.slaves[0]))
 
 
-def test_f3_a_read_without_any_server_names_the_master(django_pair: Pair, reading: Any) -> None:
+def test_f3_the_error_of_a_read_without_any_server_names_the_master(django_pair: Pair, reading: Any) -> None:
     django_pair.kill("master")
     for _ in range(2):
         with pytest.raises(

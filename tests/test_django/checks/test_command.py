@@ -180,7 +180,7 @@ class TestServers:
 
 
 class TestArguments:
-    def test_database_selects_one_alias(self, use_databases: Any, database: dict[str, Any]) -> None:
+    def test_the_option_database_selects_one_alias(self, use_databases: Any, database: dict[str, Any]) -> None:
         use_databases(checked=database, also_checked=dict(database))
         assert list(json.loads(run("--format", "json")[0])) == ["checked", "also_checked"]
         assert list(json.loads(run("--format", "json", "--database", "also_checked")[0])) == ["also_checked"]
@@ -194,7 +194,7 @@ class TestArguments:
         _, complaint = run("--database", "default")
         assert complaint == 'The database "default" does not use replswitch. Its ENGINE is "django.db.backends.dummy".'
 
-    def test_a_project_without_the_backend_is_an_error_with_the_cure(self, use_databases: Any) -> None:
+    def test_a_project_without_the_backend_is_an_error_that_says_what_to_do(self, use_databases: Any) -> None:
         use_databases()
         assert run()[1].startswith('No database uses replswitch. Set "ENGINE": "django_replswitch.backends.mysql"')
 

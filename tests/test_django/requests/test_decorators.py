@@ -141,7 +141,7 @@ def on_as_view(view: Any) -> Any:
 
 VIEWS = {
     "function": lambda use: use(function),
-    "called": lambda use: use()(function),
+    "function, decorator with parentheses": lambda use: use()(function),
     "coroutine": lambda use: use(coroutine),
     "stream": lambda use: use(stream),
     "async stream": lambda use: use(async_stream),

@@ -197,7 +197,7 @@ class TestCachedPages:
     @DOORS
     @pytest.mark.parametrize("whole_site", [False, True], ids=["cache_page", "cache middleware"])
     @pytest.mark.parametrize("is_declined", [False, True], ids=["runs again", "is declined"])
-    def test_r5_the_page_of_a_view_that_catches_the_error_is_not_cached(
+    def test_r5_the_page_of_a_view_that_catches_slave_write_error_is_not_cached(
         self, site: Site, door: Callable[..., Page], whole_site: bool, is_declined: bool
     ) -> None:
         def view(request: HttpRequest) -> HttpResponse:
@@ -216,7 +216,7 @@ class TestCachedPages:
         assert pages == (["sorry", "2", "2"] if is_declined else ["2", "2", "2"])
 
     @DOORS
-    def test_r5_the_page_is_not_cached_if_the_write_is_refused_before_the_view(
+    def test_r5_a_page_is_not_cached_if_a_middleware_has_caught_slave_write_error_before_the_view(
         self, site: Site, door: Callable[..., Page]
     ) -> None:
         site.change(MIDDLEWARE=[MIDDLEWARE, f"{__name__}.swallowing_middleware"])

@@ -105,12 +105,12 @@ def test_m4_markers_under_all_names_are_merged(site: Site, new_visitor: Visitors
     assert new_visitor().get(Cookie=f"just_updated={token(11)}; just_updated_1={token()}").side == "master"
 
 
-def test_m4_forged_cookies_do_not_crowd_out_a_real_one(site: Site, new_visitor: Visitors) -> None:
+def test_m4_forged_cookies_do_not_hide_a_valid_marker(site: Site, new_visitor: Visitors) -> None:
     forged = "; ".join(f"just_updated={token(number, 'another secret')}" for number in range(40))
     assert new_visitor().get(Cookie=f"{forged}; just_updated={token()}").side == "master"
 
 
-@pytest.mark.parametrize("order", ["{good}; {bad}", "{bad}; {good}"])
+@pytest.mark.parametrize("order", ["{good}; {bad}", "{bad}; {good}"], ids=["valid one first", "valid one last"])
 def test_m4_a_second_cookie_of_the_same_name_hides_no_marker(site: Site, order: str) -> None:
     """Browsers send one for each path and domain: RFC 6265, section 5.4."""
     for bad in ("junk", token(11)):
@@ -210,7 +210,6 @@ def test_s8_on_slave_write_is_read_from_the_settings(site: Site) -> None:
         ([("ENABLED", True)], "It must be a dictionary of options"),
         (None, "It must be a dictionary of options"),
     ],
-    ids=repr,
 )
 def test_a_wrong_setting_is_an_error_that_names_it(wrong: Any, message: str) -> None:
     with (
@@ -306,7 +305,7 @@ def on_commit(request: HttpRequest) -> None:
         transaction.on_commit(lambda: write(2))
 
 
-def by_hand(request: HttpRequest) -> None:
+def in_a_manual_transaction(request: HttpRequest) -> None:
     transaction.set_autocommit(False)
     try:
         write(2)
@@ -315,7 +314,7 @@ def by_hand(request: HttpRequest) -> None:
         transaction.set_autocommit(True)
 
 
-def raw(request: HttpRequest) -> None:
+def raw_sql(request: HttpRequest) -> None:
     with connection.cursor() as cursor:
         cursor.execute("UPDATE project_message SET body = 'raw'")
 
@@ -324,7 +323,17 @@ def in_the_other_database(request: HttpRequest) -> None:
     Message.objects.using("other").create(body="2")
 
 
-WRITES = [queryset, bulk, deleted, related, in_a_transaction, on_commit, by_hand, raw, in_the_other_database]
+WRITES = [
+    queryset,
+    bulk,
+    deleted,
+    related,
+    in_a_transaction,
+    on_commit,
+    in_a_manual_transaction,
+    raw_sql,
+    in_the_other_database,
+]
 
 
 @pytest.mark.parametrize("change", WRITES)

@@ -193,7 +193,9 @@ def test_s8_a_get_that_writes_moves_to_the_master_and_is_marked(
         site.assert_lagged()
 
 
-def test_s8_the_warning_names_the_place_in_the_application(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+def test_s8_the_warning_of_a_moved_write_names_the_line_of_the_application(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
     site.serve(view=get_or_create)
     with caplog.at_level(logging.WARNING, "replswitch"):
         site.visitor().get("/view")

@@ -299,8 +299,8 @@ class TestDeclined:
             through_wsgi("GET", "/counter", {})
         assert through_wsgi("GET", "/counter", {}).text == "2"
 
-    @pytest.mark.parametrize("options", [{"REPLAY": False}, {"ON_SLAVE_WRITE": "error"}], ids=str)
-    def test_r5_no_replay_with_the_option_off(self, site: Site, options: dict[str, Any]) -> None:
+    @pytest.mark.parametrize("options", [{"REPLAY": False}, {"ON_SLAVE_WRITE": "error"}])
+    def test_r5_no_replay_if_an_option_turns_the_replay_off(self, site: Site, options: dict[str, Any]) -> None:
         site.serve(counter=counter)
         site.options(**options)
         for _ in range(2):

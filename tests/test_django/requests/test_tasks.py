@@ -111,7 +111,7 @@ def test_m9_a_message_that_replswitch_has_not_sent_runs_on_the_master(stopped: A
     assert stopped.run_next() == 2
 
 
-def test_the_results_that_django_keeps_for_tests_have_the_arguments_of_the_application(stopped: Any) -> None:
+def test_the_results_of_the_dummy_task_backend_have_the_arguments_of_the_application_alone(stopped: Any) -> None:
     backend = stopped.TASKS.task_backends["dummy"]
     backend.clear()
     with use_master():
@@ -121,7 +121,9 @@ def test_the_results_that_django_keeps_for_tests_have_the_arguments_of_the_appli
 
 
 @pytest.mark.parametrize("results", [{}, None, ["id"]])
-def test_a_backend_may_have_results_of_its_own(stopped: Any, monkeypatch: pytest.MonkeyPatch, results: Any) -> None:
+def test_a_task_backend_may_have_an_attribute_results_of_its_own(
+    stopped: Any, monkeypatch: pytest.MonkeyPatch, results: Any
+) -> None:
     monkeypatch.setattr(stopped.QueueBackend, "results", results, raising=False)
     assert stopped.count.using(backend="queue").enqueue().kwargs == {}
 
