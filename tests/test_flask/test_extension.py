@@ -114,7 +114,7 @@ def test_a_wrong_configuration_is_refused_at_start(new_app: NewApp, config: dict
 
 
 @pytest.mark.parametrize("key", [None, "", b""])
-def test_a_missing_secret_key_is_an_error_with_the_cure(new_app: NewApp, key: object) -> None:
+def test_a_missing_secret_key_is_an_error_that_says_what_to_do(new_app: NewApp, key: object) -> None:
     app = new_app(SECRET_KEY=key)
     with pytest.raises(ConfigurationError, match=r'"shop" has no secret key.*SECRET_KEY"\] before .*init_app'):
         ReplSwitch(app)

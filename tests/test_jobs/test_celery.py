@@ -264,7 +264,7 @@ def module() -> Any:
 
 
 class TestInstall:
-    def test_the_current_app_of_celery_is_accepted(self, module: Any) -> None:
+    def test_install_accepts_the_current_app_of_celery(self, module: Any) -> None:
         before = celery.current_app._get_current_object()
         app = celery.Celery("current", set_as_current=True)
         try:
@@ -274,6 +274,6 @@ class TestInstall:
             module._installed.pop(app, None)
             before.set_current()
 
-    def test_something_else_than_an_application_is_refused(self, module: Any) -> None:
+    def test_install_refuses_what_is_no_celery_application(self, module: Any) -> None:
         with pytest.raises(ConfigurationError, match=r'"app" is .*an instance of celery\.Celery'):
             module.install("shop")

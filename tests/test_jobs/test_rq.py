@@ -76,7 +76,7 @@ class TestAWorker:
             mariadb_pair.wait_caught_up()
             assert result(queue.enqueue(jobs.seen, number)) == (1, "slave", "job")
 
-    @pytest.mark.parametrize("by_name", [False, True], ids=["queue", "name"])
+    @pytest.mark.parametrize("by_name", [False, True], ids=["queue as an object", "queue by its name"])
     def test_m9_the_jobs_of_a_decorated_function_see_what_their_caller_wrote(
         self, queue: Any, jobs: Any, number: int, by_name: bool
     ) -> None:
@@ -96,7 +96,7 @@ class TestAWorker:
         assert result(plain.enqueue(jobs.seen, number)) == (1, "master", "job")
         assert result(plain.enqueue(jobs.seen, number, meta={"replswitch_option": "sticky"})) == (0, "slave", "job")
 
-    def test_m9_a_job_with_nothing_to_see_or_with_a_broken_token_runs(
+    def test_m9_a_job_without_earlier_writes_uses_the_slave_and_one_with_a_broken_token_the_master(
         self, queue: Any, jobs: Any, mariadb_pair: MariaDBPair, number: int
     ) -> None:
         write(mariadb_pair, number)

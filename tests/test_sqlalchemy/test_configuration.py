@@ -87,7 +87,7 @@ class TestRefused:
         assert "s3cret" not in str(caught.value)
 
     @pytest.mark.parametrize("driver", ["pymysql", "mysqldb"], ids=["pymysql", "mysqlclient"])
-    def test_autocommit_in_the_url_or_connect_args_is_refused_with_the_cure(self, driver: str) -> None:
+    def test_autocommit_in_the_url_or_connect_args_is_an_error_that_says_what_to_do(self, driver: str) -> None:
         address, cure = f"mysql+{driver}://shop@master.invalid/shop", 'isolation_level="AUTOCOMMIT"'
         with pytest.raises(ConfigurationError, match=cure):
             replicate(create_engine(f"{address}?autocommit=true"))
@@ -299,7 +299,7 @@ def test_the_do_execute_methods_of_a_replicated_dialect_keep_their_arguments(
 
 
 class TestNames:
-    def test_the_default_name_is_that_of_the_database(self, engine: Make) -> None:
+    def test_the_default_name_in_replicate_is_that_of_the_database(self, engine: Make) -> None:
         assert replicate(engine()).database.name == "main"
         assert replicate(create_engine("mysql+pymysql://master.db/shop")).database.name == "shop"
         assert replicate(engine("other"), name="stock").database.name == "stock"

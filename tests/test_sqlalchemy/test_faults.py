@@ -364,7 +364,9 @@ class TestMaster:
                 assert read(shop, session) == 0
         assert shop.took() == [MASTER, SLAVE, SLAVE]
 
-    def test_f3_a_read_without_any_server_names_the_master(self, shop: Any, replicated_pair: ReplicatedPair) -> None:
+    def test_f3_the_error_of_a_read_without_any_server_names_the_master(
+        self, shop: Any, replicated_pair: ReplicatedPair
+    ) -> None:
         for name in ("slave", "master"):
             replicated_pair.kill(name)
         with use_slave(), shop.Session() as session, pytest.raises(NoServerError, match="The master"):

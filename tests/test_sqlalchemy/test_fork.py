@@ -82,7 +82,7 @@ def check(pair: ReplicatedPair, before: set[int], work: Work) -> None:
 @pytest.mark.parametrize(
     "driver", ["mariadb", "mysqlclient", "postgresql-psycopg", "postgresql-psycopg2"], indirect=True
 )
-def test_s12_a_forked_child_that_disposes_of_the_master_closes_its_own_sessions_only(
+def test_s12_a_forked_child_that_disposes_of_the_master_engine_ends_only_its_own_sessions(
     make: Callable[..., Any], replicated_pair: ReplicatedPair, close: bool
 ) -> None:
     shop = make(slaves=0)
@@ -106,7 +106,7 @@ def test_s12_a_forked_child_that_disposes_of_the_master_closes_its_own_sessions_
 
 
 @pytest.mark.parametrize("driver", OF_SERVERS)
-def test_s12_a_forked_child_that_disposes_of_the_async_master_closes_its_own_sessions_only(
+def test_s12_a_forked_child_that_disposes_of_the_async_master_engine_ends_only_its_own_sessions(
     request: pytest.FixtureRequest, driver: str
 ) -> None:
     pair: ReplicatedPair = request.getfixturevalue(PAIRS[installed(driver)])

@@ -55,7 +55,7 @@ STATEMENTS: dict[str, Callable[[Any, Session], object]] = {
     "insert, returning": lambda shop, session: session.scalars(
         insert(shop.Message).values(body="new").returning(shop.Message)
     ).all(),
-    "text": lambda shop, session: session.execute(text("INSERT INTO message (body) VALUES ('new')")),
+    "insert as text": lambda shop, session: session.execute(text("INSERT INTO message (body) VALUES ('new')")),
     "insert from a CTE": lambda shop, session: session.execute(
         insert(shop.Message).from_select(["body"], select(select(literal("new").label("body")).cte("fresh").c.body))
     ),
@@ -66,7 +66,7 @@ STATEMENTS: dict[str, Callable[[Any, Session], object]] = {
     "query.update": lambda shop, session: session.query(shop.Message).update({"body": "new"}),
     "delete": lambda shop, session: session.execute(delete(shop.Message)),
     "update of many": lambda shop, session: session.execute(update(shop.Message), [{"id": 1, "body": "new"}]),
-    "scalar": lambda shop, session: session.scalar(text("DELETE FROM message RETURNING id")),
+    "delete by scalar()": lambda shop, session: session.scalar(text("DELETE FROM message RETURNING id")),
 }
 
 

@@ -29,7 +29,7 @@ def fail_once(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("side", [SLAVE, MASTER])
-def test_after_an_error_of_the_event_engine_connect_the_next_statement_runs(shop: Any, side: str) -> None:
+def test_after_an_error_in_a_listener_of_engine_connect_the_next_statement_runs(shop: Any, side: str) -> None:
     fail_once(shop.engines[side == SLAVE])
     with shop.db.use_slave() if side == SLAVE else shop.db.use_master(), shop.Session() as session:
         with pytest.raises(RuntimeError, match="by the application"):
@@ -38,7 +38,7 @@ def test_after_an_error_of_the_event_engine_connect_the_next_statement_runs(shop
     assert shop.took() == [side]
 
 
-def test_a_slave_that_was_chosen_in_an_event_keeps_no_connection_if_the_master_then_serves(shop: Any) -> None:
+def test_get_bind_in_an_event_keeps_no_connection_to_the_slave_if_the_master_then_serves(shop: Any) -> None:
     slave = shop.engines[1]
     with shop.db.use_slave(), shop.Session() as session:
 

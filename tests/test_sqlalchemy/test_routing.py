@@ -562,7 +562,7 @@ class TestBinds:
             session.execute(select(shop.Message), bind_arguments={"bind": shop.db.slaves[0]})
         assert shop.took() == [MASTER, MASTER, SLAVE]
 
-    def test_a_master_with_execution_options_is_routed(self, shop: Any) -> None:
+    def test_a_session_bound_to_the_master_engine_with_execution_options_is_routed(self, shop: Any) -> None:
         derived = shop.master.execution_options(colour="red")
         with use_slave(), shop.Session(bind=derived) as session:
             assert session.connection().get_execution_options()["colour"] == "red"

@@ -74,7 +74,7 @@ def test_s7_a_dialect_without_read_only_sessions_is_refused() -> None:
         replicate(engine)
 
 
-def test_p3_every_commit_of_an_unknown_driver_counts_as_a_write_and_one_line_says_so(
+def test_p3_every_commit_of_an_unknown_driver_counts_as_a_write_and_one_log_line_says_so(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     clock._logged.clear()
