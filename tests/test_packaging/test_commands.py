@@ -39,7 +39,7 @@ def test_ensure_mariadb_searches_the_folders_that_the_tests_search() -> None:
     assert f"${{SBIN-{':'.join(SBIN)}}}\n" in (TOOLS / "ensure-mariadb").read_text()
 
 
-@pytest.mark.parametrize("apt", [True, False], ids=["Debian", "elsewhere"])
+@pytest.mark.parametrize("apt", [True, False], ids=["with apt-get", "without apt-get"])
 def test_ensure_mariadb_without_rights_names_what_to_install(machine: Path, run: Run, apt: bool) -> None:
     command(machine, "id", "echo 1000")
     command(machine, "sudo", "exit 1")

@@ -427,7 +427,7 @@ class TestAsRoot:
             for folder in opened:
                 folder.chmod(0o700)
 
-    def test_a_folder_that_the_account_cannot_reach_is_an_error_with_the_cure(self, tmp_path: Path) -> None:
+    def test_a_folder_that_the_account_cannot_reach_is_an_error_that_says_what_to_do(self, tmp_path: Path) -> None:
         closed = tmp_path / "closed"
         (closed / "inside").mkdir(parents=True)
         closed.chmod(0o700)

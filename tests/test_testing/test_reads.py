@@ -182,7 +182,7 @@ def test_assert_reads_on_checks_reads_in_other_threads(db: Connection) -> None:
         thread.join()
 
 
-def test_streamed_reads_are_checked(postgresql_pair: PostgreSQLPair) -> None:
+def test_assert_reads_on_checks_streamed_reads(postgresql_pair: PostgreSQLPair) -> None:
     pair = postgresql_pair
     with replswitch.connect(pair.master, pair.slaves, driver="psycopg") as db:
 

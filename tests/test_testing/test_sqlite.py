@@ -50,14 +50,14 @@ def insert(pair: SQLitePair) -> None:
         connection.execute("INSERT INTO message (text) VALUES ('hello')")
 
 
-def test_the_parameters_are_the_path_of_a_file(pair: SQLitePair) -> None:
+def test_the_parameters_of_a_server_are_the_path_of_a_file(pair: SQLitePair) -> None:
     assert set(pair.master) == {"database"}
     assert Path(pair.master["database"]).name == "master.db"
     assert [Path(slave["database"]).name for slave in pair.slaves] == ["slave.db", "slave2.db"]
     assert pair.driver == "sqlite3"
 
 
-def test_f6_a_tool_that_wraps_connect_does_not_disturb_the_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_f6_a_pair_replicates_if_a_tool_wraps_sqlite3_connect(monkeypatch: pytest.MonkeyPatch) -> None:
     connect = sqlite3.connect
     monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: Wrapped(connect(*args, **options)))
     with SQLitePair() as pair:
@@ -68,7 +68,7 @@ def test_f6_a_tool_that_wraps_connect_does_not_disturb_the_pair(monkeypatch: pyt
         assert count(pair, "slave") == 1
 
 
-def test_a_lag_can_have_a_fraction(pair: SQLitePair) -> None:
+def test_a_lag_may_be_a_fraction_of_a_second(pair: SQLitePair) -> None:
     pair.lag = 0.3
     began = time.monotonic()
     insert(pair)

@@ -39,7 +39,7 @@ def accepted(name: str, value: object) -> WSGIApplication | None:
 
 
 @pytest.mark.parametrize("secret", [None, "", b"", [], [""], [b"", "good"], ()])
-def test_an_empty_secret_is_an_error_with_the_cure(secret: Any) -> None:
+def test_an_empty_secret_is_an_error_that_says_what_to_do(secret: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"There is no secret .*Give `secret` a long random string, the same"):
         ReplicationMiddleware(page, secret)
 
@@ -123,7 +123,11 @@ class Asynchronous:
 
 
 @pytest.mark.parametrize("name", ["enabled", "rollout", "override"])
-@pytest.mark.parametrize("function", [asynchronous, partial(asynchronous, None), Asynchronous()])
+@pytest.mark.parametrize(
+    "function",
+    [asynchronous, partial(asynchronous, None), Asynchronous()],
+    ids=["coroutine function", "partial of a coroutine function", "object with an asynchronous call"],
+)
 def test_an_asynchronous_function_as_an_option_is_refused(name: str, function: object) -> None:
     with pytest.raises(
         ConfigurationError, match=f'The function in the option "{name}" is asynchronous.*plain function'
@@ -188,7 +192,7 @@ def test_accepted_cookie_attributes_are_sent_unchanged(send: SendRequest, attrib
 
 
 @pytest.mark.parametrize(
-    "nonsense", ["Slave", "replica", "", 0, True, False, b"master", [], pytest.param(object(), id="object")], ids=repr
+    "nonsense", ["Slave", "replica", "", 0, True, False, b"master", [], pytest.param(object(), id="object")]
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_an_override_that_returns_no_state_is_an_error(

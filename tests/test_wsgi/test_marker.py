@@ -131,20 +131,20 @@ def test_m2_a_marker_can_be_a_minute_in_the_future() -> None:
 @example("just_updated=" + "." * 5000)
 @example("just_updated=" + "x" * 100_000)
 @example("; ".join(f"just_updated_{number}=x.y" for number in range(500)))
-def test_m5_no_cookie_header_raises_or_chooses_the_master(header: str) -> None:
+def test_m5_arbitrary_text_as_a_cookie_header_is_ignored_without_an_error(header: str) -> None:
     assert state_of(header) == "slave"
 
 
 @fewer
 @given(st.binary(max_size=200))
-def test_m5_no_bytes_in_the_cookie_header_raise_or_choose_the_master(header: bytes) -> None:
+def test_m5_arbitrary_bytes_as_a_cookie_header_are_ignored_without_an_error(header: bytes) -> None:
     assert state_of(header.decode("latin-1")) == "slave"
     assert state_of("just_updated=" + header.decode("latin-1")) == "slave"
 
 
 @fewer
 @given(texts, st.sampled_from(["just_updated", "just_updated_1", "just_updated_3"]))
-def test_m5_no_value_of_the_cookie_raises_or_chooses_the_master(value: str, name: str) -> None:
+def test_m5_arbitrary_text_as_the_value_of_the_cookie_is_ignored_without_an_error(value: str, name: str) -> None:
     for header in (f"{name}={value}", f'{name}="{value}"', f"a=b; {name}={value}; {name}={value}"):
         assert state_of(header) == "slave"
 
@@ -261,8 +261,8 @@ FORGED: dict[str, list[str]] = {
 
 
 @pytest.mark.parametrize("some", FORGED.values(), ids=FORGED)
-@pytest.mark.parametrize("place", [0, 0.5, 1], ids=["real one first", "real one in the middle", "real one last"])
-def test_m4_forged_cookies_do_not_crowd_out_a_real_one(some: list[str], place: float) -> None:
+@pytest.mark.parametrize("place", [0, 0.5, 1], ids=["valid one first", "valid one in the middle", "valid one last"])
+def test_m4_forged_cookies_do_not_hide_a_valid_marker(some: list[str], place: float) -> None:
     before = int(len(some) * place)
     tokens = [*some[:before], MarkerSigner(SECRET).write(Marker(time.time())), *some[before:]]
     assert state_of("; ".join(f"just_updated={token}" for token in tokens)) == "master"
@@ -329,7 +329,6 @@ def test_m4_processes_begin_with_different_cookie_names() -> None:
 @pytest.mark.parametrize(
     "secrets",
     [["new", "old"], [b"new", "old"], ("new", b"old"), pytest.param(iter(["new", "old"]), id="iterator")],
-    ids=repr,
 )
 def test_m2_the_newest_secret_signs_and_all_secrets_verify(secrets: Any) -> None:
     signer = MarkerSigner(secrets)

@@ -20,7 +20,7 @@ def test_r1_methods_that_read_ask_for_a_slave(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "CONNECT", "PROPFIND", "get", "", "GETT"])
-def test_r1_every_other_method_asks_for_the_master(method: str) -> None:
+def test_r1_a_method_that_is_not_known_to_read_asks_for_the_master(method: str) -> None:
     assert decide(method) == Decision("master", "method", server=None, final=False)
 
 
@@ -98,7 +98,7 @@ def test_m1_a_redirect_after_a_safe_method_does_not_count_as_a_write(method: str
 
 
 @pytest.mark.parametrize("status", [0, 100, 200, 201, 204, 300, 304, 305, 306, 400, 404, 500])
-def test_m1_another_response_to_an_unsafe_method_does_not_count_as_a_write(status: int) -> None:
+def test_m1_a_response_that_is_no_redirect_does_not_count_as_a_write(status: int) -> None:
     assert not may_have_written("POST", status, recorded=False, unrecorded=True)
 
 

@@ -263,7 +263,9 @@ class TestDeclined:
 
     @ON_ONE_SERVER
     @pytest.mark.parametrize("method", ["OPTIONS", "POST"])
-    def test_r5_no_replay_of_other_methods(self, board: Board, get: Callable[..., Exchange], method: str) -> None:
+    def test_r5_no_replay_of_methods_other_than_get_and_head(
+        self, board: Board, get: Callable[..., Exchange], method: str
+    ) -> None:
         def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
             with board.db.use_slave():
                 return counter(board)(environ, start_response)

@@ -262,7 +262,7 @@ def test_a_rollout_function_that_returns_no_share_is_an_error(send: SendRequest,
 
 
 @pytest.mark.parametrize("name", ["enabled", "rollout"])
-def test_a_function_that_raises_raises_its_own_error_and_leaves_no_state(
+def test_an_error_of_the_function_in_an_option_is_raised_and_leaves_no_state(
     send: SendRequest, wrap: Wrap, name: str
 ) -> None:
     def function(request: Any) -> None:
