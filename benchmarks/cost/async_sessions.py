@@ -87,7 +87,7 @@ def reads(session: Session, loop: asyncio.AbstractEventLoop, state: Callable[[],
 def further(opened: AsyncSession, loop: asyncio.AbstractEventLoop, state: Callable[[], Any] = nullcontext) -> Batch:
     """Make a batch of reads in a session that has read before, all after one instruction."""
     context = copy_context()
-    context.run(state)
+    context.run(state().__enter__)
 
     async def run(number: int) -> None:
         for _ in repeat(None, number):

@@ -161,21 +161,19 @@ class Alone(PoolPort):
         info[ROUTE] = weakref.ref(self)
         return True
 
-    def _ran_alone(self, cursor: Any, context: Any) -> bool:
-        """Record that a statement has run, without a route. If its rows are unread, make a route and return False."""
-        link = self._slave
-        if context.root_connection is self._connection:
-            if link is not None:
-                link.writes.follow()
-                if link.writes.unread or context.execution_options.get("stream_results"):
-                    self._make_route()
-                    return False
-                if not self._transaction_read and self.driver.returned_rows(cursor):
-                    self._transaction_read = self._calls.number
-                    self._scope_read = self._scope_read or self._transaction_read
-            self._has_run = True
-            self._tally.add()
-        return True
+    def _needs_route(self, cursor: Any, context: Any) -> bool:
+        """Record that a statement has run on the transaction's connection. If its rows are unread, make a route."""
+        if (link := self._slave) is not None:
+            link.writes.follow()
+            if link.writes.unread or context.execution_options.get("stream_results"):
+                self._make_route()
+                return True
+            if not self._transaction_read and self.driver.returned_rows(cursor):
+                self._transaction_read = self._calls.number
+                self._scope_read = self._scope_read or self._transaction_read
+        self._has_run = True
+        self._tally.add()
+        return False
 
 
 def enter(info: dict[str, Any], connection: Connection, link: Link) -> None:

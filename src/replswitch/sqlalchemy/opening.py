@@ -116,8 +116,9 @@ class Opener:
         dialect: Any = engine.dialect
         self._dialect = dialect
         setattr(dialect, IS_REPLICATED, True)
-        for name in ("do_execute", "do_execute_no_params", "do_executemany"):
+        for name in ("do_execute", "do_executemany"):
             setattr(dialect, name, partial(self._execute, getattr(dialect, name)))
+        dialect.do_execute_no_params = partial(self._execute_no_params, dialect.do_execute_no_params)
         if self._driver.begins_with_writes:
             dialect.do_begin = self._begin
         roll_back_quietly(engine, self._driver, self._server)
@@ -197,12 +198,18 @@ class Opener:
 
     # Report to the session that uses a connection.
 
-    def _execute(self, execute: Callable[..., None], cursor: Any, *about: Any, **named: Any) -> None:
-        execute(cursor, *about, **named)
-        context = named.get("context", about[-1])
+    def _execute(
+        self, execute: Callable[..., None], cursor: Any, statement: str, parameters: Any, context: Any = None
+    ) -> None:
+        execute(cursor, statement, parameters, context)
         reference = info_of(context).get(ROUTE)
         if reference is not None and (route := reference()) is not None:
             route.ran(cursor, context)
+
+    def _execute_no_params(
+        self, execute: Callable[..., None], cursor: Any, statement: str, context: Any = None
+    ) -> None:
+        self._execute(lambda *about: execute(*about[:2], about[3]), cursor, statement, None, context)
 
     def _handle_error(self, context: ExceptionContext) -> None:
         route = route_of(context.connection)
@@ -270,12 +277,13 @@ class MasterOpener(Opener):
         tracker = self._driver.writes_of(raw)
         self.database.writes.look(tracker, tracker, at_once=True)
 
-    def _execute(self, execute: Callable[..., None], cursor: Any, *about: Any, **named: Any) -> None:
-        context = named.get("context", about[-1])
+    def _execute(
+        self, execute: Callable[..., None], cursor: Any, statement: str, parameters: Any, context: Any = None
+    ) -> None:
         info = info_of(context)
         link: Link | None = info.get(LINK)
         if link is None:
-            execute(cursor, *about, **named)
+            execute(cursor, statement, parameters, context)
             return
         streamed = context.execution_options.get("stream_results")
         if streamed or not is_recording():
@@ -287,7 +295,7 @@ class MasterOpener(Opener):
         commits_at_once = level_of(context.root_connection) == AUTOCOMMIT
         if commits_at_once:
             info[COMMITS_AT_ONCE] = True
-        execute(cursor, *about, **named)
+        execute(cursor, statement, parameters, context)
         reference = info.get(ROUTE)
         if reference is not None and (route := reference()) is not None:
             route.ran(cursor, context)

@@ -221,7 +221,7 @@ class SessionRoute(Alone):
             cursor: the driver's cursor.
             context: SQLAlchemy's context of the statement, which has its connection and its options.
         """
-        if self._is_alone and self._ran_alone(cursor, context):
+        if self._is_alone and not (context.root_connection is self._connection and self._needs_route(cursor, context)):
             return
         route, link = self.route, self.link_on(context.root_connection)
         if link is None or (block := route.block) is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import DBAPIError
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import SessionTransaction
 
     from replswitch.sqlalchemy.engines import EngineSwitch
+
+
+#: Stands for the route in a database that the session has not used so far.
+_UNKNOWN: Final[Any] = object()
 
 
 class RoutingSession(Session):
@@ -81,15 +85,10 @@ class RoutingSession(Session):
         """
         # Every statement calls this, so do as little as possible if nothing has changed since the previous one.
         engine: Any = self.bind
-        if self._has_one_bind and engine is not None and bind is None:
-            pass  # what SQLAlchemy would return
-        elif options:
-            engine = super().get_bind(mapper, clause=clause, bind=bind, **options)
-        else:
-            engine = self._next_get_bind(mapper, clause=clause, bind=bind)
-        try:
-            route = self._routes[engine]
-        except KeyError:
+        if bind is not None or engine is None or not self._has_one_bind:  # else SQLAlchemy would return `engine`
+            engine = self._next_get_bind(mapper, clause=clause, bind=bind, **options)
+        route = self._routes.get(engine, _UNKNOWN)
+        if route is _UNKNOWN:
             route = self._route_of(engine)
         if route is None or bind is not None:
             return engine
@@ -114,13 +113,12 @@ class RoutingSession(Session):
         super().bind_table(table, bind)
 
     def _route_of(self, engine: Any) -> SessionRoute | None:
-        if not isinstance(engine, Engine):
-            return None  # the session is bound to a connection, which the application has made
-        switch: EngineSwitch | None = engine.get_execution_options().get(SWITCH)
         route = None
-        if switch is not None:
-            route = SessionRoute(self, self._calls, switch.database, switch.driver, engine)
-            self._replicated = (*self._replicated, route)
+        if isinstance(engine, Engine):  # else the session is bound to a connection, which the application has made
+            switch: EngineSwitch | None = engine._execution_options.get(SWITCH)
+            if switch is not None:
+                route = SessionRoute(self, self._calls, switch.database, switch.driver, engine)
+                self._replicated = (*self._replicated, route)
         self._routes[engine] = route
         return route
 
