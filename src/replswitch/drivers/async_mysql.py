@@ -13,10 +13,11 @@ from replswitch.drivers.async_mysql_tracker import IN_TRANSACTION, SESSION_TRACK
 from replswitch.drivers.mysql import MySQLFamilyDriver
 from replswitch.drivers.one_host import at_address
 from replswitch.drivers.read_only import STAY_READ_ONLY
+from replswitch.drivers.session_track import SESSION_CHANGED
 from replswitch.drivers.unknown import UnknownDriver
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping
+    from collections.abc import Awaitable, Callable, Hashable, Mapping
 
     from replswitch.drivers import Raw
     from replswitch.positions import Position
@@ -44,37 +45,45 @@ class Tracked:
 
     replswitch: Tracker
 
+    if TYPE_CHECKING:  # two methods of the driver's class, which take longer to find with super()
+        _send: Callable[[int, Any], Awaitable[None]]
+        _read_answer: Callable[[bool], Awaitable[None]]
+
     def _execute_command(self, command: int, sql: Any) -> Any:
         """Send a command, and return an awaitable. If the read-only mode may have ended, first set it again."""
         tracker = self.replswitch
-        tracker.has_run = True
-        send: Any = super()._execute_command  # type: ignore[misc]  # of the driver's class
-        tracker.has_ended = command == _QUERY and sql.__class__ is str and sql in _ENDS
-        if tracker.has_ended:
-            may_be_writable, tracker.may_be_writable, tracker.latest = tracker.may_be_writable, False, sql
-        elif command == _QUERY:
-            may_be_writable = tracker.before(sql)
+        tracker.has_run, tracker.has_ended = True, False
+        if command == _QUERY:
+            if sql.__class__ is str and sql in _ENDS:
+                may_be_writable, tracker.may_be_writable = tracker.may_be_writable, False
+                tracker.has_ended, tracker.latest = True, sql
+            else:
+                may_be_writable = tracker.before(sql)
         elif command == _PREPARE:
-            may_be_writable = self.replswitch.before_prepared(sql)
+            may_be_writable = tracker.before_prepared(sql)
         else:
-            may_be_writable = command in _EXECUTE and self.replswitch.before_prepared()
-        return self._send_read_only(send, command, sql) if may_be_writable else send(command, sql)
+            may_be_writable = command in _EXECUTE and tracker.before_prepared()
+        return self._send_read_only(command, sql) if may_be_writable else self._send(command, sql)
 
-    async def _send_read_only(self, send: Any, command: int, sql: Any) -> None:
-        await send(_QUERY, STAY_READ_ONLY)
+    async def _send_read_only(self, command: int, sql: Any) -> None:
+        await self._send(_QUERY, STAY_READ_ONLY)
         await self._read_ok_packet()  # type: ignore[attr-defined]  # of the subclass
-        await send(command, sql)
+        await self._send(command, sql)
 
     async def _read_query_result(self, unbuffered: bool = False) -> None:
         """Read the answer to a statement."""
+        tracker = self.replswitch
         try:
-            await super()._read_query_result(unbuffered=unbuffered)  # type: ignore[misc]  # likewise
+            await self._read_answer(unbuffered)
         except Exception:
-            self.replswitch.record_unknown_answer()
+            tracker.record_unknown_answer()
             raise
-        result: Any = self._result  # type: ignore[attr-defined]  # likewise
-        wrote = bool(result.affected_rows and not result.field_count)
-        self.replswitch.record_answer(result.server_status, result.message, wrote=wrote)
+        result: Any = self._result  # type: ignore[attr-defined]  # of the driver's class
+        if result.field_count and (status := result.server_status) and not status & SESSION_CHANGED:
+            tracker.has_run = False  # as after most reads
+        else:
+            wrote = bool(result.affected_rows and not result.field_count)
+            tracker.record_answer(result.server_status, result.message, wrote=wrote)
 
 
 class AsyncMySQLDriver(UnknownDriver):
@@ -128,4 +137,5 @@ class AsyncMySQLDriver(UnknownDriver):
 @cache
 def _tracked(part: Any, kind: Any) -> Any:
     """Return a subclass of ``kind``, a class of connections, that passes the answers to the write tracker."""
-    return type(kind.__name__, (part, kind), {"__module__": __name__})
+    methods = {"_send": kind._execute_command, "_read_answer": kind._read_query_result}
+    return type(kind.__name__, (part, kind), {"__module__": __name__, **methods})

@@ -195,8 +195,10 @@ class Reader(Tracker):
     def before(self, sql: Any) -> bool:
         """Refuse a statement that would end the read-only mode. Return whether the mode must be set again first."""
         self.latest = text = sql if isinstance(sql, str) else bytes(sql).decode(errors="replace")
-        keep_read_only(self, text)
-        self.session_changed = self.session_changed or leaves_trace(text)
+        if not text.startswith("SELECT") or ";" in text:  # else it is a single SELECT, which cannot end the mode
+            keep_read_only(self, text)
+        if "(" in text or ":=" in text:  # else it calls no function and assigns nothing, as most statements
+            self.session_changed = self.session_changed or leaves_trace(text)
         may_be_writable, self.may_be_writable = self.may_be_writable, False
         return may_be_writable
 

@@ -45,16 +45,20 @@ class _Recorded:
         _conn: Any
         _results: list[Any]
 
-    async def execute(self, query: Any, *args: Any, **options: Any) -> Any:
-        """Run a statement."""
+    def execute(self, query: Any, *args: Any, **options: Any) -> Any:
+        """Run a statement. Return an awaitable."""
         what = self._conn.before(query)
+        running = super().execute(query, *args, **options)  # type: ignore[misc]  # of psycopg's class
+        return running if what.joins else self._followed(running, what)
+
+    async def _followed(self, running: Any, what: Statement) -> Any:
+        """Run a statement that is more than a single read, and record what it has committed or changed."""
         try:
-            made = await super().execute(query, *args, **options)  # type: ignore[misc]  # of psycopg's class
+            made = await running
         except psycopg.Error:
             self._conn.after_error(what)
             raise
-        if not what.only_reads or len(self._results) > 1:
-            self._conn.after(self._results)
+        self._conn.after(self._results)
         return made
 
     async def executemany(self, query: Any, *args: Any, **options: Any) -> None:
