@@ -45,9 +45,9 @@ class Tracked:
 
     replswitch: Tracker
 
-    if TYPE_CHECKING:  # two methods of the driver's class, which take longer to find with super()
+    if TYPE_CHECKING:  # the two methods that are extended here; to find them with super() would take longer
         _send: Callable[[int, Any], Awaitable[None]]
-        _read_answer: Callable[[bool], Awaitable[None]]
+        _read_answer: Callable[..., Awaitable[None]]
 
     def _execute_command(self, command: int, sql: Any) -> Any:
         """Send a command, and return an awaitable. If the read-only mode may have ended, first set it again."""
@@ -74,7 +74,7 @@ class Tracked:
         """Read the answer to a statement."""
         tracker = self.replswitch
         try:
-            await self._read_answer(unbuffered)
+            await self._read_answer(unbuffered=unbuffered)
         except Exception:
             tracker.record_unknown_answer()
             raise
@@ -137,5 +137,7 @@ class AsyncMySQLDriver(UnknownDriver):
 @cache
 def _tracked(part: Any, kind: Any) -> Any:
     """Return a subclass of ``kind``, a class of connections, that passes the answers to the write tracker."""
-    methods = {"_send": kind._execute_command, "_read_answer": kind._read_query_result}
-    return type(kind.__name__, (part, kind), {"__module__": __name__, **methods})
+    tracked: Any = type(kind.__name__, (part, kind), {"__module__": __name__})
+    following: Any = super(Tracked, tracked)
+    tracked._send, tracked._read_answer = following._execute_command, following._read_query_result
+    return tracked
