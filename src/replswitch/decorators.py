@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
+import warnings
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar, overload
 
 from replswitch.decision import MASTER, SLAVE, State
@@ -41,7 +43,12 @@ class Use:
 
     Attributes:
         state: ``"master"`` or ``"slave"``.
+
+    Warns:
+        RuntimeWarning: the object was neither entered nor called, as in a line that is only ``use_slave()``.
     """
+
+    _is_used = False
 
     def __init__(self, state: State, reason: str = "") -> None:
         self.state: Final = state
@@ -49,6 +56,7 @@ class Use:
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Decorate a function, a coroutine function, a generator function or an asynchronous generator function."""
+        self._is_used = True
         if inspect.isclass(function) or not callable(function):
             raise ConfigurationError(
                 f"use_{self.state} decorates functions, and {function!r} is not a function. Decorate the methods "
@@ -66,6 +74,7 @@ class Use:
         return functools.wraps(function)(wrapper)
 
     def __enter__(self) -> None:
+        self._is_used = True
         push(block(self.state, self, self._reason))
 
     def __exit__(self, *error: object) -> None:
@@ -81,6 +90,12 @@ class Use:
 
     async def __aexit__(self, *error: object) -> None:
         self.__exit__(*error)
+
+    def __del__(self) -> None:
+        if not self._is_used and not sys.is_finalizing():
+            name = f"use_{self.state}"
+            text = f"{name}() alone has no effect. Write `with {name}():`, or decorate a function with @{name}."
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
 
     # Bindings override these methods
 

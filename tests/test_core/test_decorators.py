@@ -94,6 +94,25 @@ class TestFunctions:
             use_master(nonsense)
 
 
+class TestUnused:
+    @pytest.mark.parametrize("use", [use_master, use_slave], ids=["use_master", "use_slave"])
+    def test_a_line_that_only_calls_it_warns_and_names_the_line(self, use: Any) -> None:
+        with pytest.warns(RuntimeWarning, match=f"{use.__name__}\\(\\) alone has no effect. Write `with ") as caught:
+            use()
+        assert [warning.filename for warning in caught] == [__file__]
+        assert switch.state == MASTER
+
+    def test_an_object_that_was_entered_or_has_decorated_does_not_warn(self) -> None:
+        with use_slave():
+            pass
+
+        @use_slave()
+        def decorated() -> None: ...
+
+        with pytest.raises(ConfigurationError):
+            use_slave()(1)  # type: ignore[arg-type]  # not a function
+
+
 class TestCoroutines:
     def test_s3_a_decorated_coroutine_keeps_its_state_across_awaits_in_its_own_task_only(self) -> None:
         @use_slave

@@ -47,7 +47,7 @@ replicate(master, [slave])
 assert called(sessionmaker(stock)) == before, "an engine that is not replicated takes a longer way"
 for state in use_master, use_slave:
     found = called(sessionmaker(master, class_=RoutingSession), state)
-    assert "RoutingSession.execute" in found
+    assert "RoutingSession.get_bind" in found
     joined = [name for name in found if "_Joined" in name and name not in before]
     assert joined == [], "the engine has listeners"
 """

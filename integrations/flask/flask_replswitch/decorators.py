@@ -31,6 +31,7 @@ class _Use(Use):
     """
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        self._is_used = True
         if inspect.isclass(function):
             raise ConfigurationError(
                 f"use_{self.state} decorates functions, and {function!r} is a class. Flask builds the view from the"

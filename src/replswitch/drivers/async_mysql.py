@@ -50,6 +50,38 @@ class Tracked:
         _read_answer: Callable[..., Awaitable[None]]
 
     def _execute_command(self, command: int, sql: Any) -> Any:
+        """Send a command, and return an awaitable."""
+        tracker = self.replswitch
+        tracker.has_run, tracker.has_ended = True, False
+        if command == _QUERY:
+            tracker.latest, tracker.has_ended = sql, sql.__class__ is str and sql in _ENDS
+        return self._send(command, sql)
+
+    async def _read_query_result(self, unbuffered: bool = False) -> None:
+        """Read the answer to a statement."""
+        tracker = self.replswitch
+        try:
+            await self._read_answer(unbuffered=unbuffered)
+        except Exception:
+            tracker.record_unknown_answer()
+            raise
+        result: Any = self._result  # type: ignore[attr-defined]  # of the driver's class
+        if result.field_count and (status := result.server_status) and not status & SESSION_CHANGED:
+            tracker.has_run = False  # as after most reads
+        else:
+            wrote = bool(result.affected_rows and not result.field_count)
+            tracker.record_answer(result.server_status, result.message, wrote=wrote)
+
+
+class _ReadOnly:
+    """A mixin for the connections to slaves, which keeps their sessions read-only (S7)."""
+
+    if TYPE_CHECKING:
+        replswitch: Reader
+        _send: Callable[[int, Any], Awaitable[None]]
+        _read_ok_packet: Callable[[], Awaitable[Any]]
+
+    def _execute_command(self, command: int, sql: Any) -> Any:
         """Send a command, and return an awaitable. If the read-only mode may have ended, first set it again."""
         tracker = self.replswitch
         tracker.has_run, tracker.has_ended = True, False
@@ -67,23 +99,8 @@ class Tracked:
 
     async def _send_read_only(self, command: int, sql: Any) -> None:
         await self._send(_QUERY, STAY_READ_ONLY)
-        await self._read_ok_packet()  # type: ignore[attr-defined]  # of the subclass
+        await self._read_ok_packet()
         await self._send(command, sql)
-
-    async def _read_query_result(self, unbuffered: bool = False) -> None:
-        """Read the answer to a statement."""
-        tracker = self.replswitch
-        try:
-            await self._read_answer(unbuffered=unbuffered)
-        except Exception:
-            tracker.record_unknown_answer()
-            raise
-        result: Any = self._result  # type: ignore[attr-defined]  # of the driver's class
-        if result.field_count and (status := result.server_status) and not status & SESSION_CHANGED:
-            tracker.has_run = False  # as after most reads
-        else:
-            wrote = bool(result.affected_rows and not result.field_count)
-            tracker.record_answer(result.server_status, result.message, wrote=wrote)
 
 
 class AsyncMySQLDriver(UnknownDriver):
@@ -106,7 +123,7 @@ class AsyncMySQLDriver(UnknownDriver):
         part: Any = self.tracked
         kind: Any = type(connection)
         connection.replswitch = tracker = Reader(raw, self.module) if read_only else Tracker(raw)
-        connection.__class__ = _tracked(part, kind)
+        connection.__class__ = _tracked(kind, _ReadOnly, part) if read_only else _tracked(kind, part)
         tracker.track()
 
     def writes_of(self, raw: Raw) -> Tracker:
@@ -135,9 +152,9 @@ class AsyncMySQLDriver(UnknownDriver):
 
 
 @cache
-def _tracked(part: Any, kind: Any) -> Any:
+def _tracked(kind: Any, *parts: Any) -> Any:
     """Return a subclass of ``kind``, a class of connections, that passes the answers to the write tracker."""
-    tracked: Any = type(kind.__name__, (part, kind), {"__module__": __name__})
+    tracked: Any = type(kind.__name__, (*parts, kind), {"__module__": __name__})
     following: Any = super(Tracked, tracked)
     tracked._send, tracked._read_answer = following._execute_command, following._read_query_result
     return tracked

@@ -75,19 +75,6 @@ class Tracker(WriteTracker):
             self.reports_all = bool(self.status & SESSION_CHANGED)  # False if the driver keeps no flags
         self.written, self.has_run = Written.NO, False
 
-    def before(self, sql: Any) -> bool:
-        """Return whether the session must be made read-only again before this statement."""
-        self.latest = sql
-        return False
-
-    def before_prepared(self, sql: Any = None) -> bool:
-        """Return whether the session must first be made read-only again. Call this for prepared statements.
-
-        Args:
-            sql: the text of the statement to prepare; None before a prepared statement runs.
-        """
-        return False
-
     def record_answer(self, status: int | None, rest: bytes | None, *, wrote: bool = False) -> None:
         """Record the session state that an answer of the server contains.
 
@@ -203,7 +190,11 @@ class Reader(Tracker):
         return may_be_writable
 
     def before_prepared(self, sql: Any = None) -> bool:
-        """Refuse a statement that would end the read-only mode. Return whether the mode must be set again first."""
+        """Refuse a statement that would end the read-only mode. Return whether the mode must be set again first.
+
+        Args:
+            sql: the text of the statement to prepare; None before a prepared statement runs.
+        """
         if sql is None:
             may_be_writable, self.may_be_writable = self.may_be_writable, self.prepared_others
             return may_be_writable

@@ -67,6 +67,7 @@ class Alone(PoolPort):
         scope: the scope of `frame`; outside any scope, `NO_SCOPE`. Its version at that time is ``version``.
         process: the id of the process in which the latest engine was chosen. `Forks.number` at that time is ``forks``.
         pending: the connection to a slave that the session is about to get; None once it has the connection.
+        is_alone: there is no route.
         route: finds the link for each statement, once `_make_route` has made it.
     """
 
@@ -76,8 +77,9 @@ class Alone(PoolPort):
     pending: Lease | None = None
     route: LateRoute
 
+    is_alone = True
+
     # While there is no route: the connection, if it has joined, its link, and whether a statement has run.
-    _is_alone = True
     _connection: Connection | None = None
     _on_master: Link | None = None
     _slave: Link | None = None
@@ -99,7 +101,7 @@ class Alone(PoolPort):
 
     def _make_route(self) -> LateRoute:
         """Make the route. It continues the transaction, if a connection has joined."""
-        self._is_alone = False
+        self.is_alone = False
         route = self.route = LateRoute(self._database, self)
         route.resume(self.scope, has_read=self._scope_read > 0)
         if (connection := self._connection) is None:
@@ -161,19 +163,24 @@ class Alone(PoolPort):
         info[ROUTE] = weakref.ref(self)
         return True
 
-    def _needs_route(self, cursor: Any, context: Any) -> bool:
-        """Record that a statement has run on the transaction's connection. If its rows are unread, make a route."""
+    def ran_alone(self, cursor: Any, context: Any) -> bool:
+        """Record that a statement has run, while there is no route. If its rows are unread, make one, and return False.
+
+        The arguments are SQLAlchemy's context of the statement, and the driver's cursor.
+        """
+        if context.root_connection is not self._connection:
+            return True
         if (link := self._slave) is not None:
             link.writes.follow()
             if link.writes.unread or context.execution_options.get("stream_results"):
                 self._make_route()
-                return True
+                return False
             if not self._transaction_read and self.driver.returned_rows(cursor):
                 self._transaction_read = self._calls.number
                 self._scope_read = self._scope_read or self._transaction_read
         self._has_run = True
         self._tally.add()
-        return False
+        return True
 
 
 def enter(info: dict[str, Any], connection: Connection, link: Link) -> None:

@@ -56,17 +56,3 @@ def level_of(bind: Connection | Engine) -> Any:
     # Each statement on the master runs this, so it reads the options without a method.
     by_engine = bind.dialect._on_connect_isolation_level  # create_engine(isolation_level=…)
     return bind._execution_options.get("isolation_level", by_engine)
-
-
-def info_of(context: Any) -> dict[str, Any]:
-    """Return the `info` of the connection on which a statement runs; ``{}`` while SQLAlchemy sets a dialect up.
-
-    Args:
-        context: SQLAlchemy's context of the statement. Any other object means that the caller has none, because it has
-            called a method of the dialect itself.
-    """
-    try:
-        info: dict[str, Any] = context.root_connection.connection.info
-    except (AttributeError, NotImplementedError):  # the latter: the connection is not one of the pool
-        return {}
-    return info

@@ -22,7 +22,7 @@ from replswitch.engine.route import Route
 from replswitch.engine.servers import Link
 from replswitch.errors import ConfigurationError
 from replswitch.sqlalchemy.ending import leave_to_parent, note_for_children, roll_back_quietly
-from replswitch.sqlalchemy.facts import AUTOCOMMIT, RESOLVE, info_of, level_of, usable
+from replswitch.sqlalchemy.facts import AUTOCOMMIT, RESOLVE, level_of, usable
 from replswitch.sqlalchemy.pooled import AT, COMMITS_AT_ONCE, LINK, OUR_OWN, ROUTE, PoolPort
 from replswitch.state import stack
 
@@ -202,8 +202,11 @@ class Opener:
         self, execute: Callable[..., None], cursor: Any, statement: str, parameters: Any, context: Any = None
     ) -> None:
         execute(cursor, statement, parameters, context)
-        reference = info_of(context).get(ROUTE)
-        if reference is not None and (route := reference()) is not None:
+        try:
+            route = context.root_connection.connection.info[ROUTE]()
+        except (AttributeError, NotImplementedError, KeyError):  # no session uses the connection
+            return
+        if route is not None and not (route.is_alone and route.ran_alone(cursor, context)):
             route.ran(cursor, context)
 
     def _execute_no_params(
@@ -280,9 +283,11 @@ class MasterOpener(Opener):
     def _execute(
         self, execute: Callable[..., None], cursor: Any, statement: str, parameters: Any, context: Any = None
     ) -> None:
-        info = info_of(context)
-        link: Link | None = info.get(LINK)
-        if link is None:
+        try:
+            connection = context.root_connection
+            info = connection.connection.info
+            link: Link = info[LINK]
+        except (AttributeError, NotImplementedError, KeyError):  # SQLAlchemy sets the dialect up
             execute(cursor, statement, parameters, context)
             return
         streamed = context.execution_options.get("stream_results")
@@ -292,12 +297,13 @@ class MasterOpener(Opener):
             self._look_last(link.writes)
         # In autocommit mode each statement is committed by itself, and a part of it even if it fails. While a result is
         # unread, no query can be sent; `_checkin` looks when the connection goes back to the pool.
-        commits_at_once = level_of(context.root_connection) == AUTOCOMMIT
+        commits_at_once = level_of(connection) == AUTOCOMMIT
         if commits_at_once:
             info[COMMITS_AT_ONCE] = True
         execute(cursor, statement, parameters, context)
         reference = info.get(ROUTE)
-        if reference is not None and (route := reference()) is not None:
+        route = None if reference is None else reference()
+        if route is not None and not (route.is_alone and route.ran_alone(cursor, context)):
             route.ran(cursor, context)
         if commits_at_once and not streamed:
             self._look(link.writes)

@@ -58,14 +58,14 @@ class SessionRoute(Alone):
         if self._only_asks and self._engine.dialect.is_async and self._database.asks_slaves(frame):
             return self._engine  # outside a call, an asyncio driver cannot wait for the answer of a slave
         self.has_begun = True
-        if self._is_alone and self._serves_alone(frame, may_read=not (flushing or self._only_asks)):
+        if self.is_alone and self._serves_alone(frame, may_read=not (flushing or self._only_asks)):
             lease, self.bind = self.pending, self._engine
             if self._leases:
                 self._keep_only(None if lease is None else lease.link)
             if lease is not None:
                 self.bind = self.offer(lease)
             return self.bind
-        route = self._make_route() if self._is_alone else self.route
+        route = self._make_route() if self.is_alone else self.route
         if route.block is None:
             route.begin(Block())
         link: Link | None = None
@@ -183,9 +183,9 @@ class SessionRoute(Alone):
 
     def begin_on(self, connection: Connection) -> None:
         """Make a connection join the route's transaction, after the session has begun a transaction on it (S5)."""
-        if self._is_alone and self._joins_alone(connection):
+        if self.is_alone and self._joins_alone(connection):
             return
-        route = self._make_route() if self._is_alone else self.route
+        route = self._make_route() if self.is_alone else self.route
         info = connection.connection.info
         physical: Any = info.get(LINK)
         self.has_begun = True
@@ -221,7 +221,7 @@ class SessionRoute(Alone):
             cursor: the driver's cursor.
             context: SQLAlchemy's context of the statement, which has its connection and its options.
         """
-        if self._is_alone and not (context.root_connection is self._connection and self._needs_route(cursor, context)):
+        if self.is_alone and self.ran_alone(cursor, context):
             return
         route, link = self.route, self.link_on(context.root_connection)
         if link is None or (block := route.block) is None:
@@ -250,7 +250,7 @@ class SessionRoute(Alone):
 
     def refuse_if_lost(self) -> None:
         """Raise an error if the transaction is lost."""
-        if self._is_alone:
+        if self.is_alone:
             if self._connection is None or self.process == getpid():
                 return
             self._make_route()
@@ -263,7 +263,7 @@ class SessionRoute(Alone):
             self._keep_only(None)
         self.has_begun = self._has_streamed = False
         self._transaction_read = 0
-        if self._is_alone:
+        if self.is_alone:
             self.frame, self._connection, self._slave, self._on_master, self.pending = NEVER, None, None, None, None
             return
         self._abandoned = ()  # the session has closed them
@@ -279,12 +279,12 @@ class SessionRoute(Alone):
     def forget(self) -> None:
         """Forget the chosen engine, so that the next statement chooses again."""
         self.frame = NEVER
-        if not self._is_alone:
+        if not self.is_alone:
             self.route.forget()
 
     def link_on(self, connection: Connection | None) -> Link | None:
         """Return the link of a connection that has joined; None for other connections."""
-        if self._is_alone:
+        if self.is_alone:
             self._make_route()
             self.forget()
         for link, joined in self._joined.items():
@@ -335,7 +335,7 @@ class SessionRoute(Alone):
 
     def runs_without_master(self, error: NoServerError) -> bool:
         """Return whether a call runs again without the master, after the session could not connect to it (F3)."""
-        if self._is_alone and self.has_begun and self.bind is self._engine:
+        if self.is_alone and self.has_begun and self.bind is self._engine:
             self._make_route()
             self.choose(stack(), flushing=False)
         master = self._master

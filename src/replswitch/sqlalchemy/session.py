@@ -17,8 +17,6 @@ from replswitch.sqlalchemy.route import SessionRoute
 from replswitch.state import stack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from sqlalchemy import Connection
     from sqlalchemy.orm import SessionTransaction
 
@@ -29,7 +27,45 @@ if TYPE_CHECKING:
 _UNKNOWN: Final[Any] = object()
 
 
-class RoutingSession(Session):
+def _repeating(name: str, summary: str) -> Any:
+    """Return a method that calls SQLAlchemy's method, and calls it again if its statement has failed on a server.
+
+    One function does this for all methods, because a call between the two would take as long as the rest.
+    """
+
+    def method(self: RoutingSession, *args: Any, **options: Any) -> Any:
+        call, calls = getattr(super(RoutingSession, self), name), self._calls
+        outer = calls.running
+        calls.running = calls.number = calls.number + 1
+        try:
+            while True:
+                try:
+                    return call(*args, **options)
+                except DBAPIError as error:
+                    if not any([route.runs_again(error.orig) for route in self._replicated]):  # noqa: C419 - call each
+                        raise
+                except NoServerError as error:
+                    # A failed flush has rolled back, so the session is no longer active.
+                    routes = self._replicated if self.is_active else ()
+                    if not any([route.runs_without_master(error) for route in routes]):  # noqa: C419 - call each
+                        raise
+        finally:
+            calls.running = outer
+            if not outer:
+                calls.attempts = NO_ATTEMPTS
+
+    method.__name__, method.__qualname__ = name, f"RoutingSession.{name}"
+    method.__doc__ = f"{summary}. The arguments are those of `sqlalchemy.orm.Session.{name}`."
+    return method
+
+
+class _ArgumentsKept(Session):
+    def connection(self, bind_arguments: Any = None, execution_options: Any = None) -> Connection:
+        # SQLAlchemy removes items from the argument, and a second call needs them.
+        return super().connection(bind_arguments and dict(bind_arguments), execution_options)
+
+
+class RoutingSession(_ArgumentsKept):
     """A session that runs its statements on the master or a slave, according to the switch of each database.
 
     Use it in ``sessionmaker(class_=RoutingSession)``, in ``scoped_session``, and as ``sync_session_class`` of an
@@ -150,49 +186,12 @@ class RoutingSession(Session):
             if route.has_begun:
                 route.end()
 
-    # A statement that fails may run again elsewhere. Every statement of a session runs through one of these methods.
-
-    def execute(self, statement: Any, params: Any = None, **options: Any) -> Any:
-        """Run a statement and return its result; see `sqlalchemy.orm.Session.execute`."""
-        return self._run(super().execute, statement, params, **options)
-
-    def scalar(self, statement: Any, params: Any = None, **options: Any) -> Any:
-        """Run a statement and return the first column of its first row; see `sqlalchemy.orm.Session.scalar`."""
-        return self._run(super().scalar, statement, params, **options)
-
-    def scalars(self, statement: Any, params: Any = None, **options: Any) -> Any:
-        """Run a statement and return the first column of its rows; see `sqlalchemy.orm.Session.scalars`."""
-        return self._run(super().scalars, statement, params, **options)
-
-    def connection(self, bind_arguments: Any = None, execution_options: Any = None) -> Connection:
-        """Return the connection for a statement. The connection stays on one server, even if this server fails.
-
-        The arguments are those of SQLAlchemy; see `sqlalchemy.orm.Session.connection`.
-        """
-        connect = super().connection  # it removes items from its argument, so give it a copy
-        made: Connection = self._run(lambda: connect(bind_arguments and dict(bind_arguments), execution_options))
-        return made
-
-    def _run(self, method: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        calls = self._calls
-        outer = calls.running
-        calls.running = calls.number = calls.number + 1
-        try:
-            while True:
-                try:
-                    return method(*args, **options)
-                except DBAPIError as error:
-                    if not any([route.runs_again(error.orig) for route in self._replicated]):  # noqa: C419 - call each
-                        raise
-                except NoServerError as error:
-                    # A failed flush has rolled back, so the session is no longer active.
-                    routes = self._replicated if self.is_active else ()
-                    if not any([route.runs_without_master(error) for route in routes]):  # noqa: C419 - call each
-                        raise
-        finally:
-            calls.running = outer
-            if not outer:
-                calls.attempts = NO_ATTEMPTS
+    # Every statement of a session runs through one of these methods.
+    if not TYPE_CHECKING:
+        execute = _repeating("execute", "Run a statement, and return its result")
+        scalar = _repeating("scalar", "Run a statement, and return the first column of its first row")
+        scalars = _repeating("scalars", "Run a statement, and return the first column of its rows")
+        connection = _repeating("connection", "Return the connection for a statement, which stays on one server")
 
 
 @event.listens_for(RoutingSession, "after_begin")
