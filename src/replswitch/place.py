@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 # stack.
 _EVENT_LOOP: Final = frozenset({("asyncio.events", "_run"), ("asyncio.runners", "run")})
 
+# The beginnings of the names that Python and IPython give to code that is typed into them.
+_TYPED: Final = ("<stdin>", "<console>", "<python-input-", "<ipython-input-")
+
 # The types of the objects that a coroutine awaits while it waits for an asynchronous generator.
 _STEPS: Final = frozenset({"async_generator_asend", "async_generator_athrow"})
 
@@ -36,7 +39,8 @@ def application_place() -> str:
     for frame in _frames(sys._getframe(1)):
         name, file = _package(frame), frame.f_code.co_filename
         place = f"{file}:{frame.f_lineno} in {frame.f_code.co_name}"
-        if not file.startswith("<") and not is_library(name, file):
+        is_source = not file.startswith("<") or file.startswith(_TYPED)
+        if is_source and not is_library(name, file):
             return place
         nearest = nearest or (place if name not in OWN else None)
     thread = threading.current_thread().name

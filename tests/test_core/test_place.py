@@ -167,6 +167,12 @@ def test_s8_without_a_line_of_the_application_a_line_of_a_library_and_its_thread
     assert place == f"{file}:2 in call, in the thread 'reports_0', which runs no application code"
 
 
+@pytest.mark.parametrize("file", ["<stdin>", "<console>", "<python-input-3>", "<ipython-input-3-0123456789ab>"])
+def test_s8_a_line_that_is_typed_into_an_interactive_python_is_a_line_of_the_application(file: str) -> None:
+    place = library("__main__", application_place, file=file)()
+    assert place == f"{file}:2 in call"
+
+
 def test_s8_the_line_of_the_application_is_found_in_the_script_that_was_started(tmp_path: Any) -> None:
     line = inspect.currentframe().f_lineno + 1  # type: ignore[union-attr]
     place = application_place()
