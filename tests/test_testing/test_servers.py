@@ -262,7 +262,7 @@ def test_a_server_that_does_not_start_shows_its_log(
 @pytest.mark.parametrize(
     ("kind", "advice"),
     [
-        (MariaDBPair, r"is not on this machine .* apt-get install mariadb-server"),
+        (MariaDBPair, r"is not on this machine .* apt-get install mariadb-server-core mariadb-client-core"),
         (MySQLPair, r"MySQL's mysqld is not on this machine .* `make mysql`"),
     ],
 )

@@ -9,7 +9,7 @@ from replswitch.testing.launch import find_program
 from replswitch.testing.replication import MARIADB
 from replswitch.testing.servers import ServerPair, as_root
 
-PACKAGE = "mariadb-server"
+PACKAGE = "mariadb-server-core mariadb-client-core"
 
 LEAN = (
     "--innodb-buffer-pool-size=16M",
@@ -51,8 +51,8 @@ GRANT REPLICATION SLAVE ON *.* TO replication@'%';
 class MariaDBPair(ServerPair):
     """A MariaDB master and its read-only slaves, with GTID replication. Each is a server process of its own.
 
-    The binary log is on everywhere, so a slave can be promoted. The pair needs ``mariadbd`` and
-    ``mariadb-install-db`` (on Debian, ``apt-get install mariadb-server``). It need not run as root.
+    The binary log is on everywhere, so a slave can be promoted. The pair needs ``mariadbd`` and ``mariadb-install-db``
+    (on Debian, ``apt-get install mariadb-server-core mariadb-client-core``). It need not run as root.
 
     The lag is a whole number of seconds. MariaDB cuts the fraction off the time of a transaction
     (``MASTER_DELAY``, kb: delayed-replication). So a slave shows a transaction between ``lag`` and
