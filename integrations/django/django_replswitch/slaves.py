@@ -8,7 +8,7 @@ from typing import Any, Final
 from django.core.exceptions import ImproperlyConfigured
 
 from replswitch import ConfigurationError
-from replswitch.drivers.urls import option, parse_url, split_urls
+from replswitch.drivers.urls import has_port, option, parse_url, split_urls
 
 #: The kind of server that each of our backends connects to.
 _KINDS: Final = {"mysql": "mysql", "postgis": "postgresql", "postgresql": "postgresql", "sqlite3": "sqlite"}
@@ -72,11 +72,8 @@ def name_of(settings: Mapping[str, Any]) -> str:
     socket = (settings.get("OPTIONS") or {}).get("unix_socket")
     if socket and host in {"", "localhost"}:
         return str(socket)
-    # On PostgreSQL, the port is a part of the socket's name.
-    if host.startswith("/") and _kind(settings) == "mysql":
-        return host
     if host:
-        return f"{host}:{port}" if port else host
+        return f"{host}:{port}" if port and has_port(_kind(settings), host) else host
     return str(settings.get("NAME") or "localhost").rpartition("/")[2]
 
 

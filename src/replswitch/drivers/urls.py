@@ -202,6 +202,16 @@ def settings_of_url(url: str, driver: Driver, where: str) -> dict[str, Any]:
     return {**{name: value for name, value in found.items() if value != ""}, **parts.options}
 
 
+def has_port(engine: str | None, host: str) -> bool:
+    """Return whether the port is a part of the server's address. On PostgreSQL, the name of a socket contains it.
+
+    Args:
+        engine: the kind of server, as in `ServerURL`; None if it is not known.
+        host: the host, or a Unix socket.
+    """
+    return not host.startswith("/") or engine != "mysql"
+
+
 def _split(url: str, where: str) -> SplitResult:
     try:
         parts = urlsplit(url)
