@@ -68,7 +68,6 @@ ALLOWED_PRODUCTS = {
     # The questions of the commands that list servers, by the word that the driver has for its server.
     ("replswitch/report/probe.py", "import replswitch.report.mysql"),
     ("replswitch/report/probe.py", "import replswitch.report.postgresql"),
-    ("replswitch/report/postgresql.py", "import replswitch.drivers.postgresql"),
     ("replswitch/report/mysql.py", "import replswitch.drivers.mysql"),
     ("replswitch/report/status.py", "'mariadb' in (self.version or '').lower()"),
 }

@@ -117,7 +117,9 @@ def _check_alias(where: str, alias: str, database: Mapping[str, Any]) -> Message
                 found += _say("replswitch.E004", text, _meant(key, where, database))
         if address(database, Server("", SLAVE, slave)) == masters:
             text = f"{its_place} has the address of the master, so its reads run on the master."
-            hint = 'Give the slave a HOST or a PORT of its own. If there are no slaves, write "SLAVES": [].'
+            hint = (
+                'Give the slave a HOST, a PORT or a unix_socket of its own. If there are no slaves, write "SLAVES": [].'
+            )
             found += _say("replswitch.W001", text, hint)
     return found
 

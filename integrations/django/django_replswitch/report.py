@@ -58,7 +58,7 @@ def address(settings: Mapping[str, Any], server: Server) -> tuple[str, ...]:
     names = ("host", "hostaddr", "port", "unix_socket", "read_default_file", "read_default_group", "user")
     return (
         *(str(found.get(name) or "") for name in ("HOST", "NAME", "USER")),
-        str(found.get("PORT") or 3306),
+        "" if options.get("unix_socket") else str(found.get("PORT") or 3306),
         *(str(options.get(name, "")) for name in (*names, "database", "service")),
     )
 

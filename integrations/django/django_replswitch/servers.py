@@ -13,7 +13,7 @@ from django.db import connections
 from django.db.utils import load_backend
 
 from django_replswitch.conf import configured
-from django_replswitch.slaves import slaves_of
+from django_replswitch.slaves import name_of, slaves_of, with_own
 from replswitch import MASTER, SLAVE, ConfigurationError, Switch
 from replswitch.engine.database import Database
 from replswitch.engine.resolving import Name, ResolvingServers
@@ -86,7 +86,7 @@ def _close(server: Server) -> None:
 
 def _behind_name(settings: Mapping[str, Any], own: Mapping[str, Any], weight: float, alias: str, where: str) -> Name:
     """Return the entry for a slave whose HOST has several addresses (F7)."""
-    both = {**settings, **own}
+    both = with_own(settings, own)
     wrapper: Any = load_backend(settings["ENGINE"]).DatabaseWrapper
     try:
         parameters = wrapper.stock(both, alias).get_connection_params()
@@ -110,7 +110,7 @@ def merged(server: Server, settings: Mapping[str, Any], alias: str | None = None
         alias: the name of the alias. In a test run, Django changes NAME in the alias's settings to the test database.
             Every server then gets that NAME. If the alias is not given, each server has the NAME of its own settings.
     """
-    found = {**settings, **server.source}
+    found = with_own(settings, server.source)
     if alias is not None and settings["NAME"] != _configured_names[alias]:
         found["NAME"] = settings["NAME"]
     return found
@@ -122,12 +122,7 @@ def remember_name(alias: str, settings: Mapping[str, Any]) -> None:
 
 
 def _server(state: State, settings: Mapping[str, Any], own: Mapping[str, Any], weight: float = 1) -> Server:
-    both = {**settings, **own}
-    host, port = both.get("HOST"), both.get("PORT")
-    name = str(both.get("NAME") or "localhost").rpartition("/")[2]
-    if host:
-        name = f"{host}:{port}" if port else str(host)
-    return Server(name, state, own, weight)
+    return Server(name_of(with_own(settings, own)), state, own, weight)
 
 
 def named_set(settings: Mapping[str, Any], alias: str) -> str:

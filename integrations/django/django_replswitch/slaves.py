@@ -8,10 +8,13 @@ from typing import Any, Final
 from django.core.exceptions import ImproperlyConfigured
 
 from replswitch import ConfigurationError
-from replswitch.drivers.urls import option, parse_url, split_urls
+from replswitch.drivers.urls import has_port, option, parse_url, split_urls
 
 #: The kind of server that each of our backends connects to.
 _KINDS: Final = {"mysql": "mysql", "postgis": "postgresql", "postgresql": "postgresql", "sqlite3": "sqlite"}
+
+# The names in OPTIONS that say where a server is.
+_PLACES: Final = ("host", "hostaddr", "unix_socket")
 
 # Functions that make settings from a URL set these to "" if the URL does not name them.
 _PARTS: Final = ("HOST", "PORT", "NAME", "USER", "PASSWORD")
@@ -35,6 +38,47 @@ def slaves_of(settings: Mapping[str, Any], alias: str) -> list[Mapping[str, Any]
             f'{where} must be a list with a dictionary of settings or a URL for each slave: [{{"HOST": "slave1.db"}}].'
         )
     return [_slave(settings, slave, f"{where}[{number}]") for number, slave in enumerate(given)]
+
+
+def with_own(settings: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of an alias, overridden by those of a server.
+
+    If the server has a host or a Unix socket of its own, those of the alias are left out. Otherwise a driver that gets
+    both could connect to the master instead of the slave.
+
+    Args:
+        settings: the settings of the alias.
+        own: the settings in which the server differs.
+    """
+    found = {**settings, **own}
+    if own.get("HOST") and "OPTIONS" not in own and settings.get("OPTIONS"):
+        found["OPTIONS"] = _without_place(settings["OPTIONS"])
+    elif "HOST" not in own and (own.get("OPTIONS") or {}).get("unix_socket"):
+        found["HOST"] = ""
+    return found
+
+
+def _without_place(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name not in _PLACES}
+
+
+def name_of(settings: Mapping[str, Any]) -> str:
+    """Return the name of a server for messages: its Unix socket, its host with the port, or its NAME.
+
+    Args:
+        settings: all settings of the server.
+    """
+    host, port = str(settings.get("HOST") or ""), settings.get("PORT")
+    socket = (settings.get("OPTIONS") or {}).get("unix_socket")
+    if socket and host in {"", "localhost"}:
+        return str(socket)
+    if host:
+        return f"{host}:{port}" if port and has_port(_kind(settings), host) else host
+    return str(settings.get("NAME") or "localhost").rpartition("/")[2]
+
+
+def _kind(settings: Mapping[str, Any]) -> str | None:
+    return _KINDS.get(str(settings.get("ENGINE", "")).rpartition(".")[2])
 
 
 def _slave(settings: Mapping[str, Any], slave: Mapping[str, Any] | str, where: str) -> Mapping[str, Any]:
@@ -61,17 +105,17 @@ def _without_our_options(slave: dict[str, Any], where: str) -> Mapping[str, Any]
 
 
 def _from_url(settings: Mapping[str, Any], url: str, where: str) -> Mapping[str, Any]:
-    engine = str(settings.get("ENGINE", ""))
     try:
         parts = parse_url(url, where)
     except ConfigurationError as error:
         raise ImproperlyConfigured(str(error)) from None
-    if _KINDS.get(engine.rpartition(".")[2], parts.engine) != parts.engine:
+    if (_kind(settings) or parts.engine) != parts.engine:
         raise ImproperlyConfigured(
-            f'{where} is a URL of {parts.engine}, but the ENGINE of the alias is "{engine}". All servers of an alias'
-            " must be of one kind."
+            f'{where} is a URL of {parts.engine}, but the ENGINE of the alias is "{settings["ENGINE"]}". All servers of'
+            " an alias must be of one kind."
         )
     options = dict(parts.options)
+    inherited = settings.get("OPTIONS") or {}
     found = {
         "HOST": parts.host,
         "PORT": parts.port,
@@ -80,6 +124,6 @@ def _from_url(settings: Mapping[str, Any], url: str, where: str) -> Mapping[str,
         "PASSWORD": parts.password,
         "WEIGHT": options.pop("weight", ""),
         "RESOLVE": options.pop("resolve", ""),
-        "OPTIONS": {**settings.get("OPTIONS", {}), **options} if options else "",
+        "OPTIONS": {**(_without_place(inherited) if parts.host else inherited), **options} if options else "",
     }
     return {key: value for key, value in found.items() if value != ""}

@@ -93,6 +93,12 @@ def servers_of(driver: Driver, master: object, slaves: object, pool_size: int) -
                 f"`slaves[{number - 1}]` is a URL without a host and without a part that differs from the master, so"
                 " the slave would be the master. Add the host of the slave. If there are no slaves, leave `slaves` out."
             )
+        if lacks_place and settings.get("unix_socket") and merged.get("port") != settings.get("port"):
+            raise ConfigurationError(
+                f"`slaves[{number - 1}]` has a port, but no host or socket of its own, and the master has a Unix"
+                " socket. A Unix socket has no port, so the slave would be the master. Add the host or the socket of"
+                " the slave."
+            )
         driver.check(merged, which)
         found.append(behind_name(merged, weight, which) if resolves else server(merged, SLAVE, weight))
     if share is not None:

@@ -44,6 +44,9 @@ _READ_ONLY_OPTION: Final = re.compile(r"--(super[-_])?read[-_]only")
 # ER_UNKNOWN_COM_ERROR. A Galera node that has left its cluster sends it, but it can have other causes.
 _UNKNOWN_COMMAND: Final = 1047
 
+# With these hosts, every driver connects to the socket in ``unix_socket``.
+_HERE: Final = (None, "", "localhost")
+
 # The client's codes 2002, 2003, 2006 and 2013: no socket; no host; gone away before sending; lost.
 _FAULTS: Final = {
     READ_ONLY_TRANSACTION: Fault.REFUSED,
@@ -197,6 +200,9 @@ class MySQLFamilyDriver(Driver):
     has_latest_position = True
     reads_may_lock = True
 
+    #: Whether the driver ignores ``unix_socket`` if the settings have a host other than localhost.
+    prefers_host = False
+
     #: Settings that replswitch sets itself.
     own_settings: ClassVar[set[str]] = {"autocommit"}
 
@@ -211,7 +217,7 @@ class MySQLFamilyDriver(Driver):
 
     def address(self, settings: Mapping[str, Any]) -> str:
         """Return the socket, or the host, with its port unless that is 3306."""
-        if settings.get("unix_socket"):
+        if settings.get("unix_socket") and not (self.prefers_host and settings.get("host") not in _HERE):
             return str(settings["unix_socket"])
         port, host = str(settings.get("port") or 3306), str(settings.get("host") or "localhost")
         return host if port == "3306" else f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -263,7 +263,7 @@ class MySQLClientDriver(MySQLFamilyDriver):
     """The `replswitch.drivers.Driver` for mysqlclient, which must query the position of each commit."""
 
     module = MySQLdb
-    must_ask = True
+    must_ask = prefers_host = True
 
     def host_to_look_up(self, settings: Mapping[str, Any], what: str) -> tuple[str, int]:
         """Return the host and the port. Refuse settings with which TLS would verify the address and not the name."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 from replswitch.checking import refuse_unknown
 from replswitch.drivers.driver import Driver, Fault
 from replswitch.drivers.one_host import one_host
+from replswitch.drivers.postgresql_lag import BEHIND
 from replswitch.drivers.postgresql_position import POSITION, Timelines
 from replswitch.drivers.written import Written
 from replswitch.errors import ConfigurationError
@@ -78,15 +79,6 @@ _STARTS: Final = re.compile("starting up|shutting down|recovery mode|not (?:yet 
 _BROKEN: Final = re.compile(
     "closed the connection|could not (?:receive|send)|[Cc]onnection (?:reset|refused)|[Tt]imed? ?out|[Bb]roken pipe"
 )
-
-#: Queries the lag of a slave in seconds, whether the server is a slave, and whether its WAL receiver runs. The last
-#: value is None if the account may not see the receiver. The lag is 0 if the slave has applied all that the master has
-#: reported. pg_last_wal_receive_lsn() is too low for this after a restart of the slave, until the master writes again.
-BEHIND: Final = """\
-SELECT CASE WHEN (SELECT latest_end_lsn FROM pg_stat_wal_receiver) <= pg_last_wal_replay_lsn() THEN 0
-        ELSE greatest(extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()), 0) END::float,
-    pg_is_in_recovery(),
-    (SELECT status = 'streaming' FROM pg_stat_wal_receiver UNION ALL SELECT false LIMIT 1)"""
 
 
 class PostgreSQLFamilyDriver(Driver):
@@ -262,8 +254,8 @@ class PostgreSQLFamilyDriver(Driver):
         """Return for how many seconds a slave has not applied what the master has reported.
 
         Returns:
-            the seconds; infinity if no WAL receiver is streaming; None if the server is not a slave, or if the account
-            may not see the WAL receiver.
+            the seconds; infinity if no WAL receiver is streaming, or if nothing bounds the lag; None if the server is
+            not a slave, or if the account may not see the WAL receiver.
         """
         seconds, is_slave, receives = raw.question(BEHIND)
         if not is_slave or receives is None:

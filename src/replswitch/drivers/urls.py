@@ -64,7 +64,8 @@ class ServerURL:
         engine: the kind of server: ``"mysql"`` (MariaDB too), ``"postgresql"`` or ``"sqlite"``.
         driver: the name of the driver, as `replswitch.connect` takes it.
         names_driver: the URL itself names the driver, as in ``mysql+mysqldb://``.
-        host: the host, or several separated by commas (PostgreSQL); a path means a Unix socket.
+        host: the host, or several separated by commas (PostgreSQL); a path means a Unix socket (of PostgreSQL: the
+            folder with the socket).
         port: the port, or several separated by commas.
         options: the options after the question mark, except those in other attributes. Numbers and flags are
             converted.
@@ -165,7 +166,7 @@ def parse_url(url: str, where: str) -> ServerURL:
         engine=engine,
         driver=_NAMES_OF_SQLALCHEMY.get(driver, driver) if plus else default,
         names_driver=bool(plus),
-        host=part(",".join(host for host, _ in found), "host", "unix_socket"),
+        host=_host(",".join(host for host, _ in found), texts, where),
         port=_port(part(",".join(ports) if any(ports) else "", "port"), where),
         user=part(unquote(user), "user"),
         password=part(unquote(password), "password"),
@@ -201,6 +202,16 @@ def settings_of_url(url: str, driver: Driver, where: str) -> dict[str, Any]:
     return {**{name: value for name, value in found.items() if value != ""}, **parts.options}
 
 
+def has_port(engine: str | None, host: str) -> bool:
+    """Return whether the port is a part of the server's address. On PostgreSQL, the name of a socket contains it.
+
+    Args:
+        engine: the kind of server, as in `ServerURL`; None if it is not known.
+        host: the host, or a Unix socket.
+    """
+    return not host.startswith("/") or engine != "mysql"
+
+
 def _split(url: str, where: str) -> SplitResult:
     try:
         parts = urlsplit(url)
@@ -218,6 +229,31 @@ def _host_and_port(text: str) -> tuple[str, str]:
         return host.replace("%25", "%"), rest[1:] if rest.startswith(":") else rest and f"]{rest}"
     host, _, port = text.partition(":")
     return unquote(host), port
+
+
+def _host(given: str, texts: dict[str, str], where: str) -> str:
+    """Return the host, or the Unix socket. Remove the options that contain it.
+
+    Args:
+        given: the host before the path of the URL. With a socket in an option, it may be localhost.
+        texts: the options.
+        where: the name of the URL in messages.
+    """
+    for name in ("host", "unix_socket"):
+        asked = texts.pop(name, "")
+        if not asked:
+            continue
+        is_socket = asked.startswith(("/", "@"))
+        if name == "unix_socket" and not asked.startswith("/"):
+            raise ConfigurationError(
+                f'The option "unix_socket" in `{where}` must be the absolute path of a Unix socket.'
+            )
+        if given and not (is_socket and given.lower() == "localhost"):
+            also = "another socket" if given.startswith(("/", "@")) else "a host that is not localhost"
+            text = f"is a Unix socket, but the URL also has {also}" if is_socket else "repeats a part of the URL"
+            raise ConfigurationError(f'The option "{name}" in `{where}` {text}. Leave one out.')
+        given = asked
+    return given
 
 
 def _port(text: str, where: str) -> str:

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from replswitch.decision import MASTER
-from replswitch.drivers.postgresql import BEHIND
+from replswitch.drivers.postgresql_lag import BEHIND
 
 if TYPE_CHECKING:
     from replswitch.drivers import Raw
@@ -52,6 +52,6 @@ def ask_postgresql(raw: Raw, server: Asked, status: ServerStatus) -> None:
         status.replication, status.problem = "stopped", "it applies nothing, because replay is paused"
     elif receives:
         status.replication = "running"
-        status.behind = None if seconds is None else math.floor(seconds)
+        status.behind = math.floor(seconds) if math.isfinite(seconds) else None
     else:
         status.replication, status.problem = "stopped", "it receives nothing from its master"

@@ -68,6 +68,23 @@ def conflict(mariadb_pair: MariaDBPair) -> Iterator[None]:
 
 
 class TestServers:
+    @pytest.mark.parametrize(
+        "form", ["mysql://localhost?unix_socket={}", {"HOST": "{}"}, {"OPTIONS": {"unix_socket": "{}"}}]
+    )
+    def test_servers_behind_sockets_are_named_by_them(
+        self, form: Any, use_databases: Any, database: dict[str, Any], mariadb_pair: MariaDBPair
+    ) -> None:
+        sockets = []
+        for name in ("master", "slave"):
+            with closing(mariadb_pair.admin(name)) as admin, admin.cursor() as cursor:
+                cursor.execute("SELECT @@socket")
+                sockets.append(cursor.fetchone()[0])
+        given = json.loads(json.dumps(form).replace("{}", sockets[1], 1))
+        of_master = {"HOST": "localhost", "PORT": "", "OPTIONS": {"unix_socket": sockets[0]}}
+        use_databases(checked={**database, **of_master, "SLAVES": [given]})
+        found = [(server["server"], server["replication"], server["problem"]) for server in servers()]
+        assert found == [(sockets[0], None, None), (sockets[1], "running", None)]
+
     def test_the_table_lists_master_and_slave(self, checked: dict[str, Any]) -> None:
         output, complaint = run()
         assert complaint == ""

@@ -212,6 +212,14 @@ class TestSlaves:
         use_databases(default={**SERVERS, "SLAVES": [slave]})
         assert ids() == ["W001"]
 
+    @pytest.mark.parametrize(
+        "slave", [{"PORT": "3307"}, {"HOST": "localhost", "OPTIONS": {"unix_socket": "/run/m.sock"}}]
+    )
+    def test_a_slave_with_the_socket_of_the_master_is_w001(self, use_databases: Any, slave: dict[str, Any]) -> None:
+        of_master = {"HOST": "localhost", "OPTIONS": {"unix_socket": "/run/m.sock"}}
+        use_databases(default={**SERVERS, **of_master, "SLAVES": [slave]})
+        assert ids() == ["W001"]
+
 
 class TestOptions:
     @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import dj_database_url
 import environ
 import pytest
 from django.core.exceptions import ImproperlyConfigured
+from django.db.utils import load_backend
 from tests.behind_name import NAME, Names
 
 from django_replswitch import checks
@@ -143,3 +144,76 @@ def test_a_wrong_slave_is_refused_without_its_password(given: object, message: s
 def test_a_backend_of_the_projects_own_accepts_every_url() -> None:
     (slave,) = slaves(["postgresql://slave.db"], ENGINE="project.backend")
     assert slave["HOST"] == "slave.db"
+
+
+SOCKET = "/run/mysqld/slave.sock"
+NAMED = "mysql://reader:p%40ss@localhost/shop2?unix_socket=/run/mysqld/slave.sock"
+AS_HOST = "mysql://reader:p%40ss@%2Frun%2Fmysqld%2Fslave.sock/shop2"
+WITHOUT_HOST = "mysql://reader:p%40ss@/shop2?unix_socket=/run/mysqld/slave.sock"
+
+OF_SOCKETS = [
+    NAMED,
+    AS_HOST,
+    WITHOUT_HOST,
+    dj_database_url.parse(NAMED),
+    dj_database_url.parse(AS_HOST),
+    dj_database_url.parse(WITHOUT_HOST),
+    environ.Env.db_url_config(NAMED),
+    environ.Env.db_url_config(WITHOUT_HOST),
+    {"HOST": SOCKET},
+    {"OPTIONS": {"unix_socket": SOCKET}},
+    {"HOST": "localhost", "OPTIONS": {"unix_socket": SOCKET}},
+]
+
+OF_MASTERS = {
+    "host": {},
+    "host_that_is_a_socket": {"HOST": "/run/mysqld/master.sock", "PORT": ""},
+    "socket_in_options": {"HOST": "", "PORT": "", "OPTIONS": {"unix_socket": "/run/mysqld/master.sock"}},
+    "dj_database_url": dj_database_url.parse("mysql://u:p@localhost/shop?unix_socket=/run/mysqld/master.sock"),
+}
+
+
+def opened(server: Any, settings: dict[str, Any]) -> dict[str, Any]:
+    """Where Django's backend connects to, with the settings of a server."""
+    defaults: dict[str, Any] = {"ATOMIC_REQUESTS": False, "TIME_ZONE": None, "OPTIONS": {}}
+    wrapper: Any = load_backend(settings["ENGINE"]).DatabaseWrapper
+    found = wrapper.stock({**defaults, **merged(server, settings)}, "default").get_connection_params()
+    return {key: found[key] for key in ("host", "unix_socket") if key in found}
+
+
+@pytest.mark.parametrize("of_master", OF_MASTERS.values(), ids=OF_MASTERS)
+@pytest.mark.parametrize("given", OF_SOCKETS)
+def test_a_slave_with_a_socket_connects_to_its_socket_and_is_named_by_it(given: Any, of_master: dict[str, Any]) -> None:
+    settings: dict[str, Any] = {**MASTER, **of_master, "ENGINE": MASTER["ENGINE"], "SLAVES": [given]}
+    (slave,) = servers_of(settings, "default").slaves
+    found = opened(slave, settings)
+    assert found["unix_socket"] == SOCKET
+    assert found.get("host", "localhost") == "localhost", "mysqlclient would connect to this host instead"
+    assert slave.name == SOCKET
+
+
+@pytest.mark.parametrize("of_master", OF_MASTERS.values(), ids=OF_MASTERS)
+@pytest.mark.parametrize("given", [{"HOST": "slave.db"}, URL, f"{URL}?read_timeout=5", dj_database_url.parse(URL)])
+def test_a_slave_with_a_host_does_not_connect_to_the_socket_of_the_master(
+    given: Any, of_master: dict[str, Any]
+) -> None:
+    settings: dict[str, Any] = {**MASTER, **of_master, "ENGINE": MASTER["ENGINE"], "SLAVES": [given]}
+    (slave,) = servers_of(settings, "default").slaves
+    assert opened(slave, settings) == {"host": "slave.db"}
+    assert slave.name.partition(":")[0] == "slave.db"
+
+
+@pytest.mark.parametrize(
+    ("of_master", "name"),
+    [*zip(OF_MASTERS.values(), ["master.db:3307", *["/run/mysqld/master.sock"] * 3], strict=True)],
+    ids=OF_MASTERS,
+)
+def test_a_master_with_a_socket_is_named_by_it(of_master: dict[str, Any], name: str) -> None:
+    assert servers_of({**MASTER, **of_master, "ENGINE": MASTER["ENGINE"]}, "default").master.name == name
+
+
+def test_two_slaves_in_one_folder_of_sockets_of_postgresql_are_named_by_their_ports() -> None:
+    settings = {**MASTER, "ENGINE": "django_replswitch.backends.postgresql", "OPTIONS": {}}
+    given = [{"HOST": "/run/postgresql", "PORT": "5433"}, "postgresql://%2Frun%2Fpostgresql:5434"]
+    names = [server.name for server in servers_of({**settings, "SLAVES": given}, "default").slaves]
+    assert names == ["/run/postgresql:5433", "/run/postgresql:5434"]
