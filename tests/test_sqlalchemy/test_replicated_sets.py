@@ -156,7 +156,7 @@ MYSQL_URLS = {
     "u@h.example:3307/shop": "h.example:3307",
     "u@/shop?host=h.example&port=3307": "h.example:3307",
     "u@/shop?unix_socket=/run/Mysqld.sock": "/run/Mysqld.sock",
-    "u@h/shop?unix_socket=%2Frun%2FMysqld.sock": "/run/Mysqld.sock",
+    "u@localhost/shop?unix_socket=%2Frun%2FMysqld.sock": "/run/Mysqld.sock",
     "u@[::1]/shop": "::1",
 }
 
@@ -178,6 +178,14 @@ def test_m8_engines_with_and_without_asyncio_give_the_set_of_an_address_the_same
         assert located == dict.fromkeys(found, wanted), rest
         assert len({each.address(its) for each, its in zip(drivers, found.values(), strict=True)}) == 1, rest
         assert len({each.schema(its) for each, its in zip(drivers, found.values(), strict=True)}) == 1, rest
+
+
+@pytest.mark.parametrize("driver", ["pymysql", "mysqldb", "aiomysql", "asyncmy"])
+def test_m8_with_a_host_and_a_socket_the_set_is_named_by_the_one_that_the_driver_connects_to(driver: str) -> None:
+    """mysqlclient uses the socket only if the host is localhost; the other drivers use it always."""
+    engine = create_engine(f"mysql+{driver}://u@h/shop?unix_socket=/run/Mysqld.sock")
+    located = driver_of(engine.dialect, {}).location(settings_of(engine))
+    assert located == ("h" if driver == "mysqldb" else "/run/Mysqld.sock")
 
 
 @pytest.mark.parametrize("url", ["mysql+pymysql://h/", "mysql+aiomysql://h/"])
