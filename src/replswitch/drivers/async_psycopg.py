@@ -58,6 +58,9 @@ class _Recorded:
         except psycopg.Error:
             self._conn.after_error(what)
             raise
+        except BaseException:  # the task was cancelled
+            self._conn.note_cancellation(what)
+            raise
         self._conn.after(self._results)
         return made
 

@@ -21,7 +21,7 @@ from replswitch.engine.recording import is_recording
 from replswitch.engine.route import Route
 from replswitch.engine.servers import Link
 from replswitch.errors import ConfigurationError
-from replswitch.sqlalchemy.ending import leave_to_parent, note_for_children, roll_back_quietly
+from replswitch.sqlalchemy.ending import before_close, leave_to_parent, note_for_children, roll_back_quietly
 from replswitch.sqlalchemy.facts import AUTOCOMMIT, RESOLVE, level_of, usable
 from replswitch.sqlalchemy.pooled import AT, COMMITS_AT_ONCE, LINK, OUR_OWN, ROUTE, PoolPort
 from replswitch.state import stack
@@ -238,6 +238,7 @@ class MasterOpener(Opener):
             dialect.do_commit = partial(self._commit_after_readers, dialect.do_commit)
         if not self._driver.opens_connections:
             dialect.do_commit = partial(self._commit_and_look, dialect.do_commit)
+            before_close(engine, self._look_after_cancellation)
 
     def _checkout(self, raw: Raw, entry: ConnectionPoolEntry, proxy: Any) -> None:
         super()._checkout(raw, entry, proxy)
