@@ -1,4 +1,4 @@
-"""What a task has committed before it was cancelled is recorded (M1), with each asyncio driver."""
+"""Tasks that are cancelled: what they have committed is recorded (M1), and no other error replaces the cancellation."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from contextlib import closing
 from typing import Any, Final
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
-from tests.asyncio_drivers import OF_POSTGRESQL, address, installed
+from tests.asyncio_drivers import OF_POSTGRESQL, OF_SERVERS, PAIRS, address, installed
 from tests.partial_commits import INSERT, has_committed, prepare
 
 from replswitch import carry, resume
-from replswitch.decorators import use_master
+from replswitch.decorators import use_master, use_slave
 from replswitch.sqlalchemy import RoutingSession, replicate
 from replswitch.testing import PostgreSQLPair
 
@@ -70,6 +70,79 @@ def token_after_cancellation(driver: str, pair: Any, work: Work) -> str:
             await slave.dispose()
 
     return asyncio.run(main())
+
+
+@pytest.mark.parametrize("state", [use_master, use_slave])
+@pytest.mark.parametrize("driver", OF_SERVERS)
+def test_f5_a_task_that_is_cancelled_while_its_engine_connects_for_the_first_time_raises_no_other_error(
+    request: pytest.FixtureRequest, driver: str, state: Any
+) -> None:
+    pair = request.getfixturevalue(PAIRS[driver])
+
+    async def main() -> None:
+        urls = [address(each, installed(driver)) for each in (pair.master, *pair.slaves)]
+        master, slave = map(create_async_engine, urls)
+        replicate(master, [slave])
+        began = asyncio.Event()
+
+        def query_slowly(connection: Connection) -> None:
+            began.set()
+            connection.exec_driver_sql("SELECT pg_sleep(2)" if driver in OF_POSTGRESQL else "SELECT SLEEP(2)")
+
+        async def run() -> None:
+            async with AsyncSession(master, sync_session_class=RoutingSession) as session:
+                with state():
+                    await session.execute(text("SELECT 1"))
+
+        for each in (master, slave):
+            dialect: Any = each.sync_engine.dialect
+            dialect._get_default_schema_name = query_slowly
+        task = asyncio.create_task(run())
+        await began.wait()
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await master.dispose()
+        await slave.dispose()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("driver", OF_POSTGRESQL)
+def test_s6_a_read_on_the_slave_whose_task_is_cancelled_does_not_run_on(
+    postgresql_pair: PostgreSQLPair, driver: str
+) -> None:
+    def is_running() -> bool:
+        sql = "SELECT COUNT(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(3%' AND state = 'active'"
+        with closing(postgresql_pair.connect("slave")) as plain, plain.cursor() as cursor:
+            cursor.execute(sql)
+            return bool(cursor.fetchone() != (0,))
+
+    async def main() -> None:
+        pair = postgresql_pair
+        urls = [address(each, installed(driver)) for each in (pair.master, *pair.slaves)]
+        master, slave = map(create_async_engine, urls)
+        replicate(master, [slave])
+
+        async def run() -> None:
+            async with AsyncSession(master, sync_session_class=RoutingSession) as session:
+                with use_slave():
+                    await session.execute(text("SELECT pg_sleep(30)"))
+
+        task = asyncio.create_task(run())
+        while not await asyncio.to_thread(is_running):
+            assert not task.done()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        async with asyncio.timeout(5):
+            while await asyncio.to_thread(is_running):
+                pass
+        await master.dispose()
+        await slave.dispose()
+
+    asyncio.run(main())
 
 
 async def one_text(session: AsyncSession) -> None:
