@@ -62,7 +62,7 @@ def names(pair: str) -> tuple[str, ...]:
 
 def has_committed(pair: Any) -> bool:
     """Return whether the row of `INSERT` is on the master."""
-    with closing(pair.connect()) as plain, plain.cursor() as cursor:
+    with closing(pair.connect()) as plain, closing(plain.cursor()) as cursor:
         cursor.execute("SELECT COUNT(*) FROM partial WHERE id = 1")
         return bool(cursor.fetchone() == (1,))
 

@@ -21,7 +21,7 @@ PACKAGES = {
 IMPORTERS = {
     "itsdangerous": ["replswitch.request.marker"],
     "aiomysql": ["replswitch.drivers.async_aiomysql"],
-    "asyncpg": ["replswitch.drivers.async_asyncpg"],
+    "asyncpg": ["replswitch.drivers.async_asyncpg", "replswitch.drivers.async_asyncpg_connection"],
     "celery": ["replswitch.celery"],
     "dramatiq": ["replswitch.dramatiq"],
     "MySQLdb": ["replswitch.drivers.mysqlclient"],

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any, Final
@@ -115,6 +117,36 @@ def test_m1_what_a_statement_has_committed_before_its_error_is_recorded(
     master.dispose()
     slave.dispose()
     check(pair, name, level, token)
+
+
+class TimeLimitError(Exception):
+    """What the handler of a signal raises."""
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+@pytest.mark.parametrize("pair", ["postgresql_pair"], indirect=True)
+def test_m1_what_a_text_has_committed_before_a_signal_has_interrupted_it_is_recorded(driver: str, pair: Any) -> None:
+    def end(*_: Any) -> None:
+        raise TimeLimitError
+
+    master, slave = (create_engine(address(each, installed(driver))) for each in (pair.master, *pair.slaves))
+    replicate(master, [slave])
+    before = signal.signal(signal.SIGUSR1, end)
+    timer = threading.Timer(0.5, signal.pthread_kill, (threading.get_ident(), signal.SIGUSR1))
+    try:
+        with resume(""), use_master():
+            with RoutingSession(master) as session:
+                connection = session.connection()
+                timer.start()
+                with pytest.raises(TimeLimitError):
+                    connection.exec_driver_sql(f"{INSERT}; COMMIT; SELECT pg_sleep(2)")
+            token = carry()
+    finally:
+        timer.cancel()
+        signal.signal(signal.SIGUSR1, before)
+    master.dispose()
+    slave.dispose()
+    assert (has_committed(pair), token != "") == (True, True)
 
 
 @modes

@@ -65,6 +65,9 @@ class Tracked:
         except Exception:
             tracker.record_unknown_answer()
             raise
+        except BaseException:  # the task was cancelled
+            tracker.record_cancellation()
+            raise
         result: Any = self._result  # type: ignore[attr-defined]  # of the driver's class
         if result.field_count and (status := result.server_status) and not status & SESSION_CHANGED:
             tracker.has_run = False  # as after most reads

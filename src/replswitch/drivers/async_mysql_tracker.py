@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 SESSION_TRACK: Final = 1 << 23
 IN_TRANSACTION: Final = 0x1
 _AUTOCOMMIT: Final = 0x2
+_MORE_RESULTS: Final = 0x8
 
 
 class Tracker(WriteTracker):
@@ -108,9 +109,21 @@ class Tracker(WriteTracker):
         if not self.status & IN_TRANSACTION or self.may_commit():
             self.written = later(self.written, Written.ASK)
 
+    def record_cancellation(self) -> None:
+        """Record that nobody reads the answer to the latest statement."""
+        if self.may_commit():
+            self.written = Written.YES
+
     def may_commit(self) -> bool:
-        """Return whether the latest statement may commit the open transaction, from its text."""
-        return may_commit(self.latest)
+        """Return whether the latest statement may commit the open transaction, from its text.
+
+        Also return True if a result of an earlier statement is unread. The driver reads it before the next statement.
+        """
+        return bool(self.status & _MORE_RESULTS) or may_commit(self.latest)
+
+    def has_written(self) -> bool:
+        """Return whether a statement has committed something, such as a procedure, that was not reported so far."""
+        return self.written is not Written.NO
 
     def may_have_news(self) -> bool:
         """Return False if no command has run that may have written."""

@@ -108,6 +108,10 @@ class AsyncTracker(PostgreSQLTracker):
         """Return False if no statement has run since the last commit, rollback or check for writes."""
         return self.has_run or self.written is not Written.NO
 
+    def has_written(self) -> bool:
+        """Return whether a statement has committed something that was not reported so far."""
+        return self.written is not Written.NO
+
     def pop_write_status(self) -> Position | Written:
         """Return what was committed; `Written.ASK` if a statement outside a transaction may have written."""
         status = super().pop_write_status()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import select
+from contextlib import suppress
 from functools import cache
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
@@ -57,6 +58,9 @@ class _Recorded:
             made = await running
         except psycopg.Error:
             self._conn.after_error(what)
+            raise
+        except BaseException:  # the task was cancelled
+            self._conn.note_cancellation(what)
             raise
         self._conn.after(self._results)
         return made
@@ -201,7 +205,7 @@ class _LimitedConnection(AsyncPsycopgConnection):
     limit: float = READ_TIMEOUT
 
     async def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
-        """Wait for an answer. If it does not arrive in time, or the wait is cancelled, close the connection."""
+        """Wait for an answer. Close the connection if it does not arrive in time, or the wait is cancelled."""
         if args or options:
             return await super().wait(gen, *args, **options)
         try:
@@ -214,7 +218,11 @@ class _LimitedConnection(AsyncPsycopgConnection):
             self.pgconn.finish()
             raise psycopg.OperationalError(f"no answer came within {self.limit:g} s") from error
         except BaseException:
-            self.pgconn.finish()
+            try:
+                with suppress(psycopg.Error):  # otherwise the server would continue to work on the statement
+                    await self.cancel_safe(timeout=2)
+            finally:
+                self.pgconn.finish()
             raise
 
 

@@ -53,6 +53,13 @@ class _Tracker(WriteTracker):
             return Written.NO
         return SQLitePosition(time.time_ns()) if self._reports_positions else Written.YES
 
+    def has_written(self) -> bool:
+        """Return whether rows were changed. A savepoint that is released outside a transaction has committed them."""
+        try:
+            return bool(self._connection.total_changes != self._changes_seen)
+        except ValueError:  # the connection is closed
+            return False
+
     def refresh_baseline(self) -> None:
         """Ignore changes that were rolled back, because a rollback does not lower the number of changed rows."""
         with suppress(ValueError):  # the connection is closed

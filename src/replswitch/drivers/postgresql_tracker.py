@@ -122,6 +122,11 @@ class PostgreSQLTracker(WriteTracker):
         elif what.has_commit:  # the transaction that is open has begun after the commit
             self.note(Written.YES)
 
+    def note_cancellation(self, what: Statement) -> None:
+        """Record what a statement may have committed whose answer nobody reads."""
+        if what.has_commit or not (what.changes_rows or what.only_reads or what.is_plain):
+            self.note(Written.YES)
+
     # WriteTracker
 
     def pop_write_status(self) -> Position | Written:

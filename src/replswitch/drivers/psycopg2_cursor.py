@@ -27,6 +27,10 @@ class TrackingCursor(psycopg2.extensions.cursor):
         except psycopg2.Error:
             self.connection.after_error(what)
             raise
+        except BaseException:  # from the handler of a signal, such as a time limit
+            if not self.connection.is_reader:
+                self.connection.note_cancellation(what)
+            raise
         self.connection.after(self.statusmessage, has_commit=what.has_commit)
 
     def _declare(self, query: Any, values: Any) -> None:

@@ -149,6 +149,10 @@ class TrackingCursor(RunningCursor):
             if (begins or not is_idle) and not connection.is_reader:
                 connection.note_error(what, is_idle=self._pgconn.transaction_status == _IDLE)
             raise
+        except BaseException:  # from the handler of a signal, such as a time limit
+            if not connection.is_reader:
+                connection.note_cancellation(what)
+            raise
         results = self._results
         if (
             (what.changes_rows or results[0].status == _ROWS)

@@ -85,7 +85,14 @@ class WriteTracker:
         return True
 
     def may_commit(self) -> bool:
-        """Return whether the latest statement may commit by itself in a transaction, as a procedure on MySQL does."""
+        """Return whether a statement without an answer may commit in a transaction, as a procedure on MySQL does."""
+        return False
+
+    def has_written(self) -> bool:
+        """Return whether something was or may have been committed that `pop_write_status` has not reported so far.
+
+        It is called before the connection is closed. By default False, for drivers that report each commit at once.
+        """
         return False
 
     def pop_write_status(self) -> Position | Written:

@@ -10,13 +10,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
+from sqlalchemy.event import listens_for
+
 from replswitch.decision import MASTER, SLAVE
 from replswitch.forked import keep_open
+from replswitch.sqlalchemy.pooled import LINK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy import Engine
+    from sqlalchemy.pool import ConnectionPoolEntry
 
     from replswitch.drivers import Driver, Raw
     from replswitch.engine.servers import Link, Server
@@ -50,6 +54,20 @@ def roll_back_quietly(engine: Engine, driver: Driver, server: Server) -> None:
     dialect.do_rollback = end
     if server.state == SLAVE:
         dialect.do_commit = end
+
+
+def before_close(engine: Engine, record_write: Callable[[], object]) -> None:
+    """Call ``record_write`` before an invalid connection is closed whose statements may have committed something.
+
+    A procedure commits without an event of SQLAlchemy. Such commits are recorded when the connection goes back to the
+    pool, which does not happen if the connection is lost, or if the task of a later statement is cancelled.
+    """
+
+    @listens_for(engine, "invalidate")
+    def look(_: Raw, entry: ConnectionPoolEntry, __: BaseException | None) -> None:
+        link: Link | None = entry.info.get(LINK)
+        if link is not None and link.writes.has_written():
+            record_write()
 
 
 def leave_to_parent(engine: Engine) -> None:

@@ -51,6 +51,16 @@ def usable(connection: Connection | None) -> bool:
     return connection is not None and not connection.closed and not connection.invalidated
 
 
+def info_of(connection: Connection | None) -> dict[str, Any] | None:
+    """Return the `info` of a connection of the pool; None without one, and while SQLAlchemy sets the dialect up."""
+    if connection is None or not usable(connection):
+        return None
+    try:
+        return connection.info
+    except NotImplementedError:  # on the first connection of an engine
+        return None
+
+
 def level_of(bind: Connection | Engine) -> Any:
     """Return the isolation level of transactions; None unless `create_engine` or an execution option sets it."""
     # Each statement on the master runs this, so it reads the options without a method.

@@ -21,8 +21,8 @@ from replswitch.engine.recording import is_recording
 from replswitch.engine.route import Route
 from replswitch.engine.servers import Link
 from replswitch.errors import ConfigurationError
-from replswitch.sqlalchemy.ending import leave_to_parent, note_for_children, roll_back_quietly
-from replswitch.sqlalchemy.facts import AUTOCOMMIT, RESOLVE, level_of, usable
+from replswitch.sqlalchemy.ending import before_close, leave_to_parent, note_for_children, roll_back_quietly
+from replswitch.sqlalchemy.facts import AUTOCOMMIT, RESOLVE, info_of, level_of, usable
 from replswitch.sqlalchemy.pooled import AT, COMMITS_AT_ONCE, LINK, OUR_OWN, ROUTE, PoolPort
 from replswitch.state import stack
 
@@ -238,6 +238,7 @@ class MasterOpener(Opener):
             dialect.do_commit = partial(self._commit_after_readers, dialect.do_commit)
         if not self._driver.opens_connections:
             dialect.do_commit = partial(self._commit_and_look, dialect.do_commit)
+            before_close(engine, self._look_after_cancellation)
 
     def _checkout(self, raw: Raw, entry: ConnectionPoolEntry, proxy: Any) -> None:
         super()._checkout(raw, entry, proxy)
@@ -323,27 +324,27 @@ class MasterOpener(Opener):
             self._look_last(link.writes, commits_at_once=info.pop(COMMITS_AT_ONCE, False))
 
     def _handle_error(self, context: ExceptionContext) -> None:
-        connection, error = context.connection, context.original_exception
-        if not isinstance(error, Exception) and connection is not None and usable(connection):
-            link: Link | None = connection.info.get(LINK)
+        connection, error, info = context.connection, context.original_exception, info_of(context.connection)
+        if not isinstance(error, Exception) and connection is not None and info is not None:
+            link: Link | None = info.get(LINK)
             if level_of(connection) == AUTOCOMMIT or (link is not None and link.writes.may_commit()):
                 self._look_after_cancellation()
         if context.is_pre_ping or not isinstance(error, self._driver.module.Error):
             return
-        if connection is None:
+        if connection is None or (info is None and usable(connection)):
             self.database.raise_if_master_is_gone(self._driver, error)
         elif route_of(connection) is not None:
             super()._handle_error(context)
-        elif usable(connection):
+        elif info is not None:
             port = PoolPort(self._driver)
             try:
-                Route(self.database, port).failed(Attempt(repeatable=False), connection.info[LINK], error)
+                Route(self.database, port).failed(Attempt(repeatable=False), info[LINK], error)
             finally:
                 context.is_disconnect = context.is_disconnect or port.dropped is not None
 
 
 def route_of(connection: Connection | None) -> SessionRoute | None:
     """Return the route of the session that uses a connection; None if no session uses it."""
-    reference = connection.info.get(ROUTE) if connection is not None and usable(connection) else None
+    reference = (info_of(connection) or {}).get(ROUTE)
     route: SessionRoute | None = None if reference is None else reference()
     return None if route is None or route.link_on(connection) is None else route
