@@ -85,7 +85,7 @@ def test_f1_an_open_transaction_that_has_written_is_no_lag(pair: PostgreSQLPair)
         insert_until_a_record_is_cut(connection, raw)
         time.sleep(QUIET)
         assert age(raw) > QUIET
-        assert seconds(raw) == 0
+        eventually(lambda: seconds(raw) == 0)
 
 
 def test_f1_an_open_transaction_that_writes_all_the_time_is_a_lag_of_at_most_the_time_of_a_look(
@@ -95,30 +95,28 @@ def test_f1_an_open_transaction_that_writes_all_the_time_is_a_lag_of_at_most_the
 
     def write() -> None:
         with open_transaction(pair) as connection:
-            while not ends.wait(0.005):
-                insert(connection, 20)
+            while not ends.wait(0.01):
+                insert(connection, 10)
 
     thread = threading.Thread(target=write)
     with slave(pair) as raw:
         thread.start()
         try:
             time.sleep(QUIET)
-            # On a busy machine, the slave may now and then be further behind.
-            measured = [seconds(raw) for _ in range(20)]
+            eventually(lambda: seconds(raw) <= 0.1)  # on a busy machine, the slave may be further behind for a while
             assert age(raw) > QUIET
         finally:
             ends.set()
             thread.join()
-    assert min(measured) <= 0.1, measured
 
 
 def test_f1_an_idle_master_and_checkpoints_are_no_lag(pair: PostgreSQLPair) -> None:
     with slave(pair) as raw, closing(pair.admin()) as admin:
         time.sleep(QUIET)
-        assert seconds(raw) == 0
+        eventually(lambda: seconds(raw) == 0)
         for _ in range(3):
             admin.execute("CHECKPOINT")
-            assert min(seconds(raw) for _ in range(5)) <= 0.1
+            eventually(lambda: seconds(raw) <= 0.1)
         assert age(raw) > QUIET
 
 
@@ -131,7 +129,7 @@ def test_f1_a_slave_that_was_restarted_during_an_open_transaction_has_no_lag(pai
         with slave(pair) as raw:
             eventually(lambda: seconds(raw) != inf)
             time.sleep(QUIET)
-            assert seconds(raw) == 0
+            eventually(lambda: seconds(raw) == 0)
 
 
 def test_f1_a_restarted_slave_that_has_not_applied_the_first_commit_is_not_without_lag(pair: PostgreSQLPair) -> None:
