@@ -49,6 +49,18 @@ def seconds(raw: Any) -> float:
     return found
 
 
+def lowest_soon(raw: Any, wanted: float) -> float:
+    """Measure the lag until it is at most ``wanted``, as a busy machine may be behind, and return the lowest figure.
+
+    End after 60 looks. A wrong query gives the age of the latest commit, and is right by chance if it is asked again
+    and again: while a transaction pauses, the master reports its place anew after a while.
+    """
+    lowest, looks = inf, 0
+    while lowest > wanted and looks < 60:
+        lowest, looks = min(lowest, seconds(raw)), looks + 1
+    return lowest
+
+
 @contextmanager
 def open_transaction(pair: PostgreSQLPair) -> Iterator[psycopg.Connection[Any]]:
     """A connection to the master, in a transaction that has written and is rolled back at the end."""
@@ -85,7 +97,7 @@ def test_f1_an_open_transaction_that_has_written_is_no_lag(pair: PostgreSQLPair)
         insert_until_a_record_is_cut(connection, raw)
         time.sleep(QUIET)
         assert age(raw) > QUIET
-        eventually(lambda: seconds(raw) == 0)
+        assert lowest_soon(raw, 0) == 0
 
 
 def test_f1_an_open_transaction_that_writes_all_the_time_is_a_lag_of_at_most_the_time_of_a_look(
@@ -103,7 +115,7 @@ def test_f1_an_open_transaction_that_writes_all_the_time_is_a_lag_of_at_most_the
         thread.start()
         try:
             time.sleep(QUIET)
-            eventually(lambda: seconds(raw) <= 0.1)  # on a busy machine, the slave may be further behind for a while
+            assert lowest_soon(raw, 0.1) <= 0.1
             assert age(raw) > QUIET
         finally:
             ends.set()
@@ -113,10 +125,10 @@ def test_f1_an_open_transaction_that_writes_all_the_time_is_a_lag_of_at_most_the
 def test_f1_an_idle_master_and_checkpoints_are_no_lag(pair: PostgreSQLPair) -> None:
     with slave(pair) as raw, closing(pair.admin()) as admin:
         time.sleep(QUIET)
-        eventually(lambda: seconds(raw) == 0)
+        assert lowest_soon(raw, 0) == 0
         for _ in range(3):
             admin.execute("CHECKPOINT")
-            eventually(lambda: seconds(raw) <= 0.1)
+            assert lowest_soon(raw, 0.1) <= 0.1
         assert age(raw) > QUIET
 
 
@@ -129,7 +141,7 @@ def test_f1_a_slave_that_was_restarted_during_an_open_transaction_has_no_lag(pai
         with slave(pair) as raw:
             eventually(lambda: seconds(raw) != inf)
             time.sleep(QUIET)
-            eventually(lambda: seconds(raw) == 0)
+            assert lowest_soon(raw, 0) == 0
 
 
 def test_f1_a_restarted_slave_that_has_not_applied_the_first_commit_is_not_without_lag(pair: PostgreSQLPair) -> None:
