@@ -261,6 +261,7 @@ class TestFaults:
                     transaction.atomic() if block else nullcontext(),
                 ):
                     assert ask(db, f"SELECT {sleep}, (SELECT COUNT(*) FROM project_message)") == (0, 5)
+                django_pair.wait_caught_up()  # otherwise replay can cancel the next read, too
                 with db.use_slave():
                     seen()
                     assert sides(db)[-1] == SLAVE
