@@ -110,7 +110,7 @@ class Tracker(WriteTracker):
             self.written = later(self.written, Written.ASK)
 
     def record_cancellation(self) -> None:
-        """Record that nobody reads the answer to the latest statement."""
+        """Record that the latest statement may have committed. Its task was cancelled before the answer was read."""
         if self.may_commit():
             self.written = Written.YES
 

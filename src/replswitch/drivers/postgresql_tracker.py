@@ -123,8 +123,8 @@ class PostgreSQLTracker(WriteTracker):
             self.note(Written.YES)
 
     def note_cancellation(self, what: Statement) -> None:
-        """Record what a statement may have committed whose answer nobody reads."""
-        if what.has_commit or not (what.changes_rows or what.only_reads or what.is_plain):
+        """Record that a statement may have committed. It was interrupted before its answer was read."""
+        if not self.is_reader and (what.has_commit or not (what.changes_rows or what.only_reads or what.is_plain)):
             self.note(Written.YES)
 
     # WriteTracker

@@ -28,8 +28,7 @@ class TrackingCursor(psycopg2.extensions.cursor):
             self.connection.after_error(what)
             raise
         except BaseException:  # from the handler of a signal, such as a time limit
-            if not self.connection.is_reader:
-                self.connection.note_cancellation(what)
+            self.connection.note_cancellation(what)
             raise
         self.connection.after(self.statusmessage, has_commit=what.has_commit)
 

@@ -150,8 +150,7 @@ class TrackingCursor(RunningCursor):
                 connection.note_error(what, is_idle=self._pgconn.transaction_status == _IDLE)
             raise
         except BaseException:  # from the handler of a signal, such as a time limit
-            if not connection.is_reader:
-                connection.note_cancellation(what)
+            connection.note_cancellation(what)
             raise
         results = self._results
         if (

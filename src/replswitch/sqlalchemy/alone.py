@@ -166,7 +166,7 @@ class Alone(PoolPort):
     def ran_alone(self, cursor: Any, context: Any) -> bool:
         """Record that a statement has run, while there is no route. If its rows are unread, make one, and return False.
 
-        The arguments are SQLAlchemy's context of the statement, and the driver's cursor.
+        The arguments are those of `SessionRoute.ran`.
         """
         if context.root_connection is not self._connection:
             return True

@@ -215,14 +215,12 @@ class SessionRoute(Alone):
                 self.forget()
 
     def ran(self, cursor: Any, context: Any) -> None:
-        """Record that a statement has run, and whether it has read rows from a slave.
+        """Record that a statement has run, and whether it has read rows from a slave. Call it only with a route.
 
         Args:
             cursor: the driver's cursor.
             context: SQLAlchemy's context of the statement, which has its connection and its options.
         """
-        if self.is_alone and self.ran_alone(cursor, context):
-            return
         route, link = self.route, self.link_on(context.root_connection)
         if link is None or (block := route.block) is None:
             return

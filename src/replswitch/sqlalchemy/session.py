@@ -149,12 +149,13 @@ class RoutingSession(_ArgumentsKept):
         super().bind_table(table, bind)
 
     def _route_of(self, engine: Any) -> SessionRoute | None:
+        if not isinstance(engine, Engine):
+            return None  # the session is bound to a connection, which the application has made
         route = None
-        if isinstance(engine, Engine):  # else the session is bound to a connection, which the application has made
-            switch: EngineSwitch | None = engine._execution_options.get(SWITCH)
-            if switch is not None:
-                route = SessionRoute(self, self._calls, switch.database, switch.driver, engine)
-                self._replicated = (*self._replicated, route)
+        switch: EngineSwitch | None = engine._execution_options.get(SWITCH)
+        if switch is not None:
+            route = SessionRoute(self, self._calls, switch.database, switch.driver, engine)
+            self._replicated = (*self._replicated, route)
         self._routes[engine] = route
         return route
 
